@@ -1,0 +1,274 @@
+"""A recorded dataset as training sees it: episodes, their split, and their frames on demand."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from BC_training.common import storage
+from BC_training.common.errors import UserError, unknown
+from BC_training.common.storage import EpisodeInfo
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An episode that cannot be used, and why."""
+
+    name: str
+    reason: str
+
+
+class ZarrGameplayDataset:
+    """Episodes of gameplay in the format of ``storage.py``, in numeric order.
+
+    Opening reads metadata only; frames, actions and state are read when asked for. "Episode"
+    arguments below are positions in ``episodes``, not the numbers in the folder names.
+
+    Args:
+        path: the dataset's folder.
+        channel_order: of the recording; frames are handed out as RGB.
+        validate_episodes: skip episodes with a fault, and list them in ``skipped``, instead of
+            raising on the first.
+
+    Attributes:
+        episodes: the usable episodes.
+        skipped: the others.
+        action_names: the A buttons.
+        state_names: the S state values; empty when the dataset has no state.
+        frame_size: (H, W) in pixels.
+        fps: frames per second, averaged over the episodes that say; None if none does.
+
+    Raises:
+        UserError: the path is no dataset, it has no usable episode, or an episode has a fault.
+    """
+
+    def __init__(
+        self, path: str | Path, *, channel_order: Literal["rgb", "bgr"] = "rgb", validate_episodes: bool = False
+    ):
+        self.path = Path(path)
+        root = storage.read_root(self.path)
+        self.action_names: tuple[str, ...] = tuple(root["keys"])
+        self._bgr = channel_order == "bgr"
+        self._validate_episodes = validate_episodes
+        self.skipped: list[Skipped] = []
+        self.episodes: list[EpisodeInfo] = []
+        attributes = tuple(root.get("attributes") or ())
+        found = storage.episode_paths(self.path)
+        if not found:
+            raise UserError(f"{self.path} has no episodes (folders episode_0, episode_1, ...): record some into it")
+        infos = []
+        for number, folder in found:
+            try:
+                infos.append(storage.read_episode(number, folder))
+            except UserError as error:
+                self._fault(folder.name, str(error))
+        has_state = any("state" in info.arrays for info in infos)
+        self.state_names = attributes if has_state else ()
+        size = None
+        for info in infos:
+            reason = _metadata_fault(info, len(self.action_names), len(attributes) if has_state else None, size)
+            if reason:
+                self._fault(info.name, reason)
+            else:
+                size = size or info.arrays["frames"].shape[2:]
+                self.episodes.append(info)
+        self._require_episodes()
+        self.frame_size: tuple[int, int] = self.episodes[0].arrays["frames"].shape[2:]  # pyright: ignore[reportAttributeAccessIssue]
+        rates = [float(e.attrs["fps"]) for e in self.episodes if isinstance(e.attrs.get("fps"), int | float)]
+        self.fps = sum(rates) / len(rates) if rates else None
+        self._frames = lru_cache(maxsize=None)(lambda episode: storage.open_array(self.episodes[episode], "frames"))
+        self._actions: dict[str, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        """Frames in all usable episodes."""
+        return sum(e.length for e in self.episodes)
+
+    def load_labels(self) -> None:
+        """Reads all actions, and the state once to see that it is finite.
+
+        Raises:
+            UserError: an array cannot be read or the state has NaN or infinite values, unless
+                ``validate_episodes``: then such episodes are skipped from here on.
+        """
+        usable = []
+        for info in self.episodes:
+            try:
+                self._actions[info.name] = self._read(info, "actions", storage.read_actions)
+                if self.state_names:
+                    self._check_state(info)
+                usable.append(info)
+            except UserError as error:
+                if not self._validate_episodes:
+                    raise
+                self.skipped.append(Skipped(info.name, str(error)))
+        self.episodes = usable
+        self._frames.cache_clear()
+        self._require_episodes()
+
+    def actions(self, episode: int) -> np.ndarray:
+        """bool [N, A], the buttons held in each frame."""
+        info = self.episodes[episode]
+        if info.name not in self._actions:
+            self._actions[info.name] = self._read(info, "actions", storage.read_actions)
+        return self._actions[info.name]
+
+    def state(self, episode: int) -> np.ndarray:
+        """float32 [N, S].
+
+        Raises:
+            UserError: the dataset has no state, or it cannot be read.
+        """
+        if not self.state_names:
+            raise UserError(f"{self.path} has no state arrays")
+        return self._read(self.episodes[episode], "state", _read_state)
+
+    def frames(self, episode: int, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """uint8 [len(indices), 3, H, W] RGB, the frames of ``indices`` within the episode.
+
+        Raises:
+            UserError: a chunk is missing or damaged; names the episode.
+        """
+        info = self.episodes[episode]
+        wanted = np.asarray(indices, np.int64)
+        frames = self._read(info, "frames", lambda _: self._frames(episode)[wanted].read().result())
+        return frames[:, ::-1] if self._bgr else frames
+
+    def split(self, shares: dict[str, float], seed: int) -> dict[str, list[int]]:
+        """Whole episodes to "train", "val" and "test", at random from ``seed``.
+
+        Every split with a share above 0 gets at least one episode.
+
+        Raises:
+            UserError: fewer episodes than splits.
+        """
+        wanted = [name for name in SPLITS if shares.get(name, 0) > 0]
+        count = len(self.episodes)
+        if count < max(2, len(wanted)):
+            raise UserError(
+                f"{self.path} has {count} usable episode{'s' * (count != 1)}, too few to split into "
+                f"{' and '.join(wanted)} by whole episodes: record more"
+            )
+        order = np.random.default_rng(seed).permutation(count)
+        sizes = {name: max(1, round(shares[name] * count)) for name in wanted}
+        while sum(sizes.values()) > count:
+            largest = max(sizes, key=lambda name: sizes[name])
+            sizes[largest] -= 1
+        sizes["train"] += count - sum(sizes.values())
+        split, start = {}, 0
+        for name in SPLITS:
+            end = start + sizes.get(name, 0)
+            split[name] = sorted(int(e) for e in order[start:end])
+            start = end
+        return split
+
+    def find(self, names: Sequence[str]) -> list[int]:
+        """Positions of the episodes with these folder names.
+
+        Raises:
+            UserError: one is not there.
+        """
+        position = {info.name: i for i, info in enumerate(self.episodes)}
+        for name in names:
+            if name not in position:
+                raise unknown("episode", name, position, f"{self.path} has changed since the split was made")
+        return [position[name] for name in names]
+
+    def action_frequencies(self, episodes: Sequence[int]) -> np.ndarray:
+        """float64 [A] in [0, 1]: the share of the episodes' frames with each button held."""
+        counts = sum(self.actions(e).sum(axis=0, dtype=np.int64) for e in episodes)
+        return np.asarray(counts) / sum(self.episodes[e].length for e in episodes)
+
+    def class_weights(
+        self, episodes: Sequence[int], mode: Literal["none", "sqrt", "balanced"], maximum: float
+    ) -> np.ndarray:
+        """Weight of the loss of each button where it is held, relative to where it is not.
+
+        With f the frequency: "balanced" is (1 - f) / f, which makes both sides weigh the same;
+        "sqrt" is its square root; "none" is 1. Clipped to [1 / maximum, maximum]; 1 for a
+        button that is never, or always, held.
+
+        Returns:
+            float32 [A].
+        """
+        frequency = self.action_frequencies(episodes)
+        varies = (frequency > 0) & (frequency < 1)
+        odds = np.ones_like(frequency)
+        np.divide(1 - frequency, frequency, out=odds, where=varies)
+        weights = odds ** {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[mode]
+        return np.clip(weights, 1 / maximum, maximum).astype(np.float32)
+
+    def _check_state(self, info: EpisodeInfo) -> None:
+        state = self._read(info, "state", _read_state)
+        bad = np.argwhere(~np.isfinite(state))
+        if len(bad):
+            frame, column = bad[0]
+            raise UserError(
+                f"{self.path}/{info.name}: state '{self.state_names[column]}' is {state[frame, column]} at frame "
+                f"{frame} ({len(bad)} such value{'s' * (len(bad) > 1)}): repair or remove the episode, or set "
+                "dataset.validate_episodes=true to skip such episodes"
+            )
+
+    def _read(self, info: EpisodeInfo, name: str, read: Any) -> np.ndarray:
+        try:
+            return np.asarray(read(info))
+        except (ValueError, OSError) as error:
+            raise UserError(
+                f"{self.path}/{info.name}: cannot read '{name}' ({_short(error)}): restore the file or remove the episode"
+            ) from error
+
+    def _fault(self, name: str, reason: str) -> None:
+        if not self._validate_episodes:
+            raise UserError(
+                f"{self.path}/{name}: {reason}: repair or remove the episode, or set dataset.validate_episodes=true "
+                "to skip such episodes"
+            )
+        self.skipped.append(Skipped(name, reason))
+
+    def _require_episodes(self) -> None:
+        if not self.episodes:
+            first = self.skipped[0]
+            raise UserError(f"{self.path} has no usable episode ({len(self.skipped)} skipped; {first.name}: {first.reason})")
+
+
+def _read_state(info: EpisodeInfo) -> np.ndarray:
+    return storage.open_array(info, "state").read().result()
+
+
+def _metadata_fault(
+    info: EpisodeInfo, actions: int, attributes: int | None, size: tuple[int, ...] | None
+) -> str | None:
+    """What makes the episode unusable, in a line; None if nothing does."""
+    for name, array in info.arrays.items():
+        dtype, dimensions = storage.ARRAYS[name]
+        if array.dtype != dtype:
+            return f"'{name}' has dtype {array.dtype}, expected {dtype}"
+        if len(array.shape) != dimensions:
+            return f"'{name}' has shape {array.shape}, expected {dimensions} dimensions"
+    frames, lengths = info.arrays["frames"].shape, {n: a.shape[0] for n, a in info.arrays.items()}
+    if len(set(lengths.values())) > 1:
+        return "lengths differ: " + ", ".join(f"{n} {length}" for n, length in lengths.items())
+    if frames[1] != 3:
+        return f"'frames' has {frames[1]} channels in shape {frames}, expected [N, 3, H, W]"
+    if size is not None and frames[2:] != size:
+        return f"'frames' are {frames[2]}x{frames[3]}, the episodes before are {size[0]}x{size[1]}"
+    if math.prod(frames) == 0:
+        return "it is empty"
+    if info.arrays["actions"].shape[1] != actions:
+        return f"'actions' has {info.arrays['actions'].shape[1]} columns, the dataset names {actions} keys"
+    if attributes is not None:
+        if "state" not in info.arrays:
+            return "it has no 'state', other episodes have"
+        if info.arrays["state"].shape[1] != attributes:
+            return f"'state' has {info.arrays['state'].shape[1]} columns, the dataset names {attributes} attributes"
+    return None
+
+
+def _short(error: BaseException) -> str:
+    """The heart of a TensorStore message, without its specification dump."""
+    return str(error).splitlines()[0].split(" [")[0][:300]

@@ -1,0 +1,36 @@
+"""The one exception for bad input, and "did you mean"."""
+
+import difflib
+import errno
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one line: what, where, and what to do.
+
+    The command line prints it and exits with code 2, without a traceback.
+    """
+
+
+def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> UserError:
+    """The error for a name that does not exist: the nearest match, the whole list, the remedy."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    listing = ", ".join(known) if known else "none"
+    return UserError(f"unknown {kind} '{name}'{hint} (known: {listing}){'; ' + remedy if remedy else ''}")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether ``error`` or one of its causes says that no space is left on a disk.
+
+    TensorStore and Orbax report it as text in a ValueError, Python as an errno.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(text in str(seen) for text in ("No space left on device", "ENOSPC")):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

@@ -1,0 +1,174 @@
+"""Who plays: the scripted experts, random buttons, and nobody.
+
+A player sees the observation a policy would see; a scripted expert may also look into the
+game (``env.unwrapped.objects``).
+"""
+
+import math
+from pathlib import Path
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+
+from BC_training.common.errors import UserError, unknown
+from BC_training.games.doom import ENEMY_TYPES
+
+
+class Player(Protocol):
+    """Chooses the buttons; made once an environment, reset once an episode."""
+
+    def reset(self, seed: int) -> None:
+        """Starts an episode; everything random in it follows from ``seed``."""
+        ...
+
+    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        """bool [A], the buttons to hold until the next frame."""
+        ...
+
+
+class Noop:
+    """Presses nothing."""
+
+    def __init__(self, env: gymnasium.Env):
+        self._actions = len(_unwrapped(env).action_names)
+
+    def reset(self, seed: int) -> None:
+        del seed
+
+    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        return np.zeros(self._actions, bool)
+
+
+class Random:
+    """Presses each button with probability 1/2, drawn anew every frame."""
+
+    def __init__(self, env: gymnasium.Env):
+        self._actions = len(_unwrapped(env).action_names)
+        self._rng = np.random.default_rng()
+
+    def reset(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        return self._rng.random(self._actions) < 0.5
+
+
+class DeadlyCorridorExpert:
+    """Walks down the middle of the corridor and shoots whoever comes into view.
+
+    It decides from the present moment alone, so what it does can be read off one frame.
+    """
+
+    RANGE = 300.0  # map units: past that, the niches' walls cover the enemies
+    HIT_RADIUS = 16.0  # map units: half an enemy's width, with margin
+    LANE = 12.0  # map units off the middle that it corrects by strafing
+    HEADING_TOLERANCE = 4.0  # degrees
+
+    def __init__(self, env: gymnasium.Env):
+        self._env = _unwrapped(env)
+        self._index = {name: i for i, name in enumerate(self._env.action_names)}
+
+    def reset(self, seed: int) -> None:
+        del seed
+
+    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        player = next(o for o in self._env.objects if o.name == "DoomPlayer")
+        pressed = self._aim(player) or self._advance(player)
+        action = np.zeros(len(self._index), bool)
+        action[[self._index[name] for name in pressed]] = True
+        return action
+
+    def _aim(self, player: Any) -> list[str]:
+        """Turns to the nearest enemy in range and fires; nothing if there is none."""
+        targets = []
+        for enemy in self._env.objects:
+            if enemy.name in ENEMY_TYPES:
+                dx, dy = enemy.position_x - player.position_x, enemy.position_y - player.position_y
+                if math.hypot(dx, dy) < self.RANGE:
+                    offset = _turn(math.degrees(math.atan2(dy, dx)) - player.angle)
+                    targets.append((math.hypot(dx, dy) + abs(offset), math.hypot(dx, dy), offset))
+        if not targets:
+            return []
+        _, distance, offset = min(targets)
+        if abs(offset) < math.degrees(math.atan2(self.HIT_RADIUS, distance)):
+            return ["attack"]
+        return ["turn_left" if offset > 0 else "turn_right"]
+
+    def _advance(self, player: Any) -> list[str]:
+        """Walks along +x, turning and strafing back to the middle line."""
+        pressed = []
+        heading = _turn(-player.angle)
+        if abs(heading) > self.HEADING_TOLERANCE:
+            pressed.append("turn_left" if heading > 0 else "turn_right")
+        if abs(heading) < 45:
+            pressed.append("move_forward")
+            if abs(player.position_y) > self.LANE:
+                pressed.append("move_right" if player.position_y > 0 else "move_left")
+        return pressed
+
+
+EXPERTS = {"doom/deadly_corridor": DeadlyCorridorExpert}
+
+
+class PolicyPlayer:
+    """A trained policy, from its checkpoint folder."""
+
+    def __init__(self, checkpoint: str, env: gymnasium.Env):
+        from BC_training.inference import Policy  # here: scripted players need no JAX
+
+        self._policy = Policy.load(checkpoint)
+        game, inputs = _unwrapped(env), self._policy.inputs
+        for label, theirs, ours in (
+            ("buttons", game.action_names, inputs.action_names),
+            ("frame size", game.frame_size, inputs.recorded_size),
+        ):
+            if tuple(theirs) != tuple(ours):
+                raise UserError(f"{checkpoint} was trained with {label} {_listed(ours)}, the game has {_listed(theirs)}")
+
+    def reset(self, seed: int) -> None:
+        del seed
+        self._policy.reset()
+
+    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        return self._policy.act(observation["frame"], observation["state"])
+
+
+BUILT_IN = ("expert", "random", "noop")
+
+
+def make_player(name: str, game: str, env: gymnasium.Env) -> Player:
+    """A player for ``env``.
+
+    Args:
+        name: ``expert``, ``random``, ``noop`` or a checkpoint folder.
+        game: the game's id.
+
+    Raises:
+        UserError: another name, ``expert`` in a game that has none, or a checkpoint that does
+            not load or was trained for other buttons or another frame size.
+    """
+    if name == "random":
+        return Random(env)
+    if name == "noop":
+        return Noop(env)
+    if name == "expert":
+        if game not in EXPERTS:
+            raise UserError(f"{game} has no expert (those that have: {', '.join(sorted(EXPERTS))}); use random or noop")
+        return EXPERTS[game](env)
+    if not Path(name).exists():
+        raise unknown("player", name, BUILT_IN, "or give the folder of a checkpoint")
+    return PolicyPlayer(name, env)
+
+
+def _listed(values: Any) -> str:
+    return f"[{', '.join(str(v) for v in values)}]"
+
+
+def _unwrapped(env: gymnasium.Env) -> Any:
+    return env.unwrapped
+
+
+def _turn(degrees: float) -> float:
+    """The same angle in [-180, 180)."""
+    return (degrees + 180) % 360 - 180

@@ -1,0 +1,37 @@
+"""The policy variants: one folder each, found by name.
+
+A variant is ``models/<name>/model.py`` with three things:
+
+- ``Config``: a frozen dataclass whose first field is ``name: str``;
+- an NNX module whose call is ``model(observation, *, train, rngs=None) -> logits`` with
+  ``observation["frame"]: float32 [B, 3, H, W]`` in [0, 1] and ``logits: float32 [B, A]``
+  before the sigmoid;
+- ``create_model(config, inputs, rngs)`` that builds it for ``inputs``, a
+  ``BC_training.common.preprocess.InputSpec``.
+"""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from BC_training.common.errors import UserError, unknown
+
+
+def names() -> list[str]:
+    """Every variant's name."""
+    return sorted(p.parent.name for p in Path(__file__).parent.glob("*/model.py"))
+
+
+def find(name: str) -> ModuleType:
+    """The ``model`` module of the variant ``name``.
+
+    Raises:
+        UserError: no such variant (with the nearest match), or one that lacks a part.
+    """
+    if name not in names():
+        raise unknown("model", name, names(), "set model.name, or add BC_training/models/<name>/model.py")
+    module = importlib.import_module(f"BC_training.models.{name}.model")
+    for part in ("Config", "create_model"):
+        if not hasattr(module, part):
+            raise UserError(f"BC_training/models/{name}/model.py has no {part}; see BC_training/models/pure_cnn/model.py")
+    return module

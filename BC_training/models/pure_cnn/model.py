@@ -1,0 +1,106 @@
+"""PureCNN: the vision-only baseline.
+
+Four 3x3 convolution blocks, global average pooling, two dense blocks, one logit a button.
+The pooling discards *where* things are in the frame, which is why this is the floor that
+other variants are measured against.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import InputSpec
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str
+    conv_features: tuple[int, ...] = (32, 64, 128, 256)
+    conv_strides: tuple[int, ...] = (2, 2, 2, 1)
+    dense_features: tuple[int, ...] = (512, 256)
+    dropout: float = 0.3  # after each dense block
+    batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.conv_features) != len(self.conv_strides) or not self.conv_features:
+            raise UserError(
+                f"config: model.conv_features has {len(self.conv_features)} values and model.conv_strides "
+                f"{len(self.conv_strides)}: give one stride a block, at least one block"
+            )
+        if min(*self.conv_features, *self.conv_strides, *self.dense_features, 1) < 1:
+            raise UserError("config: model.conv_features, conv_strides and dense_features must be 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"config: model.dropout={self.dropout} is out of range: 0 to below 1")
+
+
+class ConvBlock(nnx.Module):
+    """Convolution, batch norm, ReLU: [B, H, W, C] to [B, H/stride, W/stride, features]."""
+
+    def __init__(self, channels: int, features: int, stride: int, batch_norm: bool, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(channels, features, (3, 3), stride, rngs=rngs)
+        self.norm = nnx.BatchNorm(features, rngs=rngs) if batch_norm else None
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = self.conv(x)
+        if self.norm is not None:
+            x = self.norm(x, use_running_average=not train)
+        return nnx.relu(x)
+
+
+class DenseBlock(nnx.Module):
+    """Dense, batch norm, ReLU, dropout: [B, channels] to [B, features]."""
+
+    def __init__(self, channels: int, features: int, dropout: float, batch_norm: bool, rngs: nnx.Rngs):
+        self.dense = nnx.Linear(channels, features, rngs=rngs)
+        self.norm = nnx.BatchNorm(features, rngs=rngs) if batch_norm else None
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        x = self.dense(x)
+        if self.norm is not None:
+            x = self.norm(x, use_running_average=not train)
+        return self.dropout(nnx.relu(x), deterministic=not train, rngs=rngs)
+
+
+class PureCNN(nnx.Module):
+    def __init__(self, config: Config, inputs: InputSpec, rngs: nnx.Rngs):
+        self.convs = nnx.List([])
+        channels = inputs.frame_shape[0]
+        for features, stride in zip(config.conv_features, config.conv_strides, strict=True):
+            self.convs.append(ConvBlock(channels, features, stride, config.batch_norm, rngs))
+            channels = features
+        self.denses = nnx.List([])
+        for features in config.dense_features:
+            self.denses.append(DenseBlock(channels, features, config.dropout, config.batch_norm, rngs))
+            channels = features
+        self.head = nnx.Linear(channels, len(inputs.action_names), rngs=rngs)
+
+    def __call__(
+        self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """Logits before the sigmoid.
+
+        Args:
+            observation: "frame", float32 [B, 3, H, W] in [0, 1].
+            train: batch statistics of this batch and dropout; otherwise running statistics.
+            rngs: the "dropout" stream; needed when ``train`` and dropout is above 0.
+
+        Returns:
+            float32 [B, A].
+        """
+        x = jnp.moveaxis(observation["frame"], 1, -1)  # channels last, as XLA convolves fastest
+        for conv in self.convs:
+            x = conv(x, train)
+        x = x.mean(axis=(1, 2))
+        for dense in self.denses:
+            x = dense(x, train, rngs)
+        return self.head(x)
+
+
+def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> PureCNN:
+    """PureCNN for the frame size and buttons of ``inputs``; it ignores the state."""
+    return PureCNN(config, inputs, rngs)
