@@ -67,65 +67,77 @@ class RecordSession(Session):
         return score
 
 
-def record(
-    out: str | Path, config: RecordConfig, workers: int | None, console: Console, *, complete: bool = False
-) -> None:
-    """Records ``config.episodes`` episodes with seeds ``config.seed``, ``config.seed + 1``, ...
+def record(out: str | Path, config: RecordConfig, workers: int | None, console: Console) -> None:
+    """Records ``config.episodes`` more episodes, appending to the dataset if it exists.
 
-    Seeds that the dataset already holds for this game and player are passed over, so recording
-    into an existing dataset appends new episodes. Safe to kill: only episodes in progress are lost.
+    Seeds count up from ``config.seed``, or from past the last that the dataset already holds of
+    this player in this game. Safe to kill: only the episodes in progress are lost.
 
     Args:
         out: the dataset's folder, created if missing.
         workers: processes; None for one a core.
-        complete: record only what is missing of the seeds named, rather than as many again.
+
+    Raises:
+        UserError: unknown game or player, or a dataset of other actions or another frame size.
     """
     path = Path(out)
+    used = _recorded_seeds(path, config) if path.exists() else set()
+    start = max([config.seed - 1, *(seed for seed in used if seed >= config.seed)]) + 1
+    _record_seeds(path, config, range(start, start + config.episodes), workers, console)
+
+
+def record_missing(out: str | Path, config: RecordConfig, workers: int | None, console: Console) -> None:
+    """Records what the dataset lacks of the episodes that ``config`` names.
+
+    A dataset with episodes, but none by this player in this game, is somebody's own and is left
+    alone. Arguments and errors are those of ``record``.
+    """
+    path = Path(out)
+    used = _recorded_seeds(path, config) if path.exists() else set()
+    if path.exists() and not used and storage.episode_paths(path):
+        return
+    wanted = range(config.seed, config.seed + config.episodes)
+    missing = [seed for seed in wanted if seed not in used]
+    if missing:
+        console.print(f"{path}: {config.episodes - len(missing)} of {config.episodes} episodes are there, recording the rest")
+        _record_seeds(path, config, missing, workers, console)
+
+
+def _record_seeds(path: Path, config: RecordConfig, seeds: Sequence[int], workers: int | None, console: Console) -> None:
     with make_game(config.game, frame_size=config.frame_size, skill=config.skill) as env:
         game: Any = env.unwrapped
         make_player(config.player, config.game, env)  # an unknown one fails before anything is written
     with storage.recording(path, game.action_names, game.state_names):
-        numbers, seeds = _existing(path, config)
-        wanted = range(config.seed, config.seed + config.episodes)
-        if complete:
-            todo: Sequence[int] = [seed for seed in wanted if seed not in seeds]
-        else:
-            start = max([config.seed - 1, *(s for s in seeds if s >= config.seed)]) + 1
-            todo = range(start, start + config.episodes)
-        if not todo:
-            return
-        first = max(numbers, default=-1) + 1
-        tasks = [(first + i, seed) for i, seed in enumerate(todo)]
+        first = max((number for number, _ in storage.episode_paths(path)), default=-1) + 1
         results = run_episodes(
             RecordSession,
             (path, config),
-            tasks,
+            [(first + i, seed) for i, seed in enumerate(seeds)],
             workers or os.cpu_count() or 1,
             console,
             title=f"recording {config.game}",
             unit=("frames", lambda result: result["frames"]),
         )
     frames = sum(r["frames"] for r in results)
-    scores = [r["score"] for r in results]
     console.print(
         f"recorded {len(results)} episodes, {frames:,} frames of {config.player} in {config.game} "
-        f"(mean score {np.mean(scores):.0f}) into {path}"
+        f"(mean score {np.mean([r['score'] for r in results]):.0f}) into {path}",
+        soft_wrap=True,
     )
 
 
-def _existing(path: Path, config: RecordConfig) -> tuple[list[int], set[int]]:
-    """The numbers of all episodes there, and the seeds of those by this game and player."""
-    numbers, seeds = [], set()
+def _recorded_seeds(path: Path, config: RecordConfig) -> set[int]:
+    """The seeds the dataset holds of this player in this game."""
+    storage.read_root(path)
+    seeds = set()
     for number, folder in storage.episode_paths(path):
-        numbers.append(number)
         episode = storage.read_episode(number, folder)
-        size = episode.arrays["frames"].shape[2:]
-        if size != tuple(config.frame_size):
-            raise UserError(
-                f"{path} holds frames of {size[0]}x{size[1]}, not {config.frame_size[0]}x{config.frame_size[1]}: "
-                "choose another --out or the same --frame-size"
-            )
-        attrs = episode.attrs
-        if attrs.get("game") == config.game and attrs.get("player") == config.player:
-            seeds.add(attrs.get("seed"))
-    return numbers, seeds
+        if episode.attrs.get("game") == config.game and episode.attrs.get("player") == config.player:
+            seeds.add(episode.attrs.get("seed"))
+            size = episode.arrays["frames"].shape[2:]
+            if size != tuple(config.frame_size):
+                raise UserError(
+                    f"{path} holds frames of {size[0]}x{size[1]}, not {config.frame_size[0]}x{config.frame_size[1]}: "
+                    "choose another folder or the same frame size"
+                )
+    return seeds

@@ -219,12 +219,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def from_dict(raw: dict[str, Any], where: str) -> Config:
     """Builds the typed config from plain nested dicts, such as one saved by ``to_dict``."""
     variant = models.find(str(raw["model"]["name"]))
-    schema = OmegaConf.structured(Config)
-    OmegaConf.update(schema, "model", OmegaConf.structured(variant.Config), force_add=True)
+    typed = dataclasses.make_dataclass("Config", [("model", variant.Config)], bases=(Config,), frozen=True)
     try:
-        # Sections are merged whole so that a record or rollout section may be null.
-        merged = OmegaConf.merge(schema, OmegaConf.create(raw))
-        config = OmegaConf.to_object(merged)
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(typed), OmegaConf.create(raw)))
     except ConfigKeyError as error:
         raise UserError(_unknown_key(error, where)) from error
     except OmegaConfBaseException as error:

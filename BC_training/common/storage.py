@@ -187,7 +187,7 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
         attrs = read_root(path)
         for label, old, new in (("actions", attrs["keys"], keys), ("state values", attrs.get("attributes") or [], attributes)):
             if tuple(old) != tuple(new):
-                raise UserError(f"{path} holds other {label} ({', '.join(old)}) than this game ({', '.join(new)}): choose another --out")
+                raise UserError(f"{path} holds other {label} ({', '.join(old)}) than this game ({', '.join(new)}): choose another folder")
     else:
         attrs = {"format": FORMAT, "version": VERSION, "keys": list(keys), "attributes": list(attributes)}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another process is recording into {path}: wait for it, or choose another --out") from None
+            raise UserError(f"another process is recording into {path}: wait for it, or choose another folder") from None
         for leftover in path.glob(f"{_PARTIAL}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         yield

@@ -1,0 +1,135 @@
+"""The command line. Without a sub-command it trains."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from BC_training.common.errors import UserError, is_disk_full
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Record someone playing a game, train a policy that plays like them, watch it play.\n\n"
+    "Without a sub-command it trains: [bold]uv run -m BC_training --config configs/quickstart.yaml[/bold]",
+)
+console = Console()
+
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")]
+Skill = Annotated[int, typer.Option(min=1, max=5, help="Difficulty of the game.")]
+Game = Annotated[str, typer.Option(help="The game's id.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result to this file.")]
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "uv run -m BC_training --config configs/quickstart.yaml\n\n"
+    "uv run -m BC_training --config configs/pure_cnn.yaml training.batch_size=64 dataset.path=data/mine.zarr"
+)
+def train(
+    config: Annotated[str, typer.Option(help="A YAML file, looked up as given, then inside BC_training/.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings such as training.num_epochs=5.")] = None,
+) -> None:
+    """Train a policy, recording its dataset first if that is missing, and let it play."""
+    from BC_training.common.config import load_config
+    from BC_training.train import train
+
+    train(load_config(config, overrides or []), console)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "uv run -m BC_training record --game doom/deadly_corridor --player expert --episodes 40 --out data/x.zarr\n\n"
+    "uv run -m BC_training record --noise 0.03 --episodes 100 --out data/recovery.zarr"
+)
+def record(
+    out: Annotated[Path, typer.Option(help="The dataset; created, or appended to.")],
+    game: Game = "doom/deadly_corridor",
+    player: Annotated[str, typer.Option(help="expert, random, noop or a checkpoint folder.")] = "expert",
+    episodes: Annotated[int, typer.Option(min=1)] = 40,
+    seed: Annotated[int, typer.Option(min=0, help="The first episode's; later ones count up.")] = 10_000,
+    skill: Skill = 3,
+    height: Annotated[int, typer.Option(min=8, help="Of the frames, in pixels.")] = 288,
+    width: Annotated[int, typer.Option(min=8, help="Of the frames, in pixels.")] = 512,
+    noise: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Chance a frame that a random action is executed for a while (the label stays the player's)."
+        ),
+    ] = 0.0,
+    noise_frames: Annotated[int, typer.Option(min=1, help="How many frames such a while lasts.")] = 6,
+    workers: Workers = None,
+) -> None:
+    """Record a player's episodes in a game."""
+    from BC_training.common.config import RecordConfig
+    from BC_training.record import record
+
+    config = RecordConfig(game, player, episodes, seed, skill, (height, width), noise, noise_frames)
+    record(out, config, workers, console)
+
+
+@app.command(epilog="Example:\n\nuv run -m BC_training evaluate BC_training/checkpoints/quickstart --split val")
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="A run's folder (its best is used) or one of its steps.")],
+    data: Annotated[Path | None, typer.Option(help="A dataset; by default the one it was trained on.")] = None,
+    split: Annotated[str, typer.Option(help="train, val, test, or all episodes.")] = "val",
+    json: JsonFile = None,
+) -> None:
+    """Score a checkpoint's predictions on recorded episodes."""
+    from BC_training.evaluate import evaluate
+
+    evaluate(checkpoint, console, data=data, split=split, json_file=json)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "uv run -m BC_training rollout --player BC_training/checkpoints/quickstart --video play.mp4\n\n"
+    "uv run -m BC_training rollout --player expert --episodes 100 --json expert.json"
+)
+def rollout(
+    player: Annotated[str, typer.Option(help="expert, random, noop or a checkpoint folder.")],
+    game: Game = "doom/deadly_corridor",
+    episodes: Annotated[int, typer.Option(min=1)] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="The first episode's; later ones count up.")] = 0,
+    skill: Skill = 3,
+    workers: Workers = None,
+    json: JsonFile = None,
+    video: Annotated[Path | None, typer.Option(help="Write the first episode to this MP4.")] = None,
+) -> None:
+    """Let a player play, and score it beside random and the expert."""
+    from BC_training.rollout import rollout
+
+    rollout(
+        player, game, console, episodes=episodes, seed=seed, skill=skill, workers=workers, json_file=json, video=video
+    )
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    if arguments and arguments[0] not in commands | {"-h", "--help"}:
+        arguments = ["train", *arguments]
+    try:
+        app(arguments, prog_name="BC_training")
+    except UserError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        _fail("the disk is full: free some space and run the same command again; what was finished is kept", 2)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

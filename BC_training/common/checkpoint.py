@@ -1,0 +1,156 @@
+"""Checkpoints: folders that are enough to play from, written by Orbax.
+
+    <run>/best/<step>/    the best so far on the validation split
+    <run>/last/<step>/    the last N
+      model/      parameters and batch statistics
+      optimizer/  optimizer state and step
+      meta/       JSON: config, inputs, threshold, split, metrics
+
+Orbax publishes a step's folder by renaming it, so one that exists is whole.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from BC_training.common import config as config_module
+from BC_training.common.config import Config
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import InputSpec
+from BC_training.common.train_state import SplitModel, TrainState, Tree, abstract_model
+
+FORMAT_VERSION = 1
+_ITEMS = ("model", "optimizer", "meta")
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint folder says of itself."""
+
+    path: Path
+    step: int
+    epoch: int
+    config: Config
+    inputs: InputSpec
+    threshold: float
+    split: dict[str, list[str]]  # "train", "val", "test" to episode names
+    majority: list[bool]  # the training split's commonest combination of buttons
+    metrics: dict[str, Any]
+
+
+class CheckpointWriter:
+    """Keeps the last N checkpoints of a run and the best one.
+
+    Args:
+        run: the run's folder, ``<checkpoint_dir>/<run_name>``.
+        keep_last: N.
+    """
+
+    def __init__(self, run: Path, keep_last: int):
+        self._run = run
+        self._last = _manager(run / "last", keep_last)
+        self._best = _manager(run / "best", 1)
+        self._best_score: float | None = None
+
+    def save(self, state: TrainState, meta: dict[str, Any], score: float | None) -> bool:
+        """Saves ``state``, also as the best so far if it is; returns whether.
+
+        Args:
+            meta: what ``Checkpoint`` reads back, JSON types.
+            score: higher is better; None where it was not evaluated.
+        """
+        step = int(state.step)
+        items = ocp.args.Composite(
+            model=ocp.args.StandardSave({"params": state.params, "batch_stats": state.batch_stats}),  # pyright: ignore[reportCallIssue]
+            optimizer=ocp.args.StandardSave({"opt_state": state.opt_state, "step": state.step}),  # pyright: ignore[reportCallIssue]
+            meta=ocp.args.JsonSave({"format_version": FORMAT_VERSION, "step": step, **meta}),  # pyright: ignore[reportCallIssue]
+        )
+        self._last.save(step, args=items)
+        is_best = score is not None and (self._best_score is None or score > self._best_score)
+        if is_best:
+            self._best.save(step, args=items)
+            self._best_score = score
+        # The next step donates the state's buffers.
+        self._last.wait_until_finished()
+        self._best.wait_until_finished()
+        return is_best
+
+    def close(self) -> None:
+        self._last.close()
+        self._best.close()
+
+
+def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    return ocp.CheckpointManager(folder.resolve(), options=options, item_names=_ITEMS)
+
+
+def find(path: str | Path) -> Path:
+    """The step folder that ``path`` means: a step folder, ``best`` or ``last``, or a run (its best).
+
+    Raises:
+        UserError: it is no checkpoint.
+    """
+    folder = Path(path)
+    for candidate in (folder, folder / "best", folder / "last"):
+        if (candidate / "meta").is_dir() and (candidate / "model").is_dir():
+            return candidate
+        steps = [p for p in candidate.glob("*") if p.name.isdigit() and (p / "meta").is_dir()]
+        if steps:
+            return max(steps, key=lambda p: int(p.name))
+    what = "is not a checkpoint" if folder.exists() else "does not exist"
+    raise UserError(f"{path} {what}: give a run's folder, such as BC_training/checkpoints/quickstart, or one of its steps")
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Reads what a checkpoint says of itself, without its arrays.
+
+    Raises:
+        UserError: no checkpoint, damaged, or written by a newer version.
+    """
+    folder = find(path)
+    try:
+        meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore((folder / "meta").resolve())
+        if meta["format_version"] > FORMAT_VERSION:
+            raise UserError(
+                f"{folder} was written by a newer version of this program (format {meta['format_version']}, "
+                f"this one reads {FORMAT_VERSION}): update it"
+            )
+        return Checkpoint(
+            path=folder,
+            step=meta["step"],
+            epoch=meta["epoch"],
+            config=config_module.from_dict(meta["config"], str(folder)),
+            inputs=InputSpec.from_dict(meta["inputs"]),
+            threshold=meta["threshold"],
+            split=meta["split"],
+            majority=meta["majority"],
+            metrics=meta["metrics"],
+        )
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(f"{folder} is a damaged checkpoint (meta: {error!r}): use another step") from error
+
+
+def read_model(checkpoint: Checkpoint) -> SplitModel:
+    """The model of a checkpoint with its saved parameters and batch statistics.
+
+    Raises:
+        UserError: the arrays are damaged or are another model's.
+    """
+    model = abstract_model(checkpoint.config, checkpoint.inputs)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # not where it was trained
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+        {"params": model.params, "batch_stats": model.batch_stats},
+    )
+    try:
+        saved: Tree = ocp.StandardCheckpointer().restore((checkpoint.path / "model").resolve(), target)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        first = str(error).strip().splitlines()[0][:300]
+        raise UserError(f"{checkpoint.path} is a damaged checkpoint (model: {first}): use another step") from error
+    return SplitModel(model.graphdef, saved["params"], saved["batch_stats"])

@@ -1,0 +1,24 @@
+"""Losses over button logits."""
+
+import jax
+
+
+def binary_cross_entropy(
+    logits: jax.Array, actions: jax.Array, class_weights: jax.Array, label_smoothing: float
+) -> jax.Array:
+    """Mean over batch and buttons of -w a log p - (1 - a) log(1 - p), with p = sigmoid(logits).
+
+    Label smoothing s first moves the targets a towards 1/2: a (1 - s) + s / 2.
+
+    Args:
+        logits: float32 [B, A].
+        actions: bool [B, A].
+        class_weights: float32 [A], w: the weight of the side where the button is held.
+        label_smoothing: s in [0, 1).
+
+    Returns:
+        float32 scalar.
+    """
+    targets = actions.astype(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
+    log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    return -(class_weights * targets * log_p + (1 - targets) * log_not_p).mean()

@@ -1,0 +1,181 @@
+"""How well predicted buttons match recorded ones, over a whole split.
+
+A number that has no value (the precision of a button never predicted) is ``None``, shown as a
+dash, never 0.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+Report = dict[str, Any]
+
+
+def majority_actions(actions: np.ndarray) -> np.ndarray:
+    """bool [A], the commonest combination of buttons among ``actions`` bool [N, A]."""
+    combinations, counts = np.unique(actions, axis=0, return_counts=True)
+    return combinations[counts.argmax()]
+
+
+def previous_actions(actions: Sequence[np.ndarray]) -> np.ndarray:
+    """bool [N, A], each episode's buttons one frame late; none held before its first frame.
+
+    Args:
+        actions: one bool [N_i, A] an episode.
+    """
+    return np.concatenate([np.concatenate([np.zeros_like(a[:1]), a[:-1]]) for a in actions])
+
+
+def report(
+    true: Sequence[np.ndarray],
+    probability: np.ndarray,
+    majority: np.ndarray,
+    action_names: Sequence[str],
+    threshold: float,
+) -> Report:
+    """Scores predictions, beside two baselines that need no frame.
+
+    Args:
+        true: the recorded buttons, one bool [N_i, A] an episode.
+        probability: float [N, A] in [0, 1], predicted, for all episodes in a row.
+        majority: bool [A], the commonest combination of the training split.
+        threshold: a button counts as predicted at this probability or above.
+
+    Returns:
+        The scores of ``scores``, ``threshold``, ``frames``, and ``baselines`` with the same
+        scores of "majority" (always the training majority) and "repeat_previous" (the buttons
+        of the frame before).
+    """
+    actual = np.concatenate(true)
+    return {
+        **scores(actual, probability >= threshold, action_names),
+        "threshold": threshold,
+        "frames": len(actual),
+        "baselines": {
+            "majority": scores(actual, np.broadcast_to(majority, actual.shape), action_names),
+            "repeat_previous": scores(actual, previous_actions(true), action_names),
+        },
+    }
+
+
+def scores(true: np.ndarray, predicted: np.ndarray, action_names: Sequence[str]) -> Report:
+    """Exact match, scores of each button, and the distance between button distributions.
+
+    Per button, with true and false positives and negatives TP, FP, TN, FN:
+    accuracy (TP + TN) / N, precision TP / (TP + FP), recall TP / (TP + FN),
+    F1 2 TP / (2 TP + FP + FN), each None where its denominator is 0;
+    frequency and predicted_frequency are the shares of frames with the button held.
+    macro_f1 averages the F1 that have a value; exact_match is the share of frames with every
+    button right.
+
+    l1, l2 and kl compare how presses are distributed over the buttons. With f_a the true and
+    g_a the predicted frequency of button a, the distributions are p_a = f_a / sum_b f_b and
+    q_a = g_a / sum_b g_b, and
+
+        l1 = sum_a |p_a - q_a|,  l2 = sqrt(sum_a (p_a - q_a)^2),  kl = sum_a p_a ln(p_a / q_a),
+
+    the last over p_a > 0. All are None where one side presses nothing; kl is None (infinite)
+    where a button that is pressed is never predicted.
+
+    Args:
+        true: bool [N, A].
+        predicted: bool [N, A].
+    """
+    both = (true & predicted).sum(axis=0, dtype=np.int64)
+    held, pressed = true.sum(axis=0, dtype=np.int64), predicted.sum(axis=0, dtype=np.int64)
+    frames = len(true)
+    per_action = {}
+    for a, name in enumerate(action_names):
+        tp, fp, fn = int(both[a]), int(pressed[a] - both[a]), int(held[a] - both[a])
+        per_action[name] = {
+            "accuracy": _ratio(frames - fp - fn, frames),
+            "precision": _ratio(tp, tp + fp),
+            "recall": _ratio(tp, tp + fn),
+            "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+            "frequency": _ratio(int(held[a]), frames),
+            "predicted_frequency": _ratio(int(pressed[a]), frames),
+        }
+    f1 = [s["f1"] for s in per_action.values() if s["f1"] is not None]
+    return {
+        "exact_match": _ratio(int((true == predicted).all(axis=1).sum()), frames),
+        "macro_f1": _ratio(math.fsum(f1), len(f1)),
+        "per_action": per_action,
+        **_distribution_distances(held, pressed),
+    }
+
+
+def _ratio(numerator: float, denominator: float) -> float | None:
+    return numerator / denominator if denominator else None
+
+
+def _distribution_distances(held: np.ndarray, pressed: np.ndarray) -> dict[str, float | None]:
+    if not held.sum() or not pressed.sum():
+        return {"l1": None, "l2": None, "kl": None}
+    p, q = held / held.sum(), pressed / pressed.sum()
+    some = p > 0
+    kl = None if (q[some] == 0).any() else float((p[some] * np.log(p[some] / q[some])).sum())
+    return {"l1": float(np.abs(p - q).sum()), "l2": float(np.sqrt(((p - q) ** 2).sum())), "kl": kl}
+
+
+def flatten(values: Report, prefix: str = "") -> dict[str, float]:
+    """A flat dict for trackers, "val/per_action/attack/f1" to a number; undefined ones left out."""
+    flat: dict[str, float] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}/")
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def summary_table(values: Report, title: str) -> Table:
+    """The whole-split scores, the policy beside the baselines."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("")
+    rows = {"policy": values} | {name.replace("_", " "): v for name, v in values["baselines"].items()}
+    columns = {
+        "exact_match": "exact match",
+        "macro_f1": "macro F1",
+        "l1": "L1",
+        "l2": "L2",
+        "kl": "KL",
+    }
+    for heading in columns.values():
+        table.add_column(heading, justify="right")
+    for name, row in rows.items():
+        table.add_row(name, *(number(row[column]) for column in columns))
+    return table
+
+
+def action_table(values: Report) -> Table:
+    """The breakdown by button, with its F1 under the baselines."""
+    table = Table(
+        title=f"By action at threshold {values['threshold']:g}: accuracy, precision, recall, F1, share of frames held "
+        "and predicted, F1 of the majority and repeat-previous baselines",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    columns = {
+        "accuracy": "acc",
+        "precision": "prec",
+        "recall": "rec",
+        "f1": "F1",
+        "frequency": "held",
+        "predicted_frequency": "pred",
+    }
+    table.add_column("action", no_wrap=True)
+    for heading in (*columns.values(), "F1 maj", "F1 rep"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, row in values["per_action"].items():
+        base = [values["baselines"][b]["per_action"][name]["f1"] for b in ("majority", "repeat_previous")]
+        table.add_row(name, *(number(row[column]) for column in columns), *(number(b) for b in base))
+    return table
+
+
+def number(value: float | None) -> str:
+    """Three decimals, or a dash for an undefined value."""
+    return "–" if value is None else f"{value:.3f}"

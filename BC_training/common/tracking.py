@@ -1,0 +1,108 @@
+"""Where a run's numbers go: ``metrics.jsonl`` always, Weights & Biases if enabled."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from BC_training.common import metrics
+from BC_training.common.config import Config, to_dict
+
+
+class Tracker:
+    """Appends rows to ``<log_dir>/metrics.jsonl`` and mirrors them to W&B.
+
+    W&B runs online with a key, otherwise offline; it never prompts, and no failure of it ends
+    or delays the run.
+    """
+
+    def __init__(self, log_dir: Path, config: Config, console: Console):
+        log_dir.mkdir(parents=True, exist_ok=True)
+        self.path = log_dir / "metrics.jsonl"
+        self._file = open(self.path, "a", buffering=1)
+        self._console = console
+        self._wandb = self._start_wandb(log_dir, config) if config.logging.wandb.enabled else None
+
+    def log(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Writes one row.
+
+        Args:
+            kind: "train", "val", "rollout": what the values are of; their prefix in W&B.
+            step: training steps taken.
+            values: flat, JSON types.
+        """
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        if self._wandb is not None:
+            try:
+                self._wandb.log({f"{kind}/{key}": value for key, value in values.items()}, step=step)
+            except Exception as error:
+                self._give_up(error)
+
+    def finish(self) -> None:
+        self._file.close()
+        if self._wandb is not None:
+            try:
+                self._wandb.finish()
+            except Exception as error:
+                self._give_up(error)
+
+    def _start_wandb(self, log_dir: Path, config: Config) -> Any:
+        import wandb  # here: it takes a second, and is not needed when disabled
+
+        os.environ.setdefault("WANDB_SILENT", "true")
+        options = config.logging.wandb
+        settings = wandb.Settings(init_timeout=20, login_timeout=5, silent=True, console="off")
+        key = _wandb_key()
+        mode, why = ("online", "") if key else ("offline", "no key")
+        if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+            mode, why = os.environ["WANDB_MODE"], f"WANDB_MODE={os.environ['WANDB_MODE']}"
+        for attempt in (mode, "offline"):
+            try:
+                run = wandb.init(
+                    project=options.project,
+                    entity=options.entity,
+                    name=config.logging.run_name,
+                    tags=list(options.tags),
+                    config=to_dict(config),
+                    dir=log_dir,
+                    mode=attempt,  # pyright: ignore[reportArgumentType]
+                    settings=settings,
+                )
+            except Exception as error:
+                why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                continue
+            if why:
+                self._console.print(f"W&B is {attempt} ({why}); the run is logged in {log_dir}", soft_wrap=True)
+            return run
+        self._console.print(f"W&B does not start ({why}); the run is logged in {self.path} alone", soft_wrap=True)
+        return None
+
+    def _give_up(self, error: Exception) -> None:
+        self._wandb = None
+        self._console.print(f"W&B failed ({error}); the run goes on and is logged in {self.path}", soft_wrap=True)
+
+
+def _wandb_key() -> str | None:
+    """The user's key, from the environment or a netrc file; asks nobody."""
+    import wandb
+
+    return wandb.api.api_key
+
+
+class EpochTable:
+    """One printed row an epoch."""
+
+    _COLUMNS = ("epoch", "train loss", "val loss", "exact match", "macro F1", "frames/s", "")
+
+    def __init__(self, console: Console):
+        self._console = console
+        console.print("  ".join(f"{heading:>11}" for heading in self._COLUMNS), style="bold", soft_wrap=True)
+
+    def add(self, row: dict[str, Any], is_best: bool) -> None:
+        val = row.get("val", {})
+        cells = [str(row["epoch"]), f"{row['train_loss']:.4f}"]
+        cells += [metrics.number(val.get(name)) for name in ("loss", "exact_match", "macro_f1")]
+        cells += [f"{row['frames_per_second']:,.0f}", "best" if is_best else ""]
+        self._console.print("  ".join(f"{cell:>11}" for cell in cells), highlight=False, soft_wrap=True)

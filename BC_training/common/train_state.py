@@ -1,0 +1,149 @@
+"""The functional core: a model split into pure pytrees, and the jitted steps over them.
+
+Only this module and ``inference.py`` split and merge NNX modules. A model is split once into a
+graph definition and pure dicts of arrays; each step merges them *inside* the differentiated
+function, because batch statistics merged outside belong to another trace and cannot change.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from BC_training import models
+from BC_training.common.config import Config, TrainingConfig
+from BC_training.common.loader import Batch
+from BC_training.common.losses import binary_cross_entropy
+from BC_training.common.preprocess import InputSpec, normalize
+
+Tree = Any  # a pytree of arrays
+
+
+class TrainState(NamedTuple):
+    """Everything a training step changes."""
+
+    step: jax.Array  # int32 scalar, steps taken
+    params: Tree
+    batch_stats: Tree
+    opt_state: Tree
+
+
+class StepMetrics(NamedTuple):
+    """What a training step reports; float32 scalars on the device."""
+
+    loss: jax.Array
+    grad_norm: jax.Array  # global norm before clipping
+    learning_rate: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitModel:
+    """A model as a graph definition and pure dicts of float32 arrays."""
+
+    graphdef: Any
+    params: Tree
+    batch_stats: Tree
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(x.size for x in jax.tree.leaves(self.params))
+
+
+def abstract_model(config: Config, inputs: InputSpec) -> SplitModel:
+    """The configured model with shapes in place of arrays; costs nothing to make."""
+    model = nnx.eval_shape(lambda: _create(config, inputs))
+    return _split(model)
+
+
+def split_model(config: Config, inputs: InputSpec) -> SplitModel:
+    """Creates the configured model, its parameters drawn from ``system.seed``."""
+
+    @jax.jit  # one compilation instead of one for every initialiser
+    def init() -> tuple[Tree, Tree]:
+        model = _split(_create(config, inputs))
+        return model.params, model.batch_stats
+
+    return SplitModel(abstract_model(config, inputs).graphdef, *init())
+
+
+def _create(config: Config, inputs: InputSpec) -> nnx.Module:
+    variant = models.find(config.model.name)
+    return variant.create_model(config.model, inputs, nnx.Rngs(config.system.seed))
+
+
+def _split(model: nnx.Module) -> SplitModel:
+    graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return SplitModel(graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats))
+
+
+def make_optimizer(config: TrainingConfig, total_steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """AdamW behind global-norm clipping; a linear warm-up, then a cosine to 0 at ``total_steps``.
+
+    Weight decay spares vectors (biases and batch-norm scales).
+    """
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0 if config.warmup_steps else config.learning_rate,
+        peak_value=config.learning_rate,
+        warmup_steps=min(config.warmup_steps, max(total_steps - 1, 0)),
+        decay_steps=total_steps,
+    )
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(config.gradient_clip_norm),
+        optax.adamw(
+            schedule,
+            weight_decay=config.weight_decay,
+            mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
+        ),
+    )
+    return optimizer, schedule
+
+
+def init_state(model: SplitModel, optimizer: optax.GradientTransformation) -> TrainState:
+    return TrainState(jnp.zeros((), jnp.int32), model.params, model.batch_stats, optimizer.init(model.params))
+
+
+def make_train_step(
+    model: SplitModel,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    class_weights: np.ndarray,
+    config: Config,
+) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+    """The jitted training step. It donates the state: keep only the one it returns."""
+    key = jax.random.key(config.system.seed)
+    weights = jnp.asarray(class_weights)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        def loss_of(params: Tree) -> tuple[jax.Array, Tree]:
+            rngs = nnx.Rngs(dropout=jax.random.fold_in(key, state.step))
+            net = nnx.merge(model.graphdef, params, state.batch_stats)
+            logits = net({"frame": normalize(batch["frame"])}, train=True, rngs=rngs)
+            loss = binary_cross_entropy(logits, batch["action"], weights, config.training.label_smoothing)
+            return loss, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
+
+        (loss, batch_stats), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = StepMetrics(loss, optax.global_norm(grads), jnp.asarray(schedule(state.step)))
+        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def make_predict(graphdef: Any) -> Callable[[Tree, Tree, jax.Array], jax.Array]:
+    """The jitted forward pass for evaluation and play, with running statistics, no dropout.
+
+    Returns:
+        A function of (params, batch_stats, frames uint8 [B, 3, H, W]) to logits float32 [B, A].
+    """
+
+    def predict(params: Tree, batch_stats: Tree, frames: jax.Array) -> jax.Array:
+        net = nnx.merge(graphdef, params, batch_stats)
+        return net({"frame": normalize(frames)}, train=False)
+
+    return jax.jit(predict)

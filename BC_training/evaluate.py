@@ -1,0 +1,108 @@
+"""Offline metrics of a checkpoint on a split of a dataset."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from BC_training.common import checkpoint as checkpoints
+from BC_training.common import metrics
+from BC_training.common.dataset import SPLITS, ZarrGameplayDataset
+from BC_training.common.errors import UserError, unknown
+from BC_training.common.loader import Samples, Tier, make_tier
+from BC_training.common.train_state import make_predict
+
+
+def predict_logits(predict: Callable[[jax.Array], jax.Array], tier: Tier, samples: int, batch_size: int) -> np.ndarray:
+    """float32 [samples, A], the logits of every sample of ``tier`` in order."""
+    size = min(batch_size, samples)
+
+    def order() -> Iterator[np.ndarray]:
+        for start in range(0, samples, size):
+            # The last batch repeats its end, so that one compiled shape serves all.
+            yield np.minimum(np.arange(start, start + size), samples - 1)
+
+    logits = [np.asarray(predict(batch["frame"])) for batch in tier.batches(order())]
+    return np.concatenate(logits)[:samples]
+
+
+def evaluate(
+    checkpoint: str | Path,
+    console: Console,
+    *,
+    data: str | Path | None = None,
+    split: str = "val",
+    json_file: Path | None = None,
+) -> metrics.Report:
+    """Scores a checkpoint and prints its tables.
+
+    Args:
+        data: a dataset; None for the one it was trained on.
+        split: "train", "val" or "test" as saved with the run, or "all" episodes.
+        json_file: where to write the report.
+
+    Raises:
+        UserError: checkpoint or dataset do not load or do not fit, or the split is empty.
+    """
+    saved = checkpoints.read(checkpoint)
+    model = checkpoints.read_model(saved)
+    config = saved.config
+    dataset = ZarrGameplayDataset(
+        data or config.dataset.path,
+        channel_order=config.dataset.channel_order,
+        validate_episodes=config.dataset.validate_episodes,
+    )
+    dataset.load_labels()
+    if dataset.action_names != saved.inputs.action_names:
+        raise UserError(
+            f"{dataset.path} has actions {', '.join(dataset.action_names)}; {saved.path} was trained on "
+            f"{', '.join(saved.inputs.action_names)}"
+        )
+    episodes = _episodes(dataset, saved, split)
+    samples = Samples(dataset, episodes, saved.inputs.frame_size)
+    predict = make_predict(model.graphdef)
+    with Progress(console=console, transient=True) as progress:
+        tier = make_tier("none", samples, config.dataset.prefetch, progress, "")
+        bar = progress.add_task("evaluating", total=len(samples))
+
+        def counted(frames: jax.Array) -> jax.Array:
+            progress.update(bar, advance=len(frames))
+            return predict(model.params, model.batch_stats, frames)
+
+        logits = predict_logits(counted, tier, len(samples), config.evaluation.batch_size)
+    report = metrics.report(
+        [dataset.actions(e) for e in episodes],
+        np.asarray(jax.nn.sigmoid(logits)),
+        np.asarray(saved.majority),
+        saved.inputs.action_names,
+        saved.threshold,
+    )
+    print_report(report, f"{saved.path} on {split} of {dataset.path}: {len(episodes)} episodes", console)
+    if json_file is not None:
+        json_file.write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def print_report(report: metrics.Report, title: str, console: Console) -> None:
+    console.print(metrics.summary_table(report, f"{title}, {report['frames']:,} frames"))
+    console.print(metrics.action_table(report))
+
+
+def _episodes(dataset: ZarrGameplayDataset, saved: checkpoints.Checkpoint, split: str) -> list[int]:
+    if split == "all":
+        return list(range(len(dataset.episodes)))
+    if split not in SPLITS:
+        raise unknown("split", split, (*SPLITS, "all"))
+    if not saved.split[split]:
+        raise UserError(f"the run of {saved.path} has no episodes in split '{split}'")
+    return dataset.find(saved.split[split])
+
+
+def meta_of_split(dataset: ZarrGameplayDataset, split: dict[str, list[int]]) -> dict[str, Any]:
+    """The split as episode names, as checkpoints keep it."""
+    return {name: [dataset.episodes[e].name for e in episodes] for name, episodes in split.items()}

@@ -1,0 +1,198 @@
+"""Closed-loop play: episodes of a player in a game, scored with confidence intervals."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from BC_training.common import checkpoint
+from BC_training.common.errors import UserError, unknown
+from BC_training.games import make_game
+from BC_training.games.episodes import Session, run_episodes
+from BC_training.games.players import BUILT_IN, EXPERTS
+from BC_training.visualize import VideoWriter
+
+_SMALL = (72, 128)  # frames of players that do not look at them
+_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One episode: its return and its frames."""
+
+    score: float
+    frames: int
+
+
+class RolloutSession(Session):
+    """One worker's game and player."""
+
+    def __init__(self, game: str, player: str, frame_size: tuple[int, int], skill: int, video: Path | None):
+        super().__init__(game, player, frame_size, skill, render_mode="rgb_array" if video else None)
+        self._video, self._name = video, player
+
+    def run(self, task: tuple[int, bool]) -> Outcome:
+        """Plays ``task`` = (seed, whether to film it)."""
+        seed, film = task
+        writer = None
+        if film and self._video is not None:
+            writer = VideoWriter(self._video, self.game.fps, self.game.action_names)
+        observation, _ = self.env.reset(seed=seed)
+        self.player.reset(seed)
+        score, frames, over = 0.0, 0, False
+        try:
+            while not over:
+                action = np.asarray(self.player.act(observation), bool)
+                if writer is not None:
+                    image: Any = self.env.render()
+                    writer.add(image, action, f"{Path(self._name).name}  seed {seed}  return {score:.0f}")
+                observation, reward, terminated, truncated, _ = self.env.step(action)
+                score, frames, over = score + float(reward), frames + 1, terminated or truncated
+        finally:
+            if writer is not None:
+                writer.close()
+        return Outcome(score, frames)
+
+
+def rollout(
+    player: str,
+    game: str,
+    console: Console,
+    *,
+    episodes: int = 20,
+    seed: int = 0,
+    skill: int = 3,
+    workers: int | None = None,
+    json_file: Path | None = None,
+    video: Path | None = None,
+) -> dict[str, Any]:
+    """Plays ``episodes`` episodes with seeds ``seed``, ``seed + 1``, ... and scores them.
+
+    The game's random player, and its expert where it has one, play the same seeds, and
+
+        normalized = (mean - random_mean) / (expert_mean - random_mean).
+
+    Args:
+        player: "expert", "random", "noop" or a checkpoint folder.
+        workers: processes; None for one a core.
+        json_file: where to write the result.
+        video: where to write an MP4 of the first episode.
+
+    Returns:
+        game, player, episodes, seed, skill, returns, mean, ci95 (of the mean, by bootstrap;
+        None for a single episode), random_mean, expert_mean, normalized (None without expert).
+
+    Raises:
+        UserError: unknown game or player, or a file that could not be written (found first).
+    """
+    if episodes < 1:
+        raise UserError(f"--episodes {episodes} is out of range: at least 1")
+    frame_size = _SMALL
+    if player not in BUILT_IN:
+        if not Path(player).exists():
+            raise unknown("player", player, BUILT_IN, "or give the folder of a checkpoint")
+        frame_size = checkpoint.read(player).inputs.recorded_size
+    elif video is not None:
+        frame_size = (288, 512)
+    make_game(game, frame_size=frame_size, skill=skill).close()  # an unknown one fails here
+    for file in (json_file, video):
+        if file is not None:
+            _require_writable(file)
+
+    def play(who: str, size: tuple[int, int], film: Path | None) -> list[float]:
+        outcomes = run_episodes(
+            RolloutSession,
+            (game, who, size, skill, film),
+            [(seed + i, i == 0) for i in range(episodes)],
+            workers or os.cpu_count() or 1,
+            console,
+            title=f"{_short(who)} plays {game}",
+            unit=("frames", lambda outcome: outcome.frames),
+        )
+        return [outcome.score for outcome in outcomes]
+
+    returns = play(player, frame_size, video)
+    references = {who: returns if who == player else play(who, _SMALL, None) for who in _references(game)}
+    mean = float(np.mean(returns))
+    random_mean = float(np.mean(references["random"]))
+    expert_mean = float(np.mean(references["expert"])) if "expert" in references else None
+    result = {
+        "game": game,
+        "player": player,
+        "episodes": episodes,
+        "seed": seed,
+        "skill": skill,
+        "returns": returns,
+        "mean": mean,
+        "ci95": confidence_interval(returns),
+        "random_mean": random_mean,
+        "expert_mean": expert_mean,
+        "normalized": None if expert_mean in (None, random_mean) else (mean - random_mean) / (expert_mean - random_mean),
+    }
+    _print_result(result, {player: returns} | references, console)
+    if json_file is not None:
+        json_file.write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def confidence_interval(returns: list[float]) -> list[float] | None:
+    """[low, high] of the mean at 95 %, by percentile bootstrap with a fixed seed.
+
+    None for a single return, which says nothing of the spread.
+    """
+    if len(returns) < 2:
+        return None
+    from scipy import stats  # here: it takes a second, which every worker would pay
+
+    result = stats.bootstrap(
+        (np.asarray(returns),), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(0)
+    )
+    return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
+
+
+def _references(game: str) -> list[str]:
+    return ["random", "expert"] if game in EXPERTS else ["random"]
+
+
+def _short(player: str) -> str:
+    return player if player in BUILT_IN else f"policy {Path(player).name}"
+
+
+def _require_writable(file: Path) -> None:
+    existed = file.exists()
+    try:
+        with open(file, "ab"):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}") from error
+    if not existed:
+        file.unlink()
+
+
+def _print_result(result: dict[str, Any], returns: dict[str, list[float]], console: Console) -> None:
+    table = Table(
+        title=f"{result['game']}, skill {result['skill']}, seeds {result['seed']} to "
+        f"{result['seed'] + result['episodes'] - 1}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("player")
+    for heading in ("mean return", "95 % interval", "normalized"):
+        table.add_column(heading, justify="right")
+    low, high = result["random_mean"], result["expert_mean"]
+    for who, values in returns.items():
+        interval = confidence_interval(values)
+        mean = float(np.mean(values))
+        table.add_row(
+            _short(who),
+            f"{mean:.0f}",
+            "–" if interval is None else f"{interval[0]:.0f} to {interval[1]:.0f}",
+            "–" if high in (None, low) else f"{(mean - low) / (high - low):.3f}",
+        )
+    console.print(table)

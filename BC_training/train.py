@@ -1,0 +1,290 @@
+"""Trains a policy: data, model, the loop, and what the best checkpoint scores in the end."""
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from BC_training.common import checkpoint, metrics
+from BC_training.common.config import Config, save_config, to_dict
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.devices import choose_device
+from BC_training.common.errors import UserError
+from BC_training.common.loader import Batch, SampleOrder, Samples, Tier, make_tier
+from BC_training.common.losses import binary_cross_entropy
+from BC_training.common.preprocess import InputSpec
+from BC_training.common.tracking import EpochTable, Tracker
+from BC_training.common.train_state import (
+    SplitModel,
+    StepMetrics,
+    TrainState,
+    init_state,
+    make_optimizer,
+    make_predict,
+    make_train_step,
+    split_model,
+)
+from BC_training.evaluate import evaluate, meta_of_split, predict_logits
+from BC_training.record import record_missing
+from BC_training.rollout import rollout
+
+_LAG = 2  # steps between dispatching a step and reading its metrics, so that reading never stalls it
+
+
+def train(config: Config, console: Console) -> Path:
+    """Runs the training that ``config`` describes, from recording to rollout.
+
+    Returns:
+        The run's checkpoint folder, ``<checkpoint_dir>/<run_name>``.
+
+    Raises:
+        UserError: bad input, found before anything is written where that is possible.
+    """
+    device = choose_device(config.system.device)
+    dataset = _open_dataset(config, console)
+    split = dataset.split(asdict(config.dataset.split), config.system.seed)
+    inputs = InputSpec(
+        dataset.action_names,
+        dataset.state_names,
+        dataset.frame_size,
+        config.dataset.frame_size or dataset.frame_size,
+        dataset.fps,
+    )
+    model = split_model(config, inputs)
+    train_samples = Samples(dataset, split["train"], inputs.frame_size)
+    val_samples = Samples(dataset, split["val"], inputs.frame_size)
+    order = SampleOrder(len(train_samples), config.training.batch_size, config.system.seed)
+    total_steps = order.steps_per_epoch * config.training.num_epochs
+    optimizer, schedule = make_optimizer(config.training, total_steps)
+    weights = dataset.class_weights(split["train"], config.training.class_weights, config.training.max_class_weight)
+    state = init_state(model, optimizer)
+    majority = metrics.majority_actions(train_samples.actions)
+
+    run_dir, log_dir = _fresh_folders(config, console)
+    save_config(config, log_dir / "config.yaml")
+    tracker = Tracker(log_dir, config, console)
+    writer = checkpoint.CheckpointWriter(run_dir, config.training.keep_last)
+    console.print(
+        f"{config.model.name}: {model.parameter_count:,} parameters on {device}; "
+        f"{len(train_samples):,} training and {len(val_samples):,} validation frames of "
+        f"{inputs.frame_size[0]}x{inputs.frame_size[1]}; {order.steps_per_epoch} steps an epoch",
+        soft_wrap=True,
+    )
+    with _progress(console) as progress:
+        train_tier = make_tier(config.dataset.cache, train_samples, config.dataset.prefetch, progress, "loading train")
+        val_tier = make_tier(config.dataset.cache, val_samples, config.dataset.prefetch, progress, "loading val")
+        bar = progress.add_task("compiling", total=total_steps, status="")
+        train_step = make_train_step(model, optimizer, schedule, weights, config)
+        train_step = train_step.lower(state, _abstract_batch(order.batch_size, inputs)).compile()
+        predict = make_predict(model.graphdef)
+        table = EpochTable(console)
+        for epoch in range(1, config.training.num_epochs + 1):
+
+            def log_step(step: int, step_metrics: StepMetrics, rate: float, epoch: int = epoch) -> None:
+                values = {name: float(value) for name, value in step_metrics._asdict().items()}
+                _require_finite(values, step, order, train_samples)
+                progress.update(
+                    bar,
+                    completed=step,
+                    description=f"epoch {epoch}/{config.training.num_epochs}",
+                    status=f"{rate:,.0f} frames/s  loss {values['loss']:.4f}",
+                )
+                if step % config.logging.log_every_steps == 0:
+                    tracker.log("train", step, {"epoch": epoch, **values, "frames_per_second": rate})
+
+            state, loss, rate = train_epoch(train_step, state, train_tier, order, epoch - 1, log_step)
+            row: dict[str, Any] = {"epoch": epoch, "train_loss": loss, "frames_per_second": rate}
+            score = None
+            if epoch % config.evaluation.every_n_epochs == 0 or epoch == config.training.num_epochs:
+                logits = predict_logits(
+                    lambda frames, s=state: predict(s.params, s.batch_stats, frames),
+                    val_tier,
+                    len(val_samples),
+                    config.evaluation.batch_size,
+                )
+                report = metrics.report(
+                    [dataset.actions(e) for e in split["val"]],
+                    np.asarray(jax.nn.sigmoid(logits)),
+                    majority,
+                    dataset.action_names,
+                    config.evaluation.threshold,
+                )
+                report["loss"] = float(
+                    binary_cross_entropy(
+                        jnp.asarray(logits), val_samples.actions, weights, config.training.label_smoothing
+                    )
+                )
+                tracker.log("val", int(state.step), {"epoch": epoch, **metrics.flatten(report)})
+                row |= {"val": report}
+                score = _score(report, config.evaluation.best_metric)
+            meta = {
+                "epoch": epoch,
+                "config": to_dict(config),
+                "inputs": inputs.to_dict(),
+                "threshold": config.evaluation.threshold,
+                "split": meta_of_split(dataset, split),
+                "majority": majority.tolist(),
+                "metrics": row,
+            }
+            table.add(row, is_best=writer.save(state, meta, score))
+    writer.close()
+    _finish(config, run_dir, log_dir, tracker, console)
+    return run_dir
+
+
+def train_epoch(
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]],
+    state: TrainState,
+    tier: Tier,
+    order: SampleOrder,
+    epoch: int,
+    on_step: Callable[[int, StepMetrics, float], None],
+) -> tuple[TrainState, float, float]:
+    """One pass over the training set.
+
+    Args:
+        epoch: counted from 0.
+        on_step: called for every step, ``_LAG`` steps late, with the steps taken, its metrics
+            and the frames/s of the epoch so far.
+
+    Returns:
+        The new state, the mean loss, and frames per second.
+    """
+    first = epoch * order.steps_per_epoch
+    steps = range(first, first + order.steps_per_epoch)
+    pending: deque[tuple[int, StepMetrics]] = deque()
+    losses: list[jax.Array] = []
+    start = perf_counter()
+
+    def report_oldest() -> None:
+        step, step_metrics = pending.popleft()
+        step_metrics.loss.block_until_ready()
+        on_step(step + 1, step_metrics, (step + 1 - first) * order.batch_size / (perf_counter() - start))
+
+    for batch, step in zip(tier.batches(map(order.batch, steps)), steps, strict=True):
+        state, step_metrics = train_step(state, batch)
+        losses.append(step_metrics.loss)
+        pending.append((step, step_metrics))
+        if len(pending) > _LAG:
+            report_oldest()
+    while pending:
+        report_oldest()
+    seconds = perf_counter() - start
+    return state, float(np.mean(jax.device_get(losses))), order.steps_per_epoch * order.batch_size / seconds
+
+
+def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
+    """The dataset, recorded first where it is missing and the config says how."""
+    options = config.dataset
+    if options.record is not None:
+        record_missing(options.path, options.record, config.system.workers, console)
+    elif not Path(options.path).exists():
+        raise UserError(
+            f"no dataset at {options.path}: set dataset.path, record one with "
+            f"'record --out {options.path}', or give the config a dataset.record section"
+        )
+    dataset = ZarrGameplayDataset(
+        options.path, channel_order=options.channel_order, validate_episodes=options.validate_episodes
+    )
+    with console.status("reading actions and state"):
+        dataset.load_labels()
+    rate = f" at {dataset.fps:.4g}/s" if dataset.fps else ""
+    console.print(
+        f"dataset {options.path}: {len(dataset.episodes)} episodes, {len(dataset):,} frames{rate}, "
+        f"{len(dataset.action_names)} actions, {len(dataset.state_names)} state values",
+        soft_wrap=True,
+    )
+    if dataset.skipped:
+        listed = "; ".join(f"{s.name}: {s.reason}" for s in dataset.skipped)
+        console.print(f"skipped {len(dataset.skipped)} faulty episodes ({listed})", style="yellow", soft_wrap=True)
+    return dataset
+
+
+def _fresh_folders(config: Config, console: Console) -> tuple[Path, Path]:
+    """The run's empty checkpoint and log folders; an earlier run of that name is moved aside."""
+    name = config.logging.run_name
+    assert name is not None, "load_config fills it in"
+    folders = Path(config.training.checkpoint_dir) / name, Path(config.logging.log_dir) / name
+    if any(folder.exists() for folder in folders):
+        aside = next(
+            f"{name}.{n}" for n in itertools.count(1) if not any(f.with_name(f"{name}.{n}").exists() for f in folders)
+        )
+        for folder in folders:
+            if folder.exists():
+                folder.rename(folder.with_name(aside))
+        console.print(f"the earlier run '{name}' is kept as '{aside}'")
+    for folder in folders:
+        folder.mkdir(parents=True)
+    return folders
+
+
+def _finish(config: Config, run_dir: Path, log_dir: Path, tracker: Tracker, console: Console) -> None:
+    """Scores the best checkpoint, offline and in play, and says where everything is."""
+    evaluate(run_dir, console, json_file=log_dir / "evaluation.json")
+    places = {"checkpoint": checkpoint.find(run_dir), "metrics": tracker.path, "table": log_dir / "evaluation.json"}
+    options = config.evaluation.rollout
+    if options is not None:
+        video = log_dir / "rollout.mp4" if options.video else None
+        result = rollout(
+            str(run_dir),
+            options.game,
+            console,
+            episodes=options.episodes,
+            seed=options.seed,
+            skill=options.skill,
+            workers=config.system.workers,
+            json_file=log_dir / "rollout.json",
+            video=video,
+        )
+        scores = ("mean", "normalized", "random_mean", "expert_mean")
+        tracker.log("rollout", checkpoint.read(run_dir).step, {k: result[k] for k in scores if result[k] is not None})
+        places |= {"rollout": log_dir / "rollout.json"} | ({"video": video} if video else {})
+    tracker.finish()
+    for label, place in places.items():
+        console.print(f"{label:>10}  {place}", soft_wrap=True, highlight=False)
+
+
+def _require_finite(values: dict[str, float], step: int, order: SampleOrder, samples: Samples) -> None:
+    if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
+        return
+    episodes = sorted({f"{name}:{frame}" for name, frame in samples.locate(order.batch(step - 1))})
+    raise UserError(
+        f"step {step} is not finite (loss {values['loss']}, gradient norm {values['grad_norm']}); lower "
+        f"training.learning_rate or look at its batch (episode:frame): {', '.join(episodes)}"
+    )
+
+
+def _score(report: metrics.Report, name: str) -> float:
+    """The value of ``evaluation.best_metric``, so that higher is better and undefined is worst."""
+    value = report[name]
+    if value is None or math.isnan(value):
+        return -math.inf
+    return -value if name == "loss" else value
+
+
+def _abstract_batch(batch_size: int, inputs: InputSpec) -> Any:
+    return {
+        "frame": jax.ShapeDtypeStruct((batch_size, *inputs.frame_shape), jnp.uint8),
+        "action": jax.ShapeDtypeStruct((batch_size, len(inputs.action_names)), jnp.bool_),
+    }
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(),
+        console=console,
+    )

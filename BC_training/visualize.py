@@ -1,0 +1,87 @@
+"""Videos a person looks at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from BC_training.common.errors import UserError
+
+_MIN_WIDTH = 512  # pixels: smaller frames are enlarged
+_HELD, _RELEASED = (255, 196, 0), (70, 70, 70)
+
+
+class VideoWriter:
+    """An MP4 (H.264) of play, with the held buttons drawn under each frame.
+
+    Args:
+        path: the file; its folder must exist.
+        fps: frames per second.
+        action_names: the A buttons.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, fps: float, action_names: Sequence[str]):
+        try:
+            self._container = av.open(str(path), "w")
+        except OSError as error:
+            raise UserError(f"cannot write the video {path}: {error.strerror or error}") from error
+        self._stream = self._container.add_stream("libx264", rate=round(fps * 1000), options={"crf": "23"})
+        # A fractional rate such as 17.5 needs a time base finer than a frame.
+        self._stream.codec_context.framerate = _fraction(fps)
+        self._stream.codec_context.time_base = 1 / _fraction(fps)
+        self._stream.pix_fmt = "yuv420p"
+        self._names = list(action_names)
+
+    def add(self, image: np.ndarray, action: np.ndarray, caption: str = "") -> None:
+        """Adds image uint8 [H, W, 3] RGB with ``action`` bool [A] held; every image the same size."""
+        picture = draw_buttons(image, self._names, action, caption)
+        if self._stream.width != picture.shape[1] or self._stream.height != picture.shape[0]:
+            self._stream.width, self._stream.height = picture.shape[1], picture.shape[0]
+        for packet in self._stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        for packet in self._stream.encode():
+            self._container.mux(packet)
+        self._container.close()
+
+
+def draw_buttons(image: np.ndarray, names: Sequence[str], action: np.ndarray, caption: str) -> np.ndarray:
+    """The image enlarged to at least 512 pixels wide, a row of buttons under it.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        action: bool [A], the buttons held.
+
+    Returns:
+        uint8 [H', W', 3], H' and W' even, as the codec needs them.
+    """
+    scale = max(1, -(-_MIN_WIDTH // image.shape[1]))
+    height, width = image.shape[0] * scale, image.shape[1] * scale
+    columns = min(len(names), max(1, width // 120))
+    rows = -(-len(names) // columns)
+    line, margin = 22, 4
+    canvas = Image.new("RGB", (width + width % 2, height + rows * line + margin + (height + rows * line + margin) % 2))
+    canvas.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (0, 0))
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
+    for i, name in enumerate(names):
+        left = (i % columns) * width // columns
+        right = (i % columns + 1) * width // columns
+        top = height + margin + (i // columns) * line
+        pen.rounded_rectangle((left + 2, top, right - 3, top + line - 4), 4, fill=_HELD if action[i] else _RELEASED)
+        colour = (0, 0, 0) if action[i] else (170, 170, 170)
+        pen.text(((left + right) / 2, top + line / 2 - 2), name, fill=colour, font=font, anchor="mm")
+    if caption:
+        pen.text((6, 4), caption, fill=(255, 255, 255), font=font, stroke_width=2, stroke_fill=(0, 0, 0))
+    return np.asarray(canvas)
+
+
+def _fraction(value: float):
+    from fractions import Fraction
+
+    return Fraction(value).limit_denominator(1000)
