@@ -59,7 +59,9 @@ def record(
     noise: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="Chance a frame that a random action is executed for a while (the label stays the player's)."
+            min=0,
+            max=1,
+            help="Chance a frame that a random action is executed for a while (the label stays the player's).",
         ),
     ] = 0.0,
     noise_frames: Annotated[int, typer.Option(min=1, help="How many frames such a while lasts.")] = 6,

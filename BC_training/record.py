@@ -99,14 +99,21 @@ def record_missing(out: str | Path, config: RecordConfig, workers: int | None, c
     wanted = range(config.seed, config.seed + config.episodes)
     missing = [seed for seed in wanted if seed not in used]
     if missing:
-        console.print(f"{path}: {config.episodes - len(missing)} of {config.episodes} episodes are there, recording the rest")
+        console.print(
+            f"{path}: {config.episodes - len(missing)} of {config.episodes} episodes are there, recording the rest"
+        )
         _record_seeds(path, config, missing, workers, console)
 
 
-def _record_seeds(path: Path, config: RecordConfig, seeds: Sequence[int], workers: int | None, console: Console) -> None:
-    with make_game(config.game, frame_size=config.frame_size, skill=config.skill) as env:
+def _record_seeds(
+    path: Path, config: RecordConfig, seeds: Sequence[int], workers: int | None, console: Console
+) -> None:
+    env = make_game(config.game, frame_size=config.frame_size, skill=config.skill)
+    try:
         game: Any = env.unwrapped
         make_player(config.player, config.game, env)  # an unknown one fails before anything is written
+    finally:
+        env.close()
     with storage.recording(path, game.action_names, game.state_names):
         first = max((number for number, _ in storage.episode_paths(path)), default=-1) + 1
         results = run_episodes(

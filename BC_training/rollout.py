@@ -133,7 +133,9 @@ def rollout(
         "ci95": confidence_interval(returns),
         "random_mean": random_mean,
         "expert_mean": expert_mean,
-        "normalized": None if expert_mean in (None, random_mean) else (mean - random_mean) / (expert_mean - random_mean),
+        "normalized": None
+        if expert_mean in (None, random_mean)
+        else (mean - random_mean) / (expert_mean - random_mean),
     }
     _print_result(result, {player: returns} | references, console)
     if json_file is not None:

@@ -25,7 +25,6 @@ from BC_training.common.losses import binary_cross_entropy
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.tracking import EpochTable, Tracker
 from BC_training.common.train_state import (
-    SplitModel,
     StepMetrics,
     TrainState,
     init_state,
@@ -84,8 +83,8 @@ def train(config: Config, console: Console) -> Path:
         train_tier = make_tier(config.dataset.cache, train_samples, config.dataset.prefetch, progress, "loading train")
         val_tier = make_tier(config.dataset.cache, val_samples, config.dataset.prefetch, progress, "loading val")
         bar = progress.add_task("compiling", total=total_steps, status="")
-        train_step = make_train_step(model, optimizer, schedule, weights, config)
-        train_step = train_step.lower(state, _abstract_batch(order.batch_size, inputs)).compile()
+        step_function = make_train_step(model, optimizer, schedule, weights, config)
+        train_step = step_function.lower(state, _abstract_batch(order.batch_size, inputs)).compile()
         predict = make_predict(model.graphdef)
         table = EpochTable(console)
         for epoch in range(1, config.training.num_epochs + 1):
@@ -104,6 +103,7 @@ def train(config: Config, console: Console) -> Path:
 
             state, loss, rate = train_epoch(train_step, state, train_tier, order, epoch - 1, log_step)
             row: dict[str, Any] = {"epoch": epoch, "train_loss": loss, "frames_per_second": rate}
+            tracker.log("epoch", int(state.step), row)
             score = None
             if epoch % config.evaluation.every_n_epochs == 0 or epoch == config.training.num_epochs:
                 logits = predict_logits(
@@ -287,4 +287,5 @@ def _progress(console: Console) -> Progress:
         TextColumn("{task.fields[status]}"),
         TimeRemainingColumn(),
         console=console,
+        refresh_per_second=2,  # drawing takes from the cores that train
     )

@@ -104,7 +104,9 @@ def find(path: str | Path) -> Path:
         if steps:
             return max(steps, key=lambda p: int(p.name))
     what = "is not a checkpoint" if folder.exists() else "does not exist"
-    raise UserError(f"{path} {what}: give a run's folder, such as BC_training/checkpoints/quickstart, or one of its steps")
+    raise UserError(
+        f"{path} {what}: give a run's folder, such as BC_training/checkpoints/quickstart, or one of its steps"
+    )
 
 
 def read(path: str | Path) -> Checkpoint:

@@ -204,7 +204,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             raise UserError(f"override '{item}' is not KEY=VALUE; write for example training.batch_size=32")
     try:
         merged = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(list(overrides)))
-        raw = OmegaConf.to_container(merged, resolve=True)
+        raw: Any = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         raise UserError(f"config {file}: {_first_line(error)}") from error
     if not isinstance(raw, dict):

@@ -219,7 +219,8 @@ class ZarrGameplayDataset:
             return np.asarray(read(info))
         except (ValueError, OSError) as error:
             raise UserError(
-                f"{self.path}/{info.name}: cannot read '{name}' ({_short(error)}): restore the file or remove the episode"
+                f"{self.path}/{info.name}: cannot read '{name}' ({_short(error)}): "
+                "restore the file or remove the episode"
             ) from error
 
     def _fault(self, name: str, reason: str) -> None:
@@ -233,7 +234,9 @@ class ZarrGameplayDataset:
     def _require_episodes(self) -> None:
         if not self.episodes:
             first = self.skipped[0]
-            raise UserError(f"{self.path} has no usable episode ({len(self.skipped)} skipped; {first.name}: {first.reason})")
+            raise UserError(
+                f"{self.path} has no usable episode ({len(self.skipped)} skipped; {first.name}: {first.reason})"
+            )
 
 
 def _read_state(info: EpisodeInfo) -> np.ndarray:

@@ -1,10 +1,12 @@
 """Losses over button logits."""
 
 import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 def binary_cross_entropy(
-    logits: jax.Array, actions: jax.Array, class_weights: jax.Array, label_smoothing: float
+    logits: ArrayLike, actions: ArrayLike, class_weights: ArrayLike, label_smoothing: float
 ) -> jax.Array:
     """Mean over batch and buttons of -w a log p - (1 - a) log(1 - p), with p = sigmoid(logits).
 
@@ -19,6 +21,7 @@ def binary_cross_entropy(
     Returns:
         float32 scalar.
     """
-    targets = actions.astype(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
+    logits = jnp.asarray(logits)
+    targets = jnp.asarray(actions).astype(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
     log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     return -(class_weights * targets * log_p + (1 - targets) * log_not_p).mean()

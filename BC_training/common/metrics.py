@@ -157,7 +157,8 @@ def action_table(values: Report) -> Table:
         title=f"By action at threshold {values['threshold']:g}: accuracy, precision, recall, F1, share of frames held "
         "and predicted, F1 of the majority and repeat-previous baselines",
         title_justify="left",
-        box=box.SIMPLE_HEAD,
+        box=None,  # fits 80 columns
+        padding=(0, 1, 0, 0),
     )
     columns = {
         "accuracy": "acc",

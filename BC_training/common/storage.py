@@ -73,7 +73,9 @@ def read_root(path: Path) -> dict[str, Any]:
         raise UserError(f"no dataset at {path}: check the path, or record one with 'record --out {path}'")
     attrs = _group_attrs(path)
     if attrs is None:
-        raise UserError(f"{path} is not a zarr group: point dataset.path at the folder that holds episode_0, episode_1, ...")
+        raise UserError(
+            f"{path} is not a zarr group: point dataset.path at the folder that holds episode_0, episode_1, ..."
+        )
     if attrs.get("format", FORMAT) != FORMAT:
         raise UserError(f"{path} has format '{attrs['format']}', this program reads '{FORMAT}'")
     if isinstance(attrs.get("version"), int) and attrs.get("format") == FORMAT and attrs["version"] > VERSION:
@@ -121,15 +123,13 @@ def read_actions(episode: EpisodeInfo) -> np.ndarray:
     try:
         return open_array(episode, "actions").read().result()
     except ValueError as error:
-        if "missing" not in str(error) or _group_attrs(episode.path.parent, "format") == FORMAT:
+        if "missing" not in str(error) or (_group_attrs(episode.path.parent) or {}).get("format") == FORMAT:
             raise
-        array = _open(episode, "actions", missing_is_zero=True)
-        actions = np.asarray(array.read().result())
-        rows = array.chunk_layout.read_chunk.shape[0]
-        folder, prefix = episode.path / "actions", "c/" if episode.arrays["actions"].zarr_format == 3 else ""
-        present = [(folder / f"{prefix}{i}").exists() or any(folder.glob(f"{prefix}{i}[./]*")) for i in range(-(-len(actions) // rows))]
-        written_zeros = any(there and not actions[i * rows : (i + 1) * rows].any() for i, there in enumerate(present))
-        if written_zeros or not any(present):
+        actions = np.asarray(_open(episode, "actions", missing_is_zero=True).read().result())
+        present = _present_chunks(episode, "actions")
+        chunks = np.array_split(actions, range(present.rows, len(actions), present.rows))
+        written_zeros = any(i in present.indices and not chunk.any() for i, chunk in enumerate(chunks))
+        if written_zeros or not present.indices:
             raise
         return actions
 
@@ -144,16 +144,32 @@ def _open(episode: EpisodeInfo, name: str, missing_is_zero: bool) -> ts.TensorSt
     return ts.open(spec, open=True, read=True).result()
 
 
-def _group_attrs(path: Path, key: str | None = None) -> Any:
-    """A group's attributes (or one of them); None if ``path`` is no group."""
+@dataclass(frozen=True)
+class _Chunks:
+    rows: int  # rows of a chunk
+    indices: set[int]  # along the first dimension, of the chunks that are there
+
+
+def _present_chunks(episode: EpisodeInfo, name: str) -> _Chunks:
+    folder = episode.path / name
+    if episode.arrays[name].zarr_format == 3:
+        meta = _read_json(folder / "zarr.json") or {}
+        rows = meta["chunk_grid"]["configuration"]["chunk_shape"][0]
+        found = (p.name for p in (folder / "c").glob("*"))
+    else:
+        rows = (_read_json(folder / ".zarray") or {})["chunks"][0]
+        found = (re.split(r"[./]", p.name)[0] for p in folder.glob("[0-9]*"))
+    return _Chunks(rows, {int(index) for index in found if index.isdigit()})
+
+
+def _group_attrs(path: Path) -> dict[str, Any] | None:
+    """A group's attributes; None if ``path`` is no group."""
     meta = _read_json(path / "zarr.json")
     if meta is not None and meta.get("node_type") == "group":
-        attrs = meta.get("attributes") or {}
-    elif _read_json(path / ".zgroup") is not None:
-        attrs = _read_json(path / ".zattrs") or {}
-    else:
-        return None
-    return attrs if key is None else attrs.get(key)
+        return meta.get("attributes") or {}
+    if _read_json(path / ".zgroup") is not None:
+        return _read_json(path / ".zattrs") or {}
+    return None
 
 
 def _array_info(path: Path) -> ArrayInfo | None:
@@ -185,9 +201,15 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
     """
     if path.exists():
         attrs = read_root(path)
-        for label, old, new in (("actions", attrs["keys"], keys), ("state values", attrs.get("attributes") or [], attributes)):
+        for label, old, new in (
+            ("actions", attrs["keys"], keys),
+            ("state values", attrs.get("attributes") or [], attributes),
+        ):
             if tuple(old) != tuple(new):
-                raise UserError(f"{path} holds other {label} ({', '.join(old)}) than this game ({', '.join(new)}): choose another folder")
+                raise UserError(
+                    f"{path} holds other {label} ({', '.join(old)}) than this game ({', '.join(new)}): "
+                    "choose another folder"
+                )
     else:
         attrs = {"format": FORMAT, "version": VERSION, "keys": list(keys), "attributes": list(attributes)}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +218,9 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another process is recording into {path}: wait for it, or choose another folder") from None
+            raise UserError(
+                f"another process is recording into {path}: wait for it, or choose another folder"
+            ) from None
         for leftover in path.glob(f"{_PARTIAL}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         yield

@@ -21,7 +21,7 @@ class Tracker:
     def __init__(self, log_dir: Path, config: Config, console: Console):
         log_dir.mkdir(parents=True, exist_ok=True)
         self.path = log_dir / "metrics.jsonl"
-        self._file = open(self.path, "a", buffering=1)
+        self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 (closed by finish)
         self._console = console
         self._wandb = self._start_wandb(log_dir, config) if config.logging.wandb.enabled else None
 
@@ -29,7 +29,7 @@ class Tracker:
         """Writes one row.
 
         Args:
-            kind: "train", "val", "rollout": what the values are of; their prefix in W&B.
+            kind: "train", "epoch", "val" or "rollout": what the values are of; their prefix in W&B.
             step: training steps taken.
             values: flat, JSON types.
         """
@@ -54,8 +54,8 @@ class Tracker:
         os.environ.setdefault("WANDB_SILENT", "true")
         options = config.logging.wandb
         settings = wandb.Settings(init_timeout=20, login_timeout=5, silent=True, console="off")
-        key = _wandb_key()
-        mode, why = ("online", "") if key else ("offline", "no key")
+        has_key = wandb.login(prompt=False, verify=False)  # looks in the environment and netrc, asks nobody
+        mode, why = ("online", "") if has_key else ("offline", "no key")
         if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
             mode, why = os.environ["WANDB_MODE"], f"WANDB_MODE={os.environ['WANDB_MODE']}"
         for attempt in (mode, "offline"):
@@ -82,13 +82,6 @@ class Tracker:
     def _give_up(self, error: Exception) -> None:
         self._wandb = None
         self._console.print(f"W&B failed ({error}); the run goes on and is logged in {self.path}", soft_wrap=True)
-
-
-def _wandb_key() -> str | None:
-    """The user's key, from the environment or a netrc file; asks nobody."""
-    import wandb
-
-    return wandb.api.api_key
 
 
 class EpochTable:

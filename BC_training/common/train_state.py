@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.typing import ArrayLike
 
 from BC_training import models
 from BC_training.common.config import Config, TrainingConfig
@@ -113,8 +114,12 @@ def make_train_step(
     schedule: optax.Schedule,
     class_weights: np.ndarray,
     config: Config,
-) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
-    """The jitted training step. It donates the state: keep only the one it returns."""
+) -> Any:
+    """The jitted training step. It donates the state: keep only the one it returns.
+
+    Returns:
+        A ``jax.jit`` function of (state, batch) to (state, metrics).
+    """
     key = jax.random.key(config.system.seed)
     weights = jnp.asarray(class_weights)
 
@@ -135,7 +140,7 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0)
 
 
-def make_predict(graphdef: Any) -> Callable[[Tree, Tree, jax.Array], jax.Array]:
+def make_predict(graphdef: Any) -> Callable[[Tree, Tree, ArrayLike], jax.Array]:
     """The jitted forward pass for evaluation and play, with running statistics, no dropout.
 
     Returns:

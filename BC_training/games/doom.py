@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import tempfile
 from typing import Any
 
@@ -72,7 +71,7 @@ class DoomGame(gymnasium.Env):
             or an engine that does not start.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": TICS_PER_SECOND / 2}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": TICS_PER_SECOND / 2}  # noqa: RUF012 (Gymnasium's)
 
     def __init__(
         self,
@@ -111,7 +110,7 @@ class DoomGame(gymnasium.Env):
 
     def _start(self, scenario: str, skill: int) -> vizdoom.DoomGame:
         game = vizdoom.DoomGame()
-        game.load_config(os.path.join(vizdoom.scenarios_path, f"{scenario}.cfg"))
+        game.load_config(f"{vizdoom.scenarios_path}/{scenario}.cfg")
         game.set_screen_resolution(RENDER_SIZES[self._render_size])
         game.set_screen_format(vizdoom.ScreenFormat.CRCGCB)  # [3, H, W] RGB
         game.set_window_visible(False)
@@ -182,6 +181,7 @@ class DoomGame(gymnasium.Env):
 
 def _state_vector(state: vizdoom.GameState) -> np.ndarray:
     """float32 [14] in the order of STATE_NAMES."""
+    assert state.game_variables is not None
     health, ammo, weapon, kills, x, y, z, angle = state.game_variables
     enemies = [o for o in state.objects if o.name in ENEMY_TYPES]
     near = min(enemies, key=lambda o: math.hypot(o.position_x - x, o.position_y - y), default=None)

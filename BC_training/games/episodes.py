@@ -18,9 +18,7 @@ from BC_training.games.players import make_player
 class Session:
     """A game and a player that stay open from one episode to the next."""
 
-    def __init__(
-        self, game: str, player: str, frame_size: tuple[int, int], skill: int, render_mode: str | None = None
-    ):
+    def __init__(self, game: str, player: str, frame_size: tuple[int, int], skill: int, render_mode: str | None = None):
         self.env = make_game(game, frame_size=frame_size, skill=skill, render_mode=render_mode)
         self.game: Any = self.env.unwrapped
         try:
@@ -105,7 +103,9 @@ def _gather(
         for future in as_completed(futures):
             gathered(futures[future], future.result())
     except BrokenProcessPool:
-        raise UserError("a worker process died; the episodes finished before are kept: run the same command again") from None
+        raise UserError(
+            "a worker process died; the episodes finished before are kept: run the same command again"
+        ) from None
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         raise

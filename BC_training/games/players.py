@@ -124,7 +124,9 @@ class PolicyPlayer:
             ("frame size", game.frame_size, inputs.recorded_size),
         ):
             if tuple(theirs) != tuple(ours):
-                raise UserError(f"{checkpoint} was trained with {label} {_listed(ours)}, the game has {_listed(theirs)}")
+                raise UserError(
+                    f"{checkpoint} was trained with {label} {_listed(ours)}, the game has {_listed(theirs)}"
+                )
 
     def reset(self, seed: int) -> None:
         del seed

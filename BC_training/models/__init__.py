@@ -33,5 +33,7 @@ def find(name: str) -> ModuleType:
     module = importlib.import_module(f"BC_training.models.{name}.model")
     for part in ("Config", "create_model"):
         if not hasattr(module, part):
-            raise UserError(f"BC_training/models/{name}/model.py has no {part}; see BC_training/models/pure_cnn/model.py")
+            raise UserError(
+                f"BC_training/models/{name}/model.py has no {part}; see BC_training/models/pure_cnn/model.py"
+            )
     return module

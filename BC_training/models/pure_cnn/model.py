@@ -14,11 +14,7 @@ from flax import nnx
 
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
-
-
-# Of the running statistics. Flax's 0.99 needs some 500 steps to forget where it started, which
-# is a whole short training; 0.9 needs 50.
-BATCH_NORM_MOMENTUM = 0.9
+from BC_training.models.layers import BatchNorm
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class ConvBlock(nnx.Module):
 
     def __init__(self, channels: int, features: int, stride: int, batch_norm: bool, rngs: nnx.Rngs):
         self.conv = nnx.Conv(channels, features, (3, 3), stride, rngs=rngs)
-        self.norm = nnx.BatchNorm(features, momentum=BATCH_NORM_MOMENTUM, rngs=rngs) if batch_norm else None
+        self.norm = BatchNorm(features, rngs=rngs) if batch_norm else None
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = self.conv(x)
@@ -61,7 +57,7 @@ class DenseBlock(nnx.Module):
 
     def __init__(self, channels: int, features: int, dropout: float, batch_norm: bool, rngs: nnx.Rngs):
         self.dense = nnx.Linear(channels, features, rngs=rngs)
-        self.norm = nnx.BatchNorm(features, momentum=BATCH_NORM_MOMENTUM, rngs=rngs) if batch_norm else None
+        self.norm = BatchNorm(features, rngs=rngs) if batch_norm else None
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
@@ -84,9 +80,7 @@ class PureCNN(nnx.Module):
             channels = features
         self.head = nnx.Linear(channels, len(inputs.action_names), rngs=rngs)
 
-    def __call__(
-        self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None
-    ) -> jax.Array:
+    def __call__(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Logits before the sigmoid.
 
         Args:

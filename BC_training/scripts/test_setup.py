@@ -1,0 +1,149 @@
+"""Checks that this machine can record, train and play: one line a check, with what to do where it fails.
+
+    uv run python BC_training/scripts/test_setup.py
+    uv run python BC_training/scripts/test_setup.py --config configs/pure_cnn.yaml
+
+Exit code 0 if everything required works, 1 if not.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file from a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from BC_training.common.config import Config, load_config
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import InputSpec
+
+PACKAGES = (
+    *("jax", "flax", "optax", "orbax-checkpoint", "tensorstore", "zarr"),
+    *("omegaconf", "gymnasium", "vizdoom", "av", "wandb"),
+)
+INSTALL = "install the project: 'uv sync --group bc_training', or 'pip install .' in its folder"
+
+
+class Optional(Exception):
+    """Something that works less well, or not yet, but need not."""
+
+
+def packages(config: Config) -> str:
+    del config
+    missing = []
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        raise UserError(f"missing: {', '.join(missing)}; {INSTALL}")
+    return ", ".join(found)
+
+
+def devices(config: Config) -> str:
+    from BC_training.common.devices import choose_device
+
+    found = choose_device(config.system.device)
+    if "cpu" in found.lower():
+        raise Optional(f"{found}; no GPU is used. With an NVIDIA card: 'uv sync --group cuda'")
+    return found
+
+
+def dataset(config: Config) -> str:
+    from BC_training.common.dataset import ZarrGameplayDataset
+
+    options = config.dataset
+    if not Path(options.path).exists():
+        if options.record is None:
+            raise UserError(
+                f"{options.path} is missing; record it with 'record --out {options.path}' or set dataset.path"
+            )
+        raise Optional(
+            f"{options.path} is not there yet; training records it first ({options.record.episodes} episodes)"
+        )
+    data = ZarrGameplayDataset(
+        options.path, channel_order=options.channel_order, validate_episodes=options.validate_episodes
+    )
+    frame = data.frames(0, [0])
+    return f"{options.path}: {len(data.episodes)} episodes, {len(data):,} frames of {frame.shape[2]}x{frame.shape[3]}"
+
+
+def model(config: Config) -> str:
+    from BC_training.common.train_state import abstract_model
+
+    inputs = _inputs(config)
+    count = abstract_model(config, inputs).parameter_count
+    return f"{config.model.name}: {count:,} parameters at {inputs.frame_size[0]}x{inputs.frame_size[1]}"
+
+
+def training_step(config: Config) -> str:
+    import jax
+    import numpy as np
+
+    from BC_training.common.train_state import init_state, make_optimizer, make_train_step, split_model
+
+    inputs = _inputs(config)
+    net = split_model(config, inputs)
+    optimizer, schedule = make_optimizer(config.training, 10)
+    step = make_train_step(net, optimizer, schedule, np.ones(len(inputs.action_names), np.float32), config)
+    rng = np.random.default_rng(0)
+    batch = {
+        "frame": rng.integers(0, 256, (4, *inputs.frame_shape), dtype=np.uint8),
+        "action": rng.random((4, len(inputs.action_names))) < 0.5,
+    }
+    _, metrics = step(init_state(net, optimizer), jax.device_put(batch))
+    loss = float(metrics.loss)
+    if not np.isfinite(loss):
+        raise UserError(f"the loss of one step is {loss}; reinstall jax and jaxlib of the same version")
+    return f"loss {loss:.4f} on a batch of 4 random frames"
+
+
+def game(config: Config) -> str:
+    from BC_training.games import make_game
+
+    name = config.dataset.record.game if config.dataset.record else "doom/deadly_corridor"
+    env = make_game(name)
+    try:
+        observation, _ = env.reset(seed=0)
+        _, reward, *_ = env.step(env.action_space.sample())
+    finally:
+        env.close()
+    return f"{name}: frame {observation['frame'].shape}, state {observation['state'].shape}, first reward {reward:.1f}"
+
+
+def _inputs(config: Config) -> InputSpec:
+    size = config.dataset.frame_size or (config.dataset.record.frame_size if config.dataset.record else (288, 512))
+    return InputSpec(tuple(f"action_{i}" for i in range(7)), (), size, size, None)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/quickstart.yaml", help="the config to check with")
+    arguments = parser.parse_args()
+    try:
+        config = load_config(arguments.config)
+    except UserError as error:
+        print(f"FAIL  config         {error}")
+        return 1
+    checks: tuple[Callable[[Config], str], ...] = (packages, devices, dataset, model, training_step, game)
+    failed = 0
+    for check in checks:
+        try:
+            mark, text = "ok  ", check(config)
+        except Optional as note:
+            mark, text = "note", str(note)
+        except UserError as error:
+            mark, text, failed = "FAIL", str(error), failed + 1
+        except Exception as error:
+            mark, text, failed = "FAIL", f"{type(error).__name__}: {error}; {INSTALL}", failed + 1
+        print(f"{mark}  {check.__name__.replace('_', ' '):13}  {text}")
+    print("ready" if not failed else f"{failed} of {len(checks)} checks failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
