@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from BC_training.common.errors import UserError, is_disk_full
+from BC_training.common.errors import UserError, unknown
 
 app = typer.Typer(
     add_completion=False,
@@ -114,18 +114,16 @@ def rollout(
 def main() -> None:
     arguments = sys.argv[1:]
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    if arguments and arguments[0] not in commands | {"-h", "--help"}:
-        arguments = ["train", *arguments]
     try:
+        if arguments and arguments[0] not in commands | {"-h", "--help"}:
+            if not arguments[0].startswith("-") and "=" not in arguments[0]:
+                raise unknown("command", arguments[0], commands, "see --help")
+            arguments = ["train", *arguments]
         app(arguments, prog_name="BC_training")
     except UserError as error:
         _fail(str(error), 2)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
-    except Exception as error:
-        if not is_disk_full(error):
-            raise
-        _fail("the disk is full: free some space and run the same command again; what was finished is kept", 2)
 
 
 def _fail(message: str, code: int) -> None:

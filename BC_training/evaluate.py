@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +12,7 @@ from rich.progress import Progress
 from BC_training.common import checkpoint as checkpoints
 from BC_training.common import metrics
 from BC_training.common.dataset import SPLITS, ZarrGameplayDataset
-from BC_training.common.errors import UserError, unknown
+from BC_training.common.errors import UserError, require_writable, unknown
 from BC_training.common.loader import Samples, Tier, make_tier
 from BC_training.common.train_state import make_predict
 
@@ -49,6 +48,8 @@ def evaluate(
     Raises:
         UserError: checkpoint or dataset do not load or do not fit, or the split is empty.
     """
+    if json_file is not None:
+        require_writable(json_file)
     saved = checkpoints.read(checkpoint)
     model = checkpoints.read_model(saved)
     config = saved.config
@@ -101,8 +102,3 @@ def _episodes(dataset: ZarrGameplayDataset, saved: checkpoints.Checkpoint, split
     if not saved.split[split]:
         raise UserError(f"the run of {saved.path} has no episodes in split '{split}'")
     return dataset.find(saved.split[split])
-
-
-def meta_of_split(dataset: ZarrGameplayDataset, split: dict[str, list[int]]) -> dict[str, Any]:
-    """The split as episode names, as checkpoints keep it."""
-    return {name: [dataset.episodes[e].name for e in episodes] for name, episodes in split.items()}

@@ -1,5 +1,6 @@
 """Records a player's episodes in a game into a dataset."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from BC_training.common import storage
 from BC_training.common.config import RecordConfig
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, disk_full_is_user_error
 from BC_training.games import make_game
 from BC_training.games.episodes import Session, run_episodes
 from BC_training.games.players import make_player
@@ -71,7 +72,7 @@ def record(out: str | Path, config: RecordConfig, workers: int | None, console: 
     """Records ``config.episodes`` more episodes, appending to the dataset if it exists.
 
     Seeds count up from ``config.seed``, or from past the last that the dataset already holds of
-    this player in this game. Safe to kill: only the episodes in progress are lost.
+    episodes recorded the same way. Safe to kill: only the episodes in progress are lost.
 
     Args:
         out: the dataset's folder, created if missing.
@@ -89,19 +90,21 @@ def record(out: str | Path, config: RecordConfig, workers: int | None, console: 
 def record_missing(out: str | Path, config: RecordConfig, workers: int | None, console: Console) -> None:
     """Records what the dataset lacks of the episodes that ``config`` names.
 
-    A dataset with episodes, but none by this player in this game, is somebody's own and is left
-    alone. Arguments and errors are those of ``record``.
+    A dataset with episodes, but none recorded as ``config`` says, is left alone: it is somebody's
+    own. Arguments and errors are those of ``record``.
     """
     path = Path(out)
     used = _recorded_seeds(path, config) if path.exists() else set()
     if path.exists() and not used and storage.episode_paths(path):
+        console.print(
+            f"{path} is used as it is: none of its episodes was recorded as dataset.record says", soft_wrap=True
+        )
         return
     wanted = range(config.seed, config.seed + config.episodes)
     missing = [seed for seed in wanted if seed not in used]
     if missing:
-        console.print(
-            f"{path}: {config.episodes - len(missing)} of {config.episodes} episodes are there, recording the rest"
-        )
+        there = config.episodes - len(missing)
+        console.print(f"{path}: {there} of {config.episodes} episodes are there, recording the rest", soft_wrap=True)
         _record_seeds(path, config, missing, workers, console)
 
 
@@ -114,17 +117,25 @@ def _record_seeds(
         make_player(config.player, config.game, env)  # an unknown one fails before anything is written
     finally:
         env.close()
+    for episode in _readable_episodes(path) if path.exists() else []:
+        size = episode.arrays["frames"].shape[2:]
+        if size != tuple(config.frame_size):
+            raise UserError(
+                f"{path} holds frames of {size[0]}x{size[1]}, not {config.frame_size[0]}x{config.frame_size[1]}: "
+                "choose another folder or the same frame size"
+            )
     with storage.recording(path, game.action_names, game.state_names):
         first = max((number for number, _ in storage.episode_paths(path)), default=-1) + 1
-        results = run_episodes(
-            RecordSession,
-            (path, config),
-            [(first + i, seed) for i, seed in enumerate(seeds)],
-            workers or os.cpu_count() or 1,
-            console,
-            title=f"recording {config.game}",
-            unit=("frames", lambda result: result["frames"]),
-        )
+        with disk_full_is_user_error(path):
+            results = run_episodes(
+                RecordSession,
+                (path, config),
+                [(first + i, seed) for i, seed in enumerate(seeds)],
+                workers or os.cpu_count() or 1,
+                console,
+                title=f"recording {config.game}",
+                unit=("frames", lambda result: result["frames"]),
+            )
     frames = sum(r["frames"] for r in results)
     console.print(
         f"recorded {len(results)} episodes, {frames:,} frames of {config.player} in {config.game} "
@@ -134,17 +145,20 @@ def _record_seeds(
 
 
 def _recorded_seeds(path: Path, config: RecordConfig) -> set[int]:
-    """The seeds the dataset holds of this player in this game."""
+    """The seeds of the episodes recorded as ``config`` says."""
     storage.read_root(path)
-    seeds = set()
+    settings = ("game", "player", "skill", "noise", "noise_frames")
+    return {
+        int(episode.attrs["seed"])
+        for episode in _readable_episodes(path)
+        if "seed" in episode.attrs and all(episode.attrs.get(s) == getattr(config, s) for s in settings)
+    }
+
+
+def _readable_episodes(path: Path) -> list[storage.EpisodeInfo]:
+    """Faulty ones left out: opening the dataset for training reports those."""
+    episodes = []
     for number, folder in storage.episode_paths(path):
-        episode = storage.read_episode(number, folder)
-        if episode.attrs.get("game") == config.game and episode.attrs.get("player") == config.player:
-            seeds.add(episode.attrs.get("seed"))
-            size = episode.arrays["frames"].shape[2:]
-            if size != tuple(config.frame_size):
-                raise UserError(
-                    f"{path} holds frames of {size[0]}x{size[1]}, not {config.frame_size[0]}x{config.frame_size[1]}: "
-                    "choose another folder or the same frame size"
-                )
-    return seeds
+        with contextlib.suppress(UserError):
+            episodes.append(storage.read_episode(number, folder))
+    return episodes

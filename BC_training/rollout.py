@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from BC_training.common import checkpoint
-from BC_training.common.errors import UserError, unknown
+from BC_training.common.errors import UserError, require_writable, unknown
 from BC_training.games import make_game
 from BC_training.games.episodes import Session, run_episodes
 from BC_training.games.players import BUILT_IN, EXPERTS
@@ -103,7 +103,9 @@ def rollout(
     make_game(game, frame_size=frame_size, skill=skill).close()  # an unknown one fails here
     for file in (json_file, video):
         if file is not None:
-            _require_writable(file)
+            require_writable(file)
+    if video is not None and video.suffix != ".mp4":
+        raise UserError(f"cannot write {video}: videos are MP4, call it {video.with_suffix('.mp4').name}")
 
     def play(who: str, size: tuple[int, int], film: Path | None) -> list[float]:
         outcomes = run_episodes(
@@ -164,17 +166,6 @@ def _references(game: str) -> list[str]:
 
 def _short(player: str) -> str:
     return player if player in BUILT_IN else f"policy {Path(player).name}"
-
-
-def _require_writable(file: Path) -> None:
-    existed = file.exists()
-    try:
-        with open(file, "ab"):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}") from error
-    if not existed:
-        file.unlink()
 
 
 def _print_result(result: dict[str, Any], returns: dict[str, list[float]], console: Console) -> None:

@@ -1,6 +1,5 @@
 """Trains a policy: data, model, the loop, and what the best checkpoint scores in the end."""
 
-import itertools
 import math
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from BC_training.common import checkpoint, metrics
+from BC_training.common.checkpoint import CheckpointWriter, fresh_folders
 from BC_training.common.config import Config, save_config, to_dict
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.devices import choose_device
@@ -33,7 +33,9 @@ from BC_training.common.train_state import (
     make_train_step,
     split_model,
 )
-from BC_training.evaluate import evaluate, meta_of_split, predict_logits
+from BC_training.evaluate import evaluate, predict_logits
+from BC_training.games import make_game, require_game
+from BC_training.games.players import require_fit
 from BC_training.record import record_missing
 from BC_training.rollout import rollout
 
@@ -50,6 +52,8 @@ def train(config: Config, console: Console) -> Path:
         UserError: bad input, found before anything is written where that is possible.
     """
     device = choose_device(config.system.device)
+    if config.evaluation.rollout is not None:
+        require_game(config.evaluation.rollout.game)
     dataset = _open_dataset(config, console)
     split = dataset.split(asdict(config.dataset.split), config.system.seed)
     inputs = InputSpec(
@@ -59,6 +63,7 @@ def train(config: Config, console: Console) -> Path:
         config.dataset.frame_size or dataset.frame_size,
         dataset.fps,
     )
+    _require_playable(config, inputs)
     model = split_model(config, inputs)
     train_samples = Samples(dataset, split["train"], inputs.frame_size)
     val_samples = Samples(dataset, split["val"], inputs.frame_size)
@@ -69,76 +74,75 @@ def train(config: Config, console: Console) -> Path:
     state = init_state(model, optimizer)
     majority = metrics.majority_actions(train_samples.actions)
 
-    run_dir, log_dir = _fresh_folders(config, console)
+    run_dir, log_dir, aside = fresh_folders(config)
+    if aside is not None:
+        console.print(f"the earlier run '{config.logging.run_name}' is kept as '{aside}'")
     save_config(config, log_dir / "config.yaml")
-    tracker = Tracker(log_dir, config, console)
-    writer = checkpoint.CheckpointWriter(run_dir, config.training.keep_last)
     console.print(
         f"{config.model.name}: {model.parameter_count:,} parameters on {device}; "
         f"{len(train_samples):,} training and {len(val_samples):,} validation frames of "
         f"{inputs.frame_size[0]}x{inputs.frame_size[1]}; {order.steps_per_epoch} steps an epoch",
         soft_wrap=True,
     )
-    with _progress(console) as progress:
-        train_tier = make_tier(config.dataset.cache, train_samples, config.dataset.prefetch, progress, "loading train")
-        val_tier = make_tier(config.dataset.cache, val_samples, config.dataset.prefetch, progress, "loading val")
-        bar = progress.add_task("compiling", total=total_steps, status="")
-        step_function = make_train_step(model, optimizer, schedule, weights, config)
-        train_step = step_function.lower(state, _abstract_batch(order.batch_size, inputs)).compile()
-        predict = make_predict(model.graphdef)
-        table = EpochTable(console)
-        for epoch in range(1, config.training.num_epochs + 1):
+    predict = make_predict(model.graphdef)
 
-            def log_step(step: int, step_metrics: StepMetrics, rate: float, epoch: int = epoch) -> None:
+    def validate(state: TrainState, tier: Tier) -> metrics.Report:
+        logits = predict_logits(
+            lambda frames: predict(state.params, state.batch_stats, frames),
+            tier,
+            len(val_samples),
+            config.evaluation.batch_size,
+        )
+        report = metrics.report(
+            [dataset.actions(e) for e in split["val"]],
+            np.asarray(jax.nn.sigmoid(logits)),
+            majority,
+            dataset.action_names,
+            config.evaluation.threshold,
+        )
+        loss = binary_cross_entropy(logits, val_samples.actions, weights, config.training.label_smoothing)
+        return report | {"loss": float(loss)}
+
+    with Tracker(log_dir, config, console) as tracker:
+        with CheckpointWriter(run_dir, config.training.keep_last) as writer, _progress(console) as progress:
+            cache, prefetch = config.dataset.cache, config.dataset.prefetch
+            train_tier = make_tier(cache, train_samples, prefetch, progress, "loading train")
+            val_tier = make_tier(cache, val_samples, prefetch, progress, "loading val")
+            bar = progress.add_task("compiling", total=total_steps, status="")
+            step_function = make_train_step(model, optimizer, schedule, weights, config)
+            train_step = step_function.lower(state, _abstract_batch(order.batch_size, inputs)).compile()
+
+            def on_step(step: int, step_metrics: StepMetrics, rate: float) -> None:
                 values = {name: float(value) for name, value in step_metrics._asdict().items()}
                 _require_finite(values, step, order, train_samples)
-                progress.update(
-                    bar,
-                    completed=step,
-                    description=f"epoch {epoch}/{config.training.num_epochs}",
-                    status=f"{rate:,.0f} frames/s  loss {values['loss']:.4f}",
-                )
+                epoch = 1 + (step - 1) // order.steps_per_epoch
+                status = f"{rate:,.0f} frames/s  loss {values['loss']:.4f}"
+                description = f"epoch {epoch}/{config.training.num_epochs}"
+                progress.update(bar, completed=step, description=description, status=status)
                 if step % config.logging.log_every_steps == 0:
                     tracker.log("train", step, {"epoch": epoch, **values, "frames_per_second": rate})
 
-            state, loss, rate = train_epoch(train_step, state, train_tier, order, epoch - 1, log_step)
-            row: dict[str, Any] = {"epoch": epoch, "train_loss": loss, "frames_per_second": rate}
-            tracker.log("epoch", int(state.step), row)
-            score = None
-            if epoch % config.evaluation.every_n_epochs == 0 or epoch == config.training.num_epochs:
-                logits = predict_logits(
-                    lambda frames, s=state: predict(s.params, s.batch_stats, frames),
-                    val_tier,
-                    len(val_samples),
-                    config.evaluation.batch_size,
-                )
-                report = metrics.report(
-                    [dataset.actions(e) for e in split["val"]],
-                    np.asarray(jax.nn.sigmoid(logits)),
-                    majority,
-                    dataset.action_names,
-                    config.evaluation.threshold,
-                )
-                report["loss"] = float(
-                    binary_cross_entropy(
-                        jnp.asarray(logits), val_samples.actions, weights, config.training.label_smoothing
-                    )
-                )
-                tracker.log("val", int(state.step), {"epoch": epoch, **metrics.flatten(report)})
-                row |= {"val": report}
-                score = _score(report, config.evaluation.best_metric)
-            meta = {
-                "epoch": epoch,
-                "config": to_dict(config),
-                "inputs": inputs.to_dict(),
-                "threshold": config.evaluation.threshold,
-                "split": meta_of_split(dataset, split),
-                "majority": majority.tolist(),
-                "metrics": row,
-            }
-            table.add(row, is_best=writer.save(state, meta, score))
-    writer.close()
-    _finish(config, run_dir, log_dir, tracker, console)
+            table = EpochTable(console)
+            for epoch in range(1, config.training.num_epochs + 1):
+                state, loss, rate = train_epoch(train_step, state, train_tier, order, epoch - 1, on_step)
+                row: dict[str, Any] = {"epoch": epoch, "train_loss": loss, "frames_per_second": rate}
+                tracker.log("epoch", int(state.step), row)
+                score = None
+                if epoch % config.evaluation.every_n_epochs == 0 or epoch == config.training.num_epochs:
+                    row["val"] = validate(state, val_tier)
+                    tracker.log("val", int(state.step), {"epoch": epoch, **metrics.flatten(row["val"])})
+                    score = _score(row["val"], config.evaluation.best_metric)
+                meta = {
+                    "epoch": epoch,
+                    "config": to_dict(config),
+                    "inputs": inputs.to_dict(),
+                    "threshold": config.evaluation.threshold,
+                    "split": dataset.names_of(split),
+                    "majority": majority.tolist(),
+                    "metrics": row,
+                }
+                table.add(row, is_best=writer.save(state, meta, score))
+        _finish(config, run_dir, log_dir, tracker, int(state.step), console)
     return run_dir
 
 
@@ -210,28 +214,21 @@ def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
     return dataset
 
 
-def _fresh_folders(config: Config, console: Console) -> tuple[Path, Path]:
-    """The run's empty checkpoint and log folders; an earlier run of that name is moved aside."""
-    name = config.logging.run_name
-    assert name is not None, "load_config fills it in"
-    folders = Path(config.training.checkpoint_dir) / name, Path(config.logging.log_dir) / name
-    if any(folder.exists() for folder in folders):
-        aside = next(
-            f"{name}.{n}" for n in itertools.count(1) if not any(f.with_name(f"{name}.{n}").exists() for f in folders)
-        )
-        for folder in folders:
-            if folder.exists():
-                folder.rename(folder.with_name(aside))
-        console.print(f"the earlier run '{name}' is kept as '{aside}'")
-    for folder in folders:
-        folder.mkdir(parents=True)
-    return folders
+def _require_playable(config: Config, inputs: InputSpec) -> None:
+    """Starts the game of the final rollout once, so that a misfit shows now and not after training."""
+    options = config.evaluation.rollout
+    if options is not None:
+        env = make_game(options.game, frame_size=inputs.recorded_size, skill=options.skill)
+        try:
+            require_fit(f"{config.dataset.path} (evaluation.rollout=null trains without play)", inputs, env)
+        finally:
+            env.close()
 
 
-def _finish(config: Config, run_dir: Path, log_dir: Path, tracker: Tracker, console: Console) -> None:
+def _finish(config: Config, run_dir: Path, log_dir: Path, tracker: Tracker, step: int, console: Console) -> None:
     """Scores the best checkpoint, offline and in play, and says where everything is."""
     evaluate(run_dir, console, json_file=log_dir / "evaluation.json")
-    places = {"checkpoint": checkpoint.find(run_dir), "metrics": tracker.path, "table": log_dir / "evaluation.json"}
+    places = {"checkpoint": checkpoint.find(run_dir), "metrics": tracker.path, "scores": log_dir / "evaluation.json"}
     options = config.evaluation.rollout
     if options is not None:
         video = log_dir / "rollout.mp4" if options.video else None
@@ -247,9 +244,8 @@ def _finish(config: Config, run_dir: Path, log_dir: Path, tracker: Tracker, cons
             video=video,
         )
         scores = ("mean", "normalized", "random_mean", "expert_mean")
-        tracker.log("rollout", checkpoint.read(run_dir).step, {k: result[k] for k in scores if result[k] is not None})
+        tracker.log("rollout", step, {k: result[k] for k in scores if result[k] is not None})
         places |= {"rollout": log_dir / "rollout.json"} | ({"video": video} if video else {})
-    tracker.finish()
     for label, place in places.items():
         console.print(f"{label:>10}  {place}", soft_wrap=True, highlight=False)
 

@@ -1,6 +1,7 @@
 """Videos a person looks at."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -81,7 +82,5 @@ def draw_buttons(image: np.ndarray, names: Sequence[str], action: np.ndarray, ca
     return np.asarray(canvas)
 
 
-def _fraction(value: float):
-    from fractions import Fraction
-
+def _fraction(value: float) -> Fraction:
     return Fraction(value).limit_denominator(1000)

@@ -9,21 +9,24 @@
 Orbax publishes a step's folder by renaming it, so one that exists is whole.
 """
 
+import itertools
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
 
 from BC_training.common import config as config_module
 from BC_training.common.config import Config
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, disk_full_is_user_error
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.train_state import SplitModel, TrainState, Tree, abstract_model
 
 FORMAT_VERSION = 1
+_SPACE_MARGIN = 1.5  # bytes on disk for a byte of state, with metadata and some to spare
 _ITEMS = ("model", "optimizer", "meta")
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
 
@@ -41,6 +44,27 @@ class Checkpoint:
     split: dict[str, list[str]]  # "train", "val", "test" to episode names
     majority: list[bool]  # the training split's commonest combination of buttons
     metrics: dict[str, Any]
+
+
+def fresh_folders(config: Config) -> tuple[Path, Path, str | None]:
+    """A run's empty checkpoint and log folders.
+
+    Folders of an earlier run of that name are not touched but moved aside, both to the same new
+    name, which is returned too (None if there were none).
+    """
+    name = config.logging.run_name
+    assert name is not None, "load_config fills it in"
+    folders = Path(config.training.checkpoint_dir) / name, Path(config.logging.log_dir) / name
+    aside = None
+    if any(folder.exists() for folder in folders):
+        names = (f"{name}.{n}" for n in itertools.count(1))
+        aside = next(n for n in names if not any(folder.with_name(n).exists() for folder in folders))
+        for folder in folders:
+            if folder.exists():
+                folder.rename(folder.with_name(aside))
+    for folder in folders:
+        folder.mkdir(parents=True)
+    return *folders, aside
 
 
 class CheckpointWriter:
@@ -63,6 +87,9 @@ class CheckpointWriter:
         Args:
             meta: what ``Checkpoint`` reads back, JSON types.
             score: higher is better; None where it was not evaluated.
+
+        Raises:
+            UserError: the disk is full; the checkpoints before stay.
         """
         step = int(state.step)
         items = ocp.args.Composite(
@@ -70,17 +97,31 @@ class CheckpointWriter:
             optimizer=ocp.args.StandardSave({"opt_state": state.opt_state, "step": state.step}),  # pyright: ignore[reportCallIssue]
             meta=ocp.args.JsonSave({"format_version": FORMAT_VERSION, "step": step, **meta}),  # pyright: ignore[reportCallIssue]
         )
-        self._last.save(step, args=items)
         is_best = score is not None and (self._best_score is None or score > self._best_score)
+        managers = (self._best, self._last) if is_best else (self._last,)
+        self._require_space(len(managers) * sum(x.nbytes for x in jax.tree.leaves(state)))
+        with disk_full_is_user_error(self._run):
+            for manager in managers:
+                manager.save(step, args=items)
+                manager.wait_until_finished()  # the next step donates the state's buffers
         if is_best:
-            self._best.save(step, args=items)
             self._best_score = score
-        # The next step donates the state's buffers.
-        self._last.wait_until_finished()
-        self._best.wait_until_finished()
         return is_best
 
-    def close(self) -> None:
+    def _require_space(self, needed: int) -> None:
+        """Orbax writes in threads that each print what went wrong: better not to begin."""
+        free = shutil.disk_usage(self._run).free
+        if free < needed * _SPACE_MARGIN:
+            raise UserError(
+                f"the disk that holds {self._run} is full ({free / 1e6:.0f} MB free, a checkpoint needs "
+                f"{needed * _SPACE_MARGIN / 1e6:.0f} MB): free some space and run the same command again; "
+                "the checkpoints before are kept"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         self._last.close()
         self._best.close()
 

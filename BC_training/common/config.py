@@ -209,6 +209,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise UserError(f"config {file}: {_first_line(error)}") from error
     if not isinstance(raw, dict):
         raise UserError(f"config {file}: expected sections dataset, model, training, ...; found {type(raw).__name__}")
+    for section in ("dataset", "model", "training", "evaluation", "logging", "system"):
+        if not isinstance(raw.get(section) or {}, dict):
+            raise UserError(
+                f"config {file}: '{section}' is a section, found '{raw[section]}'; write {section}.KEY=VALUE"
+            )
     raw["model"] = {"name": file.stem} | (raw.get("model") or {})
     raw["logging"] = raw.get("logging") or {}
     if raw["logging"].get("run_name") is None:
@@ -225,8 +230,10 @@ def from_dict(raw: dict[str, Any], where: str) -> Config:
     except ConfigKeyError as error:
         raise UserError(_unknown_key(error, where)) from error
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        raise UserError(f"config {where}: {key + ': ' if key else ''}{_first_line(error)}") from error
+        key, reason = getattr(error, "full_key", None), _first_line(error)
+        if "TupleConfig" in reason:
+            reason = "expected a list, such as [72,128]"
+        raise UserError(f"config {where}: {key + ': ' if key else ''}{reason}") from error
     assert isinstance(config, Config)
     return config
 

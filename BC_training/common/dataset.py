@@ -167,6 +167,10 @@ class ZarrGameplayDataset:
             start = end
         return split
 
+    def names_of(self, split: dict[str, list[int]]) -> dict[str, list[str]]:
+        """A split as the folder names of its episodes, as checkpoints keep it."""
+        return {name: [self.episodes[e].name for e in episodes] for name, episodes in split.items()}
+
     def find(self, names: Sequence[str]) -> list[int]:
         """Positions of the episodes with these folder names.
 

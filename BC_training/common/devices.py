@@ -24,13 +24,15 @@ def choose_device(kind: str) -> str:
     """
     import jax  # here: set_xla_flags must come first
 
-    if kind != "auto":
-        jax.config.update("jax_platforms", "cuda" if kind == "gpu" else "cpu")
+    if kind == "cpu":
+        os.environ["JAX_PLATFORMS"] = "cpu"  # for worker processes
+        jax.config.update("jax_platforms", "cpu")
     try:
-        devices = jax.devices()
+        devices = jax.devices("gpu") if kind == "gpu" else jax.devices()
     except RuntimeError as error:
         raise UserError(
             "system.device=gpu, but JAX finds no NVIDIA GPU: install JAX for it with 'uv sync --group cuda', "
             "or set system.device=auto"
         ) from error
-    return f"{len(devices)} x {devices[0].device_kind}"
+    rest = f" (one of {len(devices)})" if len(devices) > 1 else ""
+    return f"{devices[0].device_kind}{rest}"

@@ -1,8 +1,11 @@
 """The one exception for bad input, and "did you mean"."""
 
+import contextlib
 import difflib
 import errno
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -21,7 +24,23 @@ def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> Use
     return UserError(f"unknown {kind} '{name}'{hint} (known: {listing}){'; ' + remedy if remedy else ''}")
 
 
-def is_disk_full(error: BaseException) -> bool:
+@contextlib.contextmanager
+def disk_full_is_user_error(path: Path) -> Iterator[None]:
+    """Turns an error that says a disk is full, while writing below ``path``, into a UserError."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_disk_full(error):
+            raise
+        # Orbax's unfinished writes would each print the same error again at exit.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise UserError(
+            f"the disk that holds {path} is full: free some space and run the same command again; "
+            "what was finished before is kept"
+        ) from error
+
+
+def _is_disk_full(error: BaseException) -> bool:
     """Whether ``error`` or one of its causes says that no space is left on a disk.
 
     TensorStore and Orbax report it as text in a ValueError, Python as an errno.
@@ -34,3 +53,19 @@ def is_disk_full(error: BaseException) -> bool:
             return True
         seen = seen.__cause__ or seen.__context__
     return False
+
+
+def require_writable(file: Path) -> None:
+    """Finds out before the work whether its result can be written to ``file``.
+
+    Raises:
+        UserError: it cannot.
+    """
+    existed = file.exists()
+    try:
+        with open(file, "ab"):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}; choose a file in a folder that exists") from error
+    if not existed:
+        file.unlink()

@@ -4,13 +4,16 @@
 inside the jitted step. The dataset's loader and ``Policy.act`` call these same two functions.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    import jax  # not at run time: games resize their frames too, in processes without JAX
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class InputSpec:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> "InputSpec":
+    def from_dict(cls, raw: dict[str, Any]) -> InputSpec:
         return cls(
             action_names=tuple(raw["action_names"]),
             state_names=tuple(raw["state_names"]),
@@ -77,4 +80,4 @@ def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def normalize(frames: jax.Array) -> jax.Array:
     """uint8 [..., 3, H, W] in 0..255 to float32 in [0, 1], on the device."""
-    return frames.astype(jnp.float32) / 255.0
+    return frames.astype(np.float32) / 255.0

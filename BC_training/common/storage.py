@@ -263,8 +263,9 @@ class EpisodeWriter:
 
     def abort(self) -> None:
         """Forgets the episode."""
-        with contextlib.suppress(ValueError):
-            self._wait()
+        for write in self._writes:  # each: one still in flight would bring the folder back
+            with contextlib.suppress(ValueError):
+                write.result()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _flush(self) -> None:

@@ -3,12 +3,13 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 
 from BC_training.common import metrics
 from BC_training.common.config import Config, to_dict
+from BC_training.common.errors import disk_full_is_user_error
 
 
 class Tracker:
@@ -21,7 +22,7 @@ class Tracker:
     def __init__(self, log_dir: Path, config: Config, console: Console):
         log_dir.mkdir(parents=True, exist_ok=True)
         self.path = log_dir / "metrics.jsonl"
-        self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 (closed by finish)
+        self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 (closed by __exit__)
         self._console = console
         self._wandb = self._start_wandb(log_dir, config) if config.logging.wandb.enabled else None
 
@@ -33,14 +34,18 @@ class Tracker:
             step: training steps taken.
             values: flat, JSON types.
         """
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        with disk_full_is_user_error(self.path):
+            self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         if self._wandb is not None:
             try:
                 self._wandb.log({f"{kind}/{key}": value for key, value in values.items()}, step=step)
             except Exception as error:
                 self._give_up(error)
 
-    def finish(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         self._file.close()
         if self._wandb is not None:
             try:

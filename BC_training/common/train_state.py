@@ -1,6 +1,6 @@
 """The functional core: a model split into pure pytrees, and the jitted steps over them.
 
-Only this module and ``inference.py`` split and merge NNX modules. A model is split once into a
+Only this module splits and merges NNX modules. A model is split once into a
 graph definition and pure dicts of arrays; each step merges them *inside* the differentiated
 function, because batch statistics merged outside belong to another trace and cannot change.
 """
@@ -134,7 +134,7 @@ def make_train_step(
         (loss, batch_stats), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = StepMetrics(loss, optax.global_norm(grads), jnp.asarray(schedule(state.step)))
+        metrics = StepMetrics(loss, optax.tree.norm(grads), jnp.asarray(schedule(state.step)))
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
     return jax.jit(train_step, donate_argnums=0)

@@ -2,14 +2,21 @@
 
 Every game is a Gymnasium environment with observation ``{"frame": uint8 [3, H, W] RGB,
 "state": float32 [S]}``, action ``MultiBinary(A)`` and, on ``env.unwrapped``, ``action_names``,
-``state_names`` and ``fps``.
+``state_names``, ``frame_size`` (H, W) and ``fps``.
 """
 
 import gymnasium
 
 from BC_training.common.errors import unknown
+from BC_training.games.doom import SCENARIOS, DoomGame
 
-GAMES = ("doom/deadly_corridor",)
+GAMES = tuple(f"doom/{scenario}" for scenario in SCENARIOS)
+
+
+def require_game(game: str) -> None:
+    """Raises a UserError, with the nearest match, if there is no such game."""
+    if game not in GAMES:
+        raise unknown("game", game, GAMES)
 
 
 def make_game(
@@ -26,9 +33,5 @@ def make_game(
     Raises:
         UserError: unknown game (with the nearest match) or an argument out of range.
     """
-    if game not in GAMES:
-        raise unknown("game", game, GAMES)
-    # Here, not above: configs and datasets are read on machines without a game.
-    from BC_training.games.doom import DoomGame
-
+    require_game(game)
     return DoomGame(game.removeprefix("doom/"), frame_size=frame_size, skill=skill, render_mode=render_mode)

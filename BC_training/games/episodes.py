@@ -2,6 +2,7 @@
 
 import atexit
 import multiprocessing
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -117,6 +118,8 @@ _session: Session | None = None  # this worker's
 def _run_in_worker(session: Callable[..., Session], args: tuple[Any, ...], task: Any) -> Any:
     global _session
     if _session is None:
+        # On a GPU, where JAX would reserve most of the memory for each of us.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         _session = session(*args)
         atexit.register(_session.close)
     return _session.run(task)

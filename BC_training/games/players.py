@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 
 from BC_training.common.errors import UserError, unknown
+from BC_training.common.preprocess import InputSpec
 from BC_training.games.doom import ENEMY_TYPES
 
 
@@ -118,15 +119,7 @@ class PolicyPlayer:
         from BC_training.inference import Policy  # here: scripted players need no JAX
 
         self._policy = Policy.load(checkpoint)
-        game, inputs = _unwrapped(env), self._policy.inputs
-        for label, theirs, ours in (
-            ("buttons", game.action_names, inputs.action_names),
-            ("frame size", game.frame_size, inputs.recorded_size),
-        ):
-            if tuple(theirs) != tuple(ours):
-                raise UserError(
-                    f"{checkpoint} was trained with {label} {_listed(ours)}, the game has {_listed(theirs)}"
-                )
+        require_fit(checkpoint, self._policy.inputs, env)
 
     def reset(self, seed: int) -> None:
         del seed
@@ -161,6 +154,21 @@ def make_player(name: str, game: str, env: gymnasium.Env) -> Player:
     if not Path(name).exists():
         raise unknown("player", name, BUILT_IN, "or give the folder of a checkpoint")
     return PolicyPlayer(name, env)
+
+
+def require_fit(trained: str, inputs: InputSpec, env: gymnasium.Env) -> None:
+    """Whether a policy that was ``trained`` on ``inputs`` can play in ``env``.
+
+    Raises:
+        UserError: the buttons or the frame size differ; lists both.
+    """
+    game = _unwrapped(env)
+    for label, theirs, ours in (
+        ("buttons", game.action_names, inputs.action_names),
+        ("frame size", game.frame_size, inputs.recorded_size),
+    ):
+        if tuple(theirs) != tuple(ours):
+            raise UserError(f"{trained} has {label} {_listed(ours)}, the game has {_listed(theirs)}")
 
 
 def _listed(values: Any) -> str:

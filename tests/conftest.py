@@ -1,0 +1,152 @@
+"""Synthetic datasets and small configurations that the tests share.
+
+Datasets are written here with zarr-python alone, not with the package's own writer, so that
+a test of the reader does not lean on the writer.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import settings
+from numcodecs import Blosc
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from BC_training.common.config import Config, DatasetConfig, TrainingConfig
+from BC_training.common.preprocess import InputSpec
+from BC_training.models.pure_cnn.model import Config as PureCNNConfig
+
+settings.register_profile("tests", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("tests")
+
+
+@dataclass(frozen=True)
+class WrittenEpisode:
+    """What ``make_dataset`` wrote: frames as stored, uint8 [N, 3, H, W]; bool [N, A]; float32 [N, S]."""
+
+    frames: np.ndarray
+    actions: np.ndarray
+    state: np.ndarray | None
+
+
+def _make_dataset(
+    path: Path,
+    lengths: Sequence[int],
+    *,
+    size: tuple[int, int] = (24, 32),
+    actions: int = 7,
+    state: int = 3,
+    zarr_format: int = 3,
+    numbers: Sequence[int] | None = None,
+    fps: float | None = 17.0,
+    seed: int = 0,
+    write_empty_chunks: bool = True,
+    root_attributes: dict[str, Any] | None = None,
+    rows: Sequence[np.ndarray] | None = None,
+) -> list[WrittenEpisode]:
+    """Writes a dataset of random frames, buttons and state, and returns what it wrote.
+
+    Args:
+        lengths: frames of each episode.
+        size: (H, W) in pixels.
+        actions: A, named a0, a1, ...
+        state: S, named s0, s1, ...; 0 leaves the arrays out.
+        zarr_format: 3 as this program writes it; 2 as older datasets are, with Blosc, one row a
+            chunk, and no "format" attribute.
+        numbers: the episodes' numbers; by default 0, 1, ...
+        write_empty_chunks: False leaves out chunks of zeros, as some writers do.
+        root_attributes: replaces the root group's attributes; a value of None removes one.
+        rows: the actions of each episode, bool [N, A], instead of random ones.
+    """
+    rng = np.random.default_rng(seed)
+    attributes: dict[str, Any] = {
+        "keys": [f"a{i}" for i in range(actions)],
+        "attributes": [f"s{i}" for i in range(state)],
+    }
+    if zarr_format == 3:
+        attributes |= {"format": "framewise", "version": 1}
+    attributes |= root_attributes or {}
+    root = zarr.create_group(path, zarr_format=zarr_format)
+    root.attrs.update({k: v for k, v in attributes.items() if v is not None})
+    written = []
+    for i, (number, length) in enumerate(zip(numbers or range(len(lengths)), lengths, strict=True)):
+        arrays = {
+            "frames": rng.integers(0, 256, (length, 3, *size), np.uint8),
+            "actions": rng.random((length, actions)) < 0.3 if rows is None else np.asarray(rows[i], bool),
+        }
+        if state:
+            arrays["state"] = rng.normal(size=(length, state)).astype(np.float32)
+        group = root.create_group(f"episode_{number}")
+        group.attrs.update({"frame_count": length} | ({} if fps is None else {"fps": fps}))
+        for name, array in arrays.items():
+            _write_array(group, name, array, zarr_format, write_empty_chunks)
+        written.append(WrittenEpisode(arrays["frames"], arrays["actions"], arrays.get("state")))
+    return written
+
+
+def _write_array(
+    group: zarr.Group, name: str, array: np.ndarray, zarr_format: int = 3, write_empty_chunks: bool = True
+) -> None:
+    """Writes one array, replacing one that is there."""
+    rows = 1 if name == "frames" or zarr_format == 2 else max(len(array), 1)
+    stored = group.create_array(
+        name,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=(rows, *array.shape[1:]),
+        compressors=Blosc() if zarr_format == 2 else [ZstdCodec(level=1), Crc32cCodec()],
+        config={"write_empty_chunks": write_empty_chunks},
+        overwrite=True,
+    )
+    if len(array):
+        stored[:] = array
+
+
+MakeDataset = Callable[..., list[WrittenEpisode]]
+
+
+@pytest.fixture(scope="session")
+def make_dataset() -> MakeDataset:
+    """The function that writes a synthetic dataset: ``make_dataset(path, lengths, ...)``."""
+    return _make_dataset
+
+
+@pytest.fixture(scope="session")
+def make_older_dataset() -> MakeDataset:
+    """Writes a dataset as older recorders left them: zarr v2, 13 actions, 19 state values, 17.08 frames/s."""
+
+    def make(path: Path, lengths: Sequence[int], **options: Any) -> list[WrittenEpisode]:
+        return _make_dataset(path, lengths, **({"actions": 13, "state": 19, "zarr_format": 2, "fps": 17.08} | options))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_inputs() -> Callable[..., InputSpec]:
+    """Makes an ``InputSpec`` for small frames."""
+
+    def make(
+        actions: int = 3, frame_size: tuple[int, int] = (24, 32), recorded_size: tuple[int, int] = (24, 32)
+    ) -> InputSpec:
+        return InputSpec(tuple(f"a{i}" for i in range(actions)), (), recorded_size, frame_size, 17.0)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., Config]:
+    """Makes a configuration of a PureCNN that compiles in seconds; ``model`` and ``training`` override fields."""
+
+    def make(model: dict[str, Any] | None = None, training: dict[str, Any] | None = None) -> Config:
+        small = {"conv_features": (4, 8), "conv_strides": (2, 2), "dense_features": (16,), "dropout": 0.0}
+        return Config(
+            dataset=DatasetConfig(path="unused"),
+            model=PureCNNConfig(**({"name": "pure_cnn"} | small | (model or {}))),
+            training=TrainingConfig(**(training or {})),
+        )
+
+    return make

@@ -1,0 +1,111 @@
+"""The command line: what it accepts, and how it refuses."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from BC_training import __main__ as command_line
+
+REPO = Path(__file__).resolve().parent.parent
+QUICKSTART = ["--config", "configs/quickstart.yaml"]
+
+
+def call(monkeypatch, capsys, arguments: list[str]) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["BC_training", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        command_line.main()
+    captured = capsys.readouterr()
+    return int(exit_.value.code or 0), captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*QUICKSTART, "dataset.record=null"], "no dataset at data/quickstart.zarr"),
+        ([*QUICKSTART, "dataset.record=null", "dataset.path=."], ". is not a zarr group"),
+        ([*QUICKSTART, "training.learning_rat=1"], "did you mean 'learning_rate'"),
+        ([*QUICKSTART, "training.learning_rate=-1"], "training.learning_rate=-1"),
+        ([*QUICKSTART, "dataset.split.train=0.3"], "must sum to 1"),
+        ([*QUICKSTART, "model.name=pure_cn"], "did you mean 'pure_cnn'"),
+        ([*QUICKSTART, "dataset.record.game=doom/deadly_coridor"], "did you mean 'doom/deadly_corridor'"),
+        ([*QUICKSTART, "dataset.record.player=expret"], "did you mean 'expert'"),
+        (["--config", "configs/quickstar.yaml"], "did you mean configs/quickstart.yaml"),
+        ([*QUICKSTART, "training.batch_size"], "KEY=VALUE"),
+        (["recrod"], "did you mean 'record'"),
+        (["rollout", "--player", "expret"], "did you mean 'expert'"),
+        (["rollout", "--player", "."], ". is not a checkpoint"),
+        (["rollout", "--player", "noop", "--game", "doom/none"], "unknown game 'doom/none'"),
+        (["rollout", "--player", "noop", "--video", "no/where.mp4"], "cannot write no/where.mp4"),
+        (["evaluate", "nowhere"], "nowhere does not exist"),
+        (["record", "--out", "x.zarr", "--game", "doom/none"], "unknown game 'doom/none'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = call(monkeypatch, capsys, arguments)
+    assert code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_exit_code_reaches_the_shell(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "BC_training", "evaluate", "nowhere"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "record", "evaluate", "rollout"])
+def test_help_has_an_example(monkeypatch, capsys, command):
+    code, out, _ = call(monkeypatch, capsys, [command, "--help"])
+    assert code == 0
+    assert "uv run -m BC_training" in out
+
+
+def test_requirements_are_the_projects_dependencies():
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    lines = (REPO / "BC_training/requirements.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == project["dependencies"]
+
+
+def test_nothing_heavy_is_imported_for_help():
+    """`--help` answers at once: JAX, the game and W&B are imported where they are used."""
+    code = (
+        "import sys, BC_training.__main__; print([m for m in ('jax', 'vizdoom', 'wandb', 'zarr') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_set_up_check_passes_here(tmp_path):
+    script = REPO / "BC_training/scripts/test_setup.py"
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    assert [line.split("  ")[0] for line in lines[:-1]].count("FAIL") == 0
+    assert any("655,623 parameters" in line for line in lines)
+    assert lines[-1] == "ready"
+
+
+def test_set_up_check_says_what_fails(tmp_path):
+    script = REPO / "BC_training/scripts/test_setup.py"
+    config = tmp_path / "mine.yaml"
+    config.write_text("model: {name: pure_cnn}\ndataset: {path: nowhere.zarr}\n")
+    done = subprocess.run([sys.executable, script, "--config", config], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "FAIL  dataset        nowhere.zarr is missing" in done.stdout
+
+
+def test_importing_the_package_leaves_a_users_xla_flags_alone():
+    code = "import os, BC_training; print(os.environ['XLA_FLAGS'])"
+    mine = {"XLA_FLAGS": "--xla_cpu_enable_fast_math=false", "PATH": ""}
+    for environment, expected in ((mine, mine["XLA_FLAGS"]), ({"PATH": ""}, "--xla_cpu_experimental_ynn_fusion_type=")):
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected

@@ -1,0 +1,89 @@
+"""Scores of real play."""
+
+import json
+from io import StringIO
+
+import av
+import numpy as np
+import pytest
+from rich.console import Console
+
+from BC_training.common.errors import UserError
+from BC_training.rollout import confidence_interval, rollout
+from BC_training.visualize import VideoWriter, draw_buttons
+
+GAME = "doom/deadly_corridor"
+QUIET = Console(file=StringIO())
+
+
+def test_result_has_the_documented_keys_and_arithmetic(tmp_path):
+    result = rollout("noop", GAME, QUIET, episodes=2, seed=3, workers=1, json_file=tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text()) == result
+    assert result["game"] == GAME
+    assert result["player"] == "noop"
+    assert result["episodes"] == len(result["returns"]) == 2
+    assert result["seed"] == 3
+    assert result["mean"] == pytest.approx(np.mean(result["returns"]))
+    low, high = result["ci95"]
+    assert low <= result["mean"] <= high
+    span = result["expert_mean"] - result["random_mean"]
+    assert result["normalized"] == pytest.approx((result["mean"] - result["random_mean"]) / span)
+
+
+def test_expert_is_1_and_random_is_0_on_the_same_seeds():
+    assert rollout("expert", GAME, QUIET, episodes=2, workers=2)["normalized"] == 1
+    assert rollout("random", GAME, QUIET, episodes=2, workers=1)["normalized"] == 0
+
+
+def test_video_shows_every_frame_at_the_games_rate(tmp_path):
+    video = tmp_path / "play.mp4"
+    rollout("expert", GAME, QUIET, episodes=1, workers=1, video=video)
+    with av.open(str(video)) as container:
+        stream = container.streams.video[0]
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        assert float(stream.average_rate) == 17.5
+    assert len(frames) > 100
+    assert frames[0].shape == (288 + 48, 512, 3)
+    assert frames[len(frames) // 2].std() > 5
+
+
+def test_buttons_are_drawn_as_held_or_released():
+    image = np.zeros((288, 512, 3), np.uint8)
+    names = ["left", "right"]
+    none, left = (draw_buttons(image, names, np.array(a), "") for a in ([False, False], [True, False]))
+    changed = np.argwhere((none != left).any(axis=-1))
+    assert len(changed) > 1000
+    assert changed[:, 0].min() >= 288  # under the picture
+    assert changed[:, 1].max() < 256  # the left half
+
+
+@pytest.mark.parametrize("size", [(72, 128), (100, 101), (288, 512)])
+def test_videos_of_any_size_are_written(tmp_path, size):
+    writer = VideoWriter(tmp_path / "v.mp4", 17.08, ["a", "b", "c"])
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        writer.add(rng.integers(0, 256, (*size, 3), dtype=np.uint8), np.array([True, False, True]))
+    writer.close()
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 5
+
+
+def test_interval_covers_the_mean_about_95_times_in_100():
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(200):
+        low, high = confidence_interval(list(rng.normal(size=40)))
+        inside += low <= 0 <= high
+    assert 0.88 <= inside / 200 <= 0.99
+
+
+def test_interval_of_one_return_is_undefined_and_of_equal_ones_a_point():
+    assert confidence_interval([1.0]) is None
+    assert confidence_interval([2.0, 2.0, 2.0]) == [2.0, 2.0]
+
+
+def test_unwritable_files_are_found_before_playing(tmp_path):
+    for kind in ("json_file", "video"):
+        with pytest.raises(UserError, match="cannot write"):
+            rollout("noop", GAME, QUIET, episodes=1, workers=1, **{kind: tmp_path / "no" / "x"})
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,245 @@
+"""Training for real, at a small size, on a recording of the real game."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import zarr
+from rich.console import Console
+
+from BC_training.common import checkpoint
+from BC_training.common.config import RecordConfig, load_config
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+from BC_training.evaluate import evaluate
+from BC_training.inference import Policy
+from BC_training.record import record
+from BC_training.train import train
+
+REPO = Path(__file__).resolve().parent.parent
+SMALL = [
+    "dataset.record=null",
+    "dataset.frame_size=[24,32]",
+    "dataset.split={train: 0.5, val: 0.5, test: 0.0}",
+    "model.conv_features=[4,8]",
+    "model.conv_strides=[2,2]",
+    "model.dense_features=[16]",
+    "training.num_epochs=2",
+    "training.batch_size=16",
+    "evaluation.rollout=null",
+    "logging.log_every_steps=1",
+    "logging.wandb.enabled=false",
+]
+
+
+@pytest.fixture(scope="session")
+def recording(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "small.zarr"
+    record(path, RecordConfig("doom/deadly_corridor", episodes=4, frame_size=(24, 32)), 1, Console(file=StringIO()))
+    return path
+
+
+def run(folder: Path, data: Path, *overrides: str) -> tuple[Path, str]:
+    """Trains into ``folder``; the run's checkpoint folder and what it printed."""
+    screen = StringIO()
+    places = [f"dataset.path={data}", f"training.checkpoint_dir={folder}/c", f"logging.log_dir={folder}/l"]
+    config = load_config("configs/pure_cnn.yaml", [*SMALL, *places, *overrides])
+    return train(config, Console(file=screen, width=200)), screen.getvalue()
+
+
+def rows(folder: Path, kind: str) -> list[dict]:
+    lines = (folder / "l/pure_cnn/metrics.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, recording) -> tuple[Path, Path, str]:
+    """A run that also plays: its folder, its checkpoints, its output."""
+    folder = tmp_path_factory.mktemp("run")
+    play = "evaluation.rollout={game: doom/deadly_corridor, episodes: 2, seed: 0, skill: 3, video: true}"
+    run_dir, printed = run(folder, recording, play, "system.workers=2")
+    return folder, run_dir, printed
+
+
+def test_a_run_leaves_everything_it_says(trained):
+    folder, run_dir, printed = trained
+    for place in ("evaluation.json", "rollout.json", "rollout.mp4", "metrics.jsonl", "config.yaml"):
+        assert (folder / "l/pure_cnn" / place).stat().st_size > 0
+        assert place == "config.yaml" or place in printed
+    steps = sorted(int(p.name) for p in (run_dir / "last").iterdir())
+    per_epoch = steps[-1] // 2
+    assert steps == [per_epoch, 2 * per_epoch]
+    assert str(checkpoint.find(run_dir)) in printed
+    report = json.loads((folder / "l/pure_cnn/evaluation.json").read_text())
+    assert {"exact_match", "macro_f1", "per_action", "l1", "l2", "kl", "baselines"} <= set(report)
+    assert set(report["baselines"]) == {"majority", "repeat_previous"}
+    result = json.loads((folder / "l/pure_cnn/rollout.json").read_text())
+    assert len(result["returns"]) == 2
+
+
+def test_metrics_file_has_every_step_and_epoch(trained):
+    folder, _, _ = trained
+    steps = [row["step"] for row in rows(folder, "train")]
+    assert steps == list(range(1, max(steps) + 1))
+    assert [row["epoch"] for row in rows(folder, "epoch")] == [1, 2]
+    values = rows(folder, "val")[-1]
+    assert values["step"] == max(steps)
+    assert "per_action/attack/frequency" in values
+    assert {"loss", "grad_norm", "learning_rate", "frames_per_second"} <= set(rows(folder, "train")[0])
+    assert rows(folder, "train")[-1]["learning_rate"] < rows(folder, "train")[-2]["learning_rate"]  # the cosine
+
+
+def test_checkpoint_alone_is_enough_to_play_and_evaluate(trained, recording, tmp_path):
+    _, run_dir, _ = trained
+    alone = tmp_path / "alone"
+    shutil.copytree(checkpoint.find(run_dir), alone)
+    policy = Policy.load(alone)
+    dataset = ZarrGameplayDataset(recording)
+    policy.reset()
+    action = policy.act(dataset.frames(0, [3])[0], dataset.state(0)[3])
+    assert action.dtype == bool
+    assert action.shape == (7,)
+    first = evaluate(run_dir, Console(file=StringIO()))
+    assert evaluate(alone, Console(file=StringIO()), json_file=tmp_path / "r.json") == first
+    assert json.loads((tmp_path / "r.json").read_text()) == first
+
+
+def test_evaluation_agrees_with_playing_every_frame(trained, recording):
+    """The offline path (batches) and the playing path (one frame at a time) are one."""
+    _, run_dir, _ = trained
+    saved = checkpoint.read(run_dir)
+    dataset = ZarrGameplayDataset(recording)
+    policy = Policy.load(run_dir)
+    right = frames = 0
+    for e in dataset.find(saved.split["val"]):
+        actions = dataset.actions(e)
+        predicted = [policy.act(frame) for frame in dataset.frames(e, range(len(actions)))]
+        right += int((np.stack(predicted) == actions).all(axis=1).sum())
+        frames += len(actions)
+    report = evaluate(run_dir, Console(file=StringIO()))
+    assert report["frames"] == frames
+    assert report["exact_match"] == pytest.approx(right / frames, abs=1.5 / frames)  # a logit at 0 may round
+
+
+def test_two_runs_are_bit_identical(tmp_path, recording):
+    models = []
+    for name in ("a", "b"):
+        run_dir, _ = run(tmp_path / name, recording, "dataset.cache=none" if name == "b" else "dataset.cache=device")
+        models.append(checkpoint.read_model(checkpoint.read(run_dir / "last")))
+    jax.tree.map(np.testing.assert_array_equal, models[0].params, models[1].params)
+    jax.tree.map(np.testing.assert_array_equal, models[0].batch_stats, models[1].batch_stats)
+    other, _ = run(tmp_path / "c", recording, "system.seed=1")
+    different = checkpoint.read_model(checkpoint.read(other / "last"))
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), models[0].params, different.params)
+    assert not all(jax.tree.leaves(same))
+
+
+def test_an_earlier_run_is_kept(tmp_path, recording):
+    first, _ = run(tmp_path, recording, "training.num_epochs=1")
+    before = (tmp_path / "l/pure_cnn/metrics.jsonl").read_text()
+    second, printed = run(tmp_path, recording, "training.num_epochs=1")
+    assert first == second
+    assert "kept as 'pure_cnn.1'" in printed
+    assert (tmp_path / "l/pure_cnn.1/metrics.jsonl").read_text() == before
+    checkpoint.read_model(checkpoint.read(tmp_path / "c/pure_cnn.1"))
+
+
+def test_a_step_that_is_not_finite_names_its_batch(tmp_path, recording):
+    with pytest.raises(UserError, match=r"step \d+ is not finite .*episode_\d+:\d+") as error:
+        run(tmp_path, recording, "training.learning_rate=1e38", "training.warmup_steps=0")
+    assert "\n" not in str(error.value)
+
+
+def test_the_older_shape_trains(tmp_path):
+    """zarr v2, 13 actions, 19 state values, a fractional rate, one-frame chunks, Blosc."""
+    path, rng = tmp_path / "old.zarr", np.random.default_rng(0)
+    root = zarr.open_group(path, mode="w", zarr_format=2)
+    root.attrs.update({"keys": [f"key_{i}" for i in range(13)], "attributes": [f"value_{i}" for i in range(19)]})
+    for number in (1, 2, 10):
+        group = root.create_group(f"episode_{number}")
+        group.attrs.update({"fps": 17.08, "frame_count": 30})
+        arrays = {
+            "frames": rng.integers(0, 256, (30, 3, 48, 64), dtype=np.uint8),
+            "actions": rng.random((30, 13)) < 0.1,
+            "state": rng.normal(size=(30, 19)).astype(np.float32),
+        }
+        for name, values in arrays.items():
+            array = group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=(1, *values.shape[1:]))
+            array[:] = values
+    assert json.loads((path / "episode_1/frames/.zarray").read_text())["compressor"]["id"] == "blosc"
+    run_dir, printed = run(tmp_path, path)
+    assert "3 episodes, 90 frames at 17.08/s, 13 actions, 19 state values" in printed
+    assert len(checkpoint.read(run_dir).inputs.action_names) == 13
+
+
+def test_faulty_episodes_are_named_or_skipped_and_counted(tmp_path, recording):
+    data = tmp_path / "faulty.zarr"
+    shutil.copytree(recording, data)
+    actions = zarr.open_group(data)["episode_2/actions"]
+    actions.resize((actions.shape[0] - 1, 7))
+    with pytest.raises(UserError, match=r"episode_2: lengths differ"):
+        run(tmp_path, data)
+    assert not (tmp_path / "c").exists()
+    _, printed = run(tmp_path, data, "dataset.validate_episodes=true", "training.num_epochs=1")
+    assert "skipped 1 faulty episodes (episode_2: lengths differ" in printed
+
+
+def test_a_damaged_chunk_stops_training_with_its_episode(tmp_path, recording):
+    data = tmp_path / "damaged.zarr"
+    shutil.copytree(recording, data)
+    for chunk in list((data / "episode_1/frames/c").iterdir())[:40]:
+        shutil.rmtree(chunk)
+    with pytest.raises(UserError, match="episode_1: cannot read 'frames'"):
+        run(tmp_path, data)
+
+
+def test_a_game_with_other_buttons_is_refused_before_training(tmp_path, recording):
+    data = tmp_path / "renamed.zarr"
+    shutil.copytree(recording, data)
+    zarr.open_group(data).attrs["keys"] = [f"key_{i}" for i in range(7)]
+    with pytest.raises(UserError, match=r"buttons \[key_0.*the game has \[move_left"):
+        run(tmp_path, data, "evaluation.rollout={game: doom/deadly_corridor}")
+    assert not (tmp_path / "c").exists()
+
+
+def test_wandb_without_a_key_is_offline_and_says_so_once(tmp_path, recording, monkeypatch):
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no netrc
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    _, printed = run(tmp_path, recording, "logging.wandb.enabled=true", "training.num_epochs=1")
+    assert printed.count("W&B is offline (no key)") == 1
+    assert list((tmp_path / "l/pure_cnn/wandb").glob("offline-run-*/*.wandb"))
+    assert rows(tmp_path, "val")
+
+
+@pytest.mark.slow
+def test_wandb_with_a_key_but_no_network_goes_on_offline(tmp_path, recording, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing listens there
+    _, printed = run(tmp_path, recording, "logging.wandb.enabled=true", "training.num_epochs=1")
+    assert printed.count("W&B is offline") == 1
+    assert rows(tmp_path, "val")
+
+
+def test_a_copied_variant_trains_without_another_edit(tmp_path, recording):
+    package = tmp_path / "BC_training"
+    ignored = shutil.ignore_patterns("checkpoints", "logs", "__pycache__")
+    shutil.copytree(REPO / "BC_training", package, ignore=ignored)
+    shutil.copytree(package / "models/pure_cnn", package / "models/my_model")
+    shutil.copy(package / "configs/pure_cnn.yaml", package / "configs/my_model.yaml")
+    overrides = [*SMALL, f"dataset.path={recording}", "training.num_epochs=1"]
+    command = [sys.executable, "-m", "BC_training", "--config", "configs/my_model.yaml", *overrides]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": "."})
+    assert done.returncode == 0, done.stderr
+    saved = json.loads((tmp_path / "BC_training/logs/my_model/evaluation.json").read_text())
+    assert saved["frames"] > 0
+    assert "my_model: " in done.stdout
+    assert (tmp_path / "BC_training/checkpoints/my_model/best").is_dir()
