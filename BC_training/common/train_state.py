@@ -85,12 +85,13 @@ def _split(model: nnx.Module) -> SplitModel:
 def make_optimizer(config: TrainingConfig, total_steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """AdamW behind global-norm clipping; a linear warm-up, then a cosine to 0 at ``total_steps``.
 
-    Weight decay spares vectors (biases and batch-norm scales).
+    The warm-up takes ``warmup_steps``, but at most half of the training. Weight decay spares vectors (biases and batch-norm scales).
     """
+    warmup_steps = min(config.warmup_steps, total_steps // 2)
     schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if config.warmup_steps else config.learning_rate,
+        init_value=0.0 if warmup_steps else config.learning_rate,
         peak_value=config.learning_rate,
-        warmup_steps=min(config.warmup_steps, max(total_steps - 1, 0)),
+        warmup_steps=warmup_steps,
         decay_steps=total_steps,
     )
     optimizer = optax.chain(
