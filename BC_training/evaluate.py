@@ -55,6 +55,7 @@ def evaluate(
     config = saved.config
     dataset = ZarrGameplayDataset(
         data or config.dataset.path,
+        actions=config.dataset.actions,
         channel_order=config.dataset.channel_order,
         validate_episodes=config.dataset.validate_episodes,
     )

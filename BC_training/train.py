@@ -198,7 +198,10 @@ def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
             f"'record --out {options.path}', or give the config a dataset.record section"
         )
     dataset = ZarrGameplayDataset(
-        options.path, channel_order=options.channel_order, validate_episodes=options.validate_episodes
+        options.path,
+        actions=options.actions,
+        channel_order=options.channel_order,
+        validate_episodes=options.validate_episodes,
     )
     with console.status("reading actions and state"):
         dataset.load_labels()

@@ -32,6 +32,7 @@ SMALL = [
     "model.conv_strides=[2,2]",
     "model.dense_features=[16]",
     "training.num_epochs=2",
+    "training.warmup_steps=4",
     "training.batch_size=16",
     "evaluation.rollout=null",
     "logging.log_every_steps=1",
@@ -198,6 +199,17 @@ def test_a_damaged_chunk_stops_training_with_its_episode(tmp_path, recording):
         shutil.rmtree(chunk)
     with pytest.raises(UserError, match="episode_1: cannot read 'frames'"):
         run(tmp_path, data)
+
+
+def test_a_choice_of_actions_trains_and_an_unknown_one_is_named(tmp_path, recording):
+    run_dir, _ = run(tmp_path, recording, "dataset.actions=[attack,turn_left]", "training.num_epochs=1")
+    assert checkpoint.read(run_dir).inputs.action_names == ("attack", "turn_left")
+    assert list(evaluate(run_dir, Console(file=StringIO()))["per_action"]) == ["attack", "turn_left"]
+    whole = ZarrGameplayDataset(recording)
+    chosen = ZarrGameplayDataset(recording, actions=["attack", "turn_left"])
+    np.testing.assert_array_equal(chosen.actions(1), whole.actions(1)[:, [2, 5]])
+    with pytest.raises(UserError, match="unknown action 'atack'; did you mean 'attack'"):
+        run(tmp_path, recording, "dataset.actions=[atack]")
 
 
 def test_a_game_with_other_buttons_is_refused_before_training(tmp_path, recording):

@@ -8,7 +8,7 @@ defaults of their own.
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +72,7 @@ class DatasetConfig:
     path: str
     record: RecordConfig | None = None
     frame_size: tuple[int, int] | None = None  # H, W the model sees; null: as recorded
+    actions: tuple[str, ...] | None = None  # the buttons to train on; null: all
     channel_order: Literal["rgb", "bgr"] = "rgb"  # of the recording
     split: SplitConfig = field(default_factory=SplitConfig)
     validate_episodes: bool = False  # true: skip and count faulty episodes instead of stopping
@@ -81,6 +82,9 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         if self.frame_size is not None:
             _require(min(self.frame_size) >= 8, "dataset.frame_size", self.frame_size, "sides of 8 or more")
+        if self.actions is not None:
+            _require(len(self.actions) > 0, "dataset.actions", self.actions, "at least one name, or null for all")
+            _require(len(set(self.actions)) == len(self.actions), "dataset.actions", self.actions, "each name once")
         _require(self.prefetch >= 1, "dataset.prefetch", self.prefetch, "at least 1")
 
 
@@ -187,23 +191,30 @@ class Config:
     system: SystemConfig = field(default_factory=SystemConfig)
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a YAML config and merges OmegaConf dotlist ``overrides`` (``"training.batch_size=32"``).
+def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
+    """Reads a YAML config and merges ``overrides`` into it.
 
     Args:
         path: looked up as given, then inside the package folder.
-        overrides: ``section.key=value``; later ones win.
+        overrides: an OmegaConf dotlist, ``["training.batch_size=32", ...]``, where later ones win;
+            or a mapping, ``{"training.batch_size": 32, ...}``.
 
     Raises:
         UserError: file missing or malformed, unknown key (with the nearest match), unknown
             variant, or a value of the wrong type or out of range.
     """
     file = _find(Path(path))
-    for item in overrides:
-        if "=" not in item:
-            raise UserError(f"override '{item}' is not KEY=VALUE; write for example training.batch_size=32")
     try:
-        merged = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(list(overrides)))
+        if isinstance(overrides, Mapping):
+            changes = OmegaConf.create()
+            for key, value in overrides.items():
+                OmegaConf.update(changes, key, value)
+        else:
+            for item in overrides:
+                if "=" not in item:
+                    raise UserError(f"override '{item}' is not KEY=VALUE; write for example training.batch_size=32")
+            changes = OmegaConf.from_dotlist(list(overrides))
+        merged = OmegaConf.merge(OmegaConf.load(file), changes)
         raw: Any = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         raise UserError(f"config {file}: {_first_line(error)}") from error

@@ -32,6 +32,7 @@ class ZarrGameplayDataset:
 
     Args:
         path: the dataset's folder.
+        actions: names of the buttons to use, in that order; None for all as recorded.
         channel_order: of the recording; frames are handed out as RGB.
         validate_episodes: skip episodes with a fault, and list them in ``skipped``, instead of
             raising on the first.
@@ -45,15 +46,26 @@ class ZarrGameplayDataset:
         fps: frames per second, averaged over the episodes that say; None if none does.
 
     Raises:
-        UserError: the path is no dataset, it has no usable episode, or an episode has a fault.
+        UserError: the path is no dataset, it has no usable episode, an episode has a fault, or an
+            action does not exist.
     """
 
     def __init__(
-        self, path: str | Path, *, channel_order: Literal["rgb", "bgr"] = "rgb", validate_episodes: bool = False
+        self,
+        path: str | Path,
+        *,
+        actions: Sequence[str] | None = None,
+        channel_order: Literal["rgb", "bgr"] = "rgb",
+        validate_episodes: bool = False,
     ):
         self.path = Path(path)
         root = storage.read_root(self.path)
-        self.action_names: tuple[str, ...] = tuple(root["keys"])
+        keys = list(root["keys"])
+        for name in actions or ():
+            if name not in keys:
+                raise unknown("action", name, keys, f"{self.path} names its actions in 'keys'")
+        self.action_names: tuple[str, ...] = tuple(keys if actions is None else actions)
+        self._action_columns = [keys.index(name) for name in self.action_names]
         self._bgr = channel_order == "bgr"
         self._validate_episodes = validate_episodes
         self.skipped: list[Skipped] = []
@@ -72,7 +84,7 @@ class ZarrGameplayDataset:
         self.state_names = attributes if has_state else ()
         size = None
         for info in infos:
-            reason = _metadata_fault(info, len(self.action_names), len(attributes) if has_state else None, size)
+            reason = _metadata_fault(info, len(keys), len(attributes) if has_state else None, size)
             if reason:
                 self._fault(info.name, reason)
             else:
@@ -99,7 +111,7 @@ class ZarrGameplayDataset:
         usable = []
         for info in self.episodes:
             try:
-                self._actions[info.name] = self._read(info, "actions", storage.read_actions)
+                self._read_actions(info)
                 if self.state_names:
                     self._check_state(info)
                 usable.append(info)
@@ -113,10 +125,7 @@ class ZarrGameplayDataset:
 
     def actions(self, episode: int) -> np.ndarray:
         """bool [N, A], the buttons held in each frame."""
-        info = self.episodes[episode]
-        if info.name not in self._actions:
-            self._actions[info.name] = self._read(info, "actions", storage.read_actions)
-        return self._actions[info.name]
+        return self._read_actions(self.episodes[episode])
 
     def state(self, episode: int) -> np.ndarray:
         """float32 [N, S].
@@ -206,6 +215,11 @@ class ZarrGameplayDataset:
         np.divide(1 - frequency, frequency, out=odds, where=varies)
         weights = odds ** {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[mode]
         return np.clip(weights, 1 / maximum, maximum).astype(np.float32)
+
+    def _read_actions(self, info: EpisodeInfo) -> np.ndarray:
+        if info.name not in self._actions:
+            self._actions[info.name] = self._read(info, "actions", storage.read_actions)[:, self._action_columns]
+        return self._actions[info.name]
 
     def _check_state(self, info: EpisodeInfo) -> None:
         state = self._read(info, "state", _read_state)

@@ -85,7 +85,8 @@ def _split(model: nnx.Module) -> SplitModel:
 def make_optimizer(config: TrainingConfig, total_steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """AdamW behind global-norm clipping; a linear warm-up, then a cosine to 0 at ``total_steps``.
 
-    The warm-up takes ``warmup_steps``, but at most half of the training. Weight decay spares vectors (biases and batch-norm scales).
+    The warm-up takes ``warmup_steps``, but at most half of the training. Weight decay spares
+    vectors (biases and batch-norm scales).
     """
     warmup_steps = min(config.warmup_steps, total_steps // 2)
     schedule = optax.warmup_cosine_decay_schedule(

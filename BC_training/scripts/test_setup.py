@@ -66,7 +66,10 @@ def dataset(config: Config) -> str:
             f"{options.path} is not there yet; training records it first ({options.record.episodes} episodes)"
         )
     data = ZarrGameplayDataset(
-        options.path, channel_order=options.channel_order, validate_episodes=options.validate_episodes
+        options.path,
+        actions=options.actions,
+        channel_order=options.channel_order,
+        validate_episodes=options.validate_episodes,
     )
     frame = data.frames(0, [0])
     return f"{options.path}: {len(data.episodes)} episodes, {len(data):,} frames of {frame.shape[2]}x{frame.shape[3]}"
