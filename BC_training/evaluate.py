@@ -53,12 +53,7 @@ def evaluate(
     saved = checkpoints.read(checkpoint)
     model = checkpoints.read_model(saved)
     config = saved.config
-    dataset = ZarrGameplayDataset(
-        data or config.dataset.path,
-        actions=config.dataset.actions,
-        channel_order=config.dataset.channel_order,
-        validate_episodes=config.dataset.validate_episodes,
-    )
+    dataset = ZarrGameplayDataset.from_config(config.dataset, data)
     dataset.load_labels()
     if dataset.action_names != saved.inputs.action_names:
         raise UserError(

@@ -133,7 +133,7 @@ def _record_seeds(
                 [(first + i, seed) for i, seed in enumerate(seeds)],
                 workers or os.cpu_count() or 1,
                 console,
-                title=f"recording {config.game}",
+                title="recording",
                 unit=("frames", lambda result: result["frames"]),
             )
     frames = sum(r["frames"] for r in results)

@@ -114,7 +114,7 @@ def rollout(
             [(seed + i, i == 0) for i in range(episodes)],
             workers or os.cpu_count() or 1,
             console,
-            title=f"{_short(who)} plays {game}",
+            title=f"{_short(who)} plays",
             unit=("frames", lambda outcome: outcome.frames),
         )
         return [outcome.score for outcome in outcomes]
@@ -165,7 +165,7 @@ def _references(game: str) -> list[str]:
 
 
 def _short(player: str) -> str:
-    return player if player in BUILT_IN else f"policy {Path(player).name}"
+    return player if player in BUILT_IN else Path(player).name
 
 
 def _print_result(result: dict[str, Any], returns: dict[str, list[float]], console: Console) -> None:

@@ -197,12 +197,7 @@ def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
             f"no dataset at {options.path}: set dataset.path, record one with "
             f"'record --out {options.path}', or give the config a dataset.record section"
         )
-    dataset = ZarrGameplayDataset(
-        options.path,
-        actions=options.actions,
-        channel_order=options.channel_order,
-        validate_episodes=options.validate_episodes,
-    )
+    dataset = ZarrGameplayDataset.from_config(options)
     with console.status("reading actions and state"):
         dataset.load_labels()
     rate = f" at {dataset.fps:.4g}/s" if dataset.fps else ""

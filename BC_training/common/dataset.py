@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from BC_training.common import storage
+from BC_training.common.config import DatasetConfig
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.storage import EpisodeInfo
 
@@ -96,6 +97,16 @@ class ZarrGameplayDataset:
         self.fps = sum(rates) / len(rates) if rates else None
         self._frames = lru_cache(maxsize=None)(lambda episode: storage.open_array(self.episodes[episode], "frames"))
         self._actions: dict[str, np.ndarray] = {}
+
+    @classmethod
+    def from_config(cls, options: DatasetConfig, path: str | Path | None = None) -> Self:
+        """The dataset of a config's ``dataset`` section, or one at ``path`` read the same way."""
+        return cls(
+            path or options.path,
+            actions=options.actions,
+            channel_order=options.channel_order,
+            validate_episodes=options.validate_episodes,
+        )
 
     def __len__(self) -> int:
         """Frames in all usable episodes."""

@@ -65,12 +65,7 @@ def dataset(config: Config) -> str:
         raise Optional(
             f"{options.path} is not there yet; training records it first ({options.record.episodes} episodes)"
         )
-    data = ZarrGameplayDataset(
-        options.path,
-        actions=options.actions,
-        channel_order=options.channel_order,
-        validate_episodes=options.validate_episodes,
-    )
+    data = ZarrGameplayDataset.from_config(options)
     frame = data.frames(0, [0])
     return f"{options.path}: {len(data.episodes)} episodes, {len(data):,} frames of {frame.shape[2]}x{frame.shape[3]}"
 
