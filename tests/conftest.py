@@ -75,7 +75,9 @@ def _make_dataset(
     written = []
     for i, (number, length) in enumerate(zip(numbers or range(len(lengths)), lengths, strict=True)):
         arrays = {
-            "frames": rng.integers(0, 256, (length, 3, *size), np.uint8),
+            # Noise, of another colour in each frame, so that averages tell frames apart.
+            "frames": rng.integers(0, 128, (length, 3, *size), np.uint8)
+            + rng.integers(0, 129, (length, 3, 1, 1), np.uint8),
             "actions": rng.random((length, actions)) < 0.3 if rows is None else np.asarray(rows[i], bool),
         }
         if state:

@@ -6,10 +6,13 @@
       optimizer/  optimizer state and step
       meta/       JSON: config, inputs, threshold, split, metrics
 
-Orbax publishes a step's folder by renaming it, so one that exists is whole.
+Orbax publishes a step's folder by renaming it, so one that exists is whole. It stores arrays
+without a checksum, so ``checksums.json`` beside them holds one of each of their files.
 """
 
+import hashlib
 import itertools
+import json
 import logging
 import shutil
 from dataclasses import dataclass
@@ -27,7 +30,9 @@ from BC_training.common.train_state import SplitModel, TrainState, Tree, abstrac
 
 FORMAT_VERSION = 1
 _SPACE_MARGIN = 1.5  # bytes on disk for a byte of state, with metadata and some to spare
-_ITEMS = ("model", "optimizer", "meta")
+_CHECKSUMS = "checksums.json"
+_ARRAYS = ("model", "optimizer")
+_ITEMS = (*_ARRAYS, "meta")
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
 
 
@@ -104,6 +109,7 @@ class CheckpointWriter:
             for manager in managers:
                 manager.save(step, args=items)
                 manager.wait_until_finished()  # the next step donates the state's buffers
+                _write_checksums(Path(manager.directory) / str(step))
         if is_best:
             self._best_score = score
         return is_best
@@ -129,6 +135,36 @@ class CheckpointWriter:
 def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
     return ocp.CheckpointManager(folder.resolve(), options=options, item_names=_ITEMS)
+
+
+def _write_checksums(step: Path) -> None:
+    files = sorted(file for item in _ARRAYS for file in (step / item).rglob("*") if file.is_file())
+    sums = {str(file.relative_to(step)): _checksum(file) for file in files}
+    (step / _CHECKSUMS).write_text(json.dumps(sums, indent=1))
+
+
+def _verify(step: Path) -> None:
+    """Raises a UserError if a file of the arrays changed since it was written.
+
+    A checkpoint without checksums (its writer was killed just before) passes.
+    """
+    if not (step / _CHECKSUMS).is_file():
+        return
+    try:
+        sums = json.loads((step / _CHECKSUMS).read_text())
+        changed = [
+            name
+            for name, checksum in sums.items()
+            if not ((step / name).is_file() and _checksum(step / name) == checksum)
+        ]
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{step} is a damaged checkpoint ({_CHECKSUMS}: {error}): use another step") from error
+    if changed:
+        raise UserError(f"{step} is a damaged checkpoint ({changed[0]} has changed): use another step")
+
+
+def _checksum(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def find(path: str | Path) -> Path:
@@ -185,6 +221,7 @@ def read_model(checkpoint: Checkpoint) -> SplitModel:
     Raises:
         UserError: the arrays are damaged or are another model's.
     """
+    _verify(checkpoint.path)
     model = abstract_model(checkpoint.config, checkpoint.inputs)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # not where it was trained
     target = jax.tree.map(
@@ -193,7 +230,8 @@ def read_model(checkpoint: Checkpoint) -> SplitModel:
     )
     try:
         saved: Tree = ocp.StandardCheckpointer().restore((checkpoint.path / "model").resolve(), target)
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except Exception as error:  # Orbax raises all sorts, and bare ones
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # its other reads would each print theirs
         first = str(error).strip().splitlines()[0][:300]
         raise UserError(f"{checkpoint.path} is a damaged checkpoint (model: {first}): use another step") from error
     return SplitModel(model.graphdef, saved["params"], saved["batch_stats"])

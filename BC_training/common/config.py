@@ -10,12 +10,13 @@ import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from BC_training import models
 from BC_training.common.errors import UserError
@@ -216,7 +217,7 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
             changes = OmegaConf.from_dotlist(list(overrides))
         merged = OmegaConf.merge(OmegaConf.load(file), changes)
         raw: Any = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError, OSError) as error:
         raise UserError(f"config {file}: {_first_line(error)}") from error
     if not isinstance(raw, dict):
         raise UserError(f"config {file}: expected sections dataset, model, training, ...; found {type(raw).__name__}")
@@ -234,19 +235,35 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
 
 def from_dict(raw: dict[str, Any], where: str) -> Config:
     """Builds the typed config from plain nested dicts, such as one saved by ``to_dict``."""
-    variant = models.find(str(raw["model"]["name"]))
-    typed = dataclasses.make_dataclass("Config", [("model", variant.Config)], bases=(Config,), frozen=True)
+    typed = _typed(models.find(str(raw["model"]["name"])).Config)
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(typed), OmegaConf.create(raw)))
     except ConfigKeyError as error:
         raise UserError(_unknown_key(error, where)) from error
     except OmegaConfBaseException as error:
         key, reason = getattr(error, "full_key", None), _first_line(error)
-        if "TupleConfig" in reason:
-            reason = "expected a list, such as [72,128]"
+        if "tuple" in reason.lower() or "$VALUE" in reason:
+            key, reason = key or _keys_of_lists(raw), "expected a list of the right length and type"
         raise UserError(f"config {where}: {key + ': ' if key else ''}{reason}") from error
     assert isinstance(config, Config)
     return config
+
+
+@lru_cache  # one class a variant, so that equal configs compare equal
+def _typed(model: type) -> type:
+    """``Config`` with its ``model`` section typed by the variant."""
+    return dataclasses.make_dataclass("Config", [("model", model)], bases=(Config,), frozen=True)
+
+
+def _keys_of_lists(raw: dict[str, Any]) -> str:
+    """Where lists stand in the config; OmegaConf does not say which of them does not fit."""
+    return " or ".join(
+        f"{section}.{key}"
+        for section, values in raw.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+        if isinstance(value, list)
+    )
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -270,6 +287,8 @@ def _find(path: Path) -> Path:
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, MarkedYAMLError) and (mark := error.context_mark or error.problem_mark) is not None:
+        return f"line {mark.line + 1}: {error.context or ''} {error.problem or ''}".replace("  ", " ")
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 

@@ -173,10 +173,13 @@ def _group_attrs(path: Path) -> dict[str, Any] | None:
 
 
 def _array_info(path: Path) -> ArrayInfo | None:
-    if (meta := _read_json(path / "zarr.json")) is not None and meta.get("node_type") == "array":
-        return ArrayInfo(tuple(meta["shape"]), str(meta["data_type"]), 3)
-    if (meta := _read_json(path / ".zarray")) is not None:
-        return ArrayInfo(tuple(meta["shape"]), _V2_DTYPES.get(str(meta["dtype"]), str(meta["dtype"])), 2)
+    try:
+        if (meta := _read_json(path / "zarr.json")) is not None and meta.get("node_type") == "array":
+            return ArrayInfo(tuple(meta["shape"]), str(meta["data_type"]), 3)
+        if (meta := _read_json(path / ".zarray")) is not None:
+            return ArrayInfo(tuple(meta["shape"]), _V2_DTYPES.get(str(meta["dtype"]), str(meta["dtype"])), 2)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"the metadata of '{path.name}' is damaged ({error!r})") from error
     return None
 
 

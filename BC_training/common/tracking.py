@@ -59,8 +59,11 @@ class Tracker:
         os.environ.setdefault("WANDB_SILENT", "true")
         options = config.logging.wandb
         settings = wandb.Settings(init_timeout=20, login_timeout=5, silent=True, console="off")
-        has_key = wandb.login(prompt=False, verify=False)  # looks in the environment and netrc, asks nobody
-        mode, why = ("online", "") if has_key else ("offline", "no key")
+        try:
+            has_key = wandb.login(prompt=False, verify=False)  # looks in the environment and netrc, asks nobody
+            mode, why = ("online", "") if has_key else ("offline", "no key")
+        except Exception as error:  # a malformed key
+            mode, why = "offline", _first_line(error)
         if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
             mode, why = os.environ["WANDB_MODE"], f"WANDB_MODE={os.environ['WANDB_MODE']}"
         for attempt in (mode, "offline"):
@@ -76,17 +79,24 @@ class Tracker:
                     settings=settings,
                 )
             except Exception as error:
-                why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                why = _first_line(error)
                 continue
             if why:
-                self._console.print(f"W&B is {attempt} ({why}); the run is logged in {log_dir}", soft_wrap=True)
+                self._say(f"W&B is {attempt} ({why}); the run is logged in {log_dir}")
             return run
-        self._console.print(f"W&B does not start ({why}); the run is logged in {self.path} alone", soft_wrap=True)
+        self._say(f"W&B does not start ({why}); the run is logged in {self.path} alone")
         return None
 
     def _give_up(self, error: Exception) -> None:
         self._wandb = None
-        self._console.print(f"W&B failed ({error}); the run goes on and is logged in {self.path}", soft_wrap=True)
+        self._say(f"W&B failed ({_first_line(error)}); the run goes on and is logged in {self.path}")
+
+    def _say(self, message: str) -> None:
+        self._console.print(message, soft_wrap=True, markup=False)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 class EpochTable:

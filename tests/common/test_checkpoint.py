@@ -1,0 +1,368 @@
+import dataclasses
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from BC_training.common import checkpoint
+from BC_training.common.checkpoint import CheckpointWriter, find, fresh_folders, read, read_model
+from BC_training.common.config import to_dict
+from BC_training.common.errors import UserError
+from BC_training.common.train_state import TrainState, abstract_model, make_optimizer
+
+METRICS = {"val": {"macro_f1": 0.5, "kl": None, "per_action": {"a0": {"f1": 1.0}}}, "epoch": 3}
+SPLIT = {"train": ["episode_0", "episode_10"], "val": ["episode_2"], "test": []}
+
+
+@pytest.fixture(scope="module")
+def config(make_config):
+    return make_config({"conv_features": (4,), "conv_strides": (2,), "dense_features": (64, 64)})
+
+
+@pytest.fixture(scope="module")
+def inputs(make_inputs):
+    return make_inputs(recorded_size=(48, 64))
+
+
+@pytest.fixture(scope="module")
+def meta(config, inputs):
+    return {
+        "epoch": 3,
+        "config": to_dict(config),
+        "inputs": inputs.to_dict(),
+        "threshold": 0.4,
+        "split": SPLIT,
+        "majority": [True, False, False],
+        "metrics": METRICS,
+    }
+
+
+@pytest.fixture(scope="module")
+def state(config, inputs) -> TrainState:
+    """Arrays of random bits, NaN and infinity among them, in place of a trained state."""
+    model = abstract_model(config, inputs)
+    rng = np.random.default_rng(0)
+
+    def draw(x) -> jax.Array:
+        if jnp.issubdtype(x.dtype, jnp.integer):
+            return jnp.asarray(rng.integers(0, 100, x.shape), x.dtype)
+        return jnp.asarray(rng.integers(0, 2**32, x.shape, np.uint32).view(np.float32).reshape(x.shape))
+
+    optimizer, _ = make_optimizer(config.training, 10)
+    params, batch_stats = jax.tree.map(draw, (model.params, model.batch_stats))
+    opt_state = jax.tree.map(draw, jax.eval_shape(optimizer.init, model.params))
+    return TrainState(jnp.int32(0), params, batch_stats, opt_state)
+
+
+def at(state: TrainState, step: int) -> TrainState:
+    return state._replace(step=jnp.int32(step))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, state, meta) -> Path:
+    """A run with steps 10, 20 and 30, of which 20 was the best. Tests read it and leave it alone."""
+    run = tmp_path_factory.mktemp("checkpoint") / "run"
+    with CheckpointWriter(run, keep_last=2) as writer:
+        for step, score in ((10, 0.1), (20, 0.9), (30, 0.5)):
+            assert writer.save(at(state, step), meta, score) == (step != 30)
+    return run
+
+
+@pytest.fixture
+def run(tmp_path, saved) -> Path:
+    """A copy to damage."""
+    shutil.copytree(saved, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def error_of(function, *args) -> str:
+    """The message of the UserError that ``function`` raises; it must be one line."""
+    with pytest.raises(UserError) as caught:
+        function(*args)
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+def same_bits(a, b) -> bool:
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        x.dtype == y.dtype and np.asarray(x).tobytes() == np.asarray(y).tobytes()
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+# --- saving and restoring ------------------------------------------------------------------
+
+
+def test_reads_back_what_was_saved(saved, config, inputs):
+    found = read(saved)
+    assert found.path == saved / "best" / "20"
+    assert (found.step, found.epoch, found.threshold) == (20, 3, 0.4)
+    assert found.inputs == inputs
+    assert found.split == SPLIT
+    assert found.majority == [True, False, False]
+    assert found.metrics == METRICS
+    assert to_dict(found.config) == to_dict(config)
+    assert found.config.model == config.model
+
+
+def test_parameters_and_batch_statistics_are_bit_exact(saved, state, config, inputs):
+    restored = read_model(read(saved))
+    assert same_bits(restored.params, state.params)
+    assert same_bits(restored.batch_stats, state.batch_stats)
+    assert restored.graphdef == abstract_model(config, inputs).graphdef
+
+
+def test_optimizer_state_and_step_are_bit_exact(saved, state):
+    expected = {"opt_state": state.opt_state, "step": jnp.int32(20)}
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), expected)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), target)
+    restored = ocp.StandardCheckpointer().restore((saved / "best" / "20" / "optimizer").resolve(), target)
+    assert same_bits(restored, expected)
+
+
+def test_the_metadata_is_plain_json(saved, meta):
+    stored = json.loads((saved / "best" / "20" / "meta" / "metadata").read_text())
+    assert stored["format_version"] == checkpoint.FORMAT_VERSION
+    assert stored["step"] == 20
+    assert stored["inputs"]["action_names"] == ["a0", "a1", "a2"]
+    assert set(meta) <= set(stored)
+
+
+def test_no_pickle_anywhere(saved):
+    files = [f for f in saved.rglob("*") if f.is_file()]
+    assert files
+    assert not [f for f in files if f.suffix in (".pkl", ".pickle", ".npy", ".npz")]
+
+
+# --- which are kept ------------------------------------------------------------------------
+
+
+def steps(folder: Path) -> list[int]:
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def test_the_last_are_kept_and_so_is_the_best(saved):
+    assert steps(saved / "last") == [20, 30]
+    assert steps(saved / "best") == [20]
+
+
+def test_the_best_outlives_the_last(tmp_path, state, meta):
+    scores = [0.2, 0.7, 0.7, None, 0.1, -math.inf]
+    with CheckpointWriter(tmp_path, keep_last=1) as writer:
+        best = [writer.save(at(state, step), meta, score) for step, score in enumerate(scores, start=1)]
+    assert best == [True, True, False, False, False, False]  # equal is not better
+    assert steps(tmp_path / "last") == [6]
+    assert steps(tmp_path / "best") == [2]
+    assert read(tmp_path).step == 2
+
+
+def test_saved_arrays_are_those_of_the_call(tmp_path, state, meta):
+    """``save`` returns when all is written: the next step donates, and so overwrites, the buffers."""
+    mine = jax.tree.map(jnp.copy, at(state, 1))
+    with CheckpointWriter(tmp_path, keep_last=1) as writer:
+        writer.save(mine, meta, 1.0)
+        for x in jax.tree.leaves(mine):
+            x.delete()
+    assert same_bits(read_model(read(tmp_path)).params, state.params)
+
+
+def test_fresh_folders_move_an_earlier_run_aside(tmp_path, config):
+    config = dataclasses.replace(
+        config,
+        training=dataclasses.replace(config.training, checkpoint_dir=str(tmp_path / "checkpoints")),
+        logging=dataclasses.replace(config.logging, log_dir=str(tmp_path / "logs"), run_name="run"),
+    )
+    asides = []
+    for i in range(3):
+        run, logs, aside = fresh_folders(config)
+        asides.append(aside)
+        assert (run, logs) == (tmp_path / "checkpoints" / "run", tmp_path / "logs" / "run")
+        assert not any(run.iterdir())
+        assert not any(logs.iterdir())
+        for folder in (run, logs):
+            (folder / "which").write_text(str(i))
+        if i == 1:
+            shutil.rmtree(run)  # half of a run has a name too
+    assert asides == [None, "run.1", "run.2"]
+    assert (tmp_path / "checkpoints" / "run.1" / "which").read_text() == "0"
+    assert (tmp_path / "logs" / "run.1" / "which").read_text() == "0"
+    assert (tmp_path / "logs" / "run.2" / "which").read_text() == "1"
+    assert not (tmp_path / "checkpoints" / "run.2").exists()
+
+
+# --- finding -------------------------------------------------------------------------------
+
+
+def test_find(saved):
+    assert find(saved) == saved / "best" / "20"
+    assert find(str(saved)) == saved / "best" / "20"
+    assert find(saved / "best") == saved / "best" / "20"
+    assert find(saved / "last") == saved / "last" / "30"
+    assert find(saved / "last" / "20") == saved / "last" / "20"
+    assert find(saved / "best" / "20") == saved / "best" / "20"
+
+
+def test_find_takes_the_last_of_a_run_that_was_never_evaluated(tmp_path, state, meta):
+    with CheckpointWriter(tmp_path, keep_last=2) as writer:
+        for step in (9, 10):
+            writer.save(at(state, step), meta, None)
+    assert find(tmp_path) == tmp_path / "last" / "10"  # as a number, not as text
+
+
+def test_not_a_checkpoint(tmp_path, saved):
+    assert "does not exist" in error_of(find, tmp_path / "nothing")
+    assert "is not a checkpoint" in error_of(find, tmp_path)
+    assert "is not a checkpoint" in error_of(find, saved / "best" / "20" / "meta")
+    (tmp_path / "file").write_text("x")
+    assert "is not a checkpoint" in error_of(find, tmp_path / "file")
+
+
+# --- damage --------------------------------------------------------------------------------
+
+
+def change_meta(run: Path, **changes) -> None:
+    file = run / "best" / "20" / "meta" / "metadata"
+    raw = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({k: v for k, v in raw.items() if v is not ...}))
+
+
+def test_newer_version_is_refused(run):
+    change_meta(run, format_version=checkpoint.FORMAT_VERSION + 1)
+    message = error_of(read, run)
+    assert "newer version" in message
+    assert "update" in message
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"step": 20}', "[]", "null", "\0\0\0\0", "5"])
+def test_damaged_meta(run, damage):
+    (run / "best" / "20" / "meta" / "metadata").write_text(damage)
+    assert "damaged checkpoint (meta" in error_of(read, run)
+
+
+def test_missing_meta_file(run):
+    (run / "best" / "20" / "meta" / "metadata").unlink()
+    assert "damaged checkpoint (meta" in error_of(read, run)
+
+
+@pytest.mark.parametrize("key", ["format_version", "step", "epoch", "inputs", "threshold", "split", "majority"])
+def test_meta_that_lacks_a_key(run, key):
+    change_meta(run, **{key: ...})
+    assert key in error_of(read, run)
+
+
+@pytest.mark.parametrize("value", ["text", 5, None, {}, {"model": None}, {"model": {}}])
+def test_meta_with_a_config_that_is_none(run, value):
+    change_meta(run, config=value)
+    assert str(run / "best" / "20") in error_of(read, run)
+
+
+def array_files(run: Path) -> list[Path]:
+    return sorted(f for f in (run / "best" / "20" / "model").rglob("*") if f.is_file() and f.parent.name == "d")
+
+
+DAMAGE = """
+import json, sys
+from pathlib import Path
+import jax
+import numpy as np
+from BC_training.common.checkpoint import read, read_model
+from BC_training.common.errors import UserError
+
+run, files = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
+whole = {file: file.read_bytes() for file in files}
+
+def arrays():
+    model = read_model(read(run))
+    return [np.asarray(x).tobytes() for x in jax.tree.leaves((model.params, model.batch_stats))]
+
+def outcome():
+    try:
+        return "same" if arrays() == undamaged else "other numbers"
+    except UserError as error:
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__} instead of a UserError"
+
+undamaged, outcomes = arrays(), {}
+for file, content in whole.items():
+    damages = {"empty": b"", "half": content[: len(content) // 2]}
+    for position in np.linspace(0, len(content) - 1, 3).astype(int):
+        damages[f"bit {position}"] = content[:position] + bytes([content[position] ^ 16]) + content[position + 1 :]
+    for damage, damaged in damages.items():
+        file.write_bytes(damaged)
+        outcomes[f"{file.name}: {damage}"] = outcome()
+    file.write_bytes(content)
+for file in files:
+    file.unlink()
+outcomes["all gone"] = outcome()
+print(json.dumps(outcomes))
+"""
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory, saved) -> subprocess.CompletedProcess[str]:
+    """A process that reads a checkpoint with its array files damaged in turn, and prints what each reading gave.
+
+    Another process, because Orbax leaves unfinished reads behind, whose errors surface later.
+    """
+    run = tmp_path_factory.mktemp("damaged") / "run"
+    shutil.copytree(saved, run)
+    command = [sys.executable, "-c", DAMAGE, str(run), *map(str, array_files(run))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture
+def outcomes(damaged) -> dict[str, str]:
+    """Damage to what came of it: the message of the UserError, "same", "other numbers", or another exception."""
+    return json.loads(damaged.stdout)
+
+
+def test_a_damaged_index_of_the_arrays_is_an_error_in_one_line(outcomes):
+    errors = {damage: outcome for damage, outcome in outcomes.items() if "damaged checkpoint (model" in outcome}
+    assert len(errors) >= 6  # all of one file, and the whole
+    assert "all gone" in errors
+    assert not [message for message in errors.values() if "\n" in message]
+
+
+def test_a_truncated_file_of_the_arrays_is_a_user_error(outcomes):
+    assert {damage: outcome for damage, outcome in outcomes.items() if "instead of a UserError" in outcome} == {}
+
+
+def test_a_flipped_bit_never_gives_other_numbers(outcomes):
+    assert [damage for damage, outcome in outcomes.items() if outcome == "other numbers"] == []
+
+
+def test_nothing_but_the_error_is_printed(damaged):
+    assert "Traceback" not in damaged.stderr
+
+
+def test_best_survives_damage_of_the_others(run):
+    shutil.rmtree(run / "last")
+    assert same_bits(read_model(read(run)).params, read_model(read(run / "best")).params)
+
+
+def test_a_run_can_be_reopened_and_goes_on(run, state, meta):
+    with CheckpointWriter(run, keep_last=2) as writer:
+        writer.save(at(state, 40), meta, None)
+    assert steps(run / "last") == [30, 40]
+
+
+def test_a_full_disk_is_a_user_error_and_keeps_what_was_there(run, state, meta, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=10**6, used=10**6, free=0))
+    with CheckpointWriter(run, keep_last=2) as writer:
+        assert "is full" in error_of(writer.save, at(state, 40), meta, None)
+    assert steps(run / "last") == [20, 30]

@@ -1,0 +1,418 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from BC_training.common.config import DatasetConfig
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+
+# --- reading -------------------------------------------------------------------------------
+
+
+def one_line(caught) -> str:
+    """The message of a caught UserError; it must be one line."""
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("state", [0, 3])
+def test_reads_v2_and_v3_with_equal_content(tmp_path, make_dataset, state):
+    for zarr_format in (2, 3):
+        path = tmp_path / f"v{zarr_format}.zarr"
+        written = make_dataset(path, [4, 6], state=state, zarr_format=zarr_format, fps=17.08)
+        dataset = ZarrGameplayDataset(path)
+        assert len(dataset) == 10
+        assert len(dataset.episodes) == 2
+        assert dataset.action_names == tuple(f"a{i}" for i in range(7))
+        assert dataset.state_names == tuple(f"s{i}" for i in range(state))
+        assert dataset.frame_size == (24, 32)
+        assert dataset.fps == pytest.approx(17.08)
+        assert dataset.skipped == []
+        for i, episode in enumerate(written):
+            frames = dataset.frames(i, range(len(episode.frames)))
+            assert (frames.dtype, dataset.actions(i).dtype) == (np.uint8, np.bool_)
+            np.testing.assert_array_equal(frames, episode.frames)
+            np.testing.assert_array_equal(dataset.actions(i), episode.actions)
+            if state:
+                assert dataset.state(i).dtype == np.float32
+                np.testing.assert_array_equal(dataset.state(i), episode.state)
+
+
+def test_reads_the_shape_of_older_datasets(tmp_path, make_older_dataset):
+    (written,) = make_older_dataset(tmp_path / "x.zarr", [5])
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
+    dataset.load_labels()
+    assert (len(dataset.action_names), len(dataset.state_names), dataset.fps) == (13, 19, 17.08)
+    np.testing.assert_array_equal(dataset.frames(0, [4, 0]), written.frames[[4, 0]])
+    np.testing.assert_array_equal(dataset.actions(0), written.actions)
+
+
+def test_state_of_a_dataset_without_one(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [2], state=0, root_attributes={"attributes": ["health"]})
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
+    assert dataset.state_names == ()
+    with pytest.raises(UserError, match="no state") as caught:
+        dataset.state(0)
+    one_line(caught)
+
+
+def test_natural_order_and_gaps(tmp_path, make_dataset):
+    written = make_dataset(tmp_path / "x.zarr", [3, 4, 5], numbers=[10, 2, 0])
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
+    assert [e.name for e in dataset.episodes] == ["episode_0", "episode_2", "episode_10"]
+    for i, episode in enumerate(reversed(written)):
+        np.testing.assert_array_equal(dataset.actions(i), episode.actions)
+        np.testing.assert_array_equal(dataset.frames(i, [2]), episode.frames[[2]])
+
+
+@given(indices=st.lists(st.integers(0, 5), max_size=12))
+def test_frames_of_any_indices_in_any_order(tmp_path_factory, make_dataset, indices):
+    path = tmp_path_factory.getbasetemp() / "frames_of_any_indices.zarr"
+    if not path.exists():
+        make_dataset(path, [6], size=(4, 5))
+    dataset = ZarrGameplayDataset(path)
+    frames = dataset.frames(0, indices)
+    assert frames.shape == (len(indices), 3, 4, 5)
+    np.testing.assert_array_equal(frames, dataset.frames(0, range(6))[np.asarray(indices, int)])
+
+
+@pytest.mark.parametrize("index", [3, -1, 100])
+def test_frames_beyond_the_episode_are_an_error(tmp_path, make_dataset, index):
+    make_dataset(tmp_path / "x.zarr", [3])
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
+    with pytest.raises((UserError, IndexError)):
+        dataset.frames(0, [index])
+
+
+def test_bgr_recordings_are_handed_out_as_rgb(tmp_path, make_dataset):
+    (written,) = make_dataset(tmp_path / "x.zarr", [3])
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr", channel_order="bgr")
+    frames = dataset.frames(0, range(3))
+    for red_green_blue, stored in ((0, 2), (1, 1), (2, 0)):
+        np.testing.assert_array_equal(frames[:, red_green_blue], written.frames[:, stored])
+
+
+def test_a_choice_of_actions_in_the_order_asked_for(tmp_path, make_dataset):
+    written = make_dataset(tmp_path / "x.zarr", [30, 5])
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr", actions=("a5", "a0"))
+    dataset.load_labels()
+    assert dataset.action_names == ("a5", "a0")
+    for i, episode in enumerate(written):
+        np.testing.assert_array_equal(dataset.actions(i), episode.actions[:, [5, 0]])
+    np.testing.assert_allclose(dataset.action_frequencies([0]), written[0].actions[:, [5, 0]].mean(axis=0))
+    assert dataset.class_weights([0, 1], "sqrt", 10.0).shape == (2,)
+
+
+def test_an_unknown_action_names_the_nearest(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [2], actions=2, root_attributes={"keys": ["jump", "attack"]})
+    with pytest.raises(UserError, match="unknown action 'atack'; did you mean 'attack'") as caught:
+        ZarrGameplayDataset(tmp_path / "x.zarr", actions=("jump", "atack"))
+    one_line(caught)
+
+
+def test_from_config(tmp_path, make_dataset):
+    (written,) = make_dataset(tmp_path / "x.zarr", [2])
+    shutil.copytree(tmp_path / "x.zarr", tmp_path / "y.zarr")
+    shutil.rmtree(tmp_path / "y.zarr" / "episode_0" / "frames")
+    options = DatasetConfig(path=str(tmp_path / "x.zarr"), actions=("a1",), channel_order="bgr", validate_episodes=True)
+    dataset = ZarrGameplayDataset.from_config(options)
+    assert dataset.path == tmp_path / "x.zarr"
+    np.testing.assert_array_equal(dataset.actions(0), written.actions[:, [1]])
+    np.testing.assert_array_equal(dataset.frames(0, [1]), written.frames[[1], ::-1])
+    with pytest.raises(UserError, match="1 skipped"):  # so it validates
+        ZarrGameplayDataset.from_config(options, tmp_path / "y.zarr")
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_opening_reads_metadata_only(tmp_path, make_dataset, zarr_format):
+    make_dataset(tmp_path / "x.zarr", [2, 3], zarr_format=zarr_format)
+    metadata = {"zarr.json", ".zarray", ".zattrs", ".zgroup"}
+    removed = [f for f in (tmp_path / "x.zarr").rglob("*") if f.is_file() and f.name not in metadata]
+    for file in removed:
+        file.unlink()
+    assert len(removed) >= 9
+    assert len(ZarrGameplayDataset(tmp_path / "x.zarr")) == 5
+
+
+def test_fps_is_averaged_over_the_episodes_that_say(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [2, 2, 2], fps=None)
+    assert ZarrGameplayDataset(tmp_path / "x.zarr").fps is None
+    for number, fps in ((0, 10), (2, 15.5)):
+        zarr.open_group(tmp_path / "x.zarr" / f"episode_{number}").attrs["fps"] = fps
+    assert ZarrGameplayDataset(tmp_path / "x.zarr").fps == 12.75
+
+
+def test_missing_path(tmp_path):
+    with pytest.raises(UserError, match="no dataset at") as caught:
+        ZarrGameplayDataset(tmp_path / "x.zarr")
+    one_line(caught)
+
+
+def test_not_a_dataset(tmp_path):
+    with pytest.raises(UserError, match="not a zarr group") as caught:
+        ZarrGameplayDataset(tmp_path)
+    one_line(caught)
+
+
+def test_no_episodes(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [])
+    with pytest.raises(UserError, match="no episodes") as caught:
+        ZarrGameplayDataset(tmp_path / "x.zarr")
+    one_line(caught)
+
+
+# --- faults --------------------------------------------------------------------------------
+
+
+def replace(path: Path, name: str, array: np.ndarray) -> None:
+    """Puts another array in place of one of episode 1."""
+    group = zarr.open_group(path / "episode_1")
+    stored = group.create_array(name, shape=array.shape, dtype=array.dtype, overwrite=True)
+    if array.size:
+        stored[:] = array
+
+
+def empty(path: Path) -> None:
+    for name, shape in (("frames", (0, 3, 24, 32)), ("actions", (0, 7)), ("state", (0, 3))):
+        replace(path, name, np.zeros(shape, {"frames": np.uint8, "actions": bool, "state": np.float32}[name]))
+
+
+def remove(path: Path, name: str) -> None:
+    shutil.rmtree(path / "episode_1" / name)
+
+
+FAULTS = {  # of episode 1, which has 4 frames of 24x32, 7 actions and 3 state values
+    "lengths differ": (lambda p: replace(p, "actions", np.ones((5, 7), bool)), "lengths differ: frames 4, actions 5"),
+    "state is shorter": (lambda p: replace(p, "state", np.ones((3, 3), np.float32)), "lengths differ"),
+    "frames float": (lambda p: replace(p, "frames", np.ones((4, 3, 24, 32), np.float32)), "'frames' has dtype float32"),
+    "actions uint8": (lambda p: replace(p, "actions", np.ones((4, 7), np.uint8)), "'actions' has dtype uint8"),
+    "state float64": (lambda p: replace(p, "state", np.ones((4, 3))), "'state' has dtype float64"),
+    "grey frames": (lambda p: replace(p, "frames", np.ones((4, 1, 24, 32), np.uint8)), "1 channels"),
+    "no channel axis": (lambda p: replace(p, "frames", np.ones((4, 24, 32), np.uint8)), "expected 4 dimensions"),
+    "channels last": (lambda p: replace(p, "frames", np.ones((4, 24, 32, 3), np.uint8)), "24 channels"),
+    "other frame size": (lambda p: replace(p, "frames", np.ones((4, 3, 32, 24), np.uint8)), "32x24"),
+    "action columns": (lambda p: replace(p, "actions", np.ones((4, 6), bool)), "6 columns"),
+    "state columns": (lambda p: replace(p, "state", np.ones((4, 2), np.float32)), "2 columns"),
+    "no frames": (lambda p: remove(p, "frames"), "no array 'frames'"),
+    "no actions": (lambda p: remove(p, "actions"), "no array 'actions'"),
+    "no state": (lambda p: remove(p, "state"), "no 'state'"),
+    "empty": (empty, "empty"),
+    "no group": (lambda p: (p / "episode_1" / "zarr.json").unlink(), "not a zarr group"),
+    "damaged metadata": (lambda p: (p / "episode_1" / "zarr.json").write_text("{"), "cannot read"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_episode_is_named_or_skipped(tmp_path, make_dataset, fault):
+    path = tmp_path / "x.zarr"
+    written = make_dataset(path, [4, 4, 4])
+    damage, reason = FAULTS[fault]
+    damage(path)
+    with pytest.raises(UserError) as caught:
+        ZarrGameplayDataset(path)
+    message = one_line(caught)
+    assert "episode_1" in message
+    assert reason in message
+    assert "dataset.validate_episodes=true" in message
+
+    dataset = ZarrGameplayDataset(path, validate_episodes=True)
+    assert [e.name for e in dataset.episodes] == ["episode_0", "episode_2"]
+    assert [s.name for s in dataset.skipped] == ["episode_1"]
+    assert reason in dataset.skipped[0].reason
+    np.testing.assert_array_equal(dataset.actions(1), written[2].actions)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_state_that_is_not_finite(tmp_path, make_dataset, bad):
+    path = tmp_path / "x.zarr"
+    written = make_dataset(path, [4, 4, 4])
+    state = written[1].state.copy()
+    state[2, 1] = bad
+    replace(path, "state", state)
+    with pytest.raises(UserError) as caught:
+        ZarrGameplayDataset(path).load_labels()
+    message = one_line(caught)
+    for part in ("episode_1", "'s1'", "frame 2", str(bad), "dataset.validate_episodes=true"):
+        assert part in message
+
+    dataset = ZarrGameplayDataset(path, validate_episodes=True)
+    np.testing.assert_array_equal(dataset.frames(1, [0]), written[1].frames[[0]])
+    dataset.load_labels()
+    assert [s.name for s in dataset.skipped] == ["episode_1"]
+    assert [e.name for e in dataset.episodes] == ["episode_0", "episode_2"]
+    np.testing.assert_array_equal(dataset.frames(1, [0]), written[2].frames[[0]])  # positions have moved
+    np.testing.assert_array_equal(dataset.actions(1), written[2].actions)
+
+
+def test_labels_that_cannot_be_read(tmp_path, make_dataset):
+    path = tmp_path / "x.zarr"
+    make_dataset(path, [4, 4, 4])
+    (path / "episode_1" / "actions" / "c" / "0" / "0").unlink()
+    with pytest.raises(UserError, match="episode_1: cannot read 'actions'") as caught:
+        ZarrGameplayDataset(path).load_labels()
+    one_line(caught)
+    dataset = ZarrGameplayDataset(path, validate_episodes=True)
+    dataset.load_labels()
+    assert [s.name for s in dataset.skipped] == ["episode_1"]
+
+
+def test_no_usable_episode(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [4, 4])
+    for number in range(2):
+        shutil.rmtree(tmp_path / "x.zarr" / f"episode_{number}" / "actions")
+    with pytest.raises(UserError, match=r"no usable episode \(2 skipped; episode_0") as caught:
+        ZarrGameplayDataset(tmp_path / "x.zarr", validate_episodes=True)
+    one_line(caught)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_missing_frame_chunk_is_an_error_and_never_zeros(tmp_path, make_dataset, zarr_format):
+    (written,) = make_dataset(tmp_path / "x.zarr", [4], zarr_format=zarr_format)
+    folder = tmp_path / "x.zarr" / "episode_0" / "frames"
+    (folder / "2.0.0.0" if zarr_format == 2 else folder / "c" / "2" / "0" / "0" / "0").unlink()
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
+    for indices in ([2], [0, 1, 2, 3]):
+        with pytest.raises(UserError, match="episode_0: cannot read 'frames'") as caught:
+            dataset.frames(0, indices)
+        one_line(caught)
+    np.testing.assert_array_equal(dataset.frames(0, [0, 1, 3]), written.frames[[0, 1, 3]])
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_truncated_frame_chunk_is_an_error(tmp_path, make_dataset, zarr_format):
+    make_dataset(tmp_path / "x.zarr", [4], zarr_format=zarr_format)
+    folder = tmp_path / "x.zarr" / "episode_0" / "frames"
+    file = folder / "2.0.0.0" if zarr_format == 2 else folder / "c" / "2" / "0" / "0" / "0"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UserError, match="episode_0: cannot read 'frames'") as caught:
+        ZarrGameplayDataset(tmp_path / "x.zarr").frames(0, [1, 2])
+    one_line(caught)
+
+
+def test_a_flipped_bit_is_an_error(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [4])
+    file = tmp_path / "x.zarr" / "episode_0" / "frames" / "c" / "2" / "0" / "0" / "0"
+    damaged = bytearray(file.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    file.write_bytes(damaged)
+    with pytest.raises(UserError, match="episode_0: cannot read 'frames'") as caught:
+        ZarrGameplayDataset(tmp_path / "x.zarr").frames(0, [1, 2])
+    one_line(caught)
+
+
+# --- split ---------------------------------------------------------------------------------
+
+
+def with_episodes(count: int) -> ZarrGameplayDataset:
+    """A dataset as ``split`` sees it: so many episodes."""
+    dataset = object.__new__(ZarrGameplayDataset)
+    dataset.path, dataset.episodes = Path("x.zarr"), [None] * count  # pyright: ignore[reportAttributeAccessIssue]
+    return dataset
+
+
+@st.composite
+def shares(draw) -> dict[str, float]:
+    val = draw(st.floats(0.001, 0.9))
+    test = draw(st.just(0.0) | st.floats(0.001, 0.998 - val).filter(lambda x: x > 0))
+    return {"train": 1 - val - test, "val": val, "test": test}
+
+
+@given(shares=shares(), count=st.integers(3, 200), seed=st.integers(0, 2**31 - 1))
+def test_split_is_disjoint_whole_deterministic_and_near_its_shares(shares, count, seed):
+    split = with_episodes(count).split(shares, seed)
+    assert sorted(split) == ["test", "train", "val"]
+    assert sorted(e for episodes in split.values() for e in episodes) == list(range(count))
+    assert split == with_episodes(count).split(shares, seed)
+    for name, share in shares.items():
+        assert split[name] == sorted(split[name])
+        assert bool(split[name]) == (share > 0)
+        # Rounding moves a split by half an episode; what the others gain by theirs, by one and a half more.
+        assert abs(len(split[name]) - share * count) <= 2
+
+
+def test_split_sizes():
+    def sizes(count, train, val, test):
+        split = with_episodes(count).split({"train": train, "val": val, "test": test}, 0)
+        return tuple(len(split[name]) for name in ("train", "val", "test"))
+
+    assert sizes(100, 0.8, 0.1, 0.1) == (80, 10, 10)
+    assert sizes(40, 0.9, 0.1, 0.0) == (36, 4, 0)
+    assert sizes(2, 0.99, 0.01, 0.0) == (1, 1, 0)
+    assert sizes(3, 0.98, 0.01, 0.01) == (1, 1, 1)
+    assert sizes(10, 0.99, 0.01, 0.0) == (9, 1, 0)
+    assert sizes(3, 0.1, 0.8, 0.1) == (1, 1, 1)
+
+
+def test_split_depends_on_the_seed_and_is_shuffled():
+    splits = [with_episodes(50).split({"train": 0.8, "val": 0.2}, seed) for seed in range(5)]
+    validation = {tuple(split["val"]) for split in splits}
+    assert len(validation) == 5
+    assert tuple(range(40, 50)) not in validation
+
+
+@pytest.mark.parametrize(("count", "test"), [(1, 0.0), (2, 0.1)])
+def test_too_few_episodes_to_split(count, test):
+    with pytest.raises(UserError, match="record more") as caught:
+        with_episodes(count).split({"train": 0.8 - test, "val": 0.2, "test": test}, 0)
+    assert f"{count} usable episode" in one_line(caught)
+
+
+def test_find(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [2, 2, 2], numbers=[0, 2, 10])
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
+    assert dataset.find(["episode_10", "episode_0"]) == [2, 0]
+    names = {"train": ["episode_10", "episode_0"], "val": ["episode_2"], "test": []}
+    assert dataset.names_of({"train": [2, 0], "val": [1], "test": []}) == names
+    with pytest.raises(UserError, match="unknown episode 'episode_1'") as caught:
+        dataset.find(["episode_1"])
+    assert "changed since the split" in one_line(caught)
+
+
+# --- frequencies and weights ---------------------------------------------------------------
+
+
+def test_action_frequencies(tmp_path, make_dataset):
+    written = make_dataset(tmp_path / "x.zarr", [7, 20, 3])
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
+    together = np.concatenate([written[0].actions, written[2].actions])
+    np.testing.assert_allclose(dataset.action_frequencies([0, 2]), together.mean(axis=0), rtol=1e-12)
+    assert dataset.action_frequencies([0]).dtype == np.float64
+
+
+@pytest.fixture(scope="module")
+def pressed(tmp_path_factory, make_dataset) -> ZarrGameplayDataset:
+    """100 frames; the buttons are held never, always, half of the time, in 20, 1 and 99 frames."""
+    actions = np.zeros((100, 6), bool)
+    for a, count in enumerate((0, 100, 50, 20, 1, 99)):
+        actions[:count, a] = True
+    path = tmp_path_factory.mktemp("pressed") / "x.zarr"
+    make_dataset(path, [60, 40], size=(1, 1), actions=6, state=0, rows=[actions[:60], actions[60:]])
+    return ZarrGameplayDataset(path)
+
+
+def test_class_weights(pressed):
+    def weights(mode, maximum):
+        found = pressed.class_weights([0, 1], mode, maximum)
+        assert found.dtype == np.float32
+        return found
+
+    np.testing.assert_allclose(pressed.action_frequencies([0, 1]), [0, 1, 0.5, 0.2, 0.01, 0.99])
+    np.testing.assert_array_equal(weights("none", 10.0), np.ones(6))
+    np.testing.assert_allclose(weights("balanced", 1000.0), [1, 1, 1, 4, 99, 1 / 99], rtol=1e-6)
+    np.testing.assert_allclose(weights("sqrt", 1000.0), [1, 1, 1, 2, 99**0.5, 99**-0.5], rtol=1e-6)
+    np.testing.assert_allclose(weights("balanced", 3.0), [1, 1, 1, 3, 3, 1 / 3], rtol=1e-6)
+    np.testing.assert_array_equal(weights("balanced", 1.0), np.ones(6))
+
+
+def test_class_weights_are_those_of_the_given_episodes(pressed):
+    first = pressed.actions(0).mean(axis=0)
+    assert first[3] == 20 / 60
+    assert pressed.class_weights([0], "balanced", 100.0)[3] == pytest.approx(2.0)
+    np.testing.assert_array_equal(pressed.class_weights([1], "balanced", 100.0)[3], 1)  # never held there

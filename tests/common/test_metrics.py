@@ -1,0 +1,226 @@
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from rich.console import Console
+from sklearn import metrics as oracle
+
+from BC_training.common.metrics import (
+    action_table,
+    flatten,
+    majority_actions,
+    number,
+    previous_actions,
+    report,
+    scores,
+    summary_table,
+)
+
+SEED_ACTIONS = ("move_forward", "move_back", "move_left", "move_right", "dodge_roll/dash", "lock_on", "attack")
+
+
+def names(count: int) -> list[str]:
+    return [f"a{i}" for i in range(count)]
+
+
+@st.composite
+def predictions(draw) -> tuple[np.ndarray, np.ndarray]:
+    """Two bool [N, A]; often with buttons that are never, or always, held or predicted."""
+    shape = (draw(st.integers(1, 30)), draw(st.integers(1, 6)))
+    arrays = []
+    for _ in range(2):
+        array = draw(hnp.arrays(bool, shape))
+        for column in range(shape[1]):
+            constant = draw(st.sampled_from([None, None, False, True]))
+            if constant is not None:
+                array[:, column] = constant
+        arrays.append(array)
+    return arrays[0], arrays[1]
+
+
+def same(ours: float | None, theirs: float) -> bool:
+    """Equal; None stands for NaN."""
+    return math.isnan(theirs) if ours is None else ours == pytest.approx(theirs, rel=1e-12, abs=1e-15)
+
+
+@given(predictions())
+def test_scores_of_each_button(pair):
+    true, predicted = pair
+    ours = scores(true, predicted, names(true.shape[1]))
+    assert list(ours["per_action"]) == names(true.shape[1])
+    for a, values in enumerate(ours["per_action"].values()):
+        t, p = true[:, a], predicted[:, a]
+        assert same(values["accuracy"], oracle.accuracy_score(t, p))
+        assert same(values["precision"], oracle.precision_score(t, p, zero_division=np.nan))
+        assert same(values["recall"], oracle.recall_score(t, p, zero_division=np.nan))
+        assert same(values["f1"], oracle.f1_score(t, p, zero_division=np.nan))
+        assert same(values["frequency"], t.mean())
+        assert same(values["predicted_frequency"], p.mean())
+
+
+@given(predictions())
+def test_exact_match_and_macro_f1(pair):
+    true, predicted = pair
+    ours = scores(true, predicted, names(true.shape[1]))
+    assert same(ours["exact_match"], (true == predicted).all(axis=1).mean())
+    if true.shape[1] > 1:  # scikit-learn takes one column for a plain binary problem
+        assert same(ours["exact_match"], oracle.accuracy_score(true, predicted))
+        assert same(ours["macro_f1"], oracle.f1_score(true, predicted, average="macro", zero_division=np.nan))
+    else:
+        assert same(ours["macro_f1"], oracle.f1_score(true[:, 0], predicted[:, 0], zero_division=np.nan))
+
+
+@given(predictions())
+def test_distances_between_button_distributions(pair):
+    true, predicted = pair
+    ours = scores(true, predicted, names(true.shape[1]))
+    if not true.any() or not predicted.any():
+        assert (ours["l1"], ours["l2"], ours["kl"]) == (None, None, None)
+        return
+    p, q = true.mean(axis=0) / true.mean(axis=0).sum(), predicted.mean(axis=0) / predicted.mean(axis=0).sum()
+    assert ours["l1"] == pytest.approx(np.linalg.norm(p - q, 1), abs=1e-12)
+    assert ours["l2"] == pytest.approx(np.linalg.norm(p - q), abs=1e-12)
+    kl = scipy.stats.entropy(p, q)
+    assert ours["kl"] is None if math.isinf(kl) else ours["kl"] == pytest.approx(kl, abs=1e-12)
+
+
+def test_undefined_is_none_and_never_zero():
+    true = np.array([[1, 0, 1], [1, 0, 0]], bool)
+    predicted = np.array([[0, 0, 1], [0, 0, 1]], bool)
+    ours = scores(true, predicted, ["held", "idle", "both"])
+    held, idle, both = ours["per_action"].values()
+    assert (held["precision"], held["recall"], held["f1"], held["accuracy"]) == (None, 0.0, 0.0, 0.0)
+    assert (idle["precision"], idle["recall"], idle["f1"], idle["accuracy"]) == (None, None, None, 1.0)
+    assert (both["precision"], both["recall"], both["f1"]) == (0.5, 1.0, pytest.approx(2 / 3))
+    assert ours["macro_f1"] == pytest.approx(1 / 3)  # of the two that have one
+    assert ours["exact_match"] == 0.0
+    assert ours["kl"] is None  # "held" is pressed, and never predicted
+    assert ours["l1"] == pytest.approx(4 / 3)
+
+
+def test_a_button_predicted_but_never_held_leaves_kl_finite():
+    ours = scores(np.array([[True, False]]), np.array([[True, True]]), names(2))
+    assert ours["kl"] == pytest.approx(math.log(2))
+
+
+def test_nothing_held_and_nothing_predicted():
+    ours = scores(np.zeros((4, 2), bool), np.zeros((4, 2), bool), names(2))
+    assert (ours["exact_match"], ours["macro_f1"], ours["kl"]) == (1.0, None, None)
+
+
+# --- baselines -----------------------------------------------------------------------------
+
+
+@given(st.lists(hnp.arrays(bool, st.tuples(st.integers(1, 6), st.just(3))), min_size=1, max_size=4))
+def test_previous_actions_do_not_cross_episodes(episodes):
+    previous = previous_actions(episodes)
+    rows = iter(previous)
+    for episode in episodes:
+        for t in range(len(episode)):
+            np.testing.assert_array_equal(next(rows), episode[t - 1] if t else np.zeros(3, bool))
+    assert next(rows, None) is None
+    assert previous.dtype == np.bool_
+
+
+def test_majority_is_the_commonest_combination_not_the_commonest_buttons():
+    actions = np.array([[1, 1, 0], [1, 1, 0], [1, 0, 1], [0, 1, 1], [0, 0, 1], [1, 0, 0], [1, 0, 0], [1, 0, 0]], bool)
+    np.testing.assert_array_equal(majority_actions(actions), [True, False, False])
+    np.testing.assert_array_equal(majority_actions(actions[:5]), [True, True, False])
+
+
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 20), st.integers(1, 3))))
+def test_no_combination_is_commoner_than_the_majority(actions):
+    rows = [tuple(row) for row in actions.tolist()]
+    majority = tuple(majority_actions(actions).tolist())
+    assert rows.count(majority) == max(rows.count(row) for row in rows)
+
+
+def a_report(actions: tuple[str, ...] = ("left", "right"), seed: int = 0) -> dict:
+    rng = np.random.default_rng(seed)
+    true = [rng.random((n, len(actions))) < 0.4 for n in (5, 8)]
+    probability = rng.random((13, len(actions))).astype(np.float32)
+    return report(true, probability, majority_actions(np.concatenate(true)), actions, 0.5)
+
+
+def test_report_scores_the_policy_and_two_baselines():
+    true = [np.array([[1, 0], [1, 0]], bool), np.array([[1, 0], [0, 1]], bool)]
+    probability = np.array([[0.7, 0.1], [0.69, 0.7], [0.9, 0.0], [0.2, 0.7]])
+    values = report(true, probability, np.array([True, False]), ["left", "right"], 0.7)
+    assert values["threshold"] == 0.7
+    assert values["frames"] == 4
+    assert values["exact_match"] == 0.75  # exactly at the threshold is a press
+    baselines = values["baselines"]
+    assert baselines["majority"]["exact_match"] == 0.75
+    assert baselines["repeat_previous"]["exact_match"] == 0.25  # right only within the first episode
+    for entry in (values, *baselines.values()):
+        assert {"exact_match", "macro_f1", "per_action", "l1", "l2", "kl"} <= set(entry)
+        assert set(entry["per_action"]["left"]) == {
+            "accuracy",
+            "precision",
+            "recall",
+            "f1",
+            "frequency",
+            "predicted_frequency",
+        }
+
+
+# --- how they are shown --------------------------------------------------------------------
+
+
+def test_flatten():
+    values = {"a": 1.5, "b": {"c": None, "d": 2, "e": {"f": 0.0}}, "g": None}
+    assert flatten(values) == {"a": 1.5, "b/d": 2, "b/e/f": 0.0}
+    assert flatten(values, "val/") == {"val/a": 1.5, "val/b/d": 2, "val/b/e/f": 0.0}
+
+
+def test_report_survives_json_and_flattens_to_numbers():
+    true = [np.zeros((3, 2), bool)]  # many undefined values
+    for values in (a_report(), report(true, np.zeros((3, 2)), np.zeros(2, bool), ["left", "right"], 0.5)):
+        assert json.loads(json.dumps(values, allow_nan=False)) == values
+        flat = flatten(values)
+        assert None not in flat.values()
+        assert all(isinstance(v, int | float) for v in flat.values())
+        assert json.loads(json.dumps(flat, allow_nan=False)) == flat
+    assert "per_action/left/f1" in flatten(a_report())
+    assert "baselines/majority/exact_match" in flatten(a_report())
+
+
+def test_number():
+    assert number(None) == "–"
+    assert number(0.0) == "0.000"
+    assert number(0.12345) == "0.123"
+
+
+def shown(table, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(table)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("actions", [SEED_ACTIONS, tuple(f"some_longer_button_{i:02}" for i in range(13))])
+def test_action_table_fits_80_columns(actions):
+    values = a_report(actions)
+    text = shown(action_table(values))
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for name, row in values["per_action"].items():
+        (line,) = [line for line in text.splitlines() if line.split()[:1] == [name]]
+        base = [values["baselines"][b]["per_action"][name]["f1"] for b in ("majority", "repeat_previous")]
+        assert line.split()[1:] == [number(v) for v in (*row.values(), *base)]
+
+
+def test_summary_table_fits_80_columns():
+    values = a_report(SEED_ACTIONS)
+    text = shown(summary_table(values, "BC_training/checkpoints/a_run_with_a_long_name/best/12345 on val: 10 episodes"))
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for name, row in (("policy", values), ("majority", values["baselines"]["majority"])):
+        (line,) = [line for line in text.splitlines() if line.split()[:1] == [name]]
+        assert line.split()[1:] == [number(row[key]) for key in ("exact_match", "macro_f1", "l1", "l2", "kl")]
+    assert "repeat previous" in text

@@ -1,0 +1,151 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.progress import Progress
+
+from BC_training.common.checkpoint import CheckpointWriter
+from BC_training.common.config import to_dict
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+from BC_training.common.loader import DecodeTier, DeviceTier, Samples
+from BC_training.common.preprocess import InputSpec, normalize, resize_frames
+from BC_training.common.train_state import init_state, make_optimizer, make_predict, split_model
+from BC_training.inference import Policy
+
+
+def area_average(frames: np.ndarray, rows: int, cols: int) -> np.ndarray:
+    """float64, the mean over each block of rows x cols pixels."""
+    n, c, h, w = frames.shape
+    return frames.reshape(n, c, h // rows, rows, w // cols, cols).astype(np.float64).mean(axis=(3, 5))
+
+
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    rows=st.integers(1, 6),
+    cols=st.integers(1, 6),
+    seed=st.integers(0, 99),
+)
+def test_resize_averages_over_the_area(size, rows, cols, seed):
+    """By whole factors, exact but for rounding: to the nearest where the area is a power of two, else up to 2/3 off."""
+    frames = np.random.default_rng(seed).integers(0, 256, (2, 3, size[0] * rows, size[1] * cols), np.uint8)
+    resized = resize_frames(frames, size)
+    assert (resized.dtype, resized.shape) == (np.uint8, (2, 3, *size))
+    bound = 0.5 if (rows * cols).bit_count() == 1 else 2 / 3
+    assert np.abs(resized - area_average(frames, rows, cols)).max() <= bound + 1e-9
+
+
+def test_resize_of_the_seed_size():
+    frames = np.random.default_rng(0).integers(0, 256, (1, 3, 288, 512), np.uint8)
+    resized = resize_frames(frames, (72, 128))
+    assert np.abs(resized - area_average(frames, 4, 4)).max() <= 0.5
+
+
+@pytest.mark.parametrize("size", [(10, 13), (7, 32), (24, 31), (30, 40)])
+def test_resize_by_other_factors_keeps_flat_areas_and_shading(size):
+    flat = np.full((1, 3, 24, 32), 201, np.uint8)
+    np.testing.assert_array_equal(resize_frames(flat, size), np.full((1, 3, *size), 201))
+    ramp = np.broadcast_to(np.linspace(0, 255, 32).astype(np.uint8), (1, 3, 24, 32))
+    resized = resize_frames(ramp, size).astype(int)
+    assert (np.diff(resized, axis=3) >= 0).all()
+    assert np.abs(resized.mean() - ramp.mean()) < 2
+
+
+def test_resize_keeps_frames_channels_and_orientation_apart():
+    frames = np.zeros((2, 3, 8, 12), np.uint8)
+    frames[1, 2, 0, 11] = 240  # one pixel at the upper right, of the second frame's blue
+    resized = resize_frames(frames, (4, 6))
+    assert np.argwhere(resized).tolist() == [[1, 2, 0, 5]]
+    assert resized[1, 2, 0, 5] == 60
+
+
+def test_resize_to_the_same_size_copies_nothing():
+    frames = np.zeros((2, 3, 8, 12), np.uint8)
+    assert resize_frames(frames, (8, 12)) is frames
+
+
+def test_resize_of_views_and_of_no_frames():
+    frames = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 12), np.uint8)
+    np.testing.assert_array_equal(resize_frames(frames[::2, ::-1], (4, 6)), resize_frames(frames, (4, 6))[::2, ::-1])
+    assert resize_frames(frames[:0], (4, 6)).shape == (0, 3, 4, 6)
+
+
+def test_normalize():
+    frames = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    with jax.numpy_dtype_promotion("strict"):
+        normalized = normalize(jnp.asarray(frames))
+    assert normalized.dtype == jnp.float32
+    np.testing.assert_allclose(normalized, frames.astype(np.float64) / 255, rtol=1e-7)
+    assert (float(normalized.min()), float(normalized.max())) == (0.0, 1.0)
+
+
+def test_input_spec_survives_json():
+    inputs = InputSpec(("left", "right"), ("health",), (288, 512), (72, 128), 17.08)
+    assert InputSpec.from_dict(json.loads(json.dumps(inputs.to_dict()))) == inputs
+    assert inputs.frame_shape == (3, 72, 128)
+
+
+# --- training and playing see the same -----------------------------------------------------
+
+RECORDED, SEEN = (48, 80), (24, 32)  # a whole factor in height alone, so that the general resize runs
+
+
+@pytest.fixture(scope="module")
+def playing(tmp_path_factory, make_dataset, make_config, make_inputs):
+    """A dataset, and the Policy of a checkpoint whose running statistics are not trivial."""
+    folder = tmp_path_factory.mktemp("playing")
+    make_dataset(folder / "x.zarr", [4, 3], size=RECORDED, actions=3)
+    config, inputs = make_config({"conv_features": (4,), "conv_strides": (2,)}), make_inputs(3, SEEN, RECORDED)
+    model = split_model(config, inputs)
+    state = init_state(model, make_optimizer(config.training, 10)[0])
+    rng = np.random.default_rng(0)
+    batch_stats = jax.tree.map(lambda x: x * rng.uniform(0.1, 0.2, x.shape).astype(x.dtype), state.batch_stats)
+    state = state._replace(batch_stats=batch_stats)
+    meta = {"epoch": 1, "config": to_dict(config), "inputs": inputs.to_dict(), "threshold": 0.5}
+    with CheckpointWriter(folder / "run", 1) as writer:
+        writer.save(state, meta | {"split": {}, "majority": [False] * 3, "metrics": {}}, score=1.0)
+    predict = make_predict(model.graphdef)
+    dataset = ZarrGameplayDataset(folder / "x.zarr")
+    return dataset, Policy.load(folder / "run"), lambda frames: predict(state.params, state.batch_stats, frames)
+
+
+@pytest.mark.parametrize("tier", ["none", "device"])
+def test_playing_equals_training(playing, tier):
+    """``Policy`` on a recorded frame, and the model on the loader's batch of it."""
+    dataset, policy, predict = playing
+    samples = Samples(dataset, [0, 1], SEEN)
+    with Progress(disable=True) as progress:
+        made = DecodeTier(samples, 2) if tier == "none" else DeviceTier(samples, progress, "loading")
+        (batch,) = made.batches(iter([np.arange(7)]))
+    trained = np.asarray(jax.nn.sigmoid(predict(batch["frame"])))
+    recorded = np.concatenate([dataset.frames(0, range(4)), dataset.frames(1, range(3))])
+    played = np.stack([policy.probabilities(frame) for frame in recorded])
+    assert (played.dtype, played.shape) == (np.float32, (7, 3))
+    np.testing.assert_allclose(played, trained, rtol=1e-5, atol=1e-6)
+    assert np.ptp(played, axis=0).min() > 1e-3  # the frames do matter
+
+
+def test_act_presses_at_the_threshold_or_above(playing, monkeypatch):
+    dataset, policy, _ = playing
+    frame = dataset.frames(0, [0])[0]
+    probabilities = policy.probabilities(frame)
+    policy.reset()
+    monkeypatch.setattr(policy, "_threshold", np.median(probabilities))
+    pressed = policy.act(frame)
+    assert (pressed.dtype, pressed.sum()) == (np.bool_, 2)
+    np.testing.assert_array_equal(pressed, probabilities >= np.median(probabilities))
+    np.testing.assert_array_equal(policy.act(frame, np.ones(3, np.float32)), pressed)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((3, *SEEN), np.uint8), ((*RECORDED, 3), np.uint8), ((3, *RECORDED), np.float32), ((1, 3, *RECORDED), np.uint8)],
+)
+def test_policy_refuses_other_frames(playing, shape, dtype):
+    with pytest.raises(UserError, match="the policy takes frames uint8") as caught:
+        playing[1].act(np.zeros(shape, dtype))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,345 @@
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from BC_training.common.config import TrainingConfig
+from BC_training.common.losses import binary_cross_entropy
+from BC_training.common.train_state import (
+    SplitModel,
+    TrainState,
+    abstract_model,
+    init_state,
+    make_optimizer,
+    make_predict,
+    make_train_step,
+    split_model,
+)
+from BC_training.models.pure_cnn.model import create_model
+
+SIZE, ACTIONS, BATCH = (16, 16), 3, 8
+TINY = {"conv_features": (4,), "conv_strides": (4,), "dense_features": (8,)}
+WEIGHTS = np.array([1, 2, 5], np.float32)
+
+
+def a_batch(seed: int = 0, size: int = BATCH) -> dict[str, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return {
+        "frame": jnp.asarray(rng.integers(0, 256, (size, 3, *SIZE), np.uint8)),
+        "action": jnp.asarray(rng.random((size, ACTIONS)) < 0.4),
+    }
+
+
+def copy(tree):
+    """For a step to donate."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def leaves(tree) -> list[np.ndarray]:
+    return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def by_name(tree) -> dict[str, np.ndarray]:
+    return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree.leaves_with_path(tree)}
+
+
+def same_bits(a, b) -> bool:
+    return all(x.tobytes() == y.tobytes() for x, y in zip(leaves(a), leaves(b), strict=True))
+
+
+def spy() -> optax.GradientTransformation:
+    """Plain gradient descent that keeps the raw gradients as its state."""
+    return optax.GradientTransformation(
+        init=lambda params: jax.tree.map(jnp.zeros_like, params),
+        update=lambda grads, state, params=None: (jax.tree.map(lambda g: -0.01 * g, grads), grads),
+    )
+
+
+@pytest.fixture(scope="module")
+def inputs(make_inputs):
+    return make_inputs(ACTIONS, SIZE, SIZE)
+
+
+@pytest.fixture(scope="module")
+def config(make_config):
+    return make_config(TINY | {"dropout": 0.5}, {"label_smoothing": 0.1})
+
+
+@pytest.fixture(scope="module")
+def model(config, inputs) -> SplitModel:
+    return split_model(config, inputs)
+
+
+@pytest.fixture(scope="module")
+def step(model, config):
+    """A step that leaves its gradients in ``opt_state``, with class weights, smoothing and dropout."""
+    return make_train_step(model, spy(), optax.constant_schedule(0.25), WEIGHTS, config)
+
+
+@pytest.fixture
+def state(model) -> TrainState:
+    return copy(init_state(model, spy()))
+
+
+# --- the model, split ----------------------------------------------------------------------
+
+
+def test_split_model_has_the_shapes_of_the_abstract_one(model, config, inputs):
+    abstract = abstract_model(config, inputs)
+    for real, shape in ((model.params, abstract.params), (model.batch_stats, abstract.batch_stats)):
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), real) == jax.tree.map(lambda x: (x.shape, x.dtype), shape)
+    assert model.parameter_count == abstract.parameter_count == sum(x.size for x in leaves(model.params))
+
+
+def test_parameters_are_those_of_a_model_made_eagerly(model, config, inputs):
+    """Drawn inside a jit, they stay the ones the seed stands for."""
+    eager = create_model(config.model, inputs, nnx.Rngs(config.system.seed))
+    _, params, _ = nnx.split(eager, nnx.Param, nnx.BatchStat)
+    for ours, theirs in zip(leaves(model.params), leaves(nnx.to_pure_dict(params)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+# --- the optimizer -------------------------------------------------------------------------
+
+
+def learning_rate(step: int, peak: float, warmup: int, total: int) -> float:
+    if step < warmup:
+        return peak * step / warmup
+    return peak * (1 + math.cos(math.pi * min((step - warmup) / (total - warmup), 1))) / 2
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(10, 50), (0, 20), (1, 2), (10, 20)])
+def test_schedule_warms_up_then_falls_along_a_cosine(warmup, total):
+    _, schedule = make_optimizer(TrainingConfig(learning_rate=0.3, warmup_steps=warmup), total)
+    for step in range(total + 3):
+        assert float(schedule(step)) == pytest.approx(learning_rate(step, 0.3, warmup, total), abs=1e-7)
+
+
+@pytest.mark.parametrize("total", [1, 2, 5, 20])
+def test_the_warm_up_takes_at_most_half_of_the_training(total):
+    _, schedule = make_optimizer(TrainingConfig(learning_rate=0.3, warmup_steps=100), total)
+    for step in range(total):
+        assert float(schedule(step)) == pytest.approx(learning_rate(step, 0.3, total // 2, total), abs=1e-7)
+    assert float(schedule(total // 2)) == pytest.approx(0.3)
+
+
+def test_updates_against_a_reference():
+    """AdamW in float64: clipped by the global norm, decay of matrices alone, the rate of each step."""
+    config = TrainingConfig(learning_rate=0.1, warmup_steps=3, weight_decay=0.05, gradient_clip_norm=2.0)
+    optimizer, _ = make_optimizer(config, 8)
+    rng = np.random.default_rng(0)
+    shapes = {"matrix": (3, 4), "kernel": (2, 2, 3, 4), "vector": (4,), "scalar": ()}
+    params = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    expected = {name: x.astype(np.float64) for name, x in params.items()}
+    mean, square = ({name: np.zeros(shape) for name, shape in shapes.items()} for _ in range(2))
+    opt_state, update = optimizer.init(params), jax.jit(optimizer.update)
+    for step in range(8):
+        size = 10.0 if step % 2 else 0.01  # above and below the norm to clip at
+        grads = {name: (size * rng.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
+        updates, opt_state = update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+
+        norm = math.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in grads.values()))
+        rate = learning_rate(step, 0.1, 3, 8)
+        for name, grad in grads.items():
+            clipped = grad.astype(np.float64) * min(1, 2.0 / norm)
+            mean[name] = 0.9 * mean[name] + 0.1 * clipped
+            square[name] = 0.999 * square[name] + 0.001 * clipped**2
+            direction = mean[name] / (1 - 0.9 ** (step + 1))
+            direction /= np.sqrt(square[name] / (1 - 0.999 ** (step + 1))) + 1e-8
+            decay = 0.05 * expected[name] if len(shapes[name]) > 1 else 0
+            expected[name] = expected[name] - rate * (direction + decay)
+        for name in shapes:
+            np.testing.assert_allclose(params[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_weight_decay_spares_vectors():
+    optimizer, _ = make_optimizer(TrainingConfig(learning_rate=0.5, warmup_steps=0, weight_decay=0.1), 10)
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "scale": jnp.ones(2)}
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -0.05 * np.ones((2, 2)), rtol=1e-6)
+    for name in ("bias", "scale"):
+        np.testing.assert_array_equal(updates[name], np.zeros(2))
+
+
+# --- the step ------------------------------------------------------------------------------
+
+
+def test_step_counts_and_reports(step, state):
+    before = leaves(state.params)
+    for taken in (1, 2, 3):
+        state, metrics = step(state, a_batch(taken))
+        assert int(state.step) == taken
+        assert state.step.dtype == jnp.int32
+        norm = math.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in leaves(state.opt_state)))
+        assert float(metrics.grad_norm) == pytest.approx(norm, rel=1e-5)
+        assert float(metrics.learning_rate) == 0.25
+        assert all(x.shape == () for x in metrics)
+        assert all(x.dtype == jnp.float32 for x in metrics)
+    assert not any(np.array_equal(a, b) for a, b in zip(before, leaves(state.params), strict=True) if a.ndim > 1)
+
+
+def test_loss_is_that_of_the_model_in_training_with_its_weights_and_smoothing(step, state, model):
+    batch = a_batch()
+    rngs = nnx.Rngs(dropout=jax.random.fold_in(jax.random.key(0), 5))
+    net = nnx.merge(model.graphdef, model.params, model.batch_stats)
+    logits = net({"frame": batch["frame"].astype(jnp.float32) / 255}, train=True, rngs=rngs)
+    after, metrics = step(state._replace(step=jnp.int32(5)), batch)
+    assert float(metrics.loss) == pytest.approx(
+        float(binary_cross_entropy(logits, batch["action"], WEIGHTS, 0.1)), rel=1e-5
+    )
+    expected = nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
+    for ours, theirs in zip(leaves(after.batch_stats), leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_running_statistics_move_in_training(step, state):
+    before = leaves(state.batch_stats)
+    state, _ = step(state, a_batch())
+    after = leaves(state.batch_stats)
+    assert len(before) == 4
+    for a, b in zip(before, after, strict=True):
+        assert not np.array_equal(a, b)
+        assert np.isfinite(b).all()
+
+
+def test_every_parameter_has_a_finite_gradient_that_is_not_zero(step, state):
+    state, _ = step(state, a_batch())
+    gradients = by_name(state.opt_state)
+    assert set(gradients) == set(by_name(state.params))
+    for name, gradient in gradients.items():
+        assert np.isfinite(gradient).all(), name
+        if name.endswith("['conv']['bias']") or name.endswith("['dense']['bias']"):
+            # Batch norm subtracts the mean, and with it the bias before it.
+            np.testing.assert_allclose(gradient, 0, atol=1e-4, err_msg=name)
+        else:
+            assert np.abs(gradient).max() > 1e-5, name
+
+
+def test_gradient_against_finite_differences(step, state):
+    """Of the whole step: the layers' own backward passes, weights, smoothing and dropout."""
+    batch, rng = a_batch(), np.random.default_rng(0)
+    after, _ = step(copy(state), batch)
+    direction = jax.tree.map(
+        lambda g: jnp.asarray(np.sign(g) + 0.3 * rng.normal(size=g.shape), jnp.float32), after.opt_state
+    )
+
+    def loss_at(distance: float) -> float:
+        params = jax.tree.map(lambda p, d: p + distance * d, state.params, direction)
+        return float(step(copy(state)._replace(params=params), batch)[1].loss)
+
+    slope = (loss_at(1e-3) - loss_at(-1e-3)) / 2e-3
+    expected = sum(float((g * d).sum()) for g, d in zip(leaves(after.opt_state), leaves(direction), strict=True))
+    assert slope == pytest.approx(expected, rel=0.02)
+
+
+def test_dropout_differs_by_step_and_only_by_it(step, state):
+    def loss(at: int) -> float:
+        return float(step(copy(state)._replace(step=jnp.int32(at)), a_batch())[1].loss)
+
+    losses = [loss(at) for at in range(4)]
+    assert len(set(losses)) == 4
+    assert [loss(at) for at in range(4)] == losses
+
+
+def test_the_state_is_donated(step, state):
+    kernel = jax.tree.leaves(state.params)[-1]
+    step(state, a_batch())
+    assert kernel.is_deleted()
+
+
+def test_dtypes_are_never_promoted_silently(step, state):
+    """Forward and backward; the optimizer is left out, for optax promotes in its bias correction."""
+    with jax.numpy_dtype_promotion("strict"):
+        after, metrics = jax.eval_shape(step, state, a_batch())
+    assert {x.dtype for x in jax.tree.leaves((after.params, after.batch_stats, metrics))} == {jnp.dtype("float32")}
+
+
+def test_two_runs_from_one_seed_are_bit_identical(make_config, inputs):
+    """Each builds and compiles everything anew."""
+
+    def start():
+        config = make_config(TINY | {"dropout": 0.5}, {"warmup_steps": 1})
+        split = split_model(config, inputs)
+        optimizer, schedule = make_optimizer(config.training, 10)
+        return init_state(split, optimizer), make_train_step(split, optimizer, schedule, WEIGHTS, config)
+
+    def run(state, step, first_batch: int) -> TrainState:
+        for i in range(4):
+            state, _ = step(state, a_batch(first_batch + i))
+        return state
+
+    first = run(*start(), 0)
+    state, step = start()
+    assert same_bits(first, run(copy(state), step, 0))
+    assert not same_bits(first.params, run(state, step, 1).params)
+
+
+def test_the_seed_draws_the_parameters(config, inputs, model):
+    other = dataclasses.replace(config, system=dataclasses.replace(config.system, seed=1))
+    assert not same_bits(split_model(other, inputs).params, model.params)
+
+
+# --- evaluation ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(model, step) -> TrainState:
+    """A state whose running statistics have moved."""
+    state = copy(init_state(model, spy()))
+    for i in range(3):
+        state, _ = step(state, a_batch(i))
+    return state
+
+
+def test_evaluation_sees_each_frame_alone(model, trained):
+    """Running statistics: the logits of a frame do not depend on the frames beside it."""
+    predict = make_predict(model.graphdef)
+    frames = a_batch(seed=9)["frame"]
+    others = frames.at[1:].set(255 - frames[1:])
+    logits = np.asarray(predict(trained.params, trained.batch_stats, frames))
+    assert (logits.shape, logits.dtype) == ((BATCH, ACTIONS), np.float32)
+    beside_others = np.asarray(predict(trained.params, trained.batch_stats, others))
+    np.testing.assert_allclose(beside_others[0], logits[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(predict(trained.params, trained.batch_stats, frames)), logits)
+
+
+def test_training_sees_the_batch_together(model, trained):
+    """Batch statistics: the logits of a frame do depend on the frames beside it."""
+    net = nnx.merge(model.graphdef, trained.params, trained.batch_stats)
+    frames = a_batch(seed=9)["frame"].astype(jnp.float32) / 255
+    others = frames.at[1:].set(frames[1:] / 2)
+    first, second = (net({"frame": x}, train=True, rngs=nnx.Rngs(dropout=0))[0] for x in (frames, others))
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_evaluation_uses_the_running_statistics(model, trained):
+    predict = make_predict(model.graphdef)
+    frames = a_batch(seed=9)["frame"]
+    logits = np.asarray(predict(trained.params, trained.batch_stats, frames))
+    net = nnx.merge(model.graphdef, trained.params, trained.batch_stats)
+    expected = net({"frame": frames.astype(jnp.float32) / 255}, train=False)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(logits, predict(trained.params, model.batch_stats, frames), atol=1e-3)
+
+
+def test_overfits_32_random_samples(make_config, inputs):
+    config = make_config(
+        {"conv_features": (8,), "conv_strides": (2,), "dense_features": (64,)},
+        {"learning_rate": 0.02, "warmup_steps": 10},
+    )
+    split = split_model(config, inputs)
+    optimizer, schedule = make_optimizer(config.training, 120)
+    state = init_state(split, optimizer)
+    step = make_train_step(split, optimizer, schedule, np.ones(ACTIONS, np.float32), config)
+    batch = a_batch(size=32)
+    for _ in range(120):
+        state, metrics = step(state, batch)
+    logits = make_predict(split.graphdef)(state.params, state.batch_stats, batch["frame"])
+    assert float(metrics.loss) < 0.05
+    assert ((np.asarray(logits) >= 0) == np.asarray(batch["action"])).all(axis=1).mean() == 1.0

@@ -1,0 +1,82 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from BC_training.models.layers import BatchNorm
+
+MOMENTUM = 0.9
+
+
+def pair(features: int) -> tuple[BatchNorm, nnx.BatchNorm]:
+    """Ours and Flax's, with the same scale, bias and running statistics, none of them trivial."""
+    ours, flax = BatchNorm(features, rngs=nnx.Rngs(0)), nnx.BatchNorm(features, momentum=MOMENTUM, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(1)
+    for name in ("scale", "bias", "mean", "var"):
+        value = jnp.asarray(rng.uniform(0.5, 2, features), jnp.float32)
+        for layer in (ours, flax):
+            getattr(layer, name)[...] = value
+    return ours, flax
+
+
+@pytest.mark.parametrize(
+    ("shape", "mean", "spread"), [((6, 5), 0.0, 1.0), ((4, 3, 7, 5), 3.0, 0.5), ((2, 5), -2.0, 10.0)]
+)
+def test_forward_gradients_and_statistics_equal_flax(shape, mean, spread):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(mean, spread, shape), jnp.float32)
+    cotangent = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    outputs, gradients, statistics = [], [], []
+    for layer in pair(5):
+        graphdef, *states = nnx.split(layer, nnx.Param, nnx.BatchStat)
+        params, stats = map(nnx.to_pure_dict, states)
+
+        def run(params, x, graphdef=graphdef, stats=stats):
+            net = nnx.merge(graphdef, params, stats)
+            y = net(x, use_running_average=False)
+            return (y * cotangent).sum(), (y, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat)))
+
+        (d_params, d_x), (y, after) = jax.grad(run, argnums=(0, 1), has_aux=True)(params, x)
+        outputs.append(y)
+        gradients.append({"x": d_x, **d_params})
+        statistics.append(after)
+    np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-4, atol=1e-4)
+    assert set(gradients[0]) == {"x", "scale", "bias"}
+    for name in gradients[0]:
+        np.testing.assert_allclose(gradients[0][name], gradients[1][name], rtol=1e-4, atol=1e-4)
+    assert set(statistics[0]) == {"mean", "var"}
+    for name in statistics[0]:
+        np.testing.assert_allclose(statistics[0][name], statistics[1][name], rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_against_numpy():
+    layer, _ = pair(3)
+    before = {name: np.asarray(getattr(layer, name)[...]) for name in ("mean", "var")}
+    x = np.random.default_rng(0).normal(2, 3, (10, 4, 3)).astype(np.float32)
+    y = layer(jnp.asarray(x), use_running_average=False)
+    mean, var = x.mean(axis=(0, 1)), x.var(axis=(0, 1))
+    np.testing.assert_allclose(layer.mean[...], 0.9 * before["mean"] + 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(layer.var[...], 0.9 * before["var"] + 0.1 * var, rtol=1e-5)
+    expected = (x - mean) / np.sqrt(var + layer.epsilon) * np.asarray(layer.scale[...]) + np.asarray(layer.bias[...])
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_running_statistics_are_used_and_kept_in_evaluation():
+    ours, flax = pair(3)
+    before = {name: np.asarray(getattr(ours, name)[...]) for name in ("mean", "var")}
+    x = jnp.asarray(np.random.default_rng(0).normal(2, 3, (10, 3)), jnp.float32)
+    y = ours(x, use_running_average=True)
+    np.testing.assert_allclose(y, flax(x, use_running_average=True), rtol=1e-6)
+    np.testing.assert_allclose(ours(x[:1], use_running_average=True)[0], y[0], rtol=1e-6)
+    for name, value in before.items():
+        np.testing.assert_array_equal(getattr(ours, name)[...], value)
+
+
+def test_constant_inputs_stay_finite():
+    """A variance of 0, which rounding must not make negative."""
+    layer = BatchNorm(2, rngs=nnx.Rngs(0))
+    x = jnp.full((64, 2), 3.3, jnp.float32)
+    y = layer(x, use_running_average=False)
+    assert np.isfinite(y).all()
+    assert (np.asarray(layer.var[...]) >= 0).all()

@@ -1,0 +1,222 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from BC_training import models
+from BC_training.common.errors import UserError
+from BC_training.common.train_state import abstract_model
+from BC_training.models.pure_cnn import model as pure_cnn_model
+
+DEFAULT = pure_cnn_model.Config("pure_cnn")
+
+
+@pytest.fixture
+def count_parameters(make_config, make_inputs):
+    """Counts the parameters of PureCNN with ``fields`` changed from its defaults, on 288x512 frames."""
+
+    def count(actions: int = 7, **fields) -> int:
+        config = make_config({f.name: getattr(DEFAULT, f.name) for f in dataclasses.fields(DEFAULT)} | fields)
+        return abstract_model(config, make_inputs(actions, (288, 512), (288, 512))).parameter_count
+
+    return count
+
+
+def outputs(config, inputs, batch: int, train: bool) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of the logits; computes nothing, and allows no silent promotion of dtypes."""
+
+    def run(frames):
+        model = pure_cnn_model.create_model(config, inputs, nnx.Rngs(0))
+        return model({"frame": frames}, train=train, rngs=nnx.Rngs(dropout=1))
+
+    with jax.numpy_dtype_promotion("strict"):
+        return jax.eval_shape(run, jax.ShapeDtypeStruct((batch, *inputs.frame_shape), jnp.float32))
+
+
+# --- finding a variant ---------------------------------------------------------------------
+
+
+def test_names_lists_the_folders():
+    assert "pure_cnn" in models.names()
+    assert models.names() == sorted(models.names())
+
+
+def test_every_variant_keeps_the_contract(make_inputs):
+    inputs = make_inputs(5, (48, 64))
+    for name in models.names():
+        variant = models.find(name)
+        assert dataclasses.is_dataclass(variant.Config)
+        assert variant.Config.__dataclass_params__.frozen
+        assert dataclasses.fields(variant.Config)[0].name == "name"
+
+        def run(frames, variant=variant, name=name):
+            model = variant.create_model(variant.Config(name=name), inputs, nnx.Rngs(0))
+            return model({"frame": frames}, train=False)
+
+        logits = jax.eval_shape(run, jax.ShapeDtypeStruct((2, 3, 48, 64), jnp.float32))
+        assert (logits.shape, logits.dtype) == ((2, 5), jnp.float32)
+
+
+def test_unknown_variant():
+    with pytest.raises(UserError, match="unknown model 'pure_cn'; did you mean 'pure_cnn'") as caught:
+        models.find("pure_cn")
+    assert "\n" not in str(caught.value)
+    for name in ("layers", "", "../models/pure_cnn", "pure_cnn.model"):
+        with pytest.raises(UserError, match="unknown model"):
+            models.find(name)
+
+
+@pytest.mark.parametrize("part", ["Config", "create_model"])
+def test_a_variant_that_lacks_a_part(monkeypatch, part):
+    monkeypatch.delattr(pure_cnn_model, part)
+    with pytest.raises(UserError, match=f"has no {part}"):
+        models.find("pure_cnn")
+
+
+# --- PureCNN -------------------------------------------------------------------------------
+
+
+def test_parameter_counts(count_parameters):
+    assert count_parameters() == 655_623
+    assert count_parameters(conv_features=(64, 128, 256, 512), dense_features=(1024, 512)) == 2_609_671
+
+
+def test_parameter_count_from_the_layers(count_parameters):
+    """Weights and biases of each layer, scale and bias of each batch norm."""
+
+    def expected(conv, dense, norm, actions=7):
+        sizes = [9 * a * b + b + 2 * b * norm for a, b in zip((3, *conv), conv, strict=False)]
+        wide = (conv[-1], *dense)
+        sizes += [a * b + b + 2 * b * norm for a, b in zip(wide, dense, strict=False)]
+        return sum(sizes) + wide[-1] * actions + actions
+
+    assert count_parameters() == expected((32, 64, 128, 256), (512, 256), True)
+    assert count_parameters(batch_norm=False) == expected((32, 64, 128, 256), (512, 256), False)
+    assert count_parameters(dense_features=()) == expected((32, 64, 128, 256), (), True)
+    small = count_parameters(conv_features=(8, 16), conv_strides=(2, 1), dense_features=(32,))
+    assert small == expected((8, 16), (32,), True)
+    assert count_parameters(actions=13) == expected((32, 64, 128, 256), (512, 256), True, 13)
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize(("actions", "size"), [(7, (288, 512)), (13, (30, 50)), (1, (8, 8))])
+def test_logits(make_inputs, train, actions, size):
+    logits = outputs(DEFAULT, make_inputs(actions, size), 5, train)
+    assert (logits.shape, logits.dtype) == ((5, actions), jnp.float32)
+
+
+def shapes_inside(config, inputs) -> list[tuple[int, ...]]:
+    """The output shape of every convolution and dense layer, in order."""
+    seen = []
+
+    def record(layer, method):
+        @functools.wraps(method)
+        def call(self, x):
+            y = method(self, x)
+            seen.append(y.shape)
+            return y
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for layer in (nnx.Conv, nnx.Linear):
+            patch.setattr(layer, "__call__", record(layer, layer.__call__))
+        outputs(config, inputs, 2, train=False)
+    return seen
+
+
+def test_strides_features_and_pooling(make_inputs):
+    inputs = make_inputs(7, (288, 512))
+    assert shapes_inside(DEFAULT, inputs) == [
+        (2, 144, 256, 32),
+        (2, 72, 128, 64),
+        (2, 36, 64, 128),
+        (2, 36, 64, 256),
+        (2, 512),
+        (2, 256),
+        (2, 7),
+    ]
+    config = dataclasses.replace(DEFAULT, conv_features=(4, 6), conv_strides=(1, 3), dense_features=(5,))
+    assert shapes_inside(config, make_inputs(7, (24, 33))) == [(2, 24, 33, 4), (2, 8, 11, 6), (2, 5), (2, 7)]
+
+
+@pytest.mark.parametrize(("batch_norm", "count"), [(True, 3), (False, 0)])
+def test_batch_norm_is_optional(make_config, make_inputs, batch_norm, count):
+    model = abstract_model(make_config({"batch_norm": batch_norm}), make_inputs())
+    assert len(jax.tree.leaves(model.batch_stats)) == 2 * count
+
+
+def test_parameters_are_float32(make_config, make_inputs):
+    model = abstract_model(make_config(), make_inputs())
+    assert {x.dtype for x in jax.tree.leaves((model.params, model.batch_stats))} == {jnp.dtype("float32")}
+
+
+@pytest.fixture
+def tiny(make_inputs):
+    """A tiny PureCNN without batch norm, with ``fields`` of its configuration changed."""
+
+    def make(**fields):
+        shape = {"conv_features": (4,), "conv_strides": (4,), "dense_features": (64,), "batch_norm": False}
+        config = pure_cnn_model.Config(**({"name": "pure_cnn"} | shape | fields))
+        return pure_cnn_model.create_model(config, make_inputs(3, (8, 8)), nnx.Rngs(0))
+
+    return make
+
+
+def test_dropout(tiny):
+    frames = {"frame": jnp.asarray(np.random.default_rng(0).random((2, 3, 8, 8)), jnp.float32)}
+    model = tiny(dropout=0.5)
+    evaluated = model(frames, train=False)
+    np.testing.assert_array_equal(model(frames, train=False), evaluated)
+    first, second = (model(frames, train=True, rngs=nnx.Rngs(dropout=seed)) for seed in (1, 2))
+    assert not np.allclose(first, second)
+    assert not np.allclose(first, evaluated)
+    np.testing.assert_array_equal(model(frames, train=True, rngs=nnx.Rngs(dropout=1)), first)
+
+    without = tiny(dropout=0.0)
+    np.testing.assert_array_equal(without(frames, train=True), without(frames, train=False))
+
+
+def test_global_average_pooling_ignores_where(tiny):
+    """What makes PureCNN the floor: a feature at another place, away from the border, gives the same logits."""
+    model = tiny(conv_strides=(1,))
+    frames = np.zeros((2, 3, 8, 8), np.float32)
+    frames[0, :, 2, 2] = frames[1, :, 5, 4] = 1.0
+    logits = model({"frame": jnp.asarray(frames)}, train=False)
+    np.testing.assert_allclose(logits[0], logits[1], rtol=1e-5)
+
+
+def test_channels_and_colours_matter(tiny):
+    model = tiny()
+    frames = np.zeros((2, 3, 8, 8), np.float32)
+    frames[0, 0] = frames[1, 2] = 1.0
+    logits = model({"frame": jnp.asarray(frames)}, train=False)
+    assert not np.allclose(logits[0], logits[1])
+
+
+def test_config_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        DEFAULT.dropout = 0.5  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"conv_features": (4, 8)},
+        {"conv_features": (), "conv_strides": ()},
+        {"conv_features": (4, 8, 16, 0)},
+        {"conv_strides": (2, 2, 2, 0)},
+        {"dense_features": (0,)},
+        {"dropout": 1.0},
+        {"dropout": -0.1},
+    ],
+)
+def test_config_out_of_range(fields):
+    with pytest.raises(UserError) as caught:
+        pure_cnn_model.Config(name="pure_cnn", **fields)
+    assert "\n" not in str(caught.value)
+    assert any(f"model.{name}" in str(caught.value) for name in ("conv_features", "dropout"))
