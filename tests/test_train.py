@@ -65,7 +65,7 @@ def trained(tmp_path_factory, recording) -> tuple[Path, Path, str]:
     """A run that also plays: its folder, its checkpoints, its output."""
     folder = tmp_path_factory.mktemp("run")
     play = "evaluation.rollout={game: doom/deadly_corridor, episodes: 2, seed: 0, skill: 3, video: true}"
-    run_dir, printed = run(folder, recording, play, "system.workers=2")
+    run_dir, printed = run(folder, recording, play, "system.workers=1")
     return folder, run_dir, printed
 
 

@@ -173,6 +173,7 @@ def test_saved_arrays_are_those_of_the_call(tmp_path, state, meta):
     mine = jax.tree.map(jnp.copy, at(state, 1))
     with CheckpointWriter(tmp_path, keep_last=1) as writer:
         writer.save(mine, meta, 1.0)
+        assert steps(tmp_path / "last") == steps(tmp_path / "best") == [1]
         for x in jax.tree.leaves(mine):
             x.delete()
     assert same_bits(read_model(read(tmp_path)).params, state.params)

@@ -55,6 +55,23 @@ def test_resize_by_other_factors_keeps_flat_areas_and_shading(size):
     assert np.abs(resized.mean() - ramp.mean()) < 2
 
 
+def centre_average(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """float64, the mean over the pixels whose centre lies in the output pixel."""
+    for axis, wanted in ((2, size[0]), (3, size[1])):
+        length = frames.shape[axis]
+        centres = np.arange(length) + 0.5
+        edges = np.arange(wanted + 1) * length / wanted
+        inside = (centres > edges[:-1, None]) & (centres <= edges[1:, None])  # [wanted, length]
+        frames = np.moveaxis(np.moveaxis(frames, axis, -1) @ (inside / inside.sum(axis=1, keepdims=True)).T, -1, axis)
+    return frames
+
+
+@pytest.mark.parametrize("size", [(10, 13), (7, 32), (24, 31), (17, 20)])
+def test_resize_by_other_factors_averages_over_whole_pixels(size):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 3, 24, 32), np.uint8)
+    assert np.abs(resize_frames(frames, size) - centre_average(frames, size)).max() <= 1
+
+
 def test_resize_keeps_frames_channels_and_orientation_apart():
     frames = np.zeros((2, 3, 8, 12), np.uint8)
     frames[1, 2, 0, 11] = 240  # one pixel at the upper right, of the second frame's blue
