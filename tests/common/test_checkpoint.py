@@ -308,7 +308,24 @@ for file, content in whole.items():
 for file in files:
     file.unlink()
 outcomes["all gone"] = outcome()
-print(json.dumps(outcomes))
+for file, content in whole.items():
+    file.write_bytes(content)
+
+print("Without checksums", file=sys.stderr, flush=True)  # what Orbax itself finds
+step = run / "best" / "20"
+(step / "checksums.json").unlink()
+unchecked = {"whole": outcome()}
+for file, content in whole.items():
+    for damage, damaged in {"empty": b"", "half": content[: len(content) // 2]}.items():
+        file.write_bytes(damaged)
+        unchecked[f"{file.name}: {damage}"] = outcome()
+    file.write_bytes(content)
+meta = step / "meta" / "metadata"
+wider = json.loads(meta.read_text())
+wider["config"]["model"]["conv_features"] = [6]
+meta.write_text(json.dumps(wider))
+unchecked["another model"] = outcome()
+print(json.dumps([outcomes, unchecked]))
 """
 
 
@@ -329,7 +346,7 @@ def damaged(tmp_path_factory, saved) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def outcomes(damaged) -> dict[str, str]:
     """Damage to what came of it: the message of the UserError, "same", "other numbers", or another exception."""
-    return json.loads(damaged.stdout)
+    return json.loads(damaged.stdout)[0]
 
 
 def test_a_damaged_index_of_the_arrays_is_an_error_in_one_line(outcomes):
@@ -348,7 +365,39 @@ def test_a_flipped_bit_never_gives_other_numbers(outcomes):
 
 
 def test_nothing_but_the_error_is_printed(damaged):
-    assert "Traceback" not in damaged.stderr
+    with_checksums, marker, _ = damaged.stderr.partition("Without checksums")
+    assert marker
+    assert "Traceback" not in with_checksums
+
+
+def test_a_checkpoint_without_checksums_still_reads_or_says_why_not(damaged):
+    outcomes = json.loads(damaged.stdout)[1]
+    assert outcomes.pop("whole") == "same"
+    errors = {damage: outcome for damage, outcome in outcomes.items() if "damaged checkpoint (model" in outcome}
+    assert len(errors) >= 3  # all of one file, and the other model
+    assert "another model" in errors
+    assert not [message for message in errors.values() if "\n" in message]
+    assert {outcome for damage, outcome in outcomes.items() if damage not in errors} <= {"same"}
+
+
+def test_every_file_of_the_arrays_has_its_checksum(saved):
+    step = saved / "best" / "20"
+    files = {str(f.relative_to(step)) for item in ("model", "optimizer") for f in (step / item).rglob("*")}
+    listed = json.loads((step / "checksums.json").read_text())
+    assert set(listed) == {name for name in files if (step / name).is_file()}
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "null", "5", '{"model/_METADATA": 5}', '{"model": "x"}', "\0"])
+def test_damaged_checksums(run, damage):
+    (run / "best" / "20" / "checksums.json").write_text(damage)
+    assert "damaged checkpoint" in error_of(lambda: read_model(read(run)))
+
+
+def test_a_damaged_optimizer_state_is_an_error(run):
+    file = next(f for f in (run / "best" / "20" / "optimizer").rglob("*") if f.is_file() and f.parent.name == "d")
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert file.name in error_of(lambda: read_model(read(run)))
 
 
 def test_best_survives_damage_of_the_others(run):
