@@ -181,13 +181,15 @@ def test_dropout(tiny):
     np.testing.assert_array_equal(without(frames, train=True), without(frames, train=False))
 
 
-def test_global_average_pooling_ignores_where(tiny):
+def test_global_average_pooling_ignores_where_but_not_how_much(tiny):
     """What makes PureCNN the floor: a feature at another place, away from the border, gives the same logits."""
     model = tiny(conv_strides=(1,))
-    frames = np.zeros((2, 3, 8, 8), np.float32)
-    frames[0, :, 2, 2] = frames[1, :, 5, 4] = 1.0
-    logits = model({"frame": jnp.asarray(frames)}, train=False)
-    np.testing.assert_allclose(logits[0], logits[1], rtol=1e-5)
+    frames = np.zeros((3, 3, 8, 8), np.float32)
+    frames[0, :, 2, 2] = frames[1, :, 5, 5] = 1.0
+    frames[2] = frames[0] + frames[1]
+    here, there, both = model({"frame": jnp.asarray(frames)}, train=False)
+    np.testing.assert_allclose(here, there, rtol=1e-5)
+    assert not np.allclose(here, both)
 
 
 def test_channels_and_colours_matter(tiny):
