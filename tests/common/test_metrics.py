@@ -22,7 +22,7 @@ from BC_training.common.metrics import (
     summary_table,
 )
 
-SEED_ACTIONS = ("move_forward", "move_back", "move_left", "move_right", "dodge_roll/dash", "lock_on", "attack")
+GAME_ACTIONS = ("move_forward", "move_back", "move_left", "move_right", "dodge_roll/dash", "lock_on", "attack")
 
 
 def names(count: int) -> list[str]:
@@ -203,7 +203,7 @@ def shown(table, width: int = 80) -> str:
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize("actions", [SEED_ACTIONS, tuple(f"some_longer_button_{i:02}" for i in range(13))])
+@pytest.mark.parametrize("actions", [GAME_ACTIONS, tuple(f"some_longer_button_{i:02}" for i in range(13))])
 def test_action_table_fits_80_columns(actions):
     values = a_report(actions)
     text = shown(action_table(values))
@@ -216,7 +216,7 @@ def test_action_table_fits_80_columns(actions):
 
 
 def test_summary_table_fits_80_columns():
-    values = a_report(SEED_ACTIONS)
+    values = a_report(GAME_ACTIONS)
     text = shown(summary_table(values, "BC_training/checkpoints/a_run_with_a_long_name/best/12345 on val: 10 episodes"))
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80

@@ -39,7 +39,7 @@ def test_resize_averages_over_the_area(size, rows, cols, seed):
     assert np.abs(resized - area_average(frames, rows, cols)).max() <= bound + 1e-9
 
 
-def test_resize_of_the_seed_size():
+def test_resize_of_full_size_frames():
     frames = np.random.default_rng(0).integers(0, 256, (1, 3, 288, 512), np.uint8)
     resized = resize_frames(frames, (72, 128))
     assert np.abs(resized - area_average(frames, 4, 4)).max() <= 0.5
