@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import zarr
@@ -20,6 +21,7 @@ from BC_training.common.config import Config, DatasetConfig, TrainingConfig
 from BC_training.common.preprocess import InputSpec
 from BC_training.models.pure_cnn.model import Config as PureCNNConfig
 
+jax.config.update("jax_numpy_rank_promotion", "raise")
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("tests")
 

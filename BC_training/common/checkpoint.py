@@ -138,33 +138,31 @@ def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
 
 
 def _write_checksums(step: Path) -> None:
-    files = sorted(file for item in _ARRAYS for file in (step / item).rglob("*") if file.is_file())
-    sums = {str(file.relative_to(step)): _checksum(file) for file in files}
-    (step / _CHECKSUMS).write_text(json.dumps(sums, indent=1))
+    partial = step / f"{_CHECKSUMS}.partial"
+    partial.write_text(json.dumps({item: _checksums(step / item) for item in _ARRAYS}, indent=1))
+    partial.replace(step / _CHECKSUMS)
 
 
-def _verify(step: Path) -> None:
-    """Raises a UserError if a file of the arrays changed since it was written.
+def _verify(step: Path, item: str) -> None:
+    """Raises a UserError if a file of ``item``'s arrays changed since it was written.
 
     A checkpoint without checksums (its writer was killed just before) passes.
     """
     if not (step / _CHECKSUMS).is_file():
         return
     try:
-        sums = json.loads((step / _CHECKSUMS).read_text())
-        changed = [
-            name
-            for name, checksum in sums.items()
-            if not ((step / name).is_file() and _checksum(step / name) == checksum)
-        ]
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{step} is a damaged checkpoint ({_CHECKSUMS}: {error}): use another step") from error
+        saved = dict(json.loads((step / _CHECKSUMS).read_text())[item])
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{step} is a damaged checkpoint ({_CHECKSUMS}: {error!r}): use another step") from error
+    changed = sorted(name for name, _ in saved.items() ^ _checksums(step / item).items())
     if changed:
-        raise UserError(f"{step} is a damaged checkpoint ({changed[0]} has changed): use another step")
+        raise UserError(f"{step} is a damaged checkpoint ({item}/{changed[0]} has changed): use another step")
 
 
-def _checksum(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def _checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below ``folder``, by its path in it."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def find(path: str | Path) -> Path:
@@ -221,7 +219,7 @@ def read_model(checkpoint: Checkpoint) -> SplitModel:
     Raises:
         UserError: the arrays are damaged or are another model's.
     """
-    _verify(checkpoint.path)
+    _verify(checkpoint.path, "model")
     model = abstract_model(checkpoint.config, checkpoint.inputs)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # not where it was trained
     target = jax.tree.map(
@@ -232,6 +230,6 @@ def read_model(checkpoint: Checkpoint) -> SplitModel:
         saved: Tree = ocp.StandardCheckpointer().restore((checkpoint.path / "model").resolve(), target)
     except Exception as error:  # Orbax raises all sorts, and bare ones
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # its other reads would each print theirs
-        first = str(error).strip().splitlines()[0][:300]
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
         raise UserError(f"{checkpoint.path} is a damaged checkpoint (model: {first}): use another step") from error
     return SplitModel(model.graphdef, saved["params"], saved["batch_stats"])

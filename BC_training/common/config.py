@@ -6,9 +6,11 @@ section into the ``Config`` of that variant. Consumers get plain dataclass objec
 defaults of their own.
 """
 
+import contextlib
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -106,7 +108,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _require(self.num_epochs >= 1, "training.num_epochs", self.num_epochs, "at least 1")
         _require(self.batch_size >= 2, "training.batch_size", self.batch_size, "at least 2 (batch statistics)")
-        _require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "more than 0")
+        _require(0 < self.learning_rate < math.inf, "training.learning_rate", self.learning_rate, "more than 0")
         _require(self.warmup_steps >= 0, "training.warmup_steps", self.warmup_steps, "0 or more")
         _require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
         _require(self.gradient_clip_norm > 0, "training.gradient_clip_norm", self.gradient_clip_norm, "more than 0")
@@ -236,14 +238,18 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
 def from_dict(raw: dict[str, Any], where: str) -> Config:
     """Builds the typed config from plain nested dicts, such as one saved by ``to_dict``."""
     typed = _typed(models.find(str(raw["model"]["name"])).Config)
+
+    def build(values: dict[str, Any]) -> Any:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(typed), OmegaConf.create(values)))
+
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(typed), OmegaConf.create(raw)))
+        config = build(raw)
     except ConfigKeyError as error:
         raise UserError(_unknown_key(error, where)) from error
     except OmegaConfBaseException as error:
         key, reason = getattr(error, "full_key", None), _first_line(error)
         if "tuple" in reason.lower() or "$VALUE" in reason:
-            key, reason = key or _keys_of_lists(raw), "expected a list of the right length and type"
+            key, reason = key or _faulty_list(raw, build), "expected a list of the right length and type"
         raise UserError(f"config {where}: {key + ': ' if key else ''}{reason}") from error
     assert isinstance(config, Config)
     return config
@@ -255,15 +261,21 @@ def _typed(model: type) -> type:
     return dataclasses.make_dataclass("Config", [("model", model)], bases=(Config,), frozen=True)
 
 
-def _keys_of_lists(raw: dict[str, Any]) -> str:
-    """Where lists stand in the config; OmegaConf does not say which of them does not fit."""
-    return " or ".join(
-        f"{section}.{key}"
-        for section, values in raw.items()
-        if isinstance(values, dict)
-        for key, value in values.items()
-        if isinstance(value, list)
-    )
+def _faulty_list(raw: dict[str, Any], build: Callable[[dict[str, Any]], Any]) -> str | None:
+    """The key of the list without which ``build(raw)`` works; OmegaConf does not say which it is."""
+
+    def without_one_list(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for key, value in values.items():
+            if isinstance(value, list):
+                yield key, {k: v for k, v in values.items() if k != key}
+            elif isinstance(value, dict):
+                yield from ((f"{key}.{inner}", values | {key: rest}) for inner, rest in without_one_list(value))
+
+    for key, rest in without_one_list(raw):
+        with contextlib.suppress(OmegaConfBaseException, UserError):
+            build(rest)
+            return key
+    return None
 
 
 def to_dict(config: Config) -> dict[str, Any]:

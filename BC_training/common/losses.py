@@ -24,4 +24,4 @@ def binary_cross_entropy(
     logits = jnp.asarray(logits)
     targets = jnp.asarray(actions).astype(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
     log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
-    return -(class_weights * targets * log_p + (1 - targets) * log_not_p).mean()
+    return -(jnp.asarray(class_weights)[None] * targets * log_p + (1 - targets) * log_not_p).mean()

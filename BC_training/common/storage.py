@@ -204,6 +204,8 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
     """
     if path.exists():
         attrs = read_root(path)
+        if not (path / "zarr.json").exists():
+            raise UserError(f"{path} is zarr v2, which is read but not written: choose another folder")
         for label, old, new in (
             ("actions", attrs["keys"], keys),
             ("state values", attrs.get("attributes") or [], attributes),
@@ -217,9 +219,10 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
         attrs = {"format": FORMAT, "version": VERSION, "keys": list(keys), "attributes": list(attributes)}
         path.parent.mkdir(parents=True, exist_ok=True)
         zarr.create_group(path, attributes=attrs, zarr_format=3)
-    with open(path / ".lock", "w") as lock:
+    folder = os.open(path, os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
                 f"another process is recording into {path}: wait for it, or choose another folder"
@@ -227,6 +230,8 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
         for leftover in path.glob(f"{_PARTIAL}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         yield
+    finally:
+        os.close(folder)
 
 
 class EpisodeWriter:
@@ -250,7 +255,13 @@ class EpisodeWriter:
             self._flush()
 
     def commit(self, attrs: dict[str, Any]) -> Path:
-        """Publishes the episode with ``attrs`` (and frame_count); returns its folder."""
+        """Publishes the episode with ``attrs`` (and frame_count); returns its folder.
+
+        Raises:
+            UserError: it has no frame.
+        """
+        if self.frame_count == 0:
+            raise UserError(f"{self._dataset}: episode {self._number} has no frame, it is not written")
         self._flush()
         self._wait()
         zarr.open_group(self._folder).update_attributes({**attrs, "frame_count": self.frame_count})

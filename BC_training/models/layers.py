@@ -50,7 +50,7 @@ def _normalize_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon:
     mean = _column_sums(x) / count
     variance = jnp.maximum(_column_sums(x * x) / count - mean * mean, 0.0)
     inverse = jax.lax.rsqrt(variance + epsilon)
-    return ((x - mean) * (inverse * scale) + bias, mean, variance), (x, mean, inverse, scale)
+    return ((x - mean[None]) * (inverse * scale)[None] + bias[None], mean, variance), (x, mean, inverse, scale)
 
 
 def _normalize_backward(residuals: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]):
@@ -59,7 +59,8 @@ def _normalize_backward(residuals: tuple[jax.Array, ...], cotangents: tuple[jax.
     dy, count = cotangents[0], x.shape[0]
     d_bias = _column_sums(dy)
     d_scale = (_column_sums(dy * x) - mean * d_bias) * inverse
-    dx = (scale * inverse) * (dy - d_bias / count - (x - mean) * (inverse * d_scale / count))
+    along_x = (x - mean[None]) * (inverse * d_scale / count)[None]
+    dx = (scale * inverse)[None] * (dy - (d_bias / count)[None] - along_x)
     return dx, d_scale, d_bias, None
 
 

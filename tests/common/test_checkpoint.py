@@ -298,8 +298,8 @@ def outcome():
 
 undamaged, outcomes = arrays(), {}
 for file, content in whole.items():
-    damages = {"empty": b"", "half": content[: len(content) // 2]}
-    for position in np.linspace(0, len(content) - 1, 3).astype(int):
+    damages = {"half": content[: len(content) // 2]}
+    for position in (0, len(content) // 2):
         damages[f"bit {position}"] = content[:position] + bytes([content[position] ^ 16]) + content[position + 1 :]
     for damage, damaged in damages.items():
         file.write_bytes(damaged)
@@ -316,9 +316,8 @@ step = run / "best" / "20"
 (step / "checksums.json").unlink()
 unchecked = {"whole": outcome()}
 for file, content in whole.items():
-    for damage, damaged in {"empty": b"", "half": content[: len(content) // 2]}.items():
-        file.write_bytes(damaged)
-        unchecked[f"{file.name}: {damage}"] = outcome()
+    file.write_bytes(content[: len(content) // 2])
+    unchecked[f"{file.name}: half"] = outcome()
     file.write_bytes(content)
 meta = step / "meta" / "metadata"
 wider = json.loads(meta.read_text())
@@ -349,19 +348,12 @@ def outcomes(damaged) -> dict[str, str]:
     return json.loads(damaged.stdout)[0]
 
 
-def test_a_damaged_index_of_the_arrays_is_an_error_in_one_line(outcomes):
-    errors = {damage: outcome for damage, outcome in outcomes.items() if "damaged checkpoint (model" in outcome}
-    assert len(errors) >= 6  # all of one file, and the whole
-    assert "all gone" in errors
-    assert not [message for message in errors.values() if "\n" in message]
-
-
-def test_a_truncated_file_of_the_arrays_is_a_user_error(outcomes):
-    assert {damage: outcome for damage, outcome in outcomes.items() if "instead of a UserError" in outcome} == {}
-
-
-def test_a_flipped_bit_never_gives_other_numbers(outcomes):
-    assert [damage for damage, outcome in outcomes.items() if outcome == "other numbers"] == []
+def test_damaged_arrays_are_an_error_in_one_line_and_never_other_numbers(outcomes):
+    assert len(outcomes) >= 10
+    assert "all gone" in outcomes
+    for damage, outcome in outcomes.items():
+        assert "damaged checkpoint (model" in outcome, damage
+        assert "\n" not in outcome, damage
 
 
 def test_nothing_but_the_error_is_printed(damaged):
@@ -374,7 +366,7 @@ def test_a_checkpoint_without_checksums_still_reads_or_says_why_not(damaged):
     outcomes = json.loads(damaged.stdout)[1]
     assert outcomes.pop("whole") == "same"
     errors = {damage: outcome for damage, outcome in outcomes.items() if "damaged checkpoint (model" in outcome}
-    assert len(errors) >= 3  # all of one file, and the other model
+    assert len(errors) >= 2  # the file that indexes the others, and the other model
     assert "another model" in errors
     assert not [message for message in errors.values() if "\n" in message]
     assert {outcome for damage, outcome in outcomes.items() if damage not in errors} <= {"same"}
@@ -382,22 +374,36 @@ def test_a_checkpoint_without_checksums_still_reads_or_says_why_not(damaged):
 
 def test_every_file_of_the_arrays_has_its_checksum(saved):
     step = saved / "best" / "20"
-    files = {str(f.relative_to(step)) for item in ("model", "optimizer") for f in (step / item).rglob("*")}
     listed = json.loads((step / "checksums.json").read_text())
-    assert set(listed) == {name for name in files if (step / name).is_file()}
+    for item in ("model", "optimizer"):
+        files = {str(f.relative_to(step / item)) for f in (step / item).rglob("*") if f.is_file()}
+        assert set(listed[item]) == files
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", "null", "5", '{"model/_METADATA": 5}', '{"model": "x"}', "\0"])
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", "null", "5", '{"model": 5}', '{"model": "x"}', '{"model": {}}', "\0"]
+)
 def test_damaged_checksums(run, damage):
     (run / "best" / "20" / "checksums.json").write_text(damage)
     assert "damaged checkpoint" in error_of(lambda: read_model(read(run)))
 
 
-def test_a_damaged_optimizer_state_is_an_error(run):
+def test_a_damaged_optimizer_state_still_plays(run):
+    before = read_model(read(run))
     file = next(f for f in (run / "best" / "20" / "optimizer").rglob("*") if f.is_file() and f.parent.name == "d")
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert file.name in error_of(lambda: read_model(read(run)))
+    assert same_bits(read_model(read(run)).params, before.params)
+
+
+def test_checksums_appear_whole_or_not_at_all(run, monkeypatch):
+    step = run / "best" / "20"
+    (step / "checksums.json").unlink()
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(json, "dumps", lambda *_, **__: 1 / 0)
+        checkpoint._write_checksums(step)
+    assert not (step / "checksums.json").exists()
+    read_model(read(run))
 
 
 def test_best_survives_damage_of_the_others(run):

@@ -350,3 +350,16 @@ def test_override_without_an_equals_sign(write, override):
     message = error_of(write(), [override])
     assert f"'{override}'" in message
     assert "KEY=VALUE" in message
+
+
+@pytest.mark.parametrize("key", ["dataset.frame_size", "model.conv_features", "dataset.record.frame_size"])
+def test_the_faulty_list_is_named(key):
+    with pytest.raises(UserError) as error:
+        load_config("configs/pure_cnn.yaml", [f"{key}=[1,2,x]"])
+    assert f"{key}: expected a list" in str(error.value)
+    assert " or " not in str(error.value)
+
+
+def test_an_infinite_learning_rate_is_refused():
+    with pytest.raises(UserError, match="learning_rate"):
+        load_config("configs/pure_cnn.yaml", ["training.learning_rate=.inf"])

@@ -437,3 +437,25 @@ def test_a_killed_recorder_leaves_what_it_committed(tmp_path):
 def test_recording_into_a_newer_format_is_refused(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [2], root_attributes={"version": storage.VERSION + 1})
     user_error(recording(tmp_path / "x.zarr", KEYS, ATTRIBUTES).__enter__)
+
+
+def test_an_episode_without_frames_is_not_published(tmp_path):
+    with storage.recording(tmp_path / "x.zarr", ("jump",), ()), pytest.raises(UserError, match="no frame"):
+        EpisodeWriter(tmp_path / "x.zarr", 0).commit({})
+    assert storage.episode_paths(tmp_path / "x.zarr") == []
+
+
+def test_nothing_is_appended_to_zarr_v2(tmp_path, make_older_dataset):
+    make_older_dataset(tmp_path / "x.zarr", [3])
+    root = storage.read_root(tmp_path / "x.zarr")
+    with (
+        pytest.raises(UserError, match="zarr v2"),
+        storage.recording(tmp_path / "x.zarr", tuple(root["keys"]), tuple(root["attributes"])),
+    ):
+        pass
+
+
+def test_recording_leaves_nothing_but_the_dataset(tmp_path):
+    with storage.recording(tmp_path / "x.zarr", ("jump",), ()):
+        pass
+    assert [p.name for p in (tmp_path / "x.zarr").iterdir()] == ["zarr.json"]
