@@ -1,5 +1,6 @@
 """The command line. Without a sub-command it trains."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -109,6 +110,39 @@ def rollout(
     rollout(
         player, game, console, episodes=episodes, seed=seed, skill=skill, workers=workers, json_file=json, video=video
     )
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "uv run -m BC_training convert recordings/ --from sessions --keybinds keybinds.json --out data/mine.zarr\n\n"
+    "uv run -m BC_training convert freedoom2.wad --from doom-demo --size 72x128 --fps 17.5 --out data/demos.zarr"
+)
+def convert(
+    source: Annotated[Path, typer.Argument(help="A folder or file of recordings.")],
+    kind: Annotated[str, typer.Option("--from", help="sessions, lerobot, minari, robomimic or doom-demo.")],
+    out: Annotated[Path, typer.Option(help="The dataset; created, continued or appended to.")],
+    size: Annotated[str | None, typer.Option(help="HxW of the frames, such as 72x128; by default as they are.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second; by default as they are.")] = None,
+    keybinds: Annotated[Path | None, typer.Option(help="sessions: the JSON that maps keys to actions.")] = None,
+    iwad: Annotated[Path | None, typer.Option(help="doom-demo: the game's WAD.")] = None,
+    workers: Workers = None,
+) -> None:
+    """Convert recordings of another kind into a dataset."""
+    from BC_training.convert import Options, convert
+
+    convert(source, out, Options(kind, _size(size), fps, keybinds, iwad), workers, console)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """(H, W) of "HxW"."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None or min(int(match[1]), int(match[2])) < 8:
+        raise UserError(
+            f"--size {text} is not HEIGHTxWIDTH in pixels, each at least 8; write for example --size 72x128"
+        )
+    return int(match[1]), int(match[2])
 
 
 def main() -> None:

@@ -12,8 +12,9 @@ from rich.console import Console
 from BC_training.common import storage
 from BC_training.common.config import RecordConfig
 from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.workers import run_tasks
 from BC_training.games import make_game
-from BC_training.games.episodes import Session, run_episodes
+from BC_training.games.episodes import Session
 from BC_training.games.players import make_player
 
 
@@ -127,7 +128,7 @@ def _record_seeds(
     with storage.recording(path, game.action_names, game.state_names):
         first = max((number for number, _ in storage.episode_paths(path)), default=-1) + 1
         with disk_full_is_user_error(path):
-            results = run_episodes(
+            results = run_tasks(
                 RecordSession,
                 (path, config),
                 [(first + i, seed) for i, seed in enumerate(seeds)],

@@ -13,8 +13,9 @@ from rich.table import Table
 
 from BC_training.common import checkpoint
 from BC_training.common.errors import UserError, require_writable, unknown
+from BC_training.common.workers import run_tasks
 from BC_training.games import make_game
-from BC_training.games.episodes import Session, run_episodes
+from BC_training.games.episodes import Session
 from BC_training.games.players import BUILT_IN, EXPERTS
 from BC_training.visualize import VideoWriter
 
@@ -108,7 +109,7 @@ def rollout(
         raise UserError(f"cannot write {video}: videos are MP4, call it {video.with_suffix('.mp4').name}")
 
     def play(who: str, size: tuple[int, int], film: Path | None) -> list[float]:
-        outcomes = run_episodes(
+        outcomes = run_tasks(
             RolloutSession,
             (game, who, size, skill, film),
             [(seed + i, i == 0) for i in range(episodes)],

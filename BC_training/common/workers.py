@@ -1,0 +1,116 @@
+"""Runs many tasks in parallel processes, with a progress bar."""
+
+import atexit
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from BC_training.common.errors import UserError
+
+
+class Worker(Protocol):
+    """What stays open in a process from one task to the next."""
+
+    def run(self, task: Any) -> Any:
+        """Does one task and returns what the caller gathers; both are pickled."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def run_tasks(
+    worker: Callable[..., Worker],
+    args: tuple[Any, ...],
+    tasks: Sequence[Any],
+    processes: int,
+    console: Console,
+    *,
+    title: str,
+    unit: tuple[str, Callable[[Any], int]],
+) -> list[Any]:
+    """Runs ``worker(*args).run(task)`` for every task, each process with a worker of its own.
+
+    Args:
+        worker: a class at module level (it is pickled).
+        processes: at most; one runs in this process.
+        unit: what the progress bar counts a second, as (name, count of a result).
+
+    Returns:
+        The results in the order of ``tasks``.
+
+    Raises:
+        UserError: raised by a worker, or a process that died.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    results: dict[int, Any] = {}
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task(title, total=len(tasks), rate="")
+
+        count = 0
+
+        def gathered(index: int, result: Any) -> None:
+            nonlocal count
+            results[index] = result
+            count += unit[1](result)
+            elapsed = progress.tasks[bar].elapsed or 0.0
+            progress.update(bar, advance=1, rate=f"{count / max(elapsed, 1e-9):,.0f} {unit[0]}/s")
+
+        if min(processes, len(tasks)) == 1:
+            local = worker(*args)
+            try:
+                for index, task in enumerate(tasks):
+                    gathered(index, local.run(task))
+            finally:
+                local.close()
+        else:
+            # spawn: a fork would copy locks held by JAX's threads.
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context) as pool:
+                _gather(pool, worker, args, tasks, gathered)
+    return [results[index] for index in range(len(tasks))]
+
+
+def _gather(
+    pool: Executor,
+    worker: Callable[..., Worker],
+    args: tuple[Any, ...],
+    tasks: Sequence[Any],
+    gathered: Callable[[int, Any], None],
+) -> None:
+    futures = {pool.submit(_run_in_worker, worker, args, task): index for index, task in enumerate(tasks)}
+    try:
+        for future in as_completed(futures):
+            gathered(futures[future], future.result())
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process died; the episodes finished before are kept: run the same command again"
+        ) from None
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+_worker: Worker | None = None  # this process's
+
+
+def _run_in_worker(worker: Callable[..., Worker], args: tuple[Any, ...], task: Any) -> Any:
+    global _worker
+    if _worker is None:
+        # On a GPU, where JAX would reserve most of the memory for each of us.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        _worker = worker(*args)
+        atexit.register(_worker.close)
+    return _worker.run(task)
