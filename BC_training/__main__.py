@@ -139,9 +139,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if match is None or min(int(match[1]), int(match[2])) < 8:
-        raise UserError(
-            f"--size {text} is not HEIGHTxWIDTH in pixels, each at least 8; write for example --size 72x128"
-        )
+        raise UserError(f"--size {text} is not HEIGHTxWIDTH in pixels, at least 8x8; write --size 72x128")
     return int(match[1]), int(match[2])
 
 
