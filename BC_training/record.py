@@ -1,6 +1,5 @@
 """Records a player's episodes in a game into a dataset."""
 
-import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,9 @@ from rich.console import Console
 from BC_training.common import storage
 from BC_training.common.config import RecordConfig
 from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.store import LocalStore
 from BC_training.common.workers import run_tasks
+from BC_training.common.writer import EpisodeWriter, next_number, recording
 from BC_training.games import make_game
 from BC_training.games.episodes import Session
 from BC_training.games.players import make_player
@@ -28,7 +29,7 @@ class RecordSession(Session):
     def run(self, task: tuple[int, int]) -> dict[str, Any]:
         """Records ``task`` = (episode number, seed); returns its length and score."""
         number, seed = task
-        writer = storage.EpisodeWriter(self._out, number)
+        writer = EpisodeWriter(self._out, number)
         try:
             score = self._play(seed, writer)
             writer.commit(
@@ -48,7 +49,7 @@ class RecordSession(Session):
             raise
         return {"frames": writer.frame_count, "score": score}
 
-    def _play(self, seed: int, writer: storage.EpisodeWriter) -> float:
+    def _play(self, seed: int, writer: EpisodeWriter) -> float:
         rng = np.random.default_rng([seed, 1])  # apart from the player's, which uses the seed alone
         random_action, frames_left = None, 0
         observation, _ = self.env.reset(seed=seed)
@@ -96,7 +97,7 @@ def record_missing(out: str | Path, config: RecordConfig, workers: int | None, c
     """
     path = Path(out)
     used = _recorded_seeds(path, config) if path.exists() else set()
-    if path.exists() and not used and storage.episode_paths(path):
+    if path.exists() and not used and LocalStore(path).episode_names():
         console.print(
             f"{path} is used as it is: none of its episodes was recorded as dataset.record says", soft_wrap=True
         )
@@ -125,8 +126,8 @@ def _record_seeds(
                 f"{path} holds frames of {size[0]}x{size[1]}, not {config.frame_size[0]}x{config.frame_size[1]}: "
                 "choose another folder or the same frame size"
             )
-    with storage.recording(path, game.action_names, game.state_names):
-        first = max((number for number, _ in storage.episode_paths(path)), default=-1) + 1
+    with recording(path, game.action_names, game.state_names):
+        first = next_number(path)
         with disk_full_is_user_error(path):
             results = run_tasks(
                 RecordSession,
@@ -147,7 +148,7 @@ def _record_seeds(
 
 def _recorded_seeds(path: Path, config: RecordConfig) -> set[int]:
     """The seeds of the episodes recorded as ``config`` says."""
-    storage.read_root(path)
+    storage.read_root(LocalStore(path))
     settings = ("game", "player", "skill", "noise", "noise_frames")
     return {
         int(episode.attrs["seed"])
@@ -158,8 +159,6 @@ def _recorded_seeds(path: Path, config: RecordConfig) -> set[int]:
 
 def _readable_episodes(path: Path) -> list[storage.EpisodeInfo]:
     """Faulty ones left out: opening the dataset for training reports those."""
-    episodes = []
-    for number, folder in storage.episode_paths(path):
-        with contextlib.suppress(UserError):
-            episodes.append(storage.read_episode(number, folder))
-    return episodes
+    store = LocalStore(path)
+    found = storage.read_episodes(store, store.episode_names())
+    return [episode for episode in found if isinstance(episode, storage.EpisodeInfo)]

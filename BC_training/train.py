@@ -23,6 +23,7 @@ from BC_training.common.errors import UserError
 from BC_training.common.loader import Batch, SampleOrder, Samples, Tier, make_tier
 from BC_training.common.losses import binary_cross_entropy
 from BC_training.common.preprocess import InputSpec
+from BC_training.common.store import is_remote
 from BC_training.common.tracking import EpochTable, Tracker
 from BC_training.common.train_state import (
     StepMetrics,
@@ -190,9 +191,9 @@ def train_epoch(
 def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
     """The dataset, recorded first where it is missing and the config says how."""
     options = config.dataset
-    if options.record is not None:
+    if options.record is not None and not is_remote(options.path):
         record_missing(options.path, options.record, config.system.workers, console)
-    elif not Path(options.path).exists():
+    elif not is_remote(options.path) and not Path(options.path).exists():
         raise UserError(
             f"no dataset at {options.path}: set dataset.path, record one with "
             f"'record --out {options.path}', or give the config a dataset.record section"

@@ -54,7 +54,7 @@ def test_recording_again_appends_new_seeds(tmp_path):
     record(tmp_path / "x.zarr", SMALL, 1, QUIET)
     record(tmp_path / "x.zarr", SMALL, 2, QUIET)
     dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
-    assert [e.number for e in dataset.episodes] == [0, 1, 2, 3]
+    assert [e.name for e in dataset.episodes] == [f"episode_{n}" for n in range(4)]
     assert sorted(attrs(dataset, "seed")) == [10_000, 10_001, 10_002, 10_003]
 
 

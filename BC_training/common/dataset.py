@@ -13,6 +13,7 @@ from BC_training.common import storage
 from BC_training.common.config import DatasetConfig
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.storage import EpisodeInfo
+from BC_training.common.store import open_store
 
 SPLITS = ("train", "val", "test")
 
@@ -32,7 +33,7 @@ class ZarrGameplayDataset:
     arguments below are positions in ``episodes``, not the numbers in the folder names.
 
     Args:
-        path: the dataset's folder.
+        path: the dataset's folder, or its s3://, gs:// or http(s):// address.
         actions: names of the buttons to use, in that order; None for all as recorded.
         channel_order: of the recording; frames are handed out as RGB.
         validate_episodes: skip episodes with a fault, and list them in ``skipped``, instead of
@@ -59,8 +60,9 @@ class ZarrGameplayDataset:
         channel_order: Literal["rgb", "bgr"] = "rgb",
         validate_episodes: bool = False,
     ):
-        self.path = Path(path)
-        root = storage.read_root(self.path)
+        self.path = str(path)
+        self.store = open_store(path)
+        root = storage.read_root(self.store)
         keys = list(root["keys"])
         for name in actions or ():
             if name not in keys:
@@ -72,15 +74,15 @@ class ZarrGameplayDataset:
         self.skipped: list[Skipped] = []
         self.episodes: list[EpisodeInfo] = []
         attributes = tuple(root.get("attributes") or ())
-        found = storage.episode_paths(self.path)
-        if not found:
+        names = self.store.episode_names()
+        if not names:
             raise UserError(f"{self.path} has no episodes (folders episode_0, episode_1, ...): record some into it")
-        infos = []
-        for number, folder in found:
-            try:
-                infos.append(storage.read_episode(number, folder))
-            except UserError as error:
-                self._fault(folder.name, str(error))
+        infos: list[EpisodeInfo] = []
+        for name, episode in zip(names, storage.read_episodes(self.store, names), strict=True):
+            if isinstance(episode, UserError):
+                self._fault(name, str(episode))
+            else:
+                infos.append(episode)
         has_state = any("state" in info.arrays for info in infos)
         self.state_names = attributes if has_state else ()
         size = None

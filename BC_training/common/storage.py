@@ -6,34 +6,24 @@
         actions     bool [N, A]
         state       float32 [N, S], optional
 
-zarr-python lays out groups and arrays (format v3); TensorStore moves the chunks, of v2 and v3:
-it decodes frames several times as fast and encodes them twice as fast. This module knows the
-files; ``dataset.py`` knows what they mean for training.
+This module reads it, zarr v2 and v3; ``writer.py`` writes v3; ``dataset.py`` knows what it means
+for training. zarr-python lays out groups and arrays, TensorStore moves the chunks: it decodes
+frames several times as fast and encodes them twice as fast.
 """
 
-import contextlib
-import fcntl
 import json
-import os
-import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorstore as ts
-import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from BC_training.common.errors import UserError
+from BC_training.common.store import LocalStore, Store, context
 
 FORMAT, VERSION = "framewise", 1
 ARRAYS = {"frames": ("uint8", 4), "actions": ("bool", 2), "state": ("float32", 2)}  # dtype, dimensions
-_EPISODE = re.compile(r"episode_(\d+)")
-_PARTIAL = ".partial-"
-_BLOCK = 32  # frames written at once: bounds the recorder's memory, not the chunk size
 _V2_DTYPES = {"|u1": "uint8", "|b1": "bool", "<f4": "float32"}
 
 
@@ -41,6 +31,7 @@ _V2_DTYPES = {"|u1": "uint8", "|b1": "bool", "<f4": "float32"}
 class ArrayInfo:
     shape: tuple[int, ...]
     dtype: str  # numpy's name, "uint8"; the stored spelling if it is none we read
+    chunks: tuple[int, ...]
     zarr_format: int
 
 
@@ -48,14 +39,10 @@ class ArrayInfo:
 class EpisodeInfo:
     """What the metadata of one episode says; no chunk has been read."""
 
-    number: int
-    path: Path
+    store: Store
+    name: str  # "episode_7"
     arrays: dict[str, ArrayInfo]
     attrs: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        return self.path.name
 
     @property
     def length(self) -> int:
@@ -63,15 +50,17 @@ class EpisodeInfo:
         return self.arrays["actions"].shape[0]
 
 
-def read_root(path: Path) -> dict[str, Any]:
+def read_root(store: Store) -> dict[str, Any]:
     """The root group's attributes.
 
     Raises:
         UserError: not a zarr group, a newer version of the format, or action names missing.
     """
-    if not path.exists():
+    path = store.address
+    if isinstance(store, LocalStore) and not store.exists():
         raise UserError(f"no dataset at {path}: check the path, or record one with 'record --out {path}'")
-    attrs = _group_attrs(path)
+    raws = store.read(["zarr.json", ".zgroup", ".zattrs"])
+    attrs = _group_attrs(*(_parse(raw, f"{path}/{key}") for raw, key in zip(raws, _GROUP_FILES, strict=True)))
     if attrs is None:
         raise UserError(
             f"{path} is not a zarr group: point dataset.path at the folder that holds episode_0, episode_1, ..."
@@ -86,30 +75,49 @@ def read_root(path: Path) -> dict[str, Any]:
     return attrs
 
 
-def episode_paths(path: Path) -> list[tuple[int, Path]]:
-    """Every episode's (number, folder), in numeric order; gaps are fine."""
-    found = [(int(m[1]), path / m[0]) for e in os.scandir(path) if (m := _EPISODE.fullmatch(e.name)) and e.is_dir()]
-    return sorted(found)
+def read_episodes(store: Store, names: Sequence[str]) -> list[EpisodeInfo | UserError]:
+    """Reads the metadata of episodes; a faulty one is returned as the error that says why.
 
-
-def read_episode(number: int, path: Path) -> EpisodeInfo:
-    """Reads one episode's metadata.
-
-    Raises:
-        UserError: the folder is not a group, or an array that must be there is missing.
+    One file is read an episode where its arrays' metadata is consolidated in its group's, as
+    ``writer.py`` does; four or more otherwise.
     """
-    attrs = _group_attrs(path)
-    if attrs is None:
-        raise UserError("not a zarr group")
-    arrays = {name: info for name in ARRAYS if (info := _array_info(path / name)) is not None}
-    for name in ("frames", "actions"):
-        if name not in arrays:
-            raise UserError(f"has no array '{name}'")
-    return EpisodeInfo(number, path, arrays, attrs)
+    found: list[EpisodeInfo | UserError | None] = [None] * len(names)
+    groups = store.read([f"{name}/zarr.json" for name in names])
+    others: list[int] = []
+    for i, raw in enumerate(groups):
+        name = names[i]
+        try:
+            meta = _parse(raw, f"{store.address}/{name}/zarr.json")
+            arrays = ((meta or {}).get("consolidated_metadata") or {}).get("metadata")
+            copied_from = [f"{name}/{array}/zarr.json" for array in arrays or ()]
+            if not isinstance(arrays, dict) or store.changed_since(f"{name}/zarr.json", copied_from):
+                others.append(i)
+            else:
+                found[i] = _episode(store, name, _group_attrs(meta), {a: (arrays.get(a), None) for a in ARRAYS})
+        except UserError as error:
+            found[i] = error
+    keys = [*_GROUP_FILES, *(f"{array}/{meta}" for array in ARRAYS for meta in ("zarr.json", ".zarray"))]
+    raws = iter(store.read([f"{names[i]}/{key}" for i in others for key in keys]))
+    for i in others:
+        documents = {f"{names[i]}/{key}": next(raws) for key in keys}
+        try:
+            parsed = [_parse(raw, f"{store.address}/{key}") for key, raw in documents.items()]
+            arrays = {n: (parsed[3 + 2 * a], parsed[4 + 2 * a]) for a, n in enumerate(ARRAYS)}
+            found[i] = _episode(store, names[i], _group_attrs(*parsed[:3]), arrays)
+        except UserError as error:
+            found[i] = error
+    return [episode for episode in found if episode is not None]
 
 
 def open_array(episode: EpisodeInfo, name: str) -> ts.TensorStore:
-    """Opens an episode's array for reading. A chunk that is missing is an error, not zeros."""
+    """Opens an episode's array for reading. A chunk that is missing is an error, not zeros.
+
+    Raises:
+        UserError: a symbolic link leads out of the dataset.
+        ValueError: TensorStore cannot open it.
+    """
+    if isinstance(episode.store, LocalStore):
+        episode.store.refuse_links_out(f"{episode.name}/{name}")
     return _open(episode, name, missing_is_zero=False)
 
 
@@ -121,15 +129,15 @@ def read_actions(episode: EpisodeInfo) -> np.ndarray:
     program wrote, and not where another all-zero chunk was written.
     """
     try:
-        return open_array(episode, "actions").read().result()
+        return np.asarray(open_array(episode, "actions").read().result())
     except ValueError as error:
-        if "missing" not in str(error) or (_group_attrs(episode.path.parent) or {}).get("format") == FORMAT:
+        if "missing" not in str(error) or read_root(episode.store).get("format") == FORMAT:
             raise
         actions = np.asarray(_open(episode, "actions", missing_is_zero=True).read().result())
-        present = _present_chunks(episode, "actions")
-        chunks = np.array_split(actions, range(present.rows, len(actions), present.rows))
-        written_zeros = any(i in present.indices and not chunk.any() for i, chunk in enumerate(chunks))
-        if written_zeros or not present.indices:
+        rows, present = episode.arrays["actions"].chunks[0], _present_rows(episode, "actions")
+        chunks = np.array_split(actions, range(rows, len(actions), rows))
+        written_zeros = any(i in present and not chunk.any() for i, chunk in enumerate(chunks))
+        if written_zeros or not present:
             raise
         return actions
 
@@ -137,185 +145,66 @@ def read_actions(episode: EpisodeInfo) -> np.ndarray:
 def _open(episode: EpisodeInfo, name: str, missing_is_zero: bool) -> ts.TensorStore:
     spec = {
         "driver": "zarr3" if episode.arrays[name].zarr_format == 3 else "zarr",
-        "kvstore": {"driver": "file", "path": f"{episode.path.resolve()}/{name}/"},
+        "kvstore": episode.store.kvstore(f"{episode.name}/{name}"),
         "fill_missing_data_reads": missing_is_zero,
         "recheck_cached_data": False,
     }
-    return ts.open(spec, open=True, read=True).result()
+    return ts.open(spec, open=True, read=True, context=_CONTEXT).result()
 
 
-@dataclass(frozen=True)
-class _Chunks:
-    rows: int  # rows of a chunk
-    indices: set[int]  # along the first dimension, of the chunks that are there
+def _present_rows(episode: EpisodeInfo, name: str) -> set[int]:
+    """Indices along the first dimension of the chunks that are there."""
+    keys = episode.store.files(f"{episode.name}/{name}")
+    parts = (key.replace("/", ".").removeprefix("c.").split(".")[0] for key in keys)
+    return {int(index) for index in parts if index.isdigit()}
 
 
-def _present_chunks(episode: EpisodeInfo, name: str) -> _Chunks:
-    folder = episode.path / name
-    if episode.arrays[name].zarr_format == 3:
-        meta = _read_json(folder / "zarr.json") or {}
-        rows = meta["chunk_grid"]["configuration"]["chunk_shape"][0]
-        found = (p.name for p in (folder / "c").glob("*"))
-    else:
-        rows = (_read_json(folder / ".zarray") or {})["chunks"][0]
-        found = (re.split(r"[./]", p.name)[0] for p in folder.glob("[0-9]*"))
-    return _Chunks(rows, {int(index) for index in found if index.isdigit()})
+_GROUP_FILES = ("zarr.json", ".zgroup", ".zattrs")
+_CONTEXT = context()
 
 
-def _group_attrs(path: Path) -> dict[str, Any] | None:
-    """A group's attributes; None if ``path`` is no group."""
-    meta = _read_json(path / "zarr.json")
-    if meta is not None and meta.get("node_type") == "group":
-        return meta.get("attributes") or {}
-    if _read_json(path / ".zgroup") is not None:
-        return _read_json(path / ".zattrs") or {}
-    return None
+def _group_attrs(v3: dict[str, Any] | None, v2: Any = None, v2_attrs: Any = None) -> dict[str, Any] | None:
+    """A group's attributes; None if it is no group."""
+    if v3 is not None and v3.get("node_type") == "group":
+        return v3.get("attributes") or {}
+    return None if v2 is None else v2_attrs or {}
 
 
-def _array_info(path: Path) -> ArrayInfo | None:
-    try:
-        if (meta := _read_json(path / "zarr.json")) is not None and meta.get("node_type") == "array":
-            return ArrayInfo(tuple(meta["shape"]), str(meta["data_type"]), 3)
-        if (meta := _read_json(path / ".zarray")) is not None:
-            return ArrayInfo(tuple(meta["shape"]), _V2_DTYPES.get(str(meta["dtype"]), str(meta["dtype"])), 2)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"the metadata of '{path.name}' is damaged ({error!r})") from error
-    return None
-
-
-def _read_json(file: Path) -> dict[str, Any] | None:
-    try:
-        raw = json.loads(file.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file}: {error}; restore it or remove the episode") from error
-    return raw if isinstance(raw, dict) else None
-
-
-@contextlib.contextmanager
-def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> Iterator[None]:
-    """Creates the dataset, or opens it for appending, and holds it for this process alone.
-
-    What an earlier recorder that was killed left unfinished is removed.
+def _episode(
+    store: Store, name: str, attrs: dict[str, Any] | None, metadata: dict[str, tuple[Any, Any]]
+) -> EpisodeInfo:
+    """``metadata`` has each array's v3 and v2 metadata, of which one is there, or none.
 
     Raises:
-        UserError: another process records into it, or it holds other actions or state values.
+        UserError: the folder is not a group, or an array that must be there is missing.
     """
-    if path.exists():
-        attrs = read_root(path)
-        if not (path / "zarr.json").exists():
-            raise UserError(f"{path} is zarr v2, which is read but not written: choose another folder")
-        for label, old, new in (
-            ("actions", attrs["keys"], keys),
-            ("state values", attrs.get("attributes") or [], attributes),
-        ):
-            if tuple(old) != tuple(new):
-                raise UserError(
-                    f"{path} holds other {label} ({', '.join(old)}) than this game ({', '.join(new)}): "
-                    "choose another folder"
-                )
-    else:
-        attrs = {"format": FORMAT, "version": VERSION, "keys": list(keys), "attributes": list(attributes)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        zarr.create_group(path, attributes=attrs, zarr_format=3)
-    folder = os.open(path, os.O_RDONLY)
+    if attrs is None:
+        raise UserError("not a zarr group")
+    arrays = {n: info for n, (v3, v2) in metadata.items() if (info := _array_info(n, v3, v2)) is not None}
+    for required in ("frames", "actions"):
+        if required not in arrays:
+            raise UserError(f"has no array '{required}'")
+    return EpisodeInfo(store, name, arrays, attrs)
+
+
+def _array_info(name: str, v3: Any, v2: Any) -> ArrayInfo | None:
     try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another process is recording into {path}: wait for it, or choose another folder"
-            ) from None
-        for leftover in path.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield
-    finally:
-        os.close(folder)
+        if v3 is not None and v3.get("node_type") == "array":
+            chunks = v3["chunk_grid"]["configuration"]["chunk_shape"]
+            return ArrayInfo(tuple(v3["shape"]), str(v3["data_type"]), tuple(chunks), 3)
+        if v2 is not None:
+            dtype = _V2_DTYPES.get(str(v2["dtype"]), str(v2["dtype"]))
+            return ArrayInfo(tuple(v2["shape"]), dtype, tuple(v2["chunks"]), 2)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"the metadata of '{name}' is damaged ({error!r})") from error
+    return None
 
 
-class EpisodeWriter:
-    """Writes one episode, which appears in the dataset whole, by ``commit``, or not at all."""
-
-    def __init__(self, dataset: Path, number: int):
-        """``number``: the first to try; a taken one is never overwritten."""
-        self._dataset, self._number = dataset, number
-        self._folder = dataset / f"{_PARTIAL}{number}-{os.getpid()}"
-        self._rows: list[dict[str, np.ndarray]] = []
-        self._arrays: dict[str, ts.TensorStore] = {}
-        self._writes: list[ts.WriteFutures] = []
-        self.frame_count = 0
-
-    def append(self, frame: np.ndarray, action: np.ndarray, state: np.ndarray | None) -> None:
-        """Adds frame uint8 [3, H, W], action bool [A] and state float32 [S]."""
-        row = {"frames": frame, "actions": action}
-        self._rows.append(row if state is None else row | {"state": state})
-        self.frame_count += 1
-        if len(self._rows) == _BLOCK:
-            self._flush()
-
-    def commit(self, attrs: dict[str, Any]) -> Path:
-        """Publishes the episode with ``attrs`` (and frame_count); returns its folder.
-
-        Raises:
-            UserError: it has no frame.
-        """
-        if self.frame_count == 0:
-            raise UserError(f"{self._dataset}: episode {self._number} has no frame, it is not written")
-        self._flush()
-        self._wait()
-        zarr.open_group(self._folder).update_attributes({**attrs, "frame_count": self.frame_count})
-        while True:
-            target = self._dataset / f"episode_{self._number}"
-            try:
-                os.rename(self._folder, target)  # atomic; refuses a folder that holds something
-                return target
-            except OSError:
-                if not target.exists():
-                    raise
-                self._number += 1
-
-    def abort(self) -> None:
-        """Forgets the episode."""
-        for write in self._writes:  # each: one still in flight would bring the folder back
-            with contextlib.suppress(ValueError):
-                write.result()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _flush(self) -> None:
-        """Starts writing the rows in memory, once those before them are written."""
-        if not self._rows:
-            return
-        if not self._arrays:
-            self._create()
-        self._wait()
-        for name, array in self._arrays.items():
-            block = np.stack([row[name] for row in self._rows])
-            shape = (self.frame_count, *block.shape[1:])
-            array = array.resize(exclusive_max=shape, expand_only=True).result()
-            self._writes.append(array[self.frame_count - len(block) : self.frame_count].write(block))
-        self._rows.clear()
-
-    def _wait(self) -> None:
-        for write in self._writes:
-            write.result()
-        self._writes.clear()
-
-    def _create(self) -> None:
-        group = zarr.create_group(self._folder, zarr_format=3)
-        for name, row in self._rows[0].items():
-            group.create_array(
-                name,
-                shape=(0, *row.shape),
-                dtype=ARRAYS[name][0],
-                # Actions and state are read whole, frames one at a time in random order.
-                chunks=(1 if name == "frames" else 4096, *row.shape),
-                compressors=[ZstdCodec(level=1), Crc32cCodec()],
-            )
-            spec = {
-                "driver": "zarr3",
-                # The rename publishes; a sync for every chunk would cost a third of the speed.
-                "kvstore": {"driver": "file", "path": f"{self._folder.resolve()}/{name}/", "file_io_sync": False},
-                "store_data_equal_to_fill_value": True,  # so that a missing chunk means a loss
-            }
-            self._arrays[name] = ts.open(spec, open=True, write=True).result()
+def _parse(raw: bytes | None, where: str) -> dict[str, Any] | None:
+    if raw is None:
+        return None
+    try:
+        parsed = json.loads(raw)
+    except ValueError as error:
+        raise UserError(f"cannot read {where}: {error}; restore it or remove the episode") from error
+    return parsed if isinstance(parsed, dict) else None

@@ -17,7 +17,9 @@ from rich.console import Console
 from BC_training.common import storage
 from BC_training.common.errors import UserError, disk_full_is_user_error, unknown
 from BC_training.common.preprocess import resize_frames
+from BC_training.common.store import LocalStore
 from BC_training.common.workers import run_tasks
+from BC_training.common.writer import EpisodeWriter, next_number, recording
 
 KINDS = {
     "sessions": "sessions",
@@ -128,8 +130,8 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
         console.print(f"{out}: {len(opened.episodes) - len(missing)} of {len(opened.episodes)} recordings are there")
     if not missing:
         return
-    with storage.recording(out, opened.keys, opened.attributes), disk_full_is_user_error(out):
-        first = max((number for number, _ in storage.episode_paths(out)), default=-1) + 1
+    with recording(out, opened.keys, opened.attributes), disk_full_is_user_error(out):
+        first = next_number(out)
         results = run_tasks(
             _Converter,
             (opened, out, options.size),
@@ -155,7 +157,7 @@ class _Converter:
 
     def run(self, task: tuple[int, str]) -> dict[str, Any]:
         number, name = task
-        writer = storage.EpisodeWriter(self._out, number)
+        writer = EpisodeWriter(self._out, number)
         try:
             recording = self._source.read(name)
             for frame, action, state in recording.steps:
@@ -178,6 +180,7 @@ def _converted(out: Path) -> set[str]:
     """The names of the recordings that ``out`` holds already."""
     if not out.exists():
         return set()
-    storage.read_root(out)
-    episodes = [storage.read_episode(number, path) for number, path in storage.episode_paths(out)]
-    return {episode.attrs["source"] for episode in episodes if "source" in episode.attrs}
+    store = LocalStore(out)
+    storage.read_root(store)
+    episodes = storage.read_episodes(store, store.episode_names())
+    return {e.attrs["source"] for e in episodes if isinstance(e, storage.EpisodeInfo) and "source" in e.attrs}

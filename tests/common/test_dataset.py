@@ -123,7 +123,7 @@ def test_from_config(tmp_path, make_dataset):
     shutil.rmtree(tmp_path / "y.zarr" / "episode_0" / "frames")
     options = DatasetConfig(path=str(tmp_path / "x.zarr"), actions=("a1",), channel_order="bgr", validate_episodes=True)
     dataset = ZarrGameplayDataset.from_config(options)
-    assert dataset.path == tmp_path / "x.zarr"
+    assert dataset.path == str(tmp_path / "x.zarr")
     np.testing.assert_array_equal(dataset.actions(0), written.actions[:, [1]])
     np.testing.assert_array_equal(dataset.frames(0, [1]), written.frames[[1], ::-1])
     with pytest.raises(UserError, match="1 skipped"):  # so it validates

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from BC_training.common import storage
 from BC_training.common.errors import UserError
-from BC_training.common.storage import EpisodeWriter, recording
+from BC_training.common.store import LocalStore
+from BC_training.common.writer import EpisodeWriter, recording
 
 KEYS, ATTRIBUTES = ("left", "right"), ("health", "ammo")
 
@@ -29,7 +30,10 @@ def user_error(function, *args) -> str:
 
 
 def episode(path: Path, number: int = 0) -> storage.EpisodeInfo:
-    return storage.read_episode(number, path / f"episode_{number}")
+    (found,) = storage.read_episodes(LocalStore(path), [f"episode_{number}"])
+    if isinstance(found, UserError):
+        raise found
+    return found
 
 
 def read(path: Path, name: str, number: int = 0) -> np.ndarray:
@@ -42,7 +46,8 @@ def chunk_file(path: Path, name: str, index: int, number: int = 0) -> Path:
     dimensions = {"frames": 4, "actions": 2, "state": 2}[name]
     rest = ["0"] * (dimensions - 1)
     if (folder / "zarr.json").exists():
-        return folder.joinpath("c", str(index), *rest)
+        flat = folder / ".".join(["c", str(index), *rest])  # as the recorder writes
+        return flat if flat.exists() else folder.joinpath("c", str(index), *rest)
     return folder / ".".join([str(index), *rest])
 
 
@@ -66,15 +71,15 @@ def write_episode(path: Path, length: int = 3, number: int = 0, seed: int = 0, a
 def test_read_root_of_both_formats(tmp_path, make_dataset, make_older_dataset):
     make_dataset(tmp_path / "new.zarr", [2])
     make_older_dataset(tmp_path / "old.zarr", [2])
-    assert storage.read_root(tmp_path / "new.zarr")["keys"] == [f"a{i}" for i in range(7)]
-    old = storage.read_root(tmp_path / "old.zarr")
+    assert storage.read_root(LocalStore(tmp_path / "new.zarr"))["keys"] == [f"a{i}" for i in range(7)]
+    old = storage.read_root(LocalStore(tmp_path / "old.zarr"))
     assert "format" not in old
     assert len(old["keys"]) == 13
     assert len(old["attributes"]) == 19
 
 
 def test_missing_path(tmp_path):
-    message = user_error(storage.read_root, tmp_path / "nothing.zarr")
+    message = user_error(storage.read_root, LocalStore(tmp_path / "nothing.zarr"))
     assert str(tmp_path / "nothing.zarr") in message
     assert "record" in message
 
@@ -84,50 +89,50 @@ def test_not_a_zarr_group(tmp_path, make_dataset):
     (tmp_path / "file").write_text("hello")
     zarr.create_array(tmp_path / "array.zarr", shape=(3,), dtype="uint8")
     for name in ("folder", "file", "array.zarr"):
-        assert "not a zarr group" in user_error(storage.read_root, tmp_path / name)
+        assert "not a zarr group" in user_error(storage.read_root, LocalStore(tmp_path / name))
     make_dataset(tmp_path / "x.zarr", [2])
-    assert "keys" in user_error(storage.read_root, tmp_path / "x.zarr" / "episode_0")  # a group, but no dataset
+    # A group, but no dataset.
+    assert "keys" in user_error(storage.read_root, LocalStore(tmp_path / "x.zarr" / "episode_0"))
 
 
 def test_newer_format_version_is_refused(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [2], root_attributes={"version": storage.VERSION + 1})
-    message = user_error(storage.read_root, tmp_path / "x.zarr")
+    message = user_error(storage.read_root, LocalStore(tmp_path / "x.zarr"))
     assert "newer" in message
     assert "update" in message
 
 
 def test_another_format_is_refused(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [2], root_attributes={"format": "eventwise"})
-    assert "eventwise" in user_error(storage.read_root, tmp_path / "x.zarr")
+    assert "eventwise" in user_error(storage.read_root, LocalStore(tmp_path / "x.zarr"))
 
 
 @pytest.mark.parametrize("keys", [None, [], "left"])
 def test_action_names_are_required(tmp_path, make_dataset, keys):
     make_dataset(tmp_path / "x.zarr", [2], root_attributes={"keys": keys})
-    assert "'keys'" in user_error(storage.read_root, tmp_path / "x.zarr")
+    assert "'keys'" in user_error(storage.read_root, LocalStore(tmp_path / "x.zarr"))
 
 
 def test_damaged_json_is_named(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [2])
     (tmp_path / "x.zarr" / "zarr.json").write_text('{"node_type": "gro')
-    assert "zarr.json" in user_error(storage.read_root, tmp_path / "x.zarr")
+    assert "zarr.json" in user_error(storage.read_root, LocalStore(tmp_path / "x.zarr"))
 
 
-def test_episode_paths_in_numeric_order_with_gaps(tmp_path, make_dataset):
+def test_episode_names_in_numeric_order_with_gaps(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [1, 1, 1, 1], numbers=[10, 2, 1, 30])
     (tmp_path / "x.zarr" / "episode_5").write_text("a file")
     for name in ("episode_x", "episode_3.bak", "my_episode_4", ".partial-6-123", "notes"):
         (tmp_path / "x.zarr" / name).mkdir()
-    found = storage.episode_paths(tmp_path / "x.zarr")
-    assert [number for number, _ in found] == [1, 2, 10, 30]
-    assert [folder.name for _, folder in found] == ["episode_1", "episode_2", "episode_10", "episode_30"]
+    found = LocalStore(tmp_path / "x.zarr").episode_names()
+    assert found == ["episode_1", "episode_2", "episode_10", "episode_30"]
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_episode_metadata(tmp_path, make_dataset, zarr_format):
     make_dataset(tmp_path / "x.zarr", [4], numbers=[6], zarr_format=zarr_format, fps=17.08)
     info = episode(tmp_path / "x.zarr", 6)
-    assert (info.number, info.name, info.length) == (6, "episode_6", 4)
+    assert (info.name, info.length) == ("episode_6", 4)
     assert info.attrs == {"frame_count": 4, "fps": 17.08}
     assert {name: (a.shape, a.dtype, a.zarr_format) for name, a in info.arrays.items()} == {
         "frames": ((4, 3, 24, 32), "uint8", zarr_format),
@@ -362,9 +367,9 @@ def test_nothing_is_visible_before_commit(tmp_path):
         writer = EpisodeWriter(tmp_path / "x.zarr", 0)
         for _ in range(70):
             writer.append(np.ones((3, 8, 10), np.uint8), np.ones(2, bool), None)
-            assert storage.episode_paths(tmp_path / "x.zarr") == []
+            assert LocalStore(tmp_path / "x.zarr").episode_names() == []
         writer.commit({})
-        assert [number for number, _ in storage.episode_paths(tmp_path / "x.zarr")] == [0]
+        assert LocalStore(tmp_path / "x.zarr").episode_names() == ["episode_0"]
 
 
 @pytest.mark.parametrize("length", [0, 3, 70])
@@ -412,7 +417,7 @@ def test_a_killed_recorder_leaves_what_it_committed(tmp_path):
         import os, signal
         import numpy as np
         from pathlib import Path
-        from BC_training.common.storage import EpisodeWriter, recording
+        from BC_training.common.writer import EpisodeWriter, recording
         path = Path({str(tmp_path / "x.zarr")!r})
         with recording(path, {KEYS!r}, ()):
             for number in range(2):
@@ -426,7 +431,7 @@ def test_a_killed_recorder_leaves_what_it_committed(tmp_path):
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False)
     assert killed.returncode == -9
     assert list((tmp_path / "x.zarr").glob(".partial-*"))
-    assert [number for number, _ in storage.episode_paths(tmp_path / "x.zarr")] == [0]
+    assert LocalStore(tmp_path / "x.zarr").episode_names() == ["episode_0"]
     folder, frames, *_ = write_episode(tmp_path / "x.zarr", number=1, attributes=())
     assert not list((tmp_path / "x.zarr").glob(".partial-*"))
     assert folder.name == "episode_1"
@@ -440,22 +445,37 @@ def test_recording_into_a_newer_format_is_refused(tmp_path, make_dataset):
 
 
 def test_an_episode_without_frames_is_not_published(tmp_path):
-    with storage.recording(tmp_path / "x.zarr", ("jump",), ()), pytest.raises(UserError, match="no frame"):
+    with recording(tmp_path / "x.zarr", ("jump",), ()), pytest.raises(UserError, match="no frame"):
         EpisodeWriter(tmp_path / "x.zarr", 0).commit({})
-    assert storage.episode_paths(tmp_path / "x.zarr") == []
+    assert LocalStore(tmp_path / "x.zarr").episode_names() == []
 
 
 def test_nothing_is_appended_to_zarr_v2(tmp_path, make_older_dataset):
     make_older_dataset(tmp_path / "x.zarr", [3])
-    root = storage.read_root(tmp_path / "x.zarr")
+    root = storage.read_root(LocalStore(tmp_path / "x.zarr"))
     with (
         pytest.raises(UserError, match="zarr v2"),
-        storage.recording(tmp_path / "x.zarr", tuple(root["keys"]), tuple(root["attributes"])),
+        recording(tmp_path / "x.zarr", tuple(root["keys"]), tuple(root["attributes"])),
     ):
         pass
 
 
 def test_recording_leaves_nothing_but_the_dataset(tmp_path):
-    with storage.recording(tmp_path / "x.zarr", ("jump",), ()):
+    with recording(tmp_path / "x.zarr", ("jump",), ()):
         pass
     assert [p.name for p in (tmp_path / "x.zarr").iterdir()] == ["zarr.json"]
+
+
+def test_a_recorded_episode_opens_from_one_file(tmp_path, monkeypatch):
+    write_episode(tmp_path / "x.zarr")
+    asked = []
+    monkeypatch.setattr(LocalStore, "_read", lambda self, key: asked.append(key) or (self.path / key).read_bytes())
+    episode(tmp_path / "x.zarr")
+    assert asked == ["episode_0/zarr.json"]
+
+
+def test_an_array_changed_after_recording_is_seen(tmp_path):
+    """Not hidden by the copy of its metadata in the group."""
+    write_episode(tmp_path / "x.zarr", 3)
+    zarr.open_array(tmp_path / "x.zarr/episode_0/actions").resize((2, 2))
+    assert episode(tmp_path / "x.zarr").arrays["actions"].shape == (2, 2)

@@ -1,0 +1,163 @@
+"""Writes a dataset: episodes that appear whole or not at all."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.errors import ZarrUserWarning
+
+from BC_training.common.errors import UserError
+from BC_training.common.storage import ARRAYS, FORMAT, VERSION, read_root
+from BC_training.common.store import LocalStore, episode_number
+
+_PARTIAL = ".partial-"
+_BLOCK = 32  # frames written at once: bounds the recorder's memory, not the chunk size
+
+
+@contextlib.contextmanager
+def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> Iterator[None]:
+    """Creates the dataset, or opens it for appending, and holds it for this process alone.
+
+    What an earlier recorder that was killed left unfinished is removed.
+
+    Raises:
+        UserError: another process records into it, or it holds other actions or state values.
+    """
+    if path.exists():
+        attrs = read_root(LocalStore(path))
+        if not (path / "zarr.json").exists():
+            raise UserError(f"{path} is zarr v2, which is read but not written: choose another folder")
+        for label, old, new in (
+            ("actions", attrs["keys"], keys),
+            ("state values", attrs.get("attributes") or [], attributes),
+        ):
+            if tuple(old) != tuple(new):
+                raise UserError(
+                    f"{path} holds other {label} ({', '.join(old)}) than this game ({', '.join(new)}): "
+                    "choose another folder"
+                )
+    else:
+        attrs = {"format": FORMAT, "version": VERSION, "keys": list(keys), "attributes": list(attributes)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        zarr.create_group(path, attributes=attrs, zarr_format=3)
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another process is recording into {path}: wait for it, or choose another folder"
+            ) from None
+        for leftover in path.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+    finally:
+        os.close(folder)
+
+
+def next_number(path: Path) -> int:
+    """The number after the last episode's; 0 in an empty dataset."""
+    names = LocalStore(path).episode_names()
+    return episode_number(names[-1]) + 1 if names else 0
+
+
+class EpisodeWriter:
+    """Writes one episode, which appears in the dataset whole, by ``commit``, or not at all."""
+
+    def __init__(self, dataset: Path, number: int):
+        """``number``: the first to try; a taken one is never overwritten."""
+        self._dataset, self._number = dataset, number
+        self._folder = dataset / f"{_PARTIAL}{number}-{os.getpid()}"
+        self._rows: list[dict[str, np.ndarray]] = []
+        self._arrays: dict[str, ts.TensorStore] = {}
+        self._writes: list[ts.WriteFutures] = []
+        self.frame_count = 0
+
+    def append(self, frame: np.ndarray, action: np.ndarray, state: np.ndarray | None) -> None:
+        """Adds frame uint8 [3, H, W], action bool [A] and state float32 [S]."""
+        row = {"frames": frame, "actions": action}
+        self._rows.append(row if state is None else row | {"state": state})
+        self.frame_count += 1
+        if len(self._rows) == _BLOCK:
+            self._flush()
+
+    def commit(self, attrs: dict[str, Any]) -> Path:
+        """Publishes the episode with ``attrs`` (and frame_count); returns its folder.
+
+        Raises:
+            UserError: it has no frame.
+        """
+        if self.frame_count == 0:
+            raise UserError(f"{self._dataset}: episode {self._number} has no frame, it is not written")
+        self._flush()
+        self._wait()
+        zarr.open_group(self._folder).update_attributes({**attrs, "frame_count": self.frame_count})
+        with warnings.catch_warnings():
+            # Not in the v3 specification yet; it makes opening read one file an episode instead of four.
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            zarr.consolidate_metadata(self._folder)
+        while True:
+            target = self._dataset / f"episode_{self._number}"
+            try:
+                os.rename(self._folder, target)  # atomic; refuses a folder that holds something
+                return target
+            except OSError:
+                if not target.exists():
+                    raise
+                self._number += 1
+
+    def abort(self) -> None:
+        """Forgets the episode."""
+        for write in self._writes:  # each: one still in flight would bring the folder back
+            with contextlib.suppress(ValueError):
+                write.result()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _flush(self) -> None:
+        """Starts writing the rows in memory, once those before them are written."""
+        if not self._rows:
+            return
+        if not self._arrays:
+            self._create()
+        self._wait()
+        for name, array in self._arrays.items():
+            block = np.stack([row[name] for row in self._rows])
+            shape = (self.frame_count, *block.shape[1:])
+            array = array.resize(exclusive_max=shape, expand_only=True).result()
+            self._writes.append(array[self.frame_count - len(block) : self.frame_count].write(block))
+        self._rows.clear()
+
+    def _wait(self) -> None:
+        for write in self._writes:
+            write.result()
+        self._writes.clear()
+
+    def _create(self) -> None:
+        group = zarr.create_group(self._folder, zarr_format=3)
+        for name, row in self._rows[0].items():
+            group.create_array(
+                name,
+                shape=(0, *row.shape),
+                dtype=ARRAYS[name][0],
+                # Actions and state are read whole, frames one at a time in random order.
+                chunks=(1 if name == "frames" else 4096, *row.shape),
+                # One folder of chunks, not four a frame.
+                chunk_key_encoding={"name": "default", "separator": "."},
+                compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            )
+            spec = {
+                "driver": "zarr3",
+                # The rename publishes; a sync for every chunk would cost a third of the speed.
+                "kvstore": {"driver": "file", "path": f"{self._folder.resolve()}/{name}/", "file_io_sync": False},
+                "store_data_equal_to_fill_value": True,  # so that a missing chunk means a loss
+            }
+            self._arrays[name] = ts.open(spec, open=True, write=True).result()
