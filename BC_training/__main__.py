@@ -69,7 +69,7 @@ def record(
     workers: Workers = None,
 ) -> None:
     """Record a player's episodes in a game."""
-    from BC_training.common.config import RecordConfig
+    from BC_training.common.schema import RecordConfig
     from BC_training.record import record
 
     config = RecordConfig(game, player, episodes, seed, skill, (height, width), noise, noise_frames)

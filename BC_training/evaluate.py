@@ -1,5 +1,6 @@
 """Offline metrics of a checkpoint on a split of a dataset."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,11 +14,12 @@ from BC_training.common import checkpoint as checkpoints
 from BC_training.common import metrics
 from BC_training.common.dataset import SPLITS, ZarrGameplayDataset
 from BC_training.common.errors import UserError, require_writable, unknown
-from BC_training.common.loader import Samples, Tier, make_tier
+from BC_training.common.loader import Batch, Tier, make_tier
+from BC_training.common.samples import Samples
 from BC_training.common.train_state import make_predict
 
 
-def predict_logits(predict: Callable[[jax.Array], jax.Array], tier: Tier, samples: int, batch_size: int) -> np.ndarray:
+def predict_logits(predict: Callable[[Batch], jax.Array], tier: Tier, samples: int, batch_size: int) -> np.ndarray:
     """float32 [samples, A], the logits of every sample of ``tier`` in order."""
     size = min(batch_size, samples)
 
@@ -26,7 +28,7 @@ def predict_logits(predict: Callable[[jax.Array], jax.Array], tier: Tier, sample
             # The last batch repeats its end, so that one compiled shape serves all.
             yield np.minimum(np.arange(start, start + size), samples - 1)
 
-    logits = [np.asarray(predict(batch["frame"])) for batch in tier.batches(order())]
+    logits = [np.asarray(predict(batch)) for batch in tier.batches(order())]
     return np.concatenate(logits)[:samples]
 
 
@@ -61,15 +63,16 @@ def evaluate(
             f"{', '.join(saved.inputs.action_names)}"
         )
     episodes = _episodes(dataset, saved, split)
-    samples = Samples(dataset, episodes, saved.inputs.frame_size)
+    samples = Samples(dataset, episodes, saved.inputs.window)
     predict = make_predict(model.graphdef)
     with Progress(console=console, transient=True) as progress:
-        tier = make_tier("none", samples, config.dataset.prefetch, progress, "")
+        options = dataclasses.replace(config.dataset, cache="none")
+        tier = make_tier(options, samples, saved.inputs.frame_size, progress)
         bar = progress.add_task("evaluating", total=len(samples))
 
-        def counted(frames: jax.Array) -> jax.Array:
-            progress.update(bar, advance=len(frames))
-            return predict(model.params, model.batch_stats, frames)
+        def counted(batch: Batch) -> jax.Array:
+            progress.update(bar, advance=len(batch["frames"]))
+            return predict(model.params, model.batch_stats, batch)
 
         logits = predict_logits(counted, tier, len(samples), config.evaluation.batch_size)
     report = metrics.report(
@@ -78,6 +81,7 @@ def evaluate(
         np.asarray(saved.majority),
         saved.inputs.action_names,
         saved.threshold,
+        saved.inputs.window.action_shift,
     )
     print_report(report, f"{saved.path} on {split} of {dataset.path}: {len(episodes)} episodes", console)
     if json_file is not None:

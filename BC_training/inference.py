@@ -1,5 +1,6 @@
 """Policy: from a checkpoint folder to buttons."""
 
+from collections import deque
 from pathlib import Path
 
 import jax
@@ -29,6 +30,7 @@ class Policy:
         self._threshold = saved.threshold
         self._params, self._batch_stats = model.params, model.batch_stats
         self._predict = make_predict(model.graphdef)
+        self._recent: deque[np.ndarray] = deque(maxlen=self.inputs.window.span)  # resized frames of this episode
 
     @classmethod
     def load(cls, folder: str | Path) -> "Policy":
@@ -40,10 +42,13 @@ class Policy:
         return cls(folder)
 
     def reset(self) -> None:
-        """Starts an episode. (PureCNN keeps nothing from frame to frame.)"""
+        """Starts an episode: frames seen before are forgotten."""
+        self._recent.clear()
 
     def probabilities(self, frame: np.ndarray) -> np.ndarray:
-        """float32 [A] in [0, 1]: how likely the recorded player holds each button now.
+        """float32 [A] in [0, 1]: how likely the recorded player holds each button.
+
+        Frames are to be given in order, each once; the model's history is kept from one to the next.
 
         Args:
             frame: uint8 [3, H, W] RGB, of the recording's size.
@@ -53,8 +58,11 @@ class Policy:
                 f"the policy takes frames uint8 (3, {self.inputs.recorded_size[0]}, {self.inputs.recorded_size[1]}), "
                 f"got {frame.dtype} {frame.shape}"
             )
-        resized = resize_frames(frame[None], self.inputs.frame_size)
-        return np.asarray(jax.nn.sigmoid(self._predict(self._params, self._batch_stats, resized)[0]))
+        self._recent.append(resize_frames(frame[None], self.inputs.frame_size)[0])
+        window, newest = self.inputs.window, len(self._recent) - 1
+        ages = np.arange(window.history - 1, -1, -1) * window.frame_skip
+        frames = np.stack([self._recent[max(newest - age, 0)] for age in ages])
+        return np.asarray(jax.nn.sigmoid(self._predict(self._params, self._batch_stats, {"frames": frames[None]})[0]))
 
     def act(self, frame: np.ndarray, state: np.ndarray | None = None) -> np.ndarray:
         """bool [A]: the buttons to hold, those at or above the checkpoint's threshold.

@@ -9,8 +9,8 @@ import numpy as np
 from rich.console import Console
 
 from BC_training.common import storage
-from BC_training.common.config import RecordConfig
 from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.schema import RecordConfig
 from BC_training.common.store import LocalStore
 from BC_training.common.workers import run_tasks
 from BC_training.common.writer import EpisodeWriter, next_number, recording

@@ -9,22 +9,22 @@ from time import perf_counter
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from BC_training.common import checkpoint, metrics
 from BC_training.common.checkpoint import CheckpointWriter, fresh_folders
-from BC_training.common.config import Config, save_config, to_dict
-from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.config import save_config, to_dict
+from BC_training.common.dataset import ZarrGameplayDataset, class_weights
 from BC_training.common.devices import choose_device
 from BC_training.common.errors import UserError
-from BC_training.common.loader import Batch, SampleOrder, Samples, Tier, make_tier
+from BC_training.common.loader import Tier, faster_tier, make_tier
 from BC_training.common.losses import binary_cross_entropy
 from BC_training.common.preprocess import InputSpec
+from BC_training.common.samples import SampleOrder, Samples
+from BC_training.common.schema import Config
 from BC_training.common.store import is_remote
-from BC_training.common.tracking import EpochTable, Tracker
+from BC_training.common.tracking import EpochTable, Tracker, training_progress
 from BC_training.common.train_state import (
     StepMetrics,
     TrainState,
@@ -40,7 +40,9 @@ from BC_training.games.players import require_fit
 from BC_training.record import record_missing
 from BC_training.rollout import rollout
 
-_LAG = 2  # steps between dispatching a step and reading its metrics, so that reading never stalls it
+_LAG = 2  # dispatches between a step's own and reading its metrics, so that reading never stalls it
+_STEPS_PER_DISPATCH = 8  # on an accelerator, whose step can be shorter than its dispatch
+_WAIT_WORTH_A_WORD = 0.05  # share of an epoch's time
 
 
 def train(config: Config, console: Console) -> Path:
@@ -63,17 +65,20 @@ def train(config: Config, console: Console) -> Path:
         dataset.frame_size,
         config.dataset.frame_size or dataset.frame_size,
         dataset.fps,
+        config.window(),
     )
     _require_playable(config, inputs)
     model = split_model(config, inputs)
-    train_samples = Samples(dataset, split["train"], inputs.frame_size)
-    val_samples = Samples(dataset, split["val"], inputs.frame_size)
-    order = SampleOrder(len(train_samples), config.training.batch_size, config.system.seed)
+    train_samples = Samples(dataset, split["train"], inputs.window)
+    val_samples = Samples(dataset, split["val"], inputs.window)
+    order = train_samples.order(config.training.batch_size, config.system.seed, config.dataset.oversample)
     total_steps = order.steps_per_epoch * config.training.num_epochs
     optimizer, schedule = make_optimizer(config.training, total_steps)
-    weights = dataset.class_weights(split["train"], config.training.class_weights, config.training.max_class_weight)
+    weights = class_weights(
+        train_samples.frequencies(order), config.training.class_weights, config.training.max_class_weight
+    )
     state = init_state(model, optimizer)
-    majority = metrics.majority_actions(train_samples.actions)
+    majority = metrics.majority_actions(train_samples.targets)
 
     run_dir, log_dir, aside = fresh_folders(config)
     if aside is not None:
@@ -89,7 +94,7 @@ def train(config: Config, console: Console) -> Path:
 
     def validate(state: TrainState, tier: Tier) -> metrics.Report:
         logits = predict_logits(
-            lambda frames: predict(state.params, state.batch_stats, frames),
+            lambda batch: predict(state.params, state.batch_stats, batch),
             tier,
             len(val_samples),
             config.evaluation.batch_size,
@@ -100,34 +105,39 @@ def train(config: Config, console: Console) -> Path:
             majority,
             dataset.action_names,
             config.evaluation.threshold,
+            inputs.window.action_shift,
         )
-        loss = binary_cross_entropy(logits, val_samples.actions, weights, config.training.label_smoothing)
+        loss = binary_cross_entropy(logits, val_samples.targets, weights, config.training.label_smoothing)
         return report | {"loss": float(loss)}
 
     with Tracker(log_dir, config, console) as tracker:
-        with CheckpointWriter(run_dir, config.training.keep_last) as writer, _progress(console) as progress:
-            cache, prefetch = config.dataset.cache, config.dataset.prefetch
-            train_tier = make_tier(cache, train_samples, prefetch, progress, "loading train")
-            val_tier = make_tier(cache, val_samples, prefetch, progress, "loading val")
+        with CheckpointWriter(run_dir, config.training.keep_last) as writer, training_progress(console) as progress:
+            train_tier = make_tier(config.dataset, train_samples, inputs.frame_size, progress)
+            val_tier = make_tier(config.dataset, val_samples, inputs.frame_size, progress)
             bar = progress.add_task("compiling", total=total_steps, status="")
-            step_function = make_train_step(model, optimizer, schedule, weights, config)
-            train_step = step_function.lower(state, _abstract_batch(order.batch_size, inputs)).compile()
+            step_function = make_train_step(model, optimizer, schedule, weights, config, train_tier.gather)
+            train_steps = _compiled(step_function, state, train_tier, order, config.training.steps_per_dispatch)
 
-            def on_step(step: int, step_metrics: StepMetrics, rate: float) -> None:
-                values = {name: float(value) for name, value in step_metrics._asdict().items()}
+            def on_step(step: int, values: dict[str, float], rate: float, waited: float) -> None:
                 _require_finite(values, step, order, train_samples)
                 epoch = 1 + (step - 1) // order.steps_per_epoch
-                status = f"{rate:,.0f} frames/s  loss {values['loss']:.4f}"
+                status = f"{rate:,.0f} frames/s  data {waited:.0%}  loss {values['loss']:.4f}"
                 description = f"epoch {epoch}/{config.training.num_epochs}"
                 progress.update(bar, completed=step, description=description, status=status)
                 if step % config.logging.log_every_steps == 0:
-                    tracker.log("train", step, {"epoch": epoch, **values, "frames_per_second": rate})
+                    speed = {"frames_per_second": rate, "data_wait": waited}
+                    tracker.log("train", step, {"epoch": epoch, **values, **speed})
 
             table = EpochTable(console)
             for epoch in range(1, config.training.num_epochs + 1):
-                state, loss, rate = train_epoch(train_step, state, train_tier, order, epoch - 1, on_step)
+                state, loss, rate, waited = train_epoch(train_steps, state, train_tier, order, epoch - 1, on_step)
                 row: dict[str, Any] = {"epoch": epoch, "train_loss": loss, "frames_per_second": rate}
+                row["data_wait"] = waited
                 tracker.log("epoch", int(state.step), row)
+                if epoch == 1 and waited > _WAIT_WORTH_A_WORD:
+                    advice = faster_tier(train_tier.name, dataset, inputs.frame_size)
+                    hint = f"; {advice} would help" if advice else ""
+                    console.print(f"the step waits for data {waited:.0%} of the time{hint}", soft_wrap=True)
                 score = None
                 if epoch % config.evaluation.every_n_epochs == 0 or epoch == config.training.num_epochs:
                     row["val"] = validate(state, val_tier)
@@ -148,44 +158,70 @@ def train(config: Config, console: Console) -> Path:
 
 
 def train_epoch(
-    train_step: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]],
+    train_steps: dict[int, Callable[[TrainState, Any, Any], tuple[TrainState, StepMetrics]]],
     state: TrainState,
     tier: Tier,
     order: SampleOrder,
     epoch: int,
-    on_step: Callable[[int, StepMetrics, float], None],
-) -> tuple[TrainState, float, float]:
+    on_step: Callable[[int, dict[str, float], float, float], None],
+) -> tuple[TrainState, float, float, float]:
     """One pass over the training set.
 
     Args:
+        train_steps: compiled steps by how many of them one dispatch takes.
         epoch: counted from 0.
-        on_step: called for every step, ``_LAG`` steps late, with the steps taken, its metrics
-            and the frames/s of the epoch so far.
+        on_step: called for every step, ``_LAG`` dispatches late, with the steps taken, its
+            metrics, and of the epoch so far the frames/s and the share of time spent waiting
+            for data.
 
     Returns:
-        The new state, the mean loss, and frames per second.
+        The new state, the mean loss, frames per second, and the share of time waited.
     """
     first = epoch * order.steps_per_epoch
-    steps = range(first, first + order.steps_per_epoch)
-    pending: deque[tuple[int, StepMetrics]] = deque()
-    losses: list[jax.Array] = []
-    start = perf_counter()
+    dispatches = order.dispatches(epoch, max(train_steps))
+    batches = tier.items(np.stack([order.batch(step) for step in steps]) for steps in dispatches)
+    pending: deque[tuple[range, StepMetrics]] = deque()
+    losses: list[float] = []
+    start, waited = perf_counter(), 0.0
 
     def report_oldest() -> None:
-        step, step_metrics = pending.popleft()
-        step_metrics.loss.block_until_ready()
-        on_step(step + 1, step_metrics, (step + 1 - first) * order.batch_size / (perf_counter() - start))
+        steps, step_metrics = pending.popleft()
+        columns = {name: np.asarray(values) for name, values in step_metrics._asdict().items()}
+        seconds = perf_counter() - start
+        rate = (steps.stop - first) * order.batch_size / seconds
+        for i, step in enumerate(steps):
+            values = {name: float(column[i]) for name, column in columns.items()}
+            losses.append(values["loss"])
+            on_step(step + 1, values, rate, waited / seconds)
 
-    for batch, step in zip(tier.batches(map(order.batch, steps)), steps, strict=True):
-        state, step_metrics = train_step(state, batch)
-        losses.append(step_metrics.loss)
-        pending.append((step, step_metrics))
+    for steps in dispatches:
+        before = perf_counter()
+        items = next(batches)
+        waited += perf_counter() - before
+        state, step_metrics = train_steps[len(steps)](state, tier.data, items)
+        pending.append((steps, step_metrics))
         if len(pending) > _LAG:
             report_oldest()
     while pending:
         report_oldest()
     seconds = perf_counter() - start
-    return state, float(np.mean(jax.device_get(losses))), order.steps_per_epoch * order.batch_size / seconds
+    return state, float(np.mean(losses)), order.steps_per_epoch * order.batch_size / seconds, waited / seconds
+
+
+def _compiled(
+    step_function: Any, state: TrainState, tier: Tier, order: SampleOrder, steps_per_dispatch: int | None
+) -> dict[int, Any]:
+    """The steps compiled, by how many of them one dispatch takes: the size that is used, and 1."""
+    if tier.name != "device":
+        steps_per_dispatch = 1  # the host delivers batch by batch
+    elif steps_per_dispatch is None:
+        steps_per_dispatch = 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
+    sizes = {len(steps) for steps in order.dispatches(0, steps_per_dispatch)}
+    compiled = {}
+    for size in sizes:
+        item = next(tier.items(iter([np.stack([order.batch(0)] * size)])))
+        compiled[size] = step_function.lower(state, tier.data, item).compile()
+    return compiled
 
 
 def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
@@ -265,22 +301,3 @@ def _score(report: metrics.Report, name: str) -> float:
     if value is None or math.isnan(value):
         return -math.inf
     return -value if name == "loss" else value
-
-
-def _abstract_batch(batch_size: int, inputs: InputSpec) -> Any:
-    return {
-        "frame": jax.ShapeDtypeStruct((batch_size, *inputs.frame_shape), jnp.uint8),
-        "action": jax.ShapeDtypeStruct((batch_size, len(inputs.action_names)), jnp.bool_),
-    }
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}"),
-        TimeRemainingColumn(),
-        console=console,
-        refresh_per_second=2,  # drawing takes from the cores that train
-    )

@@ -17,8 +17,8 @@ from hypothesis import settings
 from numcodecs import Blosc
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from BC_training.common.config import Config, DatasetConfig, TrainingConfig
 from BC_training.common.preprocess import InputSpec
+from BC_training.common.schema import Config, DatasetConfig, TrainingConfig
 from BC_training.models.pure_cnn.model import Config as PureCNNConfig
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

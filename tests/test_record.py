@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from BC_training.common.config import RecordConfig
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
+from BC_training.common.schema import RecordConfig
 from BC_training.games import make_game
 from BC_training.games.players import make_player
 from BC_training.record import record, record_missing

@@ -15,9 +15,10 @@ import zarr
 from rich.console import Console
 
 from BC_training.common import checkpoint
-from BC_training.common.config import RecordConfig, load_config
+from BC_training.common.config import load_config
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
+from BC_training.common.schema import RecordConfig
 from BC_training.evaluate import evaluate
 from BC_training.inference import Policy
 from BC_training.record import record

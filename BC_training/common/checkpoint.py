@@ -23,9 +23,9 @@ import jax
 import orbax.checkpoint as ocp
 
 from BC_training.common import config as config_module
-from BC_training.common.config import Config
 from BC_training.common.errors import UserError, disk_full_is_user_error
 from BC_training.common.preprocess import InputSpec
+from BC_training.common.schema import Config
 from BC_training.common.train_state import SplitModel, TrainState, Tree, abstract_model
 
 FORMAT_VERSION = 1

@@ -1,20 +1,22 @@
 """A recorded dataset as training sees it: episodes, their split, and their frames on demand."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 
 from BC_training.common import storage
-from BC_training.common.config import DatasetConfig
 from BC_training.common.errors import UserError, unknown
+from BC_training.common.schema import DatasetConfig
 from BC_training.common.storage import EpisodeInfo
 from BC_training.common.store import open_store
 
+_OPEN_ARRAYS = 4096  # kept open for reading frames: bounds the memory of a dataset of many episodes
 SPLITS = ("train", "val", "test")
 
 
@@ -69,7 +71,7 @@ class ZarrGameplayDataset:
                 raise unknown("action", name, keys, f"{self.path} names its actions in 'keys'")
         self.action_names: tuple[str, ...] = tuple(keys if actions is None else actions)
         self._action_columns = [keys.index(name) for name in self.action_names]
-        self._bgr = channel_order == "bgr"
+        self.channel_order = channel_order
         self._validate_episodes = validate_episodes
         self.skipped: list[Skipped] = []
         self.episodes: list[EpisodeInfo] = []
@@ -97,7 +99,9 @@ class ZarrGameplayDataset:
         self.frame_size: tuple[int, int] = self.episodes[0].arrays["frames"].shape[2:]  # pyright: ignore[reportAttributeAccessIssue]
         rates = [float(e.attrs["fps"]) for e in self.episodes if isinstance(e.attrs.get("fps"), int | float)]
         self.fps = sum(rates) / len(rates) if rates else None
-        self._frames = lru_cache(maxsize=None)(lambda episode: storage.open_array(self.episodes[episode], "frames"))
+        self._frames = lru_cache(maxsize=_OPEN_ARRAYS)(
+            lambda episode: storage.open_array(self.episodes[episode], "frames")
+        )
         self._actions: dict[str, np.ndarray] = {}
 
     @classmethod
@@ -148,7 +152,7 @@ class ZarrGameplayDataset:
         """
         if not self.state_names:
             raise UserError(f"{self.path} has no state arrays")
-        return self._read(self.episodes[episode], "state", _read_state)
+        return self._read_state(self.episodes[episode])
 
     def frames(self, episode: int, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """uint8 [len(indices), 3, H, W] RGB, the frames of ``indices`` within the episode.
@@ -156,10 +160,18 @@ class ZarrGameplayDataset:
         Raises:
             UserError: a chunk is missing or damaged; names the episode.
         """
-        info = self.episodes[episode]
-        wanted = np.asarray(indices, np.int64)
-        frames = self._read(info, "frames", lambda _: self._frames(episode)[wanted].read().result())
-        return frames[:, ::-1] if self._bgr else frames
+        return self.read_frames([(episode, np.asarray(indices, np.int64))])[0]
+
+    def read_frames(self, wanted: Sequence[tuple[int, np.ndarray]]) -> list[np.ndarray]:
+        """The frames of several (episode, indices), all read at once; see ``frames``."""
+        pending, found = [], []
+        for episode, indices in wanted:
+            with self._reading(self.episodes[episode], "frames"):
+                pending.append(self._frames(episode)[indices].read())
+        for (episode, _), frames in zip(wanted, pending, strict=True):
+            with self._reading(self.episodes[episode], "frames"):
+                found.append(np.asarray(frames.result()))
+        return [frames[:, ::-1] if self.channel_order == "bgr" else frames for frames in found]
 
     def split(self, shares: dict[str, float], seed: int) -> dict[str, list[int]]:
         """Whole episodes to "train", "val" and "test", at random from ``seed``.
@@ -210,32 +222,18 @@ class ZarrGameplayDataset:
         counts = sum(self.actions(e).sum(axis=0, dtype=np.int64) for e in episodes)
         return np.asarray(counts) / sum(self.episodes[e].length for e in episodes)
 
-    def class_weights(
-        self, episodes: Sequence[int], mode: Literal["none", "sqrt", "balanced"], maximum: float
-    ) -> np.ndarray:
-        """Weight of the loss of each button where it is held, relative to where it is not.
-
-        With f the frequency: "balanced" is (1 - f) / f, which makes both sides weigh the same;
-        "sqrt" is its square root; "none" is 1. Clipped to [1 / maximum, maximum]; 1 for a
-        button that is never, or always, held.
-
-        Returns:
-            float32 [A].
-        """
-        frequency = self.action_frequencies(episodes)
-        varies = (frequency > 0) & (frequency < 1)
-        odds = np.ones_like(frequency)
-        np.divide(1 - frequency, frequency, out=odds, where=varies)
-        weights = odds ** {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[mode]
-        return np.clip(weights, 1 / maximum, maximum).astype(np.float32)
-
     def _read_actions(self, info: EpisodeInfo) -> np.ndarray:
         if info.name not in self._actions:
-            self._actions[info.name] = self._read(info, "actions", storage.read_actions)[:, self._action_columns]
+            with self._reading(info, "actions"):
+                self._actions[info.name] = storage.read_actions(info)[:, self._action_columns]
         return self._actions[info.name]
 
+    def _read_state(self, info: EpisodeInfo) -> np.ndarray:
+        with self._reading(info, "state"):
+            return np.asarray(storage.open_array(info, "state").read().result())
+
     def _check_state(self, info: EpisodeInfo) -> None:
-        state = self._read(info, "state", _read_state)
+        state = self._read_state(info)
         bad = np.argwhere(~np.isfinite(state))
         if len(bad):
             frame, column = bad[0]
@@ -245,9 +243,10 @@ class ZarrGameplayDataset:
                 "dataset.validate_episodes=true to skip such episodes"
             )
 
-    def _read(self, info: EpisodeInfo, name: str, read: Any) -> np.ndarray:
+    @contextlib.contextmanager
+    def _reading(self, info: EpisodeInfo, name: str) -> Iterator[None]:
         try:
-            return np.asarray(read(info))
+            yield
         except (ValueError, OSError) as error:
             raise UserError(
                 f"{self.path}/{info.name}: cannot read '{name}' ({_short(error)}): "
@@ -270,8 +269,24 @@ class ZarrGameplayDataset:
             )
 
 
-def _read_state(info: EpisodeInfo) -> np.ndarray:
-    return storage.open_array(info, "state").read().result()
+def class_weights(frequencies: np.ndarray, mode: Literal["none", "sqrt", "balanced"], maximum: float) -> np.ndarray:
+    """Weight of the loss of each button where it is held, relative to where it is not.
+
+    With f the frequency: "balanced" is (1 - f) / f, which makes both sides weigh the same;
+    "sqrt" is its square root; "none" is 1. Clipped to [1 / maximum, maximum]; 1 for a button
+    that is never, or always, held.
+
+    Args:
+        frequencies: float [A], the share of frames with each button held.
+
+    Returns:
+        float32 [A].
+    """
+    varies = (frequencies > 0) & (frequencies < 1)
+    odds = np.ones_like(frequencies)
+    np.divide(1 - frequencies, frequencies, out=odds, where=varies)
+    weights = odds ** {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[mode]
+    return np.clip(weights, 1 / maximum, maximum).astype(np.float32)
 
 
 def _metadata_fault(

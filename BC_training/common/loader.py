@@ -1,15 +1,19 @@
-"""Which samples a step sees, and how their frames reach the device.
+"""How the frames of a batch reach the device: the cache tiers.
 
-The order is a pure function of (seed, step): no iterator state to save, and the same global
-batch whatever the number of devices.
+    none     decoded from zarr as needed, some batches ahead of the step
+    disk     read from a file of decoded frames, some batches ahead of the step
+    device   all frames in device memory, gathered inside the jitted step
+
+Frames travel as uint8; the step normalises them.
 """
 
+import shutil
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal, Protocol
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,115 +21,117 @@ import numpy as np
 import psutil
 from rich.progress import Progress
 
+from BC_training.common import cache
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import resize_frames
+from BC_training.common.samples import Samples
+from BC_training.common.schema import DatasetConfig
 
-Batch = dict[str, jax.Array]  # "frame" uint8 [B, 3, H, W], "action" bool [B, A]
+# "frames" uint8 [..., T, 3, H, W] and the labels of `Samples.labels`
+Batch = dict[str, jax.Array]
 
-_DEVICE_SHARE = 0.5  # of the free memory that `auto` lets the dataset fill
-_DECODE_FRAMES = 256  # decoded at once while filling the device
-
-
-@dataclass(frozen=True)
-class SampleOrder:
-    """Visits each of ``num_samples`` once an epoch, shuffled; the last partial batch is left out.
-
-    Raises:
-        UserError: a batch larger than the number of samples.
-    """
-
-    num_samples: int
-    batch_size: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.batch_size > self.num_samples:
-            raise UserError(
-                f"training.batch_size={self.batch_size} is larger than the training set ({self.num_samples} frames): "
-                "lower it or record more"
-            )
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.num_samples // self.batch_size
-
-    def batch(self, step: int) -> np.ndarray:
-        """int64 [batch_size], the samples of ``step`` (counted from 0 over all epochs)."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        start = position * self.batch_size
-        return _permutation(self.num_samples, self.seed, epoch)[start : start + self.batch_size]
+_DEVICE_SHARE = 0.5  # of the free memory that `auto` lets the frames fill
+_DISK_SHARE = 0.8  # of the free disk that `auto` lets a cache fill
+_BLOCK = 256  # frames moved at once while filling the device
 
 
-@lru_cache(maxsize=2)
-def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(size)
+class FrameReader(Protocol):
+    """Where the frames of samples come from."""
 
-
-class Samples:
-    """The frames of some episodes as one list of samples; sample i is one frame and its buttons.
-
-    Args:
-        episodes: positions in ``dataset.episodes``.
-        frame_size: (H, W) to resize to, in pixels.
-    """
-
-    def __init__(self, dataset: ZarrGameplayDataset, episodes: Sequence[int], frame_size: tuple[int, int]):
-        self._dataset, self._episodes, self.frame_size = dataset, list(episodes), frame_size
-        lengths = [dataset.episodes[e].length for e in self._episodes]
-        self._starts = np.concatenate([[0], np.cumsum(lengths)])
-        self.actions = np.concatenate([dataset.actions(e) for e in self._episodes])  # bool [N, A]
-        self.frame_bytes = 3 * frame_size[0] * frame_size[1]  # of one decoded frame
-
-    def __len__(self) -> int:
-        return len(self.actions)
-
-    def locate(self, samples: np.ndarray) -> list[tuple[str, int]]:
-        """The (episode name, frame) of each sample."""
-        which = np.searchsorted(self._starts, samples, side="right") - 1
-        return [
-            (self._dataset.episodes[self._episodes[e]].name, int(s - self._starts[e]))
-            for s, e in zip(samples, which, strict=True)
-        ]
-
-    def frames(self, samples: np.ndarray) -> np.ndarray:
-        """uint8 [len(samples), 3, H, W], decoded and resized."""
-        out = np.empty((len(samples), 3, *self.frame_size), np.uint8)
-        which = np.searchsorted(self._starts, samples, side="right") - 1
-        for e in np.unique(which):
-            rows = np.flatnonzero(which == e)
-            frames = self._dataset.frames(self._episodes[e], samples[rows] - self._starts[e])
-            out[rows] = resize_frames(frames, self.frame_size)
-        return out
-
-
-class Tier(Protocol):
-    """Where batches come from."""
-
-    name: str
-
-    def batches(self, order: Iterator[np.ndarray]) -> Iterator[Batch]:
-        """The batch of each array of samples, on the device, in order."""
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 [n, 3, H, W], the frames of the samples' rows int64 [n]."""
         ...
 
 
-class DecodeTier:
-    """Tier ``none``: decodes from zarr as needed, ``prefetch`` batches ahead of the step."""
+class DecodedFrames:
+    """Frames decoded from zarr and resized."""
 
-    name = "none"
+    def __init__(self, samples: Samples, frame_size: tuple[int, int]):
+        self._samples, self._frame_size = samples, frame_size
 
-    def __init__(self, samples: Samples, prefetch: int):
-        self._samples, self._prefetch = samples, prefetch
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        # Windows overlap, so a row may be asked for many times; it is decoded once.
+        unique, place = np.unique(rows, return_inverse=True)
+        episodes, frames = self._samples.locate_rows(unique)
+        groups = np.split(np.arange(len(unique)), np.flatnonzero(np.diff(episodes)) + 1)
+        wanted = [(self._samples.episodes[episodes[g[0]]], frames[g]) for g in groups]
+        decoded = self._samples.dataset.read_frames(wanted)
+        blocks = [resize_frames(block, self._frame_size) for block in decoded]
+        if len(blocks) == 1 and len(unique) == len(rows):
+            return np.ascontiguousarray(blocks[0][place])
+        return np.concatenate(blocks)[place]
+
+
+class CachedFrames:
+    """Frames read from the disk cache of the whole dataset."""
+
+    def __init__(self, samples: Samples, packed: cache.PackedFrames):
+        self._samples, self._packed = samples, packed
+        names = [samples.dataset.episodes[e].name for e in samples.episodes]
+        self._first = np.array([packed.first_frames[name] for name in names], np.int64)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        episodes, frames = self._samples.locate_rows(rows)
+        return self._packed.read(self._first[episodes] + frames)
+
+
+class Tier(Protocol):
+    """Delivers batches in an order that the caller gives.
+
+    Inside the jitted step, ``gather(data, item)`` makes a batch of what ``items`` delivered.
+
+    Attributes:
+        name: "none", "disk" or "device".
+        data: arrays on the device that every step needs.
+    """
+
+    name: str
+    data: Any
+
+    def items(self, order: Iterator[np.ndarray]) -> Iterator[Any]:
+        """For each array of samples [...], a tree of device arrays with those leading axes."""
+        ...
+
+    def gather(self, data: Any, item: Any) -> Batch: ...
 
     def batches(self, order: Iterator[np.ndarray]) -> Iterator[Batch]:
-        def load(ids: np.ndarray) -> Batch:
-            return jax.device_put({"frame": self._samples.frames(ids), "action": self._samples.actions[ids]})
+        """For each array of samples, its batch."""
+        ...
 
-        with ThreadPoolExecutor(self._prefetch, thread_name_prefix="decode") as pool:
+
+class HostTier:
+    """Tiers ``none`` and ``disk``: threads prepare batches ahead of the step."""
+
+    data = ()
+
+    def __init__(self, name: str, samples: Samples, reader: FrameReader, prefetch: int):
+        self.name, self._samples, self._reader, self._prefetch = name, samples, reader, prefetch
+
+    def host_batches(self, order: Iterator[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        """Batches as they are before they go to the device."""
+        return self._ahead(order, self._load)
+
+    def items(self, order: Iterator[np.ndarray]) -> Iterator[Batch]:
+        return self._ahead(order, lambda samples: jax.device_put(self._load(samples)))
+
+    batches = items
+
+    def gather(self, data: Any, item: Batch) -> Batch:
+        del data
+        return item
+
+    def _load(self, samples: np.ndarray) -> dict[str, np.ndarray]:
+        rows = self._samples.rows(samples)
+        frames = self._reader.read(rows.reshape(-1))
+        return {"frames": frames.reshape(*rows.shape, *frames.shape[1:]), **self._samples.labels(samples)}
+
+    def _ahead(self, order: Iterator[np.ndarray], load: Any) -> Iterator[Any]:
+        with ThreadPoolExecutor(self._prefetch, thread_name_prefix="load") as pool:
             pending = deque()
             try:
-                for ids in order:
-                    pending.append(pool.submit(load, ids))
+                for samples in order:
+                    pending.append(pool.submit(load, samples))
                     if len(pending) > self._prefetch:
                         yield pending.popleft().result()
                 while pending:
@@ -136,43 +142,85 @@ class DecodeTier:
 
 
 class DeviceTier:
-    """Tier ``device``: all frames as uint8 in device memory, batches gathered there."""
+    """Tier ``device``: frames uint8 [rows, 3, H, W] in device memory."""
 
     name = "device"
 
-    def __init__(self, samples: Samples, progress: Progress, title: str):
-        frames = np.empty((len(samples), 3, *samples.frame_size), np.uint8)
-        bar = progress.add_task(title, total=len(samples), status="")
-        for start in range(0, len(samples), _DECODE_FRAMES):
-            ids = np.arange(start, min(start + _DECODE_FRAMES, len(samples)))
-            frames[ids] = samples.frames(ids)
-            progress.update(bar, advance=len(ids))
+    def __init__(self, samples: Samples, reader: FrameReader, frame_size: tuple[int, int], progress: Progress):
+        self._samples = samples
+        # In blocks into a donated array: the host never holds more than one.
+        frames = jnp.zeros((samples.num_rows, 3, *frame_size), jnp.uint8)
+        put = jax.jit(partial(jax.lax.dynamic_update_slice_in_dim, axis=0), donate_argnums=0)
+        bar = progress.add_task("loading frames", total=samples.num_rows, status="")
+        size = min(_BLOCK, samples.num_rows)
+        for start in range(0, samples.num_rows, size):
+            start = min(start, samples.num_rows - size)  # the last block overlaps: one compiled shape
+            frames = put(frames, reader.read(np.arange(start, start + size)), start)
+            progress.update(bar, completed=start + size)
         progress.remove_task(bar)
-        self._data = jax.device_put({"frame": frames, "action": samples.actions})
-        self._gather = jax.jit(lambda data, ids: jax.tree.map(lambda x: x[ids], data))
+        self.data = frames
+        self._gather = jax.jit(self.gather)
+
+    def items(self, order: Iterator[np.ndarray]) -> Iterator[Any]:
+        for samples in order:
+            rows = self._samples.rows(samples).astype(np.int32)
+            yield jax.device_put({"rows": rows, **self._samples.labels(samples)})
+
+    def gather(self, data: jax.Array, item: dict[str, jax.Array]) -> Batch:
+        labels = {name: value for name, value in item.items() if name != "rows"}
+        return {"frames": data[item["rows"]], **labels}
 
     def batches(self, order: Iterator[np.ndarray]) -> Iterator[Batch]:
-        for ids in order:
-            yield self._gather(self._data, jnp.asarray(ids, jnp.int32))
+        return (self._gather(self.data, item) for item in self.items(order))
 
 
-def make_tier(
-    cache: Literal["none", "device", "auto"], samples: Samples, prefetch: int, progress: Progress, title: str
-) -> Tier:
-    """The tier named, or for ``auto`` ``device`` if the frames fit well, else ``none``.
+def make_tier(options: DatasetConfig, samples: Samples, frame_size: tuple[int, int], progress: Progress) -> Tier:
+    """The tier of ``dataset.cache``; for ``auto`` the fastest that fits: device, disk, none.
+
+    Args:
+        frame_size: (H, W) in pixels that the model sees.
 
     Raises:
-        UserError: ``device`` where the frames do not fit.
+        UserError: the frames do not fit the tier that was asked for, or cannot be read.
     """
-    needed, free = len(samples) * samples.frame_bytes, _free_memory()
-    if cache == "device" and needed > free:
+    cache_dir = Path(options.cache_dir) if options.cache_dir else cache.default_folder()
+    whole = cache.packed_bytes(samples.dataset, frame_size)
+    needed, free = whole * samples.num_rows // len(samples.dataset), _free_memory()
+    name = options.cache
+    if name == "device" and needed > free:
         raise UserError(
-            f"dataset.cache=device needs {needed / 2**30:.1f} GiB for the frames, {free / 2**30:.1f} GiB are free: "
-            "use dataset.cache=none or a smaller dataset.frame_size"
+            f"dataset.cache=device needs {needed / 1e9:.1f} GB for the frames, {free / 1e9:.1f} GB are free: "
+            "use dataset.cache=disk or none, or a smaller dataset.frame_size"
         )
-    if cache == "device" or (cache == "auto" and needed <= free * _DEVICE_SHARE):
-        return DeviceTier(samples, progress, title)
-    return DecodeTier(samples, prefetch)
+    if name == "auto":
+        if whole <= free * _DEVICE_SHARE:  # not of this split alone: the other has to fit, too
+            name = "device"
+        elif whole <= _disk_room(cache_dir, options.cache_limit):
+            name = "disk"
+        else:
+            name = "none"
+    if name == "disk":
+        packed = cache.open_packed(samples.dataset, frame_size, cache_dir, int(options.cache_limit * 1e9), progress)
+        return HostTier(name, samples, CachedFrames(samples, packed), options.prefetch)
+    reader = DecodedFrames(samples, frame_size)
+    if name == "device":
+        return DeviceTier(samples, reader, frame_size, progress)
+    return HostTier(name, samples, reader, options.prefetch)
+
+
+def faster_tier(name: str, dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> str | None:
+    """What would make a training that waits for its data wait less, in words; None if nothing here would."""
+    gigabytes = cache.packed_bytes(dataset, frame_size) / 1e9
+    advice = {
+        "none": f"dataset.cache=disk ({gigabytes:.1f} GB on disk) or device ({gigabytes:.1f} GB of its memory)",
+        "disk": f"dataset.cache=device ({gigabytes:.1f} GB of its memory), or a larger dataset.prefetch",
+    }
+    return advice.get(name)
+
+
+def _disk_room(folder: Path, limit: float) -> float:
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    return min(limit * 1e9, shutil.disk_usage(existing).free * _DISK_SHARE)
 
 
 def _free_memory() -> int:

@@ -36,28 +36,32 @@ def report(
     majority: np.ndarray,
     action_names: Sequence[str],
     threshold: float,
+    action_shift: int = 0,
 ) -> Report:
     """Scores predictions, beside two baselines that need no frame.
 
     Args:
         true: the recorded buttons, one bool [N_i, A] an episode.
-        probability: float [N, A] in [0, 1], predicted, for all episodes in a row.
+        probability: float [N, A] in [0, 1], predicted, for all episodes in a row; of each the
+            actions from ``action_shift`` on.
         majority: bool [A], the commonest combination of the training split.
         threshold: a button counts as predicted at this probability or above.
+        action_shift: how many frames ahead of the one seen the predicted action lies.
 
     Returns:
         The scores of ``scores``, ``threshold``, ``frames``, and ``baselines`` with the same
         scores of "majority" (always the training majority) and "repeat_previous" (the buttons
-        of the frame before).
+        of the frame before the one seen).
     """
-    actual = np.concatenate(true)
+    actual = np.concatenate([actions[action_shift:] for actions in true])
+    previous = np.concatenate([previous_actions([a])[: max(len(a) - action_shift, 0)] for a in true])
     return {
         **scores(actual, probability >= threshold, action_names),
         "threshold": threshold,
         "frames": len(actual),
         "baselines": {
             "majority": scores(actual, np.broadcast_to(majority, actual.shape), action_names),
-            "repeat_previous": scores(actual, previous_actions(true), action_names),
+            "repeat_previous": scores(actual, previous, action_names),
         },
     }
 

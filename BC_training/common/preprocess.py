@@ -6,6 +6,7 @@ inside the jitted step. The dataset's loader and ``Policy.act`` call these same 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,37 @@ from PIL import Image
 
 if TYPE_CHECKING:
     import jax  # not at run time: games resize their frames too, in processes without JAX
+
+
+OBSERVATION = ("frames", "previous_actions", "state")  # what of a batch the model sees
+
+
+@dataclass(frozen=True)
+class Window:
+    """What of an episode one sample at frame t holds.
+
+    Attributes:
+        history: T, the frames t - (T-1) * frame_skip, ..., t - frame_skip, t. Before the
+            episode's first frame, that frame stands in.
+        frame_skip: frames from one of them to the next.
+        action_history: K, the actions of frames t - K, ..., t - 1; before the first frame
+            nothing is pressed.
+        action_shift: the target is the action of frame t + action_shift.
+        action_chunk: C, how many actions from there on are the target.
+        state: whether the state of the history's frames goes with them.
+    """
+
+    history: int = 1
+    frame_skip: int = 1
+    action_history: int = 0
+    action_shift: int = 0
+    action_chunk: int = 1
+    state: bool = False
+
+    @property
+    def span(self) -> int:
+        """Frames from the oldest to the newest of the history, both counted."""
+        return (self.history - 1) * self.frame_skip + 1
 
 
 @dataclass(frozen=True)
@@ -26,6 +58,7 @@ class InputSpec:
         recorded_size: (H, W) in pixels of the frames in the dataset and from the game.
         frame_size: (H, W) in pixels of the frames the model sees.
         fps: frames per second of the recording; None if the dataset does not say.
+        window: what of an episode it sees at once, and predicts.
     """
 
     action_names: tuple[str, ...]
@@ -33,6 +66,7 @@ class InputSpec:
     recorded_size: tuple[int, int]
     frame_size: tuple[int, int]
     fps: float | None
+    window: Window = Window()
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -50,6 +84,7 @@ class InputSpec:
             recorded_size=(raw["recorded_size"][0], raw["recorded_size"][1]),
             frame_size=(raw["frame_size"][0], raw["frame_size"][1]),
             fps=raw["fps"],
+            window=Window(**raw["window"]),
         )
 
 
@@ -81,6 +116,15 @@ def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return out
 
 
-def normalize(frames: jax.Array) -> jax.Array:
-    """uint8 [..., 3, H, W] in 0..255 to float32 in [0, 1], on the device."""
-    return frames.astype(np.float32) / 255.0
+def normalize(observation: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """An observation as the model takes it, on the device.
+
+    Args:
+        observation: of a batch, what ``OBSERVATION`` names: "frames" uint8 [B, T, 3, H, W],
+            and where the model uses them "previous_actions" bool [B, K, A] and "state"
+            float32 [B, T, S].
+
+    Returns:
+        The same with frames float32 in [0, 1].
+    """
+    return {**observation, "frames": observation["frames"].astype(np.float32) / 255.0}

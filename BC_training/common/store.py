@@ -114,6 +114,18 @@ class LocalStore:
     def kvstore(self, folder: str) -> dict[str, Any]:
         return {"driver": "file", "path": f"{(self.path / folder).resolve()}/"}
 
+    def stamps(self, folder: str) -> list[tuple[str, int, int]]:
+        """(path, size in bytes, modification time in ns) of every file below ``folder``, in order."""
+        found, folders = [], [str(self.path / folder)]
+        while folders:
+            for entry in os.scandir(folders.pop()):
+                if entry.is_dir():
+                    folders.append(entry.path)
+                else:
+                    stat = entry.stat()
+                    found.append((entry.path, stat.st_size, stat.st_mtime_ns))
+        return sorted(found)
+
     def refuse_links_out(self, folder: str) -> None:
         """Checks that no symbolic link below ``folder``, or on the way to it, leaves the dataset.
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from BC_training.common import metrics
-from BC_training.common.config import Config, to_dict
+from BC_training.common.config import to_dict
 from BC_training.common.errors import disk_full_is_user_error
+from BC_training.common.schema import Config
 
 
 class Tracker:
@@ -114,3 +116,16 @@ class EpochTable:
         cells += [metrics.number(val.get(name)) for name in ("loss", "exact_match", "macro_f1")]
         cells += [f"{row['frames_per_second']:,.0f}", "best" if is_best else ""]
         self._console.print("  ".join(f"{cell:>11}" for cell in cells), highlight=False, soft_wrap=True)
+
+
+def training_progress(console: Console) -> Progress:
+    """Bars with a status text and the time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(),
+        console=console,
+        refresh_per_second=2,  # drawing takes from the cores that train
+    )

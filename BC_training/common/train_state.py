@@ -6,7 +6,7 @@ function, because batch statistics merged outside belong to another trace and ca
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,10 +17,10 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from BC_training import models
-from BC_training.common.config import Config, TrainingConfig
 from BC_training.common.loader import Batch
 from BC_training.common.losses import binary_cross_entropy
-from BC_training.common.preprocess import InputSpec, normalize
+from BC_training.common.preprocess import OBSERVATION, InputSpec, normalize
+from BC_training.common.schema import Config, TrainingConfig
 
 Tree = Any  # a pytree of arrays
 
@@ -116,21 +116,29 @@ def make_train_step(
     schedule: optax.Schedule,
     class_weights: np.ndarray,
     config: Config,
+    gather: Callable[[Any, Any], Batch] = lambda data, item: item,
 ) -> Any:
-    """The jitted training step. It donates the state: keep only the one it returns.
+    """The jitted training steps. They donate the state: keep only the one they return.
+
+    Args:
+        gather: makes a step's batch inside the jitted function; see ``loader.Tier``.
 
     Returns:
-        A ``jax.jit`` function of (state, batch) to (state, metrics).
+        A ``jax.jit`` function of (state, data, items) to (state, metrics). ``items`` has a
+        leading axis [K]: it takes K steps in one dispatch, and metrics [K] come back.
     """
     key = jax.random.key(config.system.seed)
     weights = jnp.asarray(class_weights)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        observation = {name: batch[name] for name in OBSERVATION if name in batch}
+
         def loss_of(params: Tree) -> tuple[jax.Array, Tree]:
             rngs = nnx.Rngs(dropout=jax.random.fold_in(key, state.step))
             net = nnx.merge(model.graphdef, params, state.batch_stats)
-            logits = net({"frame": normalize(batch["frame"])}, train=True, rngs=rngs)
-            loss = binary_cross_entropy(logits, batch["action"], weights, config.training.label_smoothing)
+            logits = net(normalize(observation), train=True, rngs=rngs)
+            smoothing = config.training.label_smoothing
+            loss = binary_cross_entropy(logits, batch["action"], weights, smoothing, batch.get("mask"))
             return loss, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
 
         (loss, batch_stats), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -139,18 +147,29 @@ def make_train_step(
         metrics = StepMetrics(loss, optax.tree.norm(grads), jnp.asarray(schedule(state.step)))
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    def train_steps(state: TrainState, data: Any, items: Any) -> tuple[TrainState, StepMetrics]:
+        if jax.tree.leaves(items)[0].shape[0] > 1:
+            return jax.lax.scan(lambda state, item: train_step(state, gather(data, item)), state, items)
+        state, metrics = train_step(state, gather(data, jax.tree.map(lambda x: x[0], items)))
+        return state, jax.tree.map(lambda x: x[None], metrics)
+
+    return jax.jit(train_steps, donate_argnums=0)
 
 
-def make_predict(graphdef: Any) -> Callable[[Tree, Tree, ArrayLike], jax.Array]:
+def make_predict(graphdef: Any) -> Callable[[Tree, Tree, Mapping[str, ArrayLike]], jax.Array]:
     """The jitted forward pass for evaluation and play, with running statistics, no dropout.
 
     Returns:
-        A function of (params, batch_stats, frames uint8 [B, 3, H, W]) to logits float32 [B, A].
+        A function of (params, batch_stats, observation) to logits float32 [B, A]. Of a batch it
+        takes what ``preprocess.OBSERVATION`` names; of a chunk it returns the first action's.
     """
 
-    def predict(params: Tree, batch_stats: Tree, frames: jax.Array) -> jax.Array:
+    def predict(params: Tree, batch_stats: Tree, observation: Mapping[str, jax.Array]) -> jax.Array:
         net = nnx.merge(graphdef, params, batch_stats)
-        return net({"frame": normalize(frames)}, train=False)
+        logits = net(normalize(observation), train=False)
+        return logits[:, 0] if logits.ndim == 3 else logits
 
-    return jax.jit(predict)
+    jitted = jax.jit(predict)
+    return lambda params, batch_stats, batch: jitted(
+        params, batch_stats, {name: batch[name] for name in OBSERVATION if name in batch}
+    )

@@ -15,9 +15,10 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from BC_training.common.config import Config, load_config
+from BC_training.common.config import load_config
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
+from BC_training.common.schema import Config
 
 PACKAGES = (
     *("jax", "flax", "optax", "orbax-checkpoint", "tensorstore", "zarr"),

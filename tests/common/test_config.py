@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from BC_training.common.config import PACKAGE, Config, from_dict, load_config, save_config, to_dict
+from BC_training.common.config import PACKAGE, from_dict, load_config, save_config, to_dict
 from BC_training.common.errors import UserError
+from BC_training.common.schema import Config
 
 MINIMAL = "dataset:\n  path: data/x.zarr\n"
 

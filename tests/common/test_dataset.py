@@ -7,9 +7,9 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from BC_training.common.config import DatasetConfig
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
+from BC_training.common.schema import DatasetConfig
 
 # --- reading -------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ import optax
 import pytest
 from flax import nnx
 
-from BC_training.common.config import TrainingConfig
 from BC_training.common.losses import binary_cross_entropy
+from BC_training.common.schema import TrainingConfig
 from BC_training.common.train_state import (
     SplitModel,
     TrainState,

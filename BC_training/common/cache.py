@@ -1,0 +1,218 @@
+"""The disk cache: a dataset's frames, decoded and resized once into one uncompressed file.
+
+    <cache_dir>/<fingerprint>/           the whole cache, published by renaming
+      frames.bin                         uint8 [frames, 3, H, W], episode after episode
+      meta.json                          dataset, frame size, episodes, bytes
+    <cache_dir>/<fingerprint>.partial/   one being built, or left by a build that was killed
+      done                               a line for each episode that is in frames.bin
+
+The fingerprint covers the frames' metadata, for a local dataset also the size and time of every
+chunk's file, the frame size and the channel order: what changes one of them gets another cache.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from rich.progress import Progress
+
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.preprocess import resize_frames
+from BC_training.common.store import LocalStore
+
+_VERSION = 1  # of the files' layout and of the preprocessing in them
+_BLOCK = 64  # frames decoded at once by a thread
+_PARTIAL = ".partial"
+_DONE = "done"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """One cache found on disk."""
+
+    path: Path
+    dataset: str
+    frame_size: tuple[int, int]
+    frames: int
+    bytes: int  # on disk, so far
+    used: float  # when last, seconds since 1970
+    complete: bool
+
+
+class PackedFrames:
+    """The frames of a cache, read in any order.
+
+    They are read, not mapped: mapped pages would count as this process's memory.
+    """
+
+    def __init__(self, path: Path, frame_size: tuple[int, int], first_frames: dict[str, int]):
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115, open as long as the object
+        self._shape = (3, *frame_size)
+        self._frame_bytes = 3 * frame_size[0] * frame_size[1]
+        self._path = path
+        self.first_frames = first_frames  # of each episode, by its name
+
+    def read(self, frames: np.ndarray) -> np.ndarray:
+        """uint8 [n, 3, H, W], the frames of these numbers, int64 [n].
+
+        Raises:
+            UserError: the file was truncated or cannot be read.
+        """
+        out = np.empty((len(frames), *self._shape), np.uint8)
+        for view, frame in zip(out, frames.tolist(), strict=True):
+            if os.preadv(self._file.fileno(), [view.data], frame * self._frame_bytes) != self._frame_bytes:
+                raise UserError(f"{self._path} is truncated: remove it with 'cache --clear' and run again")
+        return out
+
+
+def default_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "bc_training"
+
+
+def open_packed(
+    dataset: ZarrGameplayDataset, frame_size: tuple[int, int], folder: Path, limit: int, progress: Progress
+) -> PackedFrames:
+    """The dataset's cache, built first where it is missing or unfinished.
+
+    Args:
+        frame_size: (H, W) in pixels.
+        folder: holds all caches.
+        limit: bytes they may take together; the least recently used are removed to make room.
+
+    Raises:
+        UserError: the cache is larger than ``limit`` or than the disk has room for, or a frame
+            cannot be read.
+    """
+    path = folder / _fingerprint(dataset, frame_size)
+    lengths = {episode.name: episode.length for episode in dataset.episodes}
+    first_frames = dict(zip(lengths, itertools.accumulate(lengths.values(), initial=0), strict=False))
+    if not (path / "meta.json").exists():
+        partial = path.with_name(path.name + _PARTIAL)
+        with disk_full_is_user_error(folder):
+            partial.mkdir(parents=True, exist_ok=True)
+            with _locked(partial, progress) as meta:
+                if path.exists():  # another process has finished it while this one waited
+                    shutil.rmtree(partial, ignore_errors=True)
+                else:
+                    _make_room(folder, packed_bytes(dataset, frame_size), limit, keep=partial)
+                    described = {"dataset": dataset.path, "frame_size": frame_size, "frames": len(dataset)}
+                    meta.truncate(0)
+                    meta.write(json.dumps(described))
+                    meta.flush()
+                    _build(dataset, frame_size, partial, first_frames, progress)
+                    partial.rename(path)
+                    (path / _DONE).unlink()
+    os.utime(path / "meta.json")  # used now
+    return PackedFrames(path / "frames.bin", frame_size, first_frames)
+
+
+def packed_bytes(dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> int:
+    """Size of the dataset's cache."""
+    return len(dataset) * 3 * frame_size[0] * frame_size[1]
+
+
+def find_caches(folder: Path) -> list[Cache]:
+    """Every cache in ``folder``, the most recently used first."""
+    found = []
+    for path in folder.glob("*") if folder.is_dir() else ():
+        complete, meta = not path.name.endswith(_PARTIAL), path / "meta.json"
+        with contextlib.suppress(OSError, ValueError, KeyError):  # not a cache, or being removed
+            raw = json.loads(meta.read_text())
+            stored = (path / "frames.bin").stat().st_blocks * 512
+            size = (raw["frame_size"][0], raw["frame_size"][1])
+            found.append(Cache(path, raw["dataset"], size, raw["frames"], stored, meta.stat().st_mtime, complete))
+    return sorted(found, key=lambda cache: -cache.used)
+
+
+def remove(cache: Cache) -> bool:
+    """Removes a cache; returns False, and leaves it, where it is being built."""
+    with open(cache.path / "meta.json") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        shutil.rmtree(cache.path)
+        return True
+
+
+def _fingerprint(dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> str:
+    store = dataset.store
+    address = str(store.path.resolve()) if isinstance(store, LocalStore) else store.address
+    digest = hashlib.sha256(repr((_VERSION, address, frame_size, dataset.channel_order)).encode())
+    for episode in dataset.episodes:
+        digest.update(repr((episode.name, episode.arrays["frames"])).encode())
+        if isinstance(store, LocalStore):
+            digest.update(repr(store.stamps(f"{episode.name}/frames")).encode())
+    return digest.hexdigest()[:24]
+
+
+def _build(
+    dataset: ZarrGameplayDataset,
+    frame_size: tuple[int, int],
+    partial: Path,
+    first_frames: dict[str, int],
+    progress: Progress,
+) -> None:
+    frame_bytes = 3 * frame_size[0] * frame_size[1]
+    done_file = partial / _DONE
+    done = set(done_file.read_text().splitlines()) if done_file.exists() else set()
+    bar = progress.add_task("building the cache", total=len(dataset), status="")
+    with (
+        open(partial / "frames.bin", "r+b" if (partial / "frames.bin").exists() else "w+b") as frames,
+        open(done_file, "a") as log,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        os.posix_fallocate(frames.fileno(), 0, packed_bytes(dataset, frame_size))
+
+        def pack(episode: int, start: int) -> int:
+            count = min(_BLOCK, dataset.episodes[episode].length - start)
+            block = resize_frames(dataset.frames(episode, np.arange(start, start + count)), frame_size)
+            offset = (first_frames[dataset.episodes[episode].name] + start) * frame_bytes
+            os.pwrite(frames.fileno(), np.ascontiguousarray(block).data, offset)
+            progress.update(bar, advance=count)
+            return count
+
+        for i, episode in enumerate(dataset.episodes):
+            if episode.name in done:
+                progress.update(bar, advance=episode.length)
+                continue
+            for _ in pool.map(pack, itertools.repeat(i), range(0, episode.length, _BLOCK)):
+                pass
+            os.fdatasync(frames.fileno())  # before the log says that they are there
+            log.write(episode.name + "\n")
+            log.flush()
+    progress.remove_task(bar)
+
+
+@contextlib.contextmanager
+def _locked(partial: Path, progress: Progress) -> Iterator[TextIO]:
+    """Lets one process build, and hands it meta.json; another waits, and finds the cache built."""
+    with open(partial / "meta.json", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.console.print("another process is building this cache: waiting for it", soft_wrap=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
+
+
+def _make_room(folder: Path, needed: int, limit: int, keep: Path) -> None:
+    if needed > limit:
+        raise UserError(
+            f"the disk cache needs {needed / 1e9:.1f} GB, dataset.cache_limit is {limit / 1e9:.1f}: raise it, use "
+            "dataset.cache=none or a smaller dataset.frame_size"
+        )
+    others = [cache for cache in find_caches(folder) if cache.path != keep]
+    while sum(cache.bytes for cache in others) + needed > limit:
+        remove(others.pop())

@@ -1,0 +1,232 @@
+"""Which samples a step sees, and what of its episode a sample holds.
+
+The order is a pure function of (seed, step): no iterator state to save, and the same global
+batch whatever the number of devices and processes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError, unknown
+from BC_training.common.preprocess import Window
+from BC_training.common.schema import OversampleConfig
+
+_ROUNDS = 6
+
+
+@dataclass(frozen=True, eq=False)
+class SampleOrder:
+    """Visits each of ``num_samples`` once an epoch, shuffled; the last partial batch is left out.
+
+    With oversampling an epoch has ``extra`` more visits, dealt to the ``rare`` samples in turn.
+    A batch is computed from its step alone, in time and memory of the batch, not of the dataset.
+
+    Attributes:
+        num_samples: N.
+        batch_size: of the global batch.
+        rare: int64 [R], the samples visited more often.
+        extra: how many visits an epoch they get on top of one each.
+
+    Raises:
+        UserError: a batch larger than the number of samples.
+    """
+
+    num_samples: int
+    batch_size: int
+    seed: int
+    rare: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    extra: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size > self.num_samples:
+            raise UserError(
+                f"training.batch_size={self.batch_size} is larger than the training set ({self.num_samples} frames): "
+                "lower it or record more"
+            )
+
+    @property
+    def epoch_size(self) -> int:
+        """Visits an epoch, those of the partial batch included."""
+        return self.num_samples + self.extra
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.epoch_size // self.batch_size
+
+    def dispatches(self, epoch: int, size: int) -> list[range]:
+        """An epoch's steps, ``size`` a range, and those that are left one by one."""
+        first, last = epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch
+        whole = last - self.steps_per_epoch % size
+        return [range(s, s + size) for s in range(first, whole, size)] + [range(s, s + 1) for s in range(whole, last)]
+
+    def batch(self, step: int, shard: tuple[int, int] = (0, 1)) -> np.ndarray:
+        """int64 [batch_size / n], the samples of ``step`` (counted from 0 over all epochs).
+
+        Args:
+            shard: (i, n), the i-th of n equal parts of the batch; n divides the batch size.
+        """
+        epoch, position = divmod(step, self.steps_per_epoch)
+        size = self.batch_size // shard[1]
+        start = position * self.batch_size + shard[0] * size
+        visits = permute(np.arange(start, start + size), self.epoch_size, self.seed, epoch)
+        if self.extra:
+            # Epochs take turns where `extra` is no multiple of the number of rare samples.
+            turn = (visits - self.num_samples + epoch * self.extra) % len(self.rare)
+            visits = np.where(visits < self.num_samples, visits, self.rare[turn])
+        return visits
+
+
+def permute(positions: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
+    """Where a pseudo-random permutation of ``range(size)`` sends ``positions``.
+
+    It mixes the bits of a position by odd multiplications and shifted exclusive ors, each of
+    which is a bijection of the numbers of that many bits; a result of ``size`` or more is mixed
+    again until it falls below ("cycle walking": Black and Rogaway, Ciphers with arbitrary finite
+    domains, 2002). So no table of the permutation is needed.
+
+    Args:
+        positions: integers [n] in [0, size).
+
+    Returns:
+        int64 [n] in [0, size).
+    """
+    bits = max((size - 1).bit_length(), 6)
+    mask, shift = np.uint64((1 << bits) - 1), np.uint64((bits + 1) // 2)
+    constants = _constants(seed, epoch)
+
+    def mix(x: np.ndarray) -> np.ndarray:
+        for factor, offset in constants:
+            x = (x * factor + offset) & mask
+            x = x ^ (x >> shift)
+        return x
+
+    mixed = mix(np.asarray(positions).astype(np.uint64))
+    while (outside := np.flatnonzero(mixed >= size)).size:
+        mixed[outside] = mix(mixed[outside])
+    return mixed.astype(np.int64)
+
+
+@lru_cache(maxsize=4)
+def _constants(seed: int, epoch: int) -> list[tuple[np.uint64, np.uint64]]:
+    words = np.random.SeedSequence([seed, epoch]).generate_state(2 * _ROUNDS, np.uint64)
+    return [(words[2 * i] | np.uint64(1), words[2 * i + 1]) for i in range(_ROUNDS)]
+
+
+class Samples:
+    """The samples of some episodes, one for each frame whose target action was recorded.
+
+    A row is a frame of these episodes, counted through all of them.
+
+    Args:
+        episodes: positions in ``dataset.episodes``.
+
+    Attributes:
+        targets: bool [N, A], what each sample's model is to press (of a chunk, first).
+    """
+
+    def __init__(self, dataset: ZarrGameplayDataset, episodes: Sequence[int], window: Window):
+        self.dataset, self.episodes, self.window = dataset, list(episodes), window
+        self._lengths = np.array([dataset.episodes[e].length for e in self.episodes], np.int64)
+        self._first_rows = _starts(self._lengths)
+        self._first_samples = _starts(np.maximum(self._lengths - window.action_shift, 0))
+        self._actions = np.concatenate([dataset.actions(e) for e in self.episodes])  # bool [rows, A]
+        self._state = np.concatenate([dataset.state(e) for e in self.episodes]) if window.state else None
+        if len(self) == 0:
+            raise UserError(
+                f"no episode of {dataset.path} is longer than dataset.action_shift={window.action_shift} frames: "
+                "lower it"
+            )
+        self.targets = self.labels(np.arange(len(self)))["action"].reshape(len(self), -1, len(dataset.action_names))
+        self.targets = self.targets[:, 0]
+
+    def __len__(self) -> int:
+        return int(self._first_samples[-1])
+
+    @property
+    def num_rows(self) -> int:
+        return int(self._first_rows[-1])
+
+    def rows(self, samples: np.ndarray) -> np.ndarray:
+        """int64 [..., T]: the rows of each sample's history, the current frame last."""
+        episode, t = self._place(samples)
+        back = np.arange(self.window.history - 1, -1, -1) * self.window.frame_skip
+        return self._first_rows[episode][..., None] + np.maximum(t[..., None] - back, 0)
+
+    def labels(self, samples: np.ndarray) -> dict[str, np.ndarray]:
+        """What goes with the frames of ``samples`` [...].
+
+        Returns:
+            "action" bool [..., A], or [..., C, A] where the window predicts a chunk, and then
+            "mask" bool [..., C], False past the episode's end; "previous_actions" bool
+            [..., K, A] and "state" float32 [..., T, S] where the window has them.
+        """
+        window, (episode, t) = self.window, self._place(samples)
+        first, length = self._first_rows[episode][..., None], self._lengths[episode][..., None]
+        ahead = t[..., None] + window.action_shift + np.arange(window.action_chunk)
+        action = self._actions[first + np.minimum(ahead, length - 1)]
+        labels = {"action": action, "mask": ahead < length}
+        if window.action_chunk == 1:
+            labels = {"action": action[..., 0, :]}
+        if window.action_history:
+            before = t[..., None] + np.arange(-window.action_history, 0)
+            pressed = self._actions[first + np.maximum(before, 0)]
+            labels["previous_actions"] = pressed & (before >= 0)[..., None]
+        if self._state is not None:
+            labels["state"] = self._state[self.rows(samples)]
+        return labels
+
+    def locate_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of each row its episode (an index into ``episodes``) and its frame there, int64 [n]."""
+        episode = np.searchsorted(self._first_rows, rows, side="right") - 1
+        return episode, rows - self._first_rows[episode]
+
+    def locate(self, samples: np.ndarray) -> list[tuple[str, int]]:
+        """The (episode name, frame) of each sample."""
+        episode, t = self._place(samples)
+        names = [self.dataset.episodes[e].name for e in self.episodes]
+        return [(names[e], int(frame)) for e, frame in zip(episode, t, strict=True)]
+
+    def order(self, batch_size: int, seed: int, oversample: OversampleConfig | None = None) -> SampleOrder:
+        """The order to train in.
+
+        With ``oversample``, samples that target one of its actions get as many extra visits as
+        make them ``ratio`` of an epoch; if they are that many already, none.
+
+        Raises:
+            UserError: a batch larger than the number of samples, an unknown action, or actions
+                that are never pressed.
+        """
+        if oversample is None:
+            return SampleOrder(len(self), batch_size, seed)
+        names = self.dataset.action_names
+        for name in oversample.actions:
+            if name not in names:
+                raise unknown("action", name, names, "in dataset.oversample.actions")
+        rare = np.flatnonzero(self.targets[:, [names.index(name) for name in oversample.actions]].any(axis=1))
+        if not rare.size:
+            raise UserError(
+                f"none of dataset.oversample.actions ({', '.join(oversample.actions)}) is pressed in the training "
+                "episodes: choose others, or oversample=null"
+            )
+        wanted = round((len(self) - rare.size) * oversample.ratio / (1 - oversample.ratio))
+        return SampleOrder(len(self), batch_size, seed, rare, max(wanted - rare.size, 0))
+
+    def frequencies(self, order: SampleOrder) -> np.ndarray:
+        """float64 [A]: the share of an epoch's visits that target each action."""
+        pressed = self.targets.sum(axis=0, dtype=np.float64)
+        if order.extra:
+            pressed += self.targets[order.rare].mean(axis=0) * order.extra
+        return pressed / order.epoch_size
+
+    def _place(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of each sample its episode (an index into ``episodes``) and its frame t there."""
+        episode = np.searchsorted(self._first_samples, samples, side="right") - 1
+        return episode, samples - self._first_samples[episode]
+
+
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)])

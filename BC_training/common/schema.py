@@ -1,0 +1,209 @@
+"""The sections of a configuration and their defaults; each checks its own values."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import Window
+
+
+def require(condition: bool, key: str, value: Any, rule: str) -> None:
+    if not condition:
+        raise UserError(f"config: {key}={value} is out of range: {rule}")
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """How to record a dataset that is missing."""
+
+    game: str
+    player: str = "expert"
+    episodes: int = 40
+    seed: int = 10_000  # first episode's seed; away from 0, where rollouts start
+    skill: int = 3  # difficulty, 1-5, for games that have one
+    frame_size: tuple[int, int] = (288, 512)  # H, W
+    noise: float = 0.0  # chance a frame that a burst of one random action starts
+    noise_frames: int = 6  # length of such a burst
+
+    def __post_init__(self) -> None:
+        require(self.episodes >= 1, "dataset.record.episodes", self.episodes, "at least 1")
+        require(self.seed >= 0, "dataset.record.seed", self.seed, "0 or more")
+        require(1 <= self.skill <= 5, "dataset.record.skill", self.skill, "1 to 5")
+        require(min(self.frame_size) >= 8, "dataset.record.frame_size", self.frame_size, "sides of 8 or more")
+        require(0 <= self.noise <= 1, "dataset.record.noise", self.noise, "0 to 1")
+        require(self.noise_frames >= 1, "dataset.record.noise_frames", self.noise_frames, "at least 1")
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Shares of the episodes; they sum to 1."""
+
+    train: float = 0.9
+    val: float = 0.1
+    test: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, share in dataclasses.asdict(self).items():
+            require(0 <= share <= 1, f"dataset.split.{name}", share, "0 to 1")
+        require(self.train > 0, "dataset.split.train", self.train, "more than 0")
+        require(self.val > 0, "dataset.split.val", self.val, "more than 0: the best checkpoint is chosen on it")
+        total = self.train + self.val + self.test
+        require(abs(total - 1) < 1e-6, "dataset.split", f"{total:g} (the sum)", "train, val and test must sum to 1")
+
+
+@dataclass(frozen=True)
+class OversampleConfig:
+    """Frames in which one of ``actions`` is pressed are drawn more often, none less."""
+
+    actions: tuple[str, ...]
+    ratio: float  # their share of an epoch
+
+    def __post_init__(self) -> None:
+        require(len(self.actions) > 0, "dataset.oversample.actions", self.actions, "at least one name")
+        require(0 < self.ratio < 1, "dataset.oversample.ratio", self.ratio, "between 0 and 1")
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    path: str
+    record: RecordConfig | None = None
+    frame_size: tuple[int, int] | None = None  # H, W the model sees; null: as recorded
+    actions: tuple[str, ...] | None = None  # the buttons to train on; null: all
+    channel_order: Literal["rgb", "bgr"] = "rgb"  # of the recording
+    split: SplitConfig = field(default_factory=SplitConfig)
+    validate_episodes: bool = False  # true: skip and count faulty episodes instead of stopping
+    history: int = 1  # frames the model sees, the current one last
+    frame_skip: int = 1  # frames from one of those to the next
+    action_history: int = 0  # previous actions the model sees
+    action_shift: int = 0  # frames the target action lies ahead of the current frame
+    oversample: OversampleConfig | None = None  # of rare actions
+    cache: Literal["none", "disk", "device", "auto"] = "auto"
+    cache_dir: str | None = None  # of the disk cache; null: ~/.cache/bc_training
+    cache_limit: float = 200.0  # GB on disk; what was not used for longest goes first
+    prefetch: int = 2  # batches prepared ahead of the step
+
+    def __post_init__(self) -> None:
+        if self.frame_size is not None:
+            require(min(self.frame_size) >= 8, "dataset.frame_size", self.frame_size, "sides of 8 or more")
+        if self.actions is not None:
+            require(len(self.actions) > 0, "dataset.actions", self.actions, "at least one name, or null for all")
+            require(len(set(self.actions)) == len(self.actions), "dataset.actions", self.actions, "each name once")
+        for name in ("history", "frame_skip", "prefetch"):
+            require(getattr(self, name) >= 1, f"dataset.{name}", getattr(self, name), "at least 1")
+        for name in ("action_history", "action_shift"):
+            require(getattr(self, name) >= 0, f"dataset.{name}", getattr(self, name), "0 or more")
+        require(0 < self.cache_limit < math.inf, "dataset.cache_limit", self.cache_limit, "more than 0 (GB)")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    num_epochs: int = 10
+    batch_size: int = 64
+    learning_rate: float = 1e-3  # peak of the cosine schedule
+    warmup_steps: int = 100
+    weight_decay: float = 1e-4
+    gradient_clip_norm: float = 1.0  # global norm
+    label_smoothing: float = 0.0
+    class_weights: Literal["none", "sqrt", "balanced"] = "sqrt"
+    max_class_weight: float = 10.0
+    checkpoint_dir: str = "BC_training/checkpoints"
+    keep_last: int = 2
+    steps_per_dispatch: int | None = None  # with cache=device; null: 1 on a CPU, else 8
+
+    def __post_init__(self) -> None:
+        require(self.num_epochs >= 1, "training.num_epochs", self.num_epochs, "at least 1")
+        require(self.batch_size >= 2, "training.batch_size", self.batch_size, "at least 2 (batch statistics)")
+        require(0 < self.learning_rate < math.inf, "training.learning_rate", self.learning_rate, "more than 0")
+        require(self.warmup_steps >= 0, "training.warmup_steps", self.warmup_steps, "0 or more")
+        require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
+        require(self.gradient_clip_norm > 0, "training.gradient_clip_norm", self.gradient_clip_norm, "more than 0")
+        require(0 <= self.label_smoothing < 1, "training.label_smoothing", self.label_smoothing, "0 to below 1")
+        require(self.max_class_weight >= 1, "training.max_class_weight", self.max_class_weight, "at least 1")
+        require(self.keep_last >= 1, "training.keep_last", self.keep_last, "at least 1")
+        steps = self.steps_per_dispatch
+        require(steps is None or steps >= 1, "training.steps_per_dispatch", steps, "at least 1")
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Episodes the best checkpoint plays when training ends."""
+
+    game: str
+    episodes: int = 20
+    seed: int = 0
+    skill: int = 3
+    video: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.episodes >= 1, "evaluation.rollout.episodes", self.episodes, "at least 1")
+        require(self.seed >= 0, "evaluation.rollout.seed", self.seed, "0 or more")
+        require(1 <= self.skill <= 5, "evaluation.rollout.skill", self.skill, "1 to 5")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    every_n_epochs: int = 1
+    batch_size: int = 256
+    threshold: float = 0.5  # a button is pressed at this probability or above
+    best_metric: Literal["macro_f1", "exact_match", "loss"] = "macro_f1"
+    rollout: RolloutConfig | None = None
+
+    def __post_init__(self) -> None:
+        require(self.every_n_epochs >= 1, "evaluation.every_n_epochs", self.every_n_epochs, "at least 1")
+        require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "at least 1")
+        require(0 < self.threshold < 1, "evaluation.threshold", self.threshold, "between 0 and 1")
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    enabled: bool = True  # online with a key, else offline; never prompts
+    project: str = "BC_training"
+    entity: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    run_name: str | None = None  # null: the config file's stem
+    log_dir: str = "BC_training/logs"
+    log_every_steps: int = 20
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    def __post_init__(self) -> None:
+        require(self.log_every_steps >= 1, "logging.log_every_steps", self.log_every_steps, "at least 1")
+        name = self.run_name
+        require(
+            name is None or (name not in ("", ".", "..") and not set(name) & set("/\\")),
+            "logging.run_name",
+            name,
+            "a folder name, without slashes",
+        )
+
+
+@dataclass(frozen=True)
+class SystemConfig:
+    seed: int = 0
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    workers: int | None = None  # processes that record and play; null: one a core
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**31, "system.seed", self.seed, "0 to 2^31 - 1")
+        require(self.workers is None or self.workers >= 1, "system.workers", self.workers, "at least 1")
+
+
+@dataclass(frozen=True)
+class Config:
+    dataset: DatasetConfig
+    model: Any  # the chosen variant's Config
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    system: SystemConfig = field(default_factory=SystemConfig)
+
+    def window(self) -> Window:
+        """What of an episode one sample holds."""
+        data, model = self.dataset, self.model
+        chunk, state = getattr(model, "action_chunk", 1), getattr(model, "use_state", False)
+        return Window(data.history, data.frame_skip, data.action_history, data.action_shift, chunk, state)
