@@ -45,17 +45,17 @@ def bare_step(config: Config, steps: int) -> float:
     batch_size = config.training.batch_size
     batch = jax.device_put(
         {
-            "frame": rng.integers(0, 256, (batch_size, *inputs.frame_shape), dtype=np.uint8),
-            "action": rng.random((batch_size, len(actions))) < 0.3,
+            "frames": rng.integers(0, 256, (1, batch_size, 1, *inputs.frame_shape), dtype=np.uint8),
+            "action": rng.random((1, batch_size, len(actions))) < 0.3,
         }
     )
     state = init_state(model, optimizer)
     for _ in range(3):
-        state, metrics = step(state, batch)
+        state, metrics = step(state, (), batch)
     jax.block_until_ready(metrics)
     start = perf_counter()
     for _ in range(steps):
-        state, metrics = step(state, batch)
+        state, metrics = step(state, (), batch)
     jax.block_until_ready((state, metrics))
     return steps * batch_size / (perf_counter() - start)
 

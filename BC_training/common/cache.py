@@ -17,6 +17,7 @@ import itertools
 import json
 import os
 import shutil
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ class PackedFrames:
     """
 
     def __init__(self, path: Path, frame_size: tuple[int, int], first_frames: dict[str, int]):
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115, open as long as the object
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
         self._shape = (3, *frame_size)
         self._frame_bytes = 3 * frame_size[0] * frame_size[1]
         self._path = path
@@ -71,7 +73,7 @@ class PackedFrames:
         """
         out = np.empty((len(frames), *self._shape), np.uint8)
         for view, frame in zip(out, frames.tolist(), strict=True):
-            if os.preadv(self._file.fileno(), [view.data], frame * self._frame_bytes) != self._frame_bytes:
+            if os.preadv(self._file, [view.data], frame * self._frame_bytes) != self._frame_bytes:
                 raise UserError(f"{self._path} is truncated: remove it with 'cache --clear' and run again")
         return out
 

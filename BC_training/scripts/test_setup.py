@@ -90,12 +90,14 @@ def training_step(config: Config) -> str:
     optimizer, schedule = make_optimizer(config.training, 10)
     step = make_train_step(net, optimizer, schedule, np.ones(len(inputs.action_names), np.float32), config)
     rng = np.random.default_rng(0)
+    window, actions = inputs.window, (len(inputs.action_names),)
+    chunk = (window.action_chunk, *actions) if window.action_chunk > 1 else actions
     batch = {
-        "frame": rng.integers(0, 256, (4, *inputs.frame_shape), dtype=np.uint8),
-        "action": rng.random((4, len(inputs.action_names))) < 0.5,
+        "frames": rng.integers(0, 256, (1, 4, window.history, *inputs.frame_shape), dtype=np.uint8),
+        "action": rng.random((1, 4, *chunk)) < 0.5,
     }
-    _, metrics = step(init_state(net, optimizer), jax.device_put(batch))
-    loss = float(metrics.loss)
+    _, metrics = step(init_state(net, optimizer), (), jax.device_put(batch))
+    loss = float(metrics.loss[0])
     if not np.isfinite(loss):
         raise UserError(f"the loss of one step is {loss}; reinstall jax and jaxlib of the same version")
     return f"loss {loss:.4f} on a batch of 4 random frames"

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -12,8 +13,10 @@ from BC_training.common.checkpoint import CheckpointWriter
 from BC_training.common.config import to_dict
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.common.loader import DecodeTier, DeviceTier, Samples
-from BC_training.common.preprocess import InputSpec, normalize, resize_frames
+from BC_training.common.loader import make_tier
+from BC_training.common.preprocess import InputSpec, Window, normalize, resize_frames
+from BC_training.common.samples import Samples
+from BC_training.common.schema import DatasetConfig
 from BC_training.common.train_state import init_state, make_optimizer, make_predict, split_model
 from BC_training.inference import Policy
 
@@ -94,14 +97,16 @@ def test_resize_of_views_and_of_no_frames():
 def test_normalize():
     frames = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
     with jax.numpy_dtype_promotion("strict"):
-        normalized = normalize(jnp.asarray(frames))
+        observation = normalize({"frames": jnp.asarray(frames), "state": jnp.ones(3)})
+    normalized = observation["frames"]
+    np.testing.assert_array_equal(observation["state"], np.ones(3))
     assert normalized.dtype == jnp.float32
     np.testing.assert_allclose(normalized, frames.astype(np.float64) / 255, rtol=1e-7)
     assert (float(normalized.min()), float(normalized.max())) == (0.0, 1.0)
 
 
 def test_input_spec_survives_json():
-    inputs = InputSpec(("left", "right"), ("health",), (288, 512), (72, 128), 17.08)
+    inputs = InputSpec(("left", "right"), ("health",), (288, 512), (72, 128), 17.08, Window(history=3, frame_skip=2))
     assert InputSpec.from_dict(json.loads(json.dumps(inputs.to_dict()))) == inputs
     assert inputs.frame_shape == (3, 72, 128)
 
@@ -113,10 +118,11 @@ RECORDED, SEEN = (48, 80), (24, 32)  # a whole factor in height alone, so that t
 
 @pytest.fixture(scope="module")
 def playing(tmp_path_factory, make_dataset, make_config, make_inputs):
-    """A dataset, and the Policy of a checkpoint whose running statistics are not trivial."""
+    """A dataset, and the Policy, looking back, of a checkpoint whose running statistics are not trivial."""
     folder = tmp_path_factory.mktemp("playing")
-    make_dataset(folder / "x.zarr", [4, 3], size=RECORDED, actions=3)
+    make_dataset(folder / "x.zarr", [4, 6], size=RECORDED, actions=3)
     config, inputs = make_config({"conv_features": (4,), "conv_strides": (2,)}), make_inputs(3, SEEN, RECORDED)
+    inputs = dataclasses.replace(inputs, window=Window(history=2, frame_skip=2))
     model = split_model(config, inputs)
     state = init_state(model, make_optimizer(config.training, 10)[0])
     rng = np.random.default_rng(0)
@@ -127,30 +133,45 @@ def playing(tmp_path_factory, make_dataset, make_config, make_inputs):
         writer.save(state, meta | {"split": {}, "majority": [False] * 3, "metrics": {}}, score=1.0)
     predict = make_predict(model.graphdef)
     dataset = ZarrGameplayDataset(folder / "x.zarr")
-    return dataset, Policy.load(folder / "run"), lambda frames: predict(state.params, state.batch_stats, frames)
+    return dataset, Policy.load(folder / "run"), lambda batch: predict(state.params, state.batch_stats, batch)
 
 
-@pytest.mark.parametrize("tier", ["none", "device"])
-def test_playing_equals_training(playing, tier):
-    """``Policy`` on a recorded frame, and the model on the loader's batch of it."""
+@pytest.mark.parametrize("cache", ["none", "disk", "device"])
+def test_playing_equals_training(playing, cache, tmp_path):
+    """``Policy`` on recorded frames, one after the other, and the model on the loader's batch of them."""
     dataset, policy, predict = playing
-    samples = Samples(dataset, [0, 1], SEEN)
+    samples = Samples(dataset, [0, 1], policy.inputs.window)
+    options = DatasetConfig("unused", cache=cache, cache_dir=str(tmp_path))
     with Progress(disable=True) as progress:
-        made = DecodeTier(samples, 2) if tier == "none" else DeviceTier(samples, progress, "loading")
-        (batch,) = made.batches(iter([np.arange(7)]))
-    trained = np.asarray(jax.nn.sigmoid(predict(batch["frame"])))
-    recorded = np.concatenate([dataset.frames(0, range(4)), dataset.frames(1, range(3))])
-    played = np.stack([policy.probabilities(frame) for frame in recorded])
-    assert (played.dtype, played.shape) == (np.float32, (7, 3))
+        (batch,) = make_tier(options, samples, SEEN, progress).batches(iter([np.arange(10)]))
+    trained = np.asarray(jax.nn.sigmoid(predict(batch)))
+    played = []
+    for episode, length in enumerate((4, 6)):
+        policy.reset()
+        played += [policy.probabilities(frame) for frame in dataset.frames(episode, range(length))]
+    assert (played[0].dtype, played[0].shape) == (np.float32, (3,))
     np.testing.assert_allclose(played, trained, rtol=1e-5, atol=1e-6)
     assert np.ptp(played, axis=0).min() > 1e-3  # the frames do matter
+
+
+def test_a_new_episode_forgets_the_last(playing):
+    dataset, policy, _ = playing
+    first, second, third = dataset.frames(1, range(3))
+    policy.reset()
+    alone = policy.probabilities(third)
+    policy.reset()
+    policy.probabilities(first)
+    policy.probabilities(second)
+    assert not np.allclose(policy.probabilities(third), alone)  # the model looks two frames back
+    policy.reset()
+    np.testing.assert_array_equal(policy.probabilities(third), alone)
 
 
 def test_act_presses_at_the_threshold_or_above(playing, monkeypatch):
     dataset, policy, _ = playing
     frame = dataset.frames(0, [0])[0]
-    probabilities = policy.probabilities(frame)
     policy.reset()
+    probabilities = policy.probabilities(frame)
     monkeypatch.setattr(policy, "_threshold", np.median(probabilities))
     pressed = policy.act(frame)
     assert (pressed.dtype, pressed.sum()) == (np.bool_, 2)

@@ -30,9 +30,19 @@ WEIGHTS = np.array([1, 2, 5], np.float32)
 def a_batch(seed: int = 0, size: int = BATCH) -> dict[str, jax.Array]:
     rng = np.random.default_rng(seed)
     return {
-        "frame": jnp.asarray(rng.integers(0, 256, (size, 3, *SIZE), np.uint8)),
+        "frames": jnp.asarray(rng.integers(0, 256, (size, 1, 3, *SIZE), np.uint8)),
         "action": jnp.asarray(rng.random((size, ACTIONS)) < 0.4),
     }
+
+
+def one_at_a_time(steps):
+    """The jitted steps as a function of (state, batch) that takes one."""
+
+    def step(state, batch):
+        state, metrics = steps(state, (), jax.tree.map(lambda x: x[None], batch))
+        return state, jax.tree.map(lambda x: x[0], metrics)
+
+    return step
 
 
 def copy(tree):
@@ -78,7 +88,7 @@ def model(config, inputs) -> SplitModel:
 @pytest.fixture(scope="module")
 def step(model, config):
     """A step that leaves its gradients in ``opt_state``, with class weights, smoothing and dropout."""
-    return make_train_step(model, spy(), optax.constant_schedule(0.25), WEIGHTS, config)
+    return one_at_a_time(make_train_step(model, spy(), optax.constant_schedule(0.25), WEIGHTS, config))
 
 
 @pytest.fixture
@@ -188,7 +198,7 @@ def test_loss_is_that_of_the_model_in_training_with_its_weights_and_smoothing(st
     batch = a_batch()
     rngs = nnx.Rngs(dropout=jax.random.fold_in(jax.random.key(0), 5))
     net = nnx.merge(model.graphdef, model.params, model.batch_stats)
-    logits = net({"frame": batch["frame"].astype(jnp.float32) / 255}, train=True, rngs=rngs)
+    logits = net({"frames": batch["frames"].astype(jnp.float32) / 255}, train=True, rngs=rngs)
     after, metrics = step(state._replace(step=jnp.int32(5)), batch)
     assert float(metrics.loss) == pytest.approx(
         float(binary_cross_entropy(logits, batch["action"], WEIGHTS, 0.1)), rel=1e-5
@@ -267,7 +277,8 @@ def test_two_runs_from_one_seed_are_bit_identical(make_config, inputs):
         config = make_config(TINY | {"dropout": 0.5}, {"warmup_steps": 1})
         split = split_model(config, inputs)
         optimizer, schedule = make_optimizer(config.training, 10)
-        return init_state(split, optimizer), make_train_step(split, optimizer, schedule, WEIGHTS, config)
+        steps = make_train_step(split, optimizer, schedule, WEIGHTS, config)
+        return init_state(split, optimizer), one_at_a_time(steps)
 
     def run(state, step, first_batch: int) -> TrainState:
         for i in range(4):
@@ -278,6 +289,37 @@ def test_two_runs_from_one_seed_are_bit_identical(make_config, inputs):
     state, step = start()
     assert same_bits(first, run(copy(state), step, 0))
     assert not same_bits(first.params, run(state, step, 1).params)
+
+
+def test_several_steps_in_a_dispatch_are_the_same_steps(model, config):
+    """With the batches gathered inside it, as from device memory."""
+    data = jax.tree.map(lambda *x: jnp.stack(x), *(a_batch(i) for i in range(5)))
+    steps = make_train_step(
+        model, spy(), optax.constant_schedule(0.25), WEIGHTS, config, lambda data, i: jax.tree.map(lambda x: x[i], data)
+    )
+    one, metrics = copy(init_state(model, spy())), []
+    for i in (3, 0, 4):
+        one, of_step = steps(one, data, jnp.array([i]))
+        metrics.append(of_step)
+    three, of_all = steps(copy(init_state(model, spy())), data, jnp.array([3, 0, 4]))
+    assert of_all.loss.shape == (3,)
+    np.testing.assert_allclose(of_all.loss, np.concatenate([m.loss for m in metrics]), rtol=1e-5)
+    for a, b in zip(leaves(three), leaves(one), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_what_the_mask_leaves_out_does_not_train(make_config, inputs):
+    config = make_config(TINY | {"action_chunk": 2})
+    split = split_model(config, inputs)
+    step = one_at_a_time(make_train_step(split, spy(), optax.constant_schedule(0.25), WEIGHTS, config))
+    batch = a_batch()
+    action = jnp.stack([batch["action"], batch["action"]], axis=1)
+    mask = jnp.ones((BATCH, 2), bool).at[:, 1].set(False)
+    losses = []
+    for other in (action, action.at[:, 1].set(~action[:, 1])):
+        _, metrics = step(copy(init_state(split, spy())), batch | {"action": other, "mask": mask})
+        losses.append(float(metrics.loss))
+    assert losses[0] == losses[1]
 
 
 def test_the_seed_draws_the_parameters(config, inputs, model):
@@ -300,32 +342,32 @@ def trained(model, step) -> TrainState:
 def test_evaluation_sees_each_frame_alone(model, trained):
     """Running statistics: the logits of a frame do not depend on the frames beside it."""
     predict = make_predict(model.graphdef)
-    frames = a_batch(seed=9)["frame"]
+    frames = a_batch(seed=9)["frames"]
     others = frames.at[1:].set(255 - frames[1:])
-    logits = np.asarray(predict(trained.params, trained.batch_stats, frames))
+    logits = np.asarray(predict(trained.params, trained.batch_stats, {"frames": frames}))
     assert (logits.shape, logits.dtype) == ((BATCH, ACTIONS), np.float32)
-    beside_others = np.asarray(predict(trained.params, trained.batch_stats, others))
+    beside_others = np.asarray(predict(trained.params, trained.batch_stats, {"frames": others}))
     np.testing.assert_allclose(beside_others[0], logits[0], rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(np.asarray(predict(trained.params, trained.batch_stats, frames)), logits)
+    np.testing.assert_array_equal(np.asarray(predict(trained.params, trained.batch_stats, {"frames": frames})), logits)
 
 
 def test_training_sees_the_batch_together(model, trained):
     """Batch statistics: the logits of a frame do depend on the frames beside it."""
     net = nnx.merge(model.graphdef, trained.params, trained.batch_stats)
-    frames = a_batch(seed=9)["frame"].astype(jnp.float32) / 255
+    frames = a_batch(seed=9)["frames"].astype(jnp.float32) / 255
     others = frames.at[1:].set(frames[1:] / 2)
-    first, second = (net({"frame": x}, train=True, rngs=nnx.Rngs(dropout=0))[0] for x in (frames, others))
+    first, second = (net({"frames": x}, train=True, rngs=nnx.Rngs(dropout=0))[0] for x in (frames, others))
     assert np.abs(first - second).max() > 1e-3
 
 
 def test_evaluation_uses_the_running_statistics(model, trained):
     predict = make_predict(model.graphdef)
-    frames = a_batch(seed=9)["frame"]
-    logits = np.asarray(predict(trained.params, trained.batch_stats, frames))
+    frames = a_batch(seed=9)["frames"]
+    logits = np.asarray(predict(trained.params, trained.batch_stats, {"frames": frames}))
     net = nnx.merge(model.graphdef, trained.params, trained.batch_stats)
-    expected = net({"frame": frames.astype(jnp.float32) / 255}, train=False)
+    expected = net({"frames": frames.astype(jnp.float32) / 255}, train=False)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
-    assert not np.allclose(logits, predict(trained.params, model.batch_stats, frames), atol=1e-3)
+    assert not np.allclose(logits, predict(trained.params, model.batch_stats, {"frames": frames}), atol=1e-3)
 
 
 def test_overfits_32_random_samples(make_config, inputs):
@@ -336,10 +378,10 @@ def test_overfits_32_random_samples(make_config, inputs):
     split = split_model(config, inputs)
     optimizer, schedule = make_optimizer(config.training, 120)
     state = init_state(split, optimizer)
-    step = make_train_step(split, optimizer, schedule, np.ones(ACTIONS, np.float32), config)
+    step = one_at_a_time(make_train_step(split, optimizer, schedule, np.ones(ACTIONS, np.float32), config))
     batch = a_batch(size=32)
     for _ in range(120):
         state, metrics = step(state, batch)
-    logits = make_predict(split.graphdef)(state.params, state.batch_stats, batch["frame"])
+    logits = make_predict(split.graphdef)(state.params, state.batch_stats, batch)
     assert float(metrics.loss) < 0.05
     assert ((np.asarray(logits) >= 0) == np.asarray(batch["action"])).all(axis=1).mean() == 1.0

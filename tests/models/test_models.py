@@ -9,6 +9,7 @@ from flax import nnx
 
 from BC_training import models
 from BC_training.common.errors import UserError
+from BC_training.common.preprocess import Window
 from BC_training.common.train_state import abstract_model
 from BC_training.models.pure_cnn import model as pure_cnn_model
 
@@ -31,10 +32,12 @@ def outputs(config, inputs, batch: int, train: bool) -> jax.ShapeDtypeStruct:
 
     def run(frames):
         model = pure_cnn_model.create_model(config, inputs, nnx.Rngs(0))
-        return model({"frame": frames}, train=train, rngs=nnx.Rngs(dropout=1))
+        return model({"frames": frames}, train=train, rngs=nnx.Rngs(dropout=1))
 
     with jax.numpy_dtype_promotion("strict"):
-        return jax.eval_shape(run, jax.ShapeDtypeStruct((batch, *inputs.frame_shape), jnp.float32))
+        return jax.eval_shape(
+            run, jax.ShapeDtypeStruct((batch, inputs.window.history, *inputs.frame_shape), jnp.float32)
+        )
 
 
 # --- finding a variant ---------------------------------------------------------------------
@@ -55,9 +58,9 @@ def test_every_variant_keeps_the_contract(make_inputs):
 
         def run(frames, variant=variant, name=name):
             model = variant.create_model(variant.Config(name=name), inputs, nnx.Rngs(0))
-            return model({"frame": frames}, train=False)
+            return model({"frames": frames}, train=False)
 
-        logits = jax.eval_shape(run, jax.ShapeDtypeStruct((2, 3, 48, 64), jnp.float32))
+        logits = jax.eval_shape(run, jax.ShapeDtypeStruct((2, 1, 3, 48, 64), jnp.float32))
         assert (logits.shape, logits.dtype) == ((2, 5), jnp.float32)
 
 
@@ -168,7 +171,7 @@ def tiny(make_inputs):
 
 
 def test_dropout(tiny):
-    frames = {"frame": jnp.asarray(np.random.default_rng(0).random((2, 3, 8, 8)), jnp.float32)}
+    frames = {"frames": jnp.asarray(np.random.default_rng(0).random((2, 1, 3, 8, 8)), jnp.float32)}
     model = tiny(dropout=0.5)
     evaluated = model(frames, train=False)
     np.testing.assert_array_equal(model(frames, train=False), evaluated)
@@ -187,7 +190,7 @@ def test_global_average_pooling_ignores_where_but_not_how_much(tiny):
     frames = np.zeros((3, 3, 8, 8), np.float32)
     frames[0, :, 2, 2] = frames[1, :, 5, 5] = 1.0
     frames[2] = frames[0] + frames[1]
-    here, there, both = model({"frame": jnp.asarray(frames)}, train=False)
+    here, there, both = model({"frames": jnp.asarray(frames)[:, None]}, train=False)
     np.testing.assert_allclose(here, there, rtol=1e-5)
     assert not np.allclose(here, both)
 
@@ -196,7 +199,7 @@ def test_channels_and_colours_matter(tiny):
     model = tiny()
     frames = np.zeros((2, 3, 8, 8), np.float32)
     frames[0, 0] = frames[1, 2] = 1.0
-    logits = model({"frame": jnp.asarray(frames)}, train=False)
+    logits = model({"frames": jnp.asarray(frames)[:, None]}, train=False)
     assert not np.allclose(logits[0], logits[1])
 
 
@@ -215,10 +218,35 @@ def test_config_is_frozen():
         {"dense_features": (0,)},
         {"dropout": 1.0},
         {"dropout": -0.1},
+        {"action_chunk": 0},
     ],
 )
 def test_config_out_of_range(fields):
     with pytest.raises(UserError) as caught:
         pure_cnn_model.Config(name="pure_cnn", **fields)
     assert "\n" not in str(caught.value)
-    assert any(f"model.{name}" in str(caught.value) for name in ("conv_features", "dropout"))
+    assert any(f"model.{name}" in str(caught.value) for name in ("conv_features", "dropout", "action_chunk"))
+
+
+def test_a_history_is_stacked_and_a_chunk_predicted(make_inputs):
+    inputs = dataclasses.replace(make_inputs(5, (16, 16)), window=Window(history=3))
+    config = pure_cnn_model.Config("pure_cnn", action_chunk=4)
+    assert outputs(config, inputs, 2, train=True).shape == (2, 4, 5)
+
+
+def test_every_frame_of_the_history_matters(make_inputs):
+    inputs = dataclasses.replace(make_inputs(3, (8, 8)), window=Window(history=3))
+    config = pure_cnn_model.Config("pure_cnn", (4,), (4,), (64,), batch_norm=False)
+    model = pure_cnn_model.create_model(config, inputs, nnx.Rngs(0))
+    frames = np.random.default_rng(0).random((1, 3, 3, 8, 8), np.float32)
+    logits = model({"frames": jnp.asarray(frames)}, train=False)
+    for t in range(3):
+        changed = frames.copy()
+        changed[:, t] = 0
+        assert not np.allclose(model({"frames": jnp.asarray(changed)}, train=False), logits)
+
+
+def test_previous_actions_are_refused(make_inputs):
+    inputs = dataclasses.replace(make_inputs(), window=Window(action_history=2))
+    with pytest.raises(UserError, match="action_history=0"):
+        pure_cnn_model.create_model(DEFAULT, inputs, nnx.Rngs(0))
