@@ -92,7 +92,7 @@ BUILD = """
     read = dataset.read_frames
     def slowly(wanted):
         if wanted[0][0] == 1:
-            print("second", flush=True)
+            print("second\\n", end="", flush=True)
             time.sleep(slow)
         return read(wanted)
     dataset.read_frames = slowly
