@@ -3,6 +3,7 @@
 import json
 
 import av
+import numpy as np
 import pytest
 from recorded_sessions import KEYBINDS, write_inputs, write_keybinds, write_memory, write_session, write_video
 
@@ -179,8 +180,8 @@ def test_video_of_one_frame(session, binds):
 
 def test_video_without_pictures(session, binds):
     with av.open(str(session / "video.mp4"), "w") as container:
-        stream = container.add_stream("aac", rate=8000)
-        silence = av.AudioFrame(samples=1024, layout="mono", format="fltp")
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         silence.sample_rate = 8000
         container.mux(stream.encode(silence))
         container.mux(stream.encode())
