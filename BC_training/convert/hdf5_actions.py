@@ -41,8 +41,8 @@ class Actions:
             return number[:, None] == self.start + np.arange(count)
         if stored.ndim != 2 or stored.shape[1] != count or stored.dtype.kind not in "biuf":
             raise _unexpected(stored, where, f"numbers [N, {count}]")
-        wrong = ~np.isin(stored, (-1, 0, 1)).all(axis=1)
-        _refuse(wrong, stored, where, "0 and 1")
+        wrong = np.isin(stored, (-1, 0, 1), invert=True).any(axis=1)
+        _refuse(np.asarray(wrong), stored, where, "0 and 1")
         return stored > 0
 
 
