@@ -197,7 +197,7 @@ def test_one_broken_session_does_not_keep_the_others_from_being_written(tmp_path
 
 def test_killed_and_continued_equals_uninterrupted(tmp_path, binds):
     for i in range(4):
-        write_session(tmp_path / "s" / f"s{i}", np.arange(300) * 10_000, EVENTS, [(0, i, 2)], size=(160, 160))
+        write_session(tmp_path / "s" / f"s{i}", np.arange(150) * 10_000, EVENTS, [(0, i, 2)], size=(96, 96))
     base = [sys.executable, "-m", "BC_training", "convert", str(tmp_path / "s"), "--from", "sessions"]
     command = [*base, "--keybinds", str(binds), "--workers", "1", "--out"]
     killed = subprocess.Popen([*command, str(tmp_path / "x.zarr")], stdout=subprocess.DEVNULL)
@@ -214,6 +214,6 @@ def test_killed_and_continued_equals_uninterrupted(tmp_path, binds):
     assert [e.attrs for e in one.episodes] == [e.attrs for e in two.episodes]
     assert not list((tmp_path / "x.zarr").glob(".partial*"))
     for e in range(4):
-        np.testing.assert_array_equal(one.frames(e, range(300)), two.frames(e, range(300)))
+        np.testing.assert_array_equal(one.frames(e, range(150)), two.frames(e, range(150)))
         np.testing.assert_array_equal(one.actions(e), two.actions(e))
         np.testing.assert_array_equal(one.state(e), two.state(e))
