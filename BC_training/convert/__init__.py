@@ -42,6 +42,7 @@ class Options:
         fps: frames per second to write; None as they are.
         keybinds: for ``sessions``, the JSON that maps keys to actions.
         iwad: for ``doom-demo``, the game's WAD.
+        camera: for ``minari`` and ``robomimic``, which image to see; None if there is one.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Options:
     fps: float | None = None
     keybinds: Path | None = None
     iwad: Path | None = None
+    camera: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,13 @@ class Recording:
         fps: frames per second of ``steps``.
         steps: its frames in order, read as they are asked for.
         attrs: what else to remember of it, JSON types.
+        notes: what to tell the user, each one line.
     """
 
     fps: float
     steps: Iterator[Step]
     attrs: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -127,7 +131,8 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
     present = _converted(out)
     missing = [name for name in opened.episodes if name not in present]
     if present:
-        console.print(f"{out}: {len(opened.episodes) - len(missing)} of {len(opened.episodes)} recordings are there")
+        there = len(opened.episodes) - len(missing)
+        console.print(f"{out}: {there} of {len(opened.episodes)} recordings are there", soft_wrap=True)
     if not missing:
         return
     with recording(out, opened.keys, opened.attributes), disk_full_is_user_error(out):
@@ -142,6 +147,9 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
             unit=("frames", lambda result: result["frames"]),
         )
     frames = sum(r["frames"] for r in results)
+    for name, result in zip(missing, results, strict=True):
+        for note in result["notes"]:
+            console.print(f"{name}: {note}", soft_wrap=True, markup=False)
     failed = [(name, r["error"]) for name, r in zip(missing, results, strict=True) if r["error"]]
     console.print(f"converted {len(missing) - len(failed)} recordings, {frames:,} frames, into {out}", soft_wrap=True)
     if failed:
@@ -166,11 +174,11 @@ class _Converter:
             writer.commit({**recording.attrs, "fps": recording.fps, "source": name})
         except UserError as error:
             writer.abort()
-            return {"frames": 0, "error": str(error)}
+            return {"frames": 0, "error": str(error), "notes": ()}
         except BaseException:
             writer.abort()
             raise
-        return {"frames": writer.frame_count, "error": None}
+        return {"frames": writer.frame_count, "error": None, "notes": recording.notes}
 
     def close(self) -> None:
         pass

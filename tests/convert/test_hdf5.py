@@ -1,0 +1,246 @@
+"""Minari's and robomimic's files, as those write them."""
+
+import io
+import json
+from io import StringIO
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+from BC_training.convert import Options, convert
+from BC_training.convert.hdf5 import open_source
+
+RNG = np.random.default_rng(0)
+N = 70  # more than are read at once
+IMAGES = RNG.integers(0, 256, (N + 1, 24, 32, 3), np.uint8)
+DISCRETE = RNG.integers(0, 3, N)
+BINARY = RNG.integers(0, 2, (N, 2), np.int8)
+POSITION = RNG.normal(size=(N + 1, 2)).astype(np.float32)
+HEALTH = np.arange(N + 1)
+MINARI_DICT = {"pixels": IMAGES, "pos": POSITION, "health": HEALTH}
+SPACES = {"discrete": {"type": "Discrete", "n": 3, "start": 0}, "binary": {"type": "MultiBinary", "n": 2}}
+
+
+def put(group, name, value):
+    if isinstance(value, dict):
+        for inner, item in value.items():
+            put(group.require_group(name), inner, item)
+    elif isinstance(value, list):
+        group.create_dataset(name, data=np.array([*value, None], object)[:-1], dtype=h5py.vlen_dtype(np.uint8))
+    elif value is not None:
+        group[name] = value
+
+
+def minari(folder, observations, actions, space=None, episodes=1, **metadata):
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    with h5py.File(folder / "data" / "main_data.hdf5", "w") as file:
+        for i in range(episodes):
+            group = file.create_group(f"episode_{i}")
+            put(group, "observations", observations)
+            put(group, "actions", actions)
+    if space is not None:
+        metadata["action_space"] = json.dumps(space)
+    (folder / "data" / "metadata.json").write_text(json.dumps(metadata))
+    return folder
+
+
+def robomimic(path, observations, *demos, env=None, samples=None):
+    with h5py.File(path, "w") as file:
+        for i, actions in enumerate(demos):
+            group = file.create_group(f"data/demo_{i}")
+            put(group, "obs", observations)
+            put(group, "actions", actions)
+            group.attrs["num_samples"] = samples or len(actions)
+        if env is not None:
+            file["data"].attrs["env_args"] = json.dumps({"env_kwargs": {"control_freq": env}})
+    return path
+
+
+def read(source, kind="minari", fps=20.0, camera=None):
+    opened = open_source(source, Options(kind, fps=fps, camera=camera))
+    recording = opened.read(opened.episodes[0])
+    frames, actions, state = zip(*recording.steps, strict=True)
+    return opened, recording, np.array(frames), np.array(actions), state
+
+
+def jpeg(image, quality=90):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return np.frombuffer(file.getvalue(), np.uint8)
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+@pytest.mark.parametrize("layout", ["hwc", "chw"])
+def test_minari_frames_actions_and_no_last_observation(tmp_path, layout, as_file):
+    images = IMAGES if layout == "hwc" else IMAGES.transpose(0, 3, 1, 2)
+    folder = minari(tmp_path / "d", images, DISCRETE, SPACES["discrete"], episodes=11)
+    opened, recording, frames, actions, state = read(folder / "data" / "main_data.hdf5" if as_file else folder)
+    np.testing.assert_array_equal(frames, IMAGES[:N].transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(actions, np.eye(3, dtype=bool)[DISCRETE])
+    assert actions.dtype == bool
+    assert set(state) == {None}
+    assert opened.keys == ("action_0", "action_1", "action_2")
+    assert opened.episodes == tuple(f"episode_{i}" for i in range(11))
+    assert recording.fps == 20
+
+
+def test_minari_dictionary_buttons_state_names_and_metadata(tmp_path):
+    names = ["jump", "duck"]
+    observations = MINARI_DICT | {"inner": {"flag": HEALTH % 2 == 0}, "depth": np.zeros((N + 1, 9, 9, 1))}
+    folder = minari(tmp_path, observations, BINARY, SPACES["binary"], fps=30, action_names=names)
+    opened, recording, frames, actions, state = read(folder, fps=None)
+    assert opened.keys == ("jump", "duck")
+    assert opened.attributes == ("health", "inner/flag", "pos_0", "pos_1")
+    np.testing.assert_array_equal(frames, IMAGES[:N].transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(actions, BINARY == 1)
+    np.testing.assert_array_equal(np.array(state), np.c_[HEALTH, HEALTH % 2 == 0, POSITION].astype(np.float32)[:N])
+    assert recording.fps == 30
+    assert recording.attrs["not_converted"] == ["depth"]
+    assert "depth" in recording.notes[0]
+    _, recording, frames, actions, _ = read(folder, fps=15)
+    assert recording.fps == 15
+    np.testing.assert_array_equal(frames, IMAGES[:N:2].transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(actions, (BINARY[::2] | BINARY[1::2]) == 1)
+
+
+@pytest.mark.parametrize("same_length", [False, True])
+def test_minari_jpeg_files(tmp_path, same_length):
+    files = [jpeg(image) for image in IMAGES]
+    if same_length:  # then Minari writes a plain matrix; a JPEG may be followed by anything
+        longest = max(map(len, files))
+        stored = np.stack([np.pad(f, (0, longest - len(f))) for f in files])
+    else:
+        stored = files
+    _, _, frames, _, _ = read(minari(tmp_path, {"pixels": stored, "pos": POSITION}, DISCRETE, SPACES["discrete"]))
+    expected = [np.asarray(Image.open(io.BytesIO(f.tobytes()))).transpose(2, 0, 1) for f in files[:N]]
+    np.testing.assert_array_equal(frames, expected)
+
+
+@pytest.mark.parametrize(
+    ("actions", "space", "expected"),
+    [
+        (DISCRETE + 1, SPACES["discrete"] | {"start": 1}, np.eye(3, dtype=bool)[DISCRETE]),
+        (DISCRETE, None, np.eye(3, dtype=bool)[DISCRETE]),
+        (BINARY, None, BINARY == 1),
+        (BINARY.astype(int), {"type": "MultiDiscrete", "nvec": [2, 2], "start": [0, 0]}, BINARY == 1),
+    ],
+)
+def test_minari_actions(tmp_path, actions, space, expected):
+    np.testing.assert_array_equal(read(minari(tmp_path, IMAGES, actions, space))[3], expected)
+
+
+@pytest.mark.parametrize("scale", [lambda a: a.astype(float), lambda a: a * 2.0 - 1])
+def test_robomimic_buttons_cameras_and_rate(tmp_path, scale):
+    observations = {"b_image": IMAGES[:N], "a_image": IMAGES[1:], "pos": POSITION[:N]}
+    path = robomimic(tmp_path / "x.hdf5", observations, scale(BINARY), scale(BINARY), env=20)
+    opened, recording, frames, actions, state = read(path, "robomimic", fps=None, camera="b_image")
+    assert opened.keys == ("action_0", "action_1")
+    assert opened.attributes == ("pos_0", "pos_1")
+    assert opened.episodes == ("demo_0", "demo_1")
+    np.testing.assert_array_equal(frames, IMAGES[:N].transpose(0, 3, 1, 2))  # none is left out
+    np.testing.assert_array_equal(actions, BINARY == 1)
+    np.testing.assert_array_equal(np.array(state), POSITION[:N])
+    assert recording.fps == 20
+    assert recording.attrs["not_converted"] == ["a_image"]
+    assert recording.notes == ()
+    with pytest.raises(UserError, match=r"choose one with --camera \(a_image, b_image\)"):
+        read(path, "robomimic")
+    with pytest.raises(UserError, match="did you mean 'a_image'"):
+        read(path, "robomimic", camera="a_imag")
+
+
+def test_whole_conversion_resized(tmp_path):
+    folder = minari(tmp_path / "d", MINARI_DICT, DISCRETE, SPACES["discrete"], episodes=2)
+    options = Options("minari", size=(12, 16), fps=10)
+    convert(folder, tmp_path / "x.zarr", options, 1, Console(file=StringIO()))
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
+    assert [e.attrs["source"] for e in dataset.episodes] == ["episode_0", "episode_1"]
+    blocks = IMAGES[:N].reshape(N, 12, 2, 16, 2, 3).mean((2, 4)).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(dataset.frames(1, range(N)), blocks, atol=1)
+    np.testing.assert_array_equal(dataset.actions(1), np.eye(3, dtype=bool)[DISCRETE])
+
+
+def nan_at(frame):
+    return np.where(np.arange(N + 1)[:, None] == frame, np.nan, POSITION)
+
+
+def cut_jpeg(frame):
+    return [jpeg(image)[: 400 if i == frame else None] for i, image in enumerate(IMAGES)]
+
+
+BOX = {"type": "Box", "shape": [2]}
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "space", "parts"),
+    [
+        (IMAGES, POSITION[:N], BOX, ("continuous", "space Box", "press buttons", "columns of 0 and 1")),
+        (IMAGES, POSITION[:N], None, ("continuous", "episode_0 column 0", "press buttons")),
+        (IMAGES, DISCRETE, {"type": "MultiDiscrete", "nvec": [3]}, ("MultiDiscrete", "press buttons")),
+        (IMAGES, DISCRETE + (np.arange(N) == 9), {"type": "Discrete", "n": 2}, ("episode_0 frame", "0 to 1")),
+        (IMAGES, BINARY[:, :1], SPACES["binary"], ("numbers [N, 2]", "[70, 1]")),
+        (IMAGES, BINARY + 2 * (np.arange(N) == 5)[:, None], SPACES["binary"], ("episode_0 frame 5",)),
+        (IMAGES, None, SPACES["discrete"], ("episode_0 has no array 'actions'",)),
+        (None, DISCRETE, SPACES["discrete"], ("episode_0 has no 'observations'",)),
+        ({"pos": POSITION}, DISCRETE, SPACES["discrete"], ("has no image", "pos float32 [71, 2]")),
+        (IMAGES[:N], DISCRETE, SPACES["discrete"], ("70 of 'observations' for 70 actions, 71 are needed",)),
+        (MINARI_DICT | {"pos": POSITION[:9]}, DISCRETE, SPACES["discrete"], ("9 of 'pos' for 70 actions",)),
+        (MINARI_DICT | {"pos": nan_at(7)}, DISCRETE, SPACES["discrete"], ("episode_0 frame 7", "'pos' is not finite")),
+        (MINARI_DICT | {"more": IMAGES}, DISCRETE, SPACES["discrete"], ("several images", "--camera (more, pixels)")),
+        (cut_jpeg(8), DISCRETE, SPACES["discrete"], ("episode_0 frame 8", "not a JPEG")),
+        ([*map(jpeg, IMAGES[:N]), jpeg(IMAGES[0])][:3] + [jpeg(i[2:]) for i in IMAGES[3:]], DISCRETE, None,
+         ("episode_0 frame 3 has another size",)),
+    ],
+)  # fmt: skip
+def test_minari_refused(tmp_path, observations, actions, space, parts):
+    folder = minari(tmp_path / "d", observations, actions, space)
+    with pytest.raises(UserError) as raised:
+        read(folder)
+    assert "\n" not in str(raised.value)
+    for part in ("d/data/main_data.hdf5", *parts):
+        assert part in str(raised.value)
+
+
+def test_other_faults(tmp_path):
+    folder = minari(tmp_path / "d", IMAGES, DISCRETE, SPACES["discrete"])
+    file = folder / "data" / "main_data.hdf5"
+    with pytest.raises(UserError, match="frames a second it has: state it, such as --fps 20"):
+        read(folder, fps=None)
+    with pytest.raises(UserError, match="holds no data/main_data"):
+        read(tmp_path)
+    with pytest.raises(UserError, match="is a folder: name the HDF5 file"):
+        read(tmp_path, "robomimic")
+    with pytest.raises(UserError, match="does not hold data/demo_0"):
+        read(file, "robomimic")
+    (folder / "data" / "metadata.json").write_text("{")
+    with pytest.raises(UserError, match=r"metadata\.json is not a JSON object"):
+        read(folder)
+    file.write_bytes(file.read_bytes()[:-5000])
+    with pytest.raises(UserError, match="truncated file"):
+        read(folder)
+    path = robomimic(tmp_path / "x.hdf5", {"image": IMAGES[:N]}, BINARY * 1.0, samples=3)
+    with pytest.raises(UserError, match="70 actions, its num_samples says 3"):
+        read(path, "robomimic")
+    robomimic(path, {"image": IMAGES[:N]}, BINARY * 1.0, BINARY * 0.5)
+    with pytest.raises(UserError, match=r"demo_1 column 0 holds .*0\.5"):
+        read(path, "robomimic")
+    minari(folder, IMAGES, DISCRETE, SPACES["discrete"], action_names=["a", "a", "b"])
+    with pytest.raises(UserError, match="3 different names"):
+        read(folder)
+
+
+def test_an_episode_unlike_the_first(tmp_path):
+    folder = minari(tmp_path, MINARI_DICT, DISCRETE, SPACES["discrete"], episodes=3)
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        del file["episode_1/observations/pos"], file["episode_2/observations/pos"]
+        file["episode_2/observations/pos"] = POSITION[:, :1]
+    opened = open_source(folder, Options("minari", fps=20))
+    with pytest.raises(UserError, match="episode_1 has no observation 'pos'"):
+        opened.read("episode_1")
+    with pytest.raises(UserError, match="episode_2 has 2 state values, others 3"):
+        opened.read("episode_2")

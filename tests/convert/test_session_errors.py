@@ -1,0 +1,193 @@
+"""What is wrong with a session, said in one line: what, where, and what to do."""
+
+import json
+
+import av
+import numpy as np
+import pytest
+from recorded_sessions import KEYBINDS, write_inputs, write_keybinds, write_memory, write_session, write_video
+
+from BC_training.common.errors import UserError
+from BC_training.convert import Options
+from BC_training.convert.sessions import open_source
+
+TIMES = [i * 10_000 for i in range(60)]
+
+
+def read_all(source, binds):
+    opened = open_source(source, Options("sessions", keybinds=binds))
+    return [list(opened.read(name).steps) for name in opened.episodes]
+
+
+def refused(source, binds, *parts):
+    with pytest.raises(UserError) as raised:
+        read_all(source, binds)
+    message = str(raised.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.fixture
+def binds(tmp_path):
+    return write_keybinds(tmp_path / "binds.json")
+
+
+@pytest.fixture
+def session(tmp_path):
+    return write_session(tmp_path / "s" / "a", TIMES, [(0, "KEY_DOWN", "W")], [(0, 1, 2), (10, 3, 4)])
+
+
+def with_actions(**actions):
+    return json.dumps({"version": "2.0", "actions": actions})
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("{", ("is not JSON", "correct it")),
+        ("[]", ("is not a JSON object",)),
+        (json.dumps(KEYBINDS | {"version": "1.0"}), ("version '1.0'", '"2.0"')),
+        (json.dumps({"actions": {}}), ("version None",)),
+        (with_actions(), ("binds no actions",)),
+        (with_actions(a={"key": "W"}), ("action 'a'", "index")),
+        (with_actions(a={"index": "0", "key": "W"}), ("action 'a'", "index")),
+        (with_actions(a={"index": True}), ("action 'a'", "index")),
+        (with_actions(a=3), ("action 'a'", "index")),
+        (with_actions(a={"index": 0}, b={"index": 0}), ("'a' and 'b' both have index 0", "renumber")),
+        (with_actions(a={"index": 0}, b={"index": 2}), ("must be 0 to 1, not 0, 2",)),
+        (with_actions(a={"index": 0, "key": "w"}, b={"index": 1, "key": "W"}), ("key W", "'a' and 'b'", "keep it")),
+        (with_actions(a={"index": 0, "mouse": 5}), ("mouse of action 'a' is 5",)),
+    ],
+)
+def test_keybinds(session, binds, text, parts):
+    binds.write_text(text)
+    refused(session, binds, str(binds), *parts)
+
+
+def test_keybinds_are_needed_and_must_exist(session, tmp_path):
+    refused(session, None, "needs --keybinds")
+    refused(session, tmp_path / "none.json", "cannot read", "none.json", "check the path")
+
+
+HEADER = "timestamp_us,event_type,key_or_button\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ("no column timestamp_us, event_type, key_or_button", "it has none")),
+        ("timestamp_us,event_type\n", ("no column key_or_button",)),
+        ("timestamp_us,event_type,key_or_button,event_type\n", ("event_type twice",)),
+        (HEADER + "1,KEY_DOWN,W\n2,KEY_PRESS,W\n", ("line 3", "'KEY_PRESS'", "KEY_DOWN, KEY_UP")),
+        (HEADER + "soon,KEY_DOWN,W\n", ("line 2", "'soon' is not a number")),
+        (HEADER + "nan,KEY_DOWN,W\n", ("line 2", "'nan' is not a number")),
+        (HEADER + "5,KEY_DOWN,W\n4,KEY_UP,W\n", ("line 3", "4 is before 5", "sort the rows")),
+        (HEADER + "5,KEY_DOWN\n", ("line 2", "2 values for 3 columns")),
+        (HEADER + "5,KEY_DOWN,\n", ("line 2", "key_or_button is empty")),
+        (HEADER + "1,KEY_DOWN,\xff\n", ("not a CSV in UTF-8",)),
+        (HEADER + "900000,KEY_DOWN,W\n", ("900000", "add metadata.json")),
+    ],
+)
+def test_inputs(session, binds, text, parts):
+    (session / "inputs.csv").write_text(text, encoding="latin-1")
+    refused(session, binds, "a/inputs.csv", *parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("health,ammo\n1,2\n", ("no column timestamp_us",)),
+        ("timestamp_us,health,ammo\n", ("no row",)),
+        ("timestamp_us,health,ammo\n0,1,2\n1,1,nan\n", ("line 3", "ammo is 'nan'")),
+        ("timestamp_us,health,ammo\n0,,2\n", ("line 2", "health is ''")),
+        ("timestamp_us,health,ammo\n0,inf,2\n", ("line 2", "health is 'inf'")),
+        ("timestamp_us,health,ammo\n0,1e39,2\n", ("line 2", "health is '1e39'")),
+        ("timestamp_us,health,ammo\n0,full,2\n", ("line 2", "health is 'full'")),
+        ("timestamp_us,health,ammo\n700000,1,2\n", ("spans 700000", "add metadata.json")),
+    ],
+)
+def test_memory(session, binds, text, parts):
+    (session / "memory_data.csv").write_text(text)
+    refused(session, binds, "a/memory_data.csv", *parts)
+
+
+def test_memory_columns_differ_between_sessions(session, binds):
+    other = write_session(session.parent / "b", TIMES, [], [(0, 1, 2)])
+    write_memory(other / "memory_data.csv", [(0, 2, 1)], ("ammo", "health"))  # another order is fine
+    (_, _, state), *_ = read_all(session.parent, binds)[1]
+    assert list(state) == [1, 2]
+    write_memory(other / "memory_data.csv", [(0, 1)], ("health",))
+    refused(session.parent, binds, "b/memory_data.csv has the columns health", "a has health, ammo")
+    (other / "memory_data.csv").unlink()
+    refused(session.parent, binds, "b/memory_data.csv has the columns none")
+
+
+def test_truth_values_and_a_byte_order_mark_are_read(session, binds):
+    (session / "memory_data.csv").write_text("\ufefftimestamp_us,alive\n0,True\n15000,false\n\n", encoding="utf-8")
+    states = [state[0] for _, _, state in read_all(session, binds)[0]]
+    assert states[:4] == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("text", ["{", '{"video_start_us": "now"}', '{"video_start_us": NaN}'])
+def test_metadata(session, binds, text):
+    (session / "metadata.json").write_text(text)
+    refused(session, binds, "a/metadata.json")
+
+
+@pytest.mark.parametrize("name", ["video.mp4", "inputs.csv"])
+def test_missing_file(session, binds, name):
+    (session / name).unlink()
+    refused(session, binds, f"a/{name} is missing", "restore it")
+
+
+def cut(data):
+    return data[: len(data) * 2 // 3]
+
+
+def blotted(data):
+    """With damage in the middle of the coded pictures."""
+    middle = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2
+    return data[:middle] + bytes(400) + data[middle + 400 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "parts"),
+    [
+        (lambda data: b"", ("is damaged",)),
+        (lambda data: b"not a video" * 100, ("is damaged",)),
+        (cut, ("is damaged", "of 60 frames")),
+        (blotted, ("is damaged",)),
+    ],
+)
+def test_damaged_video(session, binds, damage, parts):
+    video = session / "video.mp4"
+    write_video(video, TIMES, size=(96, 128), codec="libx264", faststart=True)
+    video.write_bytes(damage(video.read_bytes()))
+    refused(session, binds, "a/video.mp4", "restore it", *parts)
+
+
+def test_video_whose_index_is_lost(session, binds):
+    video = session / "video.mp4"
+    video.write_bytes(video.read_bytes()[:-200])
+    refused(session, binds, "a/video.mp4 is damaged")
+
+
+def test_video_of_one_frame(session, binds):
+    write_video(session / "video.mp4", [0])
+    refused(session, binds, "has 1 frames", "2 are needed")
+
+
+def test_video_without_pictures(session, binds):
+    with av.open(str(session / "video.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 8000
+        container.mux(stream.encode(silence))
+        container.mux(stream.encode())
+    refused(session, binds, "holds no video")
+
+
+def test_source_is_a_file(tmp_path, binds):
+    write_inputs(tmp_path / "inputs.csv", [])
+    refused(tmp_path / "inputs.csv", binds, "is not a folder")
