@@ -163,7 +163,8 @@ def _steps(dataset: ZarrGameplayDataset, episode: int) -> Iterator[Step]:
 def _encode(file: Path, frames: Iterator[np.ndarray], fps: float) -> None:
     """Writes frames uint8 [3, H, W] RGB as an MP4, frame i shown at i / fps seconds."""
     rate = Fraction(fps).limit_denominator(10_000)
-    options = {"crf": str(_CRF), "g": str(_KEY_FRAME_EVERY), "bf": "0"}
+    # The colours are tagged as the BT.601 that they are: players guess, and differ.
+    options = {"crf": str(_CRF), "g": str(_KEY_FRAME_EVERY), "bf": "0", "colorspace": "smpte170m"}
     with av.open(str(file), "w", format="mp4") as container:
         stream = container.add_stream(_CODEC, rate=rate, options=options)
         stream.pix_fmt = "yuv420p"

@@ -64,7 +64,7 @@ def write_metadata(
         table = read_columns(folder / data_file(episode), columns)
         tables.append(table)
         place = {"chunk_index": episode // _CHUNK, "file_index": episode % _CHUNK}
-        stats = _stats(table, columns) | {CAMERA: _image_stats(histogram)}
+        stats = _stats(table, columns) | {CAMERA: _image_stats(histogram, length)}
         rows.append(
             {
                 "episode_index": episode,
@@ -85,7 +85,7 @@ def write_metadata(
     episodes.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), episodes)
     pq.write_table(_tasks_table(task_names), folder / "meta" / "tasks.parquet")
-    stats = _stats(pa.concat_tables(tables), columns) | {CAMERA: _image_stats(np.sum(histograms, axis=0))}
+    stats = _stats(pa.concat_tables(tables), columns) | {CAMERA: _image_stats(np.sum(histograms, axis=0), sum(lengths))}
     (folder / "meta" / "stats.json").write_text(json.dumps(stats, indent=4))
     info = {
         "codebase_version": "v3.0",
@@ -155,7 +155,7 @@ def _stats(table: pa.Table, columns: list[str]) -> Stats:
     return stats
 
 
-def _image_stats(histogram: np.ndarray) -> dict[str, Any]:
+def _image_stats(histogram: np.ndarray, frames: int) -> dict[str, Any]:
     """Statistics [3, 1, 1] of the pixels in [0, 1], from int64 [3, 256] counts of their values."""
     levels = np.arange(256) / 255
     pixels = histogram.sum(axis=1)
@@ -168,4 +168,4 @@ def _image_stats(histogram: np.ndarray) -> dict[str, Any]:
         "std": np.sqrt(np.maximum(histogram @ levels**2 / pixels - mean**2, 0)),
     }
     described |= {key: levels[(cumulative >= q * pixels[:, None]).argmax(axis=1)] for key, q in _QUANTILES.items()}
-    return {key: value.reshape(3, 1, 1).tolist() for key, value in described.items()} | {"count": [int(pixels[0])]}
+    return {key: value.reshape(3, 1, 1).tolist() for key, value in described.items()} | {"count": [frames]}
