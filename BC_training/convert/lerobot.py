@@ -41,7 +41,8 @@ def open_source(path: Path, options: Options) -> "LeRobotSource":
     """Opens a dataset's folder.
 
     Raises:
-        UserError: see ``read_layout``; or it has no action, or one that is no row of buttons.
+        UserError: see ``read_layout``; or it has no action, or one that is no row of buttons, or
+            fewer frames per second than asked for.
     """
     return LeRobotSource(read_layout(path, options.camera), options.fps)
 
@@ -60,6 +61,8 @@ class LeRobotSource:
                 f"{layout.root} has no feature '{ACTION}' (it has {', '.join(layout.features)}): "
                 "policies here learn what was pressed"
             )
+        if fps is not None and fps > layout.fps:
+            raise UserError(f"--fps {fps:g} is above the {layout.fps:g} of {layout.root}: lower it, or leave it out")
         self.keys = _names(layout, ACTION)
         self.attributes = _names(layout, STATE) if STATE in layout.features else ()
         # With the folder's name, so that several datasets can be gathered in one.

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from itertools import accumulate
+from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +209,10 @@ def _common_rate(dataset: ZarrGameplayDataset, fps: float | None) -> float:
 
 def _thinned(length: int, recorded_fps: float, fps: float | None) -> int:
     """How many of ``length`` steps ``every_nth`` leaves."""
-    return length if fps is None else int((length - 1) * fps / recorded_fps + 1e-9) + 1
+    if fps is None:
+        return length
+    nothing: Step = (np.empty(0, np.uint8), np.empty(0, bool), None)
+    return sum(1 for _ in every_nth(repeat(nothing, length), recorded_fps, fps))
 
 
 def _task(attrs: dict[str, Any]) -> str:

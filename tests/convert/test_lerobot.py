@@ -263,6 +263,8 @@ def test_fps_thins_and_keeps_presses(tmp_path, source):
     assert [numbers(f) for f in dataset.frames(1, range(3))] == [(1, 0), (1, 2), (1, 4)]
     pressed = actions(1, 6)
     np.testing.assert_array_equal(dataset.actions(1), pressed[::2] | pressed[1::2])
+    message = error_of(imported, source, tmp_path / "y.zarr", fps=30)
+    assert message.startswith("--fps 30 is above the 20 of")
 
 
 def test_several_cameras_need_a_choice(tmp_path, source):

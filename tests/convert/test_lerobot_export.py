@@ -17,7 +17,7 @@ from rich.console import Console
 from BC_training import __main__ as command_line
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.convert import Options, convert, lerobot_export
+from BC_training.convert import Options, convert, lerobot_export, lerobot_meta
 from BC_training.convert.lerobot_export import export
 
 LENGTHS = (7, 40, 5)
@@ -154,6 +154,12 @@ def test_rows(tmp_path, source):
     with av.open(str(out / "videos" / CAMERA / "chunk-000/file-001.mp4")) as container:
         times = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
     np.testing.assert_allclose(times, np.arange(40) / 17.5, atol=1e-6)  # LeRobot's tolerance is 1e-4
+
+
+def test_a_thousand_files_a_folder():
+    assert lerobot_meta.data_file(999) == "data/chunk-000/file-999.parquet"
+    assert lerobot_meta.data_file(1000) == "data/chunk-001/file-000.parquet"
+    assert lerobot_meta.video_file(2001) == f"videos/{CAMERA}/chunk-002/file-001.mp4"
 
 
 def test_episodes_and_tasks(tmp_path, source):
