@@ -396,6 +396,12 @@ def test_bad_input_is_named(tmp_path, source, damage, parts):
     assert [part for part in parts if part not in message] == [], message
 
 
+def test_a_button_that_is_missing_is_not_released(tmp_path):
+    source = write_v21(tmp_path / "lr", action="bool", camera="image")
+    edit_column("action", 1, [True, None, False])(source)
+    assert "the column 'action' lacks values" in error_of(imported, source, tmp_path / "x.zarr")
+
+
 def test_more_pictures_than_rows(tmp_path, written):
     source = Path(shutil.copytree(written["v2.1"], tmp_path / "lr"))
     edit_file("videos/**/*.mp4", film(6))(source)
