@@ -115,23 +115,44 @@ def rollout(
 @app.command(
     epilog="Examples:\n\n"
     "uv run -m BC_training convert recordings/ --from sessions --keybinds keybinds.json --out data/mine.zarr\n\n"
-    "uv run -m BC_training convert freedoom2.wad --from doom-demo --size 72x128 --fps 17.5 --out data/demos.zarr"
+    "uv run -m BC_training convert freedoom2.wad --from doom-demo --size 72x128 --fps 17.5 --out data/demos.zarr\n\n"
+    "uv run -m BC_training convert data/mine.zarr --to lerobot --out data/mine-lerobot"
 )
 def convert(
-    source: Annotated[Path, typer.Argument(help="A folder or file of recordings.")],
-    kind: Annotated[str, typer.Option("--from", help="sessions, lerobot, minari, robomimic or doom-demo.")],
-    out: Annotated[Path, typer.Option(help="The dataset; created, continued or appended to.")],
+    source: Annotated[Path, typer.Argument(help="A folder or file of recordings; with --to a dataset.")],
+    out: Annotated[
+        Path, typer.Option(help="The dataset; created, continued or appended to. With --to a folder that is not there.")
+    ],
+    kind: Annotated[
+        str | None, typer.Option("--from", help="sessions, lerobot, minari, robomimic or doom-demo.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="lerobot.")] = None,
     size: Annotated[str | None, typer.Option(help="HxW of the frames, such as 72x128; by default as they are.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second; by default as they are.")] = None,
     keybinds: Annotated[Path | None, typer.Option(help="sessions: the JSON that maps keys to actions.")] = None,
     iwad: Annotated[Path | None, typer.Option(help="doom-demo: the game's WAD.")] = None,
-    camera: Annotated[str | None, typer.Option(help="minari, robomimic: which image, if there are several.")] = None,
+    camera: Annotated[str | None, typer.Option(help="Which one to use, where there are several.")] = None,
     workers: Workers = None,
 ) -> None:
-    """Convert recordings of another kind into a dataset."""
+    """Convert recordings of another kind into a dataset, or a dataset into another kind."""
     from BC_training.convert import Options, convert
 
-    convert(source, out, Options(kind, _size(size), fps, keybinds, iwad, camera), workers, console)
+    if kind is not None and to is None:
+        options = Options(kind, _size(size), fps, keybinds=keybinds, iwad=iwad, camera=camera)
+        convert(source, out, options, workers, console)
+        return
+    if kind is not None or to is None:
+        raise UserError(
+            "convert needs either --from KIND, to make a dataset, or --to lerobot, to write one out; see -h"
+        )
+    if to != "lerobot":
+        raise unknown("kind to write", to, ["lerobot"])
+    for name, value in (("keybinds", keybinds), ("iwad", iwad), ("camera", camera)):
+        if value is not None:
+            raise UserError(f"--{name} belongs to --from, it means nothing with --to: leave it out")
+    from BC_training.convert.lerobot_export import export
+
+    export(source, out, _size(size), fps, workers, console)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

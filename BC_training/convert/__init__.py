@@ -42,7 +42,7 @@ class Options:
         fps: frames per second to write; None as they are.
         keybinds: for ``sessions``, the JSON that maps keys to actions.
         iwad: for ``doom-demo``, the game's WAD.
-        camera: for ``minari`` and ``robomimic``, which image to see; None if there is one.
+        camera: where there are several, the one to use; None if there is one.
     """
 
     kind: str
