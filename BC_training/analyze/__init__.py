@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -250,7 +250,10 @@ def _action_table(report: dict[str, Any]) -> Table:
             f"{action['frequency']:.1%}",
             f"{action['presses']:,}",
             f"{per:.1f}",
-            *(("–" if length[q] is None else f"{length[q]:.2f}" if timed else f"{length[q]:g}") for q in ("median", "p90")),
+            *(
+                ("–" if length[q] is None else f"{length[q]:.2f}" if timed else f"{length[q]:g}")
+                for q in ("median", "p90")
+            ),
             *(f"{action['class_weight'][mode]:.2f}" for mode in WEIGHTS[1:]),
         )
     return table

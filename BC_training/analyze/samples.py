@@ -12,7 +12,7 @@ from BC_training.analyze.statistics import presses
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 
-SPREAD = 24  # frames, over the episodes and the time in them
+SPREAD = 16  # frames, over the episodes and the time in them
 EXAMPLES = 40  # frames, one an action; more actions than that have none
 _MAX_WIDTH, _MAX_HEIGHT = 320, 240  # pixels: twice what a page shows, for sharp screens
 _GOLDEN = (5**0.5 - 1) / 2
