@@ -46,13 +46,14 @@ def duration(action: dict[str, Any]) -> str:
             f"<title>{until} {unit}: {n:,} presses</title></rect>"
         )
         ticks.append(f'<text x="{i * width:.1f}" y="90">{low:g}</text>')
-    median, p90 = (f"{number(spent[q], '.2f' if timed else 'g')} {unit}" for q in ("median", "p90"))
-    words = f"median {median} · p90 {p90}" if any(counts) else "never pressed"
-    label = escape(f"Durations of {action['name']}: {words}")
+    name = escape(action["name"])
+    if not any(counts):
+        return f"<figure><figcaption><b>{name}</b><span>never pressed</span></figcaption></figure>"
+    words = " · ".join(f"{q} {number(spent[q], '.2f' if timed else 'g')} {unit}" for q in ("median", "p90"))
     return (
-        f'<figure class="small"><figcaption><b>{escape(action["name"])}</b><span>{words}</span></figcaption>'
-        f'<svg viewBox="0 0 240 94" role="img" aria-label="{label}"><line x1="0" x2="240" y1="76" y2="76"/>'
-        f"{''.join(bars)}{''.join(ticks)}</svg></figure>"
+        f"<figure><figcaption><b>{name}</b><span>{words}</span></figcaption>"
+        f'<svg viewBox="0 0 240 94" role="img" aria-label="Durations of {name}: {words}">'
+        f'<line x1="0" x2="240" y1="76" y2="76"/>{"".join(bars)}{"".join(ticks)}</svg></figure>'
     )
 
 
