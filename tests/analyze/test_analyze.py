@@ -60,6 +60,7 @@ def test_without_state_and_frame_rate(tmp_path, make_dataset):
     text = (tmp_path / "x.html").read_text()
     assert "The dataset has no state" in text
     assert "never pressed" in text
+    assert "<td>0</td><td>0.0</td>" in text
     assert "median 1 frames" in text
     assert 'title="a1, a0: –">–</td>' in text
 
