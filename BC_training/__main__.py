@@ -155,6 +155,24 @@ def convert(
     export(source, out, _size(size), fps, workers, console)
 
 
+@app.command(
+    epilog="Examples:\n\n"
+    "uv run -m BC_training analyze data/quickstart.zarr\n\n"
+    "uv run -m BC_training analyze data/mine.zarr --actions attack,jump --out mine.html --json mine.json"
+)
+def analyze(
+    data: Annotated[str, typer.Argument(help="The dataset.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML page; by default NAME.html beside the dataset.")] = None,
+    actions: Annotated[str | None, typer.Option(help="Only these, such as attack,jump; by default all.")] = None,
+    json: JsonFile = None,
+) -> None:
+    """Show what is in a dataset: tables here, and a page to open in a browser."""
+    from BC_training.analyze import analyze
+
+    chosen = None if actions is None else [name.strip() for name in actions.split(",")]
+    analyze(data, console, out=out, actions=chosen, json_file=json)
+
+
 def _size(text: str | None) -> tuple[int, int] | None:
     """(H, W) of "HxW"."""
     if text is None:
