@@ -18,9 +18,9 @@ from rich.text import Text
 from BC_training.analyze.page import render
 from BC_training.analyze.samples import Onsets, Picture, read_pictures, spread
 from BC_training.analyze.statistics import ActionStatistics, StateStatistics, strips
-from BC_training.common.config import TrainingConfig
-from BC_training.common.dataset import Skipped, ZarrGameplayDataset
+from BC_training.common.dataset import Skipped, ZarrGameplayDataset, class_weights
 from BC_training.common.errors import UserError, disk_full_is_user_error, require_writable
+from BC_training.common.schema import TrainingConfig
 
 # What is embedded of a large dataset; the page says so where it leaves something out.
 TIMELINES = 200  # episodes
@@ -128,7 +128,7 @@ def _gather(
         pictures, faults = read_pictures(dataset, usable, onsets, names, rates, progress)
     seconds = math.fsum(e["seconds"] for e in episodes) if known else None
     maximum = TrainingConfig().max_class_weight
-    weights = {mode: dataset.class_weights(usable, mode, maximum) for mode in WEIGHTS}
+    weights = {mode: class_weights(dataset.action_frequencies(usable), mode, maximum) for mode in WEIGHTS}
     report: dict[str, Any] = {
         "dataset": _without_secrets(source),
         "episodes": len(usable),

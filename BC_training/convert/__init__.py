@@ -3,10 +3,11 @@
 Each kind of recording is a module with a function ``open_source(path, options) -> Source``.
 """
 
+import contextlib
 import importlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -128,8 +129,9 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
     opened: Source = module.open_source(source, options)
     if not opened.episodes:
         raise UserError(f"{source} holds no recordings of the kind '{options.kind}'")
-    present = _converted(out)
-    missing = [name for name in opened.episodes if name not in present]
+    existing = _episodes(out)
+    present = {episode.attrs.get("source") for episode in existing}
+    missing = [name for name in opened.episodes if _label(source, name) not in present]
     if present:
         there = len(opened.episodes) - len(missing)
         console.print(f"{out}: {there} of {len(opened.episodes)} recordings are there", soft_wrap=True)
@@ -137,9 +139,10 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
         return
     with recording(out, opened.keys, opened.attributes), disk_full_is_user_error(out):
         first = next_number(out)
+        size = existing[0].arrays["frames"].shape[2:] if existing else options.size or _frame_size(opened, missing)
         results = run_tasks(
             _Converter,
-            (opened, out, options.size),
+            (opened, source, out, options.size, size),
             [(first + i, name) for i, name in enumerate(missing)],
             workers or os.cpu_count() or 1,
             console,
@@ -160,8 +163,8 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
 class _Converter:
     """One process's share of the work."""
 
-    def __init__(self, source: Source, out: Path, size: tuple[int, int] | None):
-        self._source, self._out, self._size = source, out, size
+    def __init__(self, source: Source, path: Path, out: Path, resize: tuple[int, int] | None, size: tuple[int, ...]):
+        self._source, self._path, self._out, self._resize, self._size = source, path, out, resize, size
 
     def run(self, task: tuple[int, str]) -> dict[str, Any]:
         number, name = task
@@ -169,9 +172,14 @@ class _Converter:
         try:
             recording = self._source.read(name)
             for frame, action, state in recording.steps:
-                resized = frame if self._size is None else resize_frames(frame[None], self._size)[0]
+                resized = frame if self._resize is None else resize_frames(frame[None], self._resize)[0]
+                if resized.shape[1:] != self._size:
+                    raise UserError(
+                        f"its frames are {_pixels(resized.shape[1:])}, those of {self._out} {_pixels(self._size)}: "
+                        f"add --size {_pixels(self._size)}"
+                    )
                 writer.append(resized, action, state)
-            writer.commit({**recording.attrs, "fps": recording.fps, "source": name})
+            writer.commit({**recording.attrs, "fps": recording.fps, "source": _label(self._path, name)})
         except UserError as error:
             writer.abort()
             return {"frames": 0, "error": str(error), "notes": ()}
@@ -184,11 +192,34 @@ class _Converter:
         pass
 
 
-def _converted(out: Path) -> set[str]:
-    """The names of the recordings that ``out`` holds already."""
+def _episodes(out: Path) -> list[storage.EpisodeInfo]:
+    """What ``out`` holds already."""
     if not out.exists():
-        return set()
+        return []
     store = LocalStore(out)
     storage.read_root(store)
     episodes = storage.read_episodes(store, store.episode_names())
-    return {e.attrs["source"] for e in episodes if isinstance(e, storage.EpisodeInfo) and "source" in e.attrs}
+    return [episode for episode in episodes if isinstance(episode, storage.EpisodeInfo)]
+
+
+def _label(source: Path, episode: str) -> str:
+    """How a dataset remembers a recording; the folders tell the episode_0 of two sources apart."""
+    return "/".join((*source.resolve().parts[-2:], episode))
+
+
+def _frame_size(source: Source, episodes: list[str]) -> tuple[int, ...]:
+    """(H, W) of the first recording that can be read; an error of all of them shows when they are converted."""
+    for episode in episodes:
+        with contextlib.suppress(UserError):
+            steps = source.read(episode).steps
+            try:
+                for frame, _, _ in steps:
+                    return frame.shape[1:]
+            finally:
+                if isinstance(steps, Generator):
+                    steps.close()  # ends a decoder that it started
+    return (0, 0)
+
+
+def _pixels(size: tuple[int, ...]) -> str:
+    return f"{size[0]}x{size[1]}"

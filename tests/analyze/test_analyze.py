@@ -14,7 +14,7 @@ from BC_training import __main__ as command_line
 from BC_training import analyze as package
 from BC_training.analyze import analyze, default_page
 from BC_training.common import metrics
-from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.dataset import ZarrGameplayDataset, class_weights
 from BC_training.common.errors import UserError
 
 
@@ -39,7 +39,7 @@ def test_report_of_an_older_dataset(tmp_path, make_older_dataset):
     dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
     for mode in ("none", "sqrt", "balanced"):
         weights = [a["class_weight"][mode] for a in report["actions"]]
-        assert weights == pytest.approx(dataset.class_weights([0, 1, 2], mode, 10.0).tolist())
+        assert weights == pytest.approx(class_weights(dataset.action_frequencies([0, 1, 2]), mode, 10.0).tolist())
     scores = metrics.report([e.actions for e in written], everything.astype(float), everything[0], "abcdefghijklm", 0.5)
     assert report["baselines"]["repeat_previous"] == scores["baselines"]["repeat_previous"]["exact_match"]
 

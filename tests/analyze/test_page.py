@@ -145,8 +145,8 @@ class FakeDataset:
         self.frames_read += len(indices)
         return np.random.default_rng(episode).integers(0, 256, (len(indices), 3, *self.frame_size), np.uint8)
 
-    def class_weights(self, episodes, mode, maximum):
-        return np.ones(13, np.float32)
+    def action_frequencies(self, episodes):
+        return np.full(len(self.action_names), 0.5)
 
 
 @pytest.fixture

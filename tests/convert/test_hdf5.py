@@ -159,7 +159,7 @@ def test_whole_conversion_resized(tmp_path):
     options = Options("minari", size=(12, 16), fps=10)
     convert(folder, tmp_path / "x.zarr", options, 1, Console(file=StringIO()))
     dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
-    assert [e.attrs["source"] for e in dataset.episodes] == ["episode_0", "episode_1"]
+    assert [e.attrs["source"].split("/")[-1] for e in dataset.episodes] == ["episode_0", "episode_1"]
     blocks = IMAGES[:N].reshape(N, 12, 2, 16, 2, 3).mean((2, 4)).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(dataset.frames(1, range(N)), blocks, atol=1)
     np.testing.assert_array_equal(dataset.actions(1), np.eye(3, dtype=bool)[DISCRETE])

@@ -188,11 +188,27 @@ def test_one_broken_session_does_not_keep_the_others_from_being_written(tmp_path
         convert(tmp_path / "s", tmp_path / "x.zarr", options, 1, Console(file=output))
     assert "a: 1 of 6 presses are of buttons without an action" in output.getvalue()
     dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
-    assert [e.attrs["source"] for e in dataset.episodes] == ["a", "c"]
+    assert [e.attrs["source"].split("/")[-1] for e in dataset.episodes] == ["a", "c"]
     assert dataset.fps == 20
     frames = dataset.frames(0, range(dataset.episodes[0].length))
     assert frames.shape == (25, 3, 12, 16)
     assert [number_of(f) for f in frames[:3]] == [0, 2, 3]
+
+
+def test_recordings_of_another_frame_size_are_refused_one_by_one(tmp_path, binds):
+    write_session(tmp_path / "s" / "a", UNEVEN, EVENTS)
+    write_session(tmp_path / "s" / "b", UNEVEN, EVENTS, size=(96, 96))
+    with pytest.raises(UserError, match=r"b: its frames are 96x96, those of .* add --size"):
+        convert(tmp_path / "s", tmp_path / "x.zarr", Options("sessions", keybinds=binds), 1, Console(file=StringIO()))
+    assert len(ZarrGameplayDataset(tmp_path / "x.zarr").episodes) == 1
+
+
+def test_sessions_of_one_name_from_two_folders_are_both_converted(tmp_path, binds):
+    for folder in ("monday", "tuesday"):
+        write_session(tmp_path / folder / "a", UNEVEN, EVENTS)
+        options = Options("sessions", keybinds=binds)
+        convert(tmp_path / folder, tmp_path / "x.zarr", options, 1, Console(file=StringIO()))
+    assert len(ZarrGameplayDataset(tmp_path / "x.zarr").episodes) == 2
 
 
 def test_killed_and_continued_equals_uninterrupted(tmp_path, binds):
