@@ -173,6 +173,17 @@ def analyze(
     analyze(data, console, out=out, actions=chosen, json_file=json)
 
 
+@app.command(epilog="Examples:\n\nuv run -m BC_training cache\n\nuv run -m BC_training cache --clear")
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove them all, those being built excepted.")] = False,
+    folder: Annotated[Path | None, typer.Option(help="Where they are; by default ~/.cache/bc_training.")] = None,
+) -> None:
+    """List or clear the disk caches of decoded frames (dataset.cache=disk)."""
+    from BC_training.common.cache import clear_caches, default_folder, list_caches
+
+    (clear_caches if clear else list_caches)(folder or default_folder(), console)
+
+
 def _size(text: str | None) -> tuple[int, int] | None:
     """(H, W) of "HxW"."""
     if text is None:

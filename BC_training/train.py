@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
+from rich.progress import Progress
 
 from BC_training.common import checkpoint, metrics
 from BC_training.common.checkpoint import CheckpointWriter, fresh_folders
@@ -235,8 +236,10 @@ def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
             f"'record --out {options.path}', or give the config a dataset.record section"
         )
     dataset = ZarrGameplayDataset.from_config(options)
-    with console.status("reading actions and state"):
-        dataset.load_labels()
+    what = "all of it" if options.validate_episodes else "actions and state"
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task(f"reading {what}", total=len(dataset))
+        dataset.load_labels(lambda frames: progress.update(bar, advance=frames))
     rate = f" at {dataset.fps:.4g}/s" if dataset.fps else ""
     console.print(
         f"dataset {options.path}: {len(dataset.episodes)} episodes, {len(dataset):,} frames{rate}, "

@@ -21,11 +21,16 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+from rich import box
+from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
+from rich.table import Table
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError, disk_full_is_user_error
@@ -146,6 +151,28 @@ def remove(cache: Cache) -> bool:
             return False
         shutil.rmtree(cache.path)
         return True
+
+
+def list_caches(folder: Path, console: Console) -> None:
+    """Prints the caches in ``folder``, the most recently used first."""
+    caches = find_caches(folder)
+    table = Table(title=f"{len(caches)} disk caches in {folder}", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("dataset", "frame size", "frames", "GB", "last used"):
+        table.add_column(heading, justify="left" if heading == "dataset" else "right", overflow="fold")
+    for found in caches:
+        size = f"{found.frame_size[0]}x{found.frame_size[1]}"
+        used = datetime.fromtimestamp(found.used).strftime("%Y-%m-%d %H:%M")
+        note = "" if found.complete else " (unfinished)"
+        table.add_row(escape(found.dataset) + note, size, f"{found.frames:,}", f"{found.bytes / 1e9:.2f}", used)
+    console.print(table)
+
+
+def clear_caches(folder: Path, console: Console) -> None:
+    """Removes the caches in ``folder`` and says how much that freed."""
+    caches = find_caches(folder)
+    removed = [found for found in caches if remove(found)]
+    kept = f"; {len(caches) - len(removed)} are being built and stay" if len(removed) < len(caches) else ""
+    console.print(f"removed {len(removed)} caches, {sum(c.bytes for c in removed) / 1e9:.2f} GB{kept}")
 
 
 def _fingerprint(dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> str:

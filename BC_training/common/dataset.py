@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from BC_training.common.storage import EpisodeInfo
 from BC_training.common.store import open_store
 
 _OPEN_ARRAYS = 4096  # kept open for reading frames: bounds the memory of a dataset of many episodes
+_CHECKED = 128  # frames read at once to see that they can be
 SPLITS = ("train", "val", "test")
 
 
@@ -118,8 +119,13 @@ class ZarrGameplayDataset:
         """Frames in all usable episodes."""
         return sum(e.length for e in self.episodes)
 
-    def load_labels(self) -> None:
+    def load_labels(self, on_read: Callable[[int], None] = lambda frames: None) -> None:
         """Reads all actions, and the state once to see that it is finite.
+
+        With ``validate_episodes`` it reads all frames once, too, to see that they can be.
+
+        Args:
+            on_read: called after each episode with its length in frames.
 
         Raises:
             UserError: an array cannot be read or the state has NaN or infinite values, unless
@@ -131,11 +137,14 @@ class ZarrGameplayDataset:
                 self._read_actions(info)
                 if self.state_names:
                     self._check_state(info)
+                if self._validate_episodes:
+                    self._check_frames(info)
                 usable.append(info)
             except UserError as error:
                 if not self._validate_episodes:
                     raise
                 self.skipped.append(Skipped(info.name, str(error)))
+            on_read(info.length)
         self.episodes = usable
         self._frames.cache_clear()
         self._require_episodes()
@@ -242,6 +251,12 @@ class ZarrGameplayDataset:
                 f"{frame} ({len(bad)} such value{'s' * (len(bad) > 1)}): repair or remove the episode, or set "
                 "dataset.validate_episodes=true to skip such episodes"
             )
+
+    def _check_frames(self, info: EpisodeInfo) -> None:
+        with self._reading(info, "frames"):
+            array = storage.open_array(info, "frames")
+            for start in range(0, info.length, _CHECKED):
+                array[start : start + _CHECKED].read().result()
 
     @contextlib.contextmanager
     def _reading(self, info: EpisodeInfo, name: str) -> Iterator[None]:

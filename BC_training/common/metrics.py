@@ -51,17 +51,26 @@ def report(
     Returns:
         The scores of ``scores``, ``threshold``, ``frames``, and ``baselines`` with the same
         scores of "majority" (always the training majority) and "repeat_previous" (the buttons
-        of the frame before the one seen).
+        of the frame before the one seen). Each has ``change_match``, too: the exact match on
+        ``change_frames`` alone, where the action is not that of the frame before the one seen.
     """
     actual = np.concatenate([actions[action_shift:] for actions in true])
     previous = np.concatenate([previous_actions([a])[: max(len(a) - action_shift, 0)] for a in true])
+    changes = (actual != previous).any(axis=1)
+
+    def scored(predicted: np.ndarray) -> Report:
+        matches = (actual == predicted).all(axis=1)
+        change_match = _ratio(int(matches[changes].sum()), int(changes.sum()))
+        return {**scores(actual, predicted, action_names), "change_match": change_match}
+
     return {
-        **scores(actual, probability >= threshold, action_names),
+        **scored(probability >= threshold),
         "threshold": threshold,
         "frames": len(actual),
+        "change_frames": int(changes.sum()),
         "baselines": {
-            "majority": scores(actual, np.broadcast_to(majority, actual.shape), action_names),
-            "repeat_previous": scores(actual, previous, action_names),
+            "majority": scored(np.broadcast_to(majority, actual.shape)),
+            "repeat_previous": scored(previous),
         },
     }
 
@@ -143,6 +152,7 @@ def summary_table(values: Report, title: str) -> Table:
     rows = {"policy": values} | {name.replace("_", " "): v for name, v in values["baselines"].items()}
     columns = {
         "exact_match": "exact match",
+        "change_match": "at changes",
         "macro_f1": "macro F1",
         "l1": "L1",
         "l2": "L2",
