@@ -142,7 +142,7 @@ def convert(
 def validate(
     data: Annotated[str, typer.Argument(help="The dataset's folder, or its s3://, gs:// or http(s):// address.")],
     repair: Annotated[
-        Path | None, typer.Option(help="Write a new dataset here of the good episodes and the good starts of others.")
+        str | None, typer.Option(help="Write a new dataset here of the good episodes and the good starts of others.")
     ] = None,
     json: JsonFile = None,
     workers: Workers = None,

@@ -15,7 +15,7 @@ from BC_training.common.workers import run_tasks
 from BC_training.validate.findings import Checked, Finding, counts, in_order, print_findings, spans_of
 from BC_training.validate.metadata import check_metadata
 from BC_training.validate.oddities import STUCK_SECONDS, WHOLE_SECONDS, Seen, find_oddities, gather
-from BC_training.validate.repair import Plan, repair, require_free
+from BC_training.validate.repair import Plan, free_folder, repair
 from BC_training.validate.scan import TASK_FRAMES, Fault, Scanned, Scanner, Task
 
 _FEW_FRAMES = 4096  # read before a second process has started
@@ -27,7 +27,7 @@ def validate(
     *,
     workers: int | None = None,
     json_file: Path | None = None,
-    repair_to: Path | None = None,
+    repair_to: str | Path | None = None,
 ) -> list[Finding]:
     """Prints the findings, sorted by severity and episode, and returns them.
 
@@ -43,8 +43,7 @@ def validate(
     """
     if json_file is not None:
         require_writable(json_file)
-    if repair_to is not None:
-        require_free(repair_to)
+    out = None if repair_to is None else free_folder(repair_to)
     store = open_store(path)
     root = storage.read_root(store)
     names = store.episode_names()
@@ -60,9 +59,9 @@ def validate(
     findings = in_order(findings + find_oddities(seen, list(root["keys"])), names)
     report = _report(path, names, seen, findings)
     _print(report, findings, time.monotonic() - started, console)
-    if repair_to is not None:
+    if out is not None:
         plans = [_plan(name, findings, faults.get(name), checked) for name in names]
-        report["repair"] = repair(str(path), root, plans, repair_to, workers or _cores(), console)
+        report["repair"] = repair(str(path), root, plans, out, workers or _cores(), console)
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=2) + "\n")
     return findings

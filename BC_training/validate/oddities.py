@@ -19,8 +19,8 @@ STUCK_SECONDS = 60.0  # one key held: longer than a corridor, shorter than a key
 WHOLE_SECONDS = 10.0  # held from the first to the last frame of an episode at least this long ...
 WHOLE_SHARE = 0.5  # ... while the other episodes hold it in less than this share of their frames
 IRREGULAR = 0.25  # standard deviation of the time between frames, as a share of its mean
-SWAPPED_RATIO = 0.5  # colours at least this much nearer to the other episodes' with red and blue swapped
-COLOUR_NOISE = 2.0  # of 255: differences between episodes below it are no colour
+SWAPPED_SPREAD = 4.0  # spreads between the other episodes' colours and those of a swapped one
+COLOUR_NOISE = 2.0  # of 255: the least spread
 
 
 @dataclass(frozen=True)
@@ -164,26 +164,28 @@ def _keys(episodes: list[Seen], keys: list[str]) -> list[Finding]:
 def _channels(episodes: list[Seen]) -> list[Finding]:
     """Episodes whose red and blue look swapped beside the others'.
 
-    Compared are mean pictures of 8x8 cells. Swapping red and blue turns the difference D = R - B
-    of an episode into -D, so episodes are first sorted into two camps by the sign of D along the
-    direction in which the Ds vary most; one of the smaller camp is reported if its picture is
-    nearer, by ``SWAPPED_RATIO``, to the larger camp's mean once it is swapped. Nothing is reported
-    if all episodes are swapped, or if they show no colour in common.
+    Compared are mean pictures of 8x8 cells. Swapping red and blue turns the difference R - B of an
+    episode into its negative, so the episodes are first sorted into two camps by the sign of R - B
+    along the direction in which it is largest. One of the smaller camp is reported if it is far
+    from the larger camp's mean, measured in that camp's own spread, and near once it is swapped.
+    Where all episodes are swapped, or they differ much in colour anyway, nothing can be told.
     """
-    coloured = [e for e in episodes if e.colours is not None]
-    if len(coloured) < 2:
+    coloured = [(e.name, e.colours) for e in episodes if e.colours is not None and e.frames > 1]
+    if len(coloured) < 3:
         return []
-    pictures = np.stack([e.colours for e in coloured if e.colours is not None])
+    pictures = np.stack([colours for _, colours in coloured])
     difference = (pictures[:, 0] - pictures[:, 2]).reshape(len(pictures), -1)
-    common = np.linalg.svd(difference, full_matrices=False)[2][0]
-    camp = difference @ common >= 0
+    direction = np.linalg.svd(difference, full_matrices=False)[2][0]
+    camp = difference @ direction >= 0
     # Of two camps of equal size the one with the first episode is taken for right.
-    larger = camp if 2 * camp.sum() + camp[0] > len(camp) else ~camp
-    usual = pictures[larger].mean(axis=0)
+    right = camp if 2 * camp.sum() + camp[0] > len(camp) else ~camp
+    if right.sum() < 2:
+        return []
+    usual = pictures[right].mean(axis=0)
+    spread = np.sqrt(np.square(pictures[right] - usual).sum(axis=0).mean() / (right.sum() - 1))
     findings = []
-    for episode, picture, right in zip(coloured, pictures, larger, strict=True):
+    for (name, picture), usual_order in zip(coloured, right, strict=True):
         as_it_is, swapped = (float(np.sqrt(np.mean((p - usual) ** 2))) for p in (picture, picture[::-1]))
-        if not right and as_it_is > COLOUR_NOISE and swapped < SWAPPED_RATIO * as_it_is:
-            message = "red and blue look swapped beside the other episodes"
-            findings.append(Finding("channels", episode.name, message))
+        if not usual_order and as_it_is > SWAPPED_SPREAD * max(spread, COLOUR_NOISE) and swapped < as_it_is / 2:
+            findings.append(Finding("channels", name, "red and blue look swapped beside the other episodes"))
     return findings

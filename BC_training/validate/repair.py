@@ -36,16 +36,22 @@ def report_file(out: Path) -> Path:
     return out.with_name(f"{out.name}.repair.json")
 
 
-def require_free(out: Path) -> None:
-    """Raises a UserError if ``out`` cannot be a new dataset."""
-    if is_remote(out):
-        raise UserError(f"--repair {out}: a repaired dataset is written to a local folder; name one")
+def free_folder(address: str | Path) -> Path:
+    """``address`` as the folder of a new dataset.
+
+    Raises:
+        UserError: it is not local, or taken.
+    """
+    if is_remote(address):
+        raise UserError(f"--repair {address}: a repaired dataset is written to a local folder; name one")
+    out = Path(address)
     for path in (out, report_file(out)):
         if path.exists():
             raise UserError(
                 f"{path} exists, nothing is overwritten: choose another --repair folder, or remove it first "
                 "(a repair that was interrupted starts again)"
             )
+    return out
 
 
 def repair(
@@ -58,19 +64,19 @@ def repair(
 
     Args:
         source: the address of the original, for the report.
+        out: from ``free_folder``.
         root: the original's attributes.
 
     Returns:
         The report.
 
     Raises:
-        UserError: no episode can be kept, ``out`` exists, the original cannot be read any more or
+        UserError: no episode can be kept, the original cannot be read any more or
             the disk is full.
     """
     kept = [(plan.info, plan.frames) for plan in plans if plan.info is not None and plan.frames >= MIN_FRAMES]
     if not kept:
         raise UserError(f"{source} has no episode of which {MIN_FRAMES} frames can be kept: {out} is not written")
-    require_free(out)
     keys, attributes = tuple(root["keys"]), tuple(root.get("attributes") or ())
     with disk_full_is_user_error(out), recording(out, keys, attributes):
         group = zarr.open_group(out, mode="r+")
