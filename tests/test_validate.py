@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from numcodecs import Blosc, Zstd
 from rich.console import Console
 
+from BC_training import __main__ as command_line
 from BC_training.common.config import RecordConfig
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
@@ -422,7 +423,7 @@ def test_exactly_what_is_planted_is_found(tmp_path_factory, make_dataset, data):
             assert {e.name: e.length for e in ZarrGameplayDataset(out).episodes} == {
                 f"episode_{e}": n for e, n in first.items() if n >= 2
             }
-            assert found(out) == []
+            assert [kind for kind, *_ in found(out) if KINDS[kind][0] == "error"] == []
     shutil.rmtree(path.parent)
 
 
@@ -437,8 +438,7 @@ def snapshot(path: Path) -> dict[str, tuple]:
     }
 
 
-@FORMATS
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("zarr_format", "workers"), [(3, 1), (2, 1), (3, 2)])
 def test_repair_keeps_good_starts_bit_for_bit_and_never_touches_the_original(
     tmp_path, make_dataset, zarr_format, workers
 ):
@@ -559,11 +559,13 @@ def test_exit_codes_and_output(tmp_path, make_dataset):
     assert missing.stderr.count("\n") == 1
 
 
-def test_info_alone_is_clean(tmp_path, make_dataset):
+def test_info_alone_is_clean(tmp_path, make_dataset, monkeypatch, capsys):
     make_dataset(tmp_path / "x.zarr", [6], actions=2, rows=[np.tile([[True, False], [False, False]], (3, 1))])
-    done = command(tmp_path / "x.zarr")
-    assert done.returncode == 0
-    assert "never pressed: a1" in done.stdout
+    monkeypatch.setattr(sys, "argv", ["BC_training", "validate", str(tmp_path / "x.zarr")])
+    with pytest.raises(SystemExit) as exit_:
+        command_line.main()
+    assert exit_.value.code == 0
+    assert "never pressed: a1" in capsys.readouterr().out
 
 
 def test_unreachable_data_is_no_finding(tmp_path, make_dataset, monkeypatch):
