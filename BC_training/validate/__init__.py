@@ -165,4 +165,5 @@ def _print(report: dict[str, Any], findings: list[Finding], seconds: float, cons
         f"{report['dataset']}: {report['episodes']:,} episodes, {report['frames']:,} frames read in {seconds:.1f} s "
         f"({report['frames'] / max(seconds, 1e-9):,.0f} frames/s): {result if findings else 'no findings'}",
         soft_wrap=True,
+        markup=False,
     )

@@ -23,7 +23,7 @@ COLOUR_GRID = 8  # cells a side over which colours are averaged
 
 # What TensorStore reports of a chunk that is there but cannot be decoded. Others, such as a server
 # that does not answer, say nothing about the data.
-_DAMAGE = ("DATA_LOSS", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "OUT_OF_RANGE")
+_DAMAGE = ("DATA_LOSS", "FAILED_PRECONDITION")
 
 Fault = tuple[str, str]  # kind of finding, message without the place
 
@@ -258,7 +258,7 @@ def _fault(error: ValueError, episode: EpisodeInfo) -> Fault:
             f"cannot read {episode.store.address}/{episode.name}: {text[:200]}; check permissions, network and "
             "credentials, and run it again"
         ) from error
-    return "damaged", text.split('": ')[-1].split(";")[0][:80]
+    return "damaged", text.split(";")[0].rsplit(": ", 1)[-1][:80]
 
 
 def _hashes(frames: np.ndarray) -> np.ndarray:
