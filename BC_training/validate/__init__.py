@@ -79,13 +79,14 @@ def _scan(
             stop = min(start + TASK_FRAMES, length)
             tasks.append(Task(episode.info, episode.arrays, start, stop, episode.length, stuck))
             owners.append(i)
+    # A process decodes in as many threads as there are cores, so on two cores a second one gains nothing.
     few = sum(task.stop - task.start for task in tasks) <= _FEW_FRAMES
     results = (
         run_tasks(
             Scanner,
             (root,),
             tasks,
-            workers or (1 if few else _cores()),
+            workers or (1 if few else max(1, _cores() // 2)),
             console,
             title="reading",
             unit=("frames", lambda scanned: len(scanned.same)),
