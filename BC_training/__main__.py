@@ -184,6 +184,28 @@ def cache(
     (clear_caches if clear else list_caches)(folder or default_folder(), console)
 
 
+@app.command(
+    epilog="Examples:\n\n"
+    "uv run -m BC_training validate data/mine.zarr\n\n"
+    "uv run -m BC_training validate data/mine.zarr --repair data/good.zarr --json findings.json\n\n"
+    "Exit code: 0 clean (or nothing worse than info), 1 errors or warnings, 2 cannot be read."
+)
+def validate(
+    data: Annotated[str, typer.Argument(help="The dataset's folder, or its s3://, gs:// or http(s):// address.")],
+    repair: Annotated[
+        str | None, typer.Option(help="Write a new dataset here of the good episodes and the good starts of others.")
+    ] = None,
+    json: JsonFile = None,
+    workers: Workers = None,
+) -> None:
+    """Read a dataset from end to end and list what is wrong with it, by episode and frame."""
+    from BC_training.validate import validate
+
+    findings = validate(data, console, workers=workers, json_file=json, repair_to=repair)
+    if any(finding.severity != "info" for finding in findings):
+        raise typer.Exit(1)
+
+
 def _size(text: str | None) -> tuple[int, int] | None:
     """(H, W) of "HxW"."""
     if text is None:

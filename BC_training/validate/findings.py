@@ -1,0 +1,166 @@
+"""What a dataset can have wrong with it, and how it is listed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from BC_training.common.storage import EpisodeInfo
+
+SEVERITIES = ("error", "warning", "info")
+_ROWS = 200  # of the table; the JSON has them all
+_SPANS = 2  # of a row
+
+# Kind of finding: (severity, what to do). An error is what keeps an episode from being trained on
+# as it is; a warning is data that is sound but may not be what was meant; an info is worth knowing.
+KINDS = {
+    "metadata": ("error", "restore its metadata files from a copy, or remove the episode"),
+    "link": ("error", "replace the link by what it points to"),
+    "dtype": ("error", "write the array again with the expected dtype, or remove the episode"),
+    "shape": ("error", "write the array again in the expected shape, or remove the episode"),
+    "size": ("error", "keep episodes of one frame size in a dataset; move this one to another"),
+    "columns": ("error", "mend 'keys' and 'attributes' of the dataset, or remove the episode"),
+    "length": ("error", "restore what is shorter, or cut the episode with --repair"),
+    "empty": ("error", "remove the episode"),
+    "missing": ("error", "restore the chunks from a copy, or cut the episode with --repair"),
+    "damaged": ("error", "restore the chunks from a copy, or cut the episode with --repair"),
+    "state_value": ("error", "find out why the recorder wrote it, or cut the episode with --repair"),
+    "one_frame": ("warning", "remove the episode: one frame shows no play"),
+    "frozen": ("warning", "look at it: pauses, menus and a stalled capture teach to do nothing; cut them"),
+    "duplicates": ("warning", "record at the rate at which the game draws, not faster"),
+    "copy": ("warning", "remove one of the two: a copy in another split makes a score too good"),
+    "stuck": ("warning", "look at it: the release of the key may have been missed"),
+    "always": ("warning", "check the recorder's key map; 'dataset.actions' trains without it"),
+    "idle": ("warning", "cut the wait, unless waiting is part of the play"),
+    "fps": ("warning", "write the rate into the episode's attribute 'fps', in frames per second"),
+    "rate": ("warning", "convert the episodes to one rate: an action lasts another time in each"),
+    "irregular": ("warning", "record on a machine that keeps up, or convert to a lower rate"),
+    "channels": ("warning", "look at it beside the others, and swap red and blue if they are"),
+    "consolidated": ("warning", "write it again with zarr.consolidate_metadata"),
+    "never": ("info", "'dataset.actions' trains without it; or record play that uses it"),
+}
+
+Spans = tuple[tuple[int, int], ...]  # first and last frame of each stretch
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Attributes:
+    kind: one of ``KINDS``.
+    episode: "episode_7"; None for the whole dataset.
+    message: what is wrong, in a line.
+    spans: where, as (first frame, last frame); empty for the whole episode.
+    """
+
+    kind: str
+    episode: str | None
+    message: str
+    spans: Spans = ()
+
+    @property
+    def severity(self) -> str:
+        return KINDS[self.kind][0]
+
+    @property
+    def remedy(self) -> str:
+        return KINDS[self.kind][1]
+
+    @property
+    def count(self) -> int:
+        """Frames."""
+        return sum(last - first + 1 for first, last in self.spans)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "severity": self.severity,
+            "kind": self.kind,
+            "episode": self.episode,
+            "frames": [list(span) for span in self.spans],
+            "count": self.count,
+            "message": self.message,
+            "remedy": self.remedy,
+        }
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An episode whose metadata was read.
+
+    Attributes:
+        rate: frames per second, the dataset's median where the episode does not say.
+        arrays: those with the expected dtype and dimensions, which can be read.
+        sound: whether the metadata has no error beyond lengths that differ.
+    """
+
+    info: EpisodeInfo
+    rate: float
+    arrays: tuple[str, ...]
+    sound: bool
+
+    @property
+    def length(self) -> int:
+        """Frames that all arrays have."""
+        return min((self.info.arrays[name].shape[0] for name in self.arrays), default=0)
+
+
+def spans_of(frames: Iterable[int]) -> Spans:
+    """((10, 14), (20, 20)) of 10, 11, 12, 13, 14, 20."""
+    ordered = np.unique(np.asarray(list(frames), np.int64))
+    if not len(ordered):
+        return ()
+    runs = np.split(ordered, np.flatnonzero(np.diff(ordered) > 1) + 1)
+    return tuple((int(run[0]), int(run[-1])) for run in runs)
+
+
+def runs_of(mask: np.ndarray) -> list[tuple[int, int]]:
+    """(start, length) of every stretch of True in ``mask``, bool [N]."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
+    return [(int(start), int(stop - start)) for start, stop in edges.reshape(-1, 2)]
+
+
+def in_order(findings: Iterable[Finding], names: list[str]) -> list[Finding]:
+    """Sorted by severity, then by episode, those of the whole dataset first."""
+    position = {name: i for i, name in enumerate(names)}
+    return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), position.get(f.episode or "", -1)))
+
+
+def counts(findings: Iterable[Finding]) -> dict[str, int]:
+    """{"error": findings of that severity, ...}."""
+    severities = [finding.severity for finding in findings]
+    return {severity: severities.count(severity) for severity in SEVERITIES}
+
+
+def print_findings(findings: list[Finding], console: Console) -> None:
+    """A table, and under it what to do about each kind in it."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("severity", "kind", "episode", "frames", "finding"):
+        table.add_column(column, no_wrap=column in ("severity", "kind", "episode"))
+    colours = {"error": "red", "warning": "yellow", "info": "cyan"}
+    for finding in findings[:_ROWS]:
+        colour = colours[finding.severity]
+        table.add_row(
+            f"[{colour}]{finding.severity}[/{colour}]",
+            finding.kind,
+            (finding.episode or "all").removeprefix("episode_"),
+            _spans_text(finding),
+            escape(finding.message),
+        )
+    console.print(table)
+    if len(findings) > _ROWS:
+        console.print(f"... and {len(findings) - _ROWS:,} more; --json FILE has them all")
+    console.print("\nwhat to do:")
+    remedies = Table(box=None, pad_edge=False, show_header=False)
+    for kind in dict.fromkeys(finding.kind for finding in findings):
+        remedies.add_row(f"  {kind}", escape(KINDS[kind][1]))
+    console.print(remedies)
+
+
+def _spans_text(finding: Finding) -> str:
+    """ "10-14, 20, ... (9)"; empty for the whole episode."""
+    shown = [str(a) if a == b else f"{a}-{b}" for a, b in finding.spans[:_SPANS]]
+    more = [f"... ({finding.count:,})"] if len(finding.spans) > _SPANS else []
+    return ", ".join(shown + more)

@@ -1,0 +1,191 @@
+"""Warnings: data that can be read, but may not be what was meant.
+
+Nothing here is certain. Each threshold is set so that play recorded from a game is quiet and the
+fault it is named for is not; what it cannot tell is said beside it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from BC_training.validate.findings import Checked, Finding, runs_of
+from BC_training.validate.scan import COLOUR_GRID, Labels, Scanned
+
+FROZEN_SECONDS = 1.0  # identical frames: games that draw at all change a pixel (an animation, a clock) sooner
+DUPLICATE_SHARE = 0.10  # of an episode's frames; Doom played by the expert has 1-2 %, a doubled rate 50 %
+DUPLICATE_FRAMES = 5  # at least, so that chance does not count in a short episode
+IDLE_SECONDS = 5.0  # before the first and after the last sign of play: longer than a thought
+STUCK_SECONDS = 60.0  # one key held: longer than a corridor, shorter than a key forgotten
+WHOLE_SECONDS = 10.0  # held from the first to the last frame of an episode at least this long ...
+WHOLE_SHARE = 0.5  # ... while the other episodes hold it in less than this share of their frames
+IRREGULAR = 0.25  # standard deviation of the time between frames, as a share of its mean
+SWAPPED_SPREAD = 4.0  # spreads between the other episodes' colours and those of a swapped one
+COLOUR_NOISE = 2.0  # of 255: the least spread
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An episode whose chunks have been read.
+
+    Attributes:
+        same: bool [N], equal to the frame before; still: nearly equal to it.
+        digest: of all frames; None if some cannot be read.
+        colours: float64 [3, 8, 8], mean over the frames in a grid of cells; None without frames.
+    """
+
+    checked: Checked
+    same: np.ndarray
+    still: np.ndarray
+    digest: bytes | None
+    colours: np.ndarray | None
+    labels: Labels
+
+    @property
+    def name(self) -> str:
+        return self.checked.info.name
+
+    @property
+    def frames(self) -> int:
+        return len(self.same)
+
+
+def gather(checked: Checked, scanned: list[Scanned]) -> Seen:
+    """Puts an episode's tasks together."""
+    colour_frames = sum(s.colour_frames for s in scanned)
+    return Seen(
+        checked,
+        np.concatenate([s.same for s in scanned]),
+        np.concatenate([s.still for s in scanned]),
+        None if any(s.faults or not s.digest for s in scanned) else b"".join(s.digest for s in scanned),
+        sum((s.colours for s in scanned), np.zeros((3, COLOUR_GRID, COLOUR_GRID))) / colour_frames
+        if colour_frames
+        else None,
+        next(s.labels for s in scanned if s.labels is not None),
+    )
+
+
+def find_oddities(episodes: list[Seen], keys: list[str]) -> list[Finding]:
+    """``keys``: names of the A actions."""
+    findings: list[Finding] = []
+    for episode in episodes:
+        findings += _pictures(episode)
+        findings += _idle(episode)
+        cv = episode.checked.info.attrs.get("frame_interval_cv")
+        if isinstance(cv, int | float) and cv > IRREGULAR:
+            findings.append(
+                Finding("irregular", episode.name, f"the time between its frames varies by {100 * cv:.0f} %")
+            )
+    return findings + _copies(episodes) + _keys(episodes, keys) + _channels(episodes)
+
+
+def _pictures(episode: Seen) -> list[Finding]:
+    if episode.frames == 1:
+        return [Finding("one_frame", episode.name, "it has one frame")]
+    findings = []
+    runs = [(start - 1, count + 1) for start, count in runs_of(episode.same)]  # with the frame that is repeated
+    frozen = [(s, n) for s, n in runs if n >= max(2, FROZEN_SECONDS * episode.checked.rate)]
+    if frozen:
+        longest = max(n for _, n in frozen) / episode.checked.rate
+        message = f"the picture stands still {len(frozen)} time{'s' * (len(frozen) > 1)}, up to {longest:.1f} s"
+        findings.append(Finding("frozen", episode.name, message, tuple((s, s + n - 1) for s, n in frozen)))
+    repeated = episode.same.copy()
+    for start, count in frozen:
+        repeated[start : start + count] = False
+    share = repeated.sum() / max(1, episode.frames)
+    if share >= DUPLICATE_SHARE and repeated.sum() >= DUPLICATE_FRAMES:
+        spans = tuple((s, s + n - 1) for s, n in runs_of(repeated))
+        message = f"{100 * share:.0f} % of its frames repeat the frame before"
+        findings.append(Finding("duplicates", episode.name, message, spans))
+    return findings
+
+
+def _idle(episode: Seen) -> list[Finding]:
+    if episode.frames < 2 or "actions" not in episode.checked.arrays:
+        return []
+    changes = np.flatnonzero(~episode.still[1:]) + 1
+    first, last = episode.labels.pressed or (episode.frames, -1)
+    start = min([first, *changes[:1]])  # frames 0 to start - 1 are idle
+    end = max([last + 1, *changes[-1:]])  # and so are frames end to the last
+    needed = IDLE_SECONDS * episode.checked.rate
+    spans = [(0, int(start) - 1)] if start >= needed else []
+    if start < episode.frames and episode.frames - end >= needed:
+        spans.append((int(end), episode.frames - 1))
+    if not spans:
+        return []
+    where = (
+        "throughout"
+        if start >= episode.frames
+        else " and ".join("at the start" if s == 0 else "at the end" for s, _ in spans)
+    )
+    seconds = " and ".join(f"{(b - a + 1) / episode.checked.rate:.0f} s" for a, b in spans)
+    return [Finding("idle", episode.name, f"no button and no change {where}, {seconds}", tuple(spans))]
+
+
+def _copies(episodes: list[Seen]) -> list[Finding]:
+    first: dict[bytes, str] = {}
+    findings = []
+    for episode in episodes:
+        if episode.digest is None or episode.frames < 2:
+            continue
+        original = first.setdefault(episode.digest, episode.name)
+        if original != episode.name:
+            findings.append(Finding("copy", episode.name, f"its frames are those of {original}"))
+    return findings
+
+
+def _keys(episodes: list[Seen], keys: list[str]) -> list[Finding]:
+    usable = [e for e in episodes if e.checked.sound and len(e.labels.held) == len(keys)]
+    if not usable:
+        return []
+    held = np.stack([e.labels.held for e in usable])
+    lengths = np.array([e.checked.length for e in usable])
+    findings = []
+    if never := [key for a, key in enumerate(keys) if not held[:, a].any()]:
+        findings.append(Finding("never", None, f"never pressed: {', '.join(never)}"))
+    for a, key in enumerate(keys):
+        if (held[:, a] == lengths).all():
+            findings.append(Finding("always", None, f"'{key}' is held in every frame"))
+        else:  # a key never pressed is in no list of long holds
+            others = (held[:, a].sum() - held[:, a]) / np.maximum(lengths.sum() - lengths, 1)
+            for e, episode in enumerate(usable):
+                rate, length = episode.checked.rate, int(lengths[e])
+                long = [(s, n) for k, s, n in episode.labels.stuck if k == a and n >= STUCK_SECONDS * rate]
+                whole = held[e, a] == length and length >= WHOLE_SECONDS * rate and others[e] < WHOLE_SHARE
+                if long:
+                    seconds = max(n for _, n in long) / rate
+                    spans = tuple((s, s + n - 1) for s, n in long)
+                    findings.append(Finding("stuck", episode.name, f"'{key}' is held for {seconds:.0f} s", spans))
+                elif whole and len(usable) > 1:
+                    message = f"'{key}' is held throughout, in other episodes {100 * others[e]:.0f} % of the time"
+                    findings.append(Finding("stuck", episode.name, message, ((0, length - 1),)))
+    return findings
+
+
+def _channels(episodes: list[Seen]) -> list[Finding]:
+    """Episodes whose red and blue look swapped beside the others'.
+
+    Compared are mean pictures of 8x8 cells. Swapping red and blue turns the difference R - B of an
+    episode into its negative, so the episodes are first sorted into two camps by the sign of R - B
+    along the direction in which it is largest. One of the smaller camp is reported if it is far
+    from the larger camp's mean, measured in that camp's own spread, and near once it is swapped.
+    Where all episodes are swapped, or they differ much in colour anyway, nothing can be told.
+    """
+    coloured = [(e.name, e.colours) for e in episodes if e.colours is not None and e.frames > 1]
+    if len(coloured) < 3:
+        return []
+    pictures = np.stack([colours for _, colours in coloured])
+    difference = (pictures[:, 0] - pictures[:, 2]).reshape(len(pictures), -1)
+    direction = np.linalg.svd(difference, full_matrices=False)[2][0]
+    camp = difference @ direction >= 0
+    # Of two camps of equal size the one with the first episode is taken for right.
+    right = camp if 2 * camp.sum() + camp[0] > len(camp) else ~camp
+    if right.sum() < 2:
+        return []
+    usual = pictures[right].mean(axis=0)
+    spread = np.sqrt(np.square(pictures[right] - usual).sum(axis=0).mean() / (right.sum() - 1))
+    findings = []
+    for (name, picture), usual_order in zip(coloured, right, strict=True):
+        as_it_is, swapped = (float(np.sqrt(np.mean((p - usual) ** 2))) for p in (picture, picture[::-1]))
+        if not usual_order and as_it_is > SWAPPED_SPREAD * max(spread, COLOUR_NOISE) and swapped < as_it_is / 2:
+            findings.append(Finding("channels", name, "red and blue look swapped beside the other episodes"))
+    return findings
