@@ -125,12 +125,13 @@ def convert(
     fps: Annotated[float | None, typer.Option(help="Frames per second; by default as they are.")] = None,
     keybinds: Annotated[Path | None, typer.Option(help="sessions: the JSON that maps keys to actions.")] = None,
     iwad: Annotated[Path | None, typer.Option(help="doom-demo: the game's WAD.")] = None,
+    pwad: Annotated[list[Path] | None, typer.Option(help="doom-demo: a WAD that adds to it; repeatable.")] = None,
     workers: Workers = None,
 ) -> None:
     """Convert recordings of another kind into a dataset."""
     from BC_training.convert import Options, convert
 
-    convert(source, out, Options(kind, _size(size), fps, keybinds, iwad), workers, console)
+    convert(source, out, Options(kind, _size(size), fps, keybinds, iwad, tuple(pwad or ())), workers, console)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

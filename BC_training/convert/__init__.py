@@ -40,6 +40,7 @@ class Options:
         fps: frames per second to write; None as they are.
         keybinds: for ``sessions``, the JSON that maps keys to actions.
         iwad: for ``doom-demo``, the game's WAD.
+        pwads: for ``doom-demo``, the WADs that add to it, in the order of loading.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Options:
     fps: float | None = None
     keybinds: Path | None = None
     iwad: Path | None = None
+    pwads: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
