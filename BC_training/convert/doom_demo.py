@@ -9,8 +9,7 @@ A tic whose buttons have bit 7 set pauses or saves the game; its attack and use 
 
 dsda-doom draws one picture a tic, after the tic was played. What the player saw when giving tic
 k's input is therefore picture k - 1, and a demo of N tics makes N - 1 steps: the first tic has no
-picture before it. (On Freedoom's demos the shift of picture k against k - 1 follows the turn of
-tic k, more closely than that of any other tic from k - 3 to k + 3.)
+picture before it. (Seen with a player who stands still but for one turn: the test does that.)
 
 The compatibility level is dsda-doom's choice from the demo's version and the game: Doom 1.666 below
 version 107, otherwise Doom 1.9, Ultimate Doom or Final Doom. A demo played with other WADs than it
