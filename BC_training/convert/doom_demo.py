@@ -185,7 +185,7 @@ def render(
     """
     multiple = max(-(-low // side) for low, side in zip(SMALLEST, size, strict=True))
     height, width = multiple * size[0], multiple * size[1]
-    with tempfile.TemporaryDirectory(prefix="doom-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix="doom-demo-", ignore_cleanup_errors=True) as name:
         folder = Path(name)  # all that it writes is in here
         reading, writing = os.pipe()
         with open(reading, "rb") as stream:

@@ -1,5 +1,6 @@
 """Doom demos: their bytes, their errors, and what dsda-doom draws of a real one."""
 
+import io
 import shutil
 import struct
 import sys
@@ -105,6 +106,7 @@ def test_a_negative_first_byte_in_a_tic_is_not_the_end():
         (header()[:12], "not a Doom demo"),
         (header(players=(0, 0, 0, 0)) + b"\x80", "not a Doom demo"),
         (header(110) + b"\x80", "not a Doom demo"),
+        (bytes([109, 5]) + header()[2:] + b"\x80", "not a Doom demo"),  # skill 6
         (header(viewpoint=1) + b"\x80", "shows player 2, who does not play"),
         (header(3) + b"\x80", "a demo of Doom 1.2 or older"),
         (header(203) + b"\x80", "a demo of version 203, of Boom"),
@@ -200,6 +202,16 @@ def test_bad_input_is_one_line(monkeypatch, capsys, program, tmp_path):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(doom_demo, "GAMES_FOLDER", "")
     assert "is not installed: 'apt install dsda-doom'" in error(game)
+
+
+def test_enlarged_pictures_are_reduced_and_others_refused():
+    picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    enlarged = b"12 8\n" + 2 * picture.repeat(2, 0).repeat(2, 1).tobytes()
+    for one in doom_demo._pictures(io.BytesIO(enlarged), (4, 6)):
+        np.testing.assert_array_equal(one, picture.transpose(2, 0, 1))
+    assert len(list(doom_demo._pictures(io.BytesIO(enlarged[:-1]), (4, 6)))) == 1  # the second is cut off
+    with pytest.raises(UserError, match="dsda-doom draws 8x12, not 4x5: choose another --size"):
+        list(doom_demo._pictures(io.BytesIO(enlarged), (4, 5)))
 
 
 @needs_game
