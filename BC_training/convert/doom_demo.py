@@ -12,8 +12,10 @@ k's input is therefore picture k - 1, and a demo of N tics makes N - 1 steps: th
 picture before it. (Seen with a player who stands still but for one turn: the test does that.)
 
 The compatibility level is dsda-doom's choice from the demo's version and the game: Doom 1.666 below
-version 107, otherwise Doom 1.9, Ultimate Doom or Final Doom. A demo played with other WADs than it
-was recorded with goes astray without a sign: it has as many tics, the player walks into walls.
+version 107, otherwise Doom 1.9, Ultimate Doom or Final Doom. It matters: as Doom 1.9 the player of
+Freedoom 1's DEMO4 dies at tic 5700 and the inputs go on; as Ultimate Doom he dies where they end.
+A demo played with other WADs or another level than it was recorded with goes astray without a
+sign: pictures and tics are as many as ever.
 """
 
 import hashlib
