@@ -132,13 +132,15 @@ def convert(
     keybinds: Annotated[Path | None, typer.Option(help="sessions: the JSON that maps keys to actions.")] = None,
     iwad: Annotated[Path | None, typer.Option(help="doom-demo: the game's WAD.")] = None,
     camera: Annotated[str | None, typer.Option(help="Which one to use, where there are several.")] = None,
+    pwad: Annotated[list[Path] | None, typer.Option(help="doom-demo: a WAD that adds to it; repeatable.")] = None,
     workers: Workers = None,
 ) -> None:
     """Convert recordings of another kind into a dataset, or a dataset into another kind."""
     from BC_training.convert import Options, convert
 
     if kind is not None and to is None:
-        options = Options(kind, _size(size), fps, keybinds=keybinds, iwad=iwad, camera=camera)
+        pwads = tuple(pwad or ())
+        options = Options(kind, _size(size), fps, keybinds=keybinds, iwad=iwad, camera=camera, pwads=pwads)
         convert(source, out, options, workers, console)
         return
     if kind is not None or to is None:
@@ -147,8 +149,8 @@ def convert(
         )
     if to != "lerobot":
         raise unknown("kind to write", to, ["lerobot"])
-    for name, value in (("keybinds", keybinds), ("iwad", iwad), ("camera", camera)):
-        if value is not None:
+    for name, value in (("keybinds", keybinds), ("iwad", iwad), ("pwad", pwad), ("camera", camera)):
+        if value:
             raise UserError(f"--{name} belongs to --from, it means nothing with --to: leave it out")
     from BC_training.convert.lerobot_export import export
 

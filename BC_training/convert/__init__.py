@@ -44,6 +44,7 @@ class Options:
         keybinds: for ``sessions``, the JSON that maps keys to actions.
         iwad: for ``doom-demo``, the game's WAD.
         camera: where there are several, the one to use; None if there is one.
+        pwads: for ``doom-demo``, the WADs that add to it, in the order of loading.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Options:
     keybinds: Path | None = None
     iwad: Path | None = None
     camera: str | None = None
+    pwads: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,116 @@
+"""Doom's files: demos (``.lmp``, or the DEMO lumps of a WAD) and WADs.
+
+A demo of Doom 1.4 to 1.9 (byte 104 to 109; 111 is 1.9 with finer turns) is a header of 13 bytes:
+version, skill (from 0), episode, map, deathmatch, respawn, fast, nomonsters, viewpoint, then one
+flag for each of four players; then 4 bytes a player and tic (1/35 s): forward and side (int8),
+turn (int8, positive is left; 111: int16, little-endian), buttons; then 0x80.
+(https://doomwiki.org/wiki/Demo, and ``G_ReadDemoTiccmd`` of dsda-doom's g_game.c.)
+"""
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from BC_training.common.errors import UserError
+
+KEYS = ("move_forward", "move_backward", "move_left", "move_right", "turn_left", "turn_right", "attack", "use")
+LONG_TURNS = 111  # the version with turns of 16 bits
+VERSIONS = (*range(104, 110), LONG_TURNS)
+
+_HEADER, _END = 13, 0x80
+_ATTACK, _USE, _SPECIAL = 1, 2, 128
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo's inputs.
+
+    Attributes:
+        version: the header's first byte.
+        skill: 1 to 5.
+        player: whose view and inputs these are, 1 to 4.
+        actions: bool [N, 8], the ``KEYS`` of each tic.
+    """
+
+    version: int
+    skill: int
+    episode: int
+    map: int
+    player: int
+    actions: np.ndarray
+
+
+def parse_demo(raw: bytes) -> Demo:
+    """Reads a demo; what follows its end (some programs add a footer) is ignored.
+
+    Raises:
+        UserError: of a version that is not read, no demo at all, or cut off.
+    """
+    version = raw[0] if raw else None
+    if version is not None and (version < 5 or version >= 200):
+        name = "Doom 1.2 or older" if version < 5 else f"version {version}, of Boom or a later engine"
+        raise UserError(f"a demo of {name}, or none at all: versions 104 to 109 and 111 (Doom 1.4 to 1.9) are read")
+    players = raw[9:_HEADER]
+    if version not in VERSIONS or len(players) < 4 or raw[1] > 4 or max(players) > 1 or not any(players):
+        raise UserError("not a Doom demo: it has no header of version 104 to 109 or 111 (Doom 1.4 to 1.9)")
+    viewpoint = raw[8]
+    if viewpoint > 3 or not players[viewpoint]:
+        raise UserError(f"its header shows player {viewpoint + 1}, who does not play")
+    width = 5 if version == LONG_TURNS else 4
+    tic = width * sum(map(bool, players))
+    end = next((at for at in range(_HEADER, len(raw), tic) if raw[at] == _END), None)
+    if end is None:
+        raise UserError(f"cut off after {(len(raw) - _HEADER) // tic} tics: the end mark (0x80) is missing")
+    inputs = np.frombuffer(raw[_HEADER:end], np.uint8).reshape(-1, tic // width, width)
+    column = sum(map(bool, players[:viewpoint]))
+    return Demo(version, raw[1] + 1, raw[2], raw[3], viewpoint + 1, _actions(inputs[:, column]))
+
+
+def _actions(inputs: np.ndarray) -> np.ndarray:
+    """bool [N, 8] of one player's bytes, uint8 [N, 4 or 5]."""
+    forward, side = inputs[:, 0].view(np.int8), inputs[:, 1].view(np.int8)
+    turn = np.ascontiguousarray(inputs[:, 2:-1]).view("<i2" if inputs.shape[1] == 5 else np.int8)[:, 0]
+    buttons = np.where(inputs[:, -1] & _SPECIAL, 0, inputs[:, -1])
+    return np.stack(
+        [forward > 0, forward < 0, side < 0, side > 0, turn > 0, turn < 0, buttons & _ATTACK != 0, buttons & _USE != 0],
+        axis=1,
+    )
+
+
+@dataclass(frozen=True)
+class Wad:
+    """A WAD's directory.
+
+    Attributes:
+        kind: "IWAD", a whole game, or "PWAD", additions to one.
+        lumps: name to (offset, size) in bytes; of those with the same name the last, as in the game.
+    """
+
+    kind: str
+    lumps: dict[str, tuple[int, int]]
+
+
+def read_wad(path: Path) -> Wad:
+    """Reads the directory (https://doomwiki.org/wiki/WAD).
+
+    Raises:
+        UserError: there is no such file, it is no WAD, or it is cut off.
+    """
+    try:
+        with open(path, "rb") as file:
+            kind, count, start = struct.unpack("<4sii", file.read(12).ljust(12, b"\0"))
+            if kind not in (b"IWAD", b"PWAD"):
+                raise UserError(f"{path} is not a WAD: it starts with neither IWAD nor PWAD")
+            file.seek(max(start, 0))
+            directory = file.read(16 * max(count, 0))
+            size = file.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise UserError(f"cannot read the WAD {path}: {error.strerror}; check the path") from error
+    entries = [struct.unpack_from("<ii8s", directory, at) for at in range(0, len(directory) - 15, 16)]
+    if len(entries) != count or any(offset + length > size for offset, length, _ in entries if length > 0):
+        raise UserError(f"the WAD {path} is cut off: copy it again")
+    lumps = {name.rstrip(b"\0").decode("latin-1").upper(): (offset, length) for offset, length, name in entries}
+    return Wad(kind.decode(), lumps)
