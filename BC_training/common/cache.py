@@ -65,22 +65,24 @@ class PackedFrames:
     def __init__(self, path: Path, frame_size: tuple[int, int], first_frames: dict[str, int]):
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
-        self._shape = (3, *frame_size)
         self._frame_bytes = 3 * frame_size[0] * frame_size[1]
         self._path = path
         self.first_frames = first_frames  # of each episode, by its name
 
-    def read(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 [n, 3, H, W], the frames of these numbers, int64 [n].
+    def read(self, frames: np.ndarray, out: np.ndarray) -> None:
+        """Reads the frames of these numbers, int64 [n], into ``out``, uint8 [n, 3, H, W].
 
         Raises:
             UserError: the file was truncated or cannot be read.
         """
-        out = np.empty((len(frames), *self._shape), np.uint8)
-        for view, frame in zip(out, frames.tolist(), strict=True):
-            if os.preadv(self._file, [view.data], frame * self._frame_bytes) != self._frame_bytes:
+        # Frames that follow each other, as in a window, are read at once.
+        ends = [*(np.flatnonzero(np.diff(frames) != 1) + 1).tolist(), len(frames)]
+        start = 0
+        for end in ends:
+            view, offset = out[start:end].data, int(frames[start]) * self._frame_bytes
+            if view.nbytes != os.preadv(self._file, [view], offset):
                 raise UserError(f"{self._path} is truncated: remove it with 'cache --clear' and run again")
-        return out
+            start = end
 
 
 def default_folder() -> Path:

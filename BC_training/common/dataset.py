@@ -1,7 +1,7 @@
 """A recorded dataset as training sees it: episodes, their split, and their frames on demand."""
 
 import contextlib
-import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -88,13 +88,13 @@ class ZarrGameplayDataset:
                 infos.append(episode)
         has_state = any("state" in info.arrays for info in infos)
         self.state_names = attributes if has_state else ()
-        size = None
+        sizes = Counter(info.arrays["frames"].shape[2:] for info in infos)
+        size = sizes.most_common(1)[0][0] if sizes else ()
         for info in infos:
-            reason = _metadata_fault(info, len(keys), len(attributes) if has_state else None, size)
+            reason = storage.metadata_fault(info, len(keys), len(attributes) if has_state else None, size)
             if reason:
                 self._fault(info.name, reason)
             else:
-                size = size or info.arrays["frames"].shape[2:]
                 self.episodes.append(info)
         self._require_episodes()
         self.frame_size: tuple[int, int] = self.episodes[0].arrays["frames"].shape[2:]  # pyright: ignore[reportAttributeAccessIssue]
@@ -256,7 +256,7 @@ class ZarrGameplayDataset:
         with self._reading(info, "frames"):
             array = storage.open_array(info, "frames")
             for start in range(0, info.length, _CHECKED):
-                array[start : start + _CHECKED].read().result()
+                array[start : min(start + _CHECKED, info.length)].read().result()
 
     @contextlib.contextmanager
     def _reading(self, info: EpisodeInfo, name: str) -> Iterator[None]:
@@ -302,35 +302,6 @@ def class_weights(frequencies: np.ndarray, mode: Literal["none", "sqrt", "balanc
     np.divide(1 - frequencies, frequencies, out=odds, where=varies)
     weights = odds ** {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[mode]
     return np.clip(weights, 1 / maximum, maximum).astype(np.float32)
-
-
-def _metadata_fault(
-    info: EpisodeInfo, actions: int, attributes: int | None, size: tuple[int, ...] | None
-) -> str | None:
-    """What makes the episode unusable, in a line; None if nothing does."""
-    for name, array in info.arrays.items():
-        dtype, dimensions = storage.ARRAYS[name]
-        if array.dtype != dtype:
-            return f"'{name}' has dtype {array.dtype}, expected {dtype}"
-        if len(array.shape) != dimensions:
-            return f"'{name}' has shape {array.shape}, expected {dimensions} dimensions"
-    frames, lengths = info.arrays["frames"].shape, {n: a.shape[0] for n, a in info.arrays.items()}
-    if len(set(lengths.values())) > 1:
-        return "lengths differ: " + ", ".join(f"{n} {length}" for n, length in lengths.items())
-    if frames[1] != 3:
-        return f"'frames' has {frames[1]} channels in shape {frames}, expected [N, 3, H, W]"
-    if size is not None and frames[2:] != size:
-        return f"'frames' are {frames[2]}x{frames[3]}, the episodes before are {size[0]}x{size[1]}"
-    if math.prod(frames) == 0:
-        return "it is empty"
-    if info.arrays["actions"].shape[1] != actions:
-        return f"'actions' has {info.arrays['actions'].shape[1]} columns, the dataset names {actions} keys"
-    if attributes is not None:
-        if "state" not in info.arrays:
-            return "it has no 'state', other episodes have"
-        if info.arrays["state"].shape[1] != attributes:
-            return f"'state' has {info.arrays['state'].shape[1]} columns, the dataset names {attributes} attributes"
-    return None
 
 
 def _short(error: BaseException) -> str:

@@ -39,8 +39,8 @@ _BLOCK = 256  # frames moved at once while filling the device
 class FrameReader(Protocol):
     """Where the frames of samples come from."""
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """uint8 [n, 3, H, W], the frames of the samples' rows int64 [n]."""
+    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Reads the frames of the samples' rows int64 [n] into ``out`` uint8 [n, 3, H, W]."""
         ...
 
 
@@ -50,17 +50,21 @@ class DecodedFrames:
     def __init__(self, samples: Samples, frame_size: tuple[int, int]):
         self._samples, self._frame_size = samples, frame_size
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
+    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
         # Windows overlap, so a row may be asked for many times; it is decoded once.
         unique, place = np.unique(rows, return_inverse=True)
         episodes, frames = self._samples.locate_rows(unique)
         groups = np.split(np.arange(len(unique)), np.flatnonzero(np.diff(episodes)) + 1)
-        wanted = [(self._samples.episodes[episodes[g[0]]], frames[g]) for g in groups]
-        decoded = self._samples.dataset.read_frames(wanted)
-        blocks = [resize_frames(block, self._frame_size) for block in decoded]
-        if len(blocks) == 1 and len(unique) == len(rows):
-            return np.ascontiguousarray(blocks[0][place])
-        return np.concatenate(blocks)[place]
+        decoded = self._samples.dataset.read_frames(
+            [(self._samples.episodes[episodes[group[0]]], frames[group]) for group in groups]
+        )
+        resized = [resize_frames(block, self._frame_size) for block in decoded]
+        if len(unique) < len(rows):
+            np.take(np.concatenate(resized), place, axis=0, out=out)
+            return
+        order = np.argsort(place)  # where each unique row goes
+        for group, block in zip(groups, resized, strict=True):
+            out[order[group]] = block
 
 
 class CachedFrames:
@@ -71,9 +75,9 @@ class CachedFrames:
         names = [samples.dataset.episodes[e].name for e in samples.episodes]
         self._first = np.array([packed.first_frames[name] for name in names], np.int64)
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
+    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
         episodes, frames = self._samples.locate_rows(rows)
-        return self._packed.read(self._first[episodes] + frames)
+        self._packed.read(self._first[episodes] + frames, out)
 
 
 class Tier(Protocol):
@@ -105,15 +109,26 @@ class HostTier:
 
     data = ()
 
-    def __init__(self, name: str, samples: Samples, reader: FrameReader, prefetch: int):
+    def __init__(self, name: str, samples: Samples, reader: FrameReader, frame_size: tuple[int, int], prefetch: int):
         self.name, self._samples, self._reader, self._prefetch = name, samples, reader, prefetch
+        self._frame_size = frame_size
+        self._buffers: deque[np.ndarray] = deque()  # used before: fresh memory costs as much as filling it
 
     def host_batches(self, order: Iterator[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """Batches as they are before they go to the device."""
-        return self._ahead(order, self._load)
+        """Batches as they are before they go to the device; each is valid until the next is taken."""
+        for batch in self._ahead(order, self._load):
+            yield batch
+            self._buffers.append(batch["frames"])
 
     def items(self, order: Iterator[np.ndarray]) -> Iterator[Batch]:
-        return self._ahead(order, lambda samples: jax.device_put(self._load(samples)))
+        def load(samples: np.ndarray) -> Batch:
+            batch = self._load(samples)
+            on_device = jax.block_until_ready(jax.device_put(batch))
+            if jax.default_backend() != "cpu":  # where the array on the device is the one on the host
+                self._buffers.append(batch["frames"])
+            return on_device
+
+        return self._ahead(order, load)
 
     batches = items
 
@@ -123,8 +138,15 @@ class HostTier:
 
     def _load(self, samples: np.ndarray) -> dict[str, np.ndarray]:
         rows = self._samples.rows(samples)
-        frames = self._reader.read(rows.reshape(-1))
-        return {"frames": frames.reshape(*rows.shape, *frames.shape[1:]), **self._samples.labels(samples)}
+        shape = (*rows.shape, 3, *self._frame_size)
+        try:
+            frames = self._buffers.pop()
+        except IndexError:
+            frames = np.empty(shape, np.uint8)
+        if frames.shape != shape:
+            frames = np.empty(shape, np.uint8)
+        self._reader.read(rows.reshape(-1), frames.reshape(-1, *shape[-3:]))
+        return {"frames": frames, **self._samples.labels(samples)}
 
     def _ahead(self, order: Iterator[np.ndarray], load: Any) -> Iterator[Any]:
         with ThreadPoolExecutor(self._prefetch, thread_name_prefix="load") as pool:
@@ -155,7 +177,9 @@ class DeviceTier:
         size = min(_BLOCK, samples.num_rows)
         for start in range(0, samples.num_rows, size):
             start = min(start, samples.num_rows - size)  # the last block overlaps: one compiled shape
-            frames = put(frames, reader.read(np.arange(start, start + size)), start)
+            block = np.empty((size, 3, *frame_size), np.uint8)
+            reader.read(np.arange(start, start + size), block)
+            frames = put(frames, block, start)
             progress.update(bar, completed=start + size)
         progress.remove_task(bar)
         self.data = frames
@@ -201,11 +225,11 @@ def make_tier(options: DatasetConfig, samples: Samples, frame_size: tuple[int, i
             name = "none"
     if name == "disk":
         packed = cache.open_packed(samples.dataset, frame_size, cache_dir, int(options.cache_limit * 1e9), progress)
-        return HostTier(name, samples, CachedFrames(samples, packed), options.prefetch)
+        return HostTier(name, samples, CachedFrames(samples, packed), frame_size, options.prefetch)
     reader = DecodedFrames(samples, frame_size)
     if name == "device":
         return DeviceTier(samples, reader, frame_size, progress)
-    return HostTier(name, samples, reader, options.prefetch)
+    return HostTier(name, samples, reader, frame_size, options.prefetch)
 
 
 def faster_tier(name: str, dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> str | None:

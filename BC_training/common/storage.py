@@ -12,6 +12,7 @@ frames several times as fast and encodes them twice as fast.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -140,6 +141,39 @@ def read_actions(episode: EpisodeInfo) -> np.ndarray:
         if written_zeros or not present:
             raise
         return actions
+
+
+def metadata_fault(info: EpisodeInfo, actions: int, attributes: int | None, size: tuple[int, ...]) -> str | None:
+    """What makes the episode unusable, in a line; None if nothing does.
+
+    Args:
+        actions: how many the dataset names.
+        attributes: how many state values the dataset names; None where it has no state.
+        size: (H, W) of most episodes' frames, in pixels.
+    """
+    for name, array in info.arrays.items():
+        dtype, dimensions = ARRAYS[name]
+        if array.dtype != dtype:
+            return f"'{name}' has dtype {array.dtype}, expected {dtype}"
+        if len(array.shape) != dimensions:
+            return f"'{name}' has shape {array.shape}, expected {dimensions} dimensions"
+    frames, lengths = info.arrays["frames"].shape, {n: a.shape[0] for n, a in info.arrays.items()}
+    if len(set(lengths.values())) > 1:
+        return "lengths differ: " + ", ".join(f"{n} {length}" for n, length in lengths.items())
+    if frames[1] != 3:
+        return f"'frames' has {frames[1]} channels in shape {frames}, expected [N, 3, H, W]"
+    if frames[2:] != size:
+        return f"'frames' are {frames[2]}x{frames[3]}, those of most episodes {size[0]}x{size[1]}"
+    if math.prod(frames) == 0:
+        return "it is empty"
+    if info.arrays["actions"].shape[1] != actions:
+        return f"'actions' has {info.arrays['actions'].shape[1]} columns, the dataset names {actions} keys"
+    if attributes is not None:
+        if "state" not in info.arrays:
+            return "it has no 'state', other episodes have"
+        if info.arrays["state"].shape[1] != attributes:
+            return f"'state' has {info.arrays['state'].shape[1]} columns, the dataset names {attributes} attributes"
+    return None
 
 
 def _open(episode: EpisodeInfo, name: str, missing_is_zero: bool) -> ts.TensorStore:

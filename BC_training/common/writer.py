@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
     Raises:
         UserError: another process records into it, or it holds other actions or state values.
     """
+    if re.match(r"\w+:/", str(path)):  # Path has made one slash of two
+        raise UserError(f"cannot write to {path}: recordings are written to a local folder, copy them there afterwards")
     if path.exists():
         attrs = read_root(LocalStore(path))
         if not (path / "zarr.json").exists():

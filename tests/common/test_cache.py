@@ -25,6 +25,12 @@ def pack(dataset, folder, size=SIZE, limit=NO_LIMIT):
         return open_packed(dataset, size, folder, limit, progress)
 
 
+def read(packed, frames, size=SIZE) -> np.ndarray:
+    out = np.empty((len(frames), 3, *size), np.uint8)
+    packed.read(np.asarray(frames), out)
+    return out
+
+
 @pytest.fixture
 def recorded(tmp_path, make_dataset):
     written = make_dataset(tmp_path / "x.zarr", [5, 130, 7])
@@ -44,9 +50,11 @@ def test_every_frame_is_there_resized(tmp_path, recorded):
     dataset, written = recorded
     packed = pack(dataset, tmp_path / "cache")
     frames = np.concatenate([resize_frames(w.frames, SIZE) for w in written])
-    np.testing.assert_array_equal(packed.read(np.arange(len(frames))), frames)
+    np.testing.assert_array_equal(read(packed, np.arange(len(frames))), frames)
     shuffled = np.random.default_rng(0).permutation(len(frames))
-    np.testing.assert_array_equal(packed.read(shuffled), frames[shuffled])
+    np.testing.assert_array_equal(read(packed, shuffled), frames[shuffled])
+    runs = [3, 4, 5, 5, 6, 2, 1, 2, 3, 141]  # frames that follow each other, repeated ones, and neither
+    np.testing.assert_array_equal(read(packed, runs), frames[runs])
     assert packed.first_frames == {"episode_0": 0, "episode_1": 5, "episode_2": 135}
 
 
@@ -77,7 +85,7 @@ def test_what_changes_the_frames_changes_the_cache(tmp_path, recorded, make_data
     shutil.copy(other, chunk)  # a frame replaced by another of its episode
     again = pack(ZarrGameplayDataset(tmp_path / "x.zarr"), tmp_path / "cache")
     assert len(find_caches(tmp_path / "cache")) == 4
-    third, fourth = again.read(np.array([5 + 3, 5 + 4]))
+    third, fourth = read(again, [5 + 3, 5 + 4])
     np.testing.assert_array_equal(third, fourth)
 
 
@@ -119,7 +127,7 @@ def test_a_killed_build_goes_on_where_it_stopped(tmp_path, recorded, monkeypatch
     packed = pack(dataset, tmp_path / "cache")
     assert set(decoded) == {"episode_1", "episode_2"}
     frames = np.concatenate([resize_frames(w.frames, SIZE) for w in written])
-    np.testing.assert_array_equal(packed.read(np.arange(len(frames))), frames)
+    np.testing.assert_array_equal(read(packed, np.arange(len(frames))), frames)
     (finished,) = find_caches(tmp_path / "cache")
     assert finished.complete
     assert sorted(p.name for p in finished.path.iterdir()) == ["frames.bin", "meta.json"]
@@ -185,7 +193,7 @@ def test_a_truncated_cache_is_an_error(tmp_path, recorded):
     (found,) = find_caches(tmp_path / "cache")
     os.truncate(found.path / "frames.bin", found.bytes // 2)
     with pytest.raises(UserError, match="truncated"):
-        packed.read(np.array([len(recorded[0]) - 1]))
+        read(packed, [len(recorded[0]) - 1])
 
 
 def test_caches_are_listed_and_removed(tmp_path, recorded):

@@ -418,3 +418,26 @@ def test_class_weights_are_those_of_the_given_episodes(pressed):
     np.testing.assert_array_equal(
         class_weights(pressed.action_frequencies([1]), "balanced", 100.0)[3], 1
     )  # never held there
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"\x00" * 40])
+def test_episodes_whose_frames_cannot_be_read_are_left_out_where_asked(tmp_path, make_dataset, damage):
+    make_dataset(tmp_path / "x.zarr", [3, 200, 3])
+    chunk = tmp_path / "x.zarr/episode_1/frames/c/150/0/0/0"
+    chunk.unlink() if damage is None else chunk.write_bytes(damage)
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr", validate_episodes=True)
+    lengths = []
+    dataset.load_labels(lengths.append)
+    assert [e.name for e in dataset.episodes] == ["episode_0", "episode_2"]
+    assert lengths == [3, 3]
+    assert "150" in dataset.skipped[0].reason
+
+
+def test_the_frame_size_of_most_episodes_counts(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [2], size=(8, 8))
+    make_dataset(tmp_path / "y.zarr", [2, 2], size=(16, 16), numbers=[1, 2])
+    for name in ("episode_1", "episode_2"):
+        shutil.move(tmp_path / "y.zarr" / name, tmp_path / "x.zarr" / name)
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr", validate_episodes=True)
+    assert dataset.frame_size == (16, 16)
+    assert [s.name for s in dataset.skipped] == ["episode_0"]

@@ -82,6 +82,15 @@ def test_items_of_several_steps_gather_to_their_batches(recorded, tier_of, name)
             np.testing.assert_array_equal(gathered[label], batch[label])
 
 
+@pytest.mark.parametrize("name", ["none", "disk", "device"])
+def test_batches_stay_what_they_were(recorded, tier_of, name):
+    """Though the memory they were read into is used again."""
+    dataset, written = recorded
+    batches = list(tier_of(name, Samples(dataset, [2], Window())).batches(iter(np.arange(70).reshape(-1, 2) % 7)))
+    frames = np.concatenate([np.asarray(batch["frames"])[:, 0] for batch in batches])
+    np.testing.assert_array_equal(frames, written[2].frames[np.arange(70) % 7])
+
+
 def test_bgr_recordings_are_handed_out_as_rgb_by_every_tier(tmp_path, make_dataset, tier_of):
     (written,) = make_dataset(tmp_path / "x.zarr", [4])
     samples = Samples(ZarrGameplayDataset(tmp_path / "x.zarr", channel_order="bgr"), [0], Window())
@@ -116,7 +125,7 @@ def test_a_frame_that_windows_share_is_decoded_once(recorded, monkeypatch):
         "read_frames",
         lambda wanted: asked.extend((e, int(i)) for e, indices in wanted for i in indices) or read(wanted),
     )
-    DecodedFrames(samples, SIZE).read(rows)
+    DecodedFrames(samples, SIZE).read(rows, np.empty((len(rows), 3, *SIZE), np.uint8))
     assert sorted(asked) == [(2, 1), (2, 2), (2, 3), (2, 4), (2, 5)]
 
 
@@ -130,7 +139,7 @@ def test_a_host_tier_stays_a_few_batches_ahead(recorded):
             yield np.array([i % 5])
 
     samples = Samples(recorded[0], [0], Window())
-    batches = HostTier("none", samples, DecodedFrames(samples, SIZE), prefetch=3).batches(order())
+    batches = HostTier("none", samples, DecodedFrames(samples, SIZE), SIZE, prefetch=3).batches(order())
     next(batches)
     assert len(pulled) == 4
     next(batches)

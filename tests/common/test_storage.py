@@ -479,3 +479,10 @@ def test_an_array_changed_after_recording_is_seen(tmp_path):
     write_episode(tmp_path / "x.zarr", 3)
     zarr.open_array(tmp_path / "x.zarr/episode_0/actions").resize((2, 2))
     assert episode(tmp_path / "x.zarr").arrays["actions"].shape == (2, 2)
+
+
+def test_a_remote_place_to_record_into_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = user_error(recording(Path("s3://bucket/x.zarr"), KEYS, ()).__enter__)
+    assert "local folder" in message
+    assert list(tmp_path.iterdir()) == []
