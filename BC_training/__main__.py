@@ -79,7 +79,7 @@ def record(
 @app.command(epilog="Example:\n\nuv run -m BC_training evaluate BC_training/checkpoints/quickstart --split val")
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A run's folder (its best is used) or one of its steps.")],
-    data: Annotated[Path | None, typer.Option(help="A dataset; by default the one it was trained on.")] = None,
+    data: Annotated[str | None, typer.Option(help="A dataset; by default the one it was trained on.")] = None,
     split: Annotated[str, typer.Option(help="train, val, test, or all episodes.")] = "val",
     json: JsonFile = None,
 ) -> None:
@@ -198,7 +198,7 @@ def validate(
         str | None, typer.Option(help="Write a new dataset here of the good episodes and the good starts of others.")
     ] = None,
     json: JsonFile = None,
-    workers: Workers = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one for two cores.")] = None,
 ) -> None:
     """Read a dataset from end to end and list what is wrong with it, by episode and frame."""
     from BC_training.validate import validate

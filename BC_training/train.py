@@ -19,7 +19,7 @@ from BC_training.common.config import save_config, to_dict
 from BC_training.common.dataset import ZarrGameplayDataset, class_weights
 from BC_training.common.devices import choose_device
 from BC_training.common.errors import UserError
-from BC_training.common.loader import Tier, faster_tier, make_tier
+from BC_training.common.loader import Tier, choose_tier, faster_tier, make_tier
 from BC_training.common.losses import binary_cross_entropy
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.samples import SampleOrder, Samples
@@ -113,8 +113,9 @@ def train(config: Config, console: Console) -> Path:
 
     with Tracker(log_dir, config, console) as tracker:
         with CheckpointWriter(run_dir, config.training.keep_last) as writer, training_progress(console) as progress:
-            train_tier = make_tier(config.dataset, train_samples, inputs.frame_size, progress)
-            val_tier = make_tier(config.dataset, val_samples, inputs.frame_size, progress)
+            options = choose_tier(config.dataset, dataset, inputs.frame_size)
+            train_tier = make_tier(options, train_samples, inputs.frame_size, progress)
+            val_tier = make_tier(options, val_samples, inputs.frame_size, progress)
             bar = progress.add_task("compiling", total=total_steps, status="")
             step_function = make_train_step(model, optimizer, schedule, weights, config, train_tier.gather)
             train_steps = _compiled(step_function, state, train_tier, order, config.training.steps_per_dispatch)

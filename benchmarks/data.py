@@ -14,7 +14,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
 
@@ -71,6 +73,22 @@ def zarr_rate(samples: Samples, batches: int, seed: int) -> float:
     return frames / (perf_counter() - start)
 
 
+def floor_rate(packed: Path, frame_bytes: int, seed: int) -> float:
+    """Frames per second of nothing but copying random frames out of the page cache, two threads."""
+    buffers, batches = [np.empty((BATCH, frame_bytes), np.uint8) for _ in range(2)], 300
+    count = packed.stat().st_size // frame_bytes
+    with open(packed, "rb") as file, ThreadPoolExecutor(2) as pool:
+
+        def copy(batch: int) -> None:
+            frames = np.random.default_rng([seed, batch]).integers(0, count, BATCH)
+            for view, frame in zip(buffers[batch % 2], frames.tolist(), strict=True):
+                os.preadv(file.fileno(), [view.data], frame * frame_bytes)
+
+        start = perf_counter()
+        list(pool.map(copy, range(batches)))
+        return batches * BATCH / (perf_counter() - start)
+
+
 def torch_rate(python: str, dataset: ZarrGameplayDataset, cache_dir: Path) -> float:
     (packed,) = find_caches(cache_dir)
     options = {
@@ -102,12 +120,19 @@ def loading(path: Path, cache_dir: Path, torch_python: str | None) -> None:
     print(f"  cache none                  {decoded:8,.0f}   aim 3,000")
     print(f"  zarr-python frame by frame  {zarr_python:8,.0f}   none / zarr-python {decoded / zarr_python:.1f}, aim 4")
     rate_of(disk, single, 200, 0)  # into the page cache
-    measures = [lambda seed: rate_of(disk, single, 300, seed), lambda seed: rate_of(eights, windows, 40, seed)]
+    (found,) = find_caches(cache_dir)
+    frame_bytes = 3 * dataset.frame_size[0] * dataset.frame_size[1]
+    measures = [
+        lambda seed: rate_of(disk, single, 300, seed),
+        lambda seed: rate_of(eights, windows, 40, seed),
+        lambda seed: floor_rate(found.path / "frames.bin", frame_bytes, seed),
+    ]
     if torch_python:
         measures.append(lambda _: torch_rate(torch_python, dataset, cache_dir))
-    packed, of_windows, *peer = best(*measures)
+    packed, of_windows, floor, *peer = best(*measures)
     print(f"  cache disk                  {packed:8,.0f}   aim 20,000")
     print(f"  cache disk, windows of 8    {of_windows:8,.0f}   aim 12,000")
+    print(f"  copying alone (the floor)   {floor:8,.0f}   disk / floor {packed / floor:.2f}")
     for theirs in peer:
         print(f"  PyTorch DataLoader          {theirs:8,.0f}   disk / DataLoader {packed / theirs:.1f}, aim 5")
 
@@ -132,11 +157,12 @@ def write_many_episodes(path: Path, count: int, length: int) -> None:
 
 
 OPEN = """
-import resource, sys, time
+import sys, time
+import psutil
 from BC_training.common.dataset import ZarrGameplayDataset
 start = time.perf_counter()
 dataset = ZarrGameplayDataset(sys.argv[1])
-seconds, gib = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+seconds, gib = time.perf_counter() - start, psutil.Process().memory_info().rss / 2**30
 size = f"{len(dataset):,} frames in {len(dataset.episodes):,} episodes"
 print(f"opening {size}: {seconds:.2f} s, aim 2; {gib:.2f} GiB, aim 1")
 """
@@ -181,7 +207,9 @@ def memory(path: Path, cache_dir: Path) -> None:
         group.mkdir()
         (group / "memory.limit_in_bytes").write_text(str(limit))
         confine = lambda: (group / "cgroup.procs").write_text(str(os.getpid()))  # noqa: E731
-        run = subprocess.run([sys.executable, "-c", program], preexec_fn=confine, capture_output=True, text=True)
+        with warnings.catch_warnings():  # of forking: the child only writes its number before it becomes Python
+            warnings.simplefilter("ignore", RuntimeWarning)
+            run = subprocess.run([sys.executable, "-c", program], preexec_fn=confine, capture_output=True, text=True)
     except OSError as error:
         print(f"memory: not measured, no control group can be made here ({error})")
         return

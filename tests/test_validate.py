@@ -23,9 +23,9 @@ from numcodecs import Blosc, Zstd
 from rich.console import Console
 
 from BC_training import __main__ as command_line
-from BC_training.common.config import RecordConfig
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
+from BC_training.common.schema import RecordConfig
 from BC_training.common.store import open_store
 from BC_training.record import record
 from BC_training.validate import scan, validate

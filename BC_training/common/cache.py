@@ -126,6 +126,11 @@ def open_packed(
     return PackedFrames(path / "frames.bin", frame_size, first_frames)
 
 
+def is_built(dataset: ZarrGameplayDataset, frame_size: tuple[int, int], folder: Path) -> bool:
+    """Whether the dataset's cache is there, whole."""
+    return (folder / _fingerprint(dataset, frame_size) / "meta.json").exists()
+
+
 def packed_bytes(dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> int:
     """Size of the dataset's cache."""
     return len(dataset) * 3 * frame_size[0] * frame_size[1]
@@ -245,5 +250,8 @@ def _make_room(folder: Path, needed: int, limit: int, keep: Path) -> None:
             "dataset.cache=none or a smaller dataset.frame_size"
         )
     others = [cache for cache in find_caches(folder) if cache.path != keep]
-    while sum(cache.bytes for cache in others) + needed > limit:
-        remove(others.pop())
+    taken = sum(cache.bytes for cache in others)
+    while taken + needed > limit and others:
+        oldest = others.pop()
+        if remove(oldest):  # not one that is being built
+            taken -= oldest.bytes

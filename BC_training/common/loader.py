@@ -7,6 +7,7 @@
 Frames travel as uint8; the step normalises them.
 """
 
+import dataclasses
 import shutil
 from collections import deque
 from collections.abc import Iterator
@@ -198,38 +199,44 @@ class DeviceTier:
         return (self._gather(self.data, item) for item in self.items(order))
 
 
+def choose_tier(options: DatasetConfig, dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> DatasetConfig:
+    """``options`` with ``auto`` replaced by the fastest tier that all frames fit: device, disk, none."""
+    if options.cache != "auto":
+        return options
+    folder, needed = _cache_dir(options), cache.packed_bytes(dataset, frame_size)
+    if needed <= _free_memory() * _DEVICE_SHARE:
+        name = "device"
+    elif cache.is_built(dataset, frame_size, folder) or needed <= _disk_room(folder, options.cache_limit):
+        name = "disk"
+    else:
+        name = "none"
+    return dataclasses.replace(options, cache=name)
+
+
 def make_tier(options: DatasetConfig, samples: Samples, frame_size: tuple[int, int], progress: Progress) -> Tier:
-    """The tier of ``dataset.cache``; for ``auto`` the fastest that fits: device, disk, none.
+    """The tier of ``dataset.cache``.
 
     Args:
+        options: as ``choose_tier`` returns them.
         frame_size: (H, W) in pixels that the model sees.
 
     Raises:
         UserError: the frames do not fit the tier that was asked for, or cannot be read.
     """
-    cache_dir = Path(options.cache_dir) if options.cache_dir else cache.default_folder()
-    whole = cache.packed_bytes(samples.dataset, frame_size)
-    needed, free = whole * samples.num_rows // len(samples.dataset), _free_memory()
-    name = options.cache
-    if name == "device" and needed > free:
+    needed, free = samples.num_rows * 3 * frame_size[0] * frame_size[1], _free_memory()
+    if options.cache == "device" and needed > free:
         raise UserError(
             f"dataset.cache=device needs {needed / 1e9:.1f} GB for the frames, {free / 1e9:.1f} GB are free: "
             "use dataset.cache=disk or none, or a smaller dataset.frame_size"
         )
-    if name == "auto":
-        if whole <= free * _DEVICE_SHARE:  # not of this split alone: the other has to fit, too
-            name = "device"
-        elif whole <= _disk_room(cache_dir, options.cache_limit):
-            name = "disk"
-        else:
-            name = "none"
-    if name == "disk":
-        packed = cache.open_packed(samples.dataset, frame_size, cache_dir, int(options.cache_limit * 1e9), progress)
-        return HostTier(name, samples, CachedFrames(samples, packed), frame_size, options.prefetch)
+    if options.cache == "disk":
+        limit = int(options.cache_limit * 1e9)
+        packed = cache.open_packed(samples.dataset, frame_size, _cache_dir(options), limit, progress)
+        return HostTier("disk", samples, CachedFrames(samples, packed), frame_size, options.prefetch)
     reader = DecodedFrames(samples, frame_size)
-    if name == "device":
+    if options.cache == "device":
         return DeviceTier(samples, reader, frame_size, progress)
-    return HostTier(name, samples, reader, frame_size, options.prefetch)
+    return HostTier("none", samples, reader, frame_size, options.prefetch)
 
 
 def faster_tier(name: str, dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> str | None:
@@ -240,6 +247,10 @@ def faster_tier(name: str, dataset: ZarrGameplayDataset, frame_size: tuple[int, 
         "disk": f"dataset.cache=device ({gigabytes:.1f} GB of its memory), or a larger dataset.prefetch",
     }
     return advice.get(name)
+
+
+def _cache_dir(options: DatasetConfig) -> Path:
+    return Path(options.cache_dir) if options.cache_dir else cache.default_folder()
 
 
 def _disk_room(folder: Path, limit: float) -> float:

@@ -152,7 +152,7 @@ def summary_table(values: Report, title: str) -> Table:
     rows = {"policy": values} | {name.replace("_", " "): v for name, v in values["baselines"].items()}
     columns = {
         "exact_match": "exact match",
-        "change_match": "at changes",
+        "change_match": "changes",
         "macro_f1": "macro F1",
         "l1": "L1",
         "l2": "L2",

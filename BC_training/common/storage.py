@@ -88,6 +88,8 @@ def read_episodes(store: Store, names: Sequence[str]) -> list[EpisodeInfo | User
     for i, raw in enumerate(groups):
         name = names[i]
         try:
+            if isinstance(store, LocalStore) and any(store.is_link(f"{name}{array}") for array in _FOLDERS):
+                store.refuse_links_out(name)
             meta = _parse(raw, f"{store.address}/{name}/zarr.json")
             arrays = ((meta or {}).get("consolidated_metadata") or {}).get("metadata")
             copied_from = [f"{name}/{array}/zarr.json" for array in arrays or ()]
@@ -193,6 +195,7 @@ def _present_rows(episode: EpisodeInfo, name: str) -> set[int]:
     return {int(index) for index in parts if index.isdigit()}
 
 
+_FOLDERS = ("", *(f"/{array}" for array in ARRAYS))
 _GROUP_FILES = ("zarr.json", ".zgroup", ".zattrs")
 _CONTEXT = context()
 

@@ -32,7 +32,7 @@ class Store(Protocol):
         """The content of each file; None for one that is not there.
 
         Raises:
-            UserError: a file cannot be read, or lies outside the address.
+            UserError: a file cannot be read.
         """
         ...
 
@@ -110,6 +110,9 @@ class LocalStore:
     def changed_since(self, key: str, others: Sequence[str]) -> bool:
         written = _modified(f"{self.address}/{key}")
         return any(_modified(f"{self.address}/{other}") > written for other in others)
+
+    def is_link(self, key: str) -> bool:
+        return os.path.islink(f"{self.address}/{key}")  # noqa: PTH114, half the time of pathlib
 
     def kvstore(self, folder: str) -> dict[str, Any]:
         return {"driver": "file", "path": f"{(self.path / folder).resolve()}/"}

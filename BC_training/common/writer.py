@@ -45,7 +45,7 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
         ):
             if tuple(old) != tuple(new):
                 raise UserError(
-                    f"{path} holds other {label} ({', '.join(old)}) than this game ({', '.join(new)}): "
+                    f"{path} holds other {label} ({', '.join(old)}) than are to be added ({', '.join(new)}): "
                     "choose another folder"
                 )
     else:

@@ -429,7 +429,7 @@ def test_episodes_whose_frames_cannot_be_read_are_left_out_where_asked(tmp_path,
     lengths = []
     dataset.load_labels(lengths.append)
     assert [e.name for e in dataset.episodes] == ["episode_0", "episode_2"]
-    assert lengths == [3, 3]
+    assert lengths == [3, 200, 3]
     assert "150" in dataset.skipped[0].reason
 
 

@@ -1,3 +1,5 @@
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ from rich.progress import Progress
 from BC_training.common import loader
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.common.loader import DecodedFrames, HostTier, faster_tier, make_tier
+from BC_training.common.loader import DecodedFrames, HostTier, choose_tier, faster_tier, make_tier
 from BC_training.common.preprocess import Window, resize_frames
 from BC_training.common.samples import Samples
 from BC_training.common.schema import DatasetConfig
@@ -29,6 +31,7 @@ def tier_of(tmp_path):
 
     def make(name, samples, frame_size=SIZE, prefetch=2, **options):
         config = DatasetConfig("unused", cache=name, prefetch=prefetch, cache_dir=str(tmp_path / "cache"), **options)
+        config = choose_tier(config, samples.dataset, frame_size)
         with Progress(disable=True) as progress:
             tier = make_tier(config, samples, frame_size, progress)
             assert progress.tasks == []
@@ -157,7 +160,7 @@ def test_damage_met_while_decoding_reaches_the_caller(tmp_path, make_dataset, ti
         list(tier_of(name, samples).batches(iter([np.array([i]) for i in range(5)])))
 
 
-def test_cache_setting_chooses_the_tier(recorded, monkeypatch, tier_of):
+def test_cache_setting_chooses_the_tier(tmp_path, recorded, monkeypatch, tier_of):
     samples = Samples(recorded[0], [0, 2], Window())
     split, whole = 12 * 3 * 24 * 32, 16 * 3 * 24 * 32
 
@@ -169,8 +172,10 @@ def test_cache_setting_chooses_the_tier(recorded, monkeypatch, tier_of):
     assert name("disk", 0) == "disk"
     assert name("device", split) == "device"
     assert name("auto", 2 * whole) == "device"
-    assert name("auto", 2 * whole - 1) == "disk"
+    assert name("auto", 2 * whole - 1, cache_limit=(whole - 1) / 1e9) == "disk"  # built already
+    shutil.rmtree(tmp_path / "cache")
     assert name("auto", 2 * whole - 1, cache_limit=(whole - 1) / 1e9) == "none"
+    assert name("auto", 2 * whole - 1) == "disk"
     with pytest.raises(UserError, match=r"dataset\.cache=device needs"):
         name("device", split - 1)
 

@@ -222,5 +222,38 @@ def test_summary_table_fits_80_columns():
     assert max(map(len, text.splitlines())) <= 80
     for name, row in (("policy", values), ("majority", values["baselines"]["majority"])):
         (line,) = [line for line in text.splitlines() if line.split()[:1] == [name]]
-        assert line.split()[1:] == [number(row[key]) for key in ("exact_match", "macro_f1", "l1", "l2", "kl")]
+        assert line.split()[1:] == [
+            number(row[key]) for key in ("exact_match", "change_match", "macro_f1", "l1", "l2", "kl")
+        ]
     assert "repeat previous" in text
+
+
+def test_match_at_changes_is_of_the_frames_whose_action_is_not_the_one_before():
+    rng = np.random.default_rng(0)
+    true = [rng.random((n, 2)) < 0.4 for n in (30, 20)]
+    probability = rng.random((50, 2))
+    values = report(true, probability, np.zeros(2, bool), ("a", "b"), 0.5)
+    hits = frames = 0
+    for actions, start in zip(true, (0, 30), strict=True):
+        for i, action in enumerate(actions):
+            before = actions[i - 1] if i else np.zeros(2, bool)
+            if (action != before).any():
+                frames += 1
+                hits += ((probability[start + i] >= 0.5) == action).all()
+    assert values["change_frames"] == frames
+    assert values["change_match"] == hits / frames
+    assert values["baselines"]["repeat_previous"]["change_match"] == 0
+    held = report([np.zeros((3, 2), bool)], np.zeros((3, 2)), np.zeros(2, bool), ("a", "b"), 0.5)
+    assert held["change_match"] is None
+
+
+def test_a_shifted_target_is_scored_against_the_action_ahead():
+    """And the baseline repeats what was held before the frame seen, not before the target."""
+    rng = np.random.default_rng(0)
+    true = [rng.random((n, 2)) < 0.4 for n in (6, 2, 9)]
+    shift = 3
+    pairs = [(a[t + shift], a[t - 1] if t else np.zeros(2, bool)) for a in true for t in range(len(a) - shift)]
+    ahead, before = (np.stack(column) for column in zip(*pairs, strict=True))
+    values = report(true, ahead.astype(float), np.zeros(2, bool), ("a", "b"), 0.5, shift)
+    assert (values["exact_match"], values["frames"]) == (1.0, len(pairs))
+    assert values["baselines"]["repeat_previous"]["exact_match"] == (ahead == before).all(axis=1).mean()

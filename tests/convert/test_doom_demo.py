@@ -15,6 +15,7 @@ from rich.console import Console
 from BC_training import __main__ as command_line
 from BC_training.common import storage
 from BC_training.common.errors import UserError
+from BC_training.common.store import LocalStore
 from BC_training.convert import Options, convert, doom_demo
 from BC_training.convert.doom_files import KEYS, LONG_TURNS, VERSIONS, parse_demo, read_wad
 
@@ -222,7 +223,7 @@ def test_a_real_demo_is_drawn(tmp_path):
     (tmp_path / "a.lmp").write_bytes(raw)
     options = Options("doom-demo", size=(72, 128), fps=17.5, iwad=FREEDOOM)
     convert(tmp_path / "a.lmp", tmp_path / "out.zarr", options, 1, Console(quiet=True))
-    episode = storage.read_episode(0, tmp_path / "out.zarr" / "episode_0")
+    (episode,) = storage.read_episodes(LocalStore(tmp_path / "out.zarr"), ["episode_0"])
     actions = parse_demo(raw).actions[1:]
     pairs = np.concatenate([actions, np.zeros((1, 8), bool)]).reshape(50, 2, 8)
     np.testing.assert_array_equal(storage.read_actions(episode), pairs.any(axis=1))
