@@ -18,6 +18,7 @@ from BC_training.common import checkpoint
 from BC_training.common.config import load_config
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
+from BC_training.common.preprocess import Window
 from BC_training.common.schema import RecordConfig
 from BC_training.evaluate import evaluate
 from BC_training.inference import Policy
@@ -256,3 +257,30 @@ def test_a_copied_variant_trains_without_another_edit(tmp_path, recording):
     assert saved["frames"] > 0
     assert "my_model: " in done.stdout
     assert (tmp_path / "BC_training/checkpoints/my_model/best").is_dir()
+
+
+def test_windows_chunks_and_oversampling_train_from_the_disk_cache(tmp_path, recording, monkeypatch):
+    monkeypatch.setattr("BC_training.train._WAIT_WORTH_A_WORD", -1.0)
+    run_dir, printed = run(
+        tmp_path,
+        recording,
+        "dataset.history=2",
+        "dataset.frame_skip=2",
+        "dataset.action_shift=1",
+        "model.action_chunk=3",
+        "dataset.oversample={actions: [attack], ratio: 0.5}",
+        "dataset.cache=disk",
+        f"dataset.cache_dir={tmp_path}/cache",
+        "training.num_epochs=1",
+    )
+    assert "the step waits for data" in printed
+    assert "dataset.cache=device" in printed
+    (row,) = rows(tmp_path, "epoch")
+    assert 0 <= row["data_wait"] <= 1
+    assert all("data_wait" in row for row in rows(tmp_path, "train"))
+    policy = Policy.load(run_dir)
+    assert policy.inputs.window == Window(history=2, frame_skip=2, action_shift=1, action_chunk=3)
+    frames = ZarrGameplayDataset(recording).frames(0, range(4))
+    assert {policy.act(frame).shape for frame in frames} == {(7,)}
+    report = evaluate(run_dir, Console(file=StringIO()), split="all")
+    assert report["frames"] == sum(e.length - 1 for e in ZarrGameplayDataset(recording).episodes)

@@ -1,15 +1,18 @@
 import json
 import shutil
+import struct
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from numcodecs import Blosc, Zstd
 
 from BC_training.common import storage
 from BC_training.common.errors import UserError
@@ -486,3 +489,16 @@ def test_a_remote_place_to_record_into_is_refused(tmp_path, monkeypatch):
     message = user_error(recording(Path("s3://bucket/x.zarr"), KEYS, ()).__enter__)
     assert "local folder" in message
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_chunk_that_decompresses_to_more_than_declared_is_refused(tmp_path, make_dataset, zarr_format):
+    make_dataset(tmp_path / "x.zarr", [2], zarr_format=zarr_format)
+    larger = np.zeros(3 * 24 * 32 + 1, np.uint8)
+    content = Blosc().encode(larger) if zarr_format == 2 else Zstd().encode(larger)
+    if zarr_format == 3:
+        content += struct.pack("<I", google_crc32c.value(content))
+    chunk_file(tmp_path / "x.zarr", "frames", 1).write_bytes(content)
+    array = storage.open_array(episode(tmp_path / "x.zarr"), "frames")
+    with pytest.raises(ValueError, match="End of data expected"):
+        array[1].read().result()

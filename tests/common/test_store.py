@@ -1,7 +1,10 @@
 import http.server
 import os
 import pickle
+import subprocess
+import sys
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,3 +172,43 @@ def test_links_within_the_dataset_and_to_it_are_fine(tmp_path, make_dataset):
     (tmp_path / "link").symlink_to("x.zarr")
     dataset = ZarrGameplayDataset(tmp_path / "link")
     np.testing.assert_array_equal(dataset.frames(1, range(3)), dataset.frames(0, range(3)))
+
+
+GOOGLE = """
+import sys
+import numpy as np
+from BC_training.common.dataset import ZarrGameplayDataset
+remote, local = ZarrGameplayDataset("gs://bucket/games/x.zarr"), ZarrGameplayDataset(sys.argv[1])
+assert [e.name for e in remote.episodes] == [e.name for e in local.episodes]
+np.testing.assert_array_equal(remote.frames(1, range(2)), local.frames(1, range(2)))
+"""
+
+
+def test_a_dataset_on_google_cloud_is_the_local_one(tmp_path, make_dataset):
+    """Against a server that answers downloads as Google's JSON API does."""
+    make_dataset(tmp_path / "x.zarr", [3, 2])
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            key = urllib.parse.unquote(self.path.partition("/b/bucket/o/")[2].partition("?")[0])
+            file = tmp_path / key.removeprefix("games/")
+            found = key.startswith("games/") and file.is_file()
+            content = file.read_bytes() if found else b""
+            self.send_response(200 if found else 404)
+            self.send_header("x-goog-generation", "1")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings = {
+            "TENSORSTORE_GCS_HTTP_URL": f"http://127.0.0.1:{server.server_port}",
+            "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token",
+        }
+        command = [sys.executable, "-c", GOOGLE, tmp_path / "x.zarr"]
+        subprocess.run(command, env=os.environ | settings, check=True, timeout=60)
+        server.shutdown()
