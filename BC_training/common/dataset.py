@@ -265,7 +265,7 @@ class ZarrGameplayDataset:
         except (ValueError, OSError) as error:
             raise UserError(
                 f"{self.path}/{info.name}: cannot read '{name}' ({_short(error)}): "
-                "restore the file or remove the episode"
+                "restore the file or remove the episode; 'validate --repair' keeps what is good"
             ) from error
 
     def _fault(self, name: str, reason: str) -> None:
