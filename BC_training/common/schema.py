@@ -110,7 +110,7 @@ class TrainingConfig:
     max_class_weight: float = 10.0
     checkpoint_dir: str = "BC_training/checkpoints"
     keep_last: int = 2
-    steps_per_dispatch: int | None = None  # with cache=device; null: 1 on a CPU, else 8
+    steps_per_dispatch: int | None = None  # with cache=device; null: 1 on a CPU, where more is far slower, else 8
 
     def __post_init__(self) -> None:
         require(self.num_epochs >= 1, "training.num_epochs", self.num_epochs, "at least 1")
