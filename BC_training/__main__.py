@@ -38,9 +38,14 @@ def train(
 ) -> None:
     """Train a policy, recording its dataset first if that is missing, and let it play."""
     from BC_training.common.config import load_config
+    from BC_training.common.interruption import EXIT_CODE, Interrupted
     from BC_training.train import train
 
-    train(load_config(config, overrides or []), console)
+    try:
+        train(load_config(config, overrides or []), console)
+    except Interrupted as interrupted:
+        print(f"{interrupted}; run the same command again to go on", file=sys.stderr)
+        raise typer.Exit(EXIT_CODE) from None
 
 
 @app.command(

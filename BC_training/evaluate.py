@@ -16,12 +16,14 @@ from BC_training.common.dataset import SPLITS, ZarrGameplayDataset
 from BC_training.common.errors import UserError, require_writable, unknown
 from BC_training.common.loader import Batch, Tier, make_tier
 from BC_training.common.samples import Samples
+from BC_training.common.sharding import one_device
 from BC_training.common.train_state import make_predict
 
 
 def predict_logits(predict: Callable[[Batch], jax.Array], tier: Tier, samples: int, batch_size: int) -> np.ndarray:
     """float32 [samples, A], the logits of every sample of ``tier`` in order."""
-    size = min(batch_size, samples)
+    devices = tier.mesh.size
+    size = -(-min(batch_size, samples) // devices) * devices
 
     def order() -> Iterator[np.ndarray]:
         for start in range(0, samples, size):
@@ -67,7 +69,7 @@ def evaluate(
     predict = make_predict(model.graphdef)
     with Progress(console=console, transient=True) as progress:
         options = dataclasses.replace(config.dataset, cache="none")
-        tier = make_tier(options, samples, saved.inputs.frame_size, progress)
+        tier = make_tier(options, samples, saved.inputs.frame_size, progress, one_device())
         bar = progress.add_task("evaluating", total=len(samples))
 
         def counted(batch: Batch) -> jax.Array:

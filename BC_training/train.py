@@ -1,9 +1,9 @@
-"""Trains a policy: data, model, the loop, and what the best checkpoint scores in the end."""
+"""Trains a policy: the loop, its checkpoints, and what the best of them scores in the end."""
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,37 +11,38 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 
 from BC_training.common import checkpoint, metrics
-from BC_training.common.checkpoint import CheckpointWriter, fresh_folders
+from BC_training.common.checkpoint_writer import CheckpointWriter, hold, run_folders
 from BC_training.common.config import save_config, to_dict
-from BC_training.common.dataset import ZarrGameplayDataset, class_weights
 from BC_training.common.devices import choose_device
 from BC_training.common.errors import UserError
-from BC_training.common.loader import Tier, choose_tier, faster_tier, make_tier
-from BC_training.common.losses import binary_cross_entropy
-from BC_training.common.preprocess import InputSpec
+from BC_training.common.interruption import Interrupted, Interruption, Wish, Wishes
+from BC_training.common.loader import Batch, Tier, choose_tier, faster_tier, make_tier
+from BC_training.common.losses import make_loss
+from BC_training.common.profiling import StepProfiler
+from BC_training.common.progress import Progress
+from BC_training.common.resume import Start, find_start
 from BC_training.common.samples import SampleOrder, Samples
 from BC_training.common.schema import Config
-from BC_training.common.store import is_remote
+from BC_training.common.setup import Setup
+from BC_training.common.sharding import broadcast, from_main, replicated, to_devices, wait_for_all
 from BC_training.common.tracking import EpochTable, Tracker, training_progress
 from BC_training.common.train_state import (
     StepMetrics,
     TrainState,
+    abstract_state,
     init_state,
-    make_optimizer,
     make_predict,
     make_train_step,
+    playing,
     split_model,
 )
 from BC_training.evaluate import evaluate, predict_logits
-from BC_training.games import make_game, require_game
-from BC_training.games.players import require_fit
-from BC_training.record import record_missing
 from BC_training.rollout import rollout
 
 _LAG = 2  # dispatches between a step's own and reading its metrics, so that reading never stalls it
+_SLOW = 1.0  # seconds; a dispatch of this length or more is waited for, so that a signal finds one under way, not three
 _STEPS_PER_DISPATCH = 8  # on an accelerator, whose step can be shorter than its dispatch
 _WAIT_WORTH_A_WORD = 0.05  # share of an epoch's time
 
@@ -54,109 +55,166 @@ def train(config: Config, console: Console) -> Path:
 
     Raises:
         UserError: bad input, found before anything is written where that is possible.
+        Interrupted: SIGTERM or SIGINT came; what there was to save is saved.
     """
+    with Interruption() as interruption:
+        try:
+            return _train(config, console, interruption)
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped by {interruption.requested}") from None
+
+
+def _train(config: Config, console: Console, interruption: Interruption) -> Path:
     device = choose_device(config.system.device)
-    if config.evaluation.rollout is not None:
-        require_game(config.evaluation.rollout.game)
-    dataset = _open_dataset(config, console)
-    split = dataset.split(asdict(config.dataset.split), config.system.seed)
-    inputs = InputSpec(
-        dataset.action_names,
-        dataset.state_names,
-        dataset.frame_size,
-        config.dataset.frame_size or dataset.frame_size,
-        dataset.fps,
-        config.window(),
-    )
-    _require_playable(config, inputs)
-    model = split_model(config, inputs)
-    train_samples = Samples(dataset, split["train"], inputs.window)
-    val_samples = Samples(dataset, split["val"], inputs.window)
-    order = train_samples.order(config.training.batch_size, config.system.seed, config.dataset.oversample)
-    total_steps = order.steps_per_epoch * config.training.num_epochs
-    optimizer, schedule = make_optimizer(config.training, total_steps)
-    weights = class_weights(
-        train_samples.frequencies(order), config.training.class_weights, config.training.max_class_weight
-    )
-    state = init_state(model, optimizer)
-    majority = metrics.majority_actions(train_samples.targets)
-
-    run_dir, log_dir, aside = fresh_folders(config)
-    if aside is not None:
-        console.print(f"the earlier run '{config.logging.run_name}' is kept as '{aside}'")
-    save_config(config, log_dir / "config.yaml")
-    console.print(
-        f"{config.model.name}: {model.parameter_count:,} parameters on {device}; "
-        f"{len(train_samples):,} training and {len(val_samples):,} validation frames of "
-        f"{inputs.frame_size[0]}x{inputs.frame_size[1]}; {order.steps_per_epoch} steps an epoch",
-        soft_wrap=True,
-    )
-    predict = make_predict(model.graphdef)
-
-    def validate(state: TrainState, tier: Tier) -> metrics.Report:
-        logits = predict_logits(
-            lambda batch: predict(state.params, state.batch_stats, batch),
-            tier,
-            len(val_samples),
-            config.evaluation.batch_size,
-        )
-        report = metrics.report(
-            [dataset.actions(e) for e in split["val"]],
-            np.asarray(jax.nn.sigmoid(logits)),
-            majority,
-            dataset.action_names,
-            config.evaluation.threshold,
-            inputs.window.action_shift,
-        )
-        loss = binary_cross_entropy(logits, val_samples.targets, weights, config.training.label_smoothing)
-        return report | {"loss": float(loss)}
-
-    with Tracker(log_dir, config, console) as tracker:
-        with CheckpointWriter(run_dir, config.training.keep_last) as writer, training_progress(console) as progress:
-            options = choose_tier(config.dataset, dataset, inputs.frame_size)
-            train_tier = make_tier(options, train_samples, inputs.frame_size, progress)
-            val_tier = make_tier(options, val_samples, inputs.frame_size, progress)
-            bar = progress.add_task("compiling", total=total_steps, status="")
-            step_function = make_train_step(model, optimizer, schedule, weights, config, train_tier.gather)
-            train_steps = _compiled(step_function, state, train_tier, order, config.training.steps_per_dispatch)
-
-            def on_step(step: int, values: dict[str, float], rate: float, waited: float) -> None:
-                _require_finite(values, step, order, train_samples)
-                epoch = 1 + (step - 1) // order.steps_per_epoch
-                status = f"{rate:,.0f} frames/s  data {waited:.0%}  loss {values['loss']:.4f}"
-                description = f"epoch {epoch}/{config.training.num_epochs}"
-                progress.update(bar, completed=step, description=description, status=status)
-                if step % config.logging.log_every_steps == 0:
-                    speed = {"frames_per_second": rate, "data_wait": waited}
-                    tracker.log("train", step, {"epoch": epoch, **values, **speed})
-
-            table = EpochTable(console)
-            for epoch in range(1, config.training.num_epochs + 1):
-                state, loss, rate, waited = train_epoch(train_steps, state, train_tier, order, epoch - 1, on_step)
-                row: dict[str, Any] = {"epoch": epoch, "train_loss": loss, "frames_per_second": rate}
-                row["data_wait"] = waited
-                tracker.log("epoch", int(state.step), row)
-                if epoch == 1 and waited > _WAIT_WORTH_A_WORD:
-                    advice = faster_tier(train_tier.name, dataset, inputs.frame_size)
-                    hint = f"; {advice} would help" if advice else ""
-                    console.print(f"the step waits for data {waited:.0%} of the time{hint}", soft_wrap=True)
-                score = None
-                if epoch % config.evaluation.every_n_epochs == 0 or epoch == config.training.num_epochs:
-                    row["val"] = validate(state, val_tier)
-                    tracker.log("val", int(state.step), {"epoch": epoch, **metrics.flatten(row["val"])})
-                    score = _score(row["val"], config.evaluation.best_metric)
-                meta = {
-                    "epoch": epoch,
-                    "config": to_dict(config),
-                    "inputs": inputs.to_dict(),
-                    "threshold": config.evaluation.threshold,
-                    "split": dataset.names_of(split),
-                    "majority": majority.tolist(),
-                    "metrics": row,
-                }
-                table.add(row, is_best=writer.save(state, meta, score))
-        _finish(config, run_dir, log_dir, tracker, int(state.step), console)
+    is_main = jax.process_index() == 0
+    console.quiet = console.quiet or not is_main
+    setup = Setup.build(config, console)
+    start = Start.from_dict(from_main(lambda: find_start(config, setup.inputs, setup.fingerprint, console).to_dict()))
+    progress = start.progress
+    run_dir, log_dir = run_folders(config)
+    console.print(setup.describe(config.model.name, device), soft_wrap=True)
+    with contextlib.ExitStack() as stack:
+        writer = None
+        if is_main:
+            stack.enter_context(hold(run_dir))
+            log_dir.mkdir(parents=True, exist_ok=True)
+            save_config(config, log_dir / "config.yaml")
+            writer = stack.enter_context(CheckpointWriter(run_dir, config.training.keep_last, console))
+        tracker = stack.enter_context(Tracker(log_dir, config, console, progress.log_bytes, progress.wandb_id))
+        progress.wandb_id = tracker.wandb_id
+        if start.step_folder is not None:
+            where = f"step {progress.step:,}, epoch {progress.epochs} of {config.training.num_epochs} done"
+            again = f"the run is finished ({where}): training.resume=never would train anew"
+            console.print(again if progress.is_finished(config) else f"going on after {where}", soft_wrap=True)
+        if not progress.is_finished(config):
+            with interruption.deferred():
+                run_epochs(config, setup, start, writer, tracker, interruption, console)
+        if is_main:
+            _finish(config, run_dir, log_dir, tracker, progress.step, console)
+        wait_for_all("the end")
     return run_dir
+
+
+def run_epochs(
+    config: Config,
+    setup: Setup,
+    start: Start,
+    writer: CheckpointWriter | None,
+    tracker: Tracker,
+    interruption: Interruption,
+    console: Console,
+) -> None:
+    """Trains from ``start`` to the last epoch, or until early stopping ends it; ``start.progress`` goes along.
+
+    Args:
+        writer: None in a process that saves nothing.
+
+    Raises:
+        UserError: a step was not finite, frames cannot be read, or nothing can be saved.
+        Interrupted: after saving.
+    """
+    progress, order, training = start.progress, setup.order, config.training
+    wishes = Wishes(interruption, training.save_every_minutes, _LAG)
+    profiler = StepProfiler(training.profile_steps, tracker.path.with_name("profile"), console)
+    predict = make_predict(setup.model.graphdef, replicated(setup.mesh))
+    loss = make_loss(training, setup.class_weights)
+    row: dict[str, Any] = {}  # of the last epoch that ended
+
+    def proceed(steps: range, state: TrainState) -> bool:
+        if writer is not None:
+            writer.poll()
+        profiler.before(steps, state)
+        return wishes.next() == Wish.GO_ON
+
+    def on_step(values: dict[str, float]) -> None:
+        _require_finite(values, progress.step, order, setup.train_samples)
+        rate, waited = progress.speed(order)
+        status = f"{rate:,.0f} frames/s  data {waited:.0%}  loss {values['loss']:.4f}"
+        epoch = f"epoch {progress.epochs + 1}/{training.num_epochs}"
+        bars.update(bar, completed=progress.step, description=epoch, status=status)
+        if progress.step % config.logging.log_every_steps == 0:
+            speed = {"frames_per_second": rate, "data_wait": waited}
+            tracker.log("train", progress.step, {"epoch": progress.epochs + 1, **values, **speed})
+
+    def validate(state: TrainState) -> metrics.Report:
+        params, batch_stats = playing(state)
+
+        def predict_batch(batch: Batch) -> jax.Array:
+            if wishes.next() == Wish.STOP:
+                raise Interrupted
+            return predict(params, batch_stats, batch)
+
+        logits = predict_logits(predict_batch, val_tier, len(setup.val_samples), config.evaluation.batch_size)
+        report = metrics.report(
+            [setup.dataset.actions(e) for e in setup.split["val"]],
+            np.asarray(jax.nn.sigmoid(logits)),
+            setup.majority,
+            setup.dataset.action_names,
+            config.evaluation.threshold,
+            setup.inputs.window.action_shift,
+        )
+        return report | {"loss": float(loss(logits, setup.val_samples.targets))}
+
+    def save(state: TrainState, is_best: bool = False) -> None:
+        progress.log_bytes = tracker.position()
+        meta = {
+            "epoch": progress.epochs,
+            "config": to_dict(config),
+            "inputs": setup.inputs.to_dict(),
+            "threshold": config.evaluation.threshold,
+            "split": setup.dataset.names_of(setup.split),
+            "majority": setup.majority.tolist(),
+            "metrics": row,
+            "fingerprint": setup.fingerprint,
+            "progress": progress.to_dict(),
+        }
+        if writer is not None:
+            writer.save(state, meta, is_best)
+        wishes.saved()
+
+    with training_progress(console) as bars:
+        options = choose_tier(config.dataset, setup.dataset, setup.inputs.frame_size)
+        train_tier = make_tier(options, setup.train_samples, setup.inputs.frame_size, bars, setup.mesh)
+        val_tier = make_tier(options, setup.val_samples, setup.inputs.frame_size, bars, setup.mesh)
+        bar = bars.add_task("compiling", total=order.steps_per_epoch * training.num_epochs, status="")
+        state = _initial_state(config, setup, start)
+        train_steps = _compiled(config, setup, state, train_tier)
+        table = EpochTable(console)
+        while not progress.is_finished(config):
+            state = train_epoch(train_steps, state, train_tier, order, progress, on_step, proceed)
+            report = None
+            is_whole = progress.step == (progress.epochs + 1) * order.steps_per_epoch
+            if is_whole and _is_evaluated(config, progress.epochs + 1):
+                with contextlib.suppress(Interrupted):
+                    report = validate(state)
+                is_whole = report is not None
+            if not is_whole:  # a signal, or time to save
+                save(state)
+                if wishes.stopping:
+                    break
+                continue
+            rate, waited = progress.speed(order)
+            mean_loss = progress.loss_sum / order.steps_per_epoch
+            row = {"epoch": progress.epochs + 1, "train_loss": mean_loss, "frames_per_second": rate, "data_wait": waited}
+            tracker.log("epoch", progress.step, row)
+            if progress.epochs == 0 and waited > _WAIT_WORTH_A_WORD:
+                advice = faster_tier(train_tier.name, setup.dataset, setup.inputs.frame_size)
+                hint = f"; {advice} would help" if advice else ""
+                console.print(f"the step waits for data {waited:.0%} of the time{hint}", soft_wrap=True)
+            is_best = False
+            if report is not None:
+                tracker.log("val", progress.step, {"epoch": row["epoch"], **metrics.flatten(report)})
+                row["val"] = report
+                is_best = progress.note_scores(config, report)
+            progress.close_epoch()
+            table.add(row, is_best)
+            save(state, is_best)
+        profiler.stop(state)
+    if writer is not None:
+        writer.finish()
+    if wishes.stopping or interruption.requested is not None:
+        where = f"step {progress.step:,}, epoch {progress.epochs + 1} of {training.num_epochs}"
+        raise Interrupted(f"stopped by {interruption.requested or 'another process'}; saved after {where}")
 
 
 def train_epoch(
@@ -164,104 +222,80 @@ def train_epoch(
     state: TrainState,
     tier: Tier,
     order: SampleOrder,
-    epoch: int,
-    on_step: Callable[[int, dict[str, float], float, float], None],
-) -> tuple[TrainState, float, float, float]:
-    """One pass over the training set.
+    progress: Progress,
+    on_step: Callable[[dict[str, float]], None],
+    proceed: Callable[[range, TrainState], bool],
+) -> TrainState:
+    """Takes the steps that are left of ``progress``'s epoch, or as many as ``proceed`` lets it.
 
     Args:
         train_steps: compiled steps by how many of them one dispatch takes.
-        epoch: counted from 0.
-        on_step: called for every step, ``_LAG`` dispatches late, with the steps taken, its
-            metrics, and of the epoch so far the frames/s and the share of time spent waiting
-            for data.
-
-    Returns:
-        The new state, the mean loss, frames per second, and the share of time waited.
+        progress: goes along with the steps whose metrics were read: all that were taken, in the end.
+        on_step: called with the metrics of every step, ``_LAG`` dispatches late.
+        proceed: called before every dispatch with its steps and the state; False ends it here.
     """
-    first = epoch * order.steps_per_epoch
-    dispatches = order.dispatches(epoch, max(train_steps))
+    dispatches = order.dispatches(progress.epochs, max(train_steps), progress.step)
     batches = tier.items(np.stack([order.batch(step) for step in steps]) for steps in dispatches)
     pending: deque[tuple[range, StepMetrics]] = deque()
-    losses: list[float] = []
-    start, waited = perf_counter(), 0.0
+    start, seconds, lag = perf_counter(), progress.seconds, _LAG
 
     def report_oldest() -> None:
         steps, step_metrics = pending.popleft()
         columns = {name: np.asarray(values) for name, values in step_metrics._asdict().items()}
-        seconds = perf_counter() - start
-        rate = (steps.stop - first) * order.batch_size / seconds
+        progress.seconds = seconds + perf_counter() - start
         for i, step in enumerate(steps):
             values = {name: float(column[i]) for name, column in columns.items()}
-            losses.append(values["loss"])
-            on_step(step + 1, values, rate, waited / seconds)
+            progress.step, progress.loss_sum = step + 1, progress.loss_sum + values["loss"]
+            on_step(values)
 
-    for steps in dispatches:
+    for number, steps in enumerate(dispatches):
+        if not proceed(steps, state):
+            break
         before = perf_counter()
         items = next(batches)
-        waited += perf_counter() - before
+        progress.waited += perf_counter() - before
         state, step_metrics = train_steps[len(steps)](state, tier.data, items)
         pending.append((steps, step_metrics))
-        if len(pending) > _LAG:
+        if number == _LAG and jax.process_count() == 1:  # several processes have to keep the same step
+            lag = 0 if perf_counter() - start > _SLOW * _LAG else _LAG
+        while len(pending) > lag:
             report_oldest()
     while pending:
         report_oldest()
-    seconds = perf_counter() - start
-    return state, float(np.mean(losses)), order.steps_per_epoch * order.batch_size / seconds, waited / seconds
+    batches.close()
+    progress.seconds = seconds + perf_counter() - start
+    return state
 
 
-def _compiled(
-    step_function: Any, state: TrainState, tier: Tier, order: SampleOrder, steps_per_dispatch: int | None
-) -> dict[int, Any]:
+def _initial_state(config: Config, setup: Setup, start: Start) -> TrainState:
+    """The state on all devices: of the checkpoint, or drawn from the seed."""
+    if start.step_folder is None:
+        state = init_state(split_model(config, setup.inputs), setup.optimizer)
+    else:
+        like = abstract_state(setup.model, setup.optimizer)
+        if jax.process_index() == 0:
+            state = checkpoint.read_state(start.step_folder, like)
+        else:
+            state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+        state = broadcast(state)
+    return to_devices(jax.tree.map(np.asarray, state), replicated(setup.mesh))
+
+
+def _compiled(config: Config, setup: Setup, state: TrainState, tier: Tier) -> dict[int, Any]:
     """The steps compiled, by how many of them one dispatch takes: the size that is used, and 1."""
-    if tier.name != "device":
-        steps_per_dispatch = 1  # the host delivers batch by batch
-    elif steps_per_dispatch is None:
-        steps_per_dispatch = 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
-    sizes = {len(steps) for steps in order.dispatches(0, steps_per_dispatch)}
-    compiled = {}
-    for size in sizes:
-        item = next(tier.items(iter([np.stack([order.batch(0)] * size)])))
-        compiled[size] = step_function.lower(state, tier.data, item).compile()
-    return compiled
-
-
-def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
-    """The dataset, recorded first where it is missing and the config says how."""
-    options = config.dataset
-    if options.record is not None and not is_remote(options.path):
-        record_missing(options.path, options.record, config.system.workers, console)
-    elif not is_remote(options.path) and not Path(options.path).exists():
-        raise UserError(
-            f"no dataset at {options.path}: set dataset.path, record one with "
-            f"'record --out {options.path}', or give the config a dataset.record section"
-        )
-    dataset = ZarrGameplayDataset.from_config(options)
-    what = "all of it" if options.validate_episodes else "actions and state"
-    with Progress(console=console, transient=True) as progress:
-        bar = progress.add_task(f"reading {what}", total=len(dataset))
-        dataset.load_labels(lambda frames: progress.update(bar, advance=frames))
-    rate = f" at {dataset.fps:.4g}/s" if dataset.fps else ""
-    console.print(
-        f"dataset {options.path}: {len(dataset.episodes)} episodes, {len(dataset):,} frames{rate}, "
-        f"{len(dataset.action_names)} actions, {len(dataset.state_names)} state values",
-        soft_wrap=True,
+    step_function = make_train_step(
+        setup.model, setup.optimizer, setup.schedule, setup.class_weights, config, tier.gather, replicated(setup.mesh)
     )
-    if dataset.skipped:
-        listed = "; ".join(f"{s.name}: {s.reason}" for s in dataset.skipped)
-        console.print(f"skipped {len(dataset.skipped)} faulty episodes ({listed})", style="yellow", soft_wrap=True)
-    return dataset
-
-
-def _require_playable(config: Config, inputs: InputSpec) -> None:
-    """Starts the game of the final rollout once, so that a misfit shows now and not after training."""
-    options = config.evaluation.rollout
-    if options is not None:
-        env = make_game(options.game, frame_size=inputs.recorded_size, skill=options.skill)
-        try:
-            require_fit(f"{config.dataset.path} (evaluation.rollout=null trains without play)", inputs, env)
-        finally:
-            env.close()
+    size = config.training.steps_per_dispatch
+    if tier.name != "device":
+        size = 1  # the host delivers batch by batch
+    elif size is None:
+        size = 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
+    compiled = {}
+    for k in {len(steps) for steps in setup.order.dispatches(0, size)} | {1}:
+        item = next(tier.items(iter([np.stack([setup.order.batch(0)] * k)])))
+        compiled[k] = step_function.lower(state, tier.data, item).compile()
+    return compiled
 
 
 def _finish(config: Config, run_dir: Path, log_dir: Path, tracker: Tracker, step: int, console: Console) -> None:
@@ -290,18 +324,15 @@ def _finish(config: Config, run_dir: Path, log_dir: Path, tracker: Tracker, step
 
 
 def _require_finite(values: dict[str, float], step: int, order: SampleOrder, samples: Samples) -> None:
-    if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
+    if all(math.isfinite(values[name]) for name in ("loss", "grad_norm", "param_norm")):
         return
     episodes = sorted({f"{name}:{frame}" for name, frame in samples.locate(order.batch(step - 1))})
     raise UserError(
-        f"step {step} is not finite (loss {values['loss']}, gradient norm {values['grad_norm']}); lower "
+        f"step {step} is not finite (loss {values['loss']}, gradient norm {values['grad_norm']}, "
+        f"parameter norm {values['param_norm']}), the checkpoints before it are kept; lower "
         f"training.learning_rate or look at its batch (episode:frame): {', '.join(episodes)}"
     )
 
 
-def _score(report: metrics.Report, name: str) -> float:
-    """The value of ``evaluation.best_metric``, so that higher is better and undefined is worst."""
-    value = report[name]
-    if value is None or math.isnan(value):
-        return -math.inf
-    return -value if name == "loss" else value
+def _is_evaluated(config: Config, epoch: int) -> bool:
+    return epoch % config.evaluation.every_n_epochs == 0 or epoch == config.training.num_epochs

@@ -1,38 +1,37 @@
-"""Checkpoints: folders that are enough to play from, written by Orbax.
+"""Checkpoints: folders that are enough to play from, and to go on training from.
 
     <run>/best/<step>/    the best so far on the validation split
     <run>/last/<step>/    the last N
-      model/      parameters and batch statistics
-      optimizer/  optimizer state and step
-      meta/       JSON: config, inputs, threshold, split, metrics
+      model/          parameters and batch statistics to play with
+      optimizer/      what else a training goes on from: optimizer state, step; with an average of
+                      the parameters in model/, the parameters themselves
+      meta/           JSON: config, inputs, threshold, split, metrics, progress
+      checksums.json  SHA-256 of every file of these
 
-Orbax publishes a step's folder by renaming it, so one that exists is whole. It stores arrays
-without a checksum, so ``checksums.json`` beside them holds one of each of their files.
+``checkpoint_writer`` writes them. A step's folder that exists was written whole; checksums tell
+whether it still is.
 """
 
 import hashlib
-import itertools
 import json
 import logging
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from BC_training.common import config as config_module
-from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
 from BC_training.common.train_state import SplitModel, TrainState, Tree, abstract_model
 
-FORMAT_VERSION = 1
-_SPACE_MARGIN = 1.5  # bytes on disk for a byte of state, with metadata and some to spare
-_CHECKSUMS = "checksums.json"
-_ARRAYS = ("model", "optimizer")
-_ITEMS = (*_ARRAYS, "meta")
+FORMAT_VERSION = 2
+CHECKSUMS = "checksums.json"
+ITEMS = ("model", "optimizer", "meta")
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
 
 
@@ -49,114 +48,31 @@ class Checkpoint:
     split: dict[str, list[str]]  # "train", "val", "test" to episode names
     majority: list[bool]  # the training split's commonest combination of buttons
     metrics: dict[str, Any]
+    fingerprint: str | None  # of the dataset; None in format 1
+    progress: dict[str, Any] | None  # of ``resume.Progress``; None in format 1
 
 
-def fresh_folders(config: Config) -> tuple[Path, Path, str | None]:
-    """A run's empty checkpoint and log folders.
+def write_checksums(step: Path) -> None:
+    (step / CHECKSUMS).write_text(json.dumps({item: _checksums(step / item) for item in ITEMS}, indent=1))
 
-    Folders of an earlier run of that name are not touched but moved aside, both to the same new
-    name, which is returned too (None if there were none).
+
+def verify(step: Path, items: tuple[str, ...] = ITEMS) -> None:
+    """Raises a UserError if a file of ``items`` changed since it was written.
+
+    A checkpoint of format 1 may have no checksums, and passes.
     """
-    name = config.logging.run_name
-    assert name is not None, "load_config fills it in"
-    folders = Path(config.training.checkpoint_dir) / name, Path(config.logging.log_dir) / name
-    aside = None
-    if any(folder.exists() for folder in folders):
-        names = (f"{name}.{n}" for n in itertools.count(1))
-        aside = next(n for n in names if not any(folder.with_name(n).exists() for folder in folders))
-        for folder in folders:
-            if folder.exists():
-                folder.rename(folder.with_name(aside))
-    for folder in folders:
-        folder.mkdir(parents=True)
-    return *folders, aside
-
-
-class CheckpointWriter:
-    """Keeps the last N checkpoints of a run and the best one.
-
-    Args:
-        run: the run's folder, ``<checkpoint_dir>/<run_name>``.
-        keep_last: N.
-    """
-
-    def __init__(self, run: Path, keep_last: int):
-        self._run = run
-        self._last = _manager(run / "last", keep_last)
-        self._best = _manager(run / "best", 1)
-        self._best_score: float | None = None
-
-    def save(self, state: TrainState, meta: dict[str, Any], score: float | None) -> bool:
-        """Saves ``state``, also as the best so far if it is; returns whether.
-
-        Args:
-            meta: what ``Checkpoint`` reads back, JSON types.
-            score: higher is better; None where it was not evaluated.
-
-        Raises:
-            UserError: the disk is full; the checkpoints before stay.
-        """
-        step = int(state.step)
-        items = ocp.args.Composite(
-            model=ocp.args.StandardSave({"params": state.params, "batch_stats": state.batch_stats}),  # pyright: ignore[reportCallIssue]
-            optimizer=ocp.args.StandardSave({"opt_state": state.opt_state, "step": state.step}),  # pyright: ignore[reportCallIssue]
-            meta=ocp.args.JsonSave({"format_version": FORMAT_VERSION, "step": step, **meta}),  # pyright: ignore[reportCallIssue]
-        )
-        is_best = score is not None and (self._best_score is None or score > self._best_score)
-        managers = (self._best, self._last) if is_best else (self._last,)
-        self._require_space(len(managers) * sum(x.nbytes for x in jax.tree.leaves(state)))
-        with disk_full_is_user_error(self._run):
-            for manager in managers:
-                manager.save(step, args=items)
-                manager.wait_until_finished()  # the next step donates the state's buffers
-                _write_checksums(Path(manager.directory) / str(step))
-        if is_best:
-            self._best_score = score
-        return is_best
-
-    def _require_space(self, needed: int) -> None:
-        """Orbax writes in threads that each print what went wrong: better not to begin."""
-        free = shutil.disk_usage(self._run).free
-        if free < needed * _SPACE_MARGIN:
-            raise UserError(
-                f"the disk that holds {self._run} is full ({free / 1e6:.0f} MB free, a checkpoint needs "
-                f"{needed * _SPACE_MARGIN / 1e6:.0f} MB): free some space and run the same command again; "
-                "the checkpoints before are kept"
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._last.close()
-        self._best.close()
-
-
-def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-    return ocp.CheckpointManager(folder.resolve(), options=options, item_names=_ITEMS)
-
-
-def _write_checksums(step: Path) -> None:
-    partial = step / f"{_CHECKSUMS}.partial"
-    partial.write_text(json.dumps({item: _checksums(step / item) for item in _ARRAYS}, indent=1))
-    partial.replace(step / _CHECKSUMS)
-
-
-def _verify(step: Path, item: str) -> None:
-    """Raises a UserError if a file of ``item``'s arrays changed since it was written.
-
-    A checkpoint without checksums (its writer was killed just before) passes.
-    """
-    if not (step / _CHECKSUMS).is_file():
+    if not (step / CHECKSUMS).is_file():
         return
     try:
-        saved = dict(json.loads((step / _CHECKSUMS).read_text())[item])
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{step} is a damaged checkpoint ({_CHECKSUMS}: {error!r}): use another step") from error
-    changed = sorted(name for name, _ in saved.items() ^ _checksums(step / item).items())
-    if changed:
-        raise UserError(f"{step} is a damaged checkpoint ({item}/{changed[0]} has changed): use another step")
+        saved = json.loads((step / CHECKSUMS).read_text())
+        for item in items:
+            if item == "meta" and item not in saved:  # format 1
+                continue
+            changed = sorted(name for name, _ in dict(saved[item]).items() ^ _checksums(step / item).items())
+            if changed:
+                raise UserError(f"{step} is a damaged checkpoint ({item}/{changed[0]} has changed): use another step")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{step} is a damaged checkpoint ({CHECKSUMS}: {error!r}): use another step") from error
 
 
 def _checksums(folder: Path) -> dict[str, str]:
@@ -208,6 +124,8 @@ def read(path: str | Path) -> Checkpoint:
             split=meta["split"],
             majority=meta["majority"],
             metrics=meta["metrics"],
+            fingerprint=meta.get("fingerprint"),
+            progress=meta.get("progress"),
         )
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"{folder} is a damaged checkpoint (meta: {error!r}): use another step") from error
@@ -219,17 +137,51 @@ def read_model(checkpoint: Checkpoint) -> SplitModel:
     Raises:
         UserError: the arrays are damaged or are another model's.
     """
-    _verify(checkpoint.path, "model")
+    verify(checkpoint.path, ("model",))
     model = abstract_model(checkpoint.config, checkpoint.inputs)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # not where it was trained
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
         {"params": model.params, "batch_stats": model.batch_stats},
     )
+    saved = _restore(checkpoint.path, "model", target)
+    return SplitModel(model.graphdef, saved["params"], saved["batch_stats"])
+
+
+def state_items(state: TrainState) -> dict[str, Tree]:
+    """What of a state each of a checkpoint's items holds."""
+    trained = {"params": state.params, "batch_stats": state.batch_stats}
+    optimizer = {"opt_state": state.opt_state, "step": state.step}
+    if state.ema is None:
+        return {"model": trained, "optimizer": optimizer}
+    return {"model": state.ema, "optimizer": optimizer | trained}
+
+
+def read_state(step: Path, like: TrainState) -> TrainState:
+    """The state that a checkpoint holds, as NumPy arrays.
+
+    Args:
+        like: of the same structure and shapes; its values do not matter.
+
+    Raises:
+        UserError: the arrays are damaged, or a state of other shapes.
+    """
+    target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state_items(like))
+    saved = {item: _restore(step, item, target[item]) for item in target}
+    for (path, wanted), found in zip(jax.tree.leaves_with_path(target), jax.tree.leaves(saved), strict=True):
+        if (wanted.shape, wanted.dtype) != (found.shape, found.dtype):
+            name = jax.tree_util.keystr(path)
+            raise UserError(f"{step}: {name} has shape {found.shape}, this model's has {wanted.shape}: use its own run")
+    model, optimizer = saved["model"], saved["optimizer"]
+    trained = model if like.ema is None else optimizer
+    ema = None if like.ema is None else model
+    return TrainState(optimizer["step"], trained["params"], trained["batch_stats"], optimizer["opt_state"], ema)
+
+
+def _restore(step: Path, item: str, target: Tree) -> Tree:
     try:
-        saved: Tree = ocp.StandardCheckpointer().restore((checkpoint.path / "model").resolve(), target)
+        return ocp.StandardCheckpointer().restore((step / item).resolve(), target)
     except Exception as error:  # Orbax raises all sorts, and bare ones
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # its other reads would each print theirs
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
-        raise UserError(f"{checkpoint.path} is a damaged checkpoint (model: {first}): use another step") from error
-    return SplitModel(model.graphdef, saved["params"], saved["batch_stats"])
+        raise UserError(f"{step} is a damaged checkpoint ({item}: {first}): use another step") from error

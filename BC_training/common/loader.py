@@ -10,7 +10,7 @@ Frames travel as uint8; the step normalises them.
 import dataclasses
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import psutil
+from jax.sharding import Mesh, PartitionSpec
 from rich.progress import Progress
 
 from BC_training.common import cache
@@ -28,6 +29,7 @@ from BC_training.common.errors import UserError
 from BC_training.common.preprocess import resize_frames
 from BC_training.common.samples import Samples
 from BC_training.common.schema import DatasetConfig
+from BC_training.common.sharding import AXIS, local_part, split_along, to_devices
 
 # "frames" uint8 [..., T, 3, H, W] and the labels of `Samples.labels`
 Batch = dict[str, jax.Array]
@@ -88,14 +90,20 @@ class Tier(Protocol):
 
     Attributes:
         name: "none", "disk" or "device".
-        data: arrays on the device that every step needs.
+        mesh: the devices that a batch is split over.
+        data: arrays on the devices that every step needs.
     """
 
     name: str
+    mesh: Mesh
     data: Any
 
     def items(self, order: Iterator[np.ndarray]) -> Iterator[Any]:
-        """For each array of samples [...], a tree of device arrays with those leading axes."""
+        """For each array of samples [..., B], a tree of device arrays with those leading axes.
+
+        Every process is given the samples of the whole batch and reads only its part of them.
+        B is a multiple of the number of devices.
+        """
         ...
 
     def gather(self, data: Any, item: Any) -> Batch: ...
@@ -110,9 +118,17 @@ class HostTier:
 
     data = ()
 
-    def __init__(self, name: str, samples: Samples, reader: FrameReader, frame_size: tuple[int, int], prefetch: int):
+    def __init__(
+        self,
+        name: str,
+        samples: Samples,
+        reader: FrameReader,
+        frame_size: tuple[int, int],
+        prefetch: int,
+        mesh: Mesh,
+    ):
         self.name, self._samples, self._reader, self._prefetch = name, samples, reader, prefetch
-        self._frame_size = frame_size
+        self._frame_size, self.mesh = frame_size, mesh
         self._buffers: deque[np.ndarray] = deque()  # used before: fresh memory costs as much as filling it
 
     def host_batches(self, order: Iterator[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
@@ -123,8 +139,8 @@ class HostTier:
 
     def items(self, order: Iterator[np.ndarray]) -> Iterator[Batch]:
         def load(samples: np.ndarray) -> Batch:
-            batch = self._load(samples)
-            on_device = jax.block_until_ready(jax.device_put(batch))
+            batch = self._load(samples[..., local_part(self.mesh, samples.shape[-1])])
+            on_device = jax.block_until_ready(to_devices(batch, split_along(self.mesh, samples.ndim - 1)))
             if jax.default_backend() != "cpu":  # where the array on the device is the one on the host
                 self._buffers.append(batch["frames"])
             return on_device
@@ -165,38 +181,80 @@ class HostTier:
 
 
 class DeviceTier:
-    """Tier ``device``: frames uint8 [rows, 3, H, W] in device memory."""
+    """Tier ``device``: frames uint8 [rows, 3, H, W] in device memory, an equal part on each device."""
 
     name = "device"
 
-    def __init__(self, samples: Samples, reader: FrameReader, frame_size: tuple[int, int], progress: Progress):
-        self._samples = samples
-        # In blocks into a donated array: the host never holds more than one.
-        frames = jnp.zeros((samples.num_rows, 3, *frame_size), jnp.uint8)
-        put = jax.jit(partial(jax.lax.dynamic_update_slice_in_dim, axis=0), donate_argnums=0)
+    def __init__(
+        self, samples: Samples, reader: FrameReader, frame_size: tuple[int, int], progress: Progress, mesh: Mesh
+    ):
+        self._samples, self.mesh = samples, mesh
+        each = -(-samples.num_rows // mesh.size)
         bar = progress.add_task("loading frames", total=samples.num_rows, status="")
-        size = min(_BLOCK, samples.num_rows)
-        for start in range(0, samples.num_rows, size):
-            start = min(start, samples.num_rows - size)  # the last block overlaps: one compiled shape
-            block = np.empty((size, 3, *frame_size), np.uint8)
-            reader.read(np.arange(start, start + size), block)
-            frames = put(frames, block, start)
-            progress.update(bar, completed=start + size)
+        parts = []
+        for i, device in enumerate(mesh.devices.flat):
+            rows = range(i * each, min((i + 1) * each, samples.num_rows))
+            if device.process_index == jax.process_index():
+                parts.append(_fill(device, rows, each, reader, frame_size, lambda n: progress.update(bar, advance=n)))
         progress.remove_task(bar)
-        self.data = frames
+        shape = (each * mesh.size, 3, *frame_size)
+        self.data = jax.make_array_from_single_device_arrays(shape, split_along(mesh, 0), parts)
         self._gather = jax.jit(self.gather)
 
     def items(self, order: Iterator[np.ndarray]) -> Iterator[Any]:
         for samples in order:
-            rows = self._samples.rows(samples).astype(np.int32)
-            yield jax.device_put({"rows": rows, **self._samples.labels(samples)})
+            mine = samples[..., local_part(self.mesh, samples.shape[-1])]
+            rows = self._samples.rows(mine).astype(np.int32)
+            yield to_devices({"rows": rows, **self._samples.labels(mine)}, split_along(self.mesh, samples.ndim - 1))
 
     def gather(self, data: jax.Array, item: dict[str, jax.Array]) -> Batch:
         labels = {name: value for name, value in item.items() if name != "rows"}
-        return {"frames": data[item["rows"]], **labels}
+        if self.mesh.size == 1:
+            return {"frames": data[item["rows"]], **labels}
+        split = PartitionSpec(AXIS)
+        pick = jax.shard_map(_pick, mesh=self.mesh, in_specs=(split, split), out_specs=split)
+        return {"frames": pick(data, item["rows"]), **labels}
 
     def batches(self, order: Iterator[np.ndarray]) -> Iterator[Batch]:
         return (self._gather(self.data, item) for item in self.items(order))
+
+
+def _fill(
+    device: jax.Device,
+    rows: range,
+    size: int,
+    reader: FrameReader,
+    frame_size: tuple[int, int],
+    advance: Callable[[int], None],
+) -> jax.Array:
+    """uint8 [size, 3, H, W] on ``device``, the frames of ``rows`` and zeros after them."""
+    # In blocks into a donated array: the host never holds more than one.
+    frames = jnp.zeros((size, 3, *frame_size), jnp.uint8, device=device)
+    put = jax.jit(partial(jax.lax.dynamic_update_slice_in_dim, axis=0), donate_argnums=0)
+    block_size = min(_BLOCK, len(rows))
+    for start in range(0, len(rows), block_size or 1):
+        fresh = min(block_size, len(rows) - start)
+        start = min(start, len(rows) - block_size)  # the last block overlaps: one compiled shape
+        block = np.empty((block_size, 3, *frame_size), np.uint8)
+        reader.read(np.arange(rows.start + start, rows.start + start + block_size), block)
+        frames = put(frames, jax.device_put(block, device), start)
+        advance(fresh)
+    return frames
+
+
+def _pick(frames: jax.Array, rows: jax.Array) -> jax.Array:
+    """On one of several devices, the frames of its part of a batch, from wherever they are.
+
+    Each device takes out the frames it holds of the whole batch; together they add up to it.
+
+    Args:
+        frames: uint8 [rows a device, 3, H, W].
+        rows: int32 [B / devices, T].
+    """
+    wanted = jax.lax.all_gather(rows, AXIS, tiled=True) - jax.lax.axis_index(AXIS) * frames.shape[0]
+    here = (wanted >= 0) & (wanted < frames.shape[0])
+    found = jnp.where(here[..., None, None, None], frames[jnp.where(here, wanted, 0)], jnp.uint8(0))
+    return jax.lax.psum_scatter(found, AXIS, tiled=True)
 
 
 def choose_tier(options: DatasetConfig, dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> DatasetConfig:
@@ -213,12 +271,15 @@ def choose_tier(options: DatasetConfig, dataset: ZarrGameplayDataset, frame_size
     return dataclasses.replace(options, cache=name)
 
 
-def make_tier(options: DatasetConfig, samples: Samples, frame_size: tuple[int, int], progress: Progress) -> Tier:
+def make_tier(
+    options: DatasetConfig, samples: Samples, frame_size: tuple[int, int], progress: Progress, mesh: Mesh
+) -> Tier:
     """The tier of ``dataset.cache``.
 
     Args:
         options: as ``choose_tier`` returns them.
         frame_size: (H, W) in pixels that the model sees.
+        mesh: the devices that a batch is split over.
 
     Raises:
         UserError: the frames do not fit the tier that was asked for, or cannot be read.
@@ -232,11 +293,11 @@ def make_tier(options: DatasetConfig, samples: Samples, frame_size: tuple[int, i
     if options.cache == "disk":
         limit = int(options.cache_limit * 1e9)
         packed = cache.open_packed(samples.dataset, frame_size, _cache_dir(options), limit, progress)
-        return HostTier("disk", samples, CachedFrames(samples, packed), frame_size, options.prefetch)
+        return HostTier("disk", samples, CachedFrames(samples, packed), frame_size, options.prefetch, mesh)
     reader = DecodedFrames(samples, frame_size)
     if options.cache == "device":
-        return DeviceTier(samples, reader, frame_size, progress)
-    return HostTier("none", samples, reader, frame_size, options.prefetch)
+        return DeviceTier(samples, reader, frame_size, progress, mesh)
+    return HostTier("none", samples, reader, frame_size, options.prefetch, mesh)
 
 
 def faster_tier(name: str, dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> str | None:

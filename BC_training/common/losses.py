@@ -32,3 +32,7 @@ def binary_cross_entropy(
     weights = jnp.asarray(class_weights).reshape(*(1,) * (targets.ndim - 1), -1)
     losses = -(weights * targets * log_p + (1 - targets) * log_not_p).mean(axis=-1)
     return losses.mean(where=None if mask is None else jnp.asarray(mask))
+
+
+def make_loss(config, class_weights):
+    return lambda logits, actions, mask=None: binary_cross_entropy(logits, actions, class_weights, config.label_smoothing, mask)

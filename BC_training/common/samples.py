@@ -57,22 +57,25 @@ class SampleOrder:
     def steps_per_epoch(self) -> int:
         return self.epoch_size // self.batch_size
 
-    def dispatches(self, epoch: int, size: int) -> list[range]:
-        """An epoch's steps, ``size`` a range, and those that are left one by one."""
-        first, last = epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch
-        whole = last - self.steps_per_epoch % size
-        return [range(s, s + size) for s in range(first, whole, size)] + [range(s, s + 1) for s in range(whole, last)]
+    def dispatches(self, epoch: int, size: int, start: int = 0) -> list[range]:
+        """An epoch's steps from ``start`` on, ``size`` a range, and what is no whole range one by one.
 
-    def batch(self, step: int, shard: tuple[int, int] = (0, 1)) -> np.ndarray:
-        """int64 [batch_size / n], the samples of ``step`` (counted from 0 over all epochs).
-
-        Args:
-            shard: (i, n), the i-th of n equal parts of the batch; n divides the batch size.
+        The ranges begin at the same steps whatever ``start`` is, so that a training that goes on
+        in mid-epoch runs the same programs as one that was never stopped.
         """
+        first, last = epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch
+        start = max(start, first)
+        aligned = min(first + -(-(start - first) // size) * size, last)
+        whole = last - (last - aligned) % size
+        singles = [*range(start, aligned)], [*range(whole, last)]
+        before, after = ([range(s, s + 1) for s in steps] for steps in singles)
+        return before + [range(s, s + size) for s in range(aligned, whole, size)] + after
+
+    def batch(self, step: int) -> np.ndarray:
+        """int64 [batch_size], the samples of ``step`` (counted from 0 over all epochs)."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        size = self.batch_size // shard[1]
-        start = position * self.batch_size + shard[0] * size
-        visits = permute(np.arange(start, start + size), self.epoch_size, self.seed, epoch)
+        start = position * self.batch_size
+        visits = permute(np.arange(start, start + self.batch_size), self.epoch_size, self.seed, epoch)
         if self.extra:
             # Epochs take turns where `extra` is no multiple of the number of rare samples.
             turn = (visits - self.num_samples + epoch * self.extra) % len(self.rare)

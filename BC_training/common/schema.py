@@ -98,9 +98,23 @@ class DatasetConfig:
 
 
 @dataclass(frozen=True)
+class EarlyStoppingConfig:
+    """Ends a training whose validation score no longer gains; the best checkpoint is what counts."""
+
+    metric: Literal["macro_f1", "exact_match", "loss"] | None = None  # null: evaluation.best_metric
+    patience: int = 5  # evaluations without a gain
+    min_delta: float = 0.0  # what counts as one, in units of the metric
+
+    def __post_init__(self) -> None:
+        require(self.patience >= 1, "training.early_stopping.patience", self.patience, "at least 1")
+        require(0 <= self.min_delta < math.inf, "training.early_stopping.min_delta", self.min_delta, "0 or more")
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     num_epochs: int = 10
     batch_size: int = 64
+    schedule: Literal["cosine", "constant"] = "cosine"
     learning_rate: float = 1e-3  # peak of the cosine schedule
     warmup_steps: int = 100
     weight_decay: float = 1e-4
@@ -108,8 +122,13 @@ class TrainingConfig:
     label_smoothing: float = 0.0
     class_weights: Literal["none", "sqrt", "balanced"] = "sqrt"
     max_class_weight: float = 10.0
+    early_stopping: EarlyStoppingConfig | None = None
     checkpoint_dir: str = "BC_training/checkpoints"
     keep_last: int = 2
+    save_every_minutes: float = 10.0  # also within an epoch
+    resume: str = "auto"  # auto: go on where this run stopped; never: begin again; or the checkpoint to go on from
+    resume_changed: bool = False  # go on although settings that change the mathematics differ
+    profile_steps: tuple[int, int] | None = None  # [first, last] step, counted from 1, of a JAX profiler trace
     steps_per_dispatch: int | None = None  # with cache=device; null: 1 on a CPU, where more is far slower, else 8
 
     def __post_init__(self) -> None:
@@ -122,6 +141,15 @@ class TrainingConfig:
         require(0 <= self.label_smoothing < 1, "training.label_smoothing", self.label_smoothing, "0 to below 1")
         require(self.max_class_weight >= 1, "training.max_class_weight", self.max_class_weight, "at least 1")
         require(self.keep_last >= 1, "training.keep_last", self.keep_last, "at least 1")
+        require(self.save_every_minutes > 0, "training.save_every_minutes", self.save_every_minutes, "more than 0")
+        require(self.resume != "", "training.resume", "''", "auto, never, or a checkpoint's folder")
+        traced = self.profile_steps
+        require(
+            traced is None or 1 <= traced[0] <= traced[1],
+            "training.profile_steps",
+            traced,
+            "[first, last], counted from 1",
+        )
         steps = self.steps_per_dispatch
         require(steps is None or steps >= 1, "training.steps_per_dispatch", steps, "at least 1")
 

@@ -21,9 +21,13 @@ class Tracker:
     or delays the run.
     """
 
-    def __init__(self, log_dir: Path, config: Config, console: Console):
+    def __init__(self, log_dir: Path, config: Config, console: Console, log_bytes=0, wandb_id=None):
         log_dir.mkdir(parents=True, exist_ok=True)
         self.path = log_dir / "metrics.jsonl"
+        self.wandb_id = None
+        if self.path.exists():
+            import os
+            os.truncate(self.path, log_bytes)
         self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 (closed by __exit__)
         self._console = console
         self._wandb = self._start_wandb(log_dir, config) if config.logging.wandb.enabled else None
@@ -43,6 +47,9 @@ class Tracker:
                 self._wandb.log({f"{kind}/{key}": value for key, value in values.items()}, step=step)
             except Exception as error:
                 self._give_up(error)
+
+    def position(self):
+        return self._file.tell()
 
     def __enter__(self) -> Self:
         return self

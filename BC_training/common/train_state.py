@@ -32,6 +32,7 @@ class TrainState(NamedTuple):
     params: Tree
     batch_stats: Tree
     opt_state: Tree
+    ema: Tree = None
 
 
 class StepMetrics(NamedTuple):
@@ -40,6 +41,12 @@ class StepMetrics(NamedTuple):
     loss: jax.Array
     grad_norm: jax.Array  # global norm before clipping
     learning_rate: jax.Array
+    param_norm: jax.Array  # global norm of the new parameters
+
+
+def playing(state: TrainState) -> tuple[Tree, Tree]:
+    """The parameters and batch statistics to play with."""
+    return (state.params, state.batch_stats) if state.ema is None else (state.ema["params"], state.ema["batch_stats"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +117,12 @@ def init_state(model: SplitModel, optimizer: optax.GradientTransformation) -> Tr
     return TrainState(jnp.zeros((), jnp.int32), model.params, model.batch_stats, optimizer.init(model.params))
 
 
+def abstract_state(model: SplitModel, optimizer: optax.GradientTransformation) -> TrainState:
+    """``init_state`` with shapes in place of arrays; costs nothing to make."""
+    arrays = model.params, model.batch_stats
+    return jax.eval_shape(lambda arrays: init_state(SplitModel(model.graphdef, *arrays), optimizer), arrays)
+
+
 def make_train_step(
     model: SplitModel,
     optimizer: optax.GradientTransformation,
@@ -117,11 +130,13 @@ def make_train_step(
     class_weights: np.ndarray,
     config: Config,
     gather: Callable[[Any, Any], Batch] = lambda data, item: item,
+    placement: jax.sharding.Sharding | None = None,
 ) -> Any:
     """The jitted training steps. They donate the state: keep only the one they return.
 
     Args:
         gather: makes a step's batch inside the jitted function; see ``loader.Tier``.
+        placement: of the state and the metrics, with several devices: on all of them.
 
     Returns:
         A ``jax.jit`` function of (state, data, items) to (state, metrics). ``items`` has a
@@ -144,7 +159,7 @@ def make_train_step(
         (loss, batch_stats), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = StepMetrics(loss, optax.tree.norm(grads), jnp.asarray(schedule(state.step)))
+        metrics = StepMetrics(loss, optax.tree.norm(grads), jnp.asarray(schedule(state.step)), optax.tree.norm(params))
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
     def train_steps(state: TrainState, data: Any, items: Any) -> tuple[TrainState, StepMetrics]:
@@ -153,11 +168,16 @@ def make_train_step(
         state, metrics = train_step(state, gather(data, jax.tree.map(lambda x: x[0], items)))
         return state, jax.tree.map(lambda x: x[None], metrics)
 
-    return jax.jit(train_steps, donate_argnums=0)
+    return jax.jit(train_steps, donate_argnums=0, out_shardings=placement)
 
 
-def make_predict(graphdef: Any) -> Callable[[Tree, Tree, Mapping[str, ArrayLike]], jax.Array]:
+def make_predict(
+    graphdef: Any, placement: jax.sharding.Sharding | None = None
+) -> Callable[[Tree, Tree, Mapping[str, ArrayLike]], jax.Array]:
     """The jitted forward pass for evaluation and play, with running statistics, no dropout.
+
+    Args:
+        placement: of the logits, with several devices.
 
     Returns:
         A function of (params, batch_stats, observation) to logits float32 [B, A]. Of a batch it
@@ -169,7 +189,7 @@ def make_predict(graphdef: Any) -> Callable[[Tree, Tree, Mapping[str, ArrayLike]
         logits = net(normalize(observation), train=False)
         return logits[:, 0] if logits.ndim == 3 else logits
 
-    jitted = jax.jit(predict)
+    jitted = jax.jit(predict, out_shardings=placement)
     return lambda params, batch_stats, batch: jitted(
         params, batch_stats, {name: batch[name] for name in OBSERVATION if name in batch}
     )

@@ -1,0 +1,246 @@
+"""Where a training goes on: the newest good checkpoint of its run, if that is of the same training."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from BC_training.common import checkpoint
+from BC_training.common.checkpoint import Checkpoint
+from BC_training.common.checkpoint_writer import hold, move_aside, run_folders, set_aside_damaged
+from BC_training.common.config import to_dict
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import InputSpec
+from BC_training.common.progress import Progress
+from BC_training.common.schema import Config
+
+_SAMPLED_FRAMES = 64  # of a dataset, for its fingerprint
+_ORIGIN = "resumed_from"  # the file in a run's folder that says what training.resume=PATH was
+
+# Settings that may differ from those the run began with. Of the others some change the mathematics
+# in a way that the saved state can go on with, if the user says so; the rest is another training.
+_FREE = (
+    "dataset.path dataset.record dataset.validate_episodes dataset.cache dataset.cache_dir dataset.cache_limit "
+    "dataset.prefetch training.checkpoint_dir training.keep_last training.steps_per_dispatch training.resume "
+    "training.resume_changed training.save_every_minutes training.profile_steps evaluation.batch_size "
+    "evaluation.rollout logging system.device system.workers system.distributed system.deterministic"
+).split()
+_ALLOWABLE = ("training", "evaluation")
+_NEVER = ("training.batch_size", "training.gradient_accumulation", "training.ema_decay")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training begins.
+
+    Attributes:
+        step_folder: the checkpoint it goes on from; None for a fresh start.
+    """
+
+    step_folder: Path | None
+    progress: Progress
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"step_folder": self.step_folder and str(self.step_folder), "progress": self.progress.to_dict()}
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> "Start":
+        return cls(raw["step_folder"] and Path(raw["step_folder"]), Progress(**raw["progress"]))
+
+
+def find_start(config: Config, inputs: InputSpec, fingerprint: str, console: Console) -> Start:
+    """Finds the checkpoint to go on from and makes room for a fresh start where there is none.
+
+    What is damaged on the way is said and set aside.
+
+    Args:
+        fingerprint: of the dataset, from ``fingerprint``.
+
+    Raises:
+        UserError: the run is of another training, all its checkpoints are damaged, or
+            ``training.resume`` is no checkpoint.
+    """
+    run, log_dir = run_folders(config)
+    resume = config.training.resume
+    if resume == "never":
+        if run.exists() or log_dir.exists():
+            _say(console, f"the earlier run '{run.name}' is kept as '{move_aside(config)}'")
+        return Start(None, Progress())
+    if resume != "auto" and not _goes_on_from(run, Path(resume)):
+        return _start_from(Path(resume), config, inputs, fingerprint, console)
+    if not run.exists():
+        if log_dir.exists():
+            _say(console, f"'{run.name}' has logs but no checkpoints: they are kept as '{move_aside(config)}'")
+        return Start(None, Progress())
+    with hold(run):
+        found = _newest_good(run, console)
+        if found is None:
+            return Start(None, Progress())
+        if found.progress is None:
+            reason = "was written by an earlier version, which saved too little to go on from"
+        else:
+            _require_same(found, config, inputs, fingerprint)
+            progress = Progress(**found.progress)
+            _check_best(run, found, progress, console)
+            return Start(found.path, progress)
+    _say(console, f"the earlier run '{run.name}' {reason}; it is kept as '{move_aside(config)}'")
+    return Start(None, Progress())
+
+
+def fingerprint(dataset: ZarrGameplayDataset) -> str:
+    """A hash of the episodes' names, lengths, actions and state, and of some frames.
+
+    It does not depend on where the dataset is.
+    """
+    digest = hashlib.sha256(repr((dataset.action_names, dataset.state_names, dataset.channel_order)).encode())
+    for i, episode in enumerate(dataset.episodes):
+        digest.update(repr((episode.name, episode.length)).encode())
+        digest.update(np.ascontiguousarray(dataset.actions(i)).data)
+        if dataset.state_names:
+            digest.update(np.ascontiguousarray(dataset.state(i)).data)
+    count = len(dataset.episodes)
+    for i in np.unique(np.linspace(0, count - 1, min(_SAMPLED_FRAMES, count)).astype(int)):
+        digest.update(np.ascontiguousarray(dataset.frames(i, [dataset.episodes[i].length // 2])).data)
+    return digest.hexdigest()[:24]
+
+
+def _newest_good(run: Path, console: Console) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None where there are none at all."""
+    steps = [path for folder in ("best", "last") for path in (run / folder).glob("*") if path.name.isdigit()]
+    damaged = []
+    for path in sorted(steps, key=lambda path: int(path.name), reverse=True):
+        try:
+            checkpoint.verify(path)
+            found = checkpoint.read(path)
+        except UserError as error:
+            damaged.append((path, error))
+            continue
+        for bad, reason in damaged:
+            _say(console, f"{reason}: step {found.step} is used instead")
+            set_aside_damaged(bad)
+        return found
+    if damaged:
+        raise UserError(
+            f"every checkpoint of {run} is damaged ({damaged[0][1]}): training.resume=never starts again and keeps them"
+        )
+    return None
+
+
+def _check_best(run: Path, found: Checkpoint, progress: Progress, console: Console) -> None:
+    """Has ``best/`` hold what ``progress`` says is the best, or forgets about that."""
+    if progress.best_step is None or _is_good(best := run / "best" / str(progress.best_step)):
+        return
+    if found.step == progress.best_step and found.path != best:
+        set_aside = best.exists()
+        if set_aside:
+            set_aside_damaged(best)
+        shutil.copytree(found.path, best)
+        return
+    _say(console, f"the best checkpoint, {best}, is missing or damaged: the next one evaluated takes its place")
+    if best.exists():
+        set_aside_damaged(best)
+    progress.best_score = progress.best_step = None
+
+
+def _is_good(step: Path) -> bool:
+    try:
+        checkpoint.verify(step)
+    except UserError:
+        return False
+    return step.is_dir()
+
+
+def _goes_on_from(run: Path, origin: Path) -> bool:
+    """Whether the run was begun from ``origin`` before, so that it now goes on by itself."""
+    note = run / _ORIGIN
+    return note.is_file() and note.read_text() == str(origin.resolve())
+
+
+def _start_from(origin: Path, config: Config, inputs: InputSpec, fingerprint: str, console: Console) -> Start:
+    """Makes the run a copy of what ``origin``, a run or one of its steps, was at its newest good step."""
+    run, log_dir = run_folders(config)
+    is_step = (origin / "meta").is_dir()
+    found = checkpoint.read(origin) if is_step else _newest_good(origin, console)
+    if found is None or found.progress is None:
+        raise UserError(f"training.resume={origin} is not a run or a checkpoint that a training can go on from")
+    checkpoint.verify(found.path)
+    _require_same(found, config, inputs, fingerprint)
+    progress = Progress(**found.progress)
+    source, steps = found.path.parent.parent, [found.path]
+    best = source / "best" / str(progress.best_step)
+    log = Path(found.config.logging.log_dir) / source.name / "metrics.jsonl"
+    if run.exists() or log_dir.exists():
+        aside = move_aside(config)
+        _say(console, f"the earlier run '{run.name}' is kept as '{aside}'")
+        if source == run:
+            source = run.with_name(aside)
+            steps, best = [source / found.path.relative_to(run)], source / best.relative_to(run)
+        if log.parent == log_dir:
+            log = log_dir.with_name(aside) / log.name
+    log_dir.mkdir(parents=True)
+    if log.is_file():
+        shutil.copy(log, log_dir)
+    if best.is_dir() and best != steps[0]:
+        shutil.copytree(best, run / "best" / best.name)
+    target = run / "last" / steps[0].name
+    shutil.copytree(steps[0], target)
+    (run / _ORIGIN).write_text(str(origin.resolve()))
+    found = checkpoint.read(target)
+    _check_best(run, found, progress, console)
+    return Start(target, progress)
+
+
+def _require_same(found: Checkpoint, config: Config, inputs: InputSpec, fingerprint: str) -> None:
+    """Raises a UserError where the checkpoint is of another training than ``config`` describes."""
+    remedy = "choose another logging.run_name, or training.resume=never, which keeps the earlier run"
+    saved, wanted = (dict(_flat(to_dict(c))) for c in (found.config, config))
+    changed = {key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key)}
+    if wanted["training.schedule"] == "constant":
+        changed -= {"training.num_epochs"}  # the rate does not depend on it
+    changed = sorted(key for key in changed if not _is_under(key, _FREE))
+    hard = [key for key in changed if not _is_under(key, _ALLOWABLE) or _is_under(key, _NEVER)]
+    listed = [f"{key} {_short(saved.get(key))} -> {_short(wanted.get(key))}" for key in hard or changed]
+    if hard:
+        raise UserError(f"{found.path} is of another training ({'; '.join(listed)}): {remedy}")
+    old, new = found.inputs.to_dict(), inputs.to_dict()
+    listed += [f"{key} {_short(old[key])} -> {_short(new[key])}" for key in old if _short(old[key]) != _short(new[key])]
+    if len(listed) > len(changed):
+        raise UserError(f"{found.path} is of another training ({'; '.join(listed[len(changed):])}): {remedy}")
+    if found.fingerprint != fingerprint:
+        raise UserError(
+            f"{found.path} is of another training (the dataset {config.dataset.path} has changed, its fingerprint "
+            f"{found.fingerprint} -> {fingerprint}): {remedy}"
+        )
+    if changed and not config.training.resume_changed:
+        raise UserError(
+            f"{found.path} was trained with other settings ({'; '.join(listed)}): set them back, or "
+            f"training.resume_changed=true to go on with them, or {remedy}"
+        )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, list(value) if isinstance(value, tuple) else value
+
+
+def _is_under(key: str, prefixes: tuple[str, ...] | list[str]) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_short, value))}]"
+    return "null" if value is None else str(value)
+
+
+def _say(console: Console, message: str) -> None:
+    console.print(message, style="yellow", soft_wrap=True, markup=False)

@@ -1,0 +1,155 @@
+"""What a training is made of, built from its config and checked before anything is written."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.progress import Progress
+
+from BC_training.common import metrics
+from BC_training.common.dataset import ZarrGameplayDataset, class_weights
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import InputSpec
+from BC_training.common.resume import fingerprint
+from BC_training.common.samples import SampleOrder, Samples
+from BC_training.common.schema import Config
+from BC_training.common.sharding import all_devices, from_main
+from BC_training.common.store import is_remote
+from BC_training.common.train_state import SplitModel, abstract_model, make_optimizer
+from BC_training.games import make_game, require_game
+from BC_training.games.players import require_fit
+from BC_training.record import record_missing
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """Everything that a training needs and does not change.
+
+    Attributes:
+        mesh: the devices that a batch is split over.
+        fingerprint: of the dataset.
+        split: "train", "val" and "test" to positions in ``dataset.episodes``.
+        model: with shapes in place of arrays.
+        class_weights: float32 [A].
+        majority: bool [A], the training split's commonest combination of buttons.
+    """
+
+    mesh: Mesh
+    dataset: ZarrGameplayDataset
+    fingerprint: str
+    split: dict[str, list[int]]
+    inputs: InputSpec
+    train_samples: Samples
+    val_samples: Samples
+    order: SampleOrder
+    model: SplitModel
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    class_weights: np.ndarray
+    majority: np.ndarray
+
+    @classmethod
+    def build(cls, config: Config, console: Console) -> "Setup":
+        """Opens the dataset, recorded first where it is missing and the config says how.
+
+        Raises:
+            UserError: what was asked for does not exist or does not fit together.
+        """
+        mesh = all_devices()
+        if config.training.batch_size % mesh.size:
+            raise UserError(
+                f"training.batch_size={config.training.batch_size} cannot be split over {mesh.size} devices: use "
+                f"{_nearest_multiple(config.training.batch_size, mesh.size)}"
+            )
+        if config.evaluation.rollout is not None:
+            require_game(config.evaluation.rollout.game)
+        from_main(lambda: _record_if_missing(config, console))
+        dataset = _open_dataset(config, console)
+        split = dataset.split(asdict(config.dataset.split), config.system.seed)
+        inputs = InputSpec(
+            dataset.action_names,
+            dataset.state_names,
+            dataset.frame_size,
+            config.dataset.frame_size or dataset.frame_size,
+            dataset.fps,
+            config.window(),
+        )
+        from_main(lambda: _require_playable(config, inputs))
+        model = abstract_model(config, inputs)
+        train_samples = Samples(dataset, split["train"], inputs.window)
+        val_samples = Samples(dataset, split["val"], inputs.window)
+        order = train_samples.order(config.training.batch_size, config.system.seed, config.dataset.oversample)
+        optimizer, schedule = make_optimizer(config.training, order.steps_per_epoch * config.training.num_epochs)
+        frequencies = train_samples.frequencies(order)
+        return cls(
+            mesh,
+            dataset,
+            fingerprint(dataset),
+            split,
+            inputs,
+            train_samples,
+            val_samples,
+            order,
+            model,
+            optimizer,
+            schedule,
+            class_weights(frequencies, config.training.class_weights, config.training.max_class_weight),
+            metrics.majority_actions(train_samples.targets),
+        )
+
+    def describe(self, name: str, device: str) -> str:
+        height, width = self.inputs.frame_size
+        return (
+            f"{name}: {self.model.parameter_count:,} parameters on {device}; {len(self.train_samples):,} training and "
+            f"{len(self.val_samples):,} validation frames of {height}x{width}; {self.order.steps_per_epoch} steps an "
+            "epoch"
+        )
+
+
+def _nearest_multiple(size: int, devices: int) -> str:
+    below = size // devices * devices
+    return f"{below} or {below + devices}" if below else str(devices)
+
+
+def _record_if_missing(config: Config, console: Console) -> None:
+    options = config.dataset
+    if options.record is not None and not is_remote(options.path):
+        record_missing(options.path, options.record, config.system.workers, console)
+    elif not is_remote(options.path) and not Path(options.path).exists():
+        raise UserError(
+            f"no dataset at {options.path}: set dataset.path, record one with "
+            f"'record --out {options.path}', or give the config a dataset.record section"
+        )
+
+
+def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
+    options = config.dataset
+    dataset = ZarrGameplayDataset.from_config(options)
+    what = "all of it" if options.validate_episodes else "actions and state"
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task(f"reading {what}", total=len(dataset))
+        dataset.load_labels(lambda frames: progress.update(bar, advance=frames))
+    rate = f" at {dataset.fps:.4g}/s" if dataset.fps else ""
+    console.print(
+        f"dataset {options.path}: {len(dataset.episodes)} episodes, {len(dataset):,} frames{rate}, "
+        f"{len(dataset.action_names)} actions, {len(dataset.state_names)} state values",
+        soft_wrap=True,
+    )
+    if dataset.skipped:
+        listed = "; ".join(f"{s.name}: {s.reason}" for s in dataset.skipped)
+        console.print(f"skipped {len(dataset.skipped)} faulty episodes ({listed})", style="yellow", soft_wrap=True)
+    return dataset
+
+
+def _require_playable(config: Config, inputs: InputSpec) -> None:
+    """Starts the game of the final rollout once, so that a misfit shows now and not after training."""
+    options = config.evaluation.rollout
+    if options is not None:
+        env = make_game(options.game, frame_size=inputs.recorded_size, skill=options.skill)
+        try:
+            require_fit(f"{config.dataset.path} (evaluation.rollout=null trains without play)", inputs, env)
+        finally:
+            env.close()
