@@ -25,42 +25,50 @@ class BatchNorm(nnx.BatchNorm):
             return super().__call__(x, use_running_average=True)
         assert self.scale is not None
         assert self.bias is not None
-        y, mean, variance = _normalize(x.reshape(-1, x.shape[-1]), self.scale[...], self.bias[...], self.epsilon)
+        y, mean, variance = _normalize(x.reshape(x.shape[0], -1, x.shape[-1]), self.scale[...], self.bias[...], self.epsilon)
         self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
         self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * variance
         return y.reshape(x.shape)
 
 
-def _column_sums(x: jax.Array) -> jax.Array:
-    """[N, C] to [C]."""
-    ones = jnp.ones((1, x.shape[0]), x.dtype)
-    return jnp.dot(ones, x, precision=jax.lax.Precision.HIGHEST)[0]  # a GPU would round to TF32
+def _channel_sums(x: jax.Array) -> jax.Array:
+    """[B, N, C] to [C].
+
+    Each sample's sums first: that is as fast, rounds ten times less than one sum over all, and
+    makes the result nearly independent of how many devices a batch is split over.
+    """
+    highest = jax.lax.Precision.HIGHEST  # a GPU would round to TF32
+    ones = jnp.ones(x.shape[:2], x.dtype)
+    each = jax.lax.dot_general(ones, x, (((1,), (1,)), ((0,), (0,))), precision=highest)  # [B, C]
+    return jnp.dot(ones[:, :1].T, each, precision=highest)[0]
 
 
 @jax.custom_vjp
 def _normalize(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """x [N, C] normalised by its own statistics, and those: the mean and variance [C] of x."""
+    """x [B, N, C] normalised by its own statistics, and those: the mean and variance [C] of x."""
     return _normalize_forward(x, scale, bias, epsilon)[0]
 
 
 def _normalize_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float):
-    count = x.shape[0]
-    mean = _column_sums(x) / count
-    variance = jnp.maximum(_column_sums(x * x) / count - mean * mean, 0.0)
+    count = x.shape[0] * x.shape[1]
+    mean = _channel_sums(x) / count
+    centred = x - mean[None, None]
+    variance = _channel_sums(centred * centred) / count
     inverse = jax.lax.rsqrt(variance + epsilon)
-    return ((x - mean[None]) * (inverse * scale)[None] + bias[None], mean, variance), (x, mean, inverse, scale)
+    return (centred * (inverse * scale)[None, None] + bias[None, None], mean, variance), (x, mean, inverse, scale)
 
 
 def _normalize_backward(residuals: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]):
     # The statistics are outputs only to update running averages: nothing differentiates them.
     x, mean, inverse, scale = residuals
-    dy, count = cotangents[0], x.shape[0]
-    d_bias = _column_sums(dy)
-    d_scale = (_column_sums(dy * x) - mean * d_bias) * inverse
-    along_x = (x - mean[None]) * (inverse * d_scale / count)[None]
-    dx = (scale * inverse)[None] * (dy - (d_bias / count)[None] - along_x)
+    dy, count = cotangents[0], x.shape[0] * x.shape[1]
+    centred = x - mean[None, None]
+    d_bias = _channel_sums(dy)
+    d_scale = _channel_sums(dy * centred) * inverse
+    along_x = centred * (inverse * d_scale / count)[None, None]
+    dx = (scale * inverse)[None, None] * (dy - (d_bias / count)[None, None] - along_x)
     return dx, d_scale, d_bias, None
 
 
