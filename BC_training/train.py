@@ -20,7 +20,7 @@ from BC_training.common.dataset import ZarrGameplayDataset, class_weights
 from BC_training.common.devices import choose_device
 from BC_training.common.errors import UserError
 from BC_training.common.loader import Tier, choose_tier, faster_tier, make_tier
-from BC_training.common.losses import binary_cross_entropy
+from BC_training.common.losses import make_loss
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.samples import SampleOrder, Samples
 from BC_training.common.schema import Config
@@ -33,6 +33,7 @@ from BC_training.common.train_state import (
     make_optimizer,
     make_predict,
     make_train_step,
+    playing,
     split_model,
 )
 from BC_training.evaluate import evaluate, predict_logits
@@ -78,7 +79,7 @@ def train(config: Config, console: Console) -> Path:
     weights = class_weights(
         train_samples.frequencies(order), config.training.class_weights, config.training.max_class_weight
     )
-    state = init_state(model, optimizer)
+    state = init_state(model, optimizer, averaged=config.training.ema_decay is not None)
     majority = metrics.majority_actions(train_samples.targets)
 
     run_dir, log_dir, aside = fresh_folders(config)
@@ -95,7 +96,7 @@ def train(config: Config, console: Console) -> Path:
 
     def validate(state: TrainState, tier: Tier) -> metrics.Report:
         logits = predict_logits(
-            lambda batch: predict(state.params, state.batch_stats, batch),
+            lambda batch: predict(*playing(state), batch),
             tier,
             len(val_samples),
             config.evaluation.batch_size,
@@ -108,7 +109,7 @@ def train(config: Config, console: Console) -> Path:
             config.evaluation.threshold,
             inputs.window.action_shift,
         )
-        loss = binary_cross_entropy(logits, val_samples.targets, weights, config.training.label_smoothing)
+        loss = make_loss(config.training, weights)(logits, val_samples.targets)
         return report | {"loss": float(loss)}
 
     with Tracker(log_dir, config, console) as tracker:
@@ -290,11 +291,12 @@ def _finish(config: Config, run_dir: Path, log_dir: Path, tracker: Tracker, step
 
 
 def _require_finite(values: dict[str, float], step: int, order: SampleOrder, samples: Samples) -> None:
-    if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
+    if all(math.isfinite(values[name]) for name in ("loss", "grad_norm", "param_norm")):
         return
     episodes = sorted({f"{name}:{frame}" for name, frame in samples.locate(order.batch(step - 1))})
     raise UserError(
-        f"step {step} is not finite (loss {values['loss']}, gradient norm {values['grad_norm']}); lower "
+        f"step {step} is not finite (loss {values['loss']}, gradient norm {values['grad_norm']}, "
+        f"parameter norm {values['param_norm']}); lower "
         f"training.learning_rate or look at its batch (episode:frame): {', '.join(episodes)}"
     )
 
