@@ -358,7 +358,7 @@ def steps_of(make_config, inputs, model: dict, training: dict, total: int):
 
 def test_accumulating_four_batches_equals_one_four_times_as_large(make_config, inputs):
     """Over several updates, with clipping of some, weight decay and warm-up."""
-    training = {"learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.5, "gradient_clip_norm": 0.5}
+    training = {"learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.5, "gradient_clip_norm": 0.8}
     large, large_step = steps_of(make_config, inputs, NO_BATCH_NORM, training, 6)
     small, small_step = steps_of(make_config, inputs, NO_BATCH_NORM, training | {"gradient_accumulation": 4}, 26)
     large_step, small_step = one_at_a_time(large_step), one_at_a_time(small_step)
@@ -377,7 +377,7 @@ def test_accumulating_four_batches_equals_one_four_times_as_large(make_config, i
         for ours, theirs in zip(leaves(small.params), leaves(large.params), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
         assert update == 0 or not same_bits(small.params, before)  # the warm-up's first rate is 0
-    assert min(norms) < 0.5 < max(norms)
+    assert sum(norm < 0.8 for norm in norms) == 3
     assert (int(small.step), int(large.step)) == (24, 6)
 
 
@@ -446,12 +446,13 @@ def test_convolutions_compute_in_the_precision_and_everything_kept_is_float32(co
     config = in_precision(config, precision)
     steps = make_train_step(model, spy(), optax.constant_schedule(0.25), WEIGHTS, config)
     traced = jax.make_jaxpr(steps)(state, (), jax.tree.map(lambda x: x[None], a_batch()))
-    operands = [
-        {x.aval.dtype for x in (*equation.invars, *equation.outvars)}
-        for equation in equations(traced.jaxpr)
-        if equation.primitive.name == "conv_general_dilated"
-    ]
-    assert operands == [{jnp.dtype(precision)}] * 2  # forward and the gradient of the kernel
+
+    def dtypes(name: str) -> list[set]:
+        found = [e for e in equations(traced.jaxpr) if e.primitive.name == name]
+        return [{x.aval.dtype for x in (*e.invars, *e.outvars)} for e in found]
+
+    assert dtypes("conv_general_dilated") == [{jnp.dtype(precision)}] * 2  # forward and the gradient of the kernel
+    assert dtypes("log1p") == [{jnp.dtype("float32")}] * 2  # of the loss
     assert {x.dtype for x in traced.out_avals} == {jnp.dtype("float32"), jnp.dtype("int32")}
 
 
