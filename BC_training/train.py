@@ -195,7 +195,12 @@ def run_epochs(
                 continue
             rate, waited = progress.speed(order)
             mean_loss = progress.loss_sum / order.steps_per_epoch
-            row = {"epoch": progress.epochs + 1, "train_loss": mean_loss, "frames_per_second": rate, "data_wait": waited}
+            row = {
+                "epoch": progress.epochs + 1,
+                "train_loss": mean_loss,
+                "frames_per_second": rate,
+                "data_wait": waited,
+            }
             tracker.log("epoch", progress.step, row)
             if progress.epochs == 0 and waited > _WAIT_WORTH_A_WORD:
                 advice = faster_tier(train_tier.name, setup.dataset, setup.inputs.frame_size)
@@ -269,10 +274,11 @@ def train_epoch(
 
 def _initial_state(config: Config, setup: Setup, start: Start) -> TrainState:
     """The state on all devices: of the checkpoint, or drawn from the seed."""
+    averaged = config.training.ema_decay is not None
     if start.step_folder is None:
-        state = init_state(split_model(config, setup.inputs), setup.optimizer)
+        state = init_state(split_model(config, setup.inputs), setup.optimizer, averaged)
     else:
-        like = abstract_state(setup.model, setup.optimizer)
+        like = abstract_state(setup.model, setup.optimizer, averaged)
         if jax.process_index() == 0:
             state = checkpoint.read_state(start.step_folder, like)
         else:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -23,7 +24,7 @@ from BC_training.common.schema import RecordConfig
 from BC_training.evaluate import evaluate
 from BC_training.inference import Policy
 from BC_training.record import record
-from BC_training.train import train
+from BC_training.train import _require_finite, train
 
 REPO = Path(__file__).resolve().parent.parent
 SMALL = [
@@ -95,7 +96,7 @@ def test_metrics_file_has_every_step_and_epoch(trained):
     values = rows(folder, "val")[-1]
     assert values["step"] == max(steps)
     assert "per_action/attack/frequency" in values
-    assert {"loss", "grad_norm", "learning_rate", "frames_per_second"} <= set(rows(folder, "train")[0])
+    assert {"loss", "grad_norm", "param_norm", "learning_rate", "frames_per_second"} <= set(rows(folder, "train")[0])
     assert rows(folder, "train")[-1]["learning_rate"] < rows(folder, "train")[-2]["learning_rate"]  # the cosine
 
 
@@ -158,6 +159,35 @@ def test_a_step_that_is_not_finite_names_its_batch(tmp_path, recording):
     with pytest.raises(UserError, match=r"step \d+ is not finite .*episode_\d+:\d+") as error:
         run(tmp_path, recording, "training.learning_rate=1e38", "training.warmup_steps=0")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["loss", "grad_norm", "param_norm"])
+def test_whatever_is_not_finite_stops_the_training(name):
+    values = {"loss": 1.0, "grad_norm": 1.0, "param_norm": 1.0}
+    order = SimpleNamespace(batch=lambda step: np.array([step]))
+    samples = SimpleNamespace(locate=lambda batch: [("episode_0", int(batch[0]))])
+    _require_finite(values, 8, order, samples)
+    with pytest.raises(UserError, match=r"step 8 is not finite .*episode_0:7"):
+        _require_finite(values | {name: float("nan")}, 8, order, samples)
+
+
+def test_options_of_the_optimization_together(tmp_path, recording):
+    run(
+        tmp_path,
+        recording,
+        "training.num_epochs=1",
+        "training.schedule=constant",
+        "training.gradient_accumulation=3",
+        "training.precision=bfloat16",
+        "training.ema_decay=0.9",
+        "training.loss=focal",
+    )
+    steps = rows(tmp_path, "train")
+    rates = [row["learning_rate"] for row in steps]
+    assert rates == pytest.approx([0.001 * min(i // 3 / min(4, len(rates) // 6), 1) for i in range(len(rates))])
+    assert all(row["param_norm"] > 0 for row in steps)
+    assert len({row["param_norm"] for row in steps}) == len(rates) // 3  # one an update: the first rate is 0
+    assert np.isfinite(rows(tmp_path, "val")[-1]["loss"])
 
 
 def test_the_older_shape_trains(tmp_path):

@@ -10,7 +10,7 @@ Frames travel as uint8; the step normalises them.
 import dataclasses
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -98,7 +98,7 @@ class Tier(Protocol):
     mesh: Mesh
     data: Any
 
-    def items(self, order: Iterator[np.ndarray]) -> Iterator[Any]:
+    def items(self, order: Iterator[np.ndarray]) -> Generator[Any, None, None]:
         """For each array of samples [..., B], a tree of device arrays with those leading axes.
 
         Every process is given the samples of the whole batch and reads only its part of them.
@@ -137,7 +137,7 @@ class HostTier:
             yield batch
             self._buffers.append(batch["frames"])
 
-    def items(self, order: Iterator[np.ndarray]) -> Iterator[Batch]:
+    def items(self, order: Iterator[np.ndarray]) -> Generator[Batch, None, None]:
         def load(samples: np.ndarray) -> Batch:
             batch = self._load(samples[..., local_part(self.mesh, samples.shape[-1])])
             on_device = jax.block_until_ready(to_devices(batch, split_along(self.mesh, samples.ndim - 1)))
@@ -165,7 +165,7 @@ class HostTier:
         self._reader.read(rows.reshape(-1), frames.reshape(-1, *shape[-3:]))
         return {"frames": frames, **self._samples.labels(samples)}
 
-    def _ahead(self, order: Iterator[np.ndarray], load: Any) -> Iterator[Any]:
+    def _ahead(self, order: Iterator[np.ndarray], load: Any) -> Generator[Any, None, None]:
         with ThreadPoolExecutor(self._prefetch, thread_name_prefix="load") as pool:
             pending = deque()
             try:
@@ -201,7 +201,7 @@ class DeviceTier:
         self.data = jax.make_array_from_single_device_arrays(shape, split_along(mesh, 0), parts)
         self._gather = jax.jit(self.gather)
 
-    def items(self, order: Iterator[np.ndarray]) -> Iterator[Any]:
+    def items(self, order: Iterator[np.ndarray]) -> Generator[Any, None, None]:
         for samples in order:
             mine = samples[..., local_part(self.mesh, samples.shape[-1])]
             rows = self._samples.rows(mine).astype(np.int32)
@@ -220,7 +220,7 @@ class DeviceTier:
 
 
 def _fill(
-    device: jax.Device,
+    device: Any,
     rows: range,
     size: int,
     reader: FrameReader,

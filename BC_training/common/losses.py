@@ -1,8 +1,29 @@
 """Losses over button logits."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+from BC_training.common.schema import TrainingConfig
+
+
+def make_loss(config: TrainingConfig, class_weights: ArrayLike) -> Callable[..., jax.Array]:
+    """The loss of ``training.loss``, for training and validation alike.
+
+    Returns:
+        A function of (logits, actions, mask=None) to a float32 scalar.
+    """
+    smoothing, gamma = config.label_smoothing, config.focal_gamma
+
+    def bce(logits: ArrayLike, actions: ArrayLike, mask: ArrayLike | None = None) -> jax.Array:
+        return binary_cross_entropy(logits, actions, class_weights, smoothing, mask)
+
+    def focal(logits: ArrayLike, actions: ArrayLike, mask: ArrayLike | None = None) -> jax.Array:
+        return focal_loss(logits, actions, class_weights, smoothing, gamma, mask)
+
+    return {"bce": bce, "focal": focal}[config.loss]
 
 
 def binary_cross_entropy(
@@ -12,15 +33,30 @@ def binary_cross_entropy(
     label_smoothing: float,
     mask: ArrayLike | None = None,
 ) -> jax.Array:
-    """Mean over batch and buttons of -w a log p - (1 - a) log(1 - p), with p = sigmoid(logits).
+    """Mean over batch and buttons of -w a log p - (1 - a) log(1 - p): ``focal_loss`` with gamma 0."""
+    return focal_loss(logits, actions, class_weights, label_smoothing, 0.0, mask)
 
-    Label smoothing s first moves the targets a towards 1/2: a (1 - s) + s / 2.
+
+def focal_loss(
+    logits: ArrayLike,
+    actions: ArrayLike,
+    class_weights: ArrayLike,
+    label_smoothing: float,
+    gamma: float,
+    mask: ArrayLike | None = None,
+) -> jax.Array:
+    """Mean over batch and buttons of -w a (1 - p)^g log p - (1 - a) p^g log(1 - p), p = sigmoid(logits).
+
+    Of Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 5. Label smoothing s
+    first moves the targets a towards 1/2: a (1 - s) + s / 2.
 
     Args:
         logits: float32 [..., A].
         actions: bool [..., A].
         class_weights: float32 [A], w: the weight of the side where the button is held.
         label_smoothing: s in [0, 1).
+        gamma: g, 0 or more: how much less a frame counts the surer and righter its logit; 0 is
+            the binary cross-entropy.
         mask: bool [...], False where there is no action to match; None for nowhere.
 
     Returns:
@@ -30,9 +66,9 @@ def binary_cross_entropy(
     targets = jnp.asarray(actions).astype(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
     log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     weights = jnp.asarray(class_weights).reshape(*(1,) * (targets.ndim - 1), -1)
-    losses = -(weights * targets * log_p + (1 - targets) * log_not_p).mean(axis=-1)
+    held, released = weights * targets * log_p, (1 - targets) * log_not_p
+    if gamma > 0:
+        # As exponentials of logarithms, whose gradients are finite where p is 0 or 1.
+        held, released = held * jnp.exp(gamma * log_not_p), released * jnp.exp(gamma * log_p)
+    losses = -(held + released).mean(axis=-1)
     return losses.mean(where=None if mask is None else jnp.asarray(mask))
-
-
-def make_loss(config, class_weights):
-    return lambda logits, actions, mask=None: binary_cross_entropy(logits, actions, class_weights, config.label_smoothing, mask)

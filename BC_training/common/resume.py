@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,13 @@ _ORIGIN = "resumed_from"  # the file in a run's folder that says what training.r
 # Settings that may differ from those the run began with. Of the others some change the mathematics
 # in a way that the saved state can go on with, if the user says so; the rest is another training.
 _FREE = (
-    "dataset.path dataset.record dataset.validate_episodes dataset.cache dataset.cache_dir dataset.cache_limit "
-    "dataset.prefetch training.checkpoint_dir training.keep_last training.steps_per_dispatch training.resume "
-    "training.resume_changed training.save_every_minutes training.profile_steps evaluation.batch_size "
-    "evaluation.rollout logging system.device system.workers system.distributed system.deterministic"
-).split()
+    *(f"dataset.{key}" for key in ("path", "record", "validate_episodes", "prefetch")),
+    *(f"dataset.{key}" for key in ("cache", "cache_dir", "cache_limit")),
+    *(f"training.{key}" for key in ("checkpoint_dir", "keep_last", "save_every_minutes", "resume", "resume_changed")),
+    *(f"training.{key}" for key in ("steps_per_dispatch", "profile_steps")),
+    *("evaluation.batch_size", "evaluation.rollout", "logging"),
+    *(f"system.{key}" for key in ("device", "workers", "distributed", "deterministic")),
+)
 _ALLOWABLE = ("training", "evaluation")
 _NEVER = ("training.batch_size", "training.gradient_accumulation", "training.ema_decay")
 
@@ -211,7 +213,7 @@ def _require_same(found: Checkpoint, config: Config, inputs: InputSpec, fingerpr
     old, new = found.inputs.to_dict(), inputs.to_dict()
     listed += [f"{key} {_short(old[key])} -> {_short(new[key])}" for key in old if _short(old[key]) != _short(new[key])]
     if len(listed) > len(changed):
-        raise UserError(f"{found.path} is of another training ({'; '.join(listed[len(changed):])}): {remedy}")
+        raise UserError(f"{found.path} is of another training ({'; '.join(listed[len(changed) :])}): {remedy}")
     if found.fingerprint != fingerprint:
         raise UserError(
             f"{found.path} is of another training (the dataset {config.dataset.path} has changed, its fingerprint "
@@ -232,7 +234,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, list(value) if isinstance(value, tuple) else value
 
 
-def _is_under(key: str, prefixes: tuple[str, ...] | list[str]) -> bool:
+def _is_under(key: str, prefixes: Sequence[str]) -> bool:
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 

@@ -114,11 +114,16 @@ class EarlyStoppingConfig:
 class TrainingConfig:
     num_epochs: int = 10
     batch_size: int = 64
-    schedule: Literal["cosine", "constant"] = "cosine"
-    learning_rate: float = 1e-3  # peak of the cosine schedule
-    warmup_steps: int = 100
+    gradient_accumulation: int = 1  # batches whose gradients are averaged for one update
+    learning_rate: float = 1e-3  # peak of the schedule
+    schedule: Literal["cosine", "constant"] = "cosine"  # after the linear warm-up
+    warmup_steps: int = 100  # updates
     weight_decay: float = 1e-4
     gradient_clip_norm: float = 1.0  # global norm
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the model's computations; all that is kept is float32
+    ema_decay: float | None = None  # validate, save and play a moving average of the parameters; null: the last ones
+    loss: Literal["bce", "focal"] = "bce"
+    focal_gamma: float = 2.0  # 0 is bce; Lin et al. 2017 tried up to 5
     label_smoothing: float = 0.0
     class_weights: Literal["none", "sqrt", "balanced"] = "sqrt"
     max_class_weight: float = 10.0
@@ -134,10 +139,15 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         require(self.num_epochs >= 1, "training.num_epochs", self.num_epochs, "at least 1")
         require(self.batch_size >= 2, "training.batch_size", self.batch_size, "at least 2 (batch statistics)")
+        accumulation = self.gradient_accumulation
+        require(accumulation >= 1, "training.gradient_accumulation", accumulation, "at least 1")
         require(0 < self.learning_rate < math.inf, "training.learning_rate", self.learning_rate, "more than 0")
         require(self.warmup_steps >= 0, "training.warmup_steps", self.warmup_steps, "0 or more")
         require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
         require(self.gradient_clip_norm > 0, "training.gradient_clip_norm", self.gradient_clip_norm, "more than 0")
+        decay = self.ema_decay
+        require(decay is None or 0 < decay < 1, "training.ema_decay", decay, "between 0 and 1, or null for no average")
+        require(0 <= self.focal_gamma <= 10, "training.focal_gamma", self.focal_gamma, "0 to 10")
         require(0 <= self.label_smoothing < 1, "training.label_smoothing", self.label_smoothing, "0 to below 1")
         require(self.max_class_weight >= 1, "training.max_class_weight", self.max_class_weight, "at least 1")
         require(self.keep_last >= 1, "training.keep_last", self.keep_last, "at least 1")

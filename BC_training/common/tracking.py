@@ -27,6 +27,7 @@ class Tracker:
         self.wandb_id = None
         if self.path.exists():
             import os
+
             os.truncate(self.path, log_bytes)
         self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 (closed by __exit__)
         self._console = console

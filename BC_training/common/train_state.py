@@ -7,6 +7,7 @@ function, because batch statistics merged outside belong to another trace and ca
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,8 +18,9 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from BC_training import models
+from BC_training.common.errors import UserError
 from BC_training.common.loader import Batch
-from BC_training.common.losses import binary_cross_entropy
+from BC_training.common.losses import make_loss
 from BC_training.common.preprocess import OBSERVATION, InputSpec, normalize
 from BC_training.common.schema import Config, TrainingConfig
 
@@ -28,25 +30,20 @@ Tree = Any  # a pytree of arrays
 class TrainState(NamedTuple):
     """Everything a training step changes."""
 
-    step: jax.Array  # int32 scalar, steps taken
+    step: jax.Array  # int32 scalar, steps taken: batches, not updates
     params: Tree
     batch_stats: Tree
     opt_state: Tree
-    ema: Tree = None
+    ema: Tree = None  # with training.ema_decay, the averages of {"params", "batch_stats"}
 
 
 class StepMetrics(NamedTuple):
     """What a training step reports; float32 scalars on the device."""
 
     loss: jax.Array
-    grad_norm: jax.Array  # global norm before clipping
-    learning_rate: jax.Array
+    grad_norm: jax.Array  # global norm of the batch's gradient, before clipping
     param_norm: jax.Array  # global norm of the new parameters
-
-
-def playing(state: TrainState) -> tuple[Tree, Tree]:
-    """The parameters and batch statistics to play with."""
-    return (state.params, state.batch_stats) if state.ema is None else (state.ema["params"], state.ema["batch_stats"])
+    learning_rate: jax.Array  # of the update that the batch belongs to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,18 +87,36 @@ def _split(model: nnx.Module) -> SplitModel:
 
 
 def make_optimizer(config: TrainingConfig, total_steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """AdamW behind global-norm clipping; a linear warm-up, then a cosine to 0 at ``total_steps``.
+    """AdamW behind global-norm clipping; a linear warm-up, then a cosine to 0 or a constant rate.
 
-    The warm-up takes ``warmup_steps``, but at most half of the training. Weight decay spares
-    vectors (biases and batch-norm scales).
+    The warm-up takes ``warmup_steps`` updates, but at most half of the training. Weight decay
+    spares vectors (biases and batch-norm scales).
+
+    With ``gradient_accumulation`` k the mean gradient of k consecutive batches is clipped and
+    makes one update. Batches that an epoch leaves over begin the first update of the next epoch;
+    those that the training leaves over are lost.
+
+    Args:
+        total_steps: batches of the training.
+
+    Returns:
+        The optimizer, to be called for every batch, and the schedule, a function of updates taken.
+
+    Raises:
+        UserError: the training is too short for one update.
     """
-    warmup_steps = min(config.warmup_steps, total_steps // 2)
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if warmup_steps else config.learning_rate,
-        peak_value=config.learning_rate,
-        warmup_steps=warmup_steps,
-        decay_steps=total_steps,
-    )
+    updates = total_steps // config.gradient_accumulation
+    if not updates:
+        raise UserError(
+            f"training.gradient_accumulation={config.gradient_accumulation} is more than the training's "
+            f"{total_steps} batches, so that no update would be made: lower it, or train for more epochs"
+        )
+    peak, warmup = config.learning_rate, min(config.warmup_steps, updates // 2)
+    start = 0.0 if warmup else peak
+    if config.schedule == "cosine":
+        schedule = optax.warmup_cosine_decay_schedule(start, peak, warmup, decay_steps=updates)
+    else:
+        schedule = optax.warmup_constant_schedule(start, peak, warmup)
     optimizer = optax.chain(
         optax.clip_by_global_norm(config.gradient_clip_norm),
         optax.adamw(
@@ -110,17 +125,33 @@ def make_optimizer(config: TrainingConfig, total_steps: int) -> tuple[optax.Grad
             mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
         ),
     )
+    if config.gradient_accumulation > 1:
+        optimizer = optax.MultiSteps(optimizer, config.gradient_accumulation).gradient_transformation()
     return optimizer, schedule
 
 
-def init_state(model: SplitModel, optimizer: optax.GradientTransformation) -> TrainState:
-    return TrainState(jnp.zeros((), jnp.int32), model.params, model.batch_stats, optimizer.init(model.params))
+def init_state(model: SplitModel, optimizer: optax.GradientTransformation, averaged: bool = False) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        averaged: keep moving averages, as ``training.ema_decay`` needs them.
+    """
+    ema = {"params": model.params, "batch_stats": model.batch_stats} if averaged else None
+    ema = jax.tree.map(jnp.copy, ema)  # a step donates the state: no buffer may be in it twice
+    return TrainState(jnp.zeros((), jnp.int32), model.params, model.batch_stats, optimizer.init(model.params), ema)
 
 
-def abstract_state(model: SplitModel, optimizer: optax.GradientTransformation) -> TrainState:
+def playing(state: TrainState) -> tuple[Tree, Tree]:
+    """Parameters and batch statistics to validate, save and play: the averages where they are kept."""
+    if state.ema is None:
+        return state.params, state.batch_stats
+    return state.ema["params"], state.ema["batch_stats"]
+
+
+def abstract_state(model: SplitModel, optimizer: optax.GradientTransformation, averaged: bool = False) -> TrainState:
     """``init_state`` with shapes in place of arrays; costs nothing to make."""
     arrays = model.params, model.batch_stats
-    return jax.eval_shape(lambda arrays: init_state(SplitModel(model.graphdef, *arrays), optimizer), arrays)
+    return jax.eval_shape(lambda arrays: init_state(SplitModel(model.graphdef, *arrays), optimizer, averaged), arrays)
 
 
 def make_train_step(
@@ -134,7 +165,14 @@ def make_train_step(
 ) -> Any:
     """The jitted training steps. They donate the state: keep only the one they return.
 
+    With ``training.precision`` bfloat16 the parameters and the frames are cast to it before the
+    model, and the logits back to float32 before the loss; so are the gradients, by the cast of
+    the parameters. A state stays float32: raw positions and ids need more than bfloat16's 8
+    bits, and what the model computes from both is float32 by promotion. A variant can normalise
+    the state and then cast it to the dtype of the frames.
+
     Args:
+        optimizer, schedule: as ``make_optimizer`` returns them.
         gather: makes a step's batch inside the jitted function; see ``loader.Tier``.
         placement: of the state and the metrics, with several devices: on all of them.
 
@@ -143,24 +181,32 @@ def make_train_step(
         leading axis [K]: it takes K steps in one dispatch, and metrics [K] come back.
     """
     key = jax.random.key(config.system.seed)
-    weights = jnp.asarray(class_weights)
+    loss_function = make_loss(config.training, jnp.asarray(class_weights))
+    accumulation, ema_decay = config.training.gradient_accumulation, config.training.ema_decay
+    compute = partial(jax.tree.map, lambda x: x.astype(config.training.precision))
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         observation = {name: batch[name] for name in OBSERVATION if name in batch}
 
         def loss_of(params: Tree) -> tuple[jax.Array, Tree]:
             rngs = nnx.Rngs(dropout=jax.random.fold_in(key, state.step))
-            net = nnx.merge(model.graphdef, params, state.batch_stats)
-            logits = net(normalize(observation), train=True, rngs=rngs)
-            smoothing = config.training.label_smoothing
-            loss = binary_cross_entropy(logits, batch["action"], weights, smoothing, batch.get("mask"))
+            net = nnx.merge(model.graphdef, compute(params), state.batch_stats)
+            inputs = normalize(observation)
+            inputs["frames"] = compute(inputs["frames"])
+            logits = net(inputs, train=True, rngs=rngs).astype(jnp.float32)
+            loss = loss_function(logits, batch["action"], batch.get("mask"))
             return loss, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
 
         (loss, batch_stats), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = StepMetrics(loss, optax.tree.norm(grads), jnp.asarray(schedule(state.step)), optax.tree.norm(params))
-        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+        rate = jnp.asarray(schedule(state.step // accumulation))
+        metrics = StepMetrics(loss, optax.tree.norm(grads), optax.tree.norm(params), rate)
+        taken, ema = state.step + 1, state.ema
+        if ema_decay is not None:
+            share = jnp.where(taken % accumulation == 0, _ema_share(ema_decay, taken // accumulation), 0.0)
+            ema = optax.incremental_update({"params": params, "batch_stats": batch_stats}, ema, share)
+        return TrainState(taken, params, batch_stats, opt_state, ema), metrics
 
     def train_steps(state: TrainState, data: Any, items: Any) -> tuple[TrainState, StepMetrics]:
         if jax.tree.leaves(items)[0].shape[0] > 1:
@@ -169,6 +215,16 @@ def make_train_step(
         return state, jax.tree.map(lambda x: x[None], metrics)
 
     return jax.jit(train_steps, donate_argnums=0, out_shardings=placement)
+
+
+def _ema_share(decay: float, updates: jax.Array) -> jax.Array:
+    """What the newest values count in the moving average, after ``updates`` of them, int32 [].
+
+    The decay is smaller at the start, min(decay, (1 + updates) / (10 + updates)), so that the
+    initial values are soon forgotten: TensorFlow's tf.train.ExponentialMovingAverage.
+    """
+    t = updates.astype(jnp.float32)
+    return 1 - jnp.minimum(decay, (1 + t) / (10 + t))
 
 
 def make_predict(

@@ -20,56 +20,60 @@ class BatchNorm(nnx.BatchNorm):
         super().__init__(features, momentum=0.9, rngs=rngs)
 
     def __call__(self, x: jax.Array, use_running_average: bool) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """x: float32 [..., features]; training updates the running statistics."""
+        """x: float32 or bfloat16 [..., features], and so the result; training updates the running statistics.
+
+        Whatever the dtype of x, scale and bias, it computes in float32, and the statistics are float32.
+        """
         if use_running_average:
-            return super().__call__(x, use_running_average=True)
+            return super().__call__(x, use_running_average=True).astype(x.dtype)
         assert self.scale is not None
         assert self.bias is not None
-        y, mean, variance = _normalize(x.reshape(x.shape[0], -1, x.shape[-1]), self.scale[...], self.bias[...], self.epsilon)
+        scale, bias = self.scale[...].astype(jnp.float32), self.bias[...].astype(jnp.float32)
+        y, mean, variance = _normalize(x.reshape(x.shape[0], -1, x.shape[-1]), scale, bias, self.epsilon)
         self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
         self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * variance
         return y.reshape(x.shape)
 
 
-def _channel_sums(x: jax.Array) -> jax.Array:
-    """[B, N, C] to [C].
+def _channel_means(x: jax.Array) -> jax.Array:
+    """float32 [B, N, C] to [C].
 
-    Each sample's sums first: that is as fast, rounds ten times less than one sum over all, and
-    makes the result nearly independent of how many devices a batch is split over.
+    Each sample is summed first: that is as fast, rounds ten times less than one sum over all, and
+    depends little on how many devices a batch is split over.
     """
     highest = jax.lax.Precision.HIGHEST  # a GPU would round to TF32
-    ones = jnp.ones(x.shape[:2], x.dtype)
+    ones = jnp.ones(x.shape[:2])
     each = jax.lax.dot_general(ones, x, (((1,), (1,)), ((0,), (0,))), precision=highest)  # [B, C]
-    return jnp.dot(ones[:, :1].T, each, precision=highest)[0]
+    return jnp.dot(ones[None, :, 0], each, precision=highest)[0] / ones.size
 
 
 @jax.custom_vjp
 def _normalize(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """x [B, N, C] normalised by its own statistics, and those: the mean and variance [C] of x."""
+    """x [B, N, C] normalised by its own statistics, and those: the mean and variance, float32 [C], of x."""
     return _normalize_forward(x, scale, bias, epsilon)[0]
 
 
 def _normalize_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float):
-    count = x.shape[0] * x.shape[1]
-    mean = _channel_sums(x) / count
-    centred = x - mean[None, None]
-    variance = _channel_sums(centred * centred) / count
+    mean = _channel_means(x.astype(jnp.float32))
+    centred = x.astype(jnp.float32) - mean[None, None]
+    variance = _channel_means(centred * centred)
     inverse = jax.lax.rsqrt(variance + epsilon)
-    return (centred * (inverse * scale)[None, None] + bias[None, None], mean, variance), (x, mean, inverse, scale)
+    y = (centred * (inverse * scale)[None, None] + bias[None, None]).astype(x.dtype)
+    return (y, mean, variance), (x, mean, inverse, scale)
 
 
 def _normalize_backward(residuals: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]):
     # The statistics are outputs only to update running averages: nothing differentiates them.
     x, mean, inverse, scale = residuals
-    dy, count = cotangents[0], x.shape[0] * x.shape[1]
-    centred = x - mean[None, None]
-    d_bias = _channel_sums(dy)
-    d_scale = _channel_sums(dy * centred) * inverse
-    along_x = centred * (inverse * d_scale / count)[None, None]
-    dx = (scale * inverse)[None, None] * (dy - (d_bias / count)[None, None] - along_x)
-    return dx, d_scale, d_bias, None
+    dy = cotangents[0].astype(jnp.float32)
+    centred = x.astype(jnp.float32) - mean[None, None]
+    d_bias, d_scale = _channel_means(dy), _channel_means(dy * centred) * inverse
+    along_x = centred * (inverse * d_scale)[None, None]
+    dx = (scale * inverse)[None, None] * (dy - d_bias[None, None] - along_x)
+    count = x.shape[0] * x.shape[1]
+    return dx.astype(x.dtype), d_scale * count, d_bias * count, None
 
 
 _normalize.defvjp(_normalize_forward, _normalize_backward)

@@ -2,12 +2,14 @@ import dataclasses
 import math
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from flax import nnx
 
+from BC_training.common.errors import UserError
 from BC_training.common.losses import binary_cross_entropy
 from BC_training.common.schema import TrainingConfig
 from BC_training.common.train_state import (
@@ -18,6 +20,7 @@ from BC_training.common.train_state import (
     make_optimizer,
     make_predict,
     make_train_step,
+    playing,
     split_model,
 )
 from BC_training.models.pure_cnn.model import create_model
@@ -138,6 +141,16 @@ def test_the_warm_up_takes_at_most_half_of_the_training(total):
     assert float(schedule(total // 2)) == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize(("warmup", "total"), [(10, 50), (0, 20), (100, 7)])
+def test_constant_schedule_warms_up_then_stays(warmup, total):
+    config = TrainingConfig(learning_rate=0.3, warmup_steps=warmup, schedule="constant")
+    _, schedule = make_optimizer(config, total)
+    warmup = min(warmup, total // 2)
+    for step in range(total + 3):
+        expected = 0.3 * min(step / warmup, 1) if warmup else 0.3
+        assert float(schedule(step)) == pytest.approx(expected, abs=1e-7)
+
+
 def test_updates_against_a_reference():
     """AdamW in float64: clipped by the global norm, decay of matrices alone, the rate of each step."""
     config = TrainingConfig(learning_rate=0.1, warmup_steps=3, weight_decay=0.05, gradient_clip_norm=2.0)
@@ -188,6 +201,8 @@ def test_step_counts_and_reports(step, state):
         assert state.step.dtype == jnp.int32
         norm = math.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in leaves(state.opt_state)))
         assert float(metrics.grad_norm) == pytest.approx(norm, rel=1e-5)
+        norm = math.sqrt(sum(float((p.astype(np.float64) ** 2).sum()) for p in leaves(state.params)))
+        assert float(metrics.param_norm) == pytest.approx(norm, rel=1e-5)
         assert float(metrics.learning_rate) == 0.25
         assert all(x.shape == () for x in metrics)
         assert all(x.dtype == jnp.float32 for x in metrics)
@@ -325,6 +340,156 @@ def test_what_the_mask_leaves_out_does_not_train(make_config, inputs):
 def test_the_seed_draws_the_parameters(config, inputs, model):
     other = dataclasses.replace(config, system=dataclasses.replace(config.system, seed=1))
     assert not same_bits(split_model(other, inputs).params, model.params)
+
+
+# --- gradient accumulation and averages of the parameters ----------------------------------
+
+NO_BATCH_NORM = TINY | {"batch_norm": False}
+
+
+def steps_of(make_config, inputs, model: dict, training: dict, total: int):
+    """A new model's first state, with its own buffers, and its jitted steps."""
+    config = make_config(model, training)
+    split = split_model(config, inputs)
+    optimizer, schedule = make_optimizer(config.training, total)
+    state = init_state(split, optimizer, averaged=config.training.ema_decay is not None)
+    return state, make_train_step(split, optimizer, schedule, WEIGHTS, config)
+
+
+def test_accumulating_four_batches_equals_one_four_times_as_large(make_config, inputs):
+    """Over several updates, with clipping of some, weight decay and warm-up."""
+    training = {"learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.5, "gradient_clip_norm": 0.8}
+    large, large_step = steps_of(make_config, inputs, NO_BATCH_NORM, training, 6)
+    small, small_step = steps_of(make_config, inputs, NO_BATCH_NORM, training | {"gradient_accumulation": 4}, 26)
+    large_step, small_step = one_at_a_time(large_step), one_at_a_time(small_step)
+    norms = []
+    for update in range(6):
+        batch = a_batch(update, 32)
+        losses, before = [], copy(small.params)
+        large, of_large = large_step(large, batch)
+        for i in range(4):
+            assert same_bits(small.params, before)
+            small, metrics = small_step(small, jax.tree.map(lambda x, i=i: x[8 * i : 8 * i + 8], batch))
+            losses.append(float(metrics.loss))
+            assert float(metrics.learning_rate) == float(of_large.learning_rate)
+        norms.append(float(of_large.grad_norm))
+        assert np.mean(losses) == pytest.approx(float(of_large.loss), abs=1e-5)
+        for ours, theirs in zip(leaves(small.params), leaves(large.params), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+        assert update == 0 or not same_bits(small.params, before)  # the warm-up's first rate is 0
+    assert sum(norm < 0.8 for norm in norms) == 3
+    assert (int(small.step), int(large.step)) == (24, 6)
+
+
+def test_without_accumulation_the_optimizer_is_not_wrapped(model):
+    for accumulation, wrapped in ((1, False), (2, True)):
+        optimizer, _ = make_optimizer(TrainingConfig(gradient_accumulation=accumulation), 10)
+        assert isinstance(optimizer.init(model.params), optax.MultiStepsState) == wrapped
+
+
+def test_a_training_too_short_for_one_update_is_refused():
+    make_optimizer(TrainingConfig(gradient_accumulation=8), 8)
+    with pytest.raises(UserError, match=r"training.gradient_accumulation=9 is more than .* 8 batches"):
+        make_optimizer(TrainingConfig(gradient_accumulation=9), 8)
+
+
+def test_averages_against_a_reference(make_config, inputs):
+    """Of parameters and batch statistics, at each update alone; step by step and several in a dispatch."""
+    training = {"ema_decay": 0.3, "gradient_accumulation": 2, "learning_rate": 0.1, "warmup_steps": 0}
+    state, steps = steps_of(make_config, inputs, TINY, training, 10)
+    step, several = one_at_a_time(steps), copy(state)
+    assert same_bits(playing(state), (state.params, state.batch_stats))
+    expected = [x.astype(np.float64) for x in leaves(state.ema)]
+    for taken in range(1, 9):
+        before = leaves(state.ema)
+        state, _ = step(state, a_batch(taken))
+        if taken % 2:
+            assert same_bits(state.ema, before)
+            continue
+        updates = taken // 2
+        decay = min(0.3, (1 + updates) / (10 + updates))
+        now = leaves({"params": state.params, "batch_stats": state.batch_stats})
+        expected = [decay * e + (1 - decay) * x for e, x in zip(expected, now, strict=True)]
+        for ours, theirs in zip(leaves(state.ema), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert decay == 0.3  # and below in the first updates
+    params, batch_stats = playing(state)
+    assert same_bits({"params": params, "batch_stats": batch_stats}, state.ema)
+    assert not same_bits(params, state.params)
+    several, _ = steps(several, (), jax.tree.map(lambda *x: jnp.stack(x), *(a_batch(i) for i in range(1, 9))))
+    for ours, theirs in zip(leaves(several.ema), leaves(state.ema), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_without_averages_the_parameters_play(state):
+    assert state.ema is None
+    assert playing(state) == (state.params, state.batch_stats)
+
+
+# --- precision -----------------------------------------------------------------------------
+
+
+def in_precision(config, precision: str):
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, precision=precision))
+
+
+def equations(jaxpr):
+    """All equations, also of the functions called."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_convolutions_compute_in_the_precision_and_everything_kept_is_float32(config, model, state, precision):
+    config = in_precision(config, precision)
+    steps = make_train_step(model, spy(), optax.constant_schedule(0.25), WEIGHTS, config)
+    traced = jax.make_jaxpr(steps)(state, (), jax.tree.map(lambda x: x[None], a_batch()))
+
+    def dtypes(name: str) -> list[set]:
+        found = [e for e in equations(traced.jaxpr) if e.primitive.name == name]
+        return [{x.aval.dtype for x in (*e.invars, *e.outvars)} for e in found]
+
+    assert dtypes("conv_general_dilated") == [{jnp.dtype(precision)}] * 2  # forward and the gradient of the kernel
+    assert dtypes("log1p") == [{jnp.dtype("float32")}] * 2  # of the loss
+    assert {x.dtype for x in traced.out_avals} == {jnp.dtype("float32"), jnp.dtype("int32")}
+
+
+def test_bfloat16_is_near_float32(config, model, state, step):
+    """Loss, gradients and statistics of the first step."""
+    exact, exact_metrics = step(copy(state), a_batch())
+    config = in_precision(config, "bfloat16")
+    rounding_step = one_at_a_time(make_train_step(model, spy(), optax.constant_schedule(0.25), WEIGHTS, config))
+    ours, metrics = rounding_step(state, a_batch())
+    assert float(metrics.loss) == pytest.approx(float(exact_metrics.loss), rel=0.01)
+    assert float(metrics.loss) != float(exact_metrics.loss)
+    assert float(metrics.grad_norm) == pytest.approx(float(exact_metrics.grad_norm), rel=0.05)
+    for x in leaves((ours, metrics)):
+        assert x.dtype in (np.float32, np.int32)
+        assert np.isfinite(x).all()
+    for ours_x, exact_x in zip(leaves(ours.batch_stats), leaves(exact.batch_stats), strict=True):
+        np.testing.assert_allclose(ours_x, exact_x, rtol=0.02, atol=0.02)
+
+
+def test_in_bfloat16_a_state_stays_float32(make_config):
+    """Positions and ids of thousands would be rounded to multiples of 16 and more."""
+    seen = {}
+
+    class Net(nnx.Module):
+        def __init__(self):
+            self.weight = nnx.Param(jnp.ones((2, ACTIONS)))
+
+        def __call__(self, observation, *, train, rngs):
+            seen.update({name: x.dtype for name, x in observation.items()}, weight=self.weight[...].dtype)
+            return observation["state"][:, 0] @ self.weight[...]
+
+    graphdef, params = nnx.split(Net(), nnx.Param)
+    split = SplitModel(graphdef, nnx.to_pure_dict(params), {})
+    config = make_config(training={"precision": "bfloat16"})
+    step = one_at_a_time(make_train_step(split, spy(), optax.constant_schedule(0.25), WEIGHTS, config))
+    jax.eval_shape(step, init_state(split, spy()), a_batch() | {"state": jnp.ones((BATCH, 1, 2))})
+    assert seen == {"frames": jnp.bfloat16, "state": jnp.float32, "weight": jnp.bfloat16}
 
 
 # --- evaluation ----------------------------------------------------------------------------

@@ -80,3 +80,45 @@ def test_constant_inputs_stay_finite():
     y = layer(jnp.broadcast_to(values, (37, 64)), use_running_average=False)
     assert np.isfinite(y).all()
     assert (np.asarray(layer.var[...]) >= 0).all()
+
+
+@pytest.mark.parametrize(("shape", "mean", "spread"), [((4, 30, 40, 5), 3.0, 0.5), ((64, 5), -20.0, 1.0)])
+def test_bfloat16_inputs_are_normalised_in_float32(shape, mean, spread):
+    """Only rounded on the way in and out, for all that the sums are long and the means far from 0."""
+    rng = np.random.default_rng(0)
+    rounded = jnp.asarray(rng.normal(mean, spread, shape), jnp.bfloat16)
+    cotangent = jnp.asarray(rng.normal(size=shape), jnp.bfloat16).astype(jnp.float32)
+    results = []
+    for dtype in (jnp.bfloat16, jnp.float32):
+        layer, _ = pair(5)
+        before = np.asarray(layer.mean[...])
+        graphdef, params, stats = nnx.split(layer, nnx.Param, nnx.BatchStat)
+        params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+        def run(params, x, graphdef=graphdef, stats=stats, dtype=dtype):
+            net = nnx.merge(graphdef, jax.tree.map(lambda p: p.astype(dtype), params), stats)
+            y = net(x, use_running_average=False)
+            return (y.astype(jnp.float32) * cotangent).sum(), (y, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat)))
+
+        results.append(jax.grad(run, argnums=(0, 1), has_aux=True)(params, rounded.astype(dtype)))
+    (gradients, (y, after)), (expected_gradients, (expected_y, expected_after)) = results
+    assert (y.dtype, gradients[1].dtype) == (jnp.bfloat16, jnp.bfloat16)
+    assert {x.dtype for x in jax.tree.leaves((gradients[0], after))} == {jnp.dtype("float32")}
+    for name, value in expected_after.items():
+        np.testing.assert_allclose(after[name], value, rtol=1e-6)
+    x = np.asarray(rounded, np.float64).reshape(-1, 5)
+    np.testing.assert_allclose(after["mean"], 0.9 * before + 0.1 * x.mean(axis=0), rtol=1e-5)
+    pairs = zip(jax.tree.leaves((gradients, y)), jax.tree.leaves((expected_gradients, expected_y)), strict=True)
+    for ours, theirs in pairs:
+        scale = float(jnp.abs(theirs).max())
+        np.testing.assert_allclose(ours.astype(jnp.float32), theirs, atol=0.02 * scale)
+
+
+def test_bfloat16_in_evaluation():
+    layer, _ = pair(3)
+    x = jnp.asarray(np.random.default_rng(0).normal(2, 3, (10, 3)), jnp.bfloat16)
+    y = layer(x, use_running_average=True)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        y.astype(jnp.float32), layer(x.astype(jnp.float32), use_running_average=True), rtol=0.01, atol=0.01
+    )
