@@ -17,7 +17,7 @@ from BC_training.common import checkpoint, metrics
 from BC_training.common.checkpoint import CheckpointWriter, fresh_folders
 from BC_training.common.config import save_config, to_dict
 from BC_training.common.dataset import ZarrGameplayDataset, class_weights
-from BC_training.common.devices import choose_device
+from BC_training.common.devices import prepare_devices
 from BC_training.common.errors import UserError
 from BC_training.common.loader import Tier, choose_tier, faster_tier, make_tier
 from BC_training.common.losses import binary_cross_entropy
@@ -55,7 +55,7 @@ def train(config: Config, console: Console) -> Path:
     Raises:
         UserError: bad input, found before anything is written where that is possible.
     """
-    device = choose_device(config.system.device)
+    device = prepare_devices(config.system)
     if config.evaluation.rollout is not None:
         require_game(config.evaluation.rollout.game)
     dataset = _open_dataset(config, console)
