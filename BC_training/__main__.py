@@ -2,12 +2,14 @@
 
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from BC_training.common.devices import leave
 from BC_training.common.errors import UserError, unknown
 
 app = typer.Typer(
@@ -236,11 +238,14 @@ def main() -> None:
         _fail(str(error), 2)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
+    except Exception:
+        traceback.print_exc()
+        leave(1)
 
 
 def _fail(message: str, code: int) -> None:
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(code)
+    leave(code)
 
 
 if __name__ == "__main__":

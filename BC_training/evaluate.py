@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from BC_training.common import checkpoint as checkpoints
 from BC_training.common import metrics
+from BC_training.common.compilation_cache import use_compilation_cache
 from BC_training.common.dataset import SPLITS, ZarrGameplayDataset
 from BC_training.common.errors import UserError, require_writable, unknown
 from BC_training.common.loader import Batch, Tier, make_tier
@@ -54,6 +55,7 @@ def evaluate(
     """
     if json_file is not None:
         require_writable(json_file)
+    use_compilation_cache()
     saved = checkpoints.read(checkpoint)
     model = checkpoints.read_model(saved)
     config = saved.config

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from BC_training.common import checkpoint
+from BC_training.common.compilation_cache import use_compilation_cache
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec, resize_frames
 from BC_training.common.train_state import make_predict
@@ -24,6 +25,7 @@ class Policy:
     """
 
     def __init__(self, path: str | Path):
+        use_compilation_cache()
         saved = checkpoint.read(path)
         model = checkpoint.read_model(saved)
         self.inputs: InputSpec = saved.inputs

@@ -15,7 +15,7 @@ from rich.console import Console
 from BC_training.common import checkpoint, metrics
 from BC_training.common.checkpoint_writer import CheckpointWriter, hold, run_folders
 from BC_training.common.config import save_config, to_dict
-from BC_training.common.devices import choose_device
+from BC_training.common.devices import prepare_devices
 from BC_training.common.errors import UserError
 from BC_training.common.interruption import Interrupted, Interruption, Wish, Wishes
 from BC_training.common.loader import Batch, Tier, choose_tier, faster_tier, make_tier
@@ -26,7 +26,7 @@ from BC_training.common.resume import Start, find_start
 from BC_training.common.samples import SampleOrder, Samples
 from BC_training.common.schema import Config
 from BC_training.common.setup import Setup
-from BC_training.common.sharding import broadcast, from_main, replicated, to_devices, wait_for_all
+from BC_training.common.sharding import broadcast, from_main, replicated, to_devices
 from BC_training.common.tracking import EpochTable, Tracker, training_progress
 from BC_training.common.train_state import (
     StepMetrics,
@@ -65,7 +65,7 @@ def train(config: Config, console: Console) -> Path:
 
 
 def _train(config: Config, console: Console, interruption: Interruption) -> Path:
-    device = choose_device(config.system.device)
+    device = prepare_devices(config.system)
     is_main = jax.process_index() == 0
     console.quiet = console.quiet or not is_main
     setup = Setup.build(config, console)
@@ -91,7 +91,6 @@ def _train(config: Config, console: Console, interruption: Interruption) -> Path
                 run_epochs(config, setup, start, writer, tracker, interruption, console)
         if is_main:
             _finish(config, run_dir, log_dir, tracker, progress.step, console)
-        wait_for_all("the end")
     return run_dir
 
 

@@ -4,7 +4,9 @@ Datasets are written here with zarr-python alone, not with the package's own wri
 a test of the reader does not lean on the writer.
 """
 
-from collections.abc import Callable, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,16 @@ from BC_training.models.pure_cnn.model import Config as PureCNNConfig
 jax.config.update("jax_numpy_rank_promotion", "raise")
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches_of_this_run() -> Iterator[None]:
+    """Keeps the caches of all tests, and of the processes they start, out of the user's home."""
+    folder = tempfile.mkdtemp(prefix="bc_training_tests_")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", folder)
+        yield
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)

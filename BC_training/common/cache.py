@@ -32,6 +32,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from BC_training.common.compilation_cache import default_folder as default_folder
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError, disk_full_is_user_error
 from BC_training.common.preprocess import resize_frames
@@ -83,10 +84,6 @@ class PackedFrames:
             if view.nbytes != os.preadv(self._file, [view], offset):
                 raise UserError(f"{self._path} is truncated: remove it with 'cache --clear' and run again")
             start = end
-
-
-def default_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "bc_training"
 
 
 def open_packed(

@@ -221,10 +221,33 @@ class LoggingConfig:
 
 
 @dataclass(frozen=True)
+class DistributedConfig:
+    """One of several processes that train together; under Slurm and Open MPI it is found out."""
+
+    coordinator: str  # "host:port" of process 0
+    num_processes: int
+    process_id: int
+
+    def __post_init__(self) -> None:
+        host, _, port = self.coordinator.rpartition(":")
+        require(
+            bool(host) and port.isdecimal() and 0 < int(port) < 2**16,
+            "system.distributed.coordinator",
+            self.coordinator,
+            "HOST:PORT of process 0",
+        )
+        require(self.num_processes >= 1, "system.distributed.num_processes", self.num_processes, "at least 1")
+        rule = f"0 to {self.num_processes - 1}, one less than num_processes"
+        require(0 <= self.process_id < self.num_processes, "system.distributed.process_id", self.process_id, rule)
+
+
+@dataclass(frozen=True)
 class SystemConfig:
     seed: int = 0
     device: Literal["auto", "cpu", "gpu"] = "auto"
     workers: int | None = None  # processes that record and play; null: one a core
+    deterministic: bool = False  # slower GPU programs that give the same bits in every run
+    distributed: DistributedConfig | None = None
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**31, "system.seed", self.seed, "0 to 2^31 - 1")

@@ -4,6 +4,7 @@ A mesh has one axis, ``data``. Its devices are in the order of their processes, 
 holds one contiguous part of a batch and reads that part alone.
 """
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,12 +13,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from orbax.checkpoint import multihost
 
+from BC_training.common.devices import wait_for_all
 from BC_training.common.errors import UserError
 
 AXIS = "data"
-_PATIENCE = 7 * 24 * 3600  # seconds that processes wait for the first, which may be recording
+_answers = itertools.count()
 
 
 def all_devices() -> Mesh:
@@ -67,7 +68,7 @@ def from_main(work: Callable[[], Any]) -> Any:
             answer = {"result": work()}
         except UserError as error:
             answer = {"error": str(error)}
-    wait_for_all("answer of the first process")
+    wait_for_all(f"answer {next(_answers)}")
     text = np.frombuffer(json.dumps(answer).encode(), np.uint8)
     size = int(broadcast(np.int32(text.size)))
     text = broadcast(np.resize(text, size))
@@ -80,9 +81,3 @@ def from_main(work: Callable[[], Any]) -> Any:
 def broadcast(tree: Any) -> Any:
     """The first process's arrays, on every process; all have the same structure and shapes."""
     return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
-
-
-def wait_for_all(what: str) -> None:
-    """Returns when every process has come here."""
-    if jax.process_count() > 1:
-        multihost.sync_global_processes(what, timeout=_PATIENCE)
