@@ -108,7 +108,7 @@ def read(path: str | Path) -> Checkpoint:
     """
     folder = find(path)
     try:
-        meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore((folder / "meta").resolve())
+        meta = json.loads((folder / "meta/metadata").read_text())
         if meta["format_version"] > FORMAT_VERSION:
             raise UserError(
                 f"{folder} was written by a newer version of this program (format {meta['format_version']}, "
@@ -178,9 +178,18 @@ def read_state(step: Path, like: TrainState) -> TrainState:
     return TrainState(optimizer["step"], trained["params"], trained["batch_stats"], optimizer["opt_state"], ema)
 
 
+def alone() -> ocp.options.MultiprocessingOptions:
+    """Has Orbax read and write in this process without waiting for others."""
+    this = jax.process_index()
+    return ocp.options.MultiprocessingOptions(this, active_processes={this}, barrier_sync_key_prefix=f"process-{this}")
+
+
 def _restore(step: Path, item: str, target: Tree) -> Tree:
+    options = alone()
     try:
-        return ocp.StandardCheckpointer().restore((step / item).resolve(), target)
+        handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
+        with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
+            return checkpointer.restore((step / item).resolve(), target)
     except Exception as error:  # Orbax raises all sorts, and bare ones
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # its other reads would each print theirs
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]

@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from rich.console import Console
 
-from BC_training.common.checkpoint import FORMAT_VERSION, state_items, verify, write_checksums
+from BC_training.common.checkpoint import FORMAT_VERSION, alone, state_items, verify, write_checksums
 from BC_training.common.errors import UserError, disk_full_is_user_error
 from BC_training.common.schema import Config
 from BC_training.common.train_state import TrainState, Tree
@@ -249,14 +249,11 @@ def _is_good(step: Path) -> bool:
 
 
 def _write_items(folder: Path, snapshot: _Snapshot) -> None:
-    # This process alone writes, whatever others there are.
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="checkpoint"
-    )
+    options = alone()
     arrays = {name: ocp.args.StandardSave(tree) for name, tree in snapshot.items.items()}  # pyright: ignore[reportCallIssue]
     meta = ocp.args.JsonSave(snapshot.meta)  # pyright: ignore[reportCallIssue]
-    handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=alone))
-    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+    handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=options))
+    with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
         checkpointer.save(folder.resolve(), args=ocp.args.Composite(**arrays, meta=meta))
 
 
