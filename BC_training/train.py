@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from BC_training.common import checkpoint, metrics
+from BC_training.common.augment import make_augment
 from BC_training.common.checkpoint import CheckpointWriter, fresh_folders
 from BC_training.common.config import save_config, to_dict
 from BC_training.common.dataset import ZarrGameplayDataset, class_weights
@@ -68,6 +69,7 @@ def train(config: Config, console: Console) -> Path:
         dataset.fps,
         config.window(),
     )
+    augment = make_augment(config.training.augmentation, inputs, dataset.mirror)
     _require_playable(config, inputs)
     model = split_model(config, inputs)
     train_samples = Samples(dataset, split["train"], inputs.window)
@@ -117,7 +119,7 @@ def train(config: Config, console: Console) -> Path:
             train_tier = make_tier(options, train_samples, inputs.frame_size, progress)
             val_tier = make_tier(options, val_samples, inputs.frame_size, progress)
             bar = progress.add_task("compiling", total=total_steps, status="")
-            step_function = make_train_step(model, optimizer, schedule, weights, config, train_tier.gather)
+            step_function = make_train_step(model, optimizer, schedule, weights, config, train_tier.gather, augment)
             train_steps = _compiled(step_function, state, train_tier, order, config.training.steps_per_dispatch)
 
             def on_step(step: int, values: dict[str, float], rate: float, waited: float) -> None:

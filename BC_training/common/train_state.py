@@ -17,6 +17,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from BC_training import models
+from BC_training.common.augment import Augment
 from BC_training.common.loader import Batch
 from BC_training.common.losses import binary_cross_entropy
 from BC_training.common.preprocess import OBSERVATION, InputSpec, normalize
@@ -117,11 +118,13 @@ def make_train_step(
     class_weights: np.ndarray,
     config: Config,
     gather: Callable[[Any, Any], Batch] = lambda data, item: item,
+    augment: Augment = lambda key, batch: batch,
 ) -> Any:
     """The jitted training steps. They donate the state: keep only the one they return.
 
     Args:
         gather: makes a step's batch inside the jitted function; see ``loader.Tier``.
+        augment: changes it there, with a key that follows from seed and step.
 
     Returns:
         A ``jax.jit`` function of (state, data, items) to (state, metrics). ``items`` has a
@@ -131,10 +134,12 @@ def make_train_step(
     weights = jnp.asarray(class_weights)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        step_key = jax.random.fold_in(key, state.step)
+        batch = augment(step_key, batch)
         observation = {name: batch[name] for name in OBSERVATION if name in batch}
 
         def loss_of(params: Tree) -> tuple[jax.Array, Tree]:
-            rngs = nnx.Rngs(dropout=jax.random.fold_in(key, state.step))
+            rngs = nnx.Rngs(dropout=step_key)
             net = nnx.merge(model.graphdef, params, state.batch_stats)
             logits = net(normalize(observation), train=True, rngs=rngs)
             smoothing = config.training.label_smoothing
