@@ -29,7 +29,7 @@ def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: Mi
     """The augmentation that ``config`` describes.
 
     In this order: temporal jitter, flip, crop, brightness, contrast, saturation, hue. Colours are
-    clipped to the range of uint8 after contrast and after hue, and rounded to it in the end.
+    clipped to [0, 1] after contrast, where the next two stay, and rounded to uint8 in the end.
 
     Args:
         config: None for none.
@@ -113,11 +113,11 @@ def _recolored(config: AugmentationConfig, keys: dict[str, jax.Array], frames: j
         x = pix.random_brightness(keys["brightness"], x, config.brightness)
     if config.contrast:
         x = pix.random_contrast(keys["contrast"], x, 1 - config.contrast, 1 + config.contrast, channel_axis=-3)
-    x = jnp.clip(x, 0, 1)  # the next two are not defined outside
+    x = jnp.clip(x, 0, 1)  # the next two are not defined outside, and do not leave it
     with jax.numpy_dtype_promotion("standard"):  # dm-pix adds a bool to floats
         if config.saturation:
             low, high = 1 - config.saturation, 1 + config.saturation
             x = pix.random_saturation(keys["saturation"], x, low, high, channel_axis=-3)
         if config.hue:
             x = pix.random_hue(keys["hue"], x, config.hue, channel_axis=-3)
-    return jnp.round(jnp.clip(x, 0, 1) * 255).astype(jnp.uint8)
+    return jnp.round(x * 255).astype(jnp.uint8)

@@ -166,6 +166,14 @@ def test_colours_stop_at_black_and_white():
     assert {0, 255} <= set(np.unique(out).tolist())
 
 
+def test_hue_turns_what_brightness_and_contrast_left():
+    first = augmented(AugmentationConfig(brightness=1, contrast=1), a_batch())
+    both = augmented(AugmentationConfig(brightness=1, contrast=1, hue=0.1), a_batch())
+    second = augmented(AugmentationConfig(hue=0.1), first)
+    np.testing.assert_allclose(both["frames"].astype(int), second["frames"], atol=2)  # rounded once, and twice
+    assert (both["frames"] != first["frames"]).mean() > 0.2
+
+
 def test_contrast_stretches_each_frame_about_its_mean():
     batch = a_batch(96, 160)
     out = augmented(AugmentationConfig(contrast=0.5), batch)["frames"].astype(float)
