@@ -17,7 +17,6 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from BC_training import models
-from BC_training.common.augment import Augment
 from BC_training.common.loader import Batch
 from BC_training.common.losses import binary_cross_entropy
 from BC_training.common.preprocess import OBSERVATION, InputSpec, normalize
@@ -118,7 +117,7 @@ def make_train_step(
     class_weights: np.ndarray,
     config: Config,
     gather: Callable[[Any, Any], Batch] = lambda data, item: item,
-    augment: Augment = lambda key, batch: batch,
+    augment: Callable[[jax.Array, Batch], Batch] = lambda key, batch: batch,
 ) -> Any:
     """The jitted training steps. They donate the state: keep only the one they return.
 
