@@ -26,24 +26,19 @@ from BC_training.common.resume import Start, find_start
 from BC_training.common.samples import SampleOrder, Samples
 from BC_training.common.schema import Config
 from BC_training.common.setup import Setup
-from BC_training.common.sharding import broadcast, from_main, replicated, to_devices
+from BC_training.common.sharding import from_main, replicated
 from BC_training.common.tracking import EpochTable, Tracker, training_progress
 from BC_training.common.train_state import (
     StepMetrics,
     TrainState,
-    abstract_state,
-    init_state,
     make_predict,
-    make_train_step,
     playing,
-    split_model,
 )
 from BC_training.evaluate import evaluate, predict_logits
 from BC_training.rollout import rollout
 
 _LAG = 2  # dispatches between a step's own and reading its metrics, so that reading never stalls it
 _SLOW = 1.0  # seconds; a dispatch of this length or more is waited for, so that a signal finds one under way, not three
-_STEPS_PER_DISPATCH = 8  # on an accelerator, whose step can be shorter than its dispatch
 _WAIT_WORTH_A_WORD = 0.05  # share of an epoch's time
 
 
@@ -72,7 +67,7 @@ def _train(config: Config, console: Console, interruption: Interruption) -> Path
     start = Start.from_dict(from_main(lambda: find_start(config, setup.inputs, setup.fingerprint, console).to_dict()))
     progress = start.progress
     run_dir, log_dir = run_folders(config)
-    console.print(setup.describe(config.model.name, device), soft_wrap=True)
+    console.print(setup.describe(device), soft_wrap=True)
     with contextlib.ExitStack() as stack:
         writer = None
         if is_main:
@@ -88,14 +83,13 @@ def _train(config: Config, console: Console, interruption: Interruption) -> Path
             console.print(again if progress.is_finished(config) else f"going on after {where}", soft_wrap=True)
         if not progress.is_finished(config):
             with interruption.deferred():
-                run_epochs(config, setup, start, writer, tracker, interruption, console)
+                run_epochs(setup, start, writer, tracker, interruption, console)
         if is_main:
             _finish(config, run_dir, log_dir, tracker, progress.step, console)
     return run_dir
 
 
 def run_epochs(
-    config: Config,
     setup: Setup,
     start: Start,
     writer: CheckpointWriter | None,
@@ -112,7 +106,8 @@ def run_epochs(
         UserError: a step was not finite, frames cannot be read, or nothing can be saved.
         Interrupted: after saving.
     """
-    progress, order, training = start.progress, setup.order, config.training
+    config, training = setup.config, setup.config.training
+    progress, order = start.progress, setup.order
     wishes = Wishes(interruption, training.save_every_minutes, _LAG)
     profiler = StepProfiler(training.profile_steps, tracker.path.with_name("profile"), console)
     predict = make_predict(setup.model.graphdef, replicated(setup.mesh))
@@ -176,8 +171,8 @@ def run_epochs(
         train_tier = make_tier(options, setup.train_samples, setup.inputs.frame_size, bars, setup.mesh)
         val_tier = make_tier(options, setup.val_samples, setup.inputs.frame_size, bars, setup.mesh)
         bar = bars.add_task("compiling", total=order.steps_per_epoch * training.num_epochs, status="")
-        state = _initial_state(config, setup, start)
-        train_steps = _compiled(config, setup, state, train_tier)
+        state = setup.initial_state(start)
+        train_steps = setup.compile_steps(state, train_tier)
         table = EpochTable(console)
         while not progress.is_finished(config):
             state = train_epoch(train_steps, state, train_tier, order, progress, on_step, proceed)
@@ -269,38 +264,6 @@ def train_epoch(
     batches.close()
     progress.seconds = seconds + perf_counter() - start
     return state
-
-
-def _initial_state(config: Config, setup: Setup, start: Start) -> TrainState:
-    """The state on all devices: of the checkpoint, or drawn from the seed."""
-    averaged = config.training.ema_decay is not None
-    if start.step_folder is None:
-        state = init_state(split_model(config, setup.inputs), setup.optimizer, averaged)
-    else:
-        like = abstract_state(setup.model, setup.optimizer, averaged)
-        if jax.process_index() == 0:
-            state = checkpoint.read_state(start.step_folder, like)
-        else:
-            state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
-        state = broadcast(state)
-    return to_devices(jax.tree.map(np.asarray, state), replicated(setup.mesh))
-
-
-def _compiled(config: Config, setup: Setup, state: TrainState, tier: Tier) -> dict[int, Any]:
-    """The steps compiled, by how many of them one dispatch takes: the size that is used, and 1."""
-    step_function = make_train_step(
-        setup.model, setup.optimizer, setup.schedule, setup.class_weights, config, tier.gather, replicated(setup.mesh)
-    )
-    size = config.training.steps_per_dispatch
-    if tier.name != "device":
-        size = 1  # the host delivers batch by batch
-    elif size is None:
-        size = 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
-    compiled = {}
-    for k in {len(steps) for steps in setup.order.dispatches(0, size)} | {1}:
-        item = next(tier.items(iter([np.stack([setup.order.batch(0)] * k)])))
-        compiled[k] = step_function.lower(state, tier.data, item).compile()
-    return compiled
 
 
 def _finish(config: Config, run_dir: Path, log_dir: Path, tracker: Tracker, step: int, console: Console) -> None:

@@ -253,6 +253,15 @@ def test_a_game_with_other_buttons_is_refused_before_training(tmp_path, recordin
     assert not (tmp_path / "c").exists()
 
 
+def test_a_flip_of_unknown_buttons_is_refused_before_training(tmp_path, recording):
+    data = tmp_path / "renamed.zarr"
+    shutil.copytree(recording, data)
+    zarr.open_group(data).attrs["keys"] = [f"key_{i}" for i in range(7)]
+    with pytest.raises(UserError, match=r"no mirror image is known for actions 'key_0', .*attrs\['mirror'\]"):
+        run(tmp_path, data, "training.augmentation.flip=0.5")
+    assert not (tmp_path / "c").exists()
+
+
 def test_wandb_without_a_key_is_offline_and_says_so_once(tmp_path, recording, monkeypatch):
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
@@ -289,7 +298,7 @@ def test_a_copied_variant_trains_without_another_edit(tmp_path, recording):
     assert (tmp_path / "BC_training/checkpoints/my_model/best").is_dir()
 
 
-def test_windows_chunks_and_oversampling_train_from_the_disk_cache(tmp_path, recording, monkeypatch):
+def test_windows_chunks_oversampling_and_augmentation_train_from_the_disk_cache(tmp_path, recording, monkeypatch):
     monkeypatch.setattr("BC_training.train._WAIT_WORTH_A_WORD", -1.0)
     run_dir, printed = run(
         tmp_path,
@@ -299,6 +308,8 @@ def test_windows_chunks_and_oversampling_train_from_the_disk_cache(tmp_path, rec
         "dataset.action_shift=1",
         "model.action_chunk=3",
         "dataset.oversample={actions: [attack], ratio: 0.5}",
+        "training.augmentation={crop: 2, brightness: 0.2, contrast: 0.2, saturation: 0.2, hue: 0.05, flip: 0.5}",
+        "training.augmentation.temporal_jitter=1",
         "dataset.cache=disk",
         f"dataset.cache_dir={tmp_path}/cache",
         "training.num_epochs=1",

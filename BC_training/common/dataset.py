@@ -12,6 +12,7 @@ import numpy as np
 
 from BC_training.common import storage
 from BC_training.common.errors import UserError, unknown
+from BC_training.common.mirror import MirrorTable
 from BC_training.common.schema import DatasetConfig
 from BC_training.common.storage import EpisodeInfo
 from BC_training.common.store import open_store
@@ -49,6 +50,7 @@ class ZarrGameplayDataset:
         state_names: the S state values; empty when the dataset has no state.
         frame_size: (H, W) in pixels.
         fps: frames per second, averaged over the episodes that say; None if none does.
+        mirror: what it says of mirror images.
 
     Raises:
         UserError: the path is no dataset, it has no usable episode, an episode has a fault, or an
@@ -77,6 +79,7 @@ class ZarrGameplayDataset:
         self.skipped: list[Skipped] = []
         self.episodes: list[EpisodeInfo] = []
         attributes = tuple(root.get("attributes") or ())
+        self.mirror = MirrorTable(root.get("mirror"), tuple(keys), attributes, self.path)
         names = self.store.episode_names()
         if not names:
             raise UserError(f"{self.path} has no episodes (folders episode_0, episode_1, ...): record some into it")

@@ -111,6 +111,26 @@ class EarlyStoppingConfig:
 
 
 @dataclass(frozen=True)
+class AugmentationConfig:
+    """Random changes of training samples; the most each can be, 0 for none. See ``augment.py``."""
+
+    crop: int = 0  # pixels by which a frame is shifted, each way; edges are repeated
+    brightness: float = 0.0  # share of the full range that is added or taken away, 0 to 1
+    contrast: float = 0.0  # c: distances to the frame's mean times 1 - c to 1 + c, 0 to 1
+    saturation: float = 0.0  # s: of HSV, times 1 - s to 1 + s, 0 to 1
+    hue: float = 0.0  # turn of the colour circle either way; 0.5 is half of it, which reaches all
+    flip: float = 0.0  # probability that a sample is mirrored, its left and right buttons swapped
+    temporal_jitter: int = 0  # J: frames and state are those of 0 to J positions before in the window
+
+    def __post_init__(self) -> None:
+        for name in ("crop", "temporal_jitter"):
+            require(getattr(self, name) >= 0, f"training.augmentation.{name}", getattr(self, name), "0 or more")
+        for name, limit in {"brightness": 1, "contrast": 1, "saturation": 1, "hue": 0.5, "flip": 1}.items():
+            value = getattr(self, name)
+            require(0 <= value <= limit, f"training.augmentation.{name}", value, f"0 to {limit:g}")
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     num_epochs: int = 10
     batch_size: int = 64
@@ -125,6 +145,7 @@ class TrainingConfig:
     loss: Literal["bce", "focal"] = "bce"
     focal_gamma: float = 2.0  # 0 is bce; Lin et al. 2017 tried up to 5
     label_smoothing: float = 0.0
+    augmentation: AugmentationConfig | None = None
     class_weights: Literal["none", "sqrt", "balanced"] = "sqrt"
     max_class_weight: float = 10.0
     early_stopping: EarlyStoppingConfig | None = None

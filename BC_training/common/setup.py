@@ -1,8 +1,11 @@
 """What a training is made of, built from its config and checked before anything is written."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -10,18 +13,32 @@ from rich.console import Console
 from rich.progress import Progress
 
 from BC_training.common import metrics
+from BC_training.common.augment import make_augment
+from BC_training.common.checkpoint import read_state
 from BC_training.common.dataset import ZarrGameplayDataset, class_weights
 from BC_training.common.errors import UserError
+from BC_training.common.loader import Batch, Tier
 from BC_training.common.preprocess import InputSpec
-from BC_training.common.resume import fingerprint
+from BC_training.common.resume import Start, fingerprint
 from BC_training.common.samples import SampleOrder, Samples
 from BC_training.common.schema import Config
-from BC_training.common.sharding import all_devices, from_main
+from BC_training.common.sharding import all_devices, broadcast, from_main, replicated, to_devices
 from BC_training.common.store import is_remote
-from BC_training.common.train_state import SplitModel, abstract_model, make_optimizer
+from BC_training.common.train_state import (
+    SplitModel,
+    TrainState,
+    abstract_model,
+    abstract_state,
+    init_state,
+    make_optimizer,
+    make_train_step,
+    split_model,
+)
 from BC_training.games import make_game, require_game
 from BC_training.games.players import require_fit
 from BC_training.record import record_missing
+
+_STEPS_PER_DISPATCH = 8  # on an accelerator, whose step can be shorter than its dispatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +49,13 @@ class Setup:
         mesh: the devices that a batch is split over.
         fingerprint: of the dataset.
         split: "train", "val" and "test" to positions in ``dataset.episodes``.
+        augment: changes a batch inside the step, given the step's key.
         model: with shapes in place of arrays.
         class_weights: float32 [A].
         majority: bool [A], the training split's commonest combination of buttons.
     """
 
+    config: Config
     mesh: Mesh
     dataset: ZarrGameplayDataset
     fingerprint: str
@@ -45,6 +64,7 @@ class Setup:
     train_samples: Samples
     val_samples: Samples
     order: SampleOrder
+    augment: Callable[[jax.Array, Batch], Batch]
     model: SplitModel
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
@@ -77,6 +97,7 @@ class Setup:
             dataset.fps,
             config.window(),
         )
+        augment = make_augment(config.training.augmentation, inputs, dataset.mirror)
         from_main(lambda: _require_playable(config, inputs))
         model = abstract_model(config, inputs)
         train_samples = Samples(dataset, split["train"], inputs.window)
@@ -85,6 +106,7 @@ class Setup:
         optimizer, schedule = make_optimizer(config.training, order.steps_per_epoch * config.training.num_epochs)
         frequencies = train_samples.frequencies(order)
         return cls(
+            config,
             mesh,
             dataset,
             fingerprint(dataset),
@@ -93,6 +115,7 @@ class Setup:
             train_samples,
             val_samples,
             order,
+            augment,
             model,
             optimizer,
             schedule,
@@ -100,13 +123,50 @@ class Setup:
             metrics.majority_actions(train_samples.targets),
         )
 
-    def describe(self, name: str, device: str) -> str:
+    def describe(self, device: str) -> str:
         height, width = self.inputs.frame_size
         return (
-            f"{name}: {self.model.parameter_count:,} parameters on {device}; {len(self.train_samples):,} training and "
+            f"{self.config.model.name}: {self.model.parameter_count:,} parameters on {device}; {len(self.train_samples):,} training and "
             f"{len(self.val_samples):,} validation frames of {height}x{width}; {self.order.steps_per_epoch} steps an "
             "epoch"
         )
+
+    def initial_state(self, start: Start) -> TrainState:
+        """The state on all devices: of the checkpoint, or drawn from the seed."""
+        averaged = self.config.training.ema_decay is not None
+        if start.step_folder is None:
+            state = init_state(split_model(self.config, self.inputs), self.optimizer, averaged)
+        else:
+            like = abstract_state(self.model, self.optimizer, averaged)
+            if jax.process_index() == 0:
+                state = read_state(start.step_folder, like)
+            else:
+                state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+            state = broadcast(state)
+        return to_devices(jax.tree.map(np.asarray, state), replicated(self.mesh))
+
+    def compile_steps(self, state: TrainState, tier: Tier) -> dict[int, Any]:
+        """The training steps compiled, by how many of them one dispatch takes."""
+        step_function = make_train_step(
+            self.model,
+            self.optimizer,
+            self.schedule,
+            self.class_weights,
+            self.config,
+            tier.gather,
+            self.augment,
+            replicated(self.mesh),
+        )
+        size = self.config.training.steps_per_dispatch
+        if tier.name != "device":
+            size = 1  # the host delivers batch by batch
+        elif size is None:
+            size = 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
+        compiled = {}
+        for k in {len(steps) for steps in self.order.dispatches(0, size)} | {1}:
+            item = next(tier.items(iter([np.stack([self.order.batch(0)] * k)])))
+            compiled[k] = step_function.lower(state, tier.data, item).compile()
+        return compiled
 
 
 def _nearest_multiple(size: int, devices: int) -> str:

@@ -1,6 +1,7 @@
 """The dataset on disk: zarr groups, one an episode.
 
-    NAME.zarr/      attrs: format "framewise", version, keys [A names], attributes [S names]
+    NAME.zarr/      attrs: format "framewise", version, keys [A names], attributes [S names],
+                    and where names do not tell it, mirror (see ``mirror.MirrorTable``)
       episode_0/    attrs: fps, frame_count, and what the recorder knows (seed, player, ...)
         frames      uint8 [N, 3, H, W] RGB, one frame a chunk, zstd, checksummed
         actions     bool [N, A]

@@ -161,6 +161,7 @@ def make_train_step(
     class_weights: np.ndarray,
     config: Config,
     gather: Callable[[Any, Any], Batch] = lambda data, item: item,
+    augment: Callable[[jax.Array, Batch], Batch] = lambda key, batch: batch,
     placement: jax.sharding.Sharding | None = None,
 ) -> Any:
     """The jitted training steps. They donate the state: keep only the one they return.
@@ -174,6 +175,7 @@ def make_train_step(
     Args:
         optimizer, schedule: as ``make_optimizer`` returns them.
         gather: makes a step's batch inside the jitted function; see ``loader.Tier``.
+        augment: changes it there, with a key that follows from seed and step.
         placement: of the state and the metrics, with several devices: on all of them.
 
     Returns:
@@ -186,10 +188,12 @@ def make_train_step(
     compute = partial(jax.tree.map, lambda x: x.astype(config.training.precision))
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        step_key = jax.random.fold_in(key, state.step)
+        batch = augment(step_key, batch)
         observation = {name: batch[name] for name in OBSERVATION if name in batch}
 
         def loss_of(params: Tree) -> tuple[jax.Array, Tree]:
-            rngs = nnx.Rngs(dropout=jax.random.fold_in(key, state.step))
+            rngs = nnx.Rngs(dropout=step_key)
             net = nnx.merge(model.graphdef, compute(params), state.batch_stats)
             inputs = normalize(observation)
             inputs["frames"] = compute(inputs["frames"])

@@ -337,6 +337,25 @@ def test_what_the_mask_leaves_out_does_not_train(make_config, inputs):
     assert losses[0] == losses[1]
 
 
+def test_the_step_augments_by_its_key_and_leaves_dropout_alone(model, config, step, state):
+    """A step that augments is one without that gets the batch augmented by hand."""
+
+    def augment(key, batch):
+        return batch | {"frames": jax.random.permutation(key, batch["frames"], axis=0)}
+
+    schedule = optax.constant_schedule(0.25)
+    augmenting = one_at_a_time(make_train_step(model, spy(), schedule, WEIGHTS, config, augment=augment))
+    for at in (0, 3):
+        batch = a_batch(at)
+        changed = augment(jax.random.fold_in(jax.random.key(config.system.seed), at), batch)
+        first, second, unchanged = (
+            float(take(copy(state)._replace(step=jnp.int32(at)), of)[1].loss)
+            for take, of in ((augmenting, batch), (step, changed), (step, batch))
+        )
+        assert first == pytest.approx(second, rel=1e-5)
+        assert first != pytest.approx(unchanged, rel=1e-3)
+
+
 def test_the_seed_draws_the_parameters(config, inputs, model):
     other = dataclasses.replace(config, system=dataclasses.replace(config.system, seed=1))
     assert not same_bits(split_model(other, inputs).params, model.params)

@@ -1,0 +1,163 @@
+"""Mirror images: what buttons and state values become when frames are flipped horizontally."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from BC_training.common.errors import UserError, unknown
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# Where every word of a name is one of these (or, of a button, a word of motion and one of these),
+# the name is its own mirror image.
+BUTTON_WORDS = _set(
+    "forward forwards back backward backwards up down walk run sprint speed jump crouch sneak climb dodge roll dash "
+    "attack shoot fire hit strike punch kick melee heavy light strong weak charge cast spell skill ability special "
+    "ultimate block guard parry shield heal reload aim zoom scope lock on off target use interact action activate "
+    "open pick pickup take drop throw grenade item items weapon ammo switch select next prev previous inventory map "
+    "menu pause start confirm accept cancel toggle mount"
+)
+STATE_WORDS = _set(
+    "hp max min current total base health armor armour shield ammo kills deaths frags hits sp fp mp mana stamina "
+    "energy score points reward level lives xp experience gold coins money keys count number speed time timer "
+    "weapon weapons item items type id lock locked on alive dead hero player npc enemy boss target"
+)
+_MOTION = frozenset({"move", "turn", "look", "go"})  # alone they do not say which way
+_SIDES = {"left": "right", "right": "left"}
+# Here left and right are sides of a device or a body, which a mirrored screen need not swap.
+_DEVICES = _set("mouse click button trigger bumper shoulder stick hand arm shift ctrl control alt")
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A sample's labels in the mirror.
+
+    Attributes:
+        actions: of each of A buttons the index of its mirror image.
+        state: of each of S state values the index of its mirror image; empty where none is used.
+        signs: 1 or -1 for each of S state values, which their mirror image is multiplied by.
+    """
+
+    actions: tuple[int, ...]
+    state: tuple[int, ...] = ()
+    signs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class MirrorTable:
+    """What a dataset says of mirror images: its attribute "mirror", and its names.
+
+        "mirror": {"key_3": "key_4", "key_5": "key_5", "HeroAngle": "-HeroAngle"}
+
+    A name may map to itself; of a state value a leading minus turns the sign. An entry holds the
+    other way round, too. What it leaves out is known by name: one with the word left or right is
+    swapped with the name that has the other; one of side-neutral words (``BUTTON_WORDS``,
+    ``STATE_WORDS``) is its own.
+
+    Attributes:
+        entries: the attribute as it was read; None without it.
+        keys: all actions of the dataset.
+        attributes: all its state values.
+        path: the dataset, for messages.
+    """
+
+    entries: Any
+    keys: tuple[str, ...]
+    attributes: tuple[str, ...]
+    path: str
+
+    def find(self, action_names: Sequence[str], state_names: Sequence[str] = ()) -> Mirror:
+        """The mirror images of these buttons and state values, in their order.
+
+        Raises:
+            UserError: the table is wrong, or a name's mirror image is not known or not among them.
+        """
+        images = self._checked()
+        unsure: dict[str, list[str]] = {"action": [], "state value": []}
+        found: dict[str, list[tuple[int, float]]] = {"action": [], "state value": []}
+        for kind, names, words in (
+            ("action", action_names, BUTTON_WORDS),
+            ("state value", state_names, STATE_WORDS),
+        ):
+            for name in names:
+                image = images[kind].get(name) or _by_name(name, names, words, kind == "action")
+                if image is None or image.removeprefix("-") not in names:
+                    unsure[kind].append(name)
+                else:
+                    found[kind].append((names.index(image.removeprefix("-")), -1.0 if image[0] == "-" else 1.0))
+        if any(unsure.values()):
+            raise self._unknown(unsure, images)
+        return Mirror(
+            tuple(i for i, _ in found["action"]),
+            tuple(i for i, _ in found["state value"]),
+            tuple(sign for _, sign in found["state value"]),
+        )
+
+    def _checked(self) -> dict[str, dict[str, str]]:
+        """The entries of actions and of state values, both ways round."""
+        entries = {} if self.entries is None else self.entries
+        where = f"{self.path}: attribute 'mirror'"
+        if not isinstance(entries, Mapping) or not all(isinstance(image, str) and image for image in entries.values()):
+            raise UserError(f'{where} is not a table of names: write it as {{"move_left": "move_right"}}')
+        images: dict[str, dict[str, str]] = {"action": {}, "state value": {}}
+        for name, image in entries.items():
+            kinds = [k for k, known in (("action", self.keys), ("state value", self.attributes)) if name in known]
+            if not kinds:
+                raise unknown("name", name, {*self.keys, *self.attributes}, f"in {where}")
+            for kind in kinds:
+                known = self.keys if kind == "action" else self.attributes
+                sign, other = ("", image) if image in known else ("-" * image.startswith("-"), image.removeprefix("-"))
+                if other not in known:
+                    raise unknown(kind, other, known, f"in {where} as the mirror image of '{name}'")
+                if sign and kind == "action":
+                    raise UserError(
+                        f"{where} maps action '{name}' to '{image}', but a button has no sign: remove the minus"
+                    )
+                for one, its in ((name, sign + other), (other, sign + name)):
+                    if images[kind].setdefault(one, its) != its:
+                        raise UserError(
+                            f"{where} gives {kind} '{one}' two mirror images, '{images[kind][one]}' and '{its}': "
+                            "what is mirrored twice must be itself again; correct the table"
+                        )
+        return images
+
+    def _unknown(self, unsure: dict[str, list[str]], images: dict[str, dict[str, str]]) -> UserError:
+        listed = "; ".join(
+            f"{kind}{'s' * (len(names) > 1)} {', '.join(repr(name) for name in names)}"
+            for kind, names in unsure.items()
+            if names
+        )
+        known = [n for n in unsure["action"] if n in images["action"] or _by_name(n, self.keys, BUTTON_WORDS, True)]
+        if known:
+            return UserError(
+                f"training.augmentation.flip: no mirror image for {listed}: that of '{known[0]}' is not among "
+                "dataset.actions; add it there, or set flip=0"
+            )
+        table = dict(self.entries or {}) | {name: "?" for names in unsure.values() for name in names}
+        return UserError(
+            f"training.augmentation.flip: no mirror image is known for {listed}: write a table into the dataset, "
+            f"zarr.open_group('{self.path}').attrs['mirror'] = {table}, where each ? is the name it becomes in a "
+            "mirrored screen (itself, if that changes nothing; '-NAME' turns the sign of a state value), or set flip=0"
+        )
+
+
+def _by_name(name: str, names: Sequence[str], neutral: frozenset[str], is_button: bool) -> str | None:
+    """The mirror image that the words of ``name`` tell; None if they do not."""
+    words = _words(name)
+    if any(word in _SIDES for word in words):
+        swapped = [_SIDES.get(word, word) for word in words]
+        matches = [other for other in names if _words(other) == swapped]
+        twins = [other for other in names if _words(other) == words]
+        return matches[0] if len(matches) == len(twins) == 1 and not set(words) & _DEVICES else None
+    rest = set(words) - _MOTION if is_button else set(words)
+    return name if rest and rest <= neutral else None
+
+
+def _words(name: str) -> list[str]:
+    """The words of snake_case, kebab-case or camelCase, in lower case; digits are words of their own."""
+    parts = re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=\D)(?=\d)|(?<=\d)(?=\D)", name)
+    return [part.lower() for part in parts if part]
