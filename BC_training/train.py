@@ -72,11 +72,13 @@ def _train(config: Config, console: Console, interruption: Interruption) -> Path
         writer = None
         if is_main:
             stack.enter_context(hold(run_dir))
-            log_dir.mkdir(parents=True, exist_ok=True)
-            save_config(config, log_dir / "config.yaml")
             writer = stack.enter_context(CheckpointWriter(run_dir, config.training.keep_last, console))
-        tracker = stack.enter_context(Tracker(log_dir, config, console, progress.log_bytes, progress.wandb_id))
+        tracker = stack.enter_context(
+            Tracker(log_dir, config, console, position=progress.log_bytes, wandb_id=progress.wandb_id, writes=is_main)
+        )
         progress.wandb_id = tracker.wandb_id
+        if is_main:
+            save_config(config, log_dir / "config.yaml")
         if start.step_folder is not None:
             where = f"step {progress.step:,}, epoch {progress.epochs} of {config.training.num_epochs} done"
             again = f"the run is finished ({where}): training.resume=never would train anew"

@@ -126,9 +126,9 @@ class Setup:
     def describe(self, device: str) -> str:
         height, width = self.inputs.frame_size
         return (
-            f"{self.config.model.name}: {self.model.parameter_count:,} parameters on {device}; {len(self.train_samples):,} training and "
-            f"{len(self.val_samples):,} validation frames of {height}x{width}; {self.order.steps_per_epoch} steps an "
-            "epoch"
+            f"{self.config.model.name}: {self.model.parameter_count:,} parameters on {device}; "
+            f"{len(self.train_samples):,} training and {len(self.val_samples):,} validation frames of "
+            f"{height}x{width}; {self.order.steps_per_epoch} steps an epoch"
         )
 
     def initial_state(self, start: Start) -> TrainState:

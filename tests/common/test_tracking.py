@@ -1,8 +1,9 @@
 import dataclasses
 import io
 import json
+import subprocess
 import sys
-import warnings
+import textwrap
 from types import SimpleNamespace
 
 import pytest
@@ -46,13 +47,15 @@ def wandb(monkeypatch):
         told.inits.append(options)
         if f"init {options['mode']}" in told.failing:
             raise RuntimeError(told.message)
-        return SimpleNamespace(log=part("log", log), finish=part("finish", finish))
+        folder = options["dir"] / "wandb" / "run-1"
+        return SimpleNamespace(log=part("log", log), finish=part("finish", finish), dir=str(folder / "files"))
 
     def log(values, step):
         told.logs.append((values, step))
 
-    def finish():
+    def finish(exit_code):
         told.finished += 1
+        told.exit_code = exit_code
 
     def login(**options):
         assert options["prompt"] is False
@@ -134,15 +137,10 @@ def test_no_failure_of_wandb_ends_the_run(tmp_path, config, console, wandb, fail
 
 
 def test_a_key_that_wandb_refuses_does_not_end_the_run(tmp_path, config, console, wandb):
-    wandb.failing, failure = {"login"}, None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # metrics.jsonl stays open where the constructor raises
-        try:
-            with Tracker(tmp_path, config(wandb=True), console) as tracker:
-                tracker.log("train", 0, {"loss": 1.0})
-        except RuntimeError as error:
-            failure = str(error)
-    assert failure is None
+    wandb.failing = {"login"}
+    with Tracker(tmp_path, config(wandb=True), console) as tracker:
+        tracker.log("train", 0, {"loss": 1.0})
+    assert [options["mode"] for options in wandb.inits] == ["offline"]
     assert "no network" in printed(console)
 
 
@@ -162,3 +160,142 @@ def test_epoch_table(console):
     assert lines[0] == ["epoch", "train", "loss", "val", "loss", "exact", "match", "macro", "F1", "frames/s"]
     assert lines[1] == ["1", "0.1235", "–", "–", "–", "1,234"]
     assert lines[2] == ["1", "0.1235", "0.500", "0.250", "–", "1,234", "best"]
+
+
+def lines(*steps: int) -> str:
+    return "".join(json.dumps({"kind": "train", "step": step}) + "\n" for step in steps)
+
+
+def test_a_log_is_continued_where_the_checkpoint_was(tmp_path, config, console):
+    with Tracker(tmp_path, config(wandb=False), console) as tracker:
+        tracker.log("train", 0, {})
+        position = tracker.position()
+        tracker.log("train", 1, {})
+    assert position == len(lines(0))
+    with Tracker(tmp_path, config(wandb=False), console, position=position) as tracker:
+        assert tracker.position() == position
+        tracker.log("train", 1, {})
+        assert tracker.position() == len(lines(0, 1))
+    assert tracker.path.read_text() == lines(0, 1)
+    assert printed(console) == ""
+
+
+@pytest.mark.parametrize(
+    ("found", "position", "kept"),
+    [
+        ("", 30, ""),
+        (lines(0), 10_000, lines(0)),
+        (lines(0) + '{"kind": "tra', 10_000, lines(0)),  # its writer was killed
+        (lines(0, 1), len(lines(0)) + 3, lines(0)),
+        (lines(0) + json.dumps("x" * 200_000) + "\n" + json.dumps("y" * 200_000), None, None),
+    ],
+)
+def test_what_is_kept_of_a_log_is_whole_lines(tmp_path, config, console, found, position, kept):
+    (tmp_path / "metrics.jsonl").write_text(found)
+    with Tracker(tmp_path, config(wandb=False), console, position=position) as tracker:
+        tracker.log("train", 7, {})
+    if kept is None:
+        kept = found[: found.rindex("\n") + 1]
+    assert tracker.path.read_text() == kept + lines(7)
+    shorter = position is not None and position > len(found)
+    assert printed(console).count("\n") == shorter
+    if shorter:
+        assert f"has {len(found):,} bytes, not the {position:,} of the checkpoint" in printed(console)
+
+
+def test_a_missing_log_is_begun_again(tmp_path, config, console):
+    with Tracker(tmp_path / "new", config(wandb=False), console, position=30) as tracker:
+        tracker.log("train", 7, {})
+    assert tracker.path.read_text() == lines(7)
+    assert "has 0 bytes" in printed(console)
+
+
+def test_a_full_disk_delays_rows_and_loses_none(tmp_path):
+    code = """
+        import resource, signal, sys
+        from pathlib import Path
+        from rich.console import Console
+        from BC_training.common.config import load_config
+        from BC_training.common.tracking import Tracker
+
+        def limit(size):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        config = load_config("configs/quickstart.yaml", ["logging.wandb.enabled=false"])
+        with Tracker(Path(sys.argv[1]), config, Console(width=400)) as tracker:
+            for step in range(16):
+                if step in (4, 10):
+                    limit(tracker.position() + 10)  # room for a part of a row
+                if step in (7, 13):
+                    limit(resource.RLIM_INFINITY)
+                tracker.log("train", step, {})
+                text = tracker.path.read_text()
+                assert tracker.position() == len(text) and text.endswith("\\n"), text
+                assert text.count("\\n") == {4: 4, 5: 4, 6: 4, 10: 10, 11: 10, 12: 10}.get(step, step + 1), text
+            limit(tracker.position() + 10)
+            tracker.log("train", 16, {})
+            tracker.log("train", 17, {})
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    file = tmp_path / "metrics.jsonl"
+    assert file.read_text() == lines(*range(16))
+    full, again = f"cannot write {file} (File too large): rows are kept", f"{file} can be written again"
+    said = result.stdout.splitlines()
+    assert len(said) == 6
+    assert [line.startswith(full) for line in said] == [True, False, True, False, True, False]
+    assert [line.startswith(again) for line in said] == [False, True, False, True, False, False]
+    assert said[-1].startswith("the last 2 rows are not in")
+
+
+def test_a_full_file_system_delays_rows_and_loses_none(tmp_path, config, console):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("cannot mount a small file system here")
+    try:
+        with Tracker(folder, config(wandb=False), console) as tracker:
+            for step in range(100):
+                if step == 20:
+                    (folder / "filler").write_bytes(bytes(48 * 1024))
+                if step == 90:
+                    assert "No space left on device" in printed(console)
+                    (folder / "filler").unlink()
+                tracker.log("train", step, {"text": "x" * 200})
+        assert [row["step"] for row in rows(tracker)] == list(range(100))
+        assert printed(console).count("\n") == 2
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_the_other_processes_write_nothing(tmp_path, config, console, wandb):
+    with Tracker(tmp_path / "logs", config(wandb=True), console, writes=False) as tracker:
+        tracker.log("train", 0, {})
+        assert (tracker.position(), tracker.wandb_id) == (0, None)
+    assert not (tmp_path / "logs").exists()
+    assert wandb.inits == []
+
+
+def test_a_wandb_run_is_continued(tmp_path, config, console, wandb):
+    with Tracker(tmp_path, config(wandb=True), console) as tracker:
+        first = tracker.wandb_id
+    with Tracker(tmp_path, config(wandb=True), console, wandb_id=first) as tracker:
+        assert tracker.wandb_id == first
+    with Tracker(tmp_path, config(wandb=True), console) as tracker:
+        assert tracker.wandb_id != first
+    assert [(run["id"], run["resume"]) for run in wandb.inits] == [
+        (first, None),
+        (first, "allow"),
+        (tracker.wandb_id, None),
+    ]
+
+
+def test_wandb_is_told_whether_the_run_failed(tmp_path, config, console, wandb):
+    with Tracker(tmp_path, config(wandb=True), console):
+        pass
+    assert wandb.exit_code == 0
+    with pytest.raises(KeyboardInterrupt), Tracker(tmp_path, config(wandb=True), console):
+        raise KeyboardInterrupt
+    assert wandb.exit_code == 1
