@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
+import optax
 import pytest
 import zarr
 from rich.console import Console
@@ -21,6 +22,7 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.common.schema import RecordConfig
+from BC_training.common.train_state import abstract_model, abstract_state, make_optimizer
 from BC_training.evaluate import evaluate
 from BC_training.inference import Policy
 from BC_training.record import record
@@ -148,11 +150,67 @@ def test_two_runs_are_bit_identical(tmp_path, recording):
 def test_an_earlier_run_is_kept(tmp_path, recording):
     first, _ = run(tmp_path, recording, "training.num_epochs=1")
     before = (tmp_path / "l/pure_cnn/metrics.jsonl").read_text()
-    second, printed = run(tmp_path, recording, "training.num_epochs=1")
+    second, printed = run(tmp_path, recording, "training.num_epochs=1", "training.resume=never")
     assert first == second
     assert "kept as 'pure_cnn.1'" in printed
     assert (tmp_path / "l/pure_cnn.1/metrics.jsonl").read_text() == before
     checkpoint.read_model(checkpoint.read(tmp_path / "c/pure_cnn.1"))
+
+
+def test_a_finished_run_trains_no_more_and_is_scored_again(tmp_path, recording):
+    run_dir, _ = run(tmp_path, recording, "training.num_epochs=1")
+    log, scores = (tmp_path / "l/pure_cnn" / name for name in ("metrics.jsonl", "evaluation.json"))
+    before, (step,) = log.read_text(), (run_dir / "last").iterdir()
+    expected = scores.read_text()
+    scores.unlink()
+    _, printed = run(tmp_path, recording, "training.num_epochs=1")
+    assert "the run is finished" in printed
+    assert log.read_text() == before
+    assert scores.read_text() == expected
+    assert list((run_dir / "last").iterdir()) == [step]
+
+
+def test_early_stopping_ends_the_run_with_its_best_checkpoint(tmp_path, recording):
+    stopping = "training.early_stopping={metric: loss, patience: 1, min_delta: 1000}"
+    run_dir, printed = run(tmp_path, recording, stopping, "training.num_epochs=5", "evaluation.best_metric=loss")
+    values = rows(tmp_path, "val")
+    assert [row["epoch"] for row in values] == [1, 2]  # the first counts, the second is no gain of 1000
+    best = min(values, key=lambda row: row["loss"])
+    assert checkpoint.read(run_dir).step == best["step"]
+    report = json.loads((tmp_path / "l/pure_cnn/evaluation.json").read_text())
+    assert report["exact_match"] == best["exact_match"]
+    _, printed = run(tmp_path, recording, stopping, "training.num_epochs=5", "evaluation.best_metric=loss")
+    assert "the run is finished" in printed
+
+
+def test_averaged_parameters_are_those_validated_saved_and_played(tmp_path, recording):
+    run_dir, _ = run(tmp_path, recording, "training.ema_decay=0.9", "training.num_epochs=1")
+    report = evaluate(run_dir / "last", Console(file=StringIO()))
+    (row,) = rows(tmp_path, "val")
+    assert report["exact_match"] == row["exact_match"]
+    saved = checkpoint.read(run_dir)
+    like = abstract_state(abstract_model(saved.config, saved.inputs), *_optimizer(saved), averaged=True)
+    state = checkpoint.read_state(saved.path, like)
+    played = checkpoint.read_model(saved)
+    jax.tree.map(np.testing.assert_array_equal, played.params, state.ema["params"])
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (played.params, state.params)), strict=True))
+
+
+def _optimizer(saved: checkpoint.Checkpoint) -> tuple[optax.GradientTransformation]:
+    return make_optimizer(saved.config.training, saved.step)[:1]
+
+
+def test_a_run_that_diverges_keeps_the_checkpoint_before(tmp_path, recording):
+    constant = "training.schedule=constant"
+    run_dir, _ = run(tmp_path, recording, constant, "training.num_epochs=1")
+    (step,) = (run_dir / "last").iterdir()
+    changes = [constant, "training.learning_rate=1e38", "training.num_epochs=2"]
+    with pytest.raises(UserError, match=r"was trained with other settings \(training.learning_rate 0.0\d+ -> 1e\+38\)"):
+        run(tmp_path, recording, *changes)
+    with pytest.raises(UserError, match=r"step \d+ is not finite .*the checkpoints before it are kept"):
+        run(tmp_path, recording, *changes, "training.resume_changed=true")
+    assert list((run_dir / "last").iterdir()) == [step]
+    checkpoint.verify(step)
 
 
 def test_a_step_that_is_not_finite_names_its_batch(tmp_path, recording):

@@ -54,6 +54,9 @@ class Interruption:
             self._deferred = False
 
     def __enter__(self) -> Self:
+        self._installed = threading.current_thread() is threading.main_thread()  # no other may set handlers
+        if not self._installed:
+            return self
         self._wake, wakeup = os.pipe()
         os.set_blocking(wakeup, False)
         self._wakeup = wakeup
@@ -65,6 +68,8 @@ class Interruption:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if not self._installed:
+            return
         signal.set_wakeup_fd(self._old_wakeup)
         for number, handler in zip(_SIGNALS, self._before, strict=True):
             signal.signal(number, handler)
