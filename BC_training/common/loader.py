@@ -29,7 +29,7 @@ from BC_training.common.errors import UserError
 from BC_training.common.preprocess import resize_frames
 from BC_training.common.samples import Samples
 from BC_training.common.schema import DatasetConfig
-from BC_training.common.sharding import AXIS, local_part, split_along, to_devices
+from BC_training.common.sharding import AXIS, from_main, local_part, split_along, to_devices
 
 # "frames" uint8 [..., T, 3, H, W] and the labels of `Samples.labels`
 Batch = dict[str, jax.Array]
@@ -258,17 +258,22 @@ def _pick(frames: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 def choose_tier(options: DatasetConfig, dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> DatasetConfig:
-    """``options`` with ``auto`` replaced by the fastest tier that all frames fit: device, disk, none."""
+    """``options`` with ``auto`` replaced by the fastest tier that all frames fit: device, disk, none.
+
+    Several processes take what fits the first.
+    """
     if options.cache != "auto":
         return options
+    return dataclasses.replace(options, cache=from_main(lambda: _fastest_that_fits(options, dataset, frame_size)))
+
+
+def _fastest_that_fits(options: DatasetConfig, dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> str:
     folder, needed = _cache_dir(options), cache.packed_bytes(dataset, frame_size)
     if needed <= _free_memory() * _DEVICE_SHARE:
-        name = "device"
-    elif cache.is_built(dataset, frame_size, folder) or needed <= _disk_room(folder, options.cache_limit):
-        name = "disk"
-    else:
-        name = "none"
-    return dataclasses.replace(options, cache=name)
+        return "device"
+    if cache.is_built(dataset, frame_size, folder) or needed <= _disk_room(folder, options.cache_limit):
+        return "disk"
+    return "none"
 
 
 def make_tier(
@@ -320,8 +325,11 @@ def _disk_room(folder: Path, limit: float) -> float:
 
 
 def _free_memory() -> int:
-    """Bytes free on the device; on a CPU, in the machine."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats:
-        return stats["bytes_limit"] - stats["bytes_in_use"]
-    return psutil.virtual_memory().available
+    """Bytes free on all devices together; on CPUs, in this machine."""
+    free = 0
+    for device in jax.local_devices():
+        stats = device.memory_stats()
+        if not stats:
+            return psutil.virtual_memory().available
+        free += stats["bytes_limit"] - stats["bytes_in_use"]
+    return free * jax.process_count()
