@@ -28,7 +28,7 @@ class WandbMirror:
     """
 
     def __init__(self, log_dir: Path, config: Config, run_id: str | None, say: Callable[[str], None]):
-        """Begins to start W&B.
+        """Starts the thread, which starts W&B when there is a first row.
 
         Args:
             run_id: of a run to continue; None for a new one.
@@ -60,11 +60,13 @@ class WandbMirror:
 
     def _work(self) -> None:
         try:
-            run = self._start()
+            row = self._rows.get()  # before it the run compiles, and needs the cores
+            run = self._start() if row is not None else None
             if run is None:
                 return
-            while (row := self._rows.get()) is not None:
+            while row is not None:
                 run.log(row[0], step=row[1])
+                row = self._rows.get()
             run.finish(exit_code=self._exit_code)
         except Exception as error:
             if not self._abandoned:

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import io
 import json
@@ -103,16 +104,16 @@ def test_wandb_mirrors_the_rows(tmp_path, config, console, wandb):
 
 def test_without_a_key_wandb_is_offline(tmp_path, config, console, wandb):
     wandb.has_key = False
-    with Tracker(tmp_path, config(wandb=True), console):
-        pass
+    with Tracker(tmp_path, config(wandb=True), console) as tracker:
+        tracker.log("train", 1, {"loss": 1.0})
     assert [options["mode"] for options in wandb.inits] == ["offline"]
     assert "offline (no key)" in printed(console)
 
 
 def test_wandb_mode_of_the_environment_wins(tmp_path, config, console, wandb, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    with Tracker(tmp_path, config(wandb=True), console):
-        pass
+    with Tracker(tmp_path, config(wandb=True), console) as tracker:
+        tracker.log("train", 1, {"loss": 1.0})
     assert [options["mode"] for options in wandb.inits] == ["disabled"]
 
 
@@ -279,23 +280,28 @@ def test_the_other_processes_write_nothing(tmp_path, config, console, wandb):
 
 
 def test_a_wandb_run_is_continued(tmp_path, config, console, wandb):
-    with Tracker(tmp_path, config(wandb=True), console) as tracker:
-        first = tracker.wandb_id
-    with Tracker(tmp_path, config(wandb=True), console, wandb_id=first) as tracker:
-        assert tracker.wandb_id == first
-    with Tracker(tmp_path, config(wandb=True), console) as tracker:
-        assert tracker.wandb_id != first
-    assert [(run["id"], run["resume"]) for run in wandb.inits] == [
-        (first, None),
-        (first, "allow"),
-        (tracker.wandb_id, None),
-    ]
+    ids = []
+    for given in (None, "first", None):
+        with Tracker(tmp_path, config(wandb=True), console, wandb_id=ids[0] if given else None) as tracker:
+            tracker.log("train", 1, {})
+        ids.append(tracker.wandb_id)
+    assert ids[0] == ids[1] != ids[2]
+    assert [(run["id"], run["resume"]) for run in wandb.inits] == list(zip(ids, (None, "allow", None), strict=True))
 
 
 def test_wandb_is_told_whether_the_run_failed(tmp_path, config, console, wandb):
+    def run(row) -> int:
+        with contextlib.suppress(TypeError), Tracker(tmp_path, config(wandb=True), console) as tracker:
+            tracker.log("train", 1, {})
+            tracker.log("train", 2, row)
+        return wandb.exit_code
+
+    assert run({}) == 0
+    assert run({"loss": object()}) == 1
+
+
+def test_a_run_without_rows_is_none_in_wandb(tmp_path, config, console, wandb):
     with Tracker(tmp_path, config(wandb=True), console):
         pass
-    assert wandb.exit_code == 0
-    with pytest.raises(KeyboardInterrupt), Tracker(tmp_path, config(wandb=True), console):
-        raise KeyboardInterrupt
-    assert wandb.exit_code == 1
+    assert wandb.inits == []
+    assert printed(console) == ""
