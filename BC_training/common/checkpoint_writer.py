@@ -190,6 +190,8 @@ class CheckpointWriter:
 
     def __exit__(self, *exception: object) -> None:
         self._pool.shutdown()
+        with contextlib.suppress(OSError):
+            _tidy(self._run)  # Orbax may write on for a moment after it has failed
 
     def _wait(self) -> None:
         """Waits for the save that is under way, and tells what became of it."""
@@ -228,7 +230,7 @@ class CheckpointWriter:
 
     def _commit(self, folder: Path, snapshot: _Snapshot) -> None:
         partial, final = folder / f"{_PARTIAL}{snapshot.step}", folder / str(snapshot.step)
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove_partial(folder)
         try:
             _write_items(partial, snapshot)
             write_checksums(partial)
@@ -241,14 +243,18 @@ class CheckpointWriter:
             _sync(folder, deep=False)
             shutil.rmtree(replaced, ignore_errors=True)
         finally:
-            for leftover in folder.glob(f"{_PARTIAL}*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            _remove_partial(folder)
         for number in self._numbers(folder.name)[: -self._keep[folder.name]]:
             (folder / str(number)).rename(folder / f"{_PARTIAL}removed")  # at once gone, or not at all
             shutil.rmtree(folder / f"{_PARTIAL}removed")
 
     def _numbers(self, folder: str) -> list[int]:
         return _steps(self._run / folder)
+
+
+def _remove_partial(folder: Path) -> None:
+    for leftover in folder.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _steps(folder: Path) -> list[int]:
