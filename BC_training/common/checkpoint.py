@@ -35,6 +35,10 @@ ITEMS = ("model", "optimizer", "meta")
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
 
 
+class NewerFormat(UserError):
+    """A checkpoint of a later version of this program, which is not damaged for that."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint folder says of itself."""
@@ -49,7 +53,7 @@ class Checkpoint:
     majority: list[bool]  # the training split's commonest combination of buttons
     metrics: dict[str, Any]
     fingerprint: str | None  # of the dataset; None in format 1
-    progress: dict[str, Any] | None  # of ``resume.Progress``; None in format 1
+    progress: dict[str, Any] | None  # of ``progress.Progress``; None in format 1
 
 
 def write_checksums(step: Path) -> None:
@@ -61,17 +65,21 @@ def verify(step: Path, items: tuple[str, ...] = ITEMS) -> None:
 
     A checkpoint of format 1 may have no checksums, and passes.
     """
-    if not (step / CHECKSUMS).is_file():
-        return
     try:
+        if not (step / CHECKSUMS).is_file():
+            if json.loads((step / "meta/metadata").read_text())["format_version"] == 1:
+                return
+            raise UserError(f"{step} is a damaged checkpoint (it has no {CHECKSUMS}): use another step")
         saved = json.loads((step / CHECKSUMS).read_text())
+        if unknown := saved.keys() - {*ITEMS}:
+            raise KeyError(*unknown)
         for item in items:
             if item == "meta" and item not in saved:  # format 1
                 continue
             changed = sorted(name for name, _ in dict(saved[item]).items() ^ _checksums(step / item).items())
             if changed:
                 raise UserError(f"{step} is a damaged checkpoint ({item}/{changed[0]} has changed): use another step")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise UserError(f"{step} is a damaged checkpoint ({CHECKSUMS}: {error!r}): use another step") from error
 
 
@@ -104,13 +112,14 @@ def read(path: str | Path) -> Checkpoint:
     """Reads what a checkpoint says of itself, without its arrays.
 
     Raises:
-        UserError: no checkpoint, damaged, or written by a newer version.
+        UserError: no checkpoint, or damaged.
+        NewerFormat: written by a newer version.
     """
     folder = find(path)
     try:
         meta = json.loads((folder / "meta/metadata").read_text())
         if meta["format_version"] > FORMAT_VERSION:
-            raise UserError(
+            raise NewerFormat(
                 f"{folder} was written by a newer version of this program (format {meta['format_version']}, "
                 f"this one reads {FORMAT_VERSION}): update it"
             )

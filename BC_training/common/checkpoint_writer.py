@@ -50,9 +50,14 @@ def hold(run: Path) -> Iterator[None]:
     """Creates the run's folder if need be and keeps other trainings out of it.
 
     Raises:
-        UserError: another training is in it.
+        UserError: another training is in it, or it cannot be created.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot create the folder {run}: {error.strerror}; choose another training.checkpoint_dir"
+        ) from error
     folder = os.open(run, os.O_RDONLY)
     try:
         try:
@@ -91,6 +96,16 @@ def _tidy(run: Path) -> None:
             replaced.rename(final)
     for leftover in (*run.glob(f"*/{_PARTIAL}*"), *run.glob(f"*/{_REPLACED}*")):
         shutil.rmtree(leftover)
+
+
+def copy_step(step: Path, target: Path) -> None:
+    """Copies a checkpoint to ``target``, whole or not at all."""
+    partial = target.with_name(_PARTIAL + target.name)
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(step, partial)
+    _sync(partial)
+    partial.rename(target)
+    _sync(target.parent, deep=False)
 
 
 def set_aside_damaged(step: Path) -> None:
@@ -175,6 +190,8 @@ class CheckpointWriter:
 
     def __exit__(self, *exception: object) -> None:
         self._pool.shutdown()
+        with contextlib.suppress(OSError):
+            _tidy(self._run)  # Orbax may write on for a moment after it has failed
 
     def _wait(self) -> None:
         """Waits for the save that is under way, and tells what became of it."""
@@ -213,11 +230,12 @@ class CheckpointWriter:
 
     def _commit(self, folder: Path, snapshot: _Snapshot) -> None:
         partial, final = folder / f"{_PARTIAL}{snapshot.step}", folder / str(snapshot.step)
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove_partial(folder)
         try:
             _write_items(partial, snapshot)
             write_checksums(partial)
             _sync(partial)
+            verify(partial)  # before one that is good is removed
             replaced = folder / f"{_REPLACED}{snapshot.step}"
             if final.exists():  # of the same step, before its epoch was evaluated
                 final.rename(replaced)
@@ -225,15 +243,18 @@ class CheckpointWriter:
             _sync(folder, deep=False)
             shutil.rmtree(replaced, ignore_errors=True)
         finally:
-            for leftover in folder.glob(f"{_PARTIAL}*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-        verify(final)  # before one that is good is removed
+            _remove_partial(folder)
         for number in self._numbers(folder.name)[: -self._keep[folder.name]]:
             (folder / str(number)).rename(folder / f"{_PARTIAL}removed")  # at once gone, or not at all
             shutil.rmtree(folder / f"{_PARTIAL}removed")
 
     def _numbers(self, folder: str) -> list[int]:
         return _steps(self._run / folder)
+
+
+def _remove_partial(folder: Path) -> None:
+    for leftover in folder.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _steps(folder: Path) -> list[int]:

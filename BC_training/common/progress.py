@@ -55,22 +55,34 @@ class Progress:
 
     def note_scores(self, config: Config, report: metrics.Report) -> bool:
         """Takes in an evaluation; returns whether it is the best so far."""
-        stopping, best_metric = config.training.early_stopping, config.evaluation.best_metric
-        score = _score(report, best_metric)
+        stopping = config.training.early_stopping
+        score = _score(report, config.evaluation.best_metric)
         is_best = self.best_score is None or score > self.best_score
         if is_best:
             self.best_score, self.best_step = score, self.step
         if stopping is not None:
-            score = _score(report, stopping.metric or best_metric)
+            score = _score(report, _stopping_metric(config))
             if self.patience_score is None or score > self.patience_score + stopping.min_delta:
                 self.patience_score, self.evaluations_without_gain = score, 0
             else:
                 self.evaluations_without_gain += 1
         return is_best
 
+    def forget_other_metrics(self, before: Config, now: Config) -> None:
+        """Forgets the scores by metrics that ``now`` no longer goes by: they do not compare."""
+        if before.evaluation.best_metric != now.evaluation.best_metric:
+            self.best_score = self.best_step = None
+        if _stopping_metric(before) != _stopping_metric(now):
+            self.patience_score, self.evaluations_without_gain = None, 0
+
     def close_epoch(self) -> None:
         self.epochs += 1
         self.loss_sum = self.seconds = self.waited = 0.0
+
+
+def _stopping_metric(config: Config) -> str:
+    stopping = config.training.early_stopping
+    return (stopping and stopping.metric) or config.evaluation.best_metric
 
 
 def _score(report: metrics.Report, name: str) -> float:

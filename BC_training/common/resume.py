@@ -12,7 +12,7 @@ from rich.console import Console
 
 from BC_training.common import checkpoint
 from BC_training.common.checkpoint import Checkpoint
-from BC_training.common.checkpoint_writer import hold, move_aside, run_folders, set_aside_damaged
+from BC_training.common.checkpoint_writer import copy_step, hold, move_aside, run_folders, set_aside_damaged
 from BC_training.common.config import to_dict
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
@@ -89,6 +89,7 @@ def find_start(config: Config, inputs: InputSpec, fingerprint: str, console: Con
         else:
             _require_same(found, config, inputs, fingerprint)
             progress = Progress(**found.progress)
+            progress.forget_other_metrics(found.config, config)
             _check_best(run, found, progress, console)
             return Start(found.path, progress)
     _say(console, f"the earlier run '{run.name}' {reason}; it is kept as '{move_aside(config)}'")
@@ -120,6 +121,8 @@ def _newest_good(run: Path, console: Console) -> Checkpoint | None:
         try:
             checkpoint.verify(path)
             found = checkpoint.read(path)
+        except checkpoint.NewerFormat:
+            raise
         except UserError as error:
             damaged.append((path, error))
             continue
@@ -142,7 +145,7 @@ def _check_best(run: Path, found: Checkpoint, progress: Progress, console: Conso
         set_aside = best.exists()
         if set_aside:
             set_aside_damaged(best)
-        shutil.copytree(found.path, best)
+        copy_step(found.path, best)
         return
     _say(console, f"the best checkpoint, {best}, is missing or damaged: the next one evaluated takes its place")
     if best.exists():
@@ -174,24 +177,25 @@ def _start_from(origin: Path, config: Config, inputs: InputSpec, fingerprint: st
     checkpoint.verify(found.path)
     _require_same(found, config, inputs, fingerprint)
     progress = Progress(**found.progress)
-    source, steps = found.path.parent.parent, [found.path]
+    progress.forget_other_metrics(found.config, config)
+    step, source = found.path.resolve(), found.path.resolve().parent.parent
     best = source / "best" / str(progress.best_step)
-    log = Path(found.config.logging.log_dir) / source.name / "metrics.jsonl"
+    log = (Path(found.config.logging.log_dir) / source.name / "metrics.jsonl").resolve()
     if run.exists() or log_dir.exists():
         aside = move_aside(config)
         _say(console, f"the earlier run '{run.name}' is kept as '{aside}'")
-        if source == run:
-            source = run.with_name(aside)
-            steps, best = [source / found.path.relative_to(run)], source / best.relative_to(run)
-        if log.parent == log_dir:
+        if source == run.resolve():
+            moved = run.with_name(aside)
+            step, best = moved / step.relative_to(source), moved / best.relative_to(source)
+        if log.parent == log_dir.resolve():
             log = log_dir.with_name(aside) / log.name
     log_dir.mkdir(parents=True)
     if log.is_file():
         shutil.copy(log, log_dir)
-    if best.is_dir() and best != steps[0]:
-        shutil.copytree(best, run / "best" / best.name)
-    target = run / "last" / steps[0].name
-    shutil.copytree(steps[0], target)
+    if best.is_dir() and best != step:
+        copy_step(best, run / "best" / best.name)
+    target = run / "last" / step.name
+    copy_step(step, target)
     (run / _ORIGIN).write_text(str(origin.resolve()))
     found = checkpoint.read(target)
     _check_best(run, found, progress, console)

@@ -1,20 +1,21 @@
-import dataclasses
+import errno
 import json
 import math
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+from rich.console import Console
 
 from BC_training.common import checkpoint
-from BC_training.common.checkpoint import CheckpointWriter, find, fresh_folders, read, read_model
+from BC_training.common.checkpoint import ITEMS, find, read, read_model, read_state, verify
+from BC_training.common.checkpoint_writer import CheckpointWriter, hold
 from BC_training.common.config import to_dict
 from BC_training.common.errors import UserError
 from BC_training.common.train_state import TrainState, abstract_model, make_optimizer
@@ -43,6 +44,8 @@ def meta(config, inputs):
         "split": SPLIT,
         "majority": [True, False, False],
         "metrics": METRICS,
+        "fingerprint": "abc",
+        "progress": {"step": 20, "best_score": -math.inf},
     }
 
 
@@ -63,6 +66,13 @@ def state(config, inputs) -> TrainState:
     return TrainState(jnp.int32(0), params, batch_stats, opt_state)
 
 
+@pytest.fixture(scope="module")
+def averaged(state) -> TrainState:
+    """The same with averages, whose bits are others than the parameters'."""
+    flip = partial(jax.tree.map, lambda x: jnp.asarray((np.asarray(x).view(np.uint32) ^ 1).view(np.float32)))
+    return state._replace(ema={"params": flip(state.params), "batch_stats": flip(state.batch_stats)})
+
+
 def at(state: TrainState, step: int) -> TrainState:
     return state._replace(step=jnp.int32(step))
 
@@ -71,9 +81,10 @@ def at(state: TrainState, step: int) -> TrainState:
 def saved(tmp_path_factory, state, meta) -> Path:
     """A run with steps 10, 20 and 30, of which 20 was the best. Tests read it and leave it alone."""
     run = tmp_path_factory.mktemp("checkpoint") / "run"
-    with CheckpointWriter(run, keep_last=2) as writer:
-        for step, score in ((10, 0.1), (20, 0.9), (30, 0.5)):
-            assert writer.save(at(state, step), meta, score) == (step != 30)
+    with hold(run), CheckpointWriter(run, 2, Console(quiet=True)) as writer:
+        for step in (10, 20, 30):
+            writer.save(at(state, step), meta, is_best=step != 30)
+        writer.finish()
     return run
 
 
@@ -114,6 +125,8 @@ def test_reads_back_what_was_saved(saved, config, inputs):
     assert found.metrics == METRICS
     assert to_dict(found.config) == to_dict(config)
     assert found.config.model == config.model
+    assert found.fingerprint == "abc"
+    assert found.progress == {"step": 20, "best_score": -math.inf}
 
 
 def test_parameters_and_batch_statistics_are_bit_exact(saved, state, config, inputs):
@@ -123,13 +136,38 @@ def test_parameters_and_batch_statistics_are_bit_exact(saved, state, config, inp
     assert restored.graphdef == abstract_model(config, inputs).graphdef
 
 
-def test_optimizer_state_and_step_are_bit_exact(saved, state):
-    expected = {"opt_state": state.opt_state, "step": jnp.int32(20)}
-    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), expected)
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), target)
-    restored = ocp.StandardCheckpointer().restore((saved / "best" / "20" / "optimizer").resolve(), target)
-    assert same_bits(restored, expected)
+@pytest.fixture(scope="module", params=["plain", "averaged"])
+def wide(request, tmp_path_factory, state, averaged, meta) -> tuple[Path, TrainState]:
+    """A checkpoint, and the state with step 20 that it was saved from: with an EMA and without."""
+    run = tmp_path_factory.mktemp("wide") / "run"
+    whole = at(averaged if request.param == "averaged" else state, 20)
+    with hold(run), CheckpointWriter(run, 1, Console(quiet=True)) as writer:
+        writer.save(whole, meta, is_best=True)
+        writer.finish()
+    return run / "best" / "20", whole
+
+
+def test_the_whole_state_is_bit_exact(wide):
+    step, whole = wide
+    assert same_bits(read_state(step, like=jax.tree.map(jnp.zeros_like, whole)), whole)
+
+
+def test_the_shapes_of_a_state_are_enough_to_read_it(wide):
+    step, whole = wide
+    assert same_bits(read_state(step, jax.eval_shape(lambda: whole)), whole)
+
+
+def test_what_plays_are_the_averages_where_there_are_some(wide):
+    step, whole = wide
+    restored = read_model(read(step))
+    wanted = (whole.params, whole.batch_stats) if whole.ema is None else (whole.ema["params"], whole.ema["batch_stats"])
+    assert same_bits((restored.params, restored.batch_stats), wanted)
+    assert (whole.ema is None) == same_bits(restored.params, whole.params)
+
+
+def test_a_state_of_another_shape_is_refused(saved, state):
+    wider = state._replace(params=jax.tree.map(lambda x: np.zeros((*x.shape[:-1], x.shape[-1] + 1)), state.params))
+    assert str(saved / "best" / "20") in error_of(read_state, saved / "best" / "20", wider)
 
 
 def test_the_metadata_is_plain_json(saved, meta):
@@ -146,63 +184,6 @@ def test_no_pickle_anywhere(saved):
     assert not [f for f in files if f.suffix in (".pkl", ".pickle", ".npy", ".npz")]
 
 
-# --- which are kept ------------------------------------------------------------------------
-
-
-def steps(folder: Path) -> list[int]:
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
-
-
-def test_the_last_are_kept_and_so_is_the_best(saved):
-    assert steps(saved / "last") == [20, 30]
-    assert steps(saved / "best") == [20]
-
-
-def test_the_best_outlives_the_last(tmp_path, state, meta):
-    scores = [0.2, 0.7, 0.7, None, 0.1, -math.inf]
-    with CheckpointWriter(tmp_path, keep_last=1) as writer:
-        best = [writer.save(at(state, step), meta, score) for step, score in enumerate(scores, start=1)]
-    assert best == [True, True, False, False, False, False]  # equal is not better
-    assert steps(tmp_path / "last") == [6]
-    assert steps(tmp_path / "best") == [2]
-    assert read(tmp_path).step == 2
-
-
-def test_saved_arrays_are_those_of_the_call(tmp_path, state, meta):
-    """``save`` returns when all is written: the next step donates, and so overwrites, the buffers."""
-    mine = jax.tree.map(jnp.copy, at(state, 1))
-    with CheckpointWriter(tmp_path, keep_last=1) as writer:
-        writer.save(mine, meta, 1.0)
-        assert steps(tmp_path / "last") == steps(tmp_path / "best") == [1]
-        for x in jax.tree.leaves(mine):
-            x.delete()
-    assert same_bits(read_model(read(tmp_path)).params, state.params)
-
-
-def test_fresh_folders_move_an_earlier_run_aside(tmp_path, config):
-    config = dataclasses.replace(
-        config,
-        training=dataclasses.replace(config.training, checkpoint_dir=str(tmp_path / "checkpoints")),
-        logging=dataclasses.replace(config.logging, log_dir=str(tmp_path / "logs"), run_name="run"),
-    )
-    asides = []
-    for i in range(3):
-        run, logs, aside = fresh_folders(config)
-        asides.append(aside)
-        assert (run, logs) == (tmp_path / "checkpoints" / "run", tmp_path / "logs" / "run")
-        assert not any(run.iterdir())
-        assert not any(logs.iterdir())
-        for folder in (run, logs):
-            (folder / "which").write_text(str(i))
-        if i == 1:
-            shutil.rmtree(run)  # half of a run has a name too
-    assert asides == [None, "run.1", "run.2"]
-    assert (tmp_path / "checkpoints" / "run.1" / "which").read_text() == "0"
-    assert (tmp_path / "logs" / "run.1" / "which").read_text() == "0"
-    assert (tmp_path / "logs" / "run.2" / "which").read_text() == "1"
-    assert not (tmp_path / "checkpoints" / "run.2").exists()
-
-
 # --- finding -------------------------------------------------------------------------------
 
 
@@ -213,13 +194,6 @@ def test_find(saved):
     assert find(saved / "last") == saved / "last" / "30"
     assert find(saved / "last" / "20") == saved / "last" / "20"
     assert find(saved / "best" / "20") == saved / "best" / "20"
-
-
-def test_find_takes_the_last_of_a_run_that_was_never_evaluated(tmp_path, state, meta):
-    with CheckpointWriter(tmp_path, keep_last=2) as writer:
-        for step in (9, 10):
-            writer.save(at(state, step), meta, None)
-    assert find(tmp_path) == tmp_path / "last" / "10"  # as a number, not as text
 
 
 def test_not_a_checkpoint(tmp_path, saved):
@@ -314,12 +288,14 @@ for file, content in whole.items():
 print("Without checksums", file=sys.stderr, flush=True)  # what Orbax itself finds
 step = run / "best" / "20"
 (step / "checksums.json").unlink()
+meta = step / "meta" / "metadata"
+older = json.loads(meta.read_text())
+meta.write_text(json.dumps(older | {"format_version": 1}))
 unchecked = {"whole": outcome()}
 for file, content in whole.items():
     file.write_bytes(content[: len(content) // 2])
     unchecked[f"{file.name}: half"] = outcome()
     file.write_bytes(content)
-meta = step / "meta" / "metadata"
 wider = json.loads(meta.read_text())
 wider["config"]["model"]["conv_features"] = [6]
 meta.write_text(json.dumps(wider))
@@ -362,7 +338,7 @@ def test_nothing_but_the_error_is_printed(damaged):
     assert "Traceback" not in with_checksums
 
 
-def test_a_checkpoint_without_checksums_still_reads_or_says_why_not(damaged):
+def test_a_checkpoint_of_format_1_without_checksums_still_reads_or_says_why_not(damaged):
     outcomes = json.loads(damaged.stdout)[1]
     assert outcomes.pop("whole") == "same"
     errors = {damage: outcome for damage, outcome in outcomes.items() if "damaged checkpoint (model" in outcome}
@@ -375,7 +351,8 @@ def test_a_checkpoint_without_checksums_still_reads_or_says_why_not(damaged):
 def test_every_file_of_the_arrays_has_its_checksum(saved):
     step = saved / "best" / "20"
     listed = json.loads((step / "checksums.json").read_text())
-    for item in ("model", "optimizer"):
+    assert set(listed) == set(ITEMS)
+    for item in ITEMS:
         files = {str(f.relative_to(step / item)) for f in (step / item).rglob("*") if f.is_file()}
         assert set(listed[item]) == files
 
@@ -396,30 +373,83 @@ def test_a_damaged_optimizer_state_still_plays(run):
     assert same_bits(read_model(read(run)).params, before.params)
 
 
-def test_checksums_appear_whole_or_not_at_all(run, monkeypatch):
-    step = run / "best" / "20"
-    (step / "checksums.json").unlink()
-    with monkeypatch.context() as patch:
-        patch.setattr(json, "dumps", lambda *_, **__: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            checkpoint._write_checksums(step)
-    assert not (step / "checksums.json").exists()
-    read_model(read(run))
-
-
 def test_best_survives_damage_of_the_others(run):
     shutil.rmtree(run / "last")
     assert same_bits(read_model(read(run)).params, read_model(read(run / "best")).params)
 
 
-def test_a_run_can_be_reopened_and_goes_on(run, state, meta):
-    with CheckpointWriter(run, keep_last=2) as writer:
-        writer.save(at(state, 40), meta, None)
-    assert steps(run / "last") == [30, 40]
+# --- verify --------------------------------------------------------------------------------
 
 
-def test_a_full_disk_is_a_user_error_and_keeps_what_was_there(run, state, meta, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=10**6, used=10**6, free=0))
-    with CheckpointWriter(run, keep_last=2) as writer:
-        assert "is full" in error_of(writer.save, at(state, 40), meta, None)
-    assert steps(run / "last") == [20, 30]
+def test_whole_checkpoints_verify(saved, wide):
+    for step in (saved / "best" / "20", saved / "last" / "20", saved / "last" / "30", wide[0]):
+        verify(step)
+
+
+@pytest.mark.parametrize("item", [*ITEMS, "checksums.json"])
+@pytest.mark.parametrize("damage", ["half", "bit", "byte more", "gone"])
+def test_verify_finds_damage_of_every_file(run, item, damage):
+    step = run / "best" / "20"
+    files = [f for f in (step, *(step / item).rglob("*")) if f.is_file()] or [step / item]
+    for file in files:
+        content = file.read_bytes()
+        middle = len(content) // 2
+        if damage == "gone":
+            file.unlink()
+        else:
+            flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+            file.write_bytes({"half": content[:middle], "bit": flipped, "byte more": content + b"x"}[damage])
+        message = error_of(verify, step)
+        assert f"{step} is a damaged checkpoint (" in message, file
+        assert item == "checksums.json" or f"({item}/" in message, file
+        file.write_bytes(content)
+    verify(step)
+
+
+def test_verify_finds_any_flipped_bit_of_the_checksums(run):
+    """Of the names of the items, whose loss would leave one unchecked, every bit."""
+    step = run / "best" / "20"
+    content = (step / "checksums.json").read_bytes()
+    names = [content.index(f'"{item}":'.encode()) + i for item in ITEMS for i in range(len(item) + 3)]
+    rng = np.random.default_rng(0)
+    places = [8 * place + bit for place in names for bit in range(8)] + list(rng.integers(0, 8 * len(content), 100))
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        (step / "checksums.json").write_bytes(damaged)
+        assert "damaged checkpoint" in error_of(verify, step), place
+
+
+def test_a_disk_that_cannot_be_read_is_damage(saved, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    assert "Input/output error" in error_of(verify, saved / "best" / "20")
+
+
+# --- format 1 ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def format_1(run) -> Path:
+    """As the first version wrote it: no progress, no fingerprint, no checksum of the metadata."""
+    change_meta(run, format_version=1, progress=..., fingerprint=...)
+    file = run / "best" / "20" / "checksums.json"
+    listed = json.loads(file.read_text())
+    del listed["meta"]
+    file.write_text(json.dumps(listed))
+    return run
+
+
+def test_format_1_still_plays(format_1, saved):
+    found = read(format_1)
+    assert (found.step, found.progress, found.fingerprint) == (20, None, None)
+    verify(found.path)
+    assert same_bits(read_model(found).params, read_model(read(saved)).params)
+
+
+def test_damage_is_found_in_format_1(format_1):
+    file = array_files(format_1)[0]
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "damaged checkpoint (model" in error_of(verify, format_1 / "best" / "20")
