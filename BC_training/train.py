@@ -73,6 +73,7 @@ def _train(config: Config, console: Console, interruption: Interruption) -> Path
         if is_main:
             stack.enter_context(hold(run_dir))
             writer = stack.enter_context(CheckpointWriter(run_dir, config.training.keep_last, console))
+            interruption.last_saved = writer.newest
         tracker = stack.enter_context(
             Tracker(log_dir, config, console, position=progress.log_bytes, wandb_id=progress.wandb_id, writes=is_main)
         )

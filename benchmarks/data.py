@@ -33,6 +33,7 @@ from BC_training.common.loader import HostTier, make_tier
 from BC_training.common.preprocess import Window
 from BC_training.common.samples import Samples
 from BC_training.common.schema import DatasetConfig, RecordConfig
+from BC_training.common.sharding import one_device
 from BC_training.common.writer import EpisodeWriter, recording
 from BC_training.record import record_missing
 from BC_training.train import train
@@ -45,7 +46,7 @@ MEMORY_CGROUP = Path("/sys/fs/cgroup/memory")
 def host_tier(name: str, samples: Samples, cache_dir: Path) -> HostTier:
     options = DatasetConfig("unused", cache=name, cache_dir=str(cache_dir))  # pyright: ignore[reportArgumentType]
     with Progress(console=QUIET) as progress:
-        tier = make_tier(options, samples, samples.dataset.frame_size, progress)
+        tier = make_tier(options, samples, samples.dataset.frame_size, progress, one_device())
     assert isinstance(tier, HostTier)
     return tier
 
@@ -248,6 +249,7 @@ def waiting(config: str, cache: str, folder: Path, *overrides: str) -> None:
         f"dataset.cache={cache}",
         f"dataset.cache_dir={folder}/training",
         "training.num_epochs=1",
+        "training.resume=never",
         f"training.checkpoint_dir={folder}/checkpoints",
         f"logging.log_dir={folder}/logs",
         "logging.run_name=benchmark",

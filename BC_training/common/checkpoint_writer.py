@@ -136,7 +136,6 @@ class CheckpointWriter:
         for folder in self._keep:
             (run / folder).mkdir(exist_ok=True)
 
-    @property
     def newest(self) -> str:
         """What to say of the newest checkpoint."""
         steps = _steps(self._run / "last") + _steps(self._run / "best")
@@ -181,7 +180,7 @@ class CheckpointWriter:
         if self._owed:
             steps = ", ".join(sorted({str(snapshot.step) for snapshot in self._owed.values()}))
             raise UserError(
-                f"the disk that holds {self._run} is full, and step {steps} could not be saved ({self.newest}): free "
+                f"the disk that holds {self._run} is full, and step {steps} could not be saved ({self.newest()}): free "
                 "some space and run the same command again"
             )
 
@@ -203,11 +202,11 @@ class CheckpointWriter:
             if not any(_is_good(self._run / folder / str(n)) for folder in self._keep for n in self._numbers(folder)):
                 raise
             if self._failed_at is None:
-                self._say(f"{error}; training goes on, {self.newest}, and the save is tried again")
+                self._say(f"{error}; training goes on, {self.newest()}, and the save is tried again")
             self._failed_at = monotonic()
         else:
             if self._failed_at is not None:
-                self._say(f"the disk has room again: {self.newest}")
+                self._say(f"the disk has room again: {self.newest()}")
             self._failed_at = None
         finally:
             self._writing = None

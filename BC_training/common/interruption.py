@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from time import monotonic
 from types import FrameType
@@ -37,12 +37,12 @@ class Interruption:
 
     Attributes:
         requested: the signal's name, None before one came.
-        last_saved: what to say of the newest checkpoint.
+        last_saved: returns what to say of the newest checkpoint.
     """
 
     def __init__(self) -> None:
         self.requested: str | None = None
-        self.last_saved = "nothing was saved yet"
+        self.last_saved: Callable[[], str] = lambda: "nothing was saved yet"
         self._deferred = False
 
     @contextlib.contextmanager
@@ -90,8 +90,8 @@ class Interruption:
         if number is None:
             return
         if number:
-            _end(128 + number, f"ended without saving; {self.last_saved}")
-        _end(EXIT_CODE, f"ended: it could not save in {_DEADLINE:.0f} s; {self.last_saved}")
+            _end(128 + number, f"ended without saving; {self.last_saved()}")
+        _end(EXIT_CODE, f"ended: it could not save in {_DEADLINE:.0f} s; {self.last_saved()}")
 
     def _next_signal(self, timeout: float | None) -> int | None:
         """The next one's number, 0 after ``timeout`` seconds, None when there will be no more."""

@@ -12,6 +12,7 @@ from BC_training.common.loader import DecodedFrames, HostTier, choose_tier, fast
 from BC_training.common.preprocess import Window, resize_frames
 from BC_training.common.samples import Samples
 from BC_training.common.schema import DatasetConfig
+from BC_training.common.sharding import one_device
 
 LENGTHS = (5, 1, 7, 3)
 SIZE = (24, 32)
@@ -33,7 +34,7 @@ def tier_of(tmp_path):
         config = DatasetConfig("unused", cache=name, prefetch=prefetch, cache_dir=str(tmp_path / "cache"), **options)
         config = choose_tier(config, samples.dataset, frame_size)
         with Progress(disable=True) as progress:
-            tier = make_tier(config, samples, frame_size, progress)
+            tier = make_tier(config, samples, frame_size, progress, one_device())
             assert progress.tasks == []
         return tier
 
@@ -142,7 +143,8 @@ def test_a_host_tier_stays_a_few_batches_ahead(recorded):
             yield np.array([i % 5])
 
     samples = Samples(recorded[0], [0], Window())
-    batches = HostTier("none", samples, DecodedFrames(samples, SIZE), SIZE, prefetch=3).batches(order())
+    tier = HostTier("none", samples, DecodedFrames(samples, SIZE), SIZE, 3, one_device())
+    batches = tier.batches(order())
     next(batches)
     assert len(pulled) == 4
     next(batches)

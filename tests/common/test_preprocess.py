@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from io import StringIO
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from rich.progress import Progress
 
-from BC_training.common.checkpoint import CheckpointWriter
+from BC_training.common.checkpoint_writer import CheckpointWriter, hold
 from BC_training.common.config import to_dict
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
@@ -17,6 +19,7 @@ from BC_training.common.loader import make_tier
 from BC_training.common.preprocess import InputSpec, Window, normalize, resize_frames
 from BC_training.common.samples import Samples
 from BC_training.common.schema import DatasetConfig
+from BC_training.common.sharding import one_device
 from BC_training.common.train_state import init_state, make_optimizer, make_predict, split_model
 from BC_training.inference import Policy
 
@@ -129,8 +132,10 @@ def playing(tmp_path_factory, make_dataset, make_config, make_inputs):
     batch_stats = jax.tree.map(lambda x: x * rng.uniform(0.1, 0.2, x.shape).astype(x.dtype), state.batch_stats)
     state = state._replace(batch_stats=batch_stats)
     meta = {"epoch": 1, "config": to_dict(config), "inputs": inputs.to_dict(), "threshold": 0.5}
-    with CheckpointWriter(folder / "run", 1) as writer:
-        writer.save(state, meta | {"split": {}, "majority": [False] * 3, "metrics": {}}, score=1.0)
+    run = folder / "run"
+    with hold(run), CheckpointWriter(run, 1, Console(file=StringIO())) as writer:
+        writer.save(state, meta | {"split": {}, "majority": [False] * 3, "metrics": {}}, is_best=True)
+        writer.finish()
     predict = make_predict(model.graphdef)
     dataset = ZarrGameplayDataset(folder / "x.zarr")
     return dataset, Policy.load(folder / "run"), lambda batch: predict(state.params, state.batch_stats, batch)
@@ -143,7 +148,7 @@ def test_playing_equals_training(playing, cache, tmp_path):
     samples = Samples(dataset, [0, 1], policy.inputs.window)
     options = DatasetConfig("unused", cache=cache, cache_dir=str(tmp_path))
     with Progress(disable=True) as progress:
-        (batch,) = make_tier(options, samples, SEEN, progress).batches(iter([np.arange(10)]))
+        (batch,) = make_tier(options, samples, SEEN, progress, one_device()).batches(iter([np.arange(10)]))
     trained = np.asarray(jax.nn.sigmoid(predict(batch)))
     played = []
     for episode, length in enumerate((4, 6)):

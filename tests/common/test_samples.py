@@ -74,17 +74,6 @@ def test_random_access_equals_a_sequential_pass(order, steps):
         np.testing.assert_array_equal(again.batch(step), sequential[step])
 
 
-@given(
-    step=st.integers(0, 500), shards=st.sampled_from([1, 2, 4, 8]), seed=st.integers(0, 100), extra=st.integers(0, 40)
-)
-def test_the_shards_of_a_batch_make_up_the_batch(step, shards, seed, extra):
-    """The same global order for every number of devices and processes."""
-    order = SampleOrder(100, 16, seed, np.array([3, 50, 99]), extra)
-    parts = [order.batch(step, (i, shards)) for i in range(shards)]
-    assert {len(part) for part in parts} == {16 // shards}
-    np.testing.assert_array_equal(np.concatenate(parts), order.batch(step))
-
-
 def test_the_order_never_changes():
     """Golden: another order would make a resumed run repeat samples, and old runs irreproducible.
 
@@ -101,12 +90,24 @@ def test_epochs_and_seeds_differ():
         assert not np.array_equal(a, b)
 
 
-@given(order=orders(), size=st.integers(1, 20), epoch=st.integers(0, 3))
-def test_dispatches_are_the_epochs_steps_in_order(order, size, epoch):
-    dispatches = order.dispatches(epoch, size)
-    first = epoch * order.steps_per_epoch
-    assert [step for steps in dispatches for step in steps] == list(range(first, first + order.steps_per_epoch))
-    assert {len(steps) for steps in dispatches} <= {size, 1}
+@given(order=orders(), size=st.integers(1, 20), epoch=st.integers(0, 3), taken=st.integers(0, 200))
+def test_dispatches_are_the_steps_that_an_epoch_has_left(order, size, epoch, taken):
+    """In order, and each once. A whole range begins where it does in an undisturbed epoch."""
+    first, last = epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch
+    start = min(first + taken, last)
+    whole, left = order.dispatches(epoch, size), order.dispatches(epoch, size, start)
+    assert [step for steps in whole for step in steps] == list(range(first, last))
+    assert [step for steps in left for step in steps] == list(range(start, last))
+    assert {len(steps) for steps in whole + left} <= {size, 1}
+    assert [steps for steps in left if len(steps) > 1] == [s for s in whole if len(s) > 1 and s.start >= start]
+    assert [len(steps) for steps in whole if len(steps) > 1] == [size] * (
+        order.steps_per_epoch // size if size > 1 else 0
+    )
+
+
+@given(order=orders(), size=st.integers(1, 20), epoch=st.integers(1, 3))
+def test_dispatches_ask_for_nothing_of_an_epoch_before(order, size, epoch):
+    assert order.dispatches(epoch, size, 0) == order.dispatches(epoch, size)
 
 
 def test_a_batch_larger_than_the_set_is_an_error():
