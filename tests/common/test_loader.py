@@ -8,7 +8,8 @@ from rich.progress import Progress
 from BC_training.common import loader
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.common.loader import DecodedFrames, HostTier, choose_tier, faster_tier, make_tier
+from BC_training.common.frame_readers import DecodedFrames
+from BC_training.common.loader import HostTier, choose_tier, faster_tier, make_tier
 from BC_training.common.preprocess import Window, resize_frames
 from BC_training.common.samples import Samples
 from BC_training.common.schema import DatasetConfig
