@@ -86,6 +86,7 @@ def test_a_second_run_compiles_nothing_and_damaged_entries_are_compiled_again(tm
     assert run(PROGRAM, tmp_path) == (value, 0, compiled)
 
 
+@pytest.mark.slow
 def test_the_users_own_cache_is_used(tmp_path):
     mine = tmp_path / "mine"
     run(PROGRAM, tmp_path, JAX_COMPILATION_CACHE_DIR=str(mine))

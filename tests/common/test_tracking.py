@@ -2,9 +2,9 @@ import contextlib
 import dataclasses
 import io
 import json
+import resource
 import subprocess
 import sys
-import textwrap
 from types import SimpleNamespace
 
 import pytest
@@ -211,42 +211,33 @@ def test_a_missing_log_is_begun_again(tmp_path, config, console):
     assert "has 0 bytes" in printed(console)
 
 
-def test_a_full_disk_delays_rows_and_loses_none(tmp_path):
-    code = """
-        import resource, signal, sys
-        from pathlib import Path
-        from rich.console import Console
-        from BC_training.common.config import load_config
-        from BC_training.common.tracking import Tracker
+@contextlib.contextmanager
+def largest_file(size: int):
+    """Writing past ``size`` bytes of a file fails, after as much as fits."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-        def limit(size):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        config = load_config("configs/quickstart.yaml", ["logging.wandb.enabled=false"])
-        with Tracker(Path(sys.argv[1]), config, Console(width=400)) as tracker:
-            for step in range(16):
-                if step in (4, 10):
-                    limit(tracker.position() + 10)  # room for a part of a row
-                if step in (7, 13):
-                    limit(resource.RLIM_INFINITY)
-                tracker.log("train", step, {})
-                text = tracker.path.read_text()
-                assert tracker.position() == len(text) and text.endswith("\\n"), text
-                assert text.count("\\n") == {4: 4, 5: 4, 6: 4, 10: 10, 11: 10, 12: 10}.get(step, step + 1), text
-            limit(tracker.position() + 10)
-            tracker.log("train", 16, {})
-            tracker.log("train", 17, {})
-    """
-    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (0, "")
-    file = tmp_path / "metrics.jsonl"
-    assert file.read_text() == lines(*range(16))
-    full, again = f"cannot write {file} (File too large): rows are kept", f"{file} can be written again"
-    said = result.stdout.splitlines()
+def test_a_full_disk_delays_rows_and_loses_none(tmp_path, config, console):
+    with contextlib.ExitStack() as full, Tracker(tmp_path, config(wandb=False), console) as tracker:
+        for step in range(18):
+            if step in (4, 10, 16):
+                full.enter_context(largest_file(tracker.position() + 10))  # room for a part of a row
+            if step in (7, 13):
+                full.close()
+            tracker.log("train", step, {})
+            whole = {4: 4, 5: 4, 6: 4, 10: 10, 11: 10, 12: 10, 16: 16, 17: 16}.get(step, step + 1)
+            assert tracker.path.read_text() == lines(*range(whole))
+            assert tracker.position() == len(lines(*range(whole)))
+    assert tracker.path.read_text() == lines(*range(16))
+    said = printed(console).splitlines()
+    full_disk, again = f"cannot write {tracker.path} (File too large): rows are kept", f"{tracker.path} can be written"
     assert len(said) == 6
-    assert [line.startswith(full) for line in said] == [True, False, True, False, True, False]
+    assert [line.startswith(full_disk) for line in said] == [True, False, True, False, True, False]
     assert [line.startswith(again) for line in said] == [False, True, False, True, False, False]
     assert said[-1].startswith("the last 2 rows are not in")
 
