@@ -31,8 +31,7 @@ def test_a_signal_is_a_request_while_deferred_and_ends_the_work_otherwise():
         os.kill(os.getpid(), signal.SIGTERM)
         assert interrupted.requested == "SIGTERM"
     with Interruption() as interrupted, pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(60)
+        signal.raise_signal(signal.SIGINT)
     assert interrupted.requested == "SIGINT"
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
     assert signal.set_wakeup_fd(-1) == -1
@@ -170,11 +169,20 @@ PLACES = {
     "saving": Place(checkpoint_writer, "_write_items", 2),
     "evaluating at the end": Place(training, "evaluate", saved=10),
 }
-FAST = ("training", "validating again", "evaluating at the end")
+FAST = {
+    ("training", signal.SIGINT),
+    ("validating again", signal.SIGTERM),
+    ("evaluating at the end", signal.SIGINT),
+}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in PLACES])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        pytest.param(*case, marks=() if case in FAST else pytest.mark.slow)
+        for case in itertools.product(PLACES, (signal.SIGTERM, signal.SIGINT))
+    ],
+)
 def test_a_training_stopped_anywhere_goes_on_as_if_it_had_not_been(
     tmp_path, data, undisturbed, monkeypatch, name, number
 ):
