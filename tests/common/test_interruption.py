@@ -18,6 +18,7 @@ import pytest
 from trainings import final_state, free_port, rows, run, settings, start, verify_all
 
 from BC_training import train as training
+from BC_training.__main__ import main
 from BC_training.common import cache, checkpoint_writer, interruption, loader, samples
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.interruption import EXIT_CODE, Interrupted, Interruption, Wish, Wishes
@@ -224,6 +225,19 @@ def stopped(process: subprocess.Popen[str]) -> str:
     return errors
 
 
+def test_the_exit_code_of_the_command(monkeypatch, capsys):
+    def train(config, console):
+        raise Interrupted("stopped by SIGTERM; saved after step 3")
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr("sys.argv", ["BC_training", "--config", "configs/pure_cnn.yaml"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == EXIT_CODE == 75
+    assert capsys.readouterr().err == ("stopped by SIGTERM; saved after step 3; run the same command again to go on\n")
+
+
+@pytest.mark.slow
 def test_the_command_ends_with_75_and_one_line(tmp_path, data):
     process = start(command(tmp_path, data, "training.num_epochs=100000"))
     wait_for_steps(tmp_path, 7)
