@@ -233,6 +233,7 @@ for turn in range(rounds):
     reads, writes = os.pipe()
     child = os.fork()  # no thread runs here yet, and importing takes longer than all the rest
     if not child:
+        signal.alarm(60)  # ends with this test also where that fails
         train(run, 1000 * turn, writes)
         os._exit(1)
     os.close(writes)
@@ -380,7 +381,8 @@ def test_a_damaged_checkpoint_does_not_count_as_one_to_go_on_with(run, writer, m
     flip(run / "last" / "1" / "meta" / "metadata")
     monkeypatch.setattr(checkpoint_writer, "_SPACE_MARGIN", 1e15)
     writer.save(a_state(2), {}, False)
-    assert "is full" in error_of(writer.finish)
+    settle(writer)
+    assert "is full" in error_of(writer.poll)
 
 
 # --- a run's folder ------------------------------------------------------------------------
