@@ -199,6 +199,8 @@ def _start_from(origin: Path, config: Config, inputs: InputSpec, fingerprint: st
     (run / _ORIGIN).write_text(str(origin.resolve()))
     found = checkpoint.read(target)
     _check_best(run, found, progress, console)
+    if source.name != run.name:
+        progress.wandb_id = None  # the other run keeps its own
     return Start(target, progress)
 
 

@@ -89,8 +89,9 @@ def _split(model: nnx.Module) -> SplitModel:
 def make_optimizer(config: TrainingConfig, total_steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """AdamW behind global-norm clipping; a linear warm-up, then a cosine to 0 or a constant rate.
 
-    The warm-up takes ``warmup_steps`` updates, but at most half of the training. Weight decay
-    spares vectors (biases and batch-norm scales).
+    The warm-up takes ``warmup_steps`` updates; before a cosine at most half of the training, while
+    before a constant rate it does not depend on how long that is, so that a training can be
+    prolonged. Weight decay spares vectors (biases and batch-norm scales).
 
     With ``gradient_accumulation`` k the mean gradient of k consecutive batches is clipped and
     makes one update. Batches that an epoch leaves over begin the first update of the next epoch;
@@ -111,9 +112,10 @@ def make_optimizer(config: TrainingConfig, total_steps: int) -> tuple[optax.Grad
             f"training.gradient_accumulation={config.gradient_accumulation} is more than the training's "
             f"{total_steps} batches, so that no update would be made: lower it, or train for more epochs"
         )
-    peak, warmup = config.learning_rate, min(config.warmup_steps, updates // 2)
+    peak, is_cosine = config.learning_rate, config.schedule == "cosine"
+    warmup = min(config.warmup_steps, updates // 2) if is_cosine else config.warmup_steps
     start = 0.0 if warmup else peak
-    if config.schedule == "cosine":
+    if is_cosine:
         schedule = optax.warmup_cosine_decay_schedule(start, peak, warmup, decay_steps=updates)
     else:
         schedule = optax.warmup_constant_schedule(start, peak, warmup)
