@@ -145,8 +145,8 @@ def kill_in(aim: str, case: Case, reference: Reference, rng: random.Random) -> s
     spread = reference.seconds | {CACHE: 0.05, COMMIT: 0.1, TRAINING: 0.02, VALIDATION: 0.05, END: 1.5}
     delay, from_step = rng.random() * spread.get(aim, 0.0), rng.randrange(total)
     while process.poll() is None and time.time() - began < STUCK:
-        # Checkpoints are written all the time: one at a step of its own is chosen.
-        late_enough = aim not in (COMMIT, TRAINING, VALIDATION) or case.last_row()["step"] >= from_step
+        # These come again and again: the first after a step of its own is chosen.
+        late_enough = aim not in (COMMIT, TRAINING, VALIDATION, BETWEEN) or case.last_row()["step"] >= from_step
         if aim == STARTING or (late_enough and case.phase(total, began) == aim):
             time.sleep(delay)
             break

@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from BC_training.common import checkpoint
+from BC_training.common.checkpoint_writer import CheckpointWriter, copy_checkpoint, hold
 from BC_training.common.config import load_config
 from BC_training.common.samples import SampleOrder
 from BC_training.train import train
@@ -94,6 +95,27 @@ def test_half_the_steps_a_kill_and_the_rest_are_as_all_the_steps(tmp_path, make_
             found, wanted = (reader.restore(f / f"pure_cnn/last/{STEPS}" / item) for f in (halves, whole))
         jax.tree.map(np.testing.assert_array_equal, found, wanted)
     assert checkpoint.find(halves / "pure_cnn").name == checkpoint.find(whole / "pure_cnn").name
+
+
+def test_a_best_checkpoint_that_a_killed_training_left_one_too_many_is_removed(tmp_path):
+    for place in ("best/4", "best/8", "last/4", "last/8"):
+        (tmp_path / place).mkdir(parents=True)
+    with CheckpointWriter(tmp_path, keep_last=2, console=Console(file=StringIO())):
+        pass
+    assert sorted(str(step.relative_to(tmp_path)) for step in tmp_path.glob("*/*")) == ["best/8", "last/4", "last/8"]
+
+
+def test_a_checkpoint_whose_copy_was_interrupted_is_not_there(tmp_path, monkeypatch):
+    def killed(source: Path, target: Path) -> None:
+        (target / "meta").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("BC_training.common.checkpoint_writer.shutil.copytree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            copy_checkpoint(tmp_path / "last/4", tmp_path / "best/4")
+    with hold(tmp_path):  # tidies
+        assert not list(tmp_path.glob("best/*"))
 
 
 @pytest.mark.slow

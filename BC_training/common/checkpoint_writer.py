@@ -93,6 +93,14 @@ def _tidy(run: Path) -> None:
         shutil.rmtree(leftover)
 
 
+def copy_checkpoint(step: Path, target: Path) -> None:
+    """Copies a step's folder, whole or not at all."""
+    partial = target.with_name(_PARTIAL + target.name)
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(step, partial)
+    partial.rename(target)
+
+
 def set_aside_damaged(step: Path) -> None:
     """Keeps a damaged checkpoint from being found again."""
     target = step.with_name(_DAMAGED + step.name)
@@ -120,6 +128,7 @@ class CheckpointWriter:
         self._failed_at: float | None = None
         for folder in self._keep:
             (run / folder).mkdir(exist_ok=True)
+            self._remove_older(folder)  # one killed between a commit and this has left one too many
 
     @property
     def newest(self) -> str:
@@ -228,9 +237,13 @@ class CheckpointWriter:
             for leftover in folder.glob(f"{_PARTIAL}*"):
                 shutil.rmtree(leftover, ignore_errors=True)
         verify(final)  # before one that is good is removed
-        for number in self._numbers(folder.name)[: -self._keep[folder.name]]:
-            (folder / str(number)).rename(folder / f"{_PARTIAL}removed")  # at once gone, or not at all
-            shutil.rmtree(folder / f"{_PARTIAL}removed")
+        self._remove_older(folder.name)
+
+    def _remove_older(self, folder: str) -> None:
+        removed = self._run / folder / f"{_PARTIAL}removed"
+        for number in self._numbers(folder)[: -self._keep[folder]]:
+            removed.with_name(str(number)).rename(removed)  # at once gone, or not at all
+            shutil.rmtree(removed)
 
     def _numbers(self, folder: str) -> list[int]:
         return _steps(self._run / folder)

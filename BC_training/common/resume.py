@@ -12,7 +12,7 @@ from rich.console import Console
 
 from BC_training.common import checkpoint
 from BC_training.common.checkpoint import Checkpoint
-from BC_training.common.checkpoint_writer import hold, move_aside, run_folders, set_aside_damaged
+from BC_training.common.checkpoint_writer import copy_checkpoint, hold, move_aside, run_folders, set_aside_damaged
 from BC_training.common.config import to_dict
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
@@ -142,7 +142,7 @@ def _check_best(run: Path, found: Checkpoint, progress: Progress, console: Conso
         set_aside = best.exists()
         if set_aside:
             set_aside_damaged(best)
-        shutil.copytree(found.path, best)
+        copy_checkpoint(found.path, best)
         return
     _say(console, f"the best checkpoint, {best}, is missing or damaged: the next one evaluated takes its place")
     if best.exists():
@@ -189,9 +189,9 @@ def _start_from(origin: Path, config: Config, inputs: InputSpec, fingerprint: st
     if log.is_file():
         shutil.copy(log, log_dir)
     if best.is_dir() and best != steps[0]:
-        shutil.copytree(best, run / "best" / best.name)
+        copy_checkpoint(best, run / "best" / best.name)
     target = run / "last" / steps[0].name
-    shutil.copytree(steps[0], target)
+    copy_checkpoint(steps[0], target)
     (run / _ORIGIN).write_text(str(origin.resolve()))
     found = checkpoint.read(target)
     _check_best(run, found, progress, console)
