@@ -86,7 +86,7 @@ def record(out: str | Path, config: RecordConfig, workers: int | None, console: 
     path = Path(out)
     used = _recorded_seeds(path, config) if path.exists() else set()
     start = max([config.seed - 1, *(seed for seed in used if seed >= config.seed)]) + 1
-    _record_seeds(path, config, range(start, start + config.episodes), workers, console)
+    _record_seeds(path, config, range(start, start + config.episodes), None, workers, console)
 
 
 def record_missing(out: str | Path, config: RecordConfig, workers: int | None, console: Console) -> None:
@@ -107,12 +107,20 @@ def record_missing(out: str | Path, config: RecordConfig, workers: int | None, c
     if missing:
         there = config.episodes - len(missing)
         console.print(f"{path}: {there} of {config.episodes} episodes are there, recording the rest", soft_wrap=True)
-        _record_seeds(path, config, missing, workers, console)
+        # As if nothing had interrupted it: the numbers decide on the split and the order of training.
+        numbers = [seed - config.seed for seed in missing]
+        _record_seeds(path, config, missing, numbers, workers, console)
 
 
 def _record_seeds(
-    path: Path, config: RecordConfig, seeds: Sequence[int], workers: int | None, console: Console
+    path: Path,
+    config: RecordConfig,
+    seeds: Sequence[int],
+    numbers: Sequence[int] | None,
+    workers: int | None,
+    console: Console,
 ) -> None:
+    """Records ``seeds`` as the episodes ``numbers``, or after the last episode: for None, or where one is taken."""
     env = make_game(config.game, frame_size=config.frame_size, skill=config.skill)
     try:
         game: Any = env.unwrapped
@@ -127,12 +135,13 @@ def _record_seeds(
                 "choose another folder or the same frame size"
             )
     with recording(path, game.action_names, game.state_names):
-        first = next_number(path)
+        if numbers is None or any((path / f"episode_{number}").exists() for number in numbers):
+            numbers = range(first := next_number(path), first + len(seeds))
         with disk_full_is_user_error(path):
             results = run_tasks(
                 RecordSession,
                 (path, config),
-                [(first + i, seed) for i, seed in enumerate(seeds)],
+                list(zip(numbers, seeds, strict=True)),
                 workers or os.cpu_count() or 1,
                 console,
                 title="recording",

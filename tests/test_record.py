@@ -1,6 +1,8 @@
 """Recording the real game into a real dataset."""
 
+import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +91,33 @@ def test_missing_episodes_are_completed_and_others_left_alone(tmp_path):
     assert attrs(ZarrGameplayDataset(path), "seed") == [10_000, 10_001, 10_002]
     record_missing(path, RecordConfig(SMALL.game, "noop", episodes=9, frame_size=SMALL.frame_size), 1, QUIET)
     assert len(ZarrGameplayDataset(path).episodes) == 3  # another player's: somebody's own
+
+
+def test_an_episode_that_was_lost_gets_its_own_number_again(tmp_path):
+    """Several workers that are killed leave gaps; the dataset has to end as if they had not been."""
+    path, three = tmp_path / "x.zarr", dataclasses.replace(SMALL, episodes=3)
+    record_missing(path, three, 1, QUIET)
+    shutil.rmtree(path / "episode_1")
+    record_missing(path, three, 1, QUIET)
+    dataset = ZarrGameplayDataset(path)
+    assert [e.name for e in dataset.episodes] == ["episode_0", "episode_1", "episode_2"]
+    assert attrs(dataset, "seed") == [10_000, 10_001, 10_002]
+    later = dataclasses.replace(SMALL, seed=10_002)  # its number 1 is taken
+    record_missing(path, later, 1, QUIET)
+    assert attrs(ZarrGameplayDataset(path), "seed") == [10_000, 10_001, 10_002, 10_003]
+
+
+def test_a_recorder_killed_while_it_creates_the_dataset_leaves_nothing_in_the_way(tmp_path, monkeypatch):
+    path = tmp_path / "x.zarr"
+
+    def killed(folder, **_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("BC_training.common.writer.zarr.create_group", killed)
+        with pytest.raises(KeyboardInterrupt):
+            record_missing(path, SMALL, 1, QUIET)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(

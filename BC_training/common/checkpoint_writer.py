@@ -135,6 +135,7 @@ class CheckpointWriter:
         self._failed_at: float | None = None
         for folder in self._keep:
             (run / folder).mkdir(exist_ok=True)
+            self._remove_older(folder)  # one killed between a commit and this has left one too many
 
     def newest(self) -> str:
         """What to say of the newest checkpoint."""
@@ -243,9 +244,13 @@ class CheckpointWriter:
             shutil.rmtree(replaced, ignore_errors=True)
         finally:
             _remove_partial(folder)
-        for number in self._numbers(folder.name)[: -self._keep[folder.name]]:
-            (folder / str(number)).rename(folder / f"{_PARTIAL}removed")  # at once gone, or not at all
-            shutil.rmtree(folder / f"{_PARTIAL}removed")
+        self._remove_older(folder.name)
+
+    def _remove_older(self, folder: str) -> None:
+        removed = self._run / folder / f"{_PARTIAL}removed"
+        for number in self._numbers(folder)[: -self._keep[folder]]:
+            removed.with_name(str(number)).rename(removed)  # at once gone, or not at all
+            shutil.rmtree(removed)
 
     def _numbers(self, folder: str) -> list[int]:
         return _steps(self._run / folder)

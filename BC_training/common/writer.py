@@ -50,8 +50,10 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
                 )
     else:
         attrs = {"format": FORMAT, "version": VERSION, "keys": list(keys), "attributes": list(attributes)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        zarr.create_group(path, attributes=attrs, zarr_format=3)
+        unnamed = path.with_name(f"{_PARTIAL}{path.name}-{os.getpid()}")
+        unnamed.mkdir(parents=True)
+        zarr.create_group(unnamed, attributes=attrs, zarr_format=3)
+        unnamed.rename(path)  # a folder without attributes would be no dataset, for good
     folder = os.open(path, os.O_RDONLY)
     try:
         try:

@@ -86,12 +86,12 @@ def writer(run, console) -> Iterator[CheckpointWriter]:
 
 
 def test_the_last_are_kept_and_so_is_the_best(run, writer, console):
-    assert writer.newest == "nothing was saved yet"
+    assert writer.newest() == "nothing was saved yet"
     for step, is_best in ((8, True), (9, True), (10, False), (11, False)):
         writer.save(a_state(step), {}, is_best)
     writer.finish()
     assert (steps(run / "best"), steps(run / "last")) == ([9], [10, 11])  # as numbers, not as text
-    assert writer.newest == "the checkpoint of step 11 is kept"
+    assert writer.newest() == "the checkpoint of step 11 is kept"
     assert hidden(run) == []
     assert said(console) == []
     assert find(run) == run / "best" / "9"
