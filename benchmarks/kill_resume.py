@@ -146,7 +146,7 @@ def kill_in(aim: str, case: Case, reference: Reference, rng: random.Random) -> s
     delay, from_step = rng.random() * spread.get(aim, 0.0), rng.randrange(total)
     while process.poll() is None and time.time() - began < STUCK:
         # These come again and again: the first after a step of its own is chosen.
-        late_enough = aim not in (COMMIT, TRAINING, VALIDATION, BETWEEN) or case.last_row()["step"] >= from_step
+        late_enough = aim not in (COMMIT, TRAINING, VALIDATION) or case.last_row()["step"] >= from_step
         if aim == STARTING or (late_enough and case.phase(total, began) == aim):
             time.sleep(delay)
             break
