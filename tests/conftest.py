@@ -4,12 +4,16 @@ Datasets are written here with zarr-python alone, not with the package's own wri
 a test of the reader does not lean on the writer.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+# Tests compile more than they compute: without LLVM's optimizations they take half as long.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_experimental_ynn_fusion_type=")
 
 import jax
 import numpy as np
@@ -166,3 +170,8 @@ def make_config() -> Callable[..., Config]:
         )
 
     return make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole trainings and commands first: the longest files would be the last, on one worker."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)

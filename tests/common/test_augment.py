@@ -272,6 +272,7 @@ np.savez(sys.argv[1], **out)
 """
 
 
+@pytest.mark.slow
 def test_devices_that_share_the_batch_draw_the_same_and_move_none_of_it(request, tmp_path):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     env = os.environ | flags | {"PYTHONPATH": str(request.config.rootpath)}
