@@ -108,8 +108,9 @@ def fingerprint(dataset: ZarrGameplayDataset) -> str:
         if dataset.state_names:
             digest.update(np.ascontiguousarray(dataset.state(i)).data)
     count = len(dataset.episodes)
-    for i in np.unique(np.linspace(0, count - 1, min(_SAMPLED_FRAMES, count)).astype(int)):
-        digest.update(np.ascontiguousarray(dataset.frames(i, [dataset.episodes[i].length // 2])).data)
+    sampled = np.unique(np.linspace(0, count - 1, min(_SAMPLED_FRAMES, count)).astype(int)).tolist()
+    for frames in dataset.read_frames([(i, np.array([dataset.episodes[i].length // 2])) for i in sampled]):
+        digest.update(np.ascontiguousarray(frames).data)
     return digest.hexdigest()[:24]
 
 

@@ -12,9 +12,6 @@ from typing import Any
 
 import numpy as np
 import tensorstore as ts
-import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.errors import ZarrUserWarning
 
 from BC_training.common.errors import UserError
 from BC_training.common.storage import ARRAYS, FORMAT, VERSION, read_root
@@ -52,6 +49,8 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
         attrs = {"format": FORMAT, "version": VERSION, "keys": list(keys), "attributes": list(attributes)}
         unnamed = path.with_name(f"{_PARTIAL}{path.name}-{os.getpid()}")
         unnamed.mkdir(parents=True)
+        import zarr  # here and below: it takes long to import, and training only reads
+
         zarr.create_group(unnamed, attributes=attrs, zarr_format=3)
         unnamed.rename(path)  # a folder without attributes would be no dataset, for good
     folder = os.open(path, os.O_RDONLY)
@@ -103,6 +102,9 @@ class EpisodeWriter:
         """
         if self.frame_count == 0:
             raise UserError(f"{self._dataset}: episode {self._number} has no frame, it is not written")
+        import zarr
+        from zarr.errors import ZarrUserWarning
+
         self._flush()
         self._wait()
         zarr.open_group(self._folder).update_attributes({**attrs, "frame_count": self.frame_count})
@@ -147,6 +149,9 @@ class EpisodeWriter:
         self._writes.clear()
 
     def _create(self) -> None:
+        import zarr
+        from zarr.codecs import Crc32cCodec, ZstdCodec
+
         group = zarr.create_group(self._folder, zarr_format=3)
         for name, row in self._rows[0].items():
             group.create_array(
