@@ -114,7 +114,7 @@ def test_a_recorder_killed_while_it_creates_the_dataset_leaves_nothing_in_the_wa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("BC_training.common.writer.zarr.create_group", killed)
+        patch.setattr("zarr.create_group", killed)
         with pytest.raises(KeyboardInterrupt):
             record_missing(path, SMALL, 1, QUIET)
     assert not path.exists()

@@ -75,6 +75,7 @@ def entries(home):
     return sorted((home / "bc_training" / "xla").iterdir())
 
 
+@pytest.mark.slow
 def test_a_second_run_compiles_nothing_and_damaged_entries_are_compiled_again(tmp_path):
     value, compiled, _ = run(PROGRAM, tmp_path)
     assert compiled > 1

@@ -52,7 +52,8 @@ def test_without_a_choice_nothing_is_traced(traces):
     assert traces == []
 
 
-@pytest.mark.parametrize("steps", [(3, 5), pytest.param((9, 50), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [(3, 5), (9, 50)])
 def test_a_training_leaves_a_trace_and_the_same_parameters(tmp_path, make_dataset, monkeypatch, steps):
     """Also where it ends before the last step: 10 of them are taken."""
     make_dataset(tmp_path / "x.zarr", [40] * 4, state=0)

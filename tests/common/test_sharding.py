@@ -78,6 +78,7 @@ print("checked")
 """
 
 
+@pytest.mark.slow
 def test_every_number_of_devices_gives_the_batches_of_one(tmp_path, make_dataset):
     """Bit for bit, from every tier; each device holds an equal part of the frames and of a batch."""
     make_dataset(tmp_path / "x.zarr", [12, 4, 9, 5])
