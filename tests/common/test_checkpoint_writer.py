@@ -260,7 +260,7 @@ print(json.dumps({"leftovers": leftovers, "refusals": [*refusals]}))
 """
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [4, pytest.param(150, marks=pytest.mark.slow)])
 def test_killed_at_any_instant_every_checkpoint_is_whole(tmp_path, rounds):
     """And until then no other process gets at the run."""
     command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path / "run"), str(rounds)]
