@@ -215,7 +215,9 @@ def run_epochs(
     if writer is not None:
         writer.finish()
     if wishes.stopping or interruption.requested is not None:
-        where = f"step {progress.step:,}, epoch {progress.epochs + 1} of {training.num_epochs}"
+        where = (
+            f"step {progress.step:,}, epoch {min(progress.epochs + 1, training.num_epochs)} of {training.num_epochs}"
+        )
         raise Interrupted(f"stopped by {interruption.requested or 'another process'}; saved after {where}")
 
 

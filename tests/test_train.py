@@ -15,6 +15,7 @@ import optax
 import pytest
 import zarr
 from rich.console import Console
+from trainings import SMALL
 
 from BC_training.common import checkpoint
 from BC_training.common.config import load_config
@@ -29,20 +30,6 @@ from BC_training.record import record
 from BC_training.train import _require_finite, train
 
 REPO = Path(__file__).resolve().parent.parent
-SMALL = [
-    "dataset.record=null",
-    "dataset.frame_size=[24,32]",
-    "dataset.split={train: 0.5, val: 0.5, test: 0.0}",
-    "model.conv_features=[4,8]",
-    "model.conv_strides=[2,2]",
-    "model.dense_features=[16]",
-    "training.num_epochs=2",
-    "training.warmup_steps=4",
-    "training.batch_size=16",
-    "evaluation.rollout=null",
-    "logging.log_every_steps=1",
-    "logging.wandb.enabled=false",
-]
 
 
 @pytest.fixture(scope="session")

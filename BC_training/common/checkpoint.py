@@ -83,6 +83,15 @@ def verify(step: Path, items: tuple[str, ...] = ITEMS) -> None:
         raise UserError(f"{step} is a damaged checkpoint ({CHECKSUMS}: {error!r}): use another step") from error
 
 
+def is_good(step: Path) -> bool:
+    """Whether a checkpoint is there and unchanged."""
+    try:
+        verify(step)
+    except UserError:
+        return False
+    return step.is_dir()
+
+
 def _checksums(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below ``folder``, by its path in it."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())

@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from rich.console import Console
 
-from BC_training.common.checkpoint import FORMAT_VERSION, alone, state_items, verify, write_checksums
+from BC_training.common.checkpoint import FORMAT_VERSION, alone, is_good, state_items, verify, write_checksums
 from BC_training.common.errors import UserError, disk_full_is_user_error
 from BC_training.common.schema import Config
 from BC_training.common.train_state import TrainState, Tree
@@ -200,7 +200,7 @@ class CheckpointWriter:
         try:
             self._writing.result()
         except UserError as error:
-            if not any(_is_good(self._run / folder / str(n)) for folder in self._keep for n in self._numbers(folder)):
+            if not any(is_good(self._run / folder / str(n)) for folder in self._keep for n in self._numbers(folder)):
                 raise
             if self._failed_at is None:
                 self._say(f"{error}; training goes on, {self.newest()}, and the save is tried again")
@@ -263,14 +263,6 @@ def _remove_partial(folder: Path) -> None:
 
 def _steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
-
-
-def _is_good(step: Path) -> bool:
-    try:
-        verify(step)
-    except UserError:
-        return False
-    return True
 
 
 def _write_items(folder: Path, snapshot: _Snapshot) -> None:

@@ -140,7 +140,7 @@ def _newest_good(run: Path, console: Console) -> Checkpoint | None:
 
 def _check_best(run: Path, found: Checkpoint, progress: Progress, console: Console) -> None:
     """Has ``best/`` hold what ``progress`` says is the best, or forgets about that."""
-    if progress.best_step is None or _is_good(best := run / "best" / str(progress.best_step)):
+    if progress.best_step is None or checkpoint.is_good(best := run / "best" / str(progress.best_step)):
         return
     if found.step == progress.best_step and found.path != best:
         set_aside = best.exists()
@@ -152,14 +152,6 @@ def _check_best(run: Path, found: Checkpoint, progress: Progress, console: Conso
     if best.exists():
         set_aside_damaged(best)
     progress.best_score = progress.best_step = None
-
-
-def _is_good(step: Path) -> bool:
-    try:
-        checkpoint.verify(step)
-    except UserError:
-        return False
-    return step.is_dir()
 
 
 def _goes_on_from(run: Path, origin: Path) -> bool:
