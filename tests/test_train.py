@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+import wandb
 import zarr
 from rich.console import Console
 from trainings import SMALL
@@ -310,6 +311,7 @@ def test_wandb_without_a_key_is_offline_and_says_so_once(tmp_path, recording, mo
     assert printed.count("W&B is offline (no key)") == 1
     assert list((tmp_path / "l/pure_cnn/wandb").glob("offline-run-*/*.wandb"))
     assert rows(tmp_path, "val")
+    wandb.teardown()  # ends its process here, not after a later test's
 
 
 @pytest.mark.slow

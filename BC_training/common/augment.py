@@ -113,11 +113,12 @@ def _recolored(config: AugmentationConfig, keys: dict[str, jax.Array], frames: j
         x = pix.random_brightness(keys["brightness"], x, config.brightness)
     if config.contrast:
         x = pix.random_contrast(keys["contrast"], x, 1 - config.contrast, 1 + config.contrast, channel_axis=-3)
-    x = jnp.clip(x, 0, 1)  # the next two are not defined outside, and do not leave it
-    with jax.numpy_dtype_promotion("standard"):  # dm-pix adds a bool to floats
-        if config.saturation:
-            low, high = 1 - config.saturation, 1 + config.saturation
-            x = pix.random_saturation(keys["saturation"], x, low, high, channel_axis=-3)
-        if config.hue:
-            x = pix.random_hue(keys["hue"], x, config.hue, channel_axis=-3)
+    x = jnp.clip(x, 0, 1)  # hue and saturation are not defined outside, and their changes do not leave it
+    if config.saturation or config.hue:
+        factor = jax.random.uniform(keys["saturation"], (), minval=1 - config.saturation, maxval=1 + config.saturation)
+        delta = jax.random.uniform(keys["hue"], (), minval=-config.hue, maxval=config.hue)
+        with jax.numpy_dtype_promotion("standard"):  # dm-pix adds a bool to floats
+            hue, saturation, value = jnp.moveaxis(pix.rgb_to_hsv(x, channel_axis=-3), -3, 0)
+            hsv = jnp.stack(((hue + delta) % 1, jnp.clip(saturation * factor, 0, 1), value), axis=-3)
+            x = jnp.asarray(pix.hsv_to_rgb(hsv, channel_axis=-3))
     return jnp.round(x * 255).astype(jnp.uint8)
