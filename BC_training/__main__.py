@@ -47,6 +47,8 @@ def train(
         train(load_config(config, overrides or []), console)
     except Interrupted as interrupted:
         print(f"{interrupted}; run the same command again to go on", file=sys.stderr)
+        if not interrupted.agreed:
+            leave(EXIT_CODE)  # the other processes do not know of it
         raise typer.Exit(EXIT_CODE) from None
 
 

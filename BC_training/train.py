@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from BC_training.common import checkpoint, metrics
-from BC_training.common.checkpoint_writer import CheckpointWriter, hold, run_folders
+from BC_training.common.checkpoint_writer import CheckpointWriter, hold, newest, run_folders
 from BC_training.common.config import save_config, to_dict
 from BC_training.common.devices import prepare_devices
 from BC_training.common.errors import UserError
@@ -56,28 +56,32 @@ def train(config: Config, console: Console) -> Path:
         try:
             return _train(config, console, interruption)
         except KeyboardInterrupt:
-            raise Interrupted(f"stopped by {interruption.requested}") from None
+            raise Interrupted(f"stopped by {interruption.requested}", agreed=False) from None
 
 
 def _train(config: Config, console: Console, interruption: Interruption) -> Path:
+    run_dir, log_dir = run_folders(config)
+    interruption.last_saved = lambda: newest(run_dir)
     device = prepare_devices(config.system)
     is_main = jax.process_index() == 0
     console.quiet = console.quiet or not is_main
     setup = Setup.build(config, console)
     start = Start.from_dict(from_main(lambda: find_start(config, setup.inputs, setup.fingerprint, console).to_dict()))
     progress = start.progress
-    run_dir, log_dir = run_folders(config)
     console.print(setup.describe(device), soft_wrap=True)
     with contextlib.ExitStack() as stack:
         writer = None
         if is_main:
-            stack.enter_context(hold(run_dir))
+            for folder in dict.fromkeys((run_dir, log_dir)):
+                stack.enter_context(hold(folder))
             writer = stack.enter_context(CheckpointWriter(run_dir, config.training.keep_last, console))
-            interruption.last_saved = writer.newest
+        # Where a finished run is scored anew, its last row, of the rollout, is written anew as well.
+        is_kept = progress.is_finished(config) and config.evaluation.rollout is None
+        position = None if is_kept else progress.log_bytes
         tracker = stack.enter_context(
-            Tracker(log_dir, config, console, position=progress.log_bytes, wandb_id=progress.wandb_id, writes=is_main)
+            Tracker(log_dir, config, console, position=position, wandb_id=progress.wandb_id, writes=is_main)
         )
-        progress.wandb_id = tracker.wandb_id
+        progress.wandb_id = tracker.wandb_id or progress.wandb_id
         if is_main:
             save_config(config, log_dir / "config.yaml")
         if start.step_folder is not None:
@@ -112,10 +116,13 @@ def run_epochs(
     config, training = setup.config, setup.config.training
     progress, order = start.progress, setup.order
     wishes = Wishes(interruption, training.save_every_minutes, _LAG)
-    profiler = StepProfiler(training.profile_steps, tracker.path.with_name("profile"), console)
+    profile_steps = None if writer is None else training.profile_steps
+    profiler = StepProfiler(profile_steps, tracker.path.with_name("profile"), console)
     predict = make_predict(setup.model.graphdef, replicated(setup.mesh))
     loss = make_loss(training, setup.class_weights)
     row: dict[str, Any] = {}  # of the last epoch that ended
+    if writer is not None and start.step_folder is not None:
+        row = checkpoint.read(start.step_folder).metrics
 
     def proceed(steps: range, state: TrainState) -> bool:
         if writer is not None:
@@ -260,10 +267,11 @@ def train_epoch(
         progress.waited += perf_counter() - before
         state, step_metrics = train_steps[len(steps)](state, tier.data, items)
         pending.append((steps, step_metrics))
-        if number == _LAG and jax.process_count() == 1:  # several processes have to keep the same step
-            lag = 0 if perf_counter() - start > _SLOW * _LAG else _LAG
         while len(pending) > lag:
             report_oldest()
+        # Of several processes a signal counts some dispatches later anyhow.
+        if number == _LAG and jax.process_count() == 1 and perf_counter() - start > _SLOW:
+            lag = 0
     while pending:
         report_oldest()
     batches.close()
@@ -273,7 +281,7 @@ def train_epoch(
 
 def _finish(config: Config, run_dir: Path, log_dir: Path, tracker: Tracker, step: int, console: Console) -> None:
     """Scores the best checkpoint, offline and in play, and says where everything is."""
-    evaluate(run_dir, console, json_file=log_dir / "evaluation.json")
+    evaluate(run_dir, console, data=config.dataset.path, split="val", json_file=log_dir / "evaluation.json")
     places = {"checkpoint": checkpoint.find(run_dir), "metrics": tracker.path, "scores": log_dir / "evaluation.json"}
     options = config.evaluation.rollout
     if options is not None:

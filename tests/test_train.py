@@ -18,13 +18,16 @@ import zarr
 from rich.console import Console
 from trainings import SMALL
 
+from BC_training import train as training
 from BC_training.common import checkpoint
 from BC_training.common.config import load_config
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
+from BC_training.common.progress import Progress
+from BC_training.common.samples import SampleOrder
 from BC_training.common.schema import RecordConfig
-from BC_training.common.train_state import abstract_model, abstract_state, make_optimizer
+from BC_training.common.train_state import StepMetrics, abstract_model, abstract_state, make_optimizer
 from BC_training.evaluate import evaluate
 from BC_training.inference import Policy
 from BC_training.record import record
@@ -291,6 +294,32 @@ def test_a_game_with_other_buttons_is_refused_before_training(tmp_path, recordin
     with pytest.raises(UserError, match=r"buttons \[key_0.*the game has \[move_left"):
         run(tmp_path, data, "evaluation.rollout={game: doom/deadly_corridor}")
     assert not (tmp_path / "c").exists()
+
+
+def test_a_step_that_takes_long_is_waited_for(monkeypatch):
+    """A signal then finds one step under way, and not those that were dispatched behind it."""
+    now, read, taken = [0.0], [], []
+
+    class Slow:
+        def __array__(self, dtype=None, copy=None):
+            now[0] += 0.3  # four of them a step
+            return np.ones(1)
+
+    class InMemory:
+        name, data = "device", ()
+
+        def items(self, batches):
+            yield from batches
+
+    def step(state, data, items):
+        taken.append(len(taken) - len(read))  # how many are on their way
+        return state, StepMetrics(*(Slow() for _ in StepMetrics._fields))
+
+    monkeypatch.setattr(training, "perf_counter", lambda: now[0])
+    order = SampleOrder(num_samples=8, batch_size=1, seed=0)
+    training.train_epoch({1: step}, None, InMemory(), order, Progress(), read.append, lambda *_: True)
+    assert taken == [0, 1, 2, 2, 0, 0, 0, 0]
+    assert len(read) == 8
 
 
 def test_a_flip_of_unknown_buttons_is_refused_before_training(tmp_path, recording):

@@ -47,7 +47,7 @@ def run_folders(config: Config) -> tuple[Path, Path]:
 
 @contextlib.contextmanager
 def hold(run: Path) -> Iterator[None]:
-    """Creates the run's folder if need be and keeps other trainings out of it.
+    """Creates the folder of a run's checkpoints, or logs, if need be, and keeps other trainings out of it.
 
     Raises:
         UserError: another training is in it, or it cannot be created.
@@ -56,7 +56,8 @@ def hold(run: Path) -> Iterator[None]:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"cannot create the folder {run}: {error.strerror}; choose another training.checkpoint_dir"
+            f"cannot create the folder {run}: {error.strerror}; choose another training.checkpoint_dir or "
+            "logging.log_dir"
         ) from error
     folder = os.open(run, os.O_RDONLY)
     try:
@@ -66,6 +67,8 @@ def hold(run: Path) -> Iterator[None]:
             raise UserError(
                 f"another training is running in {run}: wait for it, stop it, or choose another logging.run_name"
             ) from error
+        except OSError as error:
+            raise UserError(f"cannot lock the folder {run}: {error.strerror}; choose another file system") from error
         _tidy(run)
         yield
     finally:
@@ -81,10 +84,12 @@ def move_aside(config: Config) -> str:
     folders = run_folders(config)
     names = (f"{folders[0].name}.{n}" for n in itertools.count(1))
     aside = next(n for n in names if not any(folder.with_name(n).exists() for folder in folders))
-    with hold(folders[0]):
-        for folder in folders:
-            if folder.exists():
-                folder.rename(folder.with_name(aside))
+    there = [folder for folder in dict.fromkeys(folders) if folder.exists()]
+    with contextlib.ExitStack() as stack:
+        for folder in there:
+            stack.enter_context(hold(folder))
+        for folder in there:
+            folder.rename(folder.with_name(aside))
     return aside
 
 
@@ -99,13 +104,21 @@ def _tidy(run: Path) -> None:
 
 
 def copy_step(step: Path, target: Path) -> None:
-    """Copies a checkpoint to ``target``, whole or not at all."""
+    """Copies a checkpoint to ``target``, whole or not at all.
+
+    Raises:
+        UserError: it cannot be read, or not written there.
+    """
     partial = target.with_name(_PARTIAL + target.name)
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(step, partial)
-    _sync(partial)
-    partial.rename(target)
-    _sync(target.parent, deep=False)
+    try:
+        shutil.copytree(step, partial)
+        _sync(partial)
+        partial.rename(target)
+        _sync(target.parent, deep=False)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(f"cannot copy {step} to {target}: {_reason(error)}; run the same command again") from error
 
 
 def set_aside_damaged(step: Path) -> None:
@@ -115,11 +128,17 @@ def set_aside_damaged(step: Path) -> None:
     step.rename(target)
 
 
+def newest(run: Path) -> str:
+    """What to say of a run's newest checkpoint."""
+    steps = _steps(run / "last") + _steps(run / "best")
+    return f"the checkpoint of step {max(steps)} is kept" if steps else "nothing was saved yet"
+
+
 class CheckpointWriter:
     """Keeps the last N checkpoints of a run and the best one, written by a thread.
 
-    A disk that is full does not end the training: what could not be written is tried again, as
-    long as a good checkpoint is there.
+    A disk that is full, or fails, does not end the training: what could not be written is tried
+    again, as long as a good checkpoint is there.
 
     Args:
         run: the run's folder, held by this process.
@@ -132,15 +151,11 @@ class CheckpointWriter:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._owed: dict[str, _Snapshot] = {}  # by folder; what is not written yet
         self._writing: Future[None] | None = None
-        self._failed_at: float | None = None
+        self._failure: UserError | None = None  # of the last save
+        self._failed_at = 0.0
         for folder in self._keep:
             (run / folder).mkdir(exist_ok=True)
             self._remove_older(folder)  # one killed between a commit and this has left one too many
-
-    def newest(self) -> str:
-        """What to say of the newest checkpoint."""
-        steps = _steps(self._run / "last") + _steps(self._run / "best")
-        return f"the checkpoint of step {max(steps)} is kept" if steps else "nothing was saved yet"
 
     def save(self, state: TrainState, meta: dict[str, Any], is_best: bool) -> None:
         """Begins to save ``state``; the next step may donate its buffers.
@@ -161,18 +176,18 @@ class CheckpointWriter:
         """Looks whether a save has failed, and tries it again after a while.
 
         Raises:
-            UserError: the disk is full and no good checkpoint is there.
+            UserError: it cannot be saved and no good checkpoint is there.
         """
         if self._writing is not None and self._writing.done():
             self._wait()
-        if self._writing is None and self._failed_at is not None and monotonic() - self._failed_at > _RETRY:
+        if self._writing is None and self._failure is not None and monotonic() - self._failed_at > _RETRY:
             self._writing = self._pool.submit(self._write)
 
     def finish(self) -> None:
         """Waits until everything is written.
 
         Raises:
-            UserError: the disk is full.
+            UserError: it cannot be.
         """
         self._wait()
         if self._owed:
@@ -181,8 +196,7 @@ class CheckpointWriter:
         if self._owed:
             steps = ", ".join(sorted({str(snapshot.step) for snapshot in self._owed.values()}))
             raise UserError(
-                f"the disk that holds {self._run} is full, and step {steps} could not be saved ({self.newest()}): free "
-                "some space and run the same command again"
+                f"step {steps} could not be saved, {newest(self._run)}: {self._failure}, and run the same command again"
             )
 
     def __enter__(self) -> Self:
@@ -202,13 +216,13 @@ class CheckpointWriter:
         except UserError as error:
             if not any(is_good(self._run / folder / str(n)) for folder in self._keep for n in self._numbers(folder)):
                 raise
-            if self._failed_at is None:
-                self._say(f"{error}; training goes on, {self.newest()}, and the save is tried again")
-            self._failed_at = monotonic()
+            if self._failure is None:
+                self._say(f"{error}; training goes on, {newest(self._run)}, and the save is tried again")
+            self._failure, self._failed_at = error, monotonic()
         else:
-            if self._failed_at is not None:
-                self._say(f"the disk has room again: {self.newest()}")
-            self._failed_at = None
+            if self._failure is not None:
+                self._say(f"checkpoints can be saved again: {newest(self._run)}")
+            self._failure = None
         finally:
             self._writing = None
 
@@ -224,8 +238,11 @@ class CheckpointWriter:
                     f"the disk that holds {self._run} is full ({free / 1e6:.0f} MB free, a checkpoint needs "
                     f"{needed / 1e6:.0f} MB): free some space"
                 )
-            with disk_full_is_user_error(self._run):
-                self._commit(self._run / folder, snapshot)
+            try:
+                with disk_full_is_user_error(self._run):
+                    self._commit(self._run / folder, snapshot)
+            except OSError as error:
+                raise UserError(f"cannot write to {self._run / folder} ({_reason(error)}): see to the disk") from error
             del self._owed[folder]
 
     def _commit(self, folder: Path, snapshot: _Snapshot) -> None:
@@ -254,6 +271,10 @@ class CheckpointWriter:
 
     def _numbers(self, folder: str) -> list[int]:
         return _steps(self._run / folder)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error).splitlines()[0][:300]
 
 
 def _remove_partial(folder: Path) -> None:

@@ -67,7 +67,8 @@ class CheckedCache:
             stored = file.read_bytes()
             entry = stored[_DIGEST_BYTES:]
             if stored[:_DIGEST_BYTES] == _digest(key, entry):
-                os.utime(file)  # used now
+                with contextlib.suppress(OSError):  # read-only
+                    os.utime(file)  # used now
                 return entry
             file.unlink()
         except OSError:

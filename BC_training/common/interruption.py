@@ -21,10 +21,19 @@ from BC_training.common.sharding import all_devices, replicated, split_along, to
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, goes on
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _DEADLINE = 9.0  # seconds from the first signal to the end, saved or not
+_ECHO = 0.5  # seconds in which the same signal is still the first: one to the group, which a launcher passes on
 
 
 class Interrupted(Exception):
-    """The training was asked to end, and has saved what there was to save. The message says where."""
+    """The training was asked to end, and has saved what there was to save. The message says where.
+
+    Attributes:
+        agreed: whether the other processes of the run end, too, at the same place.
+    """
+
+    def __init__(self, message: str = "", agreed: bool = True):
+        super().__init__(message)
+        self.agreed = agreed
 
 
 class Interruption:
@@ -83,15 +92,19 @@ class Interruption:
             raise KeyboardInterrupt
 
     def _watch(self) -> None:
-        if not self._next_signal(None):
+        first = self._next_signal(None)
+        if not first:
             return
+        start = monotonic()
         _say("stopping: saving first; once more ends it at once")
-        number = self._next_signal(_DEADLINE)
+        number = first
+        while number == first and monotonic() - start < _ECHO:
+            number = self._next_signal(start + _DEADLINE - monotonic())
         if number is None:
             return
         if number:
             _end(128 + number, f"ended without saving; {self.last_saved()}")
-        _end(EXIT_CODE, f"ended: it could not save in {_DEADLINE:.0f} s; {self.last_saved()}")
+        _end(EXIT_CODE, f"ended: not done after {_DEADLINE:.0f} s; {self.last_saved()}")
 
     def _next_signal(self, timeout: float | None) -> int | None:
         """The next one's number, 0 after ``timeout`` seconds, None when there will be no more."""

@@ -33,12 +33,15 @@ class StepProfiler:
     def stop(self, state: Any) -> None:
         """Ends a trace that is still running, once ``state`` is computed."""
         if self._running:
-            jax.block_until_ready(state)
-            jax.profiler.stop_trace()
             self._running = False
-            self._console.print(
-                f"profile of steps {self._steps}: {self._folder} (for xprof; its perfetto_trace.json.gz "
-                "opens in Perfetto)",
-                soft_wrap=True,
-                highlight=False,
-            )
+            jax.block_until_ready(state)
+            try:
+                jax.profiler.stop_trace()
+            except (OSError, RuntimeError, ValueError) as error:  # a full disk, for one
+                message = f"no profile of steps {self._steps}: {str(error).splitlines()[0]}"
+            else:
+                message = (
+                    f"profile of steps {self._steps}: {self._folder} (for xprof; its perfetto_trace.json.gz "
+                    "opens in Perfetto)"
+                )
+            self._console.print(message, soft_wrap=True, highlight=False)

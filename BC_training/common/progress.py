@@ -69,10 +69,10 @@ class Progress:
         return is_best
 
     def forget_other_metrics(self, before: Config, now: Config) -> None:
-        """Forgets the scores by metrics that ``now`` no longer goes by: they do not compare."""
-        if before.evaluation.best_metric != now.evaluation.best_metric:
+        """Forgets the scores that do not compare with what ``now`` goes by."""
+        if _measure(before, before.evaluation.best_metric) != _measure(now, now.evaluation.best_metric):
             self.best_score = self.best_step = None
-        if _stopping_metric(before) != _stopping_metric(now):
+        if _measure(before, _stopping_metric(before)) != _measure(now, _stopping_metric(now)):
             self.patience_score, self.evaluations_without_gain = None, 0
 
     def close_epoch(self) -> None:
@@ -83,6 +83,15 @@ class Progress:
 def _stopping_metric(config: Config) -> str:
     stopping = config.training.early_stopping
     return (stopping and stopping.metric) or config.evaluation.best_metric
+
+
+def _measure(config: Config, metric: str) -> tuple[Any, ...]:
+    """A metric, and the settings that its value depends on."""
+    if metric != "loss":
+        return metric, config.evaluation.threshold
+    training = config.training
+    weights = training.class_weights, training.max_class_weight
+    return metric, training.loss, training.focal_gamma, training.label_smoothing, *weights
 
 
 def _score(report: metrics.Report, name: str) -> float:

@@ -91,6 +91,7 @@ def find_start(config: Config, inputs: InputSpec, fingerprint: str, console: Con
             progress = Progress(**found.progress)
             progress.forget_other_metrics(found.config, config)
             _check_best(run, found, progress, console)
+            _check_last(run, found, console)
             return Start(found.path, progress)
     _say(console, f"the earlier run '{run.name}' {reason}; it is kept as '{move_aside(config)}'")
     return Start(None, Progress())
@@ -114,8 +115,12 @@ def fingerprint(dataset: ZarrGameplayDataset) -> str:
     return digest.hexdigest()[:24]
 
 
-def _newest_good(run: Path, console: Console) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None where there are none at all."""
+def _newest_good(run: Path, console: Console, is_held: bool = True) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None where there are none at all.
+
+    Args:
+        is_held: whether damaged ones may be set aside.
+    """
     steps = [path for folder in ("best", "last") for path in (run / folder).glob("*") if path.name.isdigit()]
     damaged = []
     for path in sorted(steps, key=lambda path: int(path.name), reverse=True):
@@ -129,7 +134,8 @@ def _newest_good(run: Path, console: Console) -> Checkpoint | None:
             continue
         for bad, reason in damaged:
             _say(console, f"{reason}: step {found.step} is used instead")
-            set_aside_damaged(bad)
+            if is_held:
+                set_aside_damaged(bad)
         return found
     if damaged:
         raise UserError(
@@ -154,6 +160,17 @@ def _check_best(run: Path, found: Checkpoint, progress: Progress, console: Conso
     progress.best_score = progress.best_step = None
 
 
+def _check_last(run: Path, found: Checkpoint, console: Console) -> None:
+    """Has ``last/`` hold the step that the run goes on from, of which ``best/`` may have the only good copy."""
+    last = run / "last" / str(found.step)
+    if found.path == last or checkpoint.is_good(last):
+        return
+    if last.exists():
+        _say(console, f"{last} is a damaged checkpoint: {found.path} is used instead")
+        set_aside_damaged(last)
+    copy_step(found.path, last)
+
+
 def _goes_on_from(run: Path, origin: Path) -> bool:
     """Whether the run was begun from ``origin`` before, so that it now goes on by itself."""
     note = run / _ORIGIN
@@ -164,7 +181,7 @@ def _start_from(origin: Path, config: Config, inputs: InputSpec, fingerprint: st
     """Makes the run a copy of what ``origin``, a run or one of its steps, was at its newest good step."""
     run, log_dir = run_folders(config)
     is_step = (origin / "meta").is_dir()
-    found = checkpoint.read(origin) if is_step else _newest_good(origin, console)
+    found = checkpoint.read(origin) if is_step else _newest_good(origin, console, is_held=False)
     if found is None or found.progress is None:
         raise UserError(f"training.resume={origin} is not a run or a checkpoint that a training can go on from")
     checkpoint.verify(found.path)
@@ -187,13 +204,12 @@ def _start_from(origin: Path, config: Config, inputs: InputSpec, fingerprint: st
         shutil.copy(log, log_dir)
     if best.is_dir() and best != step:
         copy_step(best, run / "best" / best.name)
-    target = run / "last" / step.name
+    target = run / "last" / str(found.step)
     copy_step(step, target)
     (run / _ORIGIN).write_text(str(origin.resolve()))
     found = checkpoint.read(target)
     _check_best(run, found, progress, console)
-    if source.name != run.name:
-        progress.wandb_id = None  # the other run keeps its own
+    progress.wandb_id = None  # the other run keeps its own; W&B takes no step twice
     return Start(target, progress)
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import json
 import shutil
 import subprocess
@@ -15,7 +16,14 @@ from rich.console import Console
 
 from BC_training.common import checkpoint_writer
 from BC_training.common.checkpoint import find, read_state, verify
-from BC_training.common.checkpoint_writer import CheckpointWriter, copy_step, hold, move_aside, set_aside_damaged
+from BC_training.common.checkpoint_writer import (
+    CheckpointWriter,
+    copy_step,
+    hold,
+    move_aside,
+    newest,
+    set_aside_damaged,
+)
 from BC_training.common.errors import UserError
 from BC_training.common.train_state import TrainState
 
@@ -86,12 +94,12 @@ def writer(run, console) -> Iterator[CheckpointWriter]:
 
 
 def test_the_last_are_kept_and_so_is_the_best(run, writer, console):
-    assert writer.newest() == "nothing was saved yet"
+    assert newest(run) == "nothing was saved yet"
     for step, is_best in ((8, True), (9, True), (10, False), (11, False)):
         writer.save(a_state(step), {}, is_best)
     writer.finish()
     assert (steps(run / "best"), steps(run / "last")) == ([9], [10, 11])  # as numbers, not as text
-    assert writer.newest() == "the checkpoint of step 11 is kept"
+    assert newest(run) == "the checkpoint of step 11 is kept"
     assert hidden(run) == []
     assert said(console) == []
     assert find(run) == run / "best" / "9"
@@ -334,7 +342,7 @@ def test_a_full_disk_stops_no_training_that_has_a_checkpoint(small_disk, console
         for _ in range(2):
             writer.poll()
             settle(writer)
-        assert said(console)[1:] == ["the disk has room again: the checkpoint of step 4 is kept"]
+        assert said(console)[1:] == ["checkpoints can be saved again: the checkpoint of step 4 is kept"]
         writer.finish()
     assert (steps(run / "best"), steps(run / "last"), hidden(run)) == ([3], [4], [])
     assert read_state(run / "best" / "3", a_state(0, SIZE)).params["w"].tobytes() == leaf(3)
@@ -375,6 +383,27 @@ def test_a_disk_full_while_the_first_is_written_ends_it(small_disk, console, mon
         assert list(run.glob("*/*")) == []
 
 
+def test_a_disk_that_fails_stops_no_training_that_has_a_checkpoint(run, writer, console, monkeypatch):
+    monkeypatch.setattr(checkpoint_writer, "_RETRY", 0.0)
+    writer.save(a_state(1), {}, False)
+    writer.finish()
+    with monkeypatch.context() as patch:
+
+        def fails(*args):
+            raise OSError(errno.EIO, "Input/output error")
+
+        patch.setattr(checkpoint_writer, "_sync", fails)
+        writer.save(a_state(2), {}, False)
+        settle(writer)
+        writer.poll()
+        (line,) = said(console)
+        assert line.startswith(f"cannot write to {run}/last (Input/output error): see to the disk; training goes on")
+        message = error_of(writer.finish)
+        assert message.startswith("step 2 could not be saved, the checkpoint of step 1 is kept: cannot write to ")
+    writer.finish()
+    assert steps(run / "last") == [1, 2]
+
+
 def test_a_damaged_checkpoint_does_not_count_as_one_to_go_on_with(run, writer, monkeypatch):
     writer.save(a_state(1), {}, False)
     writer.finish()
@@ -412,7 +441,38 @@ def test_earlier_runs_are_moved_aside_to_one_name(tmp_path, make_config):
     for i in range(3):
         assert (logs.with_name(f"run.{i + 1}") / "which").read_text() == str(i)
     assert (run.with_name("run.3") / "which").read_text() == "2"
-    assert not (run.with_name("run.2") / "which").exists()
+    assert not run.with_name("run.2").exists()
+
+
+def test_neither_folder_of_a_training_is_moved_aside(tmp_path, make_config):
+    config = make_config(training={"checkpoint_dir": str(tmp_path / "checkpoints")})
+    logging = dataclasses.replace(config.logging, log_dir=str(tmp_path / "logs"), run_name="run")
+    config = dataclasses.replace(config, logging=logging)
+    run, logs = checkpoint_writer.run_folders(config)
+    run.mkdir(parents=True)
+    with hold(logs):  # of a training that has another folder for its checkpoints
+        assert f"another training is running in {logs}" in error_of(lambda: move_aside(config))
+    assert run.exists()
+    assert logs.exists()
+
+
+def test_checkpoints_and_logs_in_one_folder_are_moved_aside(tmp_path, make_config):
+    config = make_config(training={"checkpoint_dir": str(tmp_path)})
+    config = dataclasses.replace(
+        config, logging=dataclasses.replace(config.logging, log_dir=str(tmp_path), run_name="run")
+    )
+    (tmp_path / "run").mkdir()
+    assert move_aside(config) == "run.1"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.1"]
+
+
+def test_a_file_system_without_locks(run, monkeypatch):
+    def flock(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(checkpoint_writer.fcntl, "flock", flock)
+    message = error_of(lambda: hold(run).__enter__())
+    assert f"cannot lock the folder {run}: No locks available" in message
 
 
 def test_damaged_ones_are_kept_out_of_the_way(run, writer):
@@ -438,4 +498,13 @@ def test_a_copy_is_whole_or_not_there(run, writer, monkeypatch):
     assert not (run / "best" / "1").exists()
     copy_step(run / "last" / "1", run / "best" / "1")
     assert is_of(run / "best" / "1", 1)
+    assert hidden(run) == []
+
+
+def test_a_copy_that_fails_says_so(run, writer, monkeypatch):
+    writer.save(a_state(1), {}, False)
+    writer.finish()
+    target = run / "best" / "1"
+    message = error_of(lambda: copy_step(run / "last" / "2", target))
+    assert message.startswith(f"cannot copy {run}/last/2 to {target}: No such file or directory")
     assert hidden(run) == []

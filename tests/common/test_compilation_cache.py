@@ -132,6 +132,16 @@ def test_a_damaged_entry_is_missing_and_removed(tmp_path, damage):
     assert not file.exists()
 
 
+def test_an_entry_that_cannot_be_touched_is_used(tmp_path, monkeypatch):
+    CheckedCache(tmp_path).put("key", b"entry")
+
+    def utime(*args):
+        raise OSError("read-only")
+
+    monkeypatch.setattr(os, "utime", utime)
+    assert CheckedCache(tmp_path).get("key") == b"entry"
+
+
 def test_an_entry_is_of_its_name(tmp_path):
     cache = CheckedCache(tmp_path)
     cache.put(KEY, ENTRY)

@@ -3,8 +3,10 @@
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +19,7 @@ import jax
 import pytest
 from trainings import final_state, free_port, rows, run, settings, start, verify_all
 
+from BC_training import __main__ as command_line
 from BC_training import train as training
 from BC_training.__main__ import main
 from BC_training.common import cache, checkpoint_writer, interruption, loader, samples
@@ -39,8 +42,9 @@ def test_a_signal_is_a_request_while_deferred_and_ends_the_work_otherwise():
 
 
 def test_its_thread_ends_with_it():
+    before = threading.enumerate()
     with Interruption():
-        (thread,) = [t for t in threading.enumerate() if t.name == "interruption"]
+        (thread,) = [t for t in threading.enumerate() if t not in before]
     thread.join(60)
     assert not thread.is_alive()
 
@@ -67,7 +71,7 @@ def test_wishes(monkeypatch):
 STUCK = """
 import signal, sys, time
 from BC_training.common import interruption
-interruption._DEADLINE = float(sys.argv[1])
+interruption._DEADLINE, interruption._ECHO = map(float, sys.argv[1:])
 with interruption.Interruption() as stop, stop.deferred():
     stop.last_saved = lambda: "step 7 is kept"
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
@@ -76,9 +80,9 @@ with interruption.Interruption() as stop, stop.deferred():
 """
 
 
-def stuck(deadline: float) -> subprocess.Popen[str]:
+def stuck(deadline: float, echo: float = 0.5) -> subprocess.Popen[str]:
     """A process whose main thread does not come to its handlers, as in the middle of a compilation."""
-    process = start(["-c", STUCK, str(deadline)])
+    process = start(["-c", STUCK, str(deadline), str(echo)])
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
@@ -91,8 +95,30 @@ def test_a_training_that_cannot_save_is_ended():
     assert process.returncode == EXIT_CODE
     assert errors.splitlines() == [
         "stopping: saving first; once more ends it at once",
-        "ended: it could not save in 0 s; step 7 is kept",
+        "ended: not done after 0 s; step 7 is kept",
     ]
+
+
+def test_a_signal_that_a_launcher_passes_on_is_no_second_one():
+    """As where the signal goes to a group of processes, of which one passes it on."""
+    process = stuck(3, echo=2)
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == EXIT_CODE
+    assert errors == "ended: not done after 3 s; step 7 is kept\n"
+
+
+def test_the_same_signal_later_ends_it_at_once():
+    process = stuck(500, echo=0)
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_the_second_signal_ends_it_at_once():
@@ -187,19 +213,19 @@ FAST = {
 def test_a_training_stopped_anywhere_goes_on_as_if_it_had_not_been(
     tmp_path, data, undisturbed, monkeypatch, name, number
 ):
-    place = PLACES[name]
+    place, here = PLACES[name], shutil.copytree(data, tmp_path / "here.zarr")
     overrides = [*SETTINGS, *(s.replace("CACHE", f"{tmp_path}/cache") for s in place.settings)]
     with monkeypatch.context() as patch:
         place.signal_there(number, patch.setattr)
         with pytest.raises(Interrupted, match=rf"^stopped by {number.name}\b") as stopped:
-            run(tmp_path, data, *overrides)
+            run(tmp_path, here, *overrides)
     assert "\n" not in str(stopped.value)
     steps = verify_all(tmp_path)
     if place.saved is not None:
         assert steps[-1] == place.saved
     if "saved" in str(stopped.value):
         assert f"saved after step {steps[-1]}, epoch" in str(stopped.value)
-    run(tmp_path, data, *overrides)
+    run(tmp_path, here.rename(tmp_path / "there.zarr"), *overrides)
     assert_same(tmp_path, undisturbed)
 
 
@@ -235,6 +261,19 @@ def test_the_exit_code_of_the_command(monkeypatch, capsys):
         main()
     assert ended.value.code == EXIT_CODE == 75
     assert capsys.readouterr().err == ("stopped by SIGTERM; saved after step 3; run the same command again to go on\n")
+
+
+def test_a_process_that_stops_by_itself_does_not_wait_for_the_others(monkeypatch):
+    """Before training they agree on nothing; an orderly end of one of several waits for all."""
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_train", interrupted)
+    monkeypatch.setattr(command_line, "leave", lambda code: sys.exit(f"left with {code}"))
+    monkeypatch.setattr("sys.argv", ["BC_training", "--config", "configs/pure_cnn.yaml"])
+    with pytest.raises(SystemExit, match="left with 75"):
+        main()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from io import StringIO
 from pathlib import Path
 
 import jax
@@ -50,6 +51,20 @@ def test_without_a_choice_nothing_is_traced(traces):
     profiler.before(range(8), ())
     profiler.stop(())
     assert traces == []
+
+
+def test_a_trace_that_cannot_be_written_ends_no_training(monkeypatch):
+    def stop_trace():
+        raise OSError("no space left on the disk")
+
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder, create_perfetto_trace: None)
+    monkeypatch.setattr(jax.profiler, "stop_trace", stop_trace)
+    screen = StringIO()
+    profiler = StepProfiler((1, 2), Path("x"), Console(file=screen, width=200))
+    profiler.before(range(2), ())
+    profiler.stop(())
+    profiler.stop(())
+    assert screen.getvalue() == "no profile of steps (1, 2): no space left on the disk\n"
 
 
 @pytest.mark.slow

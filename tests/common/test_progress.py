@@ -147,6 +147,17 @@ def test_scores_of_another_metric_are_forgotten(make_config):
     assert (progress.best_score, progress.patience_score) == (-0.3, -0.3)
 
 
+@pytest.mark.parametrize("changed", [{"loss": "focal"}, {"label_smoothing": 0.1}, {"class_weights": "none"}])
+def test_losses_of_another_kind_are_forgotten(make_config, changed):
+    by_loss, by_f1 = a_config(make_config, "loss"), a_config(make_config)
+    for before, is_kept in ((by_f1, True), (by_loss, False)):
+        now = replace(before, training=replace(before.training, **changed))
+        assert now != before
+        progress = Progress(best_score=0.5, best_step=3)
+        progress.forget_other_metrics(before, now)
+        assert (progress.best_step == 3) == is_kept
+
+
 # --- the open epoch ------------------------------------------------------------------------
 
 

@@ -260,6 +260,18 @@ def test_it_goes_on_from_the_best_where_that_is_newer(start, run):
     shutil.rmtree(run / "last" / "30")
     shutil.rmtree(run / "last" / "20")
     assert start() == (Start(run / "best" / "20", replace(PROGRESS, step=20, epochs=2)), [])
+    assert listing(run / "last" / "20") == listing(run / "best" / "20")  # as if it had not been killed in between
+
+
+def test_a_damaged_newest_is_told_of_where_the_best_is_the_same_step(start, run):
+    shutil.rmtree(run / "last" / "30")
+    damage(run / "last" / "20")
+    found, said = start()
+    assert found.step_folder == run / "best" / "20"
+    assert said == [f"{run}/last/20 is a damaged checkpoint: {run}/best/20 is used instead"]
+    assert names(run / "last") == ["20", "damaged-20"]
+    checkpoint.verify(run / "last" / "20")
+    assert start() == (found, [])
 
 
 def test_a_start_outlives_json(run):
@@ -393,6 +405,24 @@ def test_another_run_begins_from_a_path(start, run, home, origin, step, best):
     assert listing(run) == before
 
 
+def test_a_step_under_another_name(start, run, home):
+    shutil.copytree(run / "last" / "20", home / "alone")
+    new = home / "checkpoints" / "new"
+    for _ in range(2):  # the second time it goes on by itself
+        found, _ = start(name="new", resume=str(home / "alone"))
+        assert found.progress.step == 20
+        assert (names(new / "last"), names(new / "best")) == (["20"], ["20"])
+
+
+def test_a_damaged_newest_of_another_run_is_told_of_and_left_alone(start, run):
+    damage(run / "last" / "30")
+    before = listing(run)
+    found, said = start(name="new", resume=str(run))
+    assert found.progress.step == 20
+    assert "step 20 is used instead" in said[0]
+    assert listing(run) == before
+
+
 def test_begun_from_a_path_a_run_goes_on_by_itself(start, run, home):
     start(name="new", resume=str(run))
     new = home / "checkpoints" / "new"
@@ -422,14 +452,15 @@ def test_a_run_goes_back_to_one_of_its_own(start, run, home, step, is_relative, 
     origin = Path("checkpoints/run" if is_relative else run) / step
     found, said = start(resume=str(origin))
     number = 30 if step in ("", "last/30") else 20
-    assert found == Start(run / "last" / str(number), replace(PROGRESS, step=number, epochs=number // 10))
+    expected = replace(PROGRESS, step=number, epochs=number // 10, wandb_id=None)
+    assert found == Start(run / "last" / str(number), expected)
     assert said == ["the earlier run 'run' is kept as 'run.1'"]
     assert (names(run / "last"), names(run / "best")) == ([str(number)], ["20"])
     assert listing(home / "checkpoints" / "run.1") == before
     assert (home / "logs" / "run" / "metrics.jsonl").exists()
     assert (home / "logs" / "run.1" / "metrics.jsonl").exists()
     again, said = start(resume=str(origin))
-    assert (again.progress, said) == (found.progress, [])
+    assert (replace(again.progress, wandb_id=None), said) == (found.progress, [])
     assert names(home / "checkpoints") == ["run", "run.1"]
 
 
@@ -489,7 +520,6 @@ def test_what_does_not_touch_the_mathematics_may_change(start, key, value):
         ("training.loss", "focal", "training.loss bce -> focal"),
         ("training.early_stopping", {"patience": 3}, "training.early_stopping.patience null -> 3"),
         ("training.augmentation", {"crop": 4}, "training.augmentation.crop null -> 4"),
-        ("evaluation.threshold", 0.25, "evaluation.threshold 0.5 -> 0.25"),
         ("evaluation.every_n_epochs", 2, "evaluation.every_n_epochs 1 -> 2"),
     ],
 )
@@ -499,6 +529,12 @@ def test_other_mathematics_has_to_be_asked_for(start, refusal, key, value, diffe
     assert "training.resume_changed=true" in message
     assert "resume_changed " not in message.replace("training.resume_changed=true", "")
     assert start({key: value}, resume_changed=True)[0].progress == PROGRESS
+
+
+def test_scores_at_another_threshold_are_not_compared(start, refusal):
+    assert "evaluation.threshold 0.5 -> 0.25" in refusal({"evaluation.threshold": 0.25})
+    found, _ = start({"evaluation.threshold": 0.25}, resume_changed=True)
+    assert found.progress == replace(PROGRESS, best_score=None, best_step=None)
 
 
 @pytest.mark.parametrize(
