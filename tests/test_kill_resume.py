@@ -28,6 +28,7 @@ SETTINGS = [
     *("dataset.record=null", "dataset.cache=none", "dataset.split={train: 0.5, val: 0.5, test: 0.0}"),
     *("model.conv_features=[4]", "model.conv_strides=[4]", "model.dense_features=[8]", "evaluation.rollout=null"),
     *("training.num_epochs=2", "training.batch_size=4", "training.warmup_steps=2", "logging.wandb.enabled=false"),
+    "logging.log_every_steps=1",
 ]
 
 
@@ -73,6 +74,12 @@ def samples(folder: Path) -> list[list]:
     return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
 
 
+def log(folder: Path) -> list[tuple]:
+    """The rows of the log, without what is timed."""
+    rows = map(json.loads, (folder / "logs/pure_cnn/metrics.jsonl").read_text().splitlines())
+    return [(row["kind"], row["step"], row.get("loss")) for row in rows]
+
+
 def test_half_the_steps_a_kill_and_the_rest_are_as_all_the_steps(tmp_path, make_dataset, monkeypatch):
     make_dataset(tmp_path / "data.zarr", [24, 24])
     halves, whole = tmp_path / "halves", tmp_path / "whole"
@@ -81,6 +88,8 @@ def test_half_the_steps_a_kill_and_the_rest_are_as_all_the_steps(tmp_path, make_
         train(load_config("configs/pure_cnn.yaml", settings(whole)), Console(file=StringIO()))
     killed = run(halves, kill_at=STEPS - 2)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with open(halves / "logs/pure_cnn/metrics.jsonl", "a") as file:  # of a step that no checkpoint has, and a torn one
+        file.write(json.dumps({"kind": "train", "step": STEPS // 2 + 1, "loss": 0.5}) + '\n{"kind"')
     first = samples(halves)
     resumed = run(halves, kill_at=-1)
     assert resumed.returncode == 0, resumed.stderr
@@ -90,6 +99,7 @@ def test_half_the_steps_a_kill_and_the_rest_are_as_all_the_steps(tmp_path, make_
     assert [step for step, _ in first] == [0, *range(STEPS - 2)]
     second = samples(halves)[len(first) :]
     assert second == [samples(whole)[0], *samples(whole)[1 + STEPS // 2 :]]
+    assert log(halves) == log(whole)
     for item in ("model", "optimizer"):
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
             found, wanted = (reader.restore(f / f"pure_cnn/last/{STEPS}" / item) for f in (halves, whole))
