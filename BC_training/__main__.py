@@ -89,7 +89,9 @@ def record(
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A run's folder (its best is used) or one of its steps.")],
     data: Annotated[str | None, typer.Option(help="A dataset; by default the one it was trained on.")] = None,
-    split: Annotated[str, typer.Option(help="train, val, test, or all episodes.")] = "val",
+    split: Annotated[
+        str | None, typer.Option(help="train, val, test, or all episodes; by default val, and all with --data.")
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Score a checkpoint's predictions on recorded episodes."""

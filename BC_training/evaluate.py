@@ -40,14 +40,15 @@ def evaluate(
     console: Console,
     *,
     data: str | Path | None = None,
-    split: str = "val",
+    split: str | None = None,
     json_file: Path | None = None,
 ) -> metrics.Report:
     """Scores a checkpoint and prints its tables.
 
     Args:
         data: a dataset; None for the one it was trained on.
-        split: "train", "val" or "test" as saved with the run, or "all" episodes.
+        split: "train", "val" or "test" as saved with the run, or "all" episodes; None for "val",
+            with ``data`` for "all", since the run's split knows nothing of other episodes.
         json_file: where to write the report.
 
     Raises:
@@ -66,6 +67,12 @@ def evaluate(
             f"{dataset.path} has actions {', '.join(dataset.action_names)}; {saved.path} was trained on "
             f"{', '.join(saved.inputs.action_names)}"
         )
+    if saved.inputs.window.state and dataset.state_names != saved.inputs.state_names:
+        raise UserError(
+            f"{dataset.path} has state values {', '.join(dataset.state_names) or 'none'}; {saved.path} was trained on "
+            f"{', '.join(saved.inputs.state_names)}"
+        )
+    split = split or ("val" if data is None else "all")
     episodes = _episodes(dataset, saved, split)
     samples = Samples(dataset, episodes, saved.inputs.window)
     predict = make_predict(model.graphdef)

@@ -60,7 +60,8 @@ class Policy:
                 f"the policy takes frames uint8 (3, {self.inputs.recorded_size[0]}, {self.inputs.recorded_size[1]}), "
                 f"got {frame.dtype} {frame.shape}"
             )
-        self._recent.append(resize_frames(frame[None], self.inputs.frame_size)[0])
+        # A copy: the caller may capture the next frame into the same memory.
+        self._recent.append(np.array(resize_frames(frame[None], self.inputs.frame_size)[0]))
         window, newest = self.inputs.window, len(self._recent) - 1
         ages = np.arange(window.history - 1, -1, -1) * window.frame_skip
         frames = np.stack([self._recent[max(newest - age, 0)] for age in ages])

@@ -84,7 +84,7 @@ def record(out: str | Path, config: RecordConfig, workers: int | None, console: 
         UserError: unknown game or player, or a dataset of other actions or another frame size.
     """
     path = Path(out)
-    used = _recorded_seeds(path, config) if path.exists() else set()
+    used = {int(episode.attrs["seed"]) for episode in _recorded(path, config)}
     start = max([config.seed - 1, *(seed for seed in used if seed >= config.seed)]) + 1
     _record_seeds(path, config, range(start, start + config.episodes), None, workers, console)
 
@@ -93,10 +93,12 @@ def record_missing(out: str | Path, config: RecordConfig, workers: int | None, c
     """Records what the dataset lacks of the episodes that ``config`` names.
 
     A dataset with episodes, but none recorded as ``config`` says, is left alone: it is somebody's
-    own. Arguments and errors are those of ``record``.
+    own. Arguments and errors are those of ``record``, of a complete dataset too.
     """
     path = Path(out)
-    used = _recorded_seeds(path, config) if path.exists() else set()
+    recorded = _recorded(path, config)
+    _require_frame_size(path, recorded, config)
+    used = {int(episode.attrs["seed"]) for episode in recorded}
     if path.exists() and not used and LocalStore(path).episode_names():
         console.print(
             f"{path} is used as it is: none of its episodes was recorded as dataset.record says", soft_wrap=True
@@ -127,13 +129,7 @@ def _record_seeds(
         make_player(config.player, config.game, env)  # an unknown one fails before anything is written
     finally:
         env.close()
-    for episode in _readable_episodes(path) if path.exists() else []:
-        size = episode.arrays["frames"].shape[2:]
-        if size != tuple(config.frame_size):
-            raise UserError(
-                f"{path} holds frames of {size[0]}x{size[1]}, not {config.frame_size[0]}x{config.frame_size[1]}: "
-                "choose another folder or the same frame size"
-            )
+    _require_frame_size(path, _readable_episodes(path), config)
     with recording(path, game.action_names, game.state_names):
         if numbers is None or any((path / f"episode_{number}").exists() for number in numbers):
             numbers = range(first := next_number(path), first + len(seeds))
@@ -155,19 +151,31 @@ def _record_seeds(
     )
 
 
-def _recorded_seeds(path: Path, config: RecordConfig) -> set[int]:
-    """The seeds of the episodes recorded as ``config`` says."""
-    storage.read_root(LocalStore(path))
+def _recorded(path: Path, config: RecordConfig) -> list[storage.EpisodeInfo]:
+    """The episodes recorded as ``config`` says, whatever their seed and frame size."""
     settings = ("game", "player", "skill", "noise", "noise_frames")
-    return {
-        int(episode.attrs["seed"])
+    return [
+        episode
         for episode in _readable_episodes(path)
         if "seed" in episode.attrs and all(episode.attrs.get(s) == getattr(config, s) for s in settings)
-    }
+    ]
+
+
+def _require_frame_size(path: Path, episodes: list[storage.EpisodeInfo], config: RecordConfig) -> None:
+    for episode in episodes:
+        size = episode.arrays["frames"].shape[2:]
+        if size != tuple(config.frame_size):
+            raise UserError(
+                f"{path} holds frames of {size[0]}x{size[1]}, not {config.frame_size[0]}x{config.frame_size[1]}: "
+                "choose another folder or the same frame size"
+            )
 
 
 def _readable_episodes(path: Path) -> list[storage.EpisodeInfo]:
-    """Faulty ones left out: opening the dataset for training reports those."""
+    """None where there is no dataset. Faulty ones left out: opening it for training reports those."""
+    if not path.exists():
+        return []
     store = LocalStore(path)
+    storage.read_root(store)
     found = storage.read_episodes(store, store.episode_names())
     return [episode for episode in found if isinstance(episode, storage.EpisodeInfo)]

@@ -37,7 +37,7 @@ def bare_step(config: Config, steps: int) -> float:
     size = config.dataset.frame_size
     assert size is not None
     actions = ("move_left", "move_right", "attack", "move_forward", "move_backward", "turn_left", "turn_right")
-    inputs = InputSpec(actions, (), size, size, None)
+    inputs = InputSpec(actions, (), size, size, None, config.window())
     model = split_model(config, inputs)
     optimizer, schedule = make_optimizer(config.training, 10_000)
     step = make_train_step(model, optimizer, schedule, np.ones(len(actions), np.float32), config)
@@ -45,7 +45,7 @@ def bare_step(config: Config, steps: int) -> float:
     batch_size = config.training.batch_size
     batch = jax.device_put(
         {
-            "frames": rng.integers(0, 256, (1, batch_size, 1, *inputs.frame_shape), dtype=np.uint8),
+            "frames": rng.integers(0, 256, (1, batch_size, inputs.window.history, *inputs.frame_shape), dtype=np.uint8),
             "action": rng.random((1, batch_size, len(actions))) < 0.3,
         }
     )

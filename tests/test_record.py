@@ -93,6 +93,16 @@ def test_missing_episodes_are_completed_and_others_left_alone(tmp_path):
     assert len(ZarrGameplayDataset(path).episodes) == 3  # another player's: somebody's own
 
 
+def test_a_complete_dataset_of_another_frame_size_is_an_error(tmp_path):
+    path = tmp_path / "x.zarr"
+    record_missing(path, dataclasses.replace(SMALL, episodes=1), 1, QUIET)
+    for episodes in (1, 2):
+        other = dataclasses.replace(SMALL, episodes=episodes, frame_size=(48, 64))
+        with pytest.raises(UserError, match="frames of 24x32, not 48x64"):
+            record_missing(path, other, 1, QUIET)
+    assert len(ZarrGameplayDataset(path).episodes) == 1
+
+
 def test_an_episode_that_was_lost_gets_its_own_number_again(tmp_path):
     """Several workers that are killed leave gaps; the dataset has to end as if they had not been."""
     path, three = tmp_path / "x.zarr", dataclasses.replace(SMALL, episodes=3)

@@ -5,6 +5,7 @@
       meta.json                          dataset, frame size, episodes, bytes
     <cache_dir>/<fingerprint>.partial/   one being built, or left by a build that was killed
       done                               a line for each episode that is in frames.bin
+    <cache_dir>/<fingerprint>-<hex>.partial/   one being removed, or left by a removal that was killed
 
 The fingerprint covers the frames' metadata, for a local dataset also the size and time of every
 chunk's file, the frame size and the channel order: what changes one of them gets another cache.
@@ -16,12 +17,14 @@ import hashlib
 import itertools
 import json
 import os
+import secrets
 import shutil
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TextIO
 
@@ -42,6 +45,7 @@ _VERSION = 1  # of the files' layout and of the preprocessing in them
 _BLOCK = 64  # frames decoded at once by a thread
 _PARTIAL = ".partial"
 _DONE = "done"
+_REMEDY = "remove the disk cache with 'cache --clear' and run again"
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,11 @@ class PackedFrames:
     """
 
     def __init__(self, path: Path, frame_size: tuple[int, int], first_frames: dict[str, int]):
-        self._file = os.open(path, os.O_RDONLY)
+        self._path = path
+        with self._errors():
+            self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
         self._frame_bytes = 3 * frame_size[0] * frame_size[1]
-        self._path = path
         self.first_frames = first_frames  # of each episode, by its name
 
     def read(self, frames: np.ndarray, out: np.ndarray) -> None:
@@ -80,10 +85,21 @@ class PackedFrames:
         ends = [*(np.flatnonzero(np.diff(frames) != 1) + 1).tolist(), len(frames)]
         start = 0
         for end in ends:
-            view, offset = out[start:end].data, int(frames[start]) * self._frame_bytes
-            if view.nbytes != os.preadv(self._file, [view], offset):
-                raise UserError(f"{self._path} is truncated: remove it with 'cache --clear' and run again")
+            view, offset = out[start:end].data.cast("B"), int(frames[start]) * self._frame_bytes
+            while view:  # one call reads 2 GiB at most
+                with self._errors():
+                    count = os.preadv(self._file, [view], offset)
+                if count == 0:
+                    raise UserError(f"{self._path} is truncated: {_REMEDY}")
+                view, offset = view[count:], offset + count
             start = end
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot read {self._path} ({error.strerror}): {_REMEDY}") from error
 
 
 def open_packed(
@@ -105,20 +121,18 @@ def open_packed(
     first_frames = dict(zip(lengths, itertools.accumulate(lengths.values(), initial=0), strict=False))
     if not (path / "meta.json").exists():
         partial = path.with_name(path.name + _PARTIAL)
-        with disk_full_is_user_error(folder):
-            partial.mkdir(parents=True, exist_ok=True)
-            with _locked(partial, progress) as meta:
-                if path.exists():  # another process has finished it while this one waited
-                    shutil.rmtree(partial, ignore_errors=True)
-                else:
-                    _make_room(folder, packed_bytes(dataset, frame_size), limit, keep=partial)
-                    described = {"dataset": dataset.path, "frame_size": frame_size, "frames": len(dataset)}
-                    meta.truncate(0)
-                    meta.write(json.dumps(described))
-                    meta.flush()
-                    _build(dataset, frame_size, partial, first_frames, progress)
-                    partial.rename(path)
-                    (path / _DONE).unlink()
+        with disk_full_is_user_error(folder), _locked(partial, progress) as meta:
+            if path.exists():  # another process has finished it while this one waited
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                _make_room(folder, packed_bytes(dataset, frame_size), limit, keep=partial)
+                described = {"dataset": dataset.path, "frame_size": frame_size, "frames": len(dataset)}
+                meta.truncate(0)
+                meta.write(json.dumps(described))
+                meta.flush()
+                _build(dataset, frame_size, partial, first_frames, progress)
+                partial.rename(path)
+                (path / _DONE).unlink()
     os.utime(path / "meta.json")  # used now
     return PackedFrames(path / "frames.bin", frame_size, first_frames)
 
@@ -126,6 +140,11 @@ def open_packed(
 def is_built(dataset: ZarrGameplayDataset, frame_size: tuple[int, int], folder: Path) -> bool:
     """Whether the dataset's cache is there, whole."""
     return (folder / _fingerprint(dataset, frame_size) / "meta.json").exists()
+
+
+def unfinished_bytes(dataset: ZarrGameplayDataset, frame_size: tuple[int, int], folder: Path) -> int:
+    """What an unfinished build of the dataset's cache has taken of the disk."""
+    return _stored(folder / (_fingerprint(dataset, frame_size) + _PARTIAL))
 
 
 def packed_bytes(dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> int:
@@ -140,9 +159,8 @@ def find_caches(folder: Path) -> list[Cache]:
         complete, meta = not path.name.endswith(_PARTIAL), path / "meta.json"
         with contextlib.suppress(OSError, ValueError, KeyError):  # not a cache, or being removed
             raw = json.loads(meta.read_text())
-            stored = (path / "frames.bin").stat().st_blocks * 512
-            size = (raw["frame_size"][0], raw["frame_size"][1])
-            found.append(Cache(path, raw["dataset"], size, raw["frames"], stored, meta.stat().st_mtime, complete))
+            size, used = (raw["frame_size"][0], raw["frame_size"][1]), meta.stat().st_mtime
+            found.append(Cache(path, raw["dataset"], size, raw["frames"], _stored(path), used, complete))
     return sorted(found, key=lambda cache: -cache.used)
 
 
@@ -153,7 +171,11 @@ def remove(cache: Cache) -> bool:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        shutil.rmtree(cache.path)
+        # Whatever a kill leaves is then no whole cache, nor a build to go on with, but still listed.
+        doomed = cache.path.with_name(f"{cache.path.name.removesuffix(_PARTIAL)}-{secrets.token_hex(4)}{_PARTIAL}")
+        cache.path.rename(doomed)
+        (doomed / "frames.bin").unlink(missing_ok=True)
+        shutil.rmtree(doomed)
         return True
 
 
@@ -179,6 +201,15 @@ def clear_caches(folder: Path, console: Console) -> None:
     console.print(f"removed {len(removed)} caches, {sum(c.bytes for c in removed) / 1e9:.2f} GB{kept}")
 
 
+def _stored(path: Path) -> int:
+    """Bytes on disk of the frames in a cache's folder."""
+    try:
+        return (path / "frames.bin").stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
+
+
+@lru_cache(maxsize=1)  # a start asks some times, and there may be millions of chunks to look at
 def _fingerprint(dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> str:
     store = dataset.store
     address = str(store.path.resolve()) if isinstance(store, LocalStore) else store.address
@@ -231,13 +262,24 @@ def _build(
 @contextlib.contextmanager
 def _locked(partial: Path, progress: Progress) -> Iterator[TextIO]:
     """Lets one process build, and hands it meta.json; another waits, and finds the cache built."""
-    with open(partial / "meta.json", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress.console.print("another process is building this cache: waiting for it", soft_wrap=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock
+    while True:
+        partial.mkdir(parents=True, exist_ok=True)
+        with open(partial / "meta.json", "a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                progress.console.print("another process is building this cache: waiting for it", soft_wrap=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_at(lock, partial / "meta.json"):  # not published or removed meanwhile
+                yield lock
+                return
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _make_room(folder: Path, needed: int, limit: int, keep: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -50,7 +51,8 @@ def choose_device(kind: str) -> str:
     """Makes JAX use ``kind`` ("auto", "cpu" or "gpu") and returns the devices in words.
 
     Raises:
-        UserError: "gpu" where JAX finds none.
+        UserError: JAX finds no such device or cannot start it, or the processes of the run have
+            different numbers of devices.
     """
     import jax  # here: set_xla_flags must come first
 
@@ -60,10 +62,23 @@ def choose_device(kind: str) -> str:
     try:
         devices = jax.devices("gpu") if kind == "gpu" else jax.devices()
     except RuntimeError as error:
+        reason = _first_line(error)
+        if kind == "gpu":
+            raise UserError(
+                f"system.device=gpu, but JAX finds no NVIDIA GPU ({reason}): install JAX for it with "
+                "'uv sync --group cuda', or set system.device=auto"
+            ) from error
         raise UserError(
-            "system.device=gpu, but JAX finds no NVIDIA GPU: install JAX for it with 'uv sync --group cuda', "
-            "or set system.device=auto"
+            f"JAX cannot start a device for system.device={kind} ({reason}): see JAX_PLATFORMS and the GPU's "
+            "driver, or set system.device=cpu"
         ) from error
+    counts = Counter(device.process_index for device in devices)
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{counts[process]} in process {process}" for process in sorted(counts))
+        raise UserError(
+            f"the processes of this run have different numbers of devices ({listed}): give each as many, "
+            "for GPUs with CUDA_VISIBLE_DEVICES"
+        )
     if len(devices) == 1:
         return devices[0].device_kind
     processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
@@ -109,7 +124,7 @@ def start_distributed(options: "DistributedConfig | None") -> None:
     if failures and not isinstance(failures[0], RuntimeError):
         raise failures[0]
     if failures:
-        reason = str(failures[0]).strip().splitlines()[0]
+        reason = _first_line(failures[0])
         raise UserError(f"cannot connect to {where} ({reason}): is its port free, and the address right?")
     # Before JAX's own wait at exit, which ends all processes when it has taken five minutes.
     atexit.register(wait_for_all, "exit")
@@ -140,6 +155,11 @@ def leave(code: int) -> NoReturn:
         time.sleep(_GRACE_SECONDS)
         os._exit(code)
     sys.exit(code)
+
+
+def _first_line(error: Exception) -> str:
+    """Of its message; its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _distributed_arguments(options: "DistributedConfig | None", env: Mapping[str, str]) -> dict[str, Any] | None:

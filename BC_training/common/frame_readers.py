@@ -33,7 +33,8 @@ class DecodedFrames:
         )
         resized = [resize_frames(block, self._frame_size) for block in decoded]
         if len(unique) < len(rows):
-            np.take(np.concatenate(resized), place, axis=0, out=out)
+            # "clip", though every place is valid: the default mode fills a second array first.
+            np.take(np.concatenate(resized), place, axis=0, out=out, mode="clip")
             return
         order = np.argsort(place)  # where each unique row goes
         for group, block in zip(groups, resized, strict=True):

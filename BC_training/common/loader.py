@@ -225,9 +225,12 @@ def choose_tier(options: DatasetConfig, dataset: ZarrGameplayDataset, frame_size
 
 def _fastest_that_fits(options: DatasetConfig, dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> str:
     folder, needed = _cache_dir(options), cache.packed_bytes(dataset, frame_size)
-    if needed <= _free_memory() * _DEVICE_SHARE:
+    # Processes on CPUs may be on one machine and share its memory.
+    processes = 1 if jax.default_backend() == "cpu" else jax.process_count()
+    if needed <= _free_memory() * processes * _DEVICE_SHARE:
         return "device"
-    if cache.is_built(dataset, frame_size, folder) or needed <= _disk_room(folder, options.cache_limit):
+    taken = cache.unfinished_bytes(dataset, frame_size, folder)
+    if cache.is_built(dataset, frame_size, folder) or needed <= _disk_room(folder, options.cache_limit, taken):
         return "disk"
     return "none"
 
@@ -245,11 +248,12 @@ def make_tier(
     Raises:
         UserError: the frames do not fit the tier that was asked for, or cannot be read.
     """
-    needed, free = samples.num_rows * 3 * frame_size[0] * frame_size[1], _free_memory()
-    if options.cache == "device" and needed > free:
+    mine = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
+    needed = -(-samples.num_rows // mesh.size) * mine * 3 * frame_size[0] * frame_size[1]
+    if options.cache == "device" and needed > (free := _free_memory()):
         raise UserError(
-            f"dataset.cache=device needs {needed / 1e9:.1f} GB for the frames, {free / 1e9:.1f} GB are free: "
-            "use dataset.cache=disk or none, or a smaller dataset.frame_size"
+            f"dataset.cache=device needs {needed / 1e9:.1f} GB for this process's part of the frames, "
+            f"{free / 1e9:.1f} GB are free: use dataset.cache=disk or none, or a smaller dataset.frame_size"
         )
     if options.cache == "disk":
         limit = int(options.cache_limit * 1e9)
@@ -275,17 +279,18 @@ def _cache_dir(options: DatasetConfig) -> Path:
     return Path(options.cache_dir) if options.cache_dir else cache.default_folder()
 
 
-def _disk_room(folder: Path, limit: float) -> float:
+def _disk_room(folder: Path, limit: float, taken: int) -> float:
+    """Bytes a cache may have, of which an unfinished build has ``taken`` some."""
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    return min(limit * 1e9, shutil.disk_usage(existing).free * _DISK_SHARE)
+    return min(limit * 1e9, (shutil.disk_usage(existing).free + taken) * _DISK_SHARE)
 
 
 def _free_memory() -> int:
-    """Bytes free on all devices together; on CPUs, in this machine."""
+    """Bytes free on this process's devices together; on CPUs, in this machine."""
     free = 0
     for device in jax.local_devices():
         stats = device.memory_stats()
         if not stats:
             return psutil.virtual_memory().available
         free += stats["bytes_limit"] - stats["bytes_in_use"]
-    return free * jax.process_count()
+    return free

@@ -143,8 +143,8 @@ class Samples:
                 f"no episode of {dataset.path} is longer than dataset.action_shift={window.action_shift} frames: "
                 "lower it"
             )
-        self.targets = self.labels(np.arange(len(self)))["action"].reshape(len(self), -1, len(dataset.action_names))
-        self.targets = self.targets[:, 0]
+        episode, t = self._place(np.arange(len(self)))
+        self.targets = self._actions[self._first_rows[episode] + t + window.action_shift]
 
     def __len__(self) -> int:
         return int(self._first_samples[-1])

@@ -88,8 +88,9 @@ class EpisodeWriter:
 
     def append(self, frame: np.ndarray, action: np.ndarray, state: np.ndarray | None) -> None:
         """Adds frame uint8 [3, H, W], action bool [A] and state float32 [S]."""
-        row = {"frames": frame, "actions": action}
-        self._rows.append(row if state is None else row | {"state": state})
+        row = {"frames": frame, "actions": action} | ({} if state is None else {"state": state})
+        # Copies: rows wait in memory, while the caller may fill the same arrays anew.
+        self._rows.append({name: np.array(values) for name, values in row.items()})
         self.frame_count += 1
         if len(self._rows) == _BLOCK:
             self._flush()

@@ -141,7 +141,7 @@ def make_player(name: str, game: str, env: gymnasium.Env) -> Player:
 
     Raises:
         UserError: another name, ``expert`` in a game that has none, or a checkpoint that does
-            not load or was trained for other buttons or another frame size.
+            not load or does not fit the game (``require_fit``).
     """
     if name == "random":
         return Random(env)
@@ -160,8 +160,14 @@ def require_fit(trained: str, inputs: InputSpec, env: gymnasium.Env) -> None:
     """Whether a policy that was ``trained`` on ``inputs`` can play in ``env``.
 
     Raises:
-        UserError: the buttons or the frame size differ; lists both.
+        UserError: the buttons or the frame size differ (lists both), or the model takes more than
+            frames, which play does not give it yet.
     """
+    if inputs.window.state or inputs.window.action_history:
+        raise UserError(
+            f"{trained}: a model with dataset.action_history or model.use_state cannot play yet, since play gives "
+            "it frames alone; train without them, or score it by 'evaluate'"
+        )
     game = _unwrapped(env)
     for label, theirs, ours in (
         ("buttons", game.action_names, inputs.action_names),

@@ -5,13 +5,15 @@ import subprocess
 import sys
 import textwrap
 import time
+from io import StringIO
 
 import numpy as np
 import pytest
+from rich.console import Console
 from rich.progress import Progress
 
 from BC_training.common import cache
-from BC_training.common.cache import find_caches, open_packed, packed_bytes, remove
+from BC_training.common.cache import clear_caches, find_caches, open_packed, packed_bytes, remove
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import resize_frames
@@ -194,6 +196,86 @@ def test_a_truncated_cache_is_an_error(tmp_path, recorded):
     os.truncate(found.path / "frames.bin", found.bytes // 2)
     with pytest.raises(UserError, match="truncated"):
         read(packed, [len(recorded[0]) - 1])
+
+
+def test_a_read_that_the_system_cuts_short_is_continued(tmp_path, recorded, monkeypatch):
+    """One call reads 2 GiB at most."""
+    dataset, written = recorded
+    packed, whole = pack(dataset, tmp_path / "cache"), os.preadv
+    monkeypatch.setattr(cache.os, "preadv", lambda file, views, offset: whole(file, [views[0][:1000]], offset))
+    frames = np.concatenate([resize_frames(w.frames, SIZE) for w in written])
+    np.testing.assert_array_equal(read(packed, np.arange(3, 60)), frames[3:60])
+
+
+def test_a_cache_that_cannot_be_read_is_an_error(tmp_path, recorded, monkeypatch):
+    packed = pack(recorded[0], tmp_path / "cache")
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.os, "preadv", fail)
+        with pytest.raises(UserError, match=r"cannot read .*frames.bin \(Input/output error\): .*'cache --clear'"):
+            read(packed, [0])
+    (found,) = find_caches(tmp_path / "cache")
+    (found.path / "frames.bin").unlink()
+    with pytest.raises(UserError, match=r"cannot read .*frames.bin"):
+        pack(recorded[0], tmp_path / "cache")
+    clear_caches(tmp_path / "cache", Console(file=StringIO()))  # as the message says
+    assert len(read(pack(recorded[0], tmp_path / "cache"), [0])) == 1
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_removal_that_is_killed_leaves_nothing_to_trust(tmp_path, recorded, monkeypatch, complete):
+    dataset, written = recorded
+    packed = pack(dataset, tmp_path / "cache")
+    (found,) = find_caches(tmp_path / "cache")
+    if not complete:  # all but published
+        (found.path / "done").write_text("".join(f"{episode.name}\n" for episode in dataset.episodes))
+        found.path.rename(found.path.with_name(found.path.name + ".partial"))
+        (found,) = find_caches(tmp_path / "cache")
+
+    def killed(path, *_, **__):
+        (path / "frames.bin").unlink(missing_ok=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove(found)
+    assert not cache.is_built(dataset, SIZE, tmp_path / "cache")
+    packed = pack(dataset, tmp_path / "cache")
+    frames = np.concatenate([resize_frames(w.frames, SIZE) for w in written])
+    np.testing.assert_array_equal(read(packed, np.arange(len(frames))), frames)
+    clear_caches(tmp_path / "cache", Console(file=StringIO()))
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_build_that_waited_for_a_removal_begins_anew(tmp_path, recorded, monkeypatch):
+    """The lock that it waited for is that of a file which is gone."""
+    dataset, written = recorded
+    flock, waited = cache.fcntl.flock, []
+
+    def removed_meanwhile(file, how):
+        if not waited:
+            waited.append(True)
+            shutil.rmtree(next((tmp_path / "cache").iterdir()))
+        flock(file, how)
+
+    monkeypatch.setattr(cache.fcntl, "flock", removed_meanwhile)
+    packed = pack(dataset, tmp_path / "cache")
+    np.testing.assert_array_equal(read(packed, [0]), resize_frames(written[0].frames[:1], SIZE))
+
+
+def test_a_dataset_is_looked_at_once(tmp_path, recorded, monkeypatch):
+    """Though each tier asks for its cache: there may be millions of files."""
+    dataset, _ = recorded
+    looked, stamps = [], dataset.store.stamps
+    monkeypatch.setattr(dataset.store, "stamps", lambda folder: looked.append(folder) or stamps(folder))
+    cache.is_built(dataset, SIZE, tmp_path / "cache")
+    pack(dataset, tmp_path / "cache")
+    pack(dataset, tmp_path / "cache")
+    assert looked == [f"{episode.name}/frames" for episode in dataset.episodes]
 
 
 def test_caches_are_listed_and_removed(tmp_path, recorded):

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -70,6 +71,26 @@ def test_a_gpu_where_there_is_none():
     with pytest.raises(UserError, match="uv sync --group cuda") as caught:
         choose_device("gpu")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "advice"), [("auto", "system.device=cpu"), ("gpu", "uv sync --group cuda")])
+def test_what_jax_says_is_said(monkeypatch, kind, advice):
+    def fail(*_):
+        raise RuntimeError("no such backend: tpu\nand much more")
+
+    monkeypatch.setattr(jax, "devices", fail)
+    with pytest.raises(UserError, match=rf"system\.device={kind}.*\(no such backend: tpu\).*{advice}") as caught:
+        choose_device(kind)
+    assert "\n" not in str(caught.value)
+
+
+def test_processes_have_equally_many_devices(monkeypatch):
+    found = [SimpleNamespace(process_index=process, device_kind="cpu") for process in (0, 0, 1, 1)]
+    monkeypatch.setattr(jax, "devices", lambda *_: found)
+    assert choose_device("auto").startswith("4 devices")
+    found.pop()
+    with pytest.raises(UserError, match="2 in process 0, 1 in process 1"):
+        choose_device("auto")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from rich.progress import Progress
 
-from BC_training.common import loader
+from BC_training.common import cache, loader
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.frame_readers import DecodedFrames
@@ -181,6 +182,48 @@ def test_cache_setting_chooses_the_tier(tmp_path, recorded, monkeypatch, tier_of
     assert name("auto", 2 * whole - 1) == "disk"
     with pytest.raises(UserError, match=r"dataset\.cache=device needs"):
         name("device", split - 1)
+
+
+def test_an_unfinished_build_is_no_reason_to_give_it_up(tmp_path, recorded, monkeypatch, tier_of):
+    """It has taken its space already, so that less is free than the cache needs."""
+    dataset, samples = recorded[0], Samples(recorded[0], [0], Window())
+    tier_of("disk", samples)
+    (built,) = (tmp_path / "cache").iterdir()
+    built.rename(built.with_name(built.name + ".partial"))
+    needed = 16 * 3 * 24 * 32
+    monkeypatch.setattr(loader, "_free_memory", lambda: 0)
+    free = SimpleNamespace(free=needed // 2)
+    monkeypatch.setattr(loader, "shutil", SimpleNamespace(disk_usage=lambda path: free))
+    assert cache.unfinished_bytes(dataset, SIZE, tmp_path / "cache") >= needed
+    assert tier_of("auto", samples).name == "disk"
+    shutil.rmtree(tmp_path / "cache")
+    assert tier_of("auto", samples).name == "none"
+
+
+def test_a_process_needs_memory_for_its_own_part(recorded, monkeypatch):
+    samples = Samples(recorded[0], [0, 2], Window())
+    devices = np.array([SimpleNamespace(process_index=process) for process in (0, 0, 1, 1)])
+    mesh = SimpleNamespace(devices=devices, size=4)
+    monkeypatch.setattr(loader, "DeviceTier", lambda *_: "a tier")
+    config = DatasetConfig("unused", cache="device")
+    half = 12 * 3 * 24 * 32 // 2
+    monkeypatch.setattr(loader, "_free_memory", lambda: half)
+    assert make_tier(config, samples, SIZE, Progress(disable=True), mesh) == "a tier"
+    monkeypatch.setattr(loader, "_free_memory", lambda: half - 1)
+    with pytest.raises(UserError, match="this process's part"):
+        make_tier(config, samples, SIZE, Progress(disable=True), mesh)
+
+
+def test_a_frame_that_windows_share_is_copied_straight_to_its_places(recorded, monkeypatch):
+    """NumPy's default mode would fill an array of its own first."""
+    modes, take = [], np.take
+    monkeypatch.setattr(
+        np, "take", lambda *args, **options: modes.append(options.get("mode")) or take(*args, **options)
+    )
+    out = np.empty((3, 3, *SIZE), np.uint8)
+    DecodedFrames(Samples(recorded[0], [2], Window()), SIZE).read(np.array([4, 1, 4]), out)
+    np.testing.assert_array_equal(out, recorded[1][2].frames[[4, 1, 4]])
+    assert modes == ["clip"]
 
 
 def test_what_would_be_faster_is_said(recorded):

@@ -200,6 +200,19 @@ def test_a_sample_is_what_the_design_says_and_never_crosses_episodes(recorded, e
     )
 
 
+@given(window=windows)
+def test_targets_are_the_first_actions_of_the_labels(recorded, window):
+    samples = Samples(recorded[0], [2, 0], window)
+    action = samples.labels(np.arange(len(samples)))["action"]
+    np.testing.assert_array_equal(samples.targets, action[:, 0] if window.action_chunk > 1 else action)
+
+
+def test_targets_are_made_without_the_rest_of_the_labels(recorded, monkeypatch):
+    """Of all samples at once, state and chunks would be many times as large."""
+    monkeypatch.setattr(Samples, "labels", None)
+    assert Samples(recorded[0], [0], Window(history=4, action_chunk=3, state=True)).targets.shape == (5, 3)
+
+
 def test_labels_take_the_shape_of_the_samples(recorded):
     samples = Samples(recorded[0], [0, 2], Window(history=2, action_history=3, action_chunk=2, state=True))
     labels = samples.labels(np.arange(12).reshape(3, 4))

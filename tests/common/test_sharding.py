@@ -98,8 +98,7 @@ def mesh_of(*processes: int) -> SimpleNamespace:
         ((0,), [(0, 24)]),
         ((0, 1), [(0, 12), (12, 24)]),
         ((0, 0, 1, 1), [(0, 12), (12, 24)]),
-        ((0, 0, 1), [(0, 16), (16, 24)]),
-        ((0, 1, 1, 2, 2, 2), [(0, 4), (4, 12), (12, 24)]),
+        ((0, 0, 1, 1, 2, 2), [(0, 8), (8, 16), (16, 24)]),
     ],
 )
 def test_each_process_reads_the_part_of_its_devices(monkeypatch, processes, parts):

@@ -360,6 +360,18 @@ def test_zeros_are_written_not_left_out(tmp_path):
     assert not storage.read_actions(episode(tmp_path / "x.zarr")).any()
 
 
+def test_the_callers_arrays_may_be_filled_anew(tmp_path):
+    frame, action, state = np.zeros((3, 8, 10), np.uint8), np.zeros(2, bool), np.zeros(2, np.float32)
+    with recording(tmp_path / "x.zarr", KEYS, ATTRIBUTES):
+        writer = EpisodeWriter(tmp_path / "x.zarr", 0)
+        for t in range(4):
+            frame[:], action[:], state[:] = t, t % 2, t
+            writer.append(frame, action, state)
+        writer.commit({})
+    for name, expected in (("frames", [0, 1, 2, 3]), ("actions", [0, 1, 0, 1]), ("state", [0, 1, 2, 3])):
+        np.testing.assert_array_equal(read(tmp_path / "x.zarr", name).reshape(4, -1)[:, 0], expected)
+
+
 def test_state_is_optional(tmp_path):
     write_episode(tmp_path / "x.zarr", attributes=())
     assert set(episode(tmp_path / "x.zarr").arrays) == {"frames", "actions"}

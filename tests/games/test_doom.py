@@ -1,15 +1,17 @@
 """The game's contract, on the real engine."""
 
+import dataclasses
+
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
 from BC_training.common.errors import UserError
-from BC_training.common.preprocess import resize_frames
+from BC_training.common.preprocess import InputSpec, Window, resize_frames
 from BC_training.games import make_game
 from BC_training.games.doom import ENEMY_TYPES, STATE_NAMES
-from BC_training.games.players import make_player
+from BC_training.games.players import make_player, require_fit
 
 GAME = "doom/deadly_corridor"
 
@@ -34,6 +36,15 @@ def play(env: gymnasium.Env, player_name: str, seed: int, steps: int = 10_000):
         score += float(reward)
         over = terminated or truncated
     return np.stack(frames), np.stack(states), score
+
+
+@pytest.mark.parametrize("window", [Window(state=True), Window(action_history=1)])
+def test_a_model_that_takes_more_than_frames_does_not_fit_yet(env, window):
+    game = env.unwrapped
+    inputs = InputSpec(game.action_names, game.state_names, game.frame_size, game.frame_size, game.fps)
+    require_fit("my_model", inputs, env)
+    with pytest.raises(UserError, match=r"my_model: .*cannot play yet"):
+        require_fit("my_model", dataclasses.replace(inputs, window=window), env)
 
 
 # The state has no bounds that all its values share.
