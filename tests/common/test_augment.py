@@ -274,8 +274,9 @@ np.savez(sys.argv[1], **out)
 
 @pytest.mark.slow
 def test_devices_that_share_the_batch_draw_the_same_and_move_none_of_it(request, tmp_path):
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    env = os.environ | flags | {"PYTHONPATH": str(request.config.rootpath)}
+    # The flags of this process: another optimization may round a colour the other way.
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(request.config.rootpath)}
     command = [sys.executable, "-c", SHARDED, str(tmp_path / "out.npz")]
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
