@@ -8,6 +8,7 @@ that attends to all patches is what the buttons are read from.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from flax import nnx
 
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
+from BC_training.models.layers import TransformerBlock
 
 
 @dataclass(frozen=True)
@@ -43,28 +45,6 @@ class Config:
             raise UserError(f"config: model.dropout={self.dropout} is out of range: 0 to below 1")
 
 
-class Block(nnx.Module):
-    """Attention and perceptron, each behind a layer norm and added to its input: [B, N, width]."""
-
-    def __init__(self, config: Config, rngs: nnx.Rngs):
-        width, self.heads = config.width, config.heads
-        self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for _ in range(2)])
-        self.qkv = nnx.Linear(width, 3 * width, rngs=rngs)
-        self.out = nnx.Linear(width, width, rngs=rngs)
-        self.up = nnx.Linear(width, config.mlp_ratio * width, rngs=rngs)
-        self.down = nnx.Linear(config.mlp_ratio * width, width, rngs=rngs)
-        self.dropout = nnx.Dropout(config.dropout)
-
-    def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
-        batch, tokens, width = x.shape
-        qkv = self.qkv(self.norms[0](x)).reshape(batch, tokens, 3, self.heads, width // self.heads)
-        attended = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
-        y = self.out(attended.reshape(batch, tokens, width))
-        x = x + self.dropout(y, deterministic=not train, rngs=rngs)
-        y = self.down(nnx.gelu(self.up(self.norms[1](x))))
-        return x + self.dropout(y, deterministic=not train, rngs=rngs)
-
-
 class ViTPolicy(nnx.Module):
     def __init__(self, config: Config, inputs: InputSpec, rngs: nnx.Rngs):
         self.grid = tuple(side // patch for side, patch in zip(inputs.frame_size, config.patch_size, strict=True))
@@ -74,7 +54,8 @@ class ViTPolicy(nnx.Module):
         small = nnx.initializers.normal(0.02)
         self.positions = nnx.Param(small(rngs.params(), (math.prod(self.grid), config.width)))
         self.token = nnx.Param(small(rngs.params(), (1, config.width)))
-        self.blocks = nnx.List([Block(config, rngs) for _ in range(config.depth)])
+        block = partial(TransformerBlock, config.width, config.heads, config.mlp_ratio, config.dropout, rngs=rngs)
+        self.blocks = nnx.List([block() for _ in range(config.depth)])
         self.norm = nnx.LayerNorm(config.width, rngs=rngs)
         self.outputs = (config.action_chunk, len(inputs.action_names))
         self.head = nnx.Linear(config.width, math.prod(self.outputs), rngs=rngs)
