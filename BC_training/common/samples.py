@@ -30,6 +30,8 @@ class SampleOrder:
         batch_size: of the global batch.
         rare: int64 [R], the samples visited more often.
         extra: how many visits an epoch they get on top of one each.
+        one_in: an epoch makes only one in so many of these visits; as many as a sample has
+            frames, where each is trained on.
 
     Raises:
         UserError: a batch larger than the number of samples.
@@ -40,22 +42,24 @@ class SampleOrder:
     seed: int
     rare: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     extra: int = 0
+    one_in: int = 1
 
     def __post_init__(self) -> None:
-        if self.batch_size > self.num_samples:
+        if self.batch_size * self.one_in > self.num_samples:
+            windows = f" windows of {self.one_in} frames" if self.one_in > 1 else ""
             raise UserError(
-                f"training.batch_size={self.batch_size} is larger than the training set ({self.num_samples} frames): "
-                "lower it or record more"
+                f"training.batch_size={self.batch_size}{windows} is larger than the training set ({self.num_samples} "
+                "frames): lower it or record more"
             )
 
     @property
     def epoch_size(self) -> int:
-        """Visits an epoch, those of the partial batch included."""
+        """Visits to choose an epoch's from, those of the partial batch included."""
         return self.num_samples + self.extra
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.epoch_size // self.batch_size
+        return self.epoch_size // self.one_in // self.batch_size
 
     def dispatches(self, epoch: int, size: int, start: int = 0) -> list[range]:
         """An epoch's steps from ``start`` on, ``size`` a range, and what is no whole range one by one.
@@ -156,8 +160,7 @@ class Samples:
     def rows(self, samples: np.ndarray) -> np.ndarray:
         """int64 [..., T]: the rows of each sample's history, the current frame last."""
         episode, t = self._place(samples)
-        back = np.arange(self.window.history - 1, -1, -1) * self.window.frame_skip
-        return self._first_rows[episode][..., None] + np.maximum(t[..., None] - back, 0)
+        return self._first_rows[episode][..., None] + np.maximum(self._history(t), 0)
 
     def labels(self, samples: np.ndarray) -> dict[str, np.ndarray]:
         """What goes with the frames of ``samples`` [...].
@@ -165,15 +168,21 @@ class Samples:
         Returns:
             "action" bool [..., A], or [..., C, A] where the window predicts a chunk, and then
             "mask" bool [..., C], False past the episode's end; "previous_actions" bool
-            [..., K, A] and "state" float32 [..., T, S] where the window has them.
+            [..., K, A] and "state" float32 [..., T, S] where the window has them. With
+            ``every_frame`` action, previous actions and the mask, then also there for a single
+            action, have an axis T before those named; the mask is False before the episode, too.
         """
         window, (episode, t) = self.window, self._place(samples)
         first, length = self._first_rows[episode][..., None], self._lengths[episode][..., None]
+        if window.every_frame:
+            t, first, length = self._history(t), first[..., None], length[..., None]
         ahead = t[..., None] + window.action_shift + np.arange(window.action_chunk)
-        action = self._actions[first + np.minimum(ahead, length - 1)]
-        labels = {"action": action, "mask": ahead < length}
+        action = self._actions[first + np.clip(ahead, 0, length - 1)]
+        labels = {"action": action, "mask": (ahead < length) & (t >= 0)[..., None]}
         if window.action_chunk == 1:
-            labels = {"action": action[..., 0, :]}
+            labels = {name: label[..., 0, :] if name == "action" else label[..., 0] for name, label in labels.items()}
+            if not window.every_frame:
+                del labels["mask"]  # every sample has an action
         if window.action_history:
             before = t[..., None] + np.arange(-window.action_history, 0)
             pressed = self._actions[first + np.maximum(before, 0)]
@@ -203,8 +212,9 @@ class Samples:
             UserError: a batch larger than the number of samples, an unknown action, or actions
                 that are never pressed.
         """
+        one_in = self.window.history if self.window.every_frame else 1
         if oversample is None:
-            return SampleOrder(len(self), batch_size, seed)
+            return SampleOrder(len(self), batch_size, seed, one_in=one_in)
         names = self.dataset.action_names
         for name in oversample.actions:
             if name not in names:
@@ -216,7 +226,7 @@ class Samples:
                 "episodes: choose others, or oversample=null"
             )
         wanted = round((len(self) - rare.size) * oversample.ratio / (1 - oversample.ratio))
-        return SampleOrder(len(self), batch_size, seed, rare, max(wanted - rare.size, 0))
+        return SampleOrder(len(self), batch_size, seed, rare, max(wanted - rare.size, 0), one_in)
 
     def frequencies(self, order: SampleOrder) -> np.ndarray:
         """float64 [A]: the share of an epoch's visits that target each action."""
@@ -224,6 +234,10 @@ class Samples:
         if order.extra:
             pressed += self.targets[order.rare].mean(axis=0) * order.extra
         return pressed / order.epoch_size
+
+    def _history(self, t: np.ndarray) -> np.ndarray:
+        """int64 [..., T]: the frames of the history at t [...]; below 0 before the episode."""
+        return t[..., None] - np.arange(self.window.history - 1, -1, -1) * self.window.frame_skip
 
     def _place(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of each sample its episode (an index into ``episodes``) and its frame t there."""

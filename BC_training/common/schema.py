@@ -288,4 +288,5 @@ class Config:
         """What of an episode one sample holds."""
         data, model = self.dataset, self.model
         chunk, state = getattr(model, "action_chunk", 1), getattr(model, "use_state", False)
-        return Window(data.history, data.frame_skip, data.action_history, data.action_shift, chunk, state)
+        every = getattr(model, "every_frame", False)
+        return Window(data.history, data.frame_skip, data.action_history, data.action_shift, chunk, state, every)

@@ -102,6 +102,13 @@ class Setup:
         model = abstract_model(config, inputs)
         train_samples = Samples(dataset, split["train"], inputs.window)
         val_samples = Samples(dataset, split["val"], inputs.window)
+        shortest = min(episode.length for episode in dataset.episodes)
+        if inputs.window.span > shortest:
+            console.print(
+                f"a history of {inputs.window.span} frames is longer than the shortest episode ({shortest}): before an "
+                "episode its first frame stands in",
+                soft_wrap=True,
+            )
         order = train_samples.order(config.training.batch_size, config.system.seed, config.dataset.oversample)
         optimizer, schedule = make_optimizer(config.training, order.steps_per_epoch * config.training.num_epochs)
         frequencies = train_samples.frequencies(order)

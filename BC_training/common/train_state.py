@@ -255,3 +255,24 @@ def make_predict(
     return lambda params, batch_stats, batch: jitted(
         params, batch_stats, {name: batch[name] for name in OBSERVATION if name in batch}
     )
+
+
+def make_stream(
+    graphdef: Any,
+) -> tuple[Callable[[Tree, Tree, Mapping[str, ArrayLike]], jax.Array], Callable[[Tree, Tree, ArrayLike], jax.Array]]:
+    """``make_predict`` in two jitted parts, for a model that encodes each frame by itself (``Window.every_frame``).
+
+    Returns:
+        A function of (params, batch_stats, observation of one frame [1, 1, ...]) to its features
+        float32 [F], and one of (params, batch_stats, features of the history [T, F]) to logits
+        float32 [A], of a chunk the first action's.
+    """
+
+    def encode(params: Tree, batch_stats: Tree, observation: Mapping[str, jax.Array]) -> jax.Array:
+        return nnx.merge(graphdef, params, batch_stats).encode(normalize(observation), train=False)[0, 0]
+
+    def remember(params: Tree, batch_stats: Tree, features: jax.Array) -> jax.Array:
+        logits = nnx.merge(graphdef, params, batch_stats).remember(features[None], train=False)[0, -1]
+        return logits[0] if logits.ndim == 2 else logits
+
+    return jax.jit(encode), jax.jit(remember)

@@ -8,6 +8,11 @@ A variant is ``models/<name>/model.py`` with three things:
   ``logits: float32 [B, A]`` before the sigmoid;
 - ``create_model(config, inputs, rngs)`` that builds it for ``inputs``, a
   ``BC_training.common.preprocess.InputSpec``.
+
+A ``Config`` whose class attribute ``every_frame`` is True has the loss at each frame of the history:
+in training its logits are [B, T, A]. Its module has two more functions, ``encode(observation, *,
+train)``, of each frame by itself, to features [B, T, F], and ``remember(features, *, train)`` from
+those to the logits [B, T, A], so that play encodes each frame once.
 """
 
 import importlib

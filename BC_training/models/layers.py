@@ -77,3 +77,64 @@ def _normalize_backward(residuals: tuple[jax.Array, ...], cotangents: tuple[jax.
 
 
 _normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
+class TransformerBlock(nnx.Module):
+    """Attention and perceptron, each behind a layer norm and added to its input: [B, N, width] to the same.
+
+    Args:
+        mlp_ratio: the perceptron's width, in widths.
+        is_causal: a token attends to itself and those before it alone.
+    """
+
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: int, dropout: float, *, rngs: nnx.Rngs, is_causal: bool = False
+    ):
+        self.heads, self.is_causal = heads, is_causal
+        self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for _ in range(2)])
+        self.qkv = nnx.Linear(width, 3 * width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+        self.up = nnx.Linear(width, mlp_ratio * width, rngs=rngs)
+        self.down = nnx.Linear(mlp_ratio * width, width, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        batch, tokens, width = x.shape
+        qkv = self.qkv(self.norms[0](x)).reshape(batch, tokens, 3, self.heads, width // self.heads)
+        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        y = jax.nn.dot_product_attention(query, key, value, is_causal=self.is_causal)
+        y = self.out(y.reshape(batch, tokens, width))
+        x = x + self.dropout(y, deterministic=not train, rngs=rngs)
+        y = self.down(nnx.gelu(self.up(self.norms[1](x))))
+        return x + self.dropout(y, deterministic=not train, rngs=rngs)
+
+
+class LSTM(nnx.Module):
+    """Long short-term memory over time, from nothing remembered: [B, T, channels] to [B, T, features].
+
+    Hochreiter and Schmidhuber 1997, with a forget gate (Gers et al. 2000) whose bias begins at 1.
+    """
+
+    def __init__(self, channels: int, features: int, *, rngs: nnx.Rngs):
+        def bias(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+            del key
+            return jnp.zeros(shape, dtype).at[features : 2 * features].set(1)
+
+        self.features = features
+        self.inputs = nnx.Linear(channels, 4 * features, bias_init=bias, rngs=rngs)
+        self.recurrent = nnx.Param(nnx.initializers.orthogonal()(rngs.params(), (features, 4 * features)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        nothing = jnp.zeros((x.shape[0], self.features), x.dtype)
+        recurrent = self.recurrent[...]
+
+        def step(carry: tuple[jax.Array, jax.Array], gates: jax.Array):
+            cell, hidden = carry
+            gates = gates + hidden @ recurrent
+            enter, forget, leave, new = jnp.split(gates, 4, axis=-1)
+            cell = nnx.sigmoid(forget) * cell + nnx.sigmoid(enter) * jnp.tanh(new)
+            hidden = nnx.sigmoid(leave) * jnp.tanh(cell)
+            return (cell, hidden), hidden
+
+        _, hidden = jax.lax.scan(step, (nothing, nothing), jnp.moveaxis(self.inputs(x), 1, 0))
+        return jnp.moveaxis(hidden, 0, 1)

@@ -1,5 +1,6 @@
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -198,6 +199,47 @@ def test_a_sample_is_what_the_design_says_and_never_crosses_episodes(recorded, e
         window.action_history > 0,
         window.state,
     )
+
+
+@given(window=windows)
+def test_each_frame_of_a_history_has_the_labels_of_its_own_sample(recorded, window):
+    """Where the episode has begun; before, what is to be pressed does not count."""
+    dataset, _ = recorded
+    plain, every = (Samples(dataset, [2, 0], replace(window, every_frame=e)) for e in (False, True))
+    ids = np.arange(len(every))
+    labels = every.labels(ids)
+    for i in ids:
+        ((_, t),) = plain.locate(ids[i : i + 1])
+        for place, back in enumerate(reversed(range(0, window.history * window.frame_skip, window.frame_skip))):
+            if back > t:
+                assert not labels["mask"][i, place].any()
+                if window.action_history:
+                    assert not labels["previous_actions"][i, place].any()
+                continue
+            own = plain.labels(np.array(i - back))
+            for name in {"action", "previous_actions"} & own.keys():
+                np.testing.assert_array_equal(labels[name][i, place], own[name])
+            np.testing.assert_array_equal(labels["mask"][i, place], own.get("mask", True))
+    if window.state:
+        np.testing.assert_array_equal(labels["state"], plain.labels(ids)["state"])
+
+
+@given(order=orders(), one_in=st.integers(1, 8))
+def test_an_epoch_of_one_in_some_visits_is_the_begin_of_a_whole_one(order, one_in):
+    if order.batch_size * one_in > order.num_samples:
+        with pytest.raises(UserError, match=f"windows of {one_in} frames"):
+            replace(order, one_in=one_in)
+        return
+    part = replace(order, one_in=one_in)
+    assert part.steps_per_epoch == order.num_samples // one_in // order.batch_size
+    seen = epoch_of(part, 3)
+    np.testing.assert_array_equal(seen, epoch_of(order, 3)[: len(seen)])
+
+
+def test_histories_that_are_trained_on_whole_are_fewer(recorded):
+    for every_frame, one_in in ((False, 1), (True, 2)):
+        order = Samples(recorded[0], [0, 2], Window(history=2, every_frame=every_frame)).order(3, 0)
+        assert order.one_in == one_in
 
 
 @given(window=windows)

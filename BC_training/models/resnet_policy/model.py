@@ -1,0 +1,118 @@
+"""ResNetPolicy: a residual network whose head keeps what is where.
+
+The backbone is that of He et al., Deep Residual Learning for Image Recognition (2015), with basic
+blocks: by default the 18 layers' depth at a quarter of their width. Where they average over the
+image, a 1x1 convolution leaves few channels, which are flattened, position by position.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import InputSpec
+from BC_training.models.layers import BatchNorm
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str
+    width: int = 16  # channels of the first stage; each stage doubles them
+    stage_blocks: tuple[int, ...] = (2, 2, 2, 2)  # basic blocks a stage; each stage but the first halves the sides
+    position_features: int = 16  # channels left at each position of the last stage
+    dense_features: int = 256
+    dropout: float = 0.2  # before and after the dense layer
+    action_chunk: int = 1  # actions predicted at once; in play the first counts
+
+    def __post_init__(self) -> None:
+        if not self.stage_blocks or min(self.stage_blocks) < 1:
+            raise UserError(f"config: model.stage_blocks={self.stage_blocks}: give at least one stage, of 1 or more")
+        for key in ("width", "position_features", "dense_features", "action_chunk"):
+            if getattr(self, key) < 1:
+                raise UserError(f"config: model.{key}={getattr(self, key)} is out of range: at least 1")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"config: model.dropout={self.dropout} is out of range: 0 to below 1")
+
+
+class ConvNorm(nnx.Module):
+    """Convolution without bias, batch norm: [B, H, W, C] to [B, H/stride, W/stride, features]."""
+
+    def __init__(self, channels: int, features: int, size: int, stride: int, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(channels, features, (size, size), stride, use_bias=False, rngs=rngs)
+        self.norm = BatchNorm(features, rngs=rngs)
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return self.norm(self.conv(x), use_running_average=not train)
+
+
+class BasicBlock(nnx.Module):
+    """Two 3x3 convolutions around which the input is added, itself or by a 1x1 convolution."""
+
+    def __init__(self, channels: int, features: int, stride: int, rngs: nnx.Rngs):
+        self.first = ConvNorm(channels, features, 3, stride, rngs)
+        self.second = ConvNorm(features, features, 3, 1, rngs)
+        is_same = stride == 1 and channels == features
+        self.shortcut = None if is_same else ConvNorm(channels, features, 1, stride, rngs)
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y = self.second(nnx.relu(self.first(x, train)), train)
+        return nnx.relu(y + (x if self.shortcut is None else self.shortcut(x, train)))
+
+
+class ResNetPolicy(nnx.Module):
+    def __init__(self, config: Config, inputs: InputSpec, rngs: nnx.Rngs):
+        channels = inputs.frame_shape[0] * inputs.window.history
+        self.stem = ConvNorm(channels, config.width, 7, 2, rngs)
+        channels, self.blocks = config.width, nnx.List([])
+        for stage, blocks in enumerate(config.stage_blocks):
+            features = config.width * 2**stage
+            for i in range(blocks):
+                self.blocks.append(BasicBlock(channels, features, 2 if stage and not i else 1, rngs))
+                channels = features
+        self.position = ConvNorm(channels, config.position_features, 1, 1, rngs)
+        # The stem, its pooling and each stage but the first halve the sides, rounding up.
+        halvings = len(config.stage_blocks) + 1
+        height, width = (-(-side // 2**halvings) for side in inputs.frame_size)
+        self.dense = nnx.Linear(height * width * config.position_features, config.dense_features, rngs=rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+        self.outputs = (config.action_chunk, len(inputs.action_names))
+        self.head = nnx.Linear(config.dense_features, math.prod(self.outputs), rngs=rngs)
+
+    def __call__(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Logits before the sigmoid.
+
+        Args:
+            observation: "frames", float32 [B, T, 3, H, W] in [0, 1]; a history is stacked into
+                the channels.
+            train: batch statistics of this batch and dropout; otherwise running statistics.
+            rngs: the "dropout" stream; needed when ``train`` and dropout is above 0.
+
+        Returns:
+            float32 [B, A]; [B, C, A] where ``action_chunk`` is C > 1.
+        """
+        frames = observation["frames"]
+        x = jnp.moveaxis(frames.reshape(frames.shape[0], -1, *frames.shape[3:]), 1, -1)
+        x = nnx.max_pool(nnx.relu(self.stem(x, train)), (3, 3), (2, 2), "SAME")
+        for block in self.blocks:
+            x = block(x, train)
+        x = nnx.relu(self.position(x, train)).reshape(x.shape[0], -1)
+        x = nnx.relu(self.dense(self.dropout(x, deterministic=not train, rngs=rngs)))
+        logits = self.head(self.dropout(x, deterministic=not train, rngs=rngs))
+        return logits.reshape(-1, *self.outputs) if self.outputs[0] > 1 else logits
+
+
+def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> ResNetPolicy:
+    """ResNetPolicy for the frame size, history and buttons of ``inputs``; it ignores the state.
+
+    Raises:
+        UserError: previous actions are asked for, which it does not take.
+    """
+    if inputs.window.action_history:
+        raise UserError(
+            "model resnet_policy takes no previous actions: set dataset.action_history=0 or choose another model"
+        )
+    return ResNetPolicy(config, inputs, rngs)

@@ -1,0 +1,134 @@
+"""TemporalCNN: each frame encoded once, and what was seen before remembered.
+
+A convolutional encoder that keeps position, and over the features of the last T frames an LSTM or
+a small causal transformer. In training the loss counts at each of the T frames; in play one frame
+is encoded a step, and the features of those before are kept.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import InputSpec
+from BC_training.models.layers import LSTM, TransformerBlock
+from BC_training.models.pure_cnn.model import ConvBlock
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str
+    conv_features: tuple[int, ...] = (16, 32, 64, 64)
+    conv_strides: tuple[int, ...] = (2, 2, 2, 1)
+    position_features: int = 16  # channels left at each position after the convolutions
+    features: int = 128  # of a frame, and of what is remembered
+    temporal: Literal["lstm", "transformer"] = "lstm"
+    depth: int = 1  # LSTMs, or transformer blocks, one on the other
+    heads: int = 4  # of the transformer
+    dropout: float = 0.1  # of a frame's features, and in the transformer
+    action_dropout: float = 0.5  # chance that a sample's previous actions are hidden in training
+    action_chunk: int = 1  # actions predicted at once; in play the first counts
+    every_frame: ClassVar[bool] = True  # the loss counts at each frame of the history
+
+    def __post_init__(self) -> None:
+        if len(self.conv_features) != len(self.conv_strides) or not self.conv_features:
+            raise UserError(
+                f"config: model.conv_features has {len(self.conv_features)} values and model.conv_strides "
+                f"{len(self.conv_strides)}: give one stride a block, at least one block"
+            )
+        if min(*self.conv_features, *self.conv_strides) < 1:
+            raise UserError("config: model.conv_features and conv_strides must be 1 or more")
+        for key in ("position_features", "features", "depth", "heads", "action_chunk"):
+            if getattr(self, key) < 1:
+                raise UserError(f"config: model.{key}={getattr(self, key)} is out of range: at least 1")
+        if self.temporal == "transformer" and self.features % self.heads:
+            raise UserError(
+                f"config: model.features={self.features} cannot be split over model.heads={self.heads}: "
+                f"use {max(round(self.features / self.heads), 1) * self.heads}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"config: model.dropout={self.dropout} is out of range: 0 to below 1")
+        if not 0 <= self.action_dropout <= 1:
+            raise UserError(f"config: model.action_dropout={self.action_dropout} is out of range: 0 to 1")
+
+
+class TemporalCNN(nnx.Module):
+    def __init__(self, config: Config, inputs: InputSpec, rngs: nnx.Rngs):
+        self.convs = nnx.List([])
+        channels, (height, width) = inputs.frame_shape[0], inputs.frame_size
+        for features, stride in zip(config.conv_features, config.conv_strides, strict=True):
+            self.convs.append(ConvBlock(channels, features, stride, True, rngs))
+            channels, height, width = features, -(-height // stride), -(-width // stride)
+        self.position = ConvBlock(channels, config.position_features, 1, True, rngs)
+        actions = len(inputs.action_names)
+        known = height * width * config.position_features + inputs.window.action_history * actions
+        self.dense = nnx.Linear(known, config.features, rngs=rngs)
+        self.dropout, self.action_dropout = nnx.Dropout(config.dropout), config.action_dropout
+        self.is_lstm = config.temporal == "lstm"
+        if self.is_lstm:
+            layers: list[Any] = [LSTM(config.features, config.features, rngs=rngs) for _ in range(config.depth)]
+        else:
+            shape = (inputs.window.history, config.features)
+            self.times = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), shape))
+            layers = [
+                TransformerBlock(config.features, config.heads, 2, config.dropout, rngs=rngs, is_causal=True)
+                for _ in range(config.depth)
+            ]
+        self.layers = nnx.List(layers)
+        self.outputs = (actions,) if config.action_chunk == 1 else (config.action_chunk, actions)
+        self.head = nnx.Linear(config.features, math.prod(self.outputs), rngs=rngs)
+
+    def __call__(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Logits before the sigmoid.
+
+        Args:
+            observation: "frames", float32 [B, T, 3, H, W] in [0, 1], and where the window has
+                them "previous_actions", bool [B, T, K, A].
+            train: batch statistics of this batch and dropout; otherwise running statistics.
+            rngs: the "dropout" stream; needed when ``train`` and one of the dropouts is above 0.
+
+        Returns:
+            Training: float32 [B, T, A], or [B, T, C, A] where ``action_chunk`` is C > 1: at each
+            frame from those up to it. Otherwise those of the last frame, [B, A] or [B, C, A].
+        """
+        logits = self.remember(self.encode(observation, train=train, rngs=rngs), train=train, rngs=rngs)
+        return logits if train else logits[:, -1]
+
+    def encode(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """The features of each frame by itself, float32 [B, T, F], of what ``__call__`` takes."""
+        frames = observation["frames"]
+        batch, times = frames.shape[:2]
+        x = jnp.moveaxis(frames.reshape(batch * times, *frames.shape[2:]), 1, -1)
+        for conv in self.convs:
+            x = conv(x, train)
+        x = self.position(x, train).reshape(batch, times, -1)
+        if "previous_actions" in observation:
+            pressed = observation["previous_actions"].reshape(batch, times, -1).astype(x.dtype)
+            if train and self.action_dropout > 0:
+                assert rngs is not None
+                seen = jax.random.bernoulli(rngs.dropout(), 1 - self.action_dropout, (batch, 1, 1))
+                pressed = jnp.where(seen, pressed, jnp.zeros_like(pressed))
+            x = jnp.concatenate([x, pressed], axis=-1)
+        return self.dropout(nnx.relu(self.dense(x)), deterministic=not train, rngs=rngs)
+
+    def remember(self, features: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Logits at each frame, from the features of the frames up to it, [B, T, F], oldest first."""
+        if self.is_lstm:
+            x = features
+            for layer in self.layers:
+                x = layer(x)
+        else:
+            x = features + self.times[...][None]
+            for layer in self.layers:
+                x = layer(x, train, rngs)
+        return self.head(x).reshape(*x.shape[:2], *self.outputs)
+
+
+def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> TemporalCNN:
+    """TemporalCNN for the frame size, history, previous actions and buttons of ``inputs``; it ignores the state."""
+    return TemporalCNN(config, inputs, rngs)

@@ -1,0 +1,108 @@
+"""ViTPolicy: a Vision Transformer over the patches of the frame.
+
+Dosovitskiy et al., An Image is Worth 16x16 Words (2020), with layer norm before attention and
+perceptron. Each patch has a learned position, so where something is stays known; a learned token
+that attends to all patches is what the buttons are read from.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import InputSpec
+from BC_training.models.layers import TransformerBlock
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str
+    patch_size: tuple[int, int] = (8, 8)  # H, W in pixels; they divide the frame's sides
+    depth: int = 4
+    width: int = 96
+    heads: int = 3
+    mlp_ratio: int = 2  # the perceptron's width, in widths
+    dropout: float = 0.1  # after attention and perceptron
+    action_chunk: int = 1  # actions predicted at once; in play the first counts
+
+    def __post_init__(self) -> None:
+        for key in ("depth", "width", "heads", "mlp_ratio", "action_chunk"):
+            if getattr(self, key) < 1:
+                raise UserError(f"config: model.{key}={getattr(self, key)} is out of range: at least 1")
+        if min(self.patch_size) < 1:
+            raise UserError(f"config: model.patch_size={self.patch_size} is out of range: sides of 1 or more")
+        if self.width % self.heads:
+            raise UserError(
+                f"config: model.width={self.width} cannot be split over model.heads={self.heads}: "
+                f"use {_nearest_multiple(self.width, self.heads)}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"config: model.dropout={self.dropout} is out of range: 0 to below 1")
+
+
+class ViTPolicy(nnx.Module):
+    def __init__(self, config: Config, inputs: InputSpec, rngs: nnx.Rngs):
+        self.grid = tuple(side // patch for side, patch in zip(inputs.frame_size, config.patch_size, strict=True))
+        self.patch_size = config.patch_size
+        pixels = inputs.frame_shape[0] * inputs.window.history * math.prod(config.patch_size)
+        self.patches = nnx.Linear(pixels, config.width, rngs=rngs)
+        small = nnx.initializers.normal(0.02)
+        self.positions = nnx.Param(small(rngs.params(), (math.prod(self.grid), config.width)))
+        self.token = nnx.Param(small(rngs.params(), (1, config.width)))
+        block = partial(TransformerBlock, config.width, config.heads, config.mlp_ratio, config.dropout, rngs=rngs)
+        self.blocks = nnx.List([block() for _ in range(config.depth)])
+        self.norm = nnx.LayerNorm(config.width, rngs=rngs)
+        self.outputs = (config.action_chunk, len(inputs.action_names))
+        self.head = nnx.Linear(config.width, math.prod(self.outputs), rngs=rngs)
+
+    def __call__(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Logits before the sigmoid.
+
+        Args:
+            observation: "frames", float32 [B, T, 3, H, W] in [0, 1]; a history is part of each
+                patch.
+            train: dropout.
+            rngs: the "dropout" stream; needed when ``train`` and dropout is above 0.
+
+        Returns:
+            float32 [B, A]; [B, C, A] where ``action_chunk`` is C > 1.
+        """
+        frames = observation["frames"]
+        batch, (rows, columns), (height, width) = frames.shape[0], self.grid, self.patch_size
+        x = frames.reshape(batch, -1, rows, height, columns, width)
+        x = x.transpose(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
+        x = self.patches(x) + self.positions[...][None]
+        token = jnp.broadcast_to(self.token[...][None], (batch, 1, x.shape[-1]))
+        x = jnp.concatenate([token, x], axis=1)
+        for block in self.blocks:
+            x = block(x, train, rngs)
+        logits = self.head(self.norm(x[:, 0]))
+        return logits.reshape(-1, *self.outputs) if self.outputs[0] > 1 else logits
+
+
+def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> ViTPolicy:
+    """ViTPolicy for the frame size, history and buttons of ``inputs``; it ignores the state.
+
+    Raises:
+        UserError: the patches do not divide the frame, or previous actions are asked for.
+    """
+    for axis, side, patch in zip("HW", inputs.frame_size, config.patch_size, strict=True):
+        if side % patch:
+            raise UserError(
+                f"the frame's {axis} of {side} cannot be cut into patches of {patch}: set model.patch_size or "
+                f"dataset.frame_size, for example to {_nearest_multiple(side, patch)}"
+            )
+    if inputs.window.action_history:
+        raise UserError(
+            "model vit_policy takes no previous actions: set dataset.action_history=0 or choose another model"
+        )
+    return ViTPolicy(config, inputs, rngs)
+
+
+def _nearest_multiple(value: int, of: int) -> int:
+    return max(round(value / of), 1) * of

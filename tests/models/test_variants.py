@@ -1,0 +1,249 @@
+"""What every variant has to do, whatever is in its folder."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from rich.console import Console
+
+from BC_training import models
+from BC_training.common.checkpoint_writer import CheckpointWriter, hold
+from BC_training.common.config import load_config, to_dict
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import OBSERVATION, InputSpec, Window, normalize
+from BC_training.common.samples import Samples
+from BC_training.common.schema import Config, DatasetConfig, TrainingConfig
+from BC_training.common.train_state import abstract_model, init_state, make_predict, make_train_step, split_model
+from BC_training.inference import Policy
+
+SIZE = (24, 32)
+CONFIGS = Path(models.__file__).parent.parent / "configs"
+# Of each variant, one that compiles in seconds, without dropout.
+SMALL: dict[str, dict[str, Any]] = {
+    "pure_cnn": {"conv_features": (8, 16), "conv_strides": (2, 2), "dense_features": (32,)},
+    "resnet_policy": {"width": 4, "stage_blocks": (1, 1), "position_features": 4, "dense_features": 32},
+    "temporal_cnn": {
+        "conv_features": (8, 16),
+        "conv_strides": (2, 2),
+        "position_features": 4,
+        "features": 32,
+        "action_dropout": 0.0,
+    },
+    "vit_policy": {"patch_size": (8, 8), "depth": 2, "width": 32, "heads": 2},
+}
+VARIANTS = sorted(SMALL)
+variants = pytest.mark.parametrize("name", VARIANTS)
+
+
+def test_every_variant_is_here():
+    assert models.names() == VARIANTS
+
+
+# Of those that look back: the history, and the previous actions that they see.
+LOOKS_BACK = {"temporal_cnn": (4, 2)}
+
+
+def a_config(name: str, training: dict[str, Any] | None = None, **fields: Any) -> Config:
+    variant = models.find(name)
+    return Config(
+        dataset=DatasetConfig(path="unused"),
+        model=variant.Config(**({"name": name, "dropout": 0.0} | SMALL[name] | fields)),
+        training=TrainingConfig(**(training or {})),
+    )
+
+
+def inputs_of(config: Config, history: int | None = None, size: tuple[int, int] = SIZE) -> InputSpec:
+    usual, action_history = LOOKS_BACK.get(config.model.name, (1, 0))
+    history, every = history or usual, getattr(config.model, "every_frame", False)
+    chunk = config.model.action_chunk
+    window = Window(history, action_history=action_history, action_chunk=chunk, every_frame=every)
+    return InputSpec(("a", "b", "c"), (), size, size, 17.0, window)
+
+
+def a_batch(inputs: InputSpec, size: int, seed: int = 0) -> dict[str, np.ndarray]:
+    rng, window = np.random.default_rng(seed), inputs.window
+    times = (size, window.history) if window.every_frame else (size,)
+    places = times if window.action_chunk == 1 else (*times, window.action_chunk)
+    batch = {
+        "frames": rng.integers(0, 256, (size, window.history, *inputs.frame_shape), np.uint8),
+        "action": rng.random((*places, 3)) < 0.5,
+    }
+    if window.action_history:
+        batch["previous_actions"] = rng.random((*times, window.action_history, 3)) < 0.5
+    return batch if places == (size,) else batch | {"mask": rng.random(places) < 0.8}
+
+
+def stepper(config: Config, inputs: InputSpec, rate: float) -> tuple[Any, Any]:
+    """A compiled step, and the state to begin with."""
+    model, optimizer = split_model(config, inputs), optax.adam(rate)
+    step = make_train_step(model, optimizer, lambda _: rate, np.ones(3, np.float32), config)
+    return step, init_state(model, optimizer)
+
+
+@variants
+@pytest.mark.parametrize(("history", "chunk"), [(1, 1), (3, 1), (2, 4)])
+@pytest.mark.parametrize("train", [False, True])
+def test_shapes_and_dtypes(name, history, chunk, train):
+    config = a_config(name, action_chunk=chunk, dropout=0.5)
+    inputs = inputs_of(config, history)
+
+    def run(batch):
+        model = models.find(name).create_model(config.model, inputs, nnx.Rngs(0))
+        observation = {name: batch[name] for name in OBSERVATION if name in batch}
+        return model(normalize(observation), train=train, rngs=nnx.Rngs(dropout=1))
+
+    with jax.numpy_dtype_promotion("strict"):
+        logits = jax.eval_shape(run, a_batch(inputs, 5))
+    times = (history,) if train and inputs.window.every_frame else ()
+    assert (logits.shape, logits.dtype) == ((5, *times, *(() if chunk == 1 else (chunk,)), 3), jnp.float32)
+    model = abstract_model(config, inputs)
+    assert {x.dtype for x in jax.tree.leaves((model.params, model.batch_stats))} == {jnp.dtype("float32")}
+
+
+@variants
+def test_32_samples_are_learnt_by_heart(name):
+    """With a finite gradient, that is not all zero, to every parameter on the way."""
+    config = a_config(name)
+    inputs = inputs_of(config)
+    batch = {name: values for name, values in a_batch(inputs, 32).items() if name != "mask"}
+    step, state = stepper(config, inputs, 3e-3)
+    first = jax.tree.map(np.array, state.params)
+    item = jax.tree.map(lambda x: x[None], batch)
+    losses = []
+    for _ in range(150):
+        state, metrics = step(state, (), item)
+        losses.append(float(metrics.loss[0]))
+    assert np.isfinite(losses).all()
+    for (path, x), before in zip(jax.tree.leaves_with_path(state.params), jax.tree.leaves(first), strict=True):
+        assert np.isfinite(x).all(), jax.tree_util.keystr(path)
+        assert (np.asarray(x) != before).any(), jax.tree_util.keystr(path)
+    logits = make_predict(split_model(config, inputs).graphdef)(state.params, state.batch_stats, batch)
+    wanted = batch["action"][:, -1] if inputs.window.every_frame else batch["action"]
+    np.testing.assert_array_equal(np.asarray(logits) > 0, wanted)
+
+
+@variants
+@pytest.mark.parametrize(("precision", "chunk"), [("bfloat16", 1), ("float32", 3)])
+def test_a_step_in_bfloat16_and_of_chunks(name, precision, chunk):
+    config = a_config(name, {"precision": precision}, action_chunk=chunk, dropout=0.1)
+    inputs = inputs_of(config)
+    step, state = stepper(config, inputs, 1e-3)
+    state, metrics = step(state, (), jax.tree.map(lambda x: x[None], a_batch(inputs, 8)))
+    assert all(np.isfinite(x).all() for x in metrics)
+    assert {x.dtype for x in jax.tree.leaves((state.params, state.batch_stats))} == {jnp.dtype("float32")}
+
+
+FRAMES = 9
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory, make_dataset) -> ZarrGameplayDataset:
+    path = tmp_path_factory.mktemp("recorded") / "x.zarr"
+    make_dataset(path, [FRAMES], actions=3, state=0, size=SIZE)
+    dataset = ZarrGameplayDataset(path)
+    dataset.load_labels()
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [*((name, {}) for name in VARIANTS), ("temporal_cnn", {"temporal": "transformer", "depth": 2, "action_chunk": 2})],
+)
+@pytest.mark.parametrize("skip", [1, 2])
+def test_play_is_the_forward_pass_of_training(tmp_path, recorded, name, fields, skip):
+    """From a saved and loaded checkpoint, frame by frame; a window that reaches before the episode is clamped."""
+    config = a_config(name, **fields)
+    inputs = inputs_of(config, history=4 if name in LOOKS_BACK else 2)
+    inputs = dataclasses.replace(inputs, window=dataclasses.replace(inputs.window, frame_skip=skip))
+    model = split_model(config, inputs)
+    batch_stats = jax.tree.map(lambda x: x + 0.1, model.batch_stats)
+    state = init_state(model, optax.adam(1e-3))._replace(batch_stats=batch_stats)
+    meta = {"config": to_dict(config), "inputs": inputs.to_dict(), "epoch": 1, "threshold": 0.5}
+    meta |= {"split": {}, "majority": [False] * 3, "metrics": {}}
+    with hold(tmp_path / "run"), CheckpointWriter(tmp_path / "run", 1, Console(quiet=True)) as writer:
+        writer.save(state, meta, True)
+        writer.finish()
+    policy, samples = Policy.load(tmp_path / "run"), Samples(recorded, [0], inputs.window)
+    frames, actions = recorded.frames(0, range(FRAMES)), recorded.actions(0)
+    every = np.arange(FRAMES)
+    batch = {"frames": frames[samples.rows(every)], **samples.labels(every)}
+    expected = jax.nn.sigmoid(make_predict(model.graphdef)(model.params, batch_stats, batch))
+    for _ in range(2):
+        policy.reset()
+        for t in range(FRAMES):
+            np.testing.assert_allclose(policy.probabilities(frames[t]), expected[t], atol=1e-5)
+            policy._pressed.append(actions[t])  # as if it had pressed what was recorded
+
+
+@variants
+def test_a_mirrored_frame_is_told_from_the_original(name):
+    """By all but PureCNN, here of an object that is its own mirror image, away from the border."""
+    config = a_config(name, **({"batch_norm": False} if name == "pure_cnn" else {}))
+    size = (32, 64)
+    inputs = inputs_of(config, size=size)
+    model = split_model(config, inputs)
+    observation = {name: x for name, x in a_batch(inputs, 1).items() if name in OBSERVATION}
+    frames = np.zeros((1, inputs.window.history, 3, *size), np.uint8)
+    frames[..., 12:16, 16:20] = 255
+    predict = make_predict(model.graphdef)
+    here, there = (
+        np.asarray(predict(model.params, model.batch_stats, observation | {"frames": x}))
+        for x in (frames, frames[..., ::-1])
+    )
+    assert np.allclose(here, there, rtol=1e-4, atol=1e-6) == (name == "pure_cnn")
+
+
+@variants
+def test_the_header_of_its_config_says_how_many_parameters_it_has(name):
+    text = (CONFIGS / f"{name}.yaml").read_text()
+    (count,) = re.findall(r"([\d,]+) parameters", text.split("\ndataset:")[0])
+    config = load_config(f"configs/{name}.yaml", [])
+    size = config.dataset.frame_size or config.dataset.record.frame_size
+    inputs = InputSpec(tuple("abcdefg"), (), size, size, 17.5, config.window())
+    assert abstract_model(config, inputs).parameter_count == int(count.replace(",", ""))
+
+
+@pytest.mark.parametrize("name", sorted({*VARIANTS} - {"temporal_cnn"}))
+def test_previous_actions_are_refused(name):
+    config = a_config(name)
+    inputs = InputSpec(("a", "b", "c"), (), SIZE, SIZE, 17.0, Window(action_history=2))
+    with pytest.raises(UserError, match="action_history=0"):
+        abstract_model(config, inputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("vit_policy", {"width": 32, "heads": 3}, "model.width=32 cannot be split over model.heads=3: use 33"),
+        ("vit_policy", {"patch_size": (8, 0)}, "model.patch_size"),
+        ("vit_policy", {"depth": 0}, "model.depth=0"),
+        ("vit_policy", {"dropout": 1.0}, "model.dropout=1.0"),
+        ("resnet_policy", {"stage_blocks": ()}, "model.stage_blocks"),
+        ("resnet_policy", {"stage_blocks": (2, 0)}, "model.stage_blocks"),
+        ("resnet_policy", {"width": 0}, "model.width=0"),
+        ("resnet_policy", {"dropout": -0.1}, "model.dropout=-0.1"),
+        ("temporal_cnn", {"temporal": "transformer", "features": 30}, "model.features=30 cannot be split over"),
+        ("temporal_cnn", {"conv_features": (8,)}, "model.conv_features has 1 values"),
+        ("temporal_cnn", {"features": 0}, "model.features=0"),
+        ("temporal_cnn", {"action_dropout": 1.5}, "model.action_dropout=1.5"),
+    ],
+)
+def test_settings_out_of_range(name, fields, message):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        models.find(name).Config(name=name, **fields)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("size", "message"), [((20, 32), "H of 20 .* patches of 8.* 16"), ((24, 30), "W of 30 .* 32")])
+def test_patches_that_do_not_divide_the_frame(size, message):
+    config = a_config("vit_policy")
+    with pytest.raises(UserError, match=message):
+        abstract_model(config, inputs_of(config, size=size))
