@@ -136,7 +136,7 @@ def playing(tmp_path_factory, make_dataset, make_config, make_inputs):
     with hold(run), CheckpointWriter(run, 1, Console(file=StringIO())) as writer:
         writer.save(state, meta | {"split": {}, "majority": [False] * 3, "metrics": {}}, is_best=True)
         writer.finish()
-    predict = make_predict(model.graphdef)
+    predict = make_predict(model)
     dataset = ZarrGameplayDataset(folder / "x.zarr")
     return dataset, Policy.load(folder / "run"), lambda batch: predict(state.params, state.batch_stats, batch)
 

@@ -528,7 +528,7 @@ def trained(model, step) -> TrainState:
 
 def test_evaluation_sees_each_frame_alone(model, trained):
     """Running statistics: the logits of a frame do not depend on the frames beside it."""
-    predict = make_predict(model.graphdef)
+    predict = make_predict(model)
     frames = a_batch(seed=9)["frames"]
     others = frames.at[1:].set(255 - frames[1:])
     logits = np.asarray(predict(trained.params, trained.batch_stats, {"frames": frames}))
@@ -548,7 +548,7 @@ def test_training_sees_the_batch_together(model, trained):
 
 
 def test_evaluation_uses_the_running_statistics(model, trained):
-    predict = make_predict(model.graphdef)
+    predict = make_predict(model)
     frames = a_batch(seed=9)["frames"]
     logits = np.asarray(predict(trained.params, trained.batch_stats, {"frames": frames}))
     net = nnx.merge(model.graphdef, trained.params, trained.batch_stats)
@@ -569,6 +569,6 @@ def test_overfits_32_random_samples(make_config, inputs):
     batch = a_batch(size=32)
     for _ in range(120):
         state, metrics = step(state, batch)
-    logits = make_predict(split.graphdef)(state.params, state.batch_stats, batch)
+    logits = make_predict(split)(state.params, state.batch_stats, batch)
     assert float(metrics.loss) < 0.05
     assert ((np.asarray(logits) >= 0) == np.asarray(batch["action"])).all(axis=1).mean() == 1.0
