@@ -5,7 +5,6 @@ means and standard deviations from the training episodes; a checkpoint keeps the
 the features on the device; only what needs the whole episode is counted on the host.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -221,8 +220,6 @@ def _relative(config: RelativeConfig, column: Any) -> "list[jax.Array]":
 
 def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
     """Of float32 [N], as float32 values; the standard deviation is 1 where all are the same."""
-    if values.min() == values.max():  # their mean, rounded, may differ from them
-        return float(values[0]), 1.0
-    exact = values.astype(np.float64)
+    exact = values.astype(np.float64)  # in which sums of equal float32 do not round
     mean, std = np.float32(exact.mean()), np.float32(exact.std())
-    return float(mean), float(std) if std > 0 and math.isfinite(std) else 1.0
+    return float(mean), float(std) if std > 0 else 1.0
