@@ -75,7 +75,7 @@ def evaluate(
     split = split or ("val" if data is None else "all")
     episodes = _episodes(dataset, saved, split)
     samples = Samples(dataset, episodes, saved.inputs.window)
-    predict = make_predict(model.graphdef)
+    predict = make_predict(model)
     with Progress(console=console, transient=True) as progress:
         options = dataclasses.replace(config.dataset, cache="none")
         tier = make_tier(options, samples, saved.inputs.frame_size, progress, one_device())

@@ -10,6 +10,7 @@ from BC_training.common import checkpoint
 from BC_training.common.compilation_cache import use_compilation_cache
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec, resize_frames
+from BC_training.common.state import ChangeCounter
 from BC_training.common.train_state import make_predict, make_stream
 
 
@@ -18,7 +19,7 @@ class Policy:
 
         policy = Policy.load("BC_training/checkpoints/quickstart")
         policy.reset()
-        buttons = policy.act(frame)
+        buttons = policy.act(frame)          # or policy.act(frame, state)
 
     Attributes:
         inputs: what it sees and presses.
@@ -32,10 +33,11 @@ class Policy:
         self._threshold = saved.threshold
         self._params, self._batch_stats = model.params, model.batch_stats
         window = self.inputs.window
-        self._predict = make_predict(model.graphdef)
-        self._encode, self._remember = make_stream(model.graphdef)
-        # Of this episode: resized frames, or with a model that encodes each by itself, their features.
-        self._recent: deque[np.ndarray] = deque(maxlen=window.span)
+        self._predict = make_predict(model)
+        self._encode, self._remember = make_stream(model)
+        # Of this episode, what the model sees of each frame: "frames" resized, "state",
+        # "since_change"; of a model that encodes each frame by itself only its "features".
+        self._recent: deque[dict[str, np.ndarray]] = deque(maxlen=window.span)
         self._pressed: deque[np.ndarray] = deque(maxlen=window.action_history)
         self.reset()
 
@@ -49,12 +51,12 @@ class Policy:
         return cls(folder)
 
     def reset(self) -> None:
-        """Starts an episode: frames seen and buttons pressed before are forgotten."""
-        window = self.inputs.window
+        """Starts an episode: what was seen and pressed before is forgotten."""
         self._recent.clear()
-        self._pressed.extend([np.zeros(len(self.inputs.action_names), bool)] * window.action_history)
+        self._changes = ChangeCounter()
+        self._pressed.extend([np.zeros(len(self.inputs.action_names), bool)] * self.inputs.window.action_history)
 
-    def probabilities(self, frame: np.ndarray) -> np.ndarray:
+    def probabilities(self, frame: np.ndarray, state: np.ndarray | None = None) -> np.ndarray:
         """float32 [A] in [0, 1]: how likely the recorded player holds each button.
 
         Frames are to be given in order, each once; the model's history is kept from one to the next.
@@ -62,6 +64,10 @@ class Policy:
 
         Args:
             frame: uint8 [3, H, W] RGB, of the recording's size.
+            state: float32 [S], the values of ``inputs.state_names``; ignored if the model sees none.
+
+        Raises:
+            UserError: not such a frame or state.
         """
         if frame.dtype != np.uint8 or frame.shape != (3, *self.inputs.recorded_size):
             raise UserError(
@@ -69,31 +75,53 @@ class Policy:
                 f"got {frame.dtype} {frame.shape}"
             )
         window, model = self.inputs.window, (self._params, self._batch_stats)
-        # A copy: the caller may capture the next frame into the same memory.
-        frame = np.array(resize_frames(frame[None], self.inputs.frame_size)[0])
+        # Copies: the caller may capture the next frame into the same memory.
+        seen = {"state": self._checked(state)} if window.state else {}
+        seen["frames"] = np.array(resize_frames(frame[None], self.inputs.frame_size)[0])
+        if window.since_change:
+            values = seen["state"][[self.inputs.state_names.index(name) for name in window.since_change]]
+            seen["since_change"] = self._changes.count(values)
         before = {"previous_actions": np.stack(self._pressed)[None]} if window.action_history else {}
         if window.every_frame:
-            seen = {"frames": frame[None, None]} | {name: values[None] for name, values in before.items()}
-            self._recent.append(np.asarray(self._encode(*model, seen)))
-        else:
-            self._recent.append(frame)
-        newest = len(self._recent) - 1
-        ages = np.arange(window.history - 1, -1, -1) * window.frame_skip
-        history = np.stack([self._recent[max(newest - age, 0)] for age in ages])
+            now = {name: values[None, None] for name, values in seen.items()}
+            now |= {name: values[None] for name, values in before.items()}
+            seen = {"features": np.asarray(self._encode(*model, now))}
+        self._recent.append(seen)
+        newest, ages = len(self._recent) - 1, np.arange(window.history - 1, -1, -1) * window.frame_skip
+        past = [self._recent[max(newest - age, 0)] for age in ages]
+        history = {name: np.stack([then[name] for then in past])[None] for name in seen}
         if window.every_frame:
-            logits = self._remember(*model, history)
+            logits = self._remember(*model, history["features"])
         else:
-            logits = self._predict(*model, {"frames": history[None]} | before)[0]
-        return np.asarray(jax.nn.sigmoid(logits))
+            logits = self._predict(*model, history | before)
+        return np.asarray(jax.nn.sigmoid(logits[0]))
 
     def act(self, frame: np.ndarray, state: np.ndarray | None = None) -> np.ndarray:
         """bool [A]: the buttons to hold, those at or above the checkpoint's threshold.
 
         Args:
             frame: uint8 [3, H, W] RGB, of the recording's size.
-            state: float32 [S], for variants that use it.
+            state: float32 [S], for a model that sees it; see ``probabilities``.
         """
-        del state
-        pressed = self.probabilities(frame) >= self._threshold
+        pressed = self.probabilities(frame, state) >= self._threshold
         self._pressed.append(pressed)
         return pressed
+
+    def _checked(self, state: np.ndarray | None) -> np.ndarray:
+        """A copy of a state, float32 [S].
+
+        Raises:
+            UserError: it is missing, of another shape, or not finite where the model looks.
+        """
+        names = self.inputs.state_names
+        takes = f"the policy takes a state float32 ({len(names)},) of {', '.join(names)}"
+        if state is None:
+            raise UserError(f"{takes}, got none: call act(frame, state)")
+        if np.shape(state) != (len(names),) or not np.can_cast(np.asarray(state).dtype, np.float32, "same_kind"):
+            raise UserError(f"{takes}, got {np.asarray(state).dtype} {np.shape(state)}")
+        values = np.array(state, np.float32)
+        used = names if self.inputs.state is None else self.inputs.state.config.names
+        for name in used:
+            if not np.isfinite(value := values[names.index(name)]):
+                raise UserError(f"the policy takes finite state values, got '{name}' {value}")
+        return values

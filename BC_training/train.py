@@ -118,7 +118,7 @@ def run_epochs(
     wishes = Wishes(interruption, training.save_every_minutes, _LAG)
     profile_steps = None if writer is None else training.profile_steps
     profiler = StepProfiler(profile_steps, tracker.path.with_name("profile"), console)
-    predict = make_predict(setup.model.graphdef, replicated(setup.mesh))
+    predict = make_predict(setup.model, replicated(setup.mesh))
     loss = make_loss(training, setup.class_weights)
     row: dict[str, Any] = {}  # of the last epoch that ended
     if writer is not None and start.step_folder is not None:

@@ -15,7 +15,7 @@ import numpy as np
 from BC_training.common.errors import UserError
 from BC_training.common.loader import Batch
 from BC_training.common.mirror import Mirror, MirrorTable
-from BC_training.common.preprocess import InputSpec, normalize
+from BC_training.common.preprocess import InputSpec, scale_frames
 from BC_training.common.schema import AugmentationConfig
 
 Augment = Callable[[jax.Array, Batch], Batch]
@@ -57,7 +57,10 @@ def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: Mi
             f"{inputs.frame_size[1]} out of sight: set it below {min(inputs.frame_size)}"
         )
     state_names = inputs.state_names if inputs.window.state else ()
-    mirror = table.find(inputs.action_names, state_names) if config.flip else None
+    used = None if inputs.state is None else inputs.state.config.names
+    mirror = None
+    if config.flip:
+        mirror = table.find(inputs.action_names, state_names, used, inputs.window.since_change)
 
     def of_sample(sample_keys: jax.Array, sample: Batch) -> Batch:
         keys: dict[str, jax.Array] = dict(zip(_DRAWS, sample_keys, strict=True))
@@ -83,16 +86,18 @@ def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: Mi
 def delayed(sample: Batch, positions: jax.Array) -> Batch:
     """A sample whose frames, and state, are those seen ``positions`` (int32 scalar) window positions before.
 
-    The oldest stands in for what is older still. "frames" uint8 [T, 3, H, W], "state" [T, S].
+    The oldest stands in for what is older still. "frames" uint8 [T, 3, H, W], "state" [T, S],
+    "since_change" [T, K].
     """
     times = jnp.maximum(jnp.arange(sample["frames"].shape[0]) - positions, 0)
-    return sample | {name: sample[name][times] for name in ("frames", "state") if name in sample}
+    return sample | {name: sample[name][times] for name in ("frames", "state", "since_change") if name in sample}
 
 
 def mirrored(sample: Batch, mirror: Mirror) -> Batch:
     """Frames [..., 3, H, W] flipped horizontally, and the labels that go with them; a mask stays.
 
-    Also of batches: "action" and "previous_actions" are [..., A], "state" is [..., S].
+    Also of batches: "action" and "previous_actions" are [..., A], "state" is [..., S],
+    "since_change" [..., K].
     """
     changed: Batch = {"frames": jnp.asarray(pix.flip_left_right(sample["frames"], channel_axis=-3))}
     for name in ("action", "previous_actions"):
@@ -101,6 +106,8 @@ def mirrored(sample: Batch, mirror: Mirror) -> Batch:
     if "state" in sample:
         signs = np.array(mirror.signs, np.float32).reshape(*(1,) * (sample["state"].ndim - 1), -1)
         changed["state"] = sample["state"][..., np.array(mirror.state)] * signs
+    if "since_change" in sample:
+        changed["since_change"] = sample["since_change"][..., np.array(mirror.since_change)]
     return sample | changed
 
 
@@ -108,7 +115,7 @@ def _recolored(config: AugmentationConfig, keys: dict[str, jax.Array], frames: j
     """Frames uint8 [T, 3, H, W] in other colours."""
     if not (config.brightness or config.contrast or config.saturation or config.hue):
         return frames
-    x = normalize({"frames": frames})["frames"]
+    x = scale_frames(frames)
     if config.brightness:
         x = pix.random_brightness(keys["brightness"], x, config.brightness)
     if config.contrast:

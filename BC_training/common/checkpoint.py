@@ -163,7 +163,7 @@ def read_model(checkpoint: Checkpoint) -> SplitModel:
         {"params": model.params, "batch_stats": model.batch_stats},
     )
     saved = _restore(checkpoint.path, "model", target)
-    return SplitModel(model.graphdef, saved["params"], saved["batch_stats"])
+    return SplitModel(model.graphdef, saved["params"], saved["batch_stats"], checkpoint.inputs)
 
 
 def state_items(state: TrainState) -> dict[str, Tree]:

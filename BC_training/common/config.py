@@ -77,10 +77,12 @@ def from_dict(raw: dict[str, Any], where: str) -> Config:
         config = build(raw)
     except ConfigKeyError as error:
         raise UserError(_unknown_key(error, where)) from error
-    except OmegaConfBaseException as error:
-        key, reason = getattr(error, "full_key", None), _first_line(error)
-        if "tuple" in reason.lower() or "$VALUE" in reason:
-            key, reason = key or _faulty_list(raw, build), "expected a list of the right length and type"
+    except (OmegaConfBaseException, TypeError) as error:  # a TypeError where a table stands for a list
+        key, reason = str(getattr(error, "full_key", None) or ""), _first_line(error)
+        if "." not in key:  # none, or within a list
+            key = _faulty_value(raw, build) or key
+        if "tuple" in reason.lower() or "$VALUE" in reason or isinstance(error, TypeError):
+            reason = "expected a list of the right length and type"
         raise UserError(f"config {where}: {key + ': ' if key else ''}{reason}") from error
     assert isinstance(config, Config)
     return config
@@ -92,19 +94,19 @@ def _typed(model: type) -> type:
     return dataclasses.make_dataclass("Config", [("model", model)], bases=(Config,), frozen=True)
 
 
-def _faulty_list(raw: dict[str, Any], build: Callable[[dict[str, Any]], Any]) -> str | None:
-    """The key of the list without which ``build(raw)`` works; OmegaConf does not say which it is."""
+def _faulty_value(raw: dict[str, Any], build: Callable[[dict[str, Any]], Any]) -> str | None:
+    """The key without which ``build(raw)`` works; OmegaConf does not always say which it is."""
 
-    def without_one_list(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def without_one(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         for key, value in values.items():
-            if isinstance(value, list):
-                yield key, {k: v for k, v in values.items() if k != key}
-            elif isinstance(value, dict):
-                yield from ((f"{key}.{inner}", values | {key: rest}) for inner, rest in without_one_list(value))
+            if isinstance(value, dict):
+                yield from ((f"{key}.{inner}", values | {key: rest}) for inner, rest in without_one(value))
+            yield key, {k: v for k, v in values.items() if k != key}
 
-    for key, rest in without_one_list(raw):
-        with contextlib.suppress(OmegaConfBaseException, UserError):
-            build(rest)
+    for key, rest in without_one(raw):
+        with contextlib.suppress(OmegaConfBaseException, TypeError):
+            with contextlib.suppress(UserError):  # of a value, once all types are right
+                build(rest)
             return key
     return None
 

@@ -6,6 +6,7 @@ import errno
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 
 class UserError(Exception):
@@ -22,6 +23,12 @@ def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> Use
     hint = f"; did you mean '{near[0]}'?" if near else ""
     listing = ", ".join(known) if known else "none"
     return UserError(f"unknown {kind} '{name}'{hint} (known: {listing}){'; ' + remedy if remedy else ''}")
+
+
+def require(condition: bool, key: str, value: Any, rule: str) -> None:
+    """Raises a UserError for a setting that breaks ``rule``."""
+    if not condition:
+        raise UserError(f"config: {key}={value} is out of range: {rule}")
 
 
 @contextlib.contextmanager

@@ -40,11 +40,13 @@ class Mirror:
         actions: of each of A buttons the index of its mirror image.
         state: of each of S state values the index of its mirror image; empty where none is used.
         signs: 1 or -1 for each of S state values, which their mirror image is multiplied by.
+        since_change: of each state value whose changes are counted, the index of its mirror image's count.
     """
 
     actions: tuple[int, ...]
     state: tuple[int, ...] = ()
     signs: tuple[float, ...] = ()
+    since_change: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,18 @@ class MirrorTable:
     attributes: tuple[str, ...]
     path: str
 
-    def find(self, action_names: Sequence[str], state_names: Sequence[str] = ()) -> Mirror:
+    def find(
+        self,
+        action_names: Sequence[str],
+        state_names: Sequence[str] = (),
+        used: Sequence[str] | None = None,
+        since_change: Sequence[str] = (),
+    ) -> Mirror:
         """The mirror images of these buttons and state values, in their order.
+
+        Args:
+            used: the state values that need one, the others stay as they are; None for all.
+            since_change: those of which the frames since they changed are counted.
 
         Raises:
             UserError: the table is wrong, or a name's mirror image is not known or not among them.
@@ -84,6 +96,9 @@ class MirrorTable:
             ("state value", state_names, STATE_WORDS),
         ):
             for name in names:
+                if kind == "state value" and used is not None and name not in used:
+                    found[kind].append((names.index(name), 1.0))
+                    continue
                 image = images[kind].get(name) or _by_name(name, names, words, kind == "action")
                 if image is None or image.removeprefix("-") not in names:
                     unsure[kind].append(name)
@@ -91,10 +106,19 @@ class MirrorTable:
                     found[kind].append((names.index(image.removeprefix("-")), -1.0 if image[0] == "-" else 1.0))
         if any(unsure.values()):
             raise self._unknown(unsure, images)
+        state = tuple(i for i, _ in found["state value"])
+        counted = {name: state_names[state[state_names.index(name)]] for name in since_change}
+        for name, image in counted.items():
+            if image not in since_change:
+                raise UserError(
+                    f"training.augmentation.flip: dataset.state.since_change has '{name}', but not '{image}', which "
+                    "it becomes in a mirrored screen: add it there, or set flip=0"
+                )
         return Mirror(
             tuple(i for i, _ in found["action"]),
-            tuple(i for i, _ in found["state value"]),
+            state,
             tuple(sign for _, sign in found["state value"]),
+            tuple(since_change.index(image) for image in counted.values()),
         )
 
     def _checked(self) -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""From recorded or played frames to model inputs: one path for training and for playing.
+"""From recorded or played frames and state to model inputs: one path for training and for playing.
 
 ``resize_frames`` runs on the host (uint8 travels to the device), ``normalize`` on the device
 inside the jitted step. The dataset's loader and ``Policy.act`` call these same two functions.
@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from BC_training.common.state import StateFeatures
+
 if TYPE_CHECKING:
     import jax  # not at run time: games resize their frames too, in processes without JAX
 
 
-OBSERVATION = ("frames", "previous_actions", "state")  # what of a batch the model sees
+OBSERVATION = ("frames", "previous_actions", "state", "since_change")  # what of a batch the model sees
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Window:
         state: whether the state of the history's frames goes with them.
         every_frame: whether the history's other frames have their own targets, and previous
             actions, as well.
+        since_change: K state values; how many frames ago each last changed goes with the state.
     """
 
     history: int = 1
@@ -44,6 +47,7 @@ class Window:
     action_chunk: int = 1
     state: bool = False
     every_frame: bool = False
+    since_change: tuple[str, ...] = ()
 
     @property
     def span(self) -> int:
@@ -62,6 +66,7 @@ class InputSpec:
         frame_size: (H, W) in pixels of the frames the model sees.
         fps: frames per second of the recording; None if the dataset does not say.
         window: what of an episode it sees at once, and predicts.
+        state: the features of the state it sees, fitted to its training; None without any.
     """
 
     action_names: tuple[str, ...]
@@ -70,6 +75,7 @@ class InputSpec:
     frame_size: tuple[int, int]
     fps: float | None
     window: Window = Window()
+    state: StateFeatures | None = None
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -87,7 +93,8 @@ class InputSpec:
             recorded_size=(raw["recorded_size"][0], raw["recorded_size"][1]),
             frame_size=(raw["frame_size"][0], raw["frame_size"][1]),
             fps=raw["fps"],
-            window=Window(**raw["window"]),
+            window=Window(**(raw["window"] | {"since_change": tuple(raw["window"].get("since_change", ()))})),
+            state=StateFeatures.from_dict(raw["state"]) if raw.get("state") else None,
         )
 
 
@@ -119,15 +126,30 @@ def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return out
 
 
-def normalize(observation: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def normalize(observation: Mapping[str, jax.Array], inputs: InputSpec, dtype: Any = np.float32) -> dict[str, jax.Array]:
     """An observation as the model takes it, on the device.
 
     Args:
-        observation: of a batch, what ``OBSERVATION`` names: "frames" uint8 [B, T, 3, H, W],
-            and where the model uses them "previous_actions" bool [B, K, A] and "state"
-            float32 [B, T, S].
+        observation: of a batch, what ``OBSERVATION`` names: "frames" uint8 [B, T, 3, H, W], and
+            where the model uses them "previous_actions" bool [B, K, A], "state" float32
+            [B, T, S] as recorded and "since_change" float32 [B, T, K].
+        inputs: what the model sees.
+        dtype: of the results; before, everything is float32, since positions and ids need more
+            than bfloat16's 8 bits.
 
     Returns:
-        The same with frames float32 in [0, 1].
+        "frames" in [0, 1]; with ``inputs.state``, "state" [B, T, F] is its features and "ids" int32
+        [B, T, C] the indices of its categories, 0 for an unknown id; all else as it was.
     """
-    return {**observation, "frames": observation["frames"].astype(np.float32) / 255.0}
+    given = {**observation, "frames": scale_frames(observation["frames"]).astype(dtype)}
+    if inputs.state is not None:
+        features, given["ids"] = inputs.state.encode(
+            inputs.state_names, observation["state"], given.pop("since_change", None)
+        )
+        given["state"] = features.astype(dtype)
+    return given
+
+
+def scale_frames(frames: jax.Array) -> jax.Array:
+    """float32 in [0, 1] of uint8, of any shape."""
+    return frames.astype(np.float32) / 255.0

@@ -226,6 +226,7 @@ def _require_same(found: Checkpoint, config: Config, inputs: InputSpec, fingerpr
     if hard:
         raise UserError(f"{found.path} is of another training ({'; '.join(listed)}): {remedy}")
     old, new = found.inputs.to_dict(), inputs.to_dict()
+    del old["state"], new["state"]  # fitted: it follows from the settings and the dataset, which are compared
     listed += [f"{key} {_short(old[key])} -> {_short(new[key])}" for key in old if _short(old[key]) != _short(new[key])]
     if len(listed) > len(changed):
         raise UserError(f"{found.path} is of another training ({'; '.join(listed[len(changed) :])}): {remedy}")

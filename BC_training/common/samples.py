@@ -14,6 +14,7 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.preprocess import Window
 from BC_training.common.schema import OversampleConfig
+from BC_training.common.state import frames_since_change
 
 _ROUNDS = 6
 
@@ -141,7 +142,10 @@ class Samples:
         self._first_rows = _starts(self._lengths)
         self._first_samples = _starts(np.maximum(self._lengths - window.action_shift, 0))
         self._actions = np.concatenate([dataset.actions(e) for e in self.episodes])  # bool [rows, A]
-        self._state = np.concatenate([dataset.state(e) for e in self.episodes]) if window.state else None
+        states = [dataset.state(e) for e in self.episodes] if window.state else []
+        self._state = np.concatenate(states) if window.state else None
+        counted = [dataset.state_names.index(name) for name in window.since_change]
+        self._since_change = np.concatenate([frames_since_change(s[:, counted]) for s in states]) if counted else None
         if len(self) == 0:
             raise UserError(
                 f"no episode of {dataset.path} is longer than dataset.action_shift={window.action_shift} frames: "
@@ -168,9 +172,10 @@ class Samples:
         Returns:
             "action" bool [..., A], or [..., C, A] where the window predicts a chunk, and then
             "mask" bool [..., C], False past the episode's end; "previous_actions" bool
-            [..., K, A] and "state" float32 [..., T, S] where the window has them. With
-            ``every_frame`` action, previous actions and the mask, then also there for a single
-            action, have an axis T before those named; the mask is False before the episode, too.
+            [..., K, A], "state" float32 [..., T, S] and "since_change" float32 [..., T, K], in
+            frames, where the window has them. With ``every_frame`` action, previous actions and
+            the mask, then also there for a single action, have an axis T before those named; the
+            mask is False before the episode, too.
         """
         window, (episode, t) = self.window, self._place(samples)
         first, length = self._first_rows[episode][..., None], self._lengths[episode][..., None]
@@ -189,6 +194,8 @@ class Samples:
             labels["previous_actions"] = pressed & (before >= 0)[..., None]
         if self._state is not None:
             labels["state"] = self._state[self.rows(samples)]
+        if self._since_change is not None:
+            labels["since_change"] = self._since_change[self.rows(samples)]
         return labels
 
     def locate_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

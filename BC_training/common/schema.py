@@ -5,13 +5,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, require
 from BC_training.common.preprocess import Window
-
-
-def require(condition: bool, key: str, value: Any, rule: str) -> None:
-    if not condition:
-        raise UserError(f"config: {key}={value} is out of range: {rule}")
+from BC_training.common.state_config import StateConfig
 
 
 @dataclass(frozen=True)
@@ -76,6 +72,7 @@ class DatasetConfig:
     validate_episodes: bool = False  # true: skip and count faulty episodes instead of stopping
     history: int = 1  # frames the model sees, the current one last
     frame_skip: int = 1  # frames from one of those to the next
+    state: StateConfig | None = None  # what of the game state a model with use_state sees; null: nothing
     action_history: int = 0  # previous actions the model sees
     action_shift: int = 0  # frames the target action lies ahead of the current frame
     oversample: OversampleConfig | None = None  # of rare actions
@@ -284,9 +281,29 @@ class Config:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     system: SystemConfig = field(default_factory=SystemConfig)
 
+    def __post_init__(self) -> None:
+        if self.uses_state and self.dataset.state is None:
+            raise UserError(
+                f"config: model {self.model.name} sees the game state, but dataset.state does not say what of it: "
+                "write that section, or set model.use_state=false"
+            )
+
+    @property
+    def uses_state(self) -> bool:
+        """Whether the model takes the features of ``dataset.state``."""
+        return getattr(self.model, "use_state", False)
+
     def window(self) -> Window:
         """What of an episode one sample holds."""
-        data, model = self.dataset, self.model
-        chunk, state = getattr(model, "action_chunk", 1), getattr(model, "use_state", False)
-        every = getattr(model, "every_frame", False)
-        return Window(data.history, data.frame_skip, data.action_history, data.action_shift, chunk, state, every)
+        data, chunk = self.dataset, getattr(self.model, "action_chunk", 1)
+        since_change = data.state.since_change if self.uses_state and data.state else ()
+        return Window(
+            data.history,
+            data.frame_skip,
+            data.action_history,
+            data.action_shift,
+            chunk,
+            self.uses_state,
+            getattr(self.model, "every_frame", False),
+            since_change,
+        )

@@ -1,6 +1,6 @@
 """What a training is made of, built from its config and checked before anything is written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from BC_training.common.resume import Start, fingerprint
 from BC_training.common.samples import SampleOrder, Samples
 from BC_training.common.schema import Config
 from BC_training.common.sharding import all_devices, broadcast, from_main, replicated, to_devices
+from BC_training.common.state import StateFeatures
 from BC_training.common.store import is_remote
 from BC_training.common.train_state import (
     SplitModel,
@@ -89,6 +90,7 @@ class Setup:
         from_main(lambda: _record_if_missing(config, console))
         dataset = _open_dataset(config, console)
         split = dataset.split(asdict(config.dataset.split), config.system.seed)
+        state = _fit_state(config, dataset, split["train"])
         inputs = InputSpec(
             dataset.action_names,
             dataset.state_names,
@@ -96,6 +98,7 @@ class Setup:
             config.dataset.frame_size or dataset.frame_size,
             dataset.fps,
             config.window(),
+            state,
         )
         augment = make_augment(config.training.augmentation, inputs, dataset.mirror)
         from_main(lambda: _require_playable(config, inputs))
@@ -209,6 +212,20 @@ def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
         listed = "; ".join(f"{s.name}: {s.reason}" for s in dataset.skipped)
         console.print(f"skipped {len(dataset.skipped)} faulty episodes ({listed})", style="yellow", soft_wrap=True)
     return dataset
+
+
+def _fit_state(config: Config, dataset: ZarrGameplayDataset, episodes: Sequence[int]) -> StateFeatures | None:
+    """What the model sees of the state, learned from the training episodes; None if it sees none."""
+    if not config.uses_state:
+        return None
+    if not dataset.state_names:
+        raise UserError(
+            f"{dataset.path} has no state, but model {config.model.name} sees it: record the state, set "
+            "model.use_state=false, or choose another model"
+        )
+    assert config.dataset.state is not None
+    states = ((dataset.episodes[e].name, dataset.state(e)) for e in episodes)
+    return StateFeatures.fit(config.dataset.state, dataset.state_names, states, dataset.path)
 
 
 def _require_playable(config: Config, inputs: InputSpec) -> None:

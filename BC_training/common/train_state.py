@@ -48,11 +48,12 @@ class StepMetrics(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SplitModel:
-    """A model as a graph definition and pure dicts of float32 arrays."""
+    """A model as a graph definition and pure dicts of float32 arrays, and what it was made for."""
 
     graphdef: Any
     params: Tree
     batch_stats: Tree
+    inputs: InputSpec
 
     @property
     def parameter_count(self) -> int:
@@ -61,8 +62,7 @@ class SplitModel:
 
 def abstract_model(config: Config, inputs: InputSpec) -> SplitModel:
     """The configured model with shapes in place of arrays; costs nothing to make."""
-    model = nnx.eval_shape(lambda: _create(config, inputs))
-    return _split(model)
+    return SplitModel(*_split(nnx.eval_shape(lambda: _create(config, inputs))), inputs)
 
 
 def split_model(config: Config, inputs: InputSpec) -> SplitModel:
@@ -70,10 +70,10 @@ def split_model(config: Config, inputs: InputSpec) -> SplitModel:
 
     @jax.jit  # one compilation instead of one for every initialiser
     def init() -> tuple[Tree, Tree]:
-        model = _split(_create(config, inputs))
-        return model.params, model.batch_stats
+        return _split(_create(config, inputs))[1:]
 
-    return SplitModel(abstract_model(config, inputs).graphdef, *init())
+    params, batch_stats = init()
+    return dataclasses.replace(abstract_model(config, inputs), params=params, batch_stats=batch_stats)
 
 
 def _create(config: Config, inputs: InputSpec) -> nnx.Module:
@@ -81,9 +81,10 @@ def _create(config: Config, inputs: InputSpec) -> nnx.Module:
     return variant.create_model(config.model, inputs, nnx.Rngs(config.system.seed))
 
 
-def _split(model: nnx.Module) -> SplitModel:
+def _split(model: nnx.Module) -> tuple[Any, Tree, Tree]:
+    """Graph definition, parameters, batch statistics."""
     graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return SplitModel(graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats))
+    return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
 
 
 def make_optimizer(config: TrainingConfig, total_steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -152,8 +153,11 @@ def playing(state: TrainState) -> tuple[Tree, Tree]:
 
 def abstract_state(model: SplitModel, optimizer: optax.GradientTransformation, averaged: bool = False) -> TrainState:
     """``init_state`` with shapes in place of arrays; costs nothing to make."""
-    arrays = model.params, model.batch_stats
-    return jax.eval_shape(lambda arrays: init_state(SplitModel(model.graphdef, *arrays), optimizer, averaged), arrays)
+
+    def init(params: Tree, batch_stats: Tree) -> TrainState:
+        return init_state(dataclasses.replace(model, params=params, batch_stats=batch_stats), optimizer, averaged)
+
+    return jax.eval_shape(init, model.params, model.batch_stats)
 
 
 def make_train_step(
@@ -168,11 +172,9 @@ def make_train_step(
 ) -> Any:
     """The jitted training steps. They donate the state: keep only the one they return.
 
-    With ``training.precision`` bfloat16 the parameters and the frames are cast to it before the
-    model, and the logits back to float32 before the loss; so are the gradients, by the cast of
-    the parameters. A state stays float32: raw positions and ids need more than bfloat16's 8
-    bits, and what the model computes from both is float32 by promotion. A variant can normalise
-    the state and then cast it to the dtype of the frames.
+    With ``training.precision`` bfloat16 the parameters, the frames and the features of the state
+    are cast to it before the model, and the logits back to float32 before the loss; so are the
+    gradients, by the cast of the parameters.
 
     Args:
         optimizer, schedule: as ``make_optimizer`` returns them.
@@ -197,9 +199,8 @@ def make_train_step(
         def loss_of(params: Tree) -> tuple[jax.Array, Tree]:
             rngs = nnx.Rngs(dropout=step_key)
             net = nnx.merge(model.graphdef, compute(params), state.batch_stats)
-            inputs = normalize(observation)
-            inputs["frames"] = compute(inputs["frames"])
-            logits = net(inputs, train=True, rngs=rngs).astype(jnp.float32)
+            seen = normalize(observation, model.inputs, config.training.precision)
+            logits = net(seen, train=True, rngs=rngs).astype(jnp.float32)
             loss = loss_function(logits, batch["action"], batch.get("mask"))
             return loss, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
 
@@ -234,11 +235,12 @@ def _ema_share(decay: float, updates: jax.Array) -> jax.Array:
 
 
 def make_predict(
-    graphdef: Any, placement: jax.sharding.Sharding | None = None
+    model: SplitModel, placement: jax.sharding.Sharding | None = None
 ) -> Callable[[Tree, Tree, Mapping[str, ArrayLike]], jax.Array]:
     """The jitted forward pass for evaluation and play, with running statistics, no dropout.
 
     Args:
+        model: its arrays do not matter.
         placement: of the logits, with several devices.
 
     Returns:
@@ -247,8 +249,8 @@ def make_predict(
     """
 
     def predict(params: Tree, batch_stats: Tree, observation: Mapping[str, jax.Array]) -> jax.Array:
-        net = nnx.merge(graphdef, params, batch_stats)
-        logits = net(normalize(observation), train=False)
+        net = nnx.merge(model.graphdef, params, batch_stats)
+        logits = net(normalize(observation, model.inputs), train=False)
         return logits[:, 0] if logits.ndim == 3 else logits
 
     jitted = jax.jit(predict, out_shardings=placement)
@@ -258,21 +260,22 @@ def make_predict(
 
 
 def make_stream(
-    graphdef: Any,
+    model: SplitModel,
 ) -> tuple[Callable[[Tree, Tree, Mapping[str, ArrayLike]], jax.Array], Callable[[Tree, Tree, ArrayLike], jax.Array]]:
     """``make_predict`` in two jitted parts, for a model that encodes each frame by itself (``Window.every_frame``).
 
     Returns:
         A function of (params, batch_stats, observation of one frame [1, 1, ...]) to its features
-        float32 [F], and one of (params, batch_stats, features of the history [T, F]) to logits
-        float32 [A], of a chunk the first action's.
+        float32 [F], and one of (params, batch_stats, features of the history [1, T, F]) to logits
+        float32 [1, A], of a chunk the first action's.
     """
 
     def encode(params: Tree, batch_stats: Tree, observation: Mapping[str, jax.Array]) -> jax.Array:
-        return nnx.merge(graphdef, params, batch_stats).encode(normalize(observation), train=False)[0, 0]
+        net = nnx.merge(model.graphdef, params, batch_stats)
+        return net.encode(normalize(observation, model.inputs), train=False)[0, 0]
 
     def remember(params: Tree, batch_stats: Tree, features: jax.Array) -> jax.Array:
-        logits = nnx.merge(graphdef, params, batch_stats).remember(features[None], train=False)[0, -1]
-        return logits[0] if logits.ndim == 2 else logits
+        logits = nnx.merge(model.graphdef, params, batch_stats).remember(features, train=False)[:, -1]
+        return logits[:, 0] if logits.ndim == 3 else logits
 
     return jax.jit(encode), jax.jit(remember)

@@ -160,19 +160,17 @@ def require_fit(trained: str, inputs: InputSpec, env: gymnasium.Env) -> None:
     """Whether a policy that was ``trained`` on ``inputs`` can play in ``env``.
 
     Raises:
-        UserError: the buttons or the frame size differ (lists both), or the model takes more than
-            frames, which play does not give it yet.
+        UserError: the buttons, the frame size or the state values that the model sees differ;
+            lists both.
     """
-    if inputs.window.state or inputs.window.action_history:
-        raise UserError(
-            f"{trained}: a model with dataset.action_history or model.use_state cannot play yet, since play gives "
-            "it frames alone; train without them, or score it by 'evaluate'"
-        )
     game = _unwrapped(env)
-    for label, theirs, ours in (
+    compared = [
         ("buttons", game.action_names, inputs.action_names),
         ("frame size", game.frame_size, inputs.recorded_size),
-    ):
+    ]
+    if inputs.window.state:
+        compared.append(("state values", game.state_names, inputs.state_names))
+    for label, theirs, ours in compared:
         if tuple(theirs) != tuple(ours):
             raise UserError(f"{trained} has {label} {_listed(ours)}, the game has {_listed(theirs)}")
 

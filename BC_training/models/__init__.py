@@ -5,7 +5,8 @@ A variant is ``models/<name>/model.py`` with three things:
 - ``Config``: a frozen dataclass whose first field is ``name: str``;
 - an NNX module whose call is ``model(observation, *, train, rngs=None) -> logits`` with
   ``observation["frames"]: float32 [B, T, 3, H, W]`` in [0, 1], the current frame last, and
-  ``logits: float32 [B, A]`` before the sigmoid;
+  ``logits: float32 [B, A]`` before the sigmoid; where its ``Config`` has ``use_state`` true, also
+  with "state" and "ids" as ``preprocess.normalize`` makes them;
 - ``create_model(config, inputs, rngs)`` that builds it for ``inputs``, a
   ``BC_training.common.preprocess.InputSpec``.
 

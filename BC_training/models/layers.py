@@ -35,6 +35,35 @@ class BatchNorm(nnx.BatchNorm):
         return y.reshape(x.shape)
 
 
+class ConvBlock(nnx.Module):
+    """Convolution, batch norm, ReLU: [B, H, W, C] to [B, H/stride, W/stride, features]."""
+
+    def __init__(self, channels: int, features: int, stride: int, batch_norm: bool, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(channels, features, (3, 3), stride, rngs=rngs)
+        self.norm = BatchNorm(features, rngs=rngs) if batch_norm else None
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = self.conv(x)
+        if self.norm is not None:
+            x = self.norm(x, use_running_average=not train)
+        return nnx.relu(x)
+
+
+class DenseBlock(nnx.Module):
+    """Dense, batch norm, ReLU, dropout: [B, channels] to [B, features]."""
+
+    def __init__(self, channels: int, features: int, dropout: float, batch_norm: bool, rngs: nnx.Rngs):
+        self.dense = nnx.Linear(channels, features, rngs=rngs)
+        self.norm = BatchNorm(features, rngs=rngs) if batch_norm else None
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        x = self.dense(x)
+        if self.norm is not None:
+            x = self.norm(x, use_running_average=not train)
+        return self.dropout(nnx.relu(x), deterministic=not train, rngs=rngs)
+
+
 def _channel_means(x: jax.Array) -> jax.Array:
     """float32 [B, N, C] to [C].
 

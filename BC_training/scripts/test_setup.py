@@ -12,6 +12,8 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
+
 if __package__ in (None, ""):  # run as a file from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -19,6 +21,7 @@ from BC_training.common.config import load_config
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
+from BC_training.common.state import StateFeatures
 
 PACKAGES = (
     *("jax", "flax", "optax", "orbax-checkpoint", "tensorstore", "zarr"),
@@ -81,7 +84,6 @@ def model(config: Config) -> str:
 
 def training_step(config: Config) -> str:
     import jax
-    import numpy as np
 
     from BC_training.common.train_state import init_state, make_optimizer, make_train_step, split_model
 
@@ -95,6 +97,8 @@ def training_step(config: Config) -> str:
     batch = {
         "frames": rng.integers(0, 256, (1, 4, window.history, *inputs.frame_shape), dtype=np.uint8),
         "action": rng.random((1, 4, *chunk)) < 0.5,
+        "state": np.ones((1, 4, window.history, len(inputs.state_names)), np.float32),
+        "since_change": np.zeros((1, 4, window.history, len(window.since_change)), np.float32),
     }
     _, metrics = step(init_state(net, optimizer), (), jax.device_put(batch))
     loss = float(metrics.loss[0])
@@ -118,7 +122,11 @@ def game(config: Config) -> str:
 
 def _inputs(config: Config) -> InputSpec:
     size = config.dataset.frame_size or (config.dataset.record.frame_size if config.dataset.record else (288, 512))
-    return InputSpec(tuple(f"action_{i}" for i in range(7)), (), size, size, None)
+    names, state = (), None
+    if config.uses_state and config.dataset.state is not None:
+        names = config.dataset.state.names
+        state = StateFeatures.fit(config.dataset.state, names, [("ones", np.ones((1, len(names)), np.float32))], "")
+    return InputSpec(tuple(f"action_{i}" for i in range(7)), names, size, size, None, config.window(), state)
 
 
 def main() -> int:

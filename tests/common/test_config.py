@@ -8,8 +8,15 @@ import pytest
 from BC_training.common.config import PACKAGE, from_dict, load_config, save_config, to_dict
 from BC_training.common.errors import UserError
 from BC_training.common.schema import Config
+from BC_training.games.doom import STATE_NAMES
 
 MINIMAL = "dataset:\n  path: data/x.zarr\n"
+ELDEN_RING = (
+    *("HeroHp", "HeroMaxHp", "HeroSp", "HeroMaxSp", "HeroFp", "HeroMaxFp"),
+    *("HeroGlobalPosX", "HeroGlobalPosY", "HeroGlobalPosZ", "HeroAngle", "HeroAnimId"),
+    *("NpcHp", "NpcMaxHp", "NpcId", "NpcGlobalPosX", "NpcGlobalPosY", "NpcGlobalPosZ"),
+    *("NpcGlobalPosAngle", "NpcAnimId"),
+)
 
 
 @pytest.fixture
@@ -145,7 +152,43 @@ def test_frozen_at_every_level(write):
             setattr(section, name, None)
 
 
-@pytest.mark.parametrize("name", ["pure_cnn.yaml", "quickstart.yaml"])
+@pytest.mark.parametrize(
+    ("name", "attributes"),
+    [("state_cnn.yaml", STATE_NAMES), ("state_cnn_elden_ring.yaml", ELDEN_RING)],
+)
+def test_shipped_state_sections_name_what_is_recorded(name, attributes):
+    config = load_config(f"configs/{name}")
+    assert config.model.name == "state_cnn"
+    assert config.model.use_state
+    assert config.logging.run_name == Path(name).stem
+    assert set(config.dataset.state.names) <= set(attributes)
+    assert len(config.dataset.state.names) > len(attributes) - 2
+    assert load_config(f"configs/{name}", ["model.use_state=false", "dataset.state=null"]).dataset.state is None
+
+
+def test_a_model_that_sees_the_state_needs_the_section():
+    message = error_of("configs/state_cnn.yaml", ["dataset.state=null"])
+    assert "dataset.state does not say what of it" in message
+    assert "model.use_state=false" in message
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("{ratios: health}", "ratios"),
+        ("{relative: {target: [x, y]}}", "relative"),
+        ("{relative: [x]}", "relative"),
+        ("{angles: [player_angle]}", "angles"),
+        ("{categories: weapon}", "categories"),
+        ("{standardised: [ammo]}", "standardized"),
+    ],
+)
+def test_faults_in_a_state_section_are_named(section, key):
+    message = error_of("configs/pure_cnn.yaml", [f"dataset.state={section}"])
+    assert f"dataset.state.{key}" in message or f"did you mean '{key}'" in message
+
+
+@pytest.mark.parametrize("name", ["pure_cnn.yaml", "quickstart.yaml", "state_cnn.yaml", "state_cnn_elden_ring.yaml"])
 def test_saved_config_loads_back_equal(tmp_path, name):
     config = load_config(f"configs/{name}", ["training.learning_rate=0.00003", "logging.wandb.tags=[a,b]"])
     save_config(config, tmp_path / "config.yaml")

@@ -97,10 +97,10 @@ def test_resize_of_views_and_of_no_frames():
     assert resize_frames(frames[:0], (4, 6)).shape == (0, 3, 4, 6)
 
 
-def test_normalize():
+def test_normalize(make_inputs):
     frames = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
     with jax.numpy_dtype_promotion("strict"):
-        observation = normalize({"frames": jnp.asarray(frames), "state": jnp.ones(3)})
+        observation = normalize({"frames": jnp.asarray(frames), "state": jnp.ones(3)}, make_inputs())
     normalized = observation["frames"]
     np.testing.assert_array_equal(observation["state"], np.ones(3))
     assert normalized.dtype == jnp.float32
@@ -136,7 +136,7 @@ def playing(tmp_path_factory, make_dataset, make_config, make_inputs):
     with hold(run), CheckpointWriter(run, 1, Console(file=StringIO())) as writer:
         writer.save(state, meta | {"split": {}, "majority": [False] * 3, "metrics": {}}, is_best=True)
         writer.finish()
-    predict = make_predict(model.graphdef)
+    predict = make_predict(model)
     dataset = ZarrGameplayDataset(folder / "x.zarr")
     return dataset, Policy.load(folder / "run"), lambda batch: predict(state.params, state.batch_stats, batch)
 

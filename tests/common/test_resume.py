@@ -22,6 +22,8 @@ from BC_training.common.preprocess import InputSpec
 from BC_training.common.progress import Progress
 from BC_training.common.resume import Start, find_start, fingerprint
 from BC_training.common.schema import Config
+from BC_training.common.state import StateFeatures
+from BC_training.common.state_config import StateConfig
 from BC_training.common.train_state import TrainState
 
 # --- the dataset's fingerprint -------------------------------------------------------------
@@ -578,6 +580,12 @@ def test_other_inputs_are_refused(refusal, inputs):
         ({"fps": 35.0}, "fps 17.0 -> 35.0"),
     ):
         assert difference in refusal(inputs=replace(inputs, **change), resume_changed=True)
+
+
+def test_what_is_fitted_to_the_state_is_not_compared(start, inputs):
+    """It follows from settings and dataset; another machine may round it to another last bit."""
+    fitted = StateFeatures(StateConfig(standardized=("health",)), (), (1.0,), (2.0,))
+    assert start(inputs=replace(inputs, state=fitted))[0].progress == PROGRESS
 
 
 def test_another_dataset_is_refused(refusal):

@@ -12,6 +12,8 @@ from flax import nnx
 from BC_training.common.errors import UserError
 from BC_training.common.losses import binary_cross_entropy
 from BC_training.common.schema import TrainingConfig
+from BC_training.common.state import StateFeatures
+from BC_training.common.state_config import StateConfig
 from BC_training.common.train_state import (
     SplitModel,
     TrainState,
@@ -494,8 +496,8 @@ def test_bfloat16_is_near_float32(config, model, state, step):
         np.testing.assert_allclose(ours_x, exact_x, rtol=0.02, atol=0.02)
 
 
-def test_in_bfloat16_a_state_stays_float32(make_config):
-    """Positions and ids of thousands would be rounded to multiples of 16 and more."""
+def test_in_bfloat16_the_state_is_encoded_in_float32_and_then_cast(make_config, inputs):
+    """Positions of thousands would be rounded to multiples of 16 and more."""
     seen = {}
 
     class Net(nnx.Module):
@@ -507,11 +509,17 @@ def test_in_bfloat16_a_state_stays_float32(make_config):
             return observation["state"][:, 0] @ self.weight[...]
 
     graphdef, params = nnx.split(Net(), nnx.Param)
-    split = SplitModel(graphdef, nnx.to_pure_dict(params), {})
+    state = StateFeatures(StateConfig(standardized=("x", "y")), (), (10_001.0, 0.0), (1.0, 1.0))
+    inputs = dataclasses.replace(inputs, state_names=("x", "y"), state=state)
+    split = SplitModel(graphdef, nnx.to_pure_dict(params), {}, inputs)
     config = make_config(training={"precision": "bfloat16"})
     step = one_at_a_time(make_train_step(split, spy(), optax.constant_schedule(0.25), WEIGHTS, config))
-    jax.eval_shape(step, init_state(split, spy()), a_batch() | {"state": jnp.ones((BATCH, 1, 2))})
-    assert seen == {"frames": jnp.bfloat16, "state": jnp.float32, "weight": jnp.bfloat16}
+    at = jnp.broadcast_to(jnp.array([10_003.0, 0.0]), (BATCH, 1, 2))
+    after, _ = step(init_state(split, spy()), a_batch() | {"state": at})
+    assert seen == {"frames": jnp.bfloat16, "state": jnp.bfloat16, "ids": jnp.int32, "weight": jnp.bfloat16}
+    gradient = leaves(after.opt_state)[0]  # [2 state values, A], as large as what each of them was
+    assert np.abs(gradient[0]).max() > 0
+    assert not gradient[1].any()
 
 
 # --- evaluation ----------------------------------------------------------------------------
@@ -528,7 +536,7 @@ def trained(model, step) -> TrainState:
 
 def test_evaluation_sees_each_frame_alone(model, trained):
     """Running statistics: the logits of a frame do not depend on the frames beside it."""
-    predict = make_predict(model.graphdef)
+    predict = make_predict(model)
     frames = a_batch(seed=9)["frames"]
     others = frames.at[1:].set(255 - frames[1:])
     logits = np.asarray(predict(trained.params, trained.batch_stats, {"frames": frames}))
@@ -548,7 +556,7 @@ def test_training_sees_the_batch_together(model, trained):
 
 
 def test_evaluation_uses_the_running_statistics(model, trained):
-    predict = make_predict(model.graphdef)
+    predict = make_predict(model)
     frames = a_batch(seed=9)["frames"]
     logits = np.asarray(predict(trained.params, trained.batch_stats, {"frames": frames}))
     net = nnx.merge(model.graphdef, trained.params, trained.batch_stats)
@@ -569,6 +577,6 @@ def test_overfits_32_random_samples(make_config, inputs):
     batch = a_batch(size=32)
     for _ in range(120):
         state, metrics = step(state, batch)
-    logits = make_predict(split.graphdef)(state.params, state.batch_stats, batch)
+    logits = make_predict(split)(state.params, state.batch_stats, batch)
     assert float(metrics.loss) < 0.05
     assert ((np.asarray(logits) >= 0) == np.asarray(batch["action"])).all(axis=1).mean() == 1.0

@@ -38,13 +38,18 @@ def play(env: gymnasium.Env, player_name: str, seed: int, steps: int = 10_000):
     return np.stack(frames), np.stack(states), score
 
 
-@pytest.mark.parametrize("window", [Window(state=True), Window(action_history=1)])
-def test_a_model_that_takes_more_than_frames_does_not_fit_yet(env, window):
+def test_a_model_that_sees_the_state_needs_the_games_values_in_their_order(env):
     game = env.unwrapped
     inputs = InputSpec(game.action_names, game.state_names, game.frame_size, game.frame_size, game.fps)
-    require_fit("my_model", inputs, env)
-    with pytest.raises(UserError, match=r"my_model: .*cannot play yet"):
-        require_fit("my_model", dataclasses.replace(inputs, window=window), env)
+    seeing = dataclasses.replace(inputs, window=Window(state=True))
+    require_fit("my_model", seeing, env)
+    names = (game.state_names[1], game.state_names[0], *game.state_names[2:])
+    require_fit("my_model", dataclasses.replace(inputs, state_names=names), env)  # does not look at them
+    with pytest.raises(
+        UserError, match=r"state values \[max_health, health, .*the game has \[health, max_health, "
+    ) as e:
+        require_fit("my_model", dataclasses.replace(seeing, state_names=names), env)
+    assert "\n" not in str(e.value)
 
 
 # The state has no bounds that all its values share.

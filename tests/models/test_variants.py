@@ -21,6 +21,8 @@ from BC_training.common.errors import UserError
 from BC_training.common.preprocess import OBSERVATION, InputSpec, Window, normalize
 from BC_training.common.samples import Samples
 from BC_training.common.schema import Config, DatasetConfig, TrainingConfig
+from BC_training.common.state import StateFeatures
+from BC_training.common.state_config import StateConfig
 from BC_training.common.train_state import abstract_model, init_state, make_predict, make_train_step, split_model
 from BC_training.inference import Policy
 
@@ -30,6 +32,15 @@ CONFIGS = Path(models.__file__).parent.parent / "configs"
 SMALL: dict[str, dict[str, Any]] = {
     "pure_cnn": {"conv_features": (8, 16), "conv_strides": (2, 2), "dense_features": (32,)},
     "resnet_policy": {"width": 4, "stage_blocks": (1, 1), "position_features": 4, "dense_features": 32},
+    "state_cnn": {
+        "conv_features": (8, 16),
+        "conv_strides": (2, 2),
+        "grid_features": 4,
+        "vision_features": (32,),
+        "embedding_features": 4,
+        "state_features": (8,),
+        "dense_features": (32,),
+    },
     "temporal_cnn": {
         "conv_features": (8, 16),
         "conv_strides": (2, 2),
@@ -40,6 +51,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "vit_policy": {"patch_size": (8, 8), "depth": 2, "width": 32, "heads": 2},
 }
 VARIANTS = sorted(SMALL)
+STATE = StateConfig(ratios=(("s0", "s1"),), categories=("s2",), since_change=("s2",), standardized=("s1",))
+FITTED = StateFeatures(STATE, ((1.0, 2.0),), (0.5,), (2.0,))
 variants = pytest.mark.parametrize("name", VARIANTS)
 
 
@@ -54,7 +67,7 @@ LOOKS_BACK = {"temporal_cnn": (4, 2)}
 def a_config(name: str, training: dict[str, Any] | None = None, **fields: Any) -> Config:
     variant = models.find(name)
     return Config(
-        dataset=DatasetConfig(path="unused"),
+        dataset=DatasetConfig(path="unused", state=STATE if name == "state_cnn" else None),
         model=variant.Config(**({"name": name, "dropout": 0.0} | SMALL[name] | fields)),
         training=TrainingConfig(**(training or {})),
     )
@@ -65,7 +78,10 @@ def inputs_of(config: Config, history: int | None = None, size: tuple[int, int] 
     history, every = history or usual, getattr(config.model, "every_frame", False)
     chunk = config.model.action_chunk
     window = Window(history, action_history=action_history, action_chunk=chunk, every_frame=every)
-    return InputSpec(("a", "b", "c"), (), size, size, 17.0, window)
+    if config.uses_state:
+        window = dataclasses.replace(window, state=True, since_change=STATE.since_change)
+    names, state = (("s0", "s1", "s2"), FITTED) if config.uses_state else ((), None)
+    return InputSpec(("a", "b", "c"), names, size, size, 17.0, window, state)
 
 
 def a_batch(inputs: InputSpec, size: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -78,6 +94,10 @@ def a_batch(inputs: InputSpec, size: int, seed: int = 0) -> dict[str, np.ndarray
     }
     if window.action_history:
         batch["previous_actions"] = rng.random((*times, window.action_history, 3)) < 0.5
+    if window.state:
+        batch["state"] = rng.normal(size=(size, window.history, 3)).astype(np.float32)
+        batch["state"][..., 2] = rng.integers(1, 4, (size, window.history))
+        batch["since_change"] = rng.integers(0, 20, (size, window.history, 1)).astype(np.float32)
     return batch if places == (size,) else batch | {"mask": rng.random(places) < 0.8}
 
 
@@ -98,7 +118,7 @@ def test_shapes_and_dtypes(name, history, chunk, train):
     def run(batch):
         model = models.find(name).create_model(config.model, inputs, nnx.Rngs(0))
         observation = {name: batch[name] for name in OBSERVATION if name in batch}
-        return model(normalize(observation), train=train, rngs=nnx.Rngs(dropout=1))
+        return model(normalize(observation, inputs), train=train, rngs=nnx.Rngs(dropout=1))
 
     with jax.numpy_dtype_promotion("strict"):
         logits = jax.eval_shape(run, a_batch(inputs, 5))
@@ -125,7 +145,7 @@ def test_32_samples_are_learnt_by_heart(name):
     for (path, x), before in zip(jax.tree.leaves_with_path(state.params), jax.tree.leaves(first), strict=True):
         assert np.isfinite(x).all(), jax.tree_util.keystr(path)
         assert (np.asarray(x) != before).any(), jax.tree_util.keystr(path)
-    logits = make_predict(split_model(config, inputs).graphdef)(state.params, state.batch_stats, batch)
+    logits = make_predict(split_model(config, inputs))(state.params, state.batch_stats, batch)
     wanted = batch["action"][:, -1] if inputs.window.every_frame else batch["action"]
     np.testing.assert_array_equal(np.asarray(logits) > 0, wanted)
 
@@ -147,7 +167,7 @@ FRAMES = 9
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory, make_dataset) -> ZarrGameplayDataset:
     path = tmp_path_factory.mktemp("recorded") / "x.zarr"
-    make_dataset(path, [FRAMES], actions=3, state=0, size=SIZE)
+    make_dataset(path, [FRAMES], actions=3, state=3, size=SIZE)
     dataset = ZarrGameplayDataset(path)
     dataset.load_labels()
     return dataset
@@ -172,14 +192,14 @@ def test_play_is_the_forward_pass_of_training(tmp_path, recorded, name, fields, 
         writer.save(state, meta, True)
         writer.finish()
     policy, samples = Policy.load(tmp_path / "run"), Samples(recorded, [0], inputs.window)
-    frames, actions = recorded.frames(0, range(FRAMES)), recorded.actions(0)
+    frames, actions, state = recorded.frames(0, range(FRAMES)), recorded.actions(0), recorded.state(0)
     every = np.arange(FRAMES)
     batch = {"frames": frames[samples.rows(every)], **samples.labels(every)}
-    expected = jax.nn.sigmoid(make_predict(model.graphdef)(model.params, batch_stats, batch))
+    expected = jax.nn.sigmoid(make_predict(model)(model.params, batch_stats, batch))
     for _ in range(2):
         policy.reset()
         for t in range(FRAMES):
-            np.testing.assert_allclose(policy.probabilities(frames[t]), expected[t], atol=1e-5)
+            np.testing.assert_allclose(policy.probabilities(frames[t], state[t]), expected[t], atol=1e-5)
             policy._pressed.append(actions[t])  # as if it had pressed what was recorded
 
 
@@ -193,7 +213,7 @@ def test_a_mirrored_frame_is_told_from_the_original(name):
     observation = {name: x for name, x in a_batch(inputs, 1).items() if name in OBSERVATION}
     frames = np.zeros((1, inputs.window.history, 3, *size), np.uint8)
     frames[..., 12:16, 16:20] = 255
-    predict = make_predict(model.graphdef)
+    predict = make_predict(model)
     here, there = (
         np.asarray(predict(model.params, model.batch_stats, observation | {"frames": x}))
         for x in (frames, frames[..., ::-1])
@@ -207,7 +227,11 @@ def test_the_header_of_its_config_says_how_many_parameters_it_has(name):
     (count,) = re.findall(r"([\d,]+) parameters", text.split("\ndataset:")[0])
     config = load_config(f"configs/{name}.yaml", [])
     size = config.dataset.frame_size or config.dataset.record.frame_size
-    inputs = InputSpec(tuple("abcdefg"), (), size, size, 17.5, config.window())
+    names, state = (), None
+    if config.dataset.state is not None:  # with the ids of the quickstart's recording
+        seen = ((-1.0, 2.0), (0.0, 1.0, 2.0, 3.0))
+        names, state = config.dataset.state.names, StateFeatures(config.dataset.state, seen, (0.0,) * 3, (1.0,) * 3)
+    inputs = InputSpec(tuple("abcdefg"), names, size, size, 17.5, config.window(), state)
     assert abstract_model(config, inputs).parameter_count == int(count.replace(",", ""))
 
 

@@ -16,8 +16,7 @@ from flax import nnx
 
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
-from BC_training.models.layers import LSTM, TransformerBlock
-from BC_training.models.pure_cnn.model import ConvBlock
+from BC_training.models.layers import LSTM, ConvBlock, TransformerBlock
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,139 @@
+"""StateCNN: vision that keeps *where* things are, fused with the game state.
+
+Convolution blocks, then a 1x1 convolution to few channels whose grid is flattened, not pooled:
+each of its places has weights of its own. The state's features and the embedded ids of all frames
+of the history go through dense blocks of their own and join the image before the last dense blocks.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from BC_training.common.errors import UserError, require
+from BC_training.common.preprocess import InputSpec
+from BC_training.models.layers import ConvBlock, DenseBlock
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str
+    use_state: bool = True  # false: the vision-only twin, which ignores dataset.state
+    conv_features: tuple[int, ...] = (32, 64, 128)
+    conv_strides: tuple[int, ...] = (2, 2, 2)
+    grid_features: int = 16  # channels of the grid that is flattened
+    vision_features: tuple[int, ...] = (256,)  # dense blocks on the flattened grid
+    embedding_features: int = 8  # numbers that an id of dataset.state.categories becomes
+    state_features: tuple[int, ...] = (64,)  # dense blocks on the state
+    dense_features: tuple[int, ...] = (256,)  # dense blocks on both
+    dropout: float = 0.3  # after each dense block
+    batch_norm: bool = True
+    action_chunk: int = 1  # actions predicted at once; in play the first counts
+
+    def __post_init__(self) -> None:
+        blocks, strides = len(self.conv_features), len(self.conv_strides)
+        rule = "one stride a block, at least one block"
+        require(blocks == strides > 0, "model.conv_features, conv_strides", f"{blocks} and {strides} values", rule)
+        for name in ("conv_features", "conv_strides", "vision_features", "state_features", "dense_features"):
+            values = getattr(self, name)
+            require(min(*values, 1, 1) >= 1, f"model.{name}", list(values), "1 or more each")
+        for name in ("grid_features", "embedding_features", "action_chunk"):
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 to below 1")
+
+
+class StateEncoder(nnx.Module):
+    """Features [B, T, F] and ids int32 [B, T, C] of the state to [B, features]."""
+
+    def __init__(self, config: Config, inputs: InputSpec, rngs: nnx.Rngs):
+        assert inputs.state is not None
+        sizes, features = inputs.state.vocabulary_sizes, config.embedding_features
+        self.tables = nnx.List([nnx.Param(jax.random.normal(rngs.params(), (n, features)) * 0.1) for n in sizes])
+        self.channels = inputs.window.history * (inputs.state.size + len(sizes) * features)
+        self.denses = nnx.List(_dense_blocks(config, self.channels, config.state_features, rngs))
+
+    def __call__(self, features: jax.Array, ids: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        parts = [features]
+        for i, table in enumerate(self.tables):
+            index = ids[..., i]
+            # What training never sees would keep its random row: an unknown id adds nothing instead.
+            parts.append(jnp.where(index[..., None] > 0, table[...][index], 0))
+        x = jnp.concatenate(parts, axis=-1).reshape(-1, self.channels)
+        for dense in self.denses:
+            x = dense(x, train, rngs)
+        return x
+
+
+class StateCNN(nnx.Module):
+    def __init__(self, config: Config, inputs: InputSpec, rngs: nnx.Rngs):
+        self.convs = nnx.List([])
+        channels, (height, width) = inputs.frame_shape[0] * inputs.window.history, inputs.frame_size
+        for features, stride in zip(config.conv_features, config.conv_strides, strict=True):
+            self.convs.append(ConvBlock(channels, features, stride, config.batch_norm, rngs))
+            channels, height, width = features, -(-height // stride), -(-width // stride)
+        self.grid = nnx.Conv(channels, config.grid_features, (1, 1), rngs=rngs)
+        channels = height * width * config.grid_features
+        self.vision = nnx.List(_dense_blocks(config, channels, config.vision_features, rngs))
+        channels = (channels, *config.vision_features)[-1]
+        self.state = StateEncoder(config, inputs, rngs) if config.use_state else None
+        if self.state is not None:
+            channels += (self.state.channels, *config.state_features)[-1]
+        self.denses = nnx.List(_dense_blocks(config, channels, config.dense_features, rngs))
+        self.outputs = (config.action_chunk, len(inputs.action_names))
+        self.head = nnx.Linear((channels, *config.dense_features)[-1], math.prod(self.outputs), rngs=rngs)
+
+    def __call__(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Logits before the sigmoid.
+
+        Args:
+            observation: "frames", [B, T, 3, H, W] in [0, 1], whose history is stacked into the
+                channels; with ``use_state`` also "state" [B, T, F] and "ids" int32 [B, T, C], as
+                ``preprocess.normalize`` makes them.
+            train: batch statistics of this batch and dropout; otherwise running statistics.
+            rngs: the "dropout" stream; needed when ``train`` and dropout is above 0.
+
+        Returns:
+            Of the frames' dtype, [B, A]; [B, C, A] where ``action_chunk`` is C > 1.
+        """
+        frames = observation["frames"]
+        x = frames.reshape(frames.shape[0], -1, *frames.shape[3:])
+        x = jnp.moveaxis(x, 1, -1)  # channels last, as XLA convolves fastest
+        for conv in self.convs:
+            x = conv(x, train)
+        x = nnx.relu(self.grid(x)).reshape(frames.shape[0], -1)
+        for dense in self.vision:
+            x = dense(x, train, rngs)
+        if self.state is not None:
+            state = self.state(observation["state"], observation["ids"], train, rngs)
+            x = jnp.concatenate([x, state], axis=-1)
+        for dense in self.denses:
+            x = dense(x, train, rngs)
+        logits = self.head(x)
+        return logits.reshape(-1, *self.outputs) if self.outputs[0] > 1 else logits
+
+
+def _dense_blocks(config: Config, channels: int, widths: tuple[int, ...], rngs: nnx.Rngs) -> list[DenseBlock]:
+    pairs = zip((channels, *widths), widths, strict=False)
+    return [DenseBlock(before, width, config.dropout, config.batch_norm, rngs) for before, width in pairs]
+
+
+def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> StateCNN:
+    """StateCNN for the frame size, history, state features and buttons of ``inputs``.
+
+    Raises:
+        UserError: previous actions are asked for, which it does not take, or it is to see the
+            state and ``inputs`` has none.
+    """
+    if inputs.window.action_history:
+        raise UserError(
+            "model state_cnn takes no previous actions: set dataset.action_history=0 or choose another model"
+        )
+    if config.use_state and inputs.state is None:
+        raise UserError(
+            "model state_cnn sees the game state, but none of it is described: write a dataset.state section, or set "
+            "model.use_state=false"
+        )
+    return StateCNN(config, inputs, rngs)

@@ -1,0 +1,157 @@
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import InputSpec, Window
+from BC_training.common.schema import Config as WholeConfig
+from BC_training.common.schema import DatasetConfig
+from BC_training.common.state import StateFeatures
+from BC_training.common.state_config import StateConfig
+from BC_training.common.train_state import abstract_model
+from BC_training.models.state_cnn.model import Config, create_model
+
+STATE = StateConfig(categories=("weapon", "enemy"), standardized=("x", "y"))
+FEATURES = StateFeatures(STATE, ((1.0, 5.0), (2.0, 3.0, 4.0)), (0.0, 0.0), (1.0, 1.0))
+INPUTS = InputSpec(("a", "b", "c"), ("x", "y", "weapon", "enemy"), (16, 24), (16, 24), 17.0, Window(2), FEATURES)
+TINY = Config("state_cnn", True, (4, 6), (2, 2), 2, (8,), 3, (5,), (16,), 0.0, batch_norm=False)
+
+
+def observed(batch: int = 2, seed: int = 0) -> dict[str, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return {
+        "frames": jnp.asarray(rng.random((batch, 2, 3, 16, 24)), jnp.float32),
+        "state": jnp.asarray(rng.normal(size=(batch, 2, 2)), jnp.float32),
+        "ids": jnp.asarray(rng.integers(1, 3, (batch, 2, 2)), jnp.int32),
+    }
+
+
+@pytest.fixture(scope="module")
+def model():
+    return partial(create_model(TINY, INPUTS, nnx.Rngs(0)), train=False)
+
+
+@pytest.mark.parametrize(("chunk", "shape"), [(1, (2, 3)), (4, (2, 4, 3))])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_logits(chunk, shape, dtype):
+    """Of the dtype of parameters, frames and state, and no silent promotion on the way."""
+    config = dataclasses.replace(TINY, action_chunk=chunk, dropout=0.5, batch_norm=True)
+
+    def run(observation):
+        graphdef, params, rest = nnx.split(create_model(config, INPUTS, nnx.Rngs(0)), nnx.Param, ...)
+        net = nnx.merge(graphdef, jax.tree.map(lambda x: x.astype(dtype), params), rest)
+        cast = {name: x if name == "ids" else x.astype(dtype) for name, x in observation.items()}
+        return net(cast, train=True, rngs=nnx.Rngs(dropout=1))
+
+    with jax.numpy_dtype_promotion("strict"):
+        logits = jax.eval_shape(run, observed())
+    assert (logits.shape, logits.dtype) == (shape, dtype)
+
+
+def test_it_tells_where_things_are(model):
+    """The same patch at another place of the frame; a model that pools would say the same."""
+    seen, other = observed(1), observed(1)
+    blank = np.zeros((1, 2, 3, 16, 24), np.float32)
+    here, there = blank.copy(), blank.copy()
+    here[..., 4:8, 4:8], there[..., 8:12, 12:16] = 1, 1
+    seen["frames"], other["frames"] = jnp.asarray(here), jnp.asarray(there)
+    assert not np.allclose(model(seen), model(other), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["frames", "state", "ids"])
+@pytest.mark.parametrize("t", [0, 1])
+def test_every_frame_state_and_id_of_the_history_matters(model, name, t):
+    seen = observed()
+    for i in range(seen[name].shape[2]):
+        changed = seen | {name: seen[name].at[:, t, i].set(0)}
+        assert not np.allclose(model(changed), model(seen))
+
+
+def test_samples_are_kept_apart(model):
+    seen = observed(3)
+    for i in range(3):
+        np.testing.assert_allclose(model({n: x[i : i + 1] for n, x in seen.items()})[0], model(seen)[i], atol=1e-5)
+
+
+def test_an_unknown_id_adds_nothing():
+    """What its row holds makes no difference, and training does not move it."""
+    net = create_model(TINY, INPUTS, nnx.Rngs(0))
+    seen = observed() | {"ids": jnp.zeros((2, 2, 2), jnp.int32)}
+    graphdef, params = nnx.split(net, nnx.Param)
+
+    def loss(params):
+        return jnp.sum(nnx.merge(graphdef, params)(seen, train=False) ** 2)
+
+    for table in jax.tree.leaves(jax.grad(loss)(params)["state"]["tables"]):
+        assert not np.asarray(table).any()
+
+
+def test_the_vision_only_twin_ignores_the_state():
+    config = dataclasses.replace(TINY, use_state=False)
+    twin = create_model(config, dataclasses.replace(INPUTS, state=None), nnx.Rngs(0))
+    seen = observed()
+    assert twin({"frames": seen["frames"]}, train=False).shape == (2, 3)
+    np.testing.assert_array_equal(twin(seen, train=False), twin({"frames": seen["frames"]}, train=False))
+
+
+@pytest.mark.parametrize("use_state", [True, False])
+def test_parameter_count_from_the_layers(use_state):
+    """3 x 3 convolutions over 2 frames, a 4 x 6 grid of 2 channels, tables of 3 and 4 rows, dense layers."""
+    config = dataclasses.replace(TINY, use_state=use_state)
+    convs = (9 * 6 * 4 + 4) + (9 * 4 * 6 + 6) + (6 * 2 + 2)
+    vision = 4 * 6 * 2 * 8 + 8
+    state = (3 + 4) * 3 + 2 * (2 + 2 * 3) * 5 + 5
+    head = (8 + 5 * use_state) * 16 + 16 + 16 * 3 + 3
+    data = DatasetConfig("x", state=STATE)
+    count = abstract_model(WholeConfig(data, config), INPUTS).parameter_count
+    assert count == convs + vision + state * use_state + head
+
+
+@pytest.mark.parametrize("size", [(17, 23), (8, 8), (72, 128)])
+def test_frames_of_any_size(size):
+    inputs = dataclasses.replace(INPUTS, frame_size=size)
+    frames = jax.ShapeDtypeStruct((2, 2, 3, *size), jnp.float32)
+    shapes = observed() | {"frames": frames}
+    assert jax.eval_shape(lambda o: create_model(TINY, inputs, nnx.Rngs(0))(o, train=False), shapes).shape == (2, 3)
+
+
+def test_no_dense_blocks_and_no_categories():
+    config = dataclasses.replace(TINY, vision_features=(), state_features=(), dense_features=())
+    features = StateFeatures(StateConfig(standardized=("x", "y")), (), (0.0, 0.0), (1.0, 1.0))
+    net = create_model(config, dataclasses.replace(INPUTS, state=features), nnx.Rngs(0))
+    assert net(observed() | {"ids": jnp.zeros((2, 2, 0), jnp.int32)}, train=False).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"conv_features": (4,)},
+        {"conv_features": (), "conv_strides": ()},
+        {"conv_features": (4, 0)},
+        {"conv_strides": (2, 0)},
+        {"grid_features": 0},
+        {"vision_features": (0,)},
+        {"embedding_features": 0},
+        {"state_features": (8, 0)},
+        {"dense_features": (0,)},
+        {"dropout": 1.0},
+        {"action_chunk": 0},
+    ],
+)
+def test_config_out_of_range(fields):
+    with pytest.raises(UserError) as caught:
+        dataclasses.replace(TINY, **fields)
+    assert f"model.{next(iter(fields))}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_it_cannot_be_built_for():
+    with pytest.raises(UserError, match="action_history=0"):
+        create_model(TINY, dataclasses.replace(INPUTS, window=Window(action_history=1)), nnx.Rngs(0))
+    with pytest.raises(UserError, match=r"dataset\.state section, or set model\.use_state=false"):
+        create_model(TINY, dataclasses.replace(INPUTS, state=None), nnx.Rngs(0))
