@@ -35,9 +35,9 @@ class Window:
         action_shift: the target is the action of frame t + action_shift.
         action_chunk: C, how many actions from there on are the target.
         state: whether the state of the history's frames goes with them.
+        since_change: K state values; how many frames ago each last changed goes with the state.
         every_frame: whether the history's other frames have their own targets, and previous
             actions, as well.
-        since_change: K state values; how many frames ago each last changed goes with the state.
     """
 
     history: int = 1
@@ -46,8 +46,8 @@ class Window:
     action_shift: int = 0
     action_chunk: int = 1
     state: bool = False
-    every_frame: bool = False
     since_change: tuple[str, ...] = ()
+    every_frame: bool = False
 
     @property
     def span(self) -> int:

@@ -304,6 +304,6 @@ class Config:
             data.action_shift,
             chunk,
             self.uses_state,
-            getattr(self.model, "every_frame", False),
             since_change,
+            getattr(self.model, "every_frame", False),
         )
