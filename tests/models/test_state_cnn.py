@@ -93,7 +93,8 @@ def test_an_unknown_id_adds_nothing():
 
 def test_the_vision_only_twin_ignores_the_state():
     config = dataclasses.replace(TINY, use_state=False)
-    twin = create_model(config, dataclasses.replace(INPUTS, state=None), nnx.Rngs(0))
+    assert create_model(config, dataclasses.replace(INPUTS, state=None), nnx.Rngs(0)).state is None
+    twin = create_model(config, INPUTS, nnx.Rngs(0))
     seen = observed()
     assert twin({"frames": seen["frames"]}, train=False).shape == (2, 3)
     np.testing.assert_array_equal(twin(seen, train=False), twin({"frames": seen["frames"]}, train=False))
