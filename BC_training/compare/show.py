@@ -123,8 +123,9 @@ def draw(file: Path, rows: Sequence[Row]) -> None:
     axes = figure.subplots()
     for i, row in enumerate(points):
         x, y = row["minutes"], row["normalized"]
-        low, high = (y if row[key] is None else row[key] for key in ("normalized_low", "normalized_high"))
-        axes.errorbar([x], [y], [[y - low], [high - y]], fmt="o", capsize=4, color=f"C{i}")
+        low, high = row["normalized_low"], row["normalized_high"]
+        interval = None if low is None else [[y - low], [high - y]]
+        axes.errorbar([x], [y], interval, fmt="o", capsize=4, color=f"C{i}")
     axes.set(xlabel="minutes of training, up to the checkpoint", ylabel="return in play (random 0, expert 1)")
     axes.set_title("mean and its 95 % interval", fontsize="medium", loc="left")
     axes.set_xlim(0, 1.15 * max(row["minutes"] for row in points))
