@@ -125,6 +125,26 @@ def rollout(
 
 @app.command(
     epilog="Examples:\n\n"
+    "uv run -m BC_training compare BC_training/checkpoints/*\n\n"
+    "uv run -m BC_training compare BC_training/checkpoints/a BC_training/checkpoints/b --markdown ab.md --plot ab.png"
+)
+def compare(
+    checkpoints: Annotated[
+        list[Path] | None, typer.Argument(help="Runs' folders (the best of each is used) or steps of different runs.")
+    ] = None,
+    json: JsonFile = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table to this file, unrounded.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the table to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw scores in play against training time into this PNG.")] = None,
+) -> None:
+    """Compare runs: cost of training, scores on recordings and in play, latency."""
+    from BC_training.compare import compare
+
+    compare(checkpoints or [], console, json_file=json, csv_file=csv, markdown_file=markdown, plot_file=plot)
+
+
+@app.command(
+    epilog="Examples:\n\n"
     "uv run -m BC_training convert recordings/ --from sessions --keybinds keybinds.json --out data/mine.zarr\n\n"
     "uv run -m BC_training convert freedoom2.wad --from doom-demo --size 72x128 --fps 17.5 --out data/demos.zarr\n\n"
     "uv run -m BC_training convert data/mine.zarr --to lerobot --out data/mine-lerobot"

@@ -51,6 +51,9 @@ def evaluate(
             with ``data`` for "all", since the run's split knows nothing of other episodes.
         json_file: where to write the report.
 
+    Returns:
+        The report of ``metrics.report``, with the checkpoint's "step" and the "split".
+
     Raises:
         UserError: checkpoint or dataset do not load or do not fit, or the split is empty.
     """
@@ -94,6 +97,7 @@ def evaluate(
         saved.threshold,
         saved.inputs.window.action_shift,
     )
+    report |= {"step": saved.step, "split": split}
     print_report(report, f"{saved.path} on {split} of {dataset.path}: {len(episodes)} episodes", console)
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=2) + "\n")

@@ -86,19 +86,21 @@ def rollout(
         video: where to write an MP4 of the first episode.
 
     Returns:
-        game, player, episodes, seed, skill, returns, mean, ci95 (of the mean, by bootstrap;
-        None for a single episode), random_mean, expert_mean, normalized (None without expert).
+        game, player, step (of a checkpoint; None for other players), episodes, seed, skill, returns,
+        mean, ci95 (of the mean, by bootstrap; None for a single episode), random_mean, expert_mean,
+        normalized (None without expert).
 
     Raises:
         UserError: unknown game or player, or a file that could not be written (found first).
     """
     if episodes < 1:
         raise UserError(f"--episodes {episodes} is out of range: at least 1")
-    frame_size = _SMALL
+    frame_size, step = _SMALL, None
     if player not in BUILT_IN:
         if not Path(player).exists():
             raise unknown("player", player, BUILT_IN, "or give the folder of a checkpoint")
-        frame_size = checkpoint.read(player).inputs.recorded_size
+        saved = checkpoint.read(player)
+        frame_size, step = saved.inputs.recorded_size, saved.step
     elif video is not None:
         frame_size = (288, 512)
     make_game(game, frame_size=frame_size, skill=skill).close()  # an unknown one fails here
@@ -128,6 +130,7 @@ def rollout(
     result = {
         "game": game,
         "player": player,
+        "step": step,
         "episodes": episodes,
         "seed": seed,
         "skill": skill,

@@ -62,7 +62,7 @@ def test_exit_code_reaches_the_shell(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "record", "evaluate", "rollout"])
+@pytest.mark.parametrize("command", ["train", "record", "evaluate", "rollout", "compare"])
 def test_help_has_an_example(monkeypatch, capsys, command):
     code, out, _ = call(monkeypatch, capsys, [command, "--help"])
     assert code == 0

@@ -52,16 +52,26 @@ def report(
         The scores of ``scores``, ``threshold``, ``frames``, and ``baselines`` with the same
         scores of "majority" (always the training majority) and "repeat_previous" (the buttons
         of the frame before the one seen). Each has ``change_match``, too: the exact match on
-        ``change_frames`` alone, where the action is not that of the frame before the one seen.
+        ``change_frames`` alone, where the action is not that of the frame before the one seen; and
+        ``onset_f1``.
+
+    ``onset_f1`` is of presses at the moment a button goes down. It counts frames and actions where
+    the button was recorded as released in the frame before the target's (before an episode's first
+    frame all are), in one sum over all of them: 2 TP / (2 TP + FP + FN), with TP recorded and
+    predicted as held now, FP predicted alone, FN recorded alone.
     """
     actual = np.concatenate([actions[action_shift:] for actions in true])
     previous = np.concatenate([previous_actions([a])[: max(len(a) - action_shift, 0)] for a in true])
     changes = (actual != previous).any(axis=1)
+    released = ~np.concatenate([previous_actions([a])[action_shift:] for a in true])
 
     def scored(predicted: np.ndarray) -> Report:
         matches = (actual == predicted).all(axis=1)
         change_match = _ratio(int(matches[changes].sum()), int(changes.sum()))
-        return {**scores(actual, predicted, action_names), "change_match": change_match}
+        hits = int((released & actual & predicted).sum())
+        onsets, presses = int((released & actual).sum()), int((released & predicted).sum())
+        onset_f1 = _ratio(2 * hits, onsets + presses)
+        return {**scores(actual, predicted, action_names), "change_match": change_match, "onset_f1": onset_f1}
 
     return {
         **scored(probability >= threshold),

@@ -257,3 +257,32 @@ def test_a_shifted_target_is_scored_against_the_action_ahead():
     values = report(true, ahead.astype(float), np.zeros(2, bool), ("a", "b"), 0.5, shift)
     assert (values["exact_match"], values["frames"]) == (1.0, len(pairs))
     assert values["baselines"]["repeat_previous"]["exact_match"] == (ahead == before).all(axis=1).mean()
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+def test_onset_f1_is_of_buttons_that_were_released_in_the_frame_before(shift):
+    rng = np.random.default_rng(0)
+    true = [rng.random((n, 3)) < 0.4 for n in (30, 1, 20)]
+    predicted = [rng.random((max(len(a) - shift, 0), 3)) for a in true]
+    values = report(true, np.concatenate(predicted), np.ones(3, bool), ("a", "b", "c"), 0.5, shift)
+    right = missed = wrong = 0
+    for actions, probability in zip(true, predicted, strict=True):
+        for t in range(shift, len(actions)):
+            for a in range(3):
+                if t > 0 and actions[t - 1, a]:
+                    continue
+                pressed = probability[t - shift, a] >= 0.5
+                right += actions[t, a] and pressed
+                missed += actions[t, a] and not pressed
+                wrong += pressed and not actions[t, a]
+    assert min(right, missed, wrong) > 5
+    assert values["onset_f1"] == 2 * right / (2 * right + missed + wrong)
+
+
+def test_onset_f1_of_holding_on_is_zero_and_of_no_presses_undefined():
+    held = [np.array([[1, 0], [1, 0], [0, 1]], bool)]
+    values = report(held, np.array([[0, 0], [1, 0], [0, 0]]), np.zeros(2, bool), ("a", "b"), 0.5)
+    assert values["onset_f1"] == 0
+    assert values["baselines"]["repeat_previous"]["onset_f1"] == 0
+    nothing = report([np.zeros((3, 2), bool)], np.zeros((3, 2)), np.zeros(2, bool), ("a", "b"), 0.5)
+    assert nothing["onset_f1"] is None

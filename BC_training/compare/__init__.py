@@ -1,0 +1,130 @@
+"""Runs side by side: what training cost, how well they predict, how well and how fast they play."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError, disk_full_is_user_error, require_writable
+from BC_training.compare.runs import COMMAND, Row, Run, assemble, incomparable, names_of, require_same_play
+from BC_training.compare.show import draw, tables, to_csv, to_markdown
+from BC_training.inference import Policy
+
+_WARM_UP, _TIMED = 20, 300  # frames given to a policy
+_DIFFERENT = 64  # of these; then they come again
+
+
+def compare(
+    paths: Sequence[Path],
+    console: Console,
+    *,
+    json_file: Path | None = None,
+    csv_file: Path | None = None,
+    markdown_file: Path | None = None,
+    plot_file: Path | None = None,
+) -> dict[str, Any]:
+    """Prints what runs cost and score, from their checkpoints and logs, and measures how fast they act.
+
+    Args:
+        paths: checkpoints, one a run.
+        json_file, csv_file, markdown_file: where to write the table.
+        plot_file: where to draw the score in play against the time of training; a PNG.
+
+    Returns:
+        device (that the latency is of), runs (a row each, in the order of ``paths``), notes (what
+        is missing and how to get it, what does not compare).
+
+    Raises:
+        UserError: nothing to compare, no checkpoint, a run twice, rollouts of different games,
+            skills or seeds, nothing to draw, or a file that cannot be written; found before measuring.
+    """
+    _require_files([json_file, csv_file, markdown_file, plot_file])
+    if plot_file is not None and plot_file.suffix != ".png":
+        raise UserError(f"cannot write {plot_file}: plots are PNG, call it {plot_file.with_suffix('.png').name}")
+    if not paths:
+        raise UserError(f"nothing to compare: give checkpoints, {COMMAND} compare BC_training/checkpoints/quickstart")
+    runs = [Run.read(path) for path in paths]
+    names = names_of(runs)
+    require_same_play(names, runs)
+    notes, without_best = incomparable(names, runs)
+    rows: list[Row] = []
+    for name, run in zip(names, runs, strict=True):
+        row, lacks = assemble(name, run, runs)
+        rows.append(row)
+        notes += lacks
+    if plot_file is not None and all(None in (row["normalized"], row["minutes"]) for row in rows):
+        raise UserError(f"nothing to draw: no run has both minutes and a score in play; {notes[0]}")
+    with Progress(console=console, transient=True, auto_refresh=False) as progress:  # its thread would cost time
+        for row, run in zip(progress.track(rows, description="measuring latency"), runs, strict=True):
+            milliseconds, note = _latency(run)
+            row["latency_p50_ms"] = None if milliseconds is None else float(np.percentile(milliseconds, 50))
+            row["latency_p99_ms"] = None if milliseconds is None else float(np.percentile(milliseconds, 99))
+            notes += [f"{row['run']}: {note}"] if note else []
+    result = {"device": jax.devices()[0].device_kind, "runs": rows, "notes": notes}
+    for table in tables(rows, without_best):
+        console.print(table, "")
+    console.print(f"p50, p99: milliseconds that Policy.act takes for a frame on {result['device']}", highlight=False)
+    for note in notes:
+        console.print(note, soft_wrap=True, markup=False, highlight=False)
+    texts = {json_file: json.dumps(result, indent=2, allow_nan=False) + "\n", csv_file: to_csv(rows)}
+    for file, text in (texts | {markdown_file: to_markdown(rows, notes)}).items():
+        if file is not None:
+            with disk_full_is_user_error(file):
+                file.write_text(text, encoding="utf-8")
+    if plot_file is not None:
+        with disk_full_is_user_error(plot_file):
+            draw(plot_file, rows)
+    return result
+
+
+def _require_files(files: Sequence[Path | None]) -> None:
+    named = [file for file in files if file is not None]
+    for i, file in enumerate(named):
+        if file.resolve() in [other.resolve() for other in named[:i]]:
+            raise UserError(f"two results would go to {file}: choose another file for each")
+        require_writable(file)
+
+
+def _latency(run: Run) -> tuple[np.ndarray | None, str | None]:
+    """Milliseconds of ``Policy.act`` a frame, float64 [N], after a warm-up, and what is to be said of them.
+
+    None where the policy cannot play.
+    """
+    inputs = run.saved.inputs
+    if inputs.window.state or inputs.window.action_history:
+        return None, "a model that sees the state or previous actions cannot play yet, so it has no latency"
+    note = None
+    try:
+        frames = _recorded_frames(run)
+    except UserError as error:
+        note = f"latency is of random frames, not recorded ones ({error})"
+        frames = np.random.default_rng(0).integers(0, 256, (_DIFFERENT, 3, *inputs.recorded_size), np.uint8)
+    policy = Policy.load(run.path)
+    policy.reset()
+    times = []
+    for i in range(_WARM_UP + _TIMED):
+        frame = frames[i % len(frames)]
+        before = perf_counter()
+        policy.act(frame)
+        times.append(perf_counter() - before)
+    return np.array(times[_WARM_UP:]) * 1e3, note
+
+
+def _recorded_frames(run: Run) -> np.ndarray:
+    """uint8 [n, 3, H, W], the start of the first validation episode.
+
+    Raises:
+        UserError: the dataset is gone, or another.
+    """
+    dataset = ZarrGameplayDataset.from_config(run.saved.config.dataset)
+    if dataset.frame_size != run.saved.inputs.recorded_size:
+        raise UserError(f"{dataset.path} has frames of another size")
+    episode = dataset.find(run.saved.split["val"][:1])[0]
+    return dataset.frames(episode, range(min(_DIFFERENT, dataset.episodes[episode].length)))

@@ -1,0 +1,268 @@
+"""What a run has left in its checkpoint and its logs, and the numbers of it that are compared."""
+
+import json
+import shlex
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from BC_training.common import checkpoint as checkpoints
+from BC_training.common.errors import UserError
+from BC_training.common.schema import RolloutConfig
+from BC_training.common.train_state import abstract_model
+
+Row = dict[str, Any]
+COMMAND = "uv run -m BC_training"
+_NEEDED = {
+    "evaluation.json": ("exact_match", "macro_f1", "per_action"),
+    "rollout.json": ("game", "skill", "seed", "episodes", "mean", "ci95", "random_mean", "expert_mean"),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run has left.
+
+    Attributes:
+        path: as the user gave it.
+        folder: of its checkpoints.
+        epochs: the rows of that kind in ``metrics.jsonl``.
+        validation: ``evaluation.json``; empty where there is none of this checkpoint.
+        play: ``rollout.json``, likewise.
+        missing: why one of these files is not used, by its name.
+    """
+
+    path: Path
+    folder: Path
+    log_dir: Path
+    saved: checkpoints.Checkpoint
+    epochs: list[dict[str, Any]]
+    validation: dict[str, Any]
+    play: dict[str, Any]
+    missing: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> "Run":
+        """Raises a UserError if ``path`` is no checkpoint or its ``metrics.jsonl`` is damaged."""
+        saved = checkpoints.read(path)
+        step = saved.path.resolve()
+        folder = step.parent.parent if step.parent.name in ("best", "last") else step
+        log_dir = Path(saved.config.logging.log_dir) / folder.name  # a run set aside has its logs under its new name
+        found, missing = {}, {}
+        for name in _NEEDED:
+            try:
+                found[name] = _read_scores(log_dir / name, saved.step, is_best=step == checkpoints.find(folder))
+            except UserError as error:
+                found[name], missing[name] = {}, str(error)
+        epochs = _read_epochs(log_dir / "metrics.jsonl")
+        return cls(path, folder, log_dir, saved, epochs, found["evaluation.json"], found["rollout.json"], missing)
+
+
+def assemble(name: str, run: Run, runs: Sequence[Run]) -> tuple[Row, list[str]]:
+    """A run's row, but for its latency, and a line for each thing it lacks, with the command that makes it.
+
+    Args:
+        runs: all that are compared: what one lacks is to be played as the others were.
+    """
+    saved = run.saved
+    row: Row = {
+        "run": name,
+        "checkpoint": str(saved.path),
+        "step": saved.step,
+        "model": saved.config.model.name,
+        "parameters": abstract_model(saved.config, saved.inputs).parameter_count,
+        "checkpoint_mb": sum(file.stat().st_size for file in saved.path.rglob("*") if file.is_file()) / 1e6,
+        **training_costs(run.epochs, saved),
+        **validation_scores(run.validation),
+        **play_scores(run.play),
+    }
+    lacks = []
+    if row["minutes"] is None:
+        again = f"{COMMAND} --config {shlex.quote(f'{run.log_dir}/config.yaml')} training.resume=never"
+        lacks.append(f"{run.log_dir / 'metrics.jsonl'} lacks its epochs; only training anew writes them: {again}")
+    if "onset_f1" not in run.validation:  # nor has an older evaluation.json
+        reason = run.missing.get("evaluation.json", f"{run.log_dir / 'evaluation.json'} has no onset F1")
+        lacks.append(f"{reason}: {_command(run, 'evaluate', [str(run.path), '--split', 'val'], 'evaluation.json')}")
+    if not run.play:
+        lacks.append(f"{run.missing['rollout.json']}: {_play_command(run, runs)}")
+    elif row["normalized"] is None:
+        lacks.append(f"{run.play['game']} has no score of an expert to normalise by")
+    elif row["normalized_low"] is None:
+        lacks.append(f"one episode has no interval: {_play_command(run, [run], episodes=RolloutConfig('').episodes)}")
+    return row, [f"{name}: {line}" for line in lacks]
+
+
+def training_costs(epochs: Sequence[dict[str, Any]], saved: checkpoints.Checkpoint) -> Row:
+    """Speed and time of a training; None where the log lacks the checkpoint's epochs.
+
+    An epoch's time is its steps * batch size / frames per second. It has waiting for data in it, but
+    not compiling, validating, saving, recording or play.
+
+    Args:
+        epochs: the rows of that kind in ``metrics.jsonl``.
+
+    Returns:
+        frames_per_second (the epochs' median), minutes (up to the checkpoint, with its part of an
+        epoch that was not over), total_minutes (of all epochs).
+    """
+    if not epochs or epochs[-1]["epoch"] < saved.epoch:
+        return {"frames_per_second": None, "minutes": None, "total_minutes": None}
+    total = until = before = 0
+    for row in epochs:
+        frames = (row["step"] - before) * saved.config.training.batch_size
+        total += frames / row["frames_per_second"]
+        before = row["step"]
+        if before <= saved.step:
+            until = total
+    until += (saved.progress or {"seconds": 0})["seconds"]
+    return {
+        "frames_per_second": statistics.median(row["frames_per_second"] for row in epochs),
+        "minutes": until / 60,
+        "total_minutes": max(total, until) / 60,
+    }
+
+
+def validation_scores(report: dict[str, Any]) -> Row:
+    """Of ``evaluation.json``; the rarest action is the one held in the fewest frames, of those held at all."""
+    held = {name: scores for name, scores in report.get("per_action", {}).items() if scores["frequency"]}
+    rarest = min(held, key=lambda name: held[name]["frequency"], default=None)
+    return {
+        "exact_match": report.get("exact_match"),
+        "macro_f1": report.get("macro_f1"),
+        "rarest_action": rarest,
+        "rarest_f1": None if rarest is None else held[rarest]["f1"],
+        "onset_f1": report.get("onset_f1"),
+    }
+
+
+def play_scores(play: dict[str, Any]) -> Row:
+    """Of ``rollout.json``: the mean return and its 95 % interval, normalised by the means of random and the expert."""
+    low, high = play.get("random_mean"), play.get("expert_mean")
+
+    def normalized(value: float | None) -> float | None:
+        return None if value is None or low is None or high in (None, low) else (value - low) / (high - low)
+
+    interval = play.get("ci95") or (None, None)
+    return {
+        "mean_return": play.get("mean"),
+        "normalized": normalized(play.get("mean")),
+        "normalized_low": normalized(interval[0]),
+        "normalized_high": normalized(interval[1]),
+        "episodes": play.get("episodes"),
+    }
+
+
+def names_of(runs: Sequence[Run]) -> list[str]:
+    """What the runs are called: their folders' names, or the paths of those that share one.
+
+    Raises:
+        UserError: two are the same run.
+    """
+    folders = [run.folder.resolve() for run in runs]
+    for i, folder in enumerate(folders):
+        if folder in folders[:i]:
+            raise UserError(f"{runs[folders.index(folder)].path} and {runs[i].path} are the same run: give it once")
+    names = [folder.name for folder in folders]
+    return [str(run.path) if names.count(name) > 1 else name for name, run in zip(names, runs, strict=True)]
+
+
+def require_same_play(names: Sequence[str], runs: Sequence[Run]) -> None:
+    """Raises a UserError if those that were played did not meet the same game, skill and first seed."""
+    played = [(name, run) for name, run in zip(names, runs, strict=True) if run.play]
+    for name, run in played[1:]:
+        first, other = played[0]
+        if _played(run) != _played(other):
+            raise UserError(
+                f"{name} played {_played(run)} but {first} {_played(other)}, which does not compare; leave one out, "
+                f"or play alike: {_play_command(run, [other])}"
+            )
+
+
+def incomparable(names: Sequence[str], runs: Sequence[Run]) -> tuple[list[str], set[str]]:
+    """What the rows do not share: lines that say so, and the columns without a best value for that."""
+    lines, columns = [], set()
+    labels = {
+        name: (
+            run.saved.fingerprint,
+            sorted(run.saved.split["val"]),
+            run.saved.inputs.action_names,
+            run.saved.inputs.window.action_shift,
+        )
+        for name, run in zip(names, runs, strict=True)
+        if run.validation
+    }
+    if len(different := _different(labels)) > 1:
+        lines.append(f"validation scores of {' and '.join(different)} do not compare: they are of other labels")
+        columns |= {"exact_match", "macro_f1", "rarest_f1", "onset_f1"}
+    means = {
+        name: (run.play["random_mean"], run.play["expert_mean"])
+        for name, run in zip(names, runs, strict=True)
+        if run.play
+    }
+    if len(different := _different(means)) > 1:
+        each = "; ".join(f"{name}: random {means[name][0]}, expert {means[name][1]}" for name in different)
+        lines.append(f"scores are normalised by means over other episodes ({each})")
+    return lines, columns
+
+
+def _different(values: dict[str, Any]) -> list[str]:
+    """Of each different value, the first name that has it."""
+    found: list[str] = []
+    for name, value in values.items():
+        if all(values[other] != value for other in found):
+            found.append(name)
+    return found
+
+
+def _played(run: Run) -> str:
+    return f"{run.play['game']} at skill {run.play['skill']} from seed {run.play['seed']}"
+
+
+def _play_command(run: Run, others: Sequence[Run], **changes: Any) -> str:
+    """Plays ``run`` as one of ``others`` with its buttons was played, or as its config says."""
+    inputs, options = run.saved.inputs, {}
+    if run.saved.config.evaluation.rollout is not None:
+        options = vars(run.saved.config.evaluation.rollout)
+    for other in reversed(others):
+        if other.play and other.saved.inputs.action_names == inputs.action_names:
+            options = other.play
+    options = {name: options[name] for name in ("game", "episodes", "seed", "skill") if name in options} | changes
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    return _command(run, "rollout", ["--player", str(run.path), *arguments], "rollout.json")
+
+
+def _command(run: Run, verb: str, arguments: Sequence[str], file: str) -> str:
+    """The command that writes ``file`` of the run's logs."""
+    folder = "" if run.log_dir.is_dir() else f"mkdir -p {shlex.quote(str(run.log_dir))} && "
+    return f"{folder}{COMMAND} {verb} {shlex.join([*arguments, '--json', str(run.log_dir / file)])}"
+
+
+def _read_scores(file: Path, step: int, is_best: bool) -> dict[str, Any]:
+    """Raises a UserError that says why ``file`` is not of the checkpoint of ``step``.
+
+    Args:
+        is_best: of its run. Older files do not say what they are of: of that one, as training leaves them.
+    """
+    try:
+        scores = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise UserError(f"there is no {file}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {file} ({error})") from error
+    if not isinstance(scores, dict) or not set(_NEEDED[file.name]) <= scores.keys():
+        raise UserError(f"{file} is damaged")
+    if scores.get("step", step if is_best else None) != step:
+        raise UserError(f"{file} is not of step {step}")
+    if scores.get("split", "val") != "val":
+        raise UserError(f"{file} is of split '{scores['split']}'")
+    return scores
+
+
+def _read_epochs(file: Path) -> list[dict[str, Any]]:
+    try:
+        rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+        return [row for row in rows if row["kind"] == "epoch"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file} is damaged ({error!r}): restore it, or move it away to compare without it") from error

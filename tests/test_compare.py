@@ -1,0 +1,356 @@
+"""Runs side by side, from two small trainings and from hand-made numbers."""
+
+import csv
+import json
+import shlex
+import shutil
+import sys
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from BC_training import __main__ as command_line
+from BC_training.common import checkpoint
+from BC_training.common.errors import UserError
+from BC_training.compare import compare
+from BC_training.compare.runs import Run, incomparable, play_scores, training_costs, validation_scores
+from BC_training.compare.show import draw, groups, tables, to_markdown
+from tests import trainings
+
+BUTTONS = ["move_left", "move_right", "attack", "move_forward", "move_backward", "turn_left", "turn_right"]
+GAME = "doom/deadly_corridor"
+
+
+PLAY = {
+    "game": GAME,
+    "episodes": 1,
+    "seed": 0,
+    "skill": 3,
+    "mean": 1000.0,
+    "ci95": [500.0, 1500.0],
+    "random_mean": 0.0,
+    "expert_mean": 2000.0,
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, make_dataset) -> Path:
+    """The folder of a dataset, of run "a" whose scores in play are made up, and of "b" without."""
+    folder = tmp_path_factory.mktemp("compare")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_dataset(folder / "x.zarr", [30, 40, 30], root_attributes={"keys": BUTTONS})
+        trainings.run(".", "x.zarr", "logging.run_name=a")
+        trainings.run(".", "x.zarr", "logging.run_name=b", "training.num_epochs=1")
+        write("l/a/rollout.json", PLAY | {"step": checkpoint.read("c/a").step})
+    return folder
+
+
+@pytest.fixture
+def runs(trained, tmp_path, monkeypatch) -> list[Path]:
+    """Both runs in a copy of the folder, which is the current one."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return [Path("c/a"), Path("c/b")]
+
+
+def write(file: str | Path, values: dict[str, Any]) -> None:
+    Path(file).write_text(json.dumps(values))
+
+
+def read(file: str | Path) -> dict[str, Any]:
+    return json.loads(Path(file).read_text())
+
+
+def compared(paths: list[Path], **files: Path) -> tuple[dict[str, Any], str]:
+    """The result, and what 80 columns showed of it."""
+    screen = StringIO()
+    return compare(paths, Console(file=screen, width=80), **files), screen.getvalue()
+
+
+def call(monkeypatch, capsys, command: str) -> tuple[int, str]:
+    """Runs a command as it was printed; its exit code and what it said of an error."""
+    program, _, arguments = command.partition("uv run -m BC_training ")
+    assert program == ""
+    monkeypatch.setattr(sys, "argv", ["BC_training", *shlex.split(arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        command_line.main()
+    return int(exit_.value.code or 0), capsys.readouterr().err
+
+
+def test_every_number_is_that_of_its_file(runs):
+    result, _ = compared(runs)
+    for row, path in zip(result["runs"], runs, strict=True):
+        saved, logs = checkpoint.read(path), Path("l") / path.name
+        assert (row["run"], row["step"], row["model"]) == (path.name, saved.step, "pure_cnn")
+        assert row["parameters"] == checkpoint.read_model(saved).parameter_count
+        assert row["checkpoint_mb"] == sum(f.stat().st_size for f in saved.path.glob("**/*") if f.is_file()) / 1e6
+        report = read(logs / "evaluation.json")
+        for key in ("exact_match", "macro_f1", "onset_f1"):
+            assert row[key] == report[key]
+        assert row["rarest_f1"] == report["per_action"][row["rarest_action"]]["f1"]
+        epochs = [json.loads(line) for line in (logs / "metrics.jsonl").read_text().splitlines()]
+        rates = [line["frames_per_second"] for line in epochs if line["kind"] == "epoch"]
+        assert row["frames_per_second"] == np.median(rates)
+        per_epoch = epochs[-1]["step"] // len(rates) * 16  # frames
+        assert row["total_minutes"] == pytest.approx(sum(per_epoch / rate for rate in rates) / 60)
+        assert 0 < row["minutes"] <= row["total_minutes"]
+        assert 0 < row["latency_p50_ms"] <= row["latency_p99_ms"]
+    assert [row["normalized"] for row in result["runs"]] == [0.5, None]
+    assert result["device"] == jax.devices()[0].device_kind
+
+
+def test_terminal_markdown_csv_and_json_say_the_same(runs):
+    files = {f"{kind}_file": Path(f"out.{kind}") for kind in ("json", "csv", "markdown")}
+    result, shown = compared(runs, **files, plot_file=Path("out.png"))
+    assert read("out.json") == result
+    with open("out.csv", newline="") as file:
+        saved = list(csv.DictReader(file))
+    assert saved == [{k: "" if v is None else str(v) for k, v in row.items()} for row in result["runs"]]
+    markdown = Path("out.markdown").read_text().splitlines()
+    heading, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in markdown[:4])
+    assert [line[0] for line in lines] == ["a", "b"]
+    assert [line[heading.index("normalized")] for line in lines] == ["0.500", "–"]
+    assert [line[heading.index("95 % interval")] for line in lines] == ["0.250 to 0.750", "–"]
+    assert [line.removeprefix("- ") for line in markdown[5:]] == result["notes"]
+    for note in result["notes"]:
+        assert shown.splitlines().count(note) == 1
+    for line in lines:
+        rows = [row.split() for row in shown.splitlines()]
+        assert [cell for row in rows if row[:1] == line[:1] for cell in row[1:]] == " ".join(line[1:]).split()
+    assert max(len(line) for line in shown.splitlines() if line not in result["notes"]) <= 80
+    with Image.open("out.png") as picture:
+        assert picture.size == (1200, 750)
+
+
+def test_the_commands_below_the_table_make_what_is_missing(runs, monkeypatch, capsys):
+    Path("l/b/evaluation.json").unlink()
+    result, shown = compared(runs)
+    assert {key for key, value in result["runs"][1].items() if value is None} == {
+        *("exact_match", "macro_f1", "rarest_action", "rarest_f1", "onset_f1"),
+        *("mean_return", "normalized", "normalized_low", "normalized_high", "episodes"),
+    }
+    assert "0.000" not in shown
+    for note, name in zip(result["notes"], ("evaluation.json", "rollout.json"), strict=True):
+        start, _, command = note.partition(": uv run")
+        assert start == f"b: there is no l/b/{name}"
+        assert call(monkeypatch, capsys, f"uv run{command}") == (0, "")
+    result, _ = compared(runs)
+    assert read("l/b/rollout.json")["seed"] == PLAY["seed"]
+    row = result["runs"][1]
+    assert row["mean_return"] == read("l/b/rollout.json")["mean"]
+    assert {key for key, value in row.items() if value is None} == {"normalized_low", "normalized_high"}
+    assert result["notes"][0].startswith("scores are normalised by means over other episodes (a: random 0.0, ")
+    assert result["notes"][1].startswith("b: one episode has no interval: uv run -m BC_training rollout --player c/b ")
+    assert "--episodes 20" in result["notes"][1]
+
+
+def test_files_of_another_checkpoint_or_split_are_not_used(runs):
+    for key, value, reason in (("step", 99, "is not of step"), ("split", "all", "is of split 'all'")):
+        report = read("l/a/evaluation.json")
+        write("l/a/evaluation.json", report | {key: value})
+        result, _ = compared(runs[:1])
+        write("l/a/evaluation.json", report)
+        assert result["runs"][0]["exact_match"] is None
+        assert result["notes"][0].startswith(f"a: l/a/evaluation.json {reason}")
+    assert Run.read(Path("c/a")).missing == {}
+    other = Path("c/a/last/1") if checkpoint.find("c/a").name != "1" else Path("c/a/last/2")
+    assert set(Run.read(other).missing) == {"evaluation.json", "rollout.json"}
+
+
+def test_older_files_are_of_the_best_checkpoint(runs):
+    for name in ("evaluation.json", "rollout.json"):
+        write(f"l/a/{name}", {k: v for k, v in read(f"l/a/{name}").items() if k not in ("step", "split", "onset_f1")})
+    result, _ = compared(runs[:1])
+    row = result["runs"][0]
+    assert row["exact_match"] == read("l/a/evaluation.json")["exact_match"]
+    assert (row["onset_f1"], row["normalized"]) == (None, 0.5)
+    assert result["notes"] == [
+        "a: l/a/evaluation.json has no onset F1: "
+        "uv run -m BC_training evaluate c/a --split val --json l/a/evaluation.json"
+    ]
+    other = Path("c/a/last/1") if checkpoint.find("c/a").name != "1" else Path("c/a/last/2")
+    assert set(Run.read(other).missing) == {"evaluation.json", "rollout.json"}
+
+
+def test_without_dataset_and_logs_size_and_latency_are_left(runs):
+    shutil.rmtree("x.zarr")
+    shutil.rmtree("l/a")
+    result, _ = compared(runs[:1])
+    row = result["runs"][0]
+    there = {key for key, value in row.items() if value is not None}
+    assert there == {
+        *("run", "checkpoint", "step", "model", "parameters", "checkpoint_mb", "latency_p50_ms", "latency_p99_ms")
+    }
+    log, evaluation, rollout, latency = result["notes"]
+    assert "l/a/metrics.jsonl lacks its epochs" in log
+    assert evaluation.partition(": mkdir -p l/a && ")[2].endswith("--json l/a/evaluation.json")
+    assert rollout.endswith("rollout --player c/a --json l/a/rollout.json")
+    assert latency.startswith("a: latency is of random frames")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "nothing to compare"),
+        ("l/a", "l/a is not a checkpoint"),
+        ("c/a nowhere", "nowhere does not exist"),
+        ("c/a c/b c/a/last", "c/a and c/a/last are the same run"),
+        ("c/a --json no/x", "cannot write no/x"),
+        ("c/a --csv no/x", "cannot write no/x"),
+        ("c/a --markdown no/x", "cannot write no/x"),
+        ("c/a --plot no/x.png", "cannot write no/x.png"),
+        ("c/a --plot x.pdf", "call it x.png"),
+        ("c/a --json x --csv ./x", "two results would go to"),
+        ("c/b --plot x.png", "nothing to draw: no run has both minutes and a score in play; b: there is no l/b/roll"),
+    ],
+)
+def test_bad_input_is_found_before_measuring(runs, monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr("BC_training.compare._latency", None)
+    before = sorted(Path().rglob("*"))
+    code, error = call(monkeypatch, capsys, f"uv run -m BC_training compare {arguments}")
+    assert (code, error.count("\n")) == (2, 1)
+    assert message in error
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("change", [{"game": "doom/other"}, {"skill": 4}, {"seed": 7}])
+def test_different_play_does_not_compare(runs, monkeypatch, capsys, change):
+    write("l/b/rollout.json", PLAY | {"step": 1} | change)
+    code, error = call(monkeypatch, capsys, "uv run -m BC_training compare c/a c/b")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "b played " in error
+    assert str(next(iter(change.values()))) in error
+    assert "rollout --player c/b --game doom/deadly_corridor --episodes 1 --seed 0 --skill 3 --json l/b/roll" in error
+
+
+@pytest.mark.parametrize("text", ["{", '["a"]', '{"kind": "epoch"}', '{"game": "doom/deadly_corridor"}'])
+def test_damaged_scores_are_said_and_not_used(runs, text):
+    Path("l/a/rollout.json").write_text(text)
+    run = Run.read(Path("c/a"))
+    assert run.play == {}
+    assert "l/a/rollout.json" in run.missing["rollout.json"]
+    Path("l/a/metrics.jsonl").write_text("{")
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
+        Run.read(Path("c/a"))
+
+
+# --- the numbers -----------------------------------------------------------------------------
+
+
+def saved_at(step: int, epoch: int, seconds: float = 0.0) -> Any:
+    training = SimpleNamespace(training=SimpleNamespace(batch_size=10))
+    return SimpleNamespace(step=step, epoch=epoch, progress={"seconds": seconds}, config=training)
+
+
+EPOCHS = [
+    {"epoch": 1, "step": 60, "frames_per_second": 5.0},  # 120 s
+    {"epoch": 2, "step": 120, "frames_per_second": 20.0},  # 30 s
+    {"epoch": 3, "step": 180, "frames_per_second": 10.0},  # 60 s
+]
+
+
+def test_time_is_of_the_steps_up_to_the_checkpoint_and_of_all():
+    costs = training_costs(EPOCHS, saved_at(120, 2))
+    assert costs == {"frames_per_second": 10.0, "minutes": 2.5, "total_minutes": 3.5}
+    assert training_costs(EPOCHS, saved_at(150, 2, 30.0))["minutes"] == 3.0  # saved in the middle of the last epoch
+    assert training_costs(EPOCHS, saved_at(200, 3, 30.0)) == {
+        "frames_per_second": 10.0,
+        "minutes": 4.0,
+        "total_minutes": 4.0,
+    }
+
+
+@pytest.mark.parametrize("epochs", [[], EPOCHS[:1]])
+def test_a_log_that_ends_before_the_checkpoint_gives_no_time(epochs):
+    assert set(training_costs(epochs, saved_at(120, 2)).values()) == {None}
+
+
+def test_the_rarest_action_is_one_that_is_pressed():
+    shares = {"often": (0.5, 0.9), "never": (0.0, None), "seldom": (0.1, 0.2), "sometimes": (0.2, 0.1)}
+    report = {"per_action": {name: {"frequency": f, "f1": f1} for name, (f, f1) in shares.items()}}
+    scores = validation_scores(report)
+    assert (scores["rarest_action"], scores["rarest_f1"]) == ("seldom", 0.2)
+    nothing = validation_scores({"per_action": {"never": {"frequency": 0.0, "f1": None}}})
+    assert (nothing["rarest_action"], nothing["rarest_f1"]) == (None, None)
+
+
+def test_the_interval_is_normalised_as_the_mean_is():
+    play = PLAY | {"random_mean": -100.0, "expert_mean": 300.0, "mean": 100.0, "ci95": [0.0, 180.0]}
+    scores = play_scores(play)
+    assert [scores[key] for key in ("normalized_low", "normalized", "normalized_high")] == [0.25, 0.5, 0.7]
+    for change in ({"expert_mean": None}, {"expert_mean": -100.0}):
+        scores = play_scores(play | change)
+        assert scores["mean_return"] == 100.0
+        assert {scores[key] for key in ("normalized_low", "normalized", "normalized_high")} == {None}
+
+
+# --- how they are shown ----------------------------------------------------------------------
+
+
+def a_row(name: str, **values: Any) -> dict[str, Any]:
+    row = {column.key: 1.0 for group in groups([{"rarest_action": "x"}]).values() for column in group}
+    row |= {"run": name, "model": "pure_cnn", "parameters": 655_623, "rarest_action": "attack", "episodes": 20}
+    return row | {"minutes": 2.0, "normalized": 0.5, "normalized_low": 0.4, "normalized_high": 0.6} | values
+
+
+def bold_cells(rows: list[dict[str, Any]], *without_best: str) -> list[str]:
+    found = []
+    for table in tables(rows, set(without_best)):
+        found += [str(cell) for column in table.columns for cell in column.cells if "bold" in str(cell.style)]
+    return found
+
+
+def test_the_best_value_of_each_column_is_bold():
+    rows = [
+        a_row("a", macro_f1=0.2, latency_p50_ms=7.0, onset_f1=None),
+        a_row("b", macro_f1=0.3, latency_p50_ms=8.0, onset_f1=0.9),
+        a_row("c", macro_f1=0.3, latency_p50_ms=None, onset_f1=None),
+    ]
+    assert sorted(bold_cells(rows)) == ["0.300", "0.300", "7.00"]
+    assert bold_cells(rows, "macro_f1") == ["7.00"]
+
+
+def test_other_validation_labels_are_said_and_have_no_best():
+    inputs = SimpleNamespace(action_names=("a",), window=SimpleNamespace(action_shift=0))
+    runs: list[Any] = []
+    for names, play in ((["e0", "e1"], PLAY), (["e1", "e0"], PLAY | {"expert_mean": 1.0}), (["e2"], {})):
+        saved = SimpleNamespace(fingerprint="f", split={"val": names}, inputs=inputs)
+        runs.append(SimpleNamespace(saved=saved, validation={"exact_match": 1.0}, play=play))
+    assert incomparable(["a", "b"], [runs[0], runs[0]]) == ([], set())
+    lines, columns = incomparable(["a", "b", "c"], runs)
+    assert lines[0] == "validation scores of a and c do not compare: they are of other labels"
+    assert "a: random 0.0, expert 2000.0; b: random 0.0, expert 1.0" in lines[1]
+    assert columns == {"exact_match", "macro_f1", "rarest_f1", "onset_f1"}
+
+
+def test_the_rarest_action_is_named_in_the_heading_or_in_the_cells():
+    both = to_markdown([a_row("a"), a_row("b")], [])
+    assert "| F1 of attack |" in both
+    different = to_markdown([a_row("a"), a_row("b", rarest_action="jump|duck", rarest_f1=0.25)], ["note"])
+    assert "| F1 of the rarest action |" in different
+    assert "| 1.000 attack |" in different
+    assert "| 0.250 jump\\|duck |" in different
+    assert different.endswith("|\n\n- note\n")
+
+
+def test_runs_of_one_name_are_called_by_their_paths(runs):
+    shutil.copytree("c", "d")
+    result, _ = compared([Path("c/a"), Path("d/a"), Path("c/b")])
+    assert [row["run"] for row in result["runs"]] == ["c/a", "d/a", "b"]
+
+
+@pytest.mark.parametrize("interval", [(0.4, 0.6), (None, None)])
+def test_a_picture_takes_any_name_and_a_point_without_interval(tmp_path, interval):
+    low, high = interval
+    rows = [a_row(n, normalized_low=low, normalized_high=high) for n in ("a_$run_$", "b", "a" * 60)]
+    draw(tmp_path / "x.png", [*rows, a_row("c", normalized=None), a_row("d", minutes=None)])
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.size == (1200, 750)
