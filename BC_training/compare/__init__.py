@@ -64,8 +64,8 @@ def compare(
     with Progress(console=console, transient=True, auto_refresh=False) as progress:  # its thread would cost time
         for row, run in zip(progress.track(rows, description="measuring latency"), runs, strict=True):
             milliseconds, note = _latency(run)
-            row["latency_p50_ms"] = None if milliseconds is None else float(np.percentile(milliseconds, 50))
-            row["latency_p99_ms"] = None if milliseconds is None else float(np.percentile(milliseconds, 99))
+            row["latency_p50_ms"] = float(np.percentile(milliseconds, 50))
+            row["latency_p99_ms"] = float(np.percentile(milliseconds, 99))
             notes += [f"{row['run']}: {note}"] if note else []
     result = {"device": jax.devices()[0].device_kind, "runs": rows, "notes": notes}
     for table in tables(rows, without_best):
@@ -92,33 +92,28 @@ def _require_files(files: Sequence[Path | None]) -> None:
         require_writable(file)
 
 
-def _latency(run: Run) -> tuple[np.ndarray | None, str | None]:
-    """Milliseconds of ``Policy.act`` a frame, float64 [N], after a warm-up, and what is to be said of them.
-
-    None where the policy cannot play.
-    """
-    inputs = run.saved.inputs
-    if inputs.window.state or inputs.window.action_history:
-        return None, "a model that sees the state or previous actions cannot play yet, so it has no latency"
-    note = None
+def _latency(run: Run) -> tuple[np.ndarray, str | None]:
+    """Milliseconds of ``Policy.act`` a frame, float64 [N], after a warm-up, and what is to be said of them."""
+    inputs, note = run.saved.inputs, None
     try:
-        frames = _recorded_frames(run)
+        frames, states = _recorded(run)
     except UserError as error:
         note = f"latency is of random frames, not recorded ones ({error})"
         frames = np.random.default_rng(0).integers(0, 256, (_DIFFERENT, 3, *inputs.recorded_size), np.uint8)
+        states = np.zeros((_DIFFERENT, len(inputs.state_names)), np.float32)
     policy = Policy.load(run.path)
     policy.reset()
     times = []
     for i in range(_WARM_UP + _TIMED):
-        frame = frames[i % len(frames)]
+        frame, state = frames[i % len(frames)], states[i % len(frames)]
         before = perf_counter()
-        policy.act(frame)
+        policy.act(frame, state)
         times.append(perf_counter() - before)
     return np.array(times[_WARM_UP:]) * 1e3, note
 
 
-def _recorded_frames(run: Run) -> np.ndarray:
-    """uint8 [n, 3, H, W], the start of the first validation episode.
+def _recorded(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Frames uint8 [n, 3, H, W] and states float32 [n, S], the start of the first validation episode.
 
     Raises:
         UserError: the dataset is gone, or another.
@@ -126,5 +121,9 @@ def _recorded_frames(run: Run) -> np.ndarray:
     dataset = ZarrGameplayDataset.from_config(run.saved.config.dataset)
     if dataset.frame_size != run.saved.inputs.recorded_size:
         raise UserError(f"{dataset.path} has frames of another size")
+    if dataset.state_names != run.saved.inputs.state_names:
+        raise UserError(f"{dataset.path} has other state values")
     episode = dataset.find(run.saved.split["val"][:1])[0]
-    return dataset.frames(episode, range(min(_DIFFERENT, dataset.episodes[episode].length)))
+    first = range(min(_DIFFERENT, dataset.episodes[episode].length))
+    state = dataset.state(episode) if dataset.state_names else np.zeros((len(first), 0), np.float32)
+    return dataset.frames(episode, first), state[: len(first)]
