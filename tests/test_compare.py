@@ -19,6 +19,7 @@ from rich.console import Console
 from BC_training import __main__ as command_line
 from BC_training.common import checkpoint
 from BC_training.common.errors import UserError
+from BC_training.common.preprocess import Window
 from BC_training.compare import compare
 from BC_training.compare.runs import Run, incomparable, play_scores, training_costs, validation_scores
 from BC_training.compare.show import draw, groups, tables, to_markdown
@@ -245,9 +246,12 @@ def test_damaged_scores_are_said_and_not_used(runs, text):
 # --- the numbers -----------------------------------------------------------------------------
 
 
-def saved_at(step: int, epoch: int, seconds: float = 0.0) -> Any:
-    training = SimpleNamespace(training=SimpleNamespace(batch_size=10))
-    return SimpleNamespace(step=step, epoch=epoch, progress={"seconds": seconds}, config=training)
+ONE_FRAME = Window()
+
+
+def saved_at(step: int, epoch: int, seconds: float = 0.0, window: Window = ONE_FRAME) -> Any:
+    training, inputs = SimpleNamespace(training=SimpleNamespace(batch_size=10)), SimpleNamespace(window=window)
+    return SimpleNamespace(step=step, epoch=epoch, progress={"seconds": seconds}, config=training, inputs=inputs)
 
 
 EPOCHS = [
@@ -266,6 +270,8 @@ def test_time_is_of_the_steps_up_to_the_checkpoint_and_of_all():
         "minutes": 4.0,
         "total_minutes": 4.0,
     }
+    windows = saved_at(120, 2, window=Window(history=4, every_frame=True))  # each of whose frames counts
+    assert training_costs(EPOCHS, windows)["minutes"] == 4 * 2.5
 
 
 @pytest.mark.parametrize("epochs", [[], EPOCHS[:1]])

@@ -54,6 +54,11 @@ class Window:
         """Frames from the oldest to the newest of the history, both counted."""
         return (self.history - 1) * self.frame_skip + 1
 
+    @property
+    def targets(self) -> int:
+        """Frames of a sample that have their own target."""
+        return self.history if self.every_frame else 1
+
 
 @dataclass(frozen=True)
 class InputSpec:

@@ -219,7 +219,7 @@ class Samples:
             UserError: a batch larger than the number of samples, an unknown action, or actions
                 that are never pressed.
         """
-        one_in = self.window.history if self.window.every_frame else 1
+        one_in = self.window.targets
         if oversample is None:
             return SampleOrder(len(self), batch_size, seed, one_in=one_in)
         names = self.dataset.action_names

@@ -110,8 +110,9 @@ def training_costs(epochs: Sequence[dict[str, Any]], saved: checkpoints.Checkpoi
     if not epochs or epochs[-1]["epoch"] < saved.epoch:
         return {"frames_per_second": None, "minutes": None, "total_minutes": None}
     total = until = before = 0
+    a_step = saved.config.training.batch_size * saved.inputs.window.targets
     for row in epochs:
-        frames = (row["step"] - before) * saved.config.training.batch_size
+        frames = (row["step"] - before) * a_step
         total += frames / row["frames_per_second"]
         before = row["step"]
         if before <= saved.step:
