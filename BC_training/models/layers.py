@@ -1,8 +1,58 @@
 """Layers that variants share."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from BC_training.common.errors import UserError, require
+from BC_training.common.preprocess import InputSpec
+
+
+def require_convolutions(features: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    """Raises a UserError unless ``model.conv_features`` and ``conv_strides`` describe one block or more."""
+    counts = f"{len(features)} and {len(strides)} values"
+    require(len(features) == len(strides) > 0, "model.conv_features, conv_strides", counts, "one stride a block")
+    for name, values in {"conv_features": features, "conv_strides": strides}.items():
+        require(min(values) >= 1, f"model.{name}", list(values), "1 or more each")
+
+
+def require_whole_heads(key: str, width: int, heads: int) -> None:
+    """Raises a UserError unless attention can split ``width``, the value of ``model.<key>``, over its heads."""
+    if width % heads:
+        whole = nearest_multiple(width, heads)
+        raise UserError(f"config: model.{key}={width} cannot be split over model.heads={heads}: use {whole}")
+
+
+def nearest_multiple(value: int, of: int) -> int:
+    """At least ``of`` itself."""
+    return max(round(value / of), 1) * of
+
+
+def refuse_previous_actions(model: str, inputs: InputSpec) -> None:
+    """Raises a UserError if ``inputs`` has previous actions, which ``model`` does not take."""
+    if inputs.window.action_history:
+        raise UserError(
+            f"model {model} takes no previous actions: set dataset.action_history=0 or choose another model"
+        )
+
+
+def stack_history(frames: jax.Array) -> jax.Array:
+    """[B, T, 3, H, W] to [B, H, W, 3 T]: channels last, as XLA convolves fastest."""
+    return jnp.moveaxis(frames.reshape(frames.shape[0], -1, *frames.shape[3:]), 1, -1)
+
+
+class ActionHead(nnx.Linear):
+    """One logit a button and action of the chunk: [..., channels] to [..., A], or [..., C, A] where C > 1."""
+
+    def __init__(self, channels: int, inputs: InputSpec, action_chunk: int, *, rngs: nnx.Rngs):
+        actions = len(inputs.action_names)
+        self.outputs = (actions,) if action_chunk == 1 else (action_chunk, actions)
+        super().__init__(channels, math.prod(self.outputs), rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().__call__(x).reshape(*x.shape[:-1], *self.outputs)
 
 
 class BatchNorm(nnx.BatchNorm):

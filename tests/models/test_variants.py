@@ -254,7 +254,7 @@ def test_previous_actions_are_refused(name):
         ("resnet_policy", {"width": 0}, "model.width=0"),
         ("resnet_policy", {"dropout": -0.1}, "model.dropout=-0.1"),
         ("temporal_cnn", {"temporal": "transformer", "features": 30}, "model.features=30 cannot be split over"),
-        ("temporal_cnn", {"conv_features": (8,)}, "model.conv_features has 1 values"),
+        ("temporal_cnn", {"conv_features": (8,)}, "model.conv_features, conv_strides=1 and 4 values"),
         ("temporal_cnn", {"features": 0}, "model.features=0"),
         ("temporal_cnn", {"action_dropout": 1.5}, "model.action_dropout=1.5"),
     ],

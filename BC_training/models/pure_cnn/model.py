@@ -5,17 +5,22 @@ The pooling discards *where* things are in the frame, which is why this is the f
 other variants are measured against.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import require
 from BC_training.common.preprocess import InputSpec
-from BC_training.models.layers import ConvBlock, DenseBlock
+from BC_training.models.layers import (
+    ActionHead,
+    ConvBlock,
+    DenseBlock,
+    refuse_previous_actions,
+    require_convolutions,
+    stack_history,
+)
 
 
 @dataclass(frozen=True)
@@ -29,17 +34,12 @@ class Config:
     action_chunk: int = 1  # actions predicted at once; in play the first counts
 
     def __post_init__(self) -> None:
-        if len(self.conv_features) != len(self.conv_strides) or not self.conv_features:
-            raise UserError(
-                f"config: model.conv_features has {len(self.conv_features)} values and model.conv_strides "
-                f"{len(self.conv_strides)}: give one stride a block, at least one block"
-            )
-        if min(*self.conv_features, *self.conv_strides, *self.dense_features, 1) < 1:
-            raise UserError("config: model.conv_features, conv_strides and dense_features must be 1 or more")
-        if self.action_chunk < 1:
-            raise UserError(f"config: model.action_chunk={self.action_chunk} is out of range: at least 1")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"config: model.dropout={self.dropout} is out of range: 0 to below 1")
+        require_convolutions(self.conv_features, self.conv_strides)
+        require(
+            min((*self.dense_features, 1)) >= 1, "model.dense_features", list(self.dense_features), "1 or more each"
+        )
+        require(self.action_chunk >= 1, "model.action_chunk", self.action_chunk, "at least 1")
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 to below 1")
 
 
 class PureCNN(nnx.Module):
@@ -53,8 +53,7 @@ class PureCNN(nnx.Module):
         for features in config.dense_features:
             self.denses.append(DenseBlock(channels, features, config.dropout, config.batch_norm, rngs))
             channels = features
-        self.outputs = (config.action_chunk, len(inputs.action_names))
-        self.head = nnx.Linear(channels, math.prod(self.outputs), rngs=rngs)
+        self.head = ActionHead(channels, inputs, config.action_chunk, rngs=rngs)
 
     def __call__(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Logits before the sigmoid.
@@ -68,16 +67,13 @@ class PureCNN(nnx.Module):
         Returns:
             float32 [B, A]; [B, C, A] where ``action_chunk`` is C > 1.
         """
-        frames = observation["frames"]
-        x = frames.reshape(frames.shape[0], -1, *frames.shape[3:])
-        x = jnp.moveaxis(x, 1, -1)  # channels last, as XLA convolves fastest
+        x = stack_history(observation["frames"])
         for conv in self.convs:
             x = conv(x, train)
         x = x.mean(axis=(1, 2))
         for dense in self.denses:
             x = dense(x, train, rngs)
-        logits = self.head(x)
-        return logits.reshape(-1, *self.outputs) if self.outputs[0] > 1 else logits
+        return self.head(x)
 
 
 def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> PureCNN:
@@ -86,8 +82,5 @@ def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> PureCNN:
     Raises:
         UserError: previous actions are asked for, which it does not take.
     """
-    if inputs.window.action_history:
-        raise UserError(
-            "model pure_cnn takes no previous actions: set dataset.action_history=0 or choose another model"
-        )
+    refuse_previous_actions("pure_cnn", inputs)
     return PureCNN(config, inputs, rngs)

@@ -5,17 +5,15 @@ blocks: by default the 18 layers' depth at a quarter of their width. Where they 
 image, a 1x1 convolution leaves few channels, which are flattened, position by position.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import require
 from BC_training.common.preprocess import InputSpec
-from BC_training.models.layers import BatchNorm
+from BC_training.models.layers import ActionHead, BatchNorm, refuse_previous_actions, stack_history
 
 
 @dataclass(frozen=True)
@@ -29,13 +27,10 @@ class Config:
     action_chunk: int = 1  # actions predicted at once; in play the first counts
 
     def __post_init__(self) -> None:
-        if not self.stage_blocks or min(self.stage_blocks) < 1:
-            raise UserError(f"config: model.stage_blocks={self.stage_blocks}: give at least one stage, of 1 or more")
+        require(min(self.stage_blocks, default=0) >= 1, "model.stage_blocks", list(self.stage_blocks), "1 or more each")
         for key in ("width", "position_features", "dense_features", "action_chunk"):
-            if getattr(self, key) < 1:
-                raise UserError(f"config: model.{key}={getattr(self, key)} is out of range: at least 1")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"config: model.dropout={self.dropout} is out of range: 0 to below 1")
+            require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "at least 1")
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 to below 1")
 
 
 class ConvNorm(nnx.Module):
@@ -79,8 +74,7 @@ class ResNetPolicy(nnx.Module):
         height, width = (-(-side // 2**halvings) for side in inputs.frame_size)
         self.dense = nnx.Linear(height * width * config.position_features, config.dense_features, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
-        self.outputs = (config.action_chunk, len(inputs.action_names))
-        self.head = nnx.Linear(config.dense_features, math.prod(self.outputs), rngs=rngs)
+        self.head = ActionHead(config.dense_features, inputs, config.action_chunk, rngs=rngs)
 
     def __call__(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Logits before the sigmoid.
@@ -94,15 +88,12 @@ class ResNetPolicy(nnx.Module):
         Returns:
             float32 [B, A]; [B, C, A] where ``action_chunk`` is C > 1.
         """
-        frames = observation["frames"]
-        x = jnp.moveaxis(frames.reshape(frames.shape[0], -1, *frames.shape[3:]), 1, -1)
-        x = nnx.max_pool(nnx.relu(self.stem(x, train)), (3, 3), (2, 2), "SAME")
+        x = nnx.max_pool(nnx.relu(self.stem(stack_history(observation["frames"]), train)), (3, 3), (2, 2), "SAME")
         for block in self.blocks:
             x = block(x, train)
         x = nnx.relu(self.position(x, train)).reshape(x.shape[0], -1)
         x = nnx.relu(self.dense(self.dropout(x, deterministic=not train, rngs=rngs)))
-        logits = self.head(self.dropout(x, deterministic=not train, rngs=rngs))
-        return logits.reshape(-1, *self.outputs) if self.outputs[0] > 1 else logits
+        return self.head(self.dropout(x, deterministic=not train, rngs=rngs))
 
 
 def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> ResNetPolicy:
@@ -111,8 +102,5 @@ def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> ResNetPol
     Raises:
         UserError: previous actions are asked for, which it does not take.
     """
-    if inputs.window.action_history:
-        raise UserError(
-            "model resnet_policy takes no previous actions: set dataset.action_history=0 or choose another model"
-        )
+    refuse_previous_actions("resnet_policy", inputs)
     return ResNetPolicy(config, inputs, rngs)

@@ -5,7 +5,6 @@ each of its places has weights of its own. The state's features and the embedded
 of the history go through dense blocks of their own and join the image before the last dense blocks.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,7 +14,14 @@ from flax import nnx
 
 from BC_training.common.errors import UserError, require
 from BC_training.common.preprocess import InputSpec
-from BC_training.models.layers import ConvBlock, DenseBlock
+from BC_training.models.layers import (
+    ActionHead,
+    ConvBlock,
+    DenseBlock,
+    refuse_previous_actions,
+    require_convolutions,
+    stack_history,
+)
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,8 @@ class Config:
     action_chunk: int = 1  # actions predicted at once; in play the first counts
 
     def __post_init__(self) -> None:
-        blocks, strides = len(self.conv_features), len(self.conv_strides)
-        rule = "one stride a block, at least one block"
-        require(blocks == strides > 0, "model.conv_features, conv_strides", f"{blocks} and {strides} values", rule)
-        for name in ("conv_features", "conv_strides", "vision_features", "state_features", "dense_features"):
+        require_convolutions(self.conv_features, self.conv_strides)
+        for name in ("vision_features", "state_features", "dense_features"):
             values = getattr(self, name)
             require(min(*values, 1, 1) >= 1, f"model.{name}", list(values), "1 or more each")
         for name in ("grid_features", "embedding_features", "action_chunk"):
@@ -82,8 +86,7 @@ class StateCNN(nnx.Module):
         if self.state is not None:
             channels += (self.state.channels, *config.state_features)[-1]
         self.denses = nnx.List(_dense_blocks(config, channels, config.dense_features, rngs))
-        self.outputs = (config.action_chunk, len(inputs.action_names))
-        self.head = nnx.Linear((channels, *config.dense_features)[-1], math.prod(self.outputs), rngs=rngs)
+        self.head = ActionHead((channels, *config.dense_features)[-1], inputs, config.action_chunk, rngs=rngs)
 
     def __call__(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Logits before the sigmoid.
@@ -98,12 +101,10 @@ class StateCNN(nnx.Module):
         Returns:
             Of the frames' dtype, [B, A]; [B, C, A] where ``action_chunk`` is C > 1.
         """
-        frames = observation["frames"]
-        x = frames.reshape(frames.shape[0], -1, *frames.shape[3:])
-        x = jnp.moveaxis(x, 1, -1)  # channels last, as XLA convolves fastest
+        x = stack_history(observation["frames"])
         for conv in self.convs:
             x = conv(x, train)
-        x = nnx.relu(self.grid(x)).reshape(frames.shape[0], -1)
+        x = nnx.relu(self.grid(x)).reshape(x.shape[0], -1)
         for dense in self.vision:
             x = dense(x, train, rngs)
         if self.state is not None:
@@ -111,8 +112,7 @@ class StateCNN(nnx.Module):
             x = jnp.concatenate([x, state], axis=-1)
         for dense in self.denses:
             x = dense(x, train, rngs)
-        logits = self.head(x)
-        return logits.reshape(-1, *self.outputs) if self.outputs[0] > 1 else logits
+        return self.head(x)
 
 
 def _dense_blocks(config: Config, channels: int, widths: tuple[int, ...], rngs: nnx.Rngs) -> list[DenseBlock]:
@@ -127,10 +127,7 @@ def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> StateCNN:
         UserError: previous actions are asked for, which it does not take, or it is to see the
             state and ``inputs`` has none.
     """
-    if inputs.window.action_history:
-        raise UserError(
-            "model state_cnn takes no previous actions: set dataset.action_history=0 or choose another model"
-        )
+    refuse_previous_actions("state_cnn", inputs)
     if config.use_state and inputs.state is None:
         raise UserError(
             "model state_cnn sees the game state, but none of it is described: write a dataset.state section, or set "

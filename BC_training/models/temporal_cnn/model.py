@@ -5,7 +5,6 @@ a small causal transformer. In training the loss counts at each of the T frames;
 is encoded a step, and the features of those before are kept.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -14,9 +13,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import require
 from BC_training.common.preprocess import InputSpec
-from BC_training.models.layers import LSTM, ConvBlock, TransformerBlock
+from BC_training.models.layers import (
+    LSTM,
+    ActionHead,
+    ConvBlock,
+    TransformerBlock,
+    require_convolutions,
+    require_whole_heads,
+)
 
 
 @dataclass(frozen=True)
@@ -35,25 +41,13 @@ class Config:
     every_frame: ClassVar[bool] = True  # the loss counts at each frame of the history
 
     def __post_init__(self) -> None:
-        if len(self.conv_features) != len(self.conv_strides) or not self.conv_features:
-            raise UserError(
-                f"config: model.conv_features has {len(self.conv_features)} values and model.conv_strides "
-                f"{len(self.conv_strides)}: give one stride a block, at least one block"
-            )
-        if min(*self.conv_features, *self.conv_strides) < 1:
-            raise UserError("config: model.conv_features and conv_strides must be 1 or more")
+        require_convolutions(self.conv_features, self.conv_strides)
         for key in ("position_features", "features", "depth", "heads", "action_chunk"):
-            if getattr(self, key) < 1:
-                raise UserError(f"config: model.{key}={getattr(self, key)} is out of range: at least 1")
-        if self.temporal == "transformer" and self.features % self.heads:
-            raise UserError(
-                f"config: model.features={self.features} cannot be split over model.heads={self.heads}: "
-                f"use {max(round(self.features / self.heads), 1) * self.heads}"
-            )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"config: model.dropout={self.dropout} is out of range: 0 to below 1")
-        if not 0 <= self.action_dropout <= 1:
-            raise UserError(f"config: model.action_dropout={self.action_dropout} is out of range: 0 to 1")
+            require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "at least 1")
+        if self.temporal == "transformer":
+            require_whole_heads("features", self.features, self.heads)
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 to below 1")
+        require(0 <= self.action_dropout <= 1, "model.action_dropout", self.action_dropout, "0 to 1")
 
 
 class TemporalCNN(nnx.Module):
@@ -64,8 +58,8 @@ class TemporalCNN(nnx.Module):
             self.convs.append(ConvBlock(channels, features, stride, True, rngs))
             channels, height, width = features, -(-height // stride), -(-width // stride)
         self.position = ConvBlock(channels, config.position_features, 1, True, rngs)
-        actions = len(inputs.action_names)
-        known = height * width * config.position_features + inputs.window.action_history * actions
+        pressed = inputs.window.action_history * len(inputs.action_names)
+        known = height * width * config.position_features + pressed
         self.dense = nnx.Linear(known, config.features, rngs=rngs)
         self.dropout, self.action_dropout = nnx.Dropout(config.dropout), config.action_dropout
         self.is_lstm = config.temporal == "lstm"
@@ -79,8 +73,7 @@ class TemporalCNN(nnx.Module):
                 for _ in range(config.depth)
             ]
         self.layers = nnx.List(layers)
-        self.outputs = (actions,) if config.action_chunk == 1 else (config.action_chunk, actions)
-        self.head = nnx.Linear(config.features, math.prod(self.outputs), rngs=rngs)
+        self.head = ActionHead(config.features, inputs, config.action_chunk, rngs=rngs)
 
     def __call__(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Logits before the sigmoid.
@@ -125,7 +118,7 @@ class TemporalCNN(nnx.Module):
             x = features + self.times[...][None]
             for layer in self.layers:
                 x = layer(x, train, rngs)
-        return self.head(x).reshape(*x.shape[:2], *self.outputs)
+        return self.head(x)
 
 
 def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> TemporalCNN:

@@ -14,9 +14,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, require
 from BC_training.common.preprocess import InputSpec
-from BC_training.models.layers import TransformerBlock
+from BC_training.models.layers import (
+    ActionHead,
+    TransformerBlock,
+    nearest_multiple,
+    refuse_previous_actions,
+    require_whole_heads,
+)
 
 
 @dataclass(frozen=True)
@@ -32,17 +38,10 @@ class Config:
 
     def __post_init__(self) -> None:
         for key in ("depth", "width", "heads", "mlp_ratio", "action_chunk"):
-            if getattr(self, key) < 1:
-                raise UserError(f"config: model.{key}={getattr(self, key)} is out of range: at least 1")
-        if min(self.patch_size) < 1:
-            raise UserError(f"config: model.patch_size={self.patch_size} is out of range: sides of 1 or more")
-        if self.width % self.heads:
-            raise UserError(
-                f"config: model.width={self.width} cannot be split over model.heads={self.heads}: "
-                f"use {_nearest_multiple(self.width, self.heads)}"
-            )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"config: model.dropout={self.dropout} is out of range: 0 to below 1")
+            require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "at least 1")
+        require(min(self.patch_size) >= 1, "model.patch_size", list(self.patch_size), "sides of 1 or more")
+        require_whole_heads("width", self.width, self.heads)
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 to below 1")
 
 
 class ViTPolicy(nnx.Module):
@@ -57,8 +56,7 @@ class ViTPolicy(nnx.Module):
         block = partial(TransformerBlock, config.width, config.heads, config.mlp_ratio, config.dropout, rngs=rngs)
         self.blocks = nnx.List([block() for _ in range(config.depth)])
         self.norm = nnx.LayerNorm(config.width, rngs=rngs)
-        self.outputs = (config.action_chunk, len(inputs.action_names))
-        self.head = nnx.Linear(config.width, math.prod(self.outputs), rngs=rngs)
+        self.head = ActionHead(config.width, inputs, config.action_chunk, rngs=rngs)
 
     def __call__(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Logits before the sigmoid.
@@ -81,8 +79,7 @@ class ViTPolicy(nnx.Module):
         x = jnp.concatenate([token, x], axis=1)
         for block in self.blocks:
             x = block(x, train, rngs)
-        logits = self.head(self.norm(x[:, 0]))
-        return logits.reshape(-1, *self.outputs) if self.outputs[0] > 1 else logits
+        return self.head(self.norm(x[:, 0]))
 
 
 def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> ViTPolicy:
@@ -95,14 +92,7 @@ def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> ViTPolicy
         if side % patch:
             raise UserError(
                 f"the frame's {axis} of {side} cannot be cut into patches of {patch}: set model.patch_size or "
-                f"dataset.frame_size, for example to {_nearest_multiple(side, patch)}"
+                f"dataset.frame_size, for example to {nearest_multiple(side, patch)}"
             )
-    if inputs.window.action_history:
-        raise UserError(
-            "model vit_policy takes no previous actions: set dataset.action_history=0 or choose another model"
-        )
+    refuse_previous_actions("vit_policy", inputs)
     return ViTPolicy(config, inputs, rngs)
-
-
-def _nearest_multiple(value: int, of: int) -> int:
-    return max(round(value / of), 1) * of
