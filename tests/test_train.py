@@ -27,6 +27,7 @@ from BC_training.common.preprocess import Window
 from BC_training.common.progress import Progress
 from BC_training.common.samples import SampleOrder
 from BC_training.common.schema import RecordConfig
+from BC_training.common.setup import Setup
 from BC_training.common.train_state import StepMetrics, abstract_model, abstract_state, make_optimizer
 from BC_training.evaluate import evaluate
 from BC_training.inference import Policy
@@ -320,6 +321,17 @@ def test_a_step_that_takes_long_is_waited_for(monkeypatch):
     training.train_epoch({1: step}, None, InMemory(), order, Progress(), read.append, lambda *_: True)
     assert taken == [0, 1, 2, 2, 0, 0, 0, 0]
     assert len(read) == 8
+
+
+def test_a_history_longer_than_the_shortest_episode_is_said_once(tmp_path, make_dataset):
+    data, said = tmp_path / "x.zarr", []
+    make_dataset(data, [5, 30, 30], actions=7)
+    for history in (3, 4):  # of 5 and 7 frames
+        screen = StringIO()
+        changes = [*SMALL, f"dataset.path={data}", f"dataset.history={history}", "dataset.frame_skip=2"]
+        Setup.build(load_config("configs/pure_cnn.yaml", changes), Console(file=screen))
+        said.append(screen.getvalue().count("a history of 7 frames is longer than the shortest episode (5)"))
+    assert said == [0, 1]
 
 
 def test_a_flip_of_unknown_buttons_is_refused_before_training(tmp_path, recording):

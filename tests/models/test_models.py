@@ -229,7 +229,7 @@ def test_config_out_of_range(fields):
     with pytest.raises(UserError) as caught:
         pure_cnn_model.Config(name="pure_cnn", **fields)
     assert "\n" not in str(caught.value)
-    assert f"model.{list(fields)[-1]}" in str(caught.value).replace("conv_features, ", "model.")
+    assert list(fields)[-1] in str(caught.value)
 
 
 def test_a_history_is_stacked_and_a_chunk_predicted(make_inputs):

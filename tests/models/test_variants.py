@@ -220,7 +220,9 @@ def test_a_mirrored_frame_is_told_from_the_original(name):
     assert np.allclose(here, there, rtol=1e-4, atol=1e-6) == (name == "pure_cnn")
 
 
-@variants
+@pytest.mark.parametrize(
+    "name", [*VARIANTS, *(f"{name}_full" for name in ("resnet_policy", "temporal_cnn", "vit_policy"))]
+)
 def test_the_header_of_its_config_says_how_many_parameters_it_has(name):
     text = (CONFIGS / f"{name}.yaml").read_text()
     (count,) = re.findall(r"([\d,]+) parameters", text.split("\ndataset:")[0])
@@ -229,7 +231,7 @@ def test_the_header_of_its_config_says_how_many_parameters_it_has(name):
     names, state = (), None
     if config.dataset.state is not None:  # with the ids of the quickstart's recording
         seen = ((-1.0, 2.0), (0.0, 1.0, 2.0, 3.0))
-        names, state = config.dataset.state.names, StateFeatures(config.dataset.state, seen, (0.0,) * 3, (1.0,) * 3)
+        names, state = config.dataset.state.names, StateFeatures(config.dataset.state, seen, (0.0,) * 2, (1.0,) * 2)
     inputs = InputSpec(tuple("abcdefg"), names, size, size, 17.5, config.window(), state)
     assert abstract_model(config, inputs).parameter_count == int(count.replace(",", ""))
 
