@@ -11,7 +11,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from BC_training.common import checkpoint
 from BC_training.common.errors import UserError, require_writable, unknown
 from BC_training.common.workers import run_tasks
 from BC_training.games import make_game
@@ -99,6 +98,8 @@ def rollout(
     if player not in BUILT_IN:
         if not Path(player).exists():
             raise unknown("player", player, BUILT_IN, "or give the folder of a checkpoint")
+        from BC_training.common import checkpoint  # here: the processes of scripted players need no JAX
+
         saved = checkpoint.read(player)
         frame_size, step = saved.inputs.recorded_size, saved.step
     elif video is not None:

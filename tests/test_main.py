@@ -1,13 +1,16 @@
 """The command line: what it accepts, and how it refuses."""
 
+import runpy
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from BC_training import __main__ as command_line
+from BC_training.common.config import load_config
 
 REPO = Path(__file__).resolve().parent.parent
 QUICKSTART = ["--config", "configs/quickstart.yaml"]
@@ -94,13 +97,30 @@ def test_set_up_check_passes_here(tmp_path):
     assert lines[-1] == "ready"
 
 
-def test_set_up_check_says_what_fails(tmp_path):
-    script = REPO / "BC_training/scripts/test_setup.py"
+def set_up_check() -> dict[str, Any]:
+    return runpy.run_path(str(REPO / "BC_training/scripts/test_setup.py"))
+
+
+def test_set_up_check_says_what_fails(tmp_path, monkeypatch, capsys):
     config = tmp_path / "mine.yaml"
-    config.write_text("model: {name: pure_cnn}\ndataset: {path: nowhere.zarr}\n")
-    done = subprocess.run([sys.executable, script, "--config", config], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "FAIL  dataset        nowhere.zarr is missing" in done.stdout
+    config.write_text("model: {name: pure_cnn}\ndataset: {path: nowhere.zarr, frame_size: [24, 32]}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["test_setup.py", "--config", str(config)])
+    assert set_up_check()["main"]() == 1
+    assert "FAIL  dataset        nowhere.zarr is missing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes"),
+    [
+        ("temporal_cnn", ["dataset.action_history=2", "dataset.action_shift=1", "model.action_chunk=2"]),
+        ("state_cnn", ["dataset.history=2", "model.action_chunk=2"]),
+    ],
+)
+def test_set_up_check_trains_a_step_of_any_variant(variant, changes):
+    small = ["dataset.frame_size=[24,32]", "model.conv_features=[4,8]", "model.conv_strides=[2,2]"]
+    config = load_config(f"configs/{variant}.yaml", [*small, *changes])
+    assert "on a batch of 4 random frames" in set_up_check()["training_step"](config)
 
 
 def test_importing_the_package_leaves_a_users_xla_flags_alone():

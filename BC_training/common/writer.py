@@ -87,8 +87,10 @@ class EpisodeWriter:
         self.frame_count = 0
 
     def append(self, frame: np.ndarray, action: np.ndarray, state: np.ndarray | None) -> None:
-        """Adds frame uint8 [3, H, W], action bool [A] and state float32 [S]."""
-        row = {"frames": frame, "actions": action} | ({} if state is None else {"state": state})
+        """Adds frame uint8 [3, H, W], action bool [A] and state float32 [S], which without values is left out."""
+        row = {"frames": frame, "actions": action}
+        if state is not None and len(state):
+            row["state"] = state
         # Copies: rows wait in memory, while the caller may fill the same arrays anew.
         self._rows.append({name: np.array(values) for name, values in row.items()})
         self.frame_count += 1

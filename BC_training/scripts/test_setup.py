@@ -8,6 +8,7 @@ Exit code 0 if everything required works, 1 if not.
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -91,20 +92,34 @@ def training_step(config: Config) -> str:
     net = split_model(config, inputs)
     optimizer, schedule = make_optimizer(config.training, 10)
     step = make_train_step(net, optimizer, schedule, np.ones(len(inputs.action_names), np.float32), config)
-    rng = np.random.default_rng(0)
-    window, actions = inputs.window, (len(inputs.action_names),)
-    chunk = (window.action_chunk, *actions) if window.action_chunk > 1 else actions
-    batch = {
-        "frames": rng.integers(0, 256, (1, 4, window.history, *inputs.frame_shape), dtype=np.uint8),
-        "action": rng.random((1, 4, *chunk)) < 0.5,
-        "state": np.ones((1, 4, window.history, len(inputs.state_names)), np.float32),
-        "since_change": np.zeros((1, 4, window.history, len(window.since_change)), np.float32),
-    }
+    batch = {name: x[None] for name, x in _random_batch(inputs).items()}
     _, metrics = step(init_state(net, optimizer), (), jax.device_put(batch))
     loss = float(metrics.loss[0])
     if not np.isfinite(loss):
         raise UserError(f"the loss of one step is {loss}; reinstall jax and jaxlib of the same version")
     return f"loss {loss:.4f} on a batch of 4 random frames"
+
+
+def _random_batch(inputs: InputSpec) -> dict[str, np.ndarray]:
+    """Four samples of random frames and buttons, of an episode that is written and read."""
+    from BC_training.common.dataset import ZarrGameplayDataset
+    from BC_training.common.samples import Samples
+    from BC_training.common.writer import EpisodeWriter, recording
+
+    rng, length = np.random.default_rng(0), 4 + inputs.window.action_shift
+    frames = rng.integers(0, 256, (length, *inputs.frame_shape), np.uint8)
+    actions = rng.random((length, len(inputs.action_names))) < 0.5
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "random.zarr"
+        with recording(path, inputs.action_names, inputs.state_names):
+            writer = EpisodeWriter(path, 0)
+            for frame, action in zip(frames, actions, strict=True):
+                writer.append(frame, action, np.ones(len(inputs.state_names), np.float32))
+            writer.commit({"fps": 17.5})
+        data = ZarrGameplayDataset(path)
+        data.load_labels()
+        samples, every = Samples(data, [0], inputs.window), np.arange(4)
+        return {"frames": frames[samples.rows(every)], **samples.labels(every)}
 
 
 def game(config: Config) -> str:

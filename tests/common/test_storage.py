@@ -377,6 +377,14 @@ def test_state_is_optional(tmp_path):
     assert set(episode(tmp_path / "x.zarr").arrays) == {"frames", "actions"}
 
 
+def test_a_game_without_state_values_is_recorded(tmp_path):
+    with recording(tmp_path / "x.zarr", KEYS, ()):
+        writer = EpisodeWriter(tmp_path / "x.zarr", 0)
+        writer.append(np.ones((3, 8, 10), np.uint8), np.ones(2, bool), np.zeros(0, np.float32))
+        writer.commit({})
+    assert set(episode(tmp_path / "x.zarr").arrays) == {"frames", "actions"}
+
+
 def test_nothing_is_visible_before_commit(tmp_path):
     with recording(tmp_path / "x.zarr", KEYS, ()):
         writer = EpisodeWriter(tmp_path / "x.zarr", 0)

@@ -10,8 +10,6 @@ from flax import nnx
 from BC_training import models
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
-from BC_training.common.state import StateFeatures
-from BC_training.common.state_config import StateConfig
 from BC_training.common.train_state import abstract_model
 from BC_training.models.pure_cnn import model as pure_cnn_model
 
@@ -50,22 +48,12 @@ def test_names_lists_the_folders():
     assert models.names() == sorted(models.names())
 
 
-def test_every_variant_keeps_the_contract(make_inputs):
-    state = StateFeatures(StateConfig(categories=("id",), standardized=("x",)), ((4.0, 7.0),), (0.0,), (1.0,))
-    inputs = dataclasses.replace(make_inputs(5, (48, 64)), state_names=("id", "x"), state=state)
+def test_every_config_is_frozen_and_begins_with_the_name():
     for name in models.names():
         variant = models.find(name)
         assert dataclasses.is_dataclass(variant.Config)
         assert variant.Config.__dataclass_params__.frozen
         assert dataclasses.fields(variant.Config)[0].name == "name"
-
-        def run(frames, state, ids, variant=variant, name=name):
-            model = variant.create_model(variant.Config(name=name), inputs, nnx.Rngs(0))
-            return model({"frames": frames, "state": state, "ids": ids}, train=False)
-
-        shapes = ((2, 1, 3, 48, 64), jnp.float32), ((2, 1, 1), jnp.float32), ((2, 1, 1), jnp.int32)
-        logits = jax.eval_shape(run, *(jax.ShapeDtypeStruct(*shape) for shape in shapes))
-        assert (logits.shape, logits.dtype) == ((2, 5), jnp.float32)
 
 
 def test_unknown_variant():

@@ -137,8 +137,8 @@ def test_32_samples_are_learnt_by_heart(name):
     step, state = stepper(config, inputs, 3e-3)
     first = jax.tree.map(np.array, state.params)
     item = jax.tree.map(lambda x: x[None], batch)
-    losses = []
-    for _ in range(150):
+    losses = [1.0]
+    while losses[-1] > 0.1 and len(losses) < 300:
         state, metrics = step(state, (), item)
         losses.append(float(metrics.loss[0]))
     assert np.isfinite(losses).all()
@@ -173,10 +173,13 @@ def recorded(tmp_path_factory, make_dataset) -> ZarrGameplayDataset:
 
 
 @pytest.mark.parametrize(
-    ("name", "fields"),
-    [*((name, {}) for name in VARIANTS), ("temporal_cnn", {"temporal": "transformer", "depth": 2, "action_chunk": 2})],
+    ("name", "fields", "skip"),
+    [
+        *((name, {}, 2) for name in VARIANTS),
+        ("temporal_cnn", {}, 1),
+        ("temporal_cnn", {"temporal": "transformer", "depth": 2, "action_chunk": 2}, 2),
+    ],
 )
-@pytest.mark.parametrize("skip", [1, 2])
 def test_play_is_the_forward_pass_of_training(tmp_path, recorded, name, fields, skip):
     """From a saved and loaded checkpoint, frame by frame; a window that reaches before the episode is clamped."""
     config = a_config(name, **fields)
