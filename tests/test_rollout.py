@@ -1,6 +1,8 @@
 """Scores of real play."""
 
 import json
+import subprocess
+import sys
 from io import StringIO
 
 import av
@@ -33,6 +35,11 @@ def test_result_has_the_documented_keys_and_arithmetic(tmp_path):
 def test_expert_is_1_and_random_is_0_on_the_same_seeds():
     assert rollout("expert", GAME, QUIET, episodes=2, workers=2)["normalized"] == 1
     assert rollout("random", GAME, QUIET, episodes=2, workers=1)["normalized"] == 0
+
+
+def test_processes_of_scripted_players_start_without_jax():
+    code = "import sys, BC_training.rollout, BC_training.record; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_video_shows_every_frame_at_the_games_rate(tmp_path):
