@@ -16,6 +16,7 @@ from BC_training.common.compilation_cache import use_compilation_cache
 from BC_training.common.dataset import SPLITS, ZarrGameplayDataset
 from BC_training.common.errors import UserError, require_writable, unknown
 from BC_training.common.loader import Batch, Tier, make_tier
+from BC_training.common.resume import fingerprint
 from BC_training.common.samples import Samples
 from BC_training.common.sharding import one_device
 from BC_training.common.train_state import make_predict
@@ -76,6 +77,11 @@ def evaluate(
             f"{', '.join(saved.inputs.state_names)}"
         )
     split = split or ("val" if data is None else "all")
+    if data is not None and split != "all" and saved.fingerprint not in (None, fingerprint(dataset)):
+        raise UserError(
+            f"{dataset.path} is not the dataset that {saved.path} was trained on, whose split '{split}' says nothing "
+            "of it: use --split all"
+        )
     episodes = _episodes(dataset, saved, split)
     samples = Samples(dataset, episodes, saved.inputs.window)
     predict = make_predict(model)

@@ -238,9 +238,11 @@ def test_damaged_scores_are_said_and_not_used(runs, text):
     run = Run.read(Path("c/a"))
     assert run.play == {}
     assert "l/a/rollout.json" in run.missing["rollout.json"]
-    Path("l/a/metrics.jsonl").write_text("{")
-    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
-        Run.read(Path("c/a"))
+    stopped = '{"kind": "epoch", "epoch": 1, "step": 2, "frames_per_second": 0}'
+    for row in ("{", '{"kind": "epoch"}', stopped, stopped.replace(": 0}", ": null}")):
+        Path("l/a/metrics.jsonl").write_text(row)
+        with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
+            Run.read(Path("c/a"))
 
 
 # --- the numbers -----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Scores of a checkpoint, and its policy, without a training."""
 
 import dataclasses
+import shutil
 from io import StringIO
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from rich.console import Console
 from BC_training.common import checkpoint
 from BC_training.common.checkpoint_writer import CheckpointWriter, hold
 from BC_training.common.config import to_dict
+from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
+from BC_training.common.resume import fingerprint
 from BC_training.common.train_state import init_state, make_optimizer, split_model
 from BC_training.evaluate import evaluate
 from BC_training.inference import Policy
@@ -42,6 +45,19 @@ def test_another_dataset_is_scored_whole(run):
     assert evaluate(run, QUIET)["frames"] == 6
     assert evaluate(run, QUIET, data=data)["frames"] == 15
     assert evaluate(run, QUIET, data=data, split="train")["frames"] == 9
+
+
+def test_the_split_of_another_dataset_is_refused(run, tmp_path, make_dataset, monkeypatch):
+    saved = checkpoint.read(run)
+    data = run.parent / "x.zarr"
+    own = fingerprint(ZarrGameplayDataset.from_config(saved.config.dataset, data))
+    monkeypatch.setattr(checkpoint, "read", lambda path: dataclasses.replace(saved, fingerprint=own))
+    shutil.copytree(data, tmp_path / "moved.zarr")
+    make_dataset(tmp_path / "other.zarr", [4, 6, 5], actions=3, seed=1)
+    assert evaluate(run, QUIET, data=tmp_path / "moved.zarr", split="val")["frames"] == 6
+    assert evaluate(run, QUIET, data=tmp_path / "other.zarr")["frames"] == 15
+    with pytest.raises(UserError, match=r"other\.zarr is not the dataset .*: use --split all"):
+        evaluate(run, QUIET, data=tmp_path / "other.zarr", split="val")
 
 
 def test_other_state_values_are_an_error_where_the_model_sees_them(run, tmp_path, make_dataset, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 
 from BC_training import __main__ as command_line
 from BC_training.common.config import load_config
+from BC_training.common.errors import UserError
 
 REPO = Path(__file__).resolve().parent.parent
 QUICKSTART = ["--config", "configs/quickstart.yaml"]
@@ -115,12 +116,24 @@ def test_set_up_check_says_what_fails(tmp_path, monkeypatch, capsys):
     [
         ("temporal_cnn", ["dataset.action_history=2", "dataset.action_shift=1", "model.action_chunk=2"]),
         ("state_cnn", ["dataset.history=2", "model.action_chunk=2"]),
+        ("pure_cnn", ["training.ema_decay=0.9", "training.gradient_accumulation=16"]),
     ],
 )
 def test_set_up_check_trains_a_step_of_any_variant(variant, changes):
-    small = ["dataset.frame_size=[24,32]", "model.conv_features=[4,8]", "model.conv_strides=[2,2]"]
+    data = "dataset.path=none.zarr"
+    small = [data, "dataset.frame_size=[24,32]", "model.conv_features=[4,8]", "model.conv_strides=[2,2]"]
     config = load_config(f"configs/{variant}.yaml", [*small, *changes])
     assert "on a batch of 4 random frames" in set_up_check()["training_step"](config)
+
+
+def test_set_up_check_looks_at_the_dataset_that_is_there(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [5], actions=3, state=2, size=(30, 48))
+    data = [f"dataset.path={tmp_path}/x.zarr", "dataset.record=null", "dataset.frame_size=null"]
+    check = set_up_check()
+    patches = ["model.patch_size=[15,16]", "evaluation.rollout=null"]
+    assert "at 30x48" in check["model"](load_config("configs/vit_policy.yaml", [*data, *patches]))
+    with pytest.raises(UserError, match="unknown state attribute 'health'"):
+        check["model"](load_config("configs/state_cnn.yaml", data))
 
 
 def test_importing_the_package_leaves_a_users_xla_flags_alone():

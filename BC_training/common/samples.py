@@ -236,11 +236,21 @@ class Samples:
         return SampleOrder(len(self), batch_size, seed, rare, max(wanted - rare.size, 0), one_in)
 
     def frequencies(self, order: SampleOrder) -> np.ndarray:
-        """float64 [A]: the share of an epoch's visits that target each action."""
+        """float64 [A]: the share of the frames trained on in an epoch that target each action."""
         pressed = self.targets.sum(axis=0, dtype=np.float64)
         if order.extra:
-            pressed += self.targets[order.rare].mean(axis=0) * order.extra
+            pressed += self._targeted(order.rare) * order.extra
         return pressed / order.epoch_size
+
+    def _targeted(self, samples: np.ndarray) -> np.ndarray:
+        """float64 [A]: the share of the frames trained on in ``samples`` that target each action."""
+        if not self.window.every_frame:
+            return self.targets[samples].mean(axis=0)
+        labels = self.labels(samples)
+        action, mask = labels["action"], labels["mask"]
+        if self.window.action_chunk > 1:
+            action, mask = action[..., 0, :], mask[..., 0]
+        return (action & mask[..., None]).sum(axis=(0, 1)) / mask.sum()
 
     def _history(self, t: np.ndarray) -> np.ndarray:
         """int64 [..., T]: the frames of the history at t [...]; below 0 before the episode."""

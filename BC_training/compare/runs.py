@@ -264,6 +264,10 @@ def _read_scores(file: Path, step: int, is_best: bool) -> dict[str, Any]:
 def _read_epochs(file: Path) -> list[dict[str, Any]]:
     try:
         rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-        return [row for row in rows if row["kind"] == "epoch"]
+        epochs = [row for row in rows if row["kind"] == "epoch"]
+        for row in epochs:
+            if not min(row["epoch"], row["step"], row["frames_per_second"]) > 0:
+                raise ValueError(row)
+        return epochs
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{file} is damaged ({error!r}): restore it, or move it away to compare without it") from error

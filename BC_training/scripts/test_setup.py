@@ -62,7 +62,7 @@ def dataset(config: Config) -> str:
     from BC_training.common.dataset import ZarrGameplayDataset
 
     options = config.dataset
-    if not Path(options.path).exists():
+    if not _is_there(config):
         if options.record is None:
             raise UserError(
                 f"{options.path} is missing; record it with 'record --out {options.path}' or set dataset.path"
@@ -90,10 +90,10 @@ def training_step(config: Config) -> str:
 
     inputs = _inputs(config)
     net = split_model(config, inputs)
-    optimizer, schedule = make_optimizer(config.training, 10)
+    optimizer, schedule = make_optimizer(config.training, 10 * config.training.gradient_accumulation)
     step = make_train_step(net, optimizer, schedule, np.ones(len(inputs.action_names), np.float32), config)
     batch = {name: x[None] for name, x in _random_batch(inputs).items()}
-    _, metrics = step(init_state(net, optimizer), (), jax.device_put(batch))
+    _, metrics = step(init_state(net, optimizer, config.training.ema_decay is not None), (), jax.device_put(batch))
     loss = float(metrics.loss[0])
     if not np.isfinite(loss):
         raise UserError(f"the loss of one step is {loss}; reinstall jax and jaxlib of the same version")
@@ -135,13 +135,29 @@ def game(config: Config) -> str:
     return f"{name}: frame {observation['frame'].shape}, state {observation['state'].shape}, first reward {reward:.1f}"
 
 
+def _is_there(config: Config) -> bool:
+    from BC_training.common.store import is_remote
+
+    return is_remote(config.dataset.path) or Path(config.dataset.path).exists()
+
+
 def _inputs(config: Config) -> InputSpec:
-    size = config.dataset.frame_size or (config.dataset.record.frame_size if config.dataset.record else (288, 512))
-    names, state = (), None
-    if config.uses_state and config.dataset.state is not None:
-        names = config.dataset.state.names
-        state = StateFeatures.fit(config.dataset.state, names, [("ones", np.ones((1, len(names)), np.float32))], "")
-    return InputSpec(tuple(f"action_{i}" for i in range(7)), names, size, size, None, config.window(), state)
+    """As of the dataset; where that is missing, of the game's seven buttons and what the config says."""
+    size = config.dataset.record.frame_size if config.dataset.record else (288, 512)
+    actions, names = tuple(f"action_{i}" for i in range(7)), ()
+    wanted = config.dataset.state if config.uses_state else None
+    if _is_there(config):
+        from BC_training.common.dataset import ZarrGameplayDataset
+
+        data = ZarrGameplayDataset.from_config(config.dataset)
+        size, actions, names = data.frame_size, data.action_names, data.state_names
+    elif wanted is not None:
+        names = wanted.names
+    state = None
+    if wanted is not None:
+        ones = np.ones((1, len(names)), np.float32)
+        state = StateFeatures.fit(wanted, names, [("ones", ones)], config.dataset.path)
+    return InputSpec(actions, names, size, config.dataset.frame_size or size, None, config.window(), state)
 
 
 def main() -> int:

@@ -283,6 +283,22 @@ def test_oversampled_actions_are_the_share_asked_for(tmp_path, make_dataset, rat
     np.testing.assert_allclose(samples.frequencies(order), pressed)
 
 
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_frequencies_of_windows_count_all_their_frames(tmp_path, make_dataset, chunk):
+    samples = pressing(tmp_path, make_dataset)
+    samples = Samples(samples.dataset, [0, 1], Window(history=4, action_chunk=chunk, every_frame=True))
+    order = samples.order(1, 0, OversampleConfig(("a1",), 0.5))
+    visited = np.concatenate([np.arange(len(samples)), np.resize(order.rare, order.extra)])
+    shares = []
+    for sample in visited:  # each of its frames that lies in the episode
+        episode, t = divmod(int(sample), 10)
+        shares.append(np.mean([frame == episode for frame in range(max(t - 3, 0), t + 1)]))
+    found = samples.frequencies(order)
+    assert found[0] == 1
+    assert found[1] == pytest.approx(np.mean(shares), rel=0.2)
+    assert found[1] < 0.4
+
+
 def test_actions_more_frequent_than_asked_for_are_left_alone(tmp_path, make_dataset):
     samples = pressing(tmp_path, make_dataset)
     assert samples.order(1, 0, OversampleConfig(("a1",), 0.05)).extra == 0

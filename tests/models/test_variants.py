@@ -261,7 +261,7 @@ def test_previous_actions_are_refused(name):
         ("temporal_cnn", {"temporal": "transformer", "features": 30}, "model.features=30 cannot be split over"),
         ("temporal_cnn", {"conv_features": (8,)}, "model.conv_features, conv_strides=1 and 4 values"),
         ("temporal_cnn", {"features": 0}, "model.features=0"),
-        ("temporal_cnn", {"action_dropout": 1.5}, "model.action_dropout=1.5"),
+        ("temporal_cnn", {"action_dropout": 1.0}, "model.action_dropout=1.0"),
     ],
 )
 def test_settings_out_of_range(name, fields, message):

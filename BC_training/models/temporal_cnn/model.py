@@ -47,7 +47,8 @@ class Config:
         if self.temporal == "transformer":
             require_whole_heads("features", self.features, self.heads)
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 to below 1")
-        require(0 <= self.action_dropout <= 1, "model.action_dropout", self.action_dropout, "0 to 1")
+        rule = "0 to below 1; without previous actions: dataset.action_history=0"
+        require(0 <= self.action_dropout < 1, "model.action_dropout", self.action_dropout, rule)
 
 
 class TemporalCNN(nnx.Module):
