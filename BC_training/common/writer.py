@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,7 +131,11 @@ class EpisodeWriter:
         for write in self._writes:  # each: one still in flight would bring the folder back
             with contextlib.suppress(ValueError):
                 write.result()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for _ in range(100):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            if not self._folder.exists():
+                break
+            time.sleep(0.02)  # zarr, too, may still be writing what it no longer waits for
 
     def _flush(self) -> None:
         """Starts writing the rows in memory, once those before them are written."""
@@ -139,11 +144,14 @@ class EpisodeWriter:
         if not self._arrays:
             self._create()
         self._wait()
+        first = self.frame_count - len(self._rows)
         for name, array in self._arrays.items():
-            block = np.stack([row[name] for row in self._rows])
-            shape = (self.frame_count, *block.shape[1:])
-            array = array.resize(exclusive_max=shape, expand_only=True).result()
-            self._writes.append(array[self.frame_count - len(block) : self.frame_count].write(block))
+            values = [row[name] for row in self._rows]
+            array = array.resize(exclusive_max=(self.frame_count, *values[0].shape), expand_only=True).result()
+            if name == "frames":  # a future a chunk: one of several would end with the first that fails
+                self._writes += [array[first + i].write(frame) for i, frame in enumerate(values)]
+            else:
+                self._writes.append(array[first : self.frame_count].write(np.stack(values)))
         self._rows.clear()
 
     def _wait(self) -> None:
