@@ -112,6 +112,7 @@ def rollout(
     episodes: Annotated[int, typer.Option(min=1)] = 20,
     seed: Annotated[int, typer.Option(min=0, help="The first episode's; later ones count up.")] = 0,
     skill: Skill = 3,
+    delay: Annotated[int, typer.Option(min=0, help="Tics (1/35 s) by which the player's actions come late.")] = 0,
     workers: Workers = None,
     json: JsonFile = None,
     video: Annotated[Path | None, typer.Option(help="Write the first episode to this MP4.")] = None,
@@ -120,7 +121,16 @@ def rollout(
     from BC_training.rollout import rollout
 
     rollout(
-        player, game, console, episodes=episodes, seed=seed, skill=skill, workers=workers, json_file=json, video=video
+        player,
+        game,
+        console,
+        episodes=episodes,
+        seed=seed,
+        skill=skill,
+        delay=delay,
+        workers=workers,
+        json_file=json,
+        video=video,
     )
 
 

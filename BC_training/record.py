@@ -15,7 +15,7 @@ from BC_training.common.store import LocalStore
 from BC_training.common.workers import run_tasks
 from BC_training.common.writer import EpisodeWriter, next_number, recording
 from BC_training.games import make_game
-from BC_training.games.episodes import Session
+from BC_training.games.episodes import Session, say_restarts
 from BC_training.games.players import make_player
 
 
@@ -23,12 +23,15 @@ class RecordSession(Session):
     """One worker's game and player, writing episodes into ``out``."""
 
     def __init__(self, out: Path, config: RecordConfig):
-        super().__init__(config.game, config.player, config.frame_size, config.skill)
+        super().__init__(config.game, config.player, frame_size=config.frame_size, skill=config.skill)
         self._out, self._config = out, config
 
     def run(self, task: tuple[int, int]) -> dict[str, Any]:
-        """Records ``task`` = (episode number, seed); returns its length and score."""
-        number, seed = task
+        """Records ``task`` = (episode number, seed); returns its length, its score and the game's restarts."""
+        result, restarts = self.surviving(lambda: self._record(*task))
+        return result | {"restarts": restarts}
+
+    def _record(self, number: int, seed: int) -> dict[str, Any]:
         writer = EpisodeWriter(self._out, number)
         try:
             score = self._play(seed, writer)
@@ -149,6 +152,7 @@ def _record_seeds(
         f"(mean score {np.mean([r['score'] for r in results]):.0f}) into {path}",
         soft_wrap=True,
     )
+    say_restarts(sum(r["restarts"] for r in results), console)
 
 
 def _recorded(path: Path, config: RecordConfig) -> list[storage.EpisodeInfo]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from BC_training.common.errors import UserError, require_writable, unknown
+from BC_training.common.evaluation_config import RolloutConfig
 from BC_training.common.workers import run_tasks
 from BC_training.games import make_game
-from BC_training.games.episodes import Session
+from BC_training.games.episodes import Session, say_restarts
 from BC_training.games.players import BUILT_IN, EXPERTS
 from BC_training.visualize import VideoWriter
 
@@ -24,22 +26,26 @@ _RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """One episode: its return and its frames."""
+    """One episode: its return, its frames, and how often the game died and was restarted."""
 
     score: float
     frames: int
+    restarts: int
 
 
 class RolloutSession(Session):
     """One worker's game and player."""
 
-    def __init__(self, game: str, player: str, frame_size: tuple[int, int], skill: int, video: Path | None):
-        super().__init__(game, player, frame_size, skill, render_mode="rgb_array" if video else None)
+    def __init__(self, game: str, player: str, video: Path | None, options: dict[str, Any]):
+        super().__init__(game, player, render_mode="rgb_array" if video else None, **options)
         self._video, self._name = video, player
 
     def run(self, task: tuple[int, bool]) -> Outcome:
         """Plays ``task`` = (seed, whether to film it)."""
-        seed, film = task
+        (score, frames), restarts = self.surviving(lambda: self._play(*task))
+        return Outcome(score, frames, restarts)
+
+    def _play(self, seed: int, film: bool) -> tuple[float, int]:
         writer = None
         if film and self._video is not None:
             writer = VideoWriter(self._video, self.game.fps, self.game.action_names)
@@ -57,7 +63,7 @@ class RolloutSession(Session):
         finally:
             if writer is not None:
                 writer.close()
-        return Outcome(score, frames)
+        return score, frames
 
 
 def rollout(
@@ -68,6 +74,7 @@ def rollout(
     episodes: int = 20,
     seed: int = 0,
     skill: int = 3,
+    delay: int = 0,
     workers: int | None = None,
     json_file: Path | None = None,
     video: Path | None = None,
@@ -80,13 +87,15 @@ def rollout(
 
     Args:
         player: "expert", "random", "noop" or a checkpoint folder.
+        delay: engine tics by which the player's actions come late; random and the expert play without.
         workers: processes; None for one a core.
         json_file: where to write the result.
         video: where to write an MP4 of the first episode.
 
     Returns:
-        game, player, step (of a checkpoint; None for other players), episodes, seed, skill, returns,
-        mean, ci95 (of the mean, by bootstrap; None for a single episode), random_mean, expert_mean,
+        game, player, step (of a checkpoint; None for other players), episodes, seed, skill, delay,
+        returns, restarts (of a game that died), mean, ci95 (of the mean, by bootstrap; None for a
+        single episode), random_mean, expert_mean,
         normalized (None without expert).
 
     Raises:
@@ -104,27 +113,23 @@ def rollout(
         frame_size, step = saved.inputs.recorded_size, saved.step
     elif video is not None:
         frame_size = (288, 512)
-    make_game(game, frame_size=frame_size, skill=skill).close()  # an unknown one fails here
+    make_game(game, frame_size=frame_size, skill=skill, delay=delay).close()  # an unknown one fails here
     for file in (json_file, video):
         if file is not None:
             require_writable(file)
     if video is not None and video.suffix != ".mp4":
         raise UserError(f"cannot write {video}: videos are MP4, call it {video.with_suffix('.mp4').name}")
 
-    def play(who: str, size: tuple[int, int], film: Path | None) -> list[float]:
-        outcomes = run_tasks(
-            RolloutSession,
-            (game, who, size, skill, film),
-            [(seed + i, i == 0) for i in range(episodes)],
-            workers or os.cpu_count() or 1,
-            console,
-            title=f"{_short(who)} plays",
-            unit=("frames", lambda outcome: outcome.frames),
-        )
+    def play(who: str, delay: int = 0) -> list[float]:
+        film, size = (video, frame_size) if who == player else (None, _SMALL)
+        options = {"frame_size": size, "skill": skill, "delay": delay}
+        outcomes = play_episodes(game, who, range(seed, seed + episodes), options, workers, console, film)
+        restarts.append(sum(outcome.restarts for outcome in outcomes))
         return [outcome.score for outcome in outcomes]
 
-    returns = play(player, frame_size, video)
-    references = {who: returns if who == player else play(who, _SMALL, None) for who in _references(game)}
+    restarts: list[int] = []
+    returns = play(player, delay)
+    references = {who: returns if who == player and not delay else play(who) for who in _references(game)}
     mean = float(np.mean(returns))
     random_mean = float(np.mean(references["random"]))
     expert_mean = float(np.mean(references["expert"])) if "expert" in references else None
@@ -135,19 +140,101 @@ def rollout(
         "episodes": episodes,
         "seed": seed,
         "skill": skill,
+        "delay": delay,
         "returns": returns,
+        "restarts": sum(restarts),
         "mean": mean,
         "ci95": confidence_interval(returns),
         "random_mean": random_mean,
         "expert_mean": expert_mean,
-        "normalized": None
-        if expert_mean in (None, random_mean)
-        else (mean - random_mean) / (expert_mean - random_mean),
+        "normalized": normalize_score(mean, random_mean, expert_mean),
     }
-    _print_result(result, {player: returns} | references, console)
+    played = _short(player) + (f", delay {delay}" if delay else "")
+    _print_result(result, {played: returns} | references, console)
+    say_restarts(result["restarts"], console)
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
     return result
+
+
+def play_episodes(
+    game: str,
+    player: str,
+    seeds: Sequence[int],
+    options: dict[str, Any],
+    workers: int | None,
+    console: Console,
+    video: Path | None = None,
+) -> list[Outcome]:
+    """Plays one episode a seed, in parallel processes.
+
+    Args:
+        options: of ``make_game``.
+        workers: processes; None for one a core.
+        video: where to write an MP4 of the first episode.
+    """
+    return run_tasks(
+        RolloutSession,
+        (game, player, video, options),
+        [(seed, i == 0) for i, seed in enumerate(seeds)],
+        workers or os.cpu_count() or 1,
+        console,
+        title=f"{_short(player)} plays",
+        unit=("frames", lambda outcome: outcome.frames),
+    )
+
+
+class Benchmark:
+    """The episodes on which the checkpoints of one training are scored, always the same.
+
+    Args:
+        options: the game, and ``validation_seed``, the first episode's.
+    """
+
+    def __init__(self, options: RolloutConfig, workers: int | None, console: Console):
+        self._options, self._workers, self._console = options, workers, console
+        self._references: dict[str, float] | None = None  # means of random and the expert
+
+    def score(self, folder: Path) -> dict[str, float]:
+        """Lets a checkpoint play; the first time random and the expert, too.
+
+        Returns:
+            mean (return), ci95_low, ci95_high (not for a single episode), random_mean, expert_mean,
+            normalized (not without expert), episodes.
+        """
+        from BC_training.common import checkpoint  # here: the processes of scripted players need no JAX
+
+        if self._references is None:
+            players = _references(self._options.game)
+            self._references = {f"{who}_mean": float(np.mean(self._play(who, _SMALL))) for who in players}
+        returns = self._play(str(folder), checkpoint.read(folder).inputs.recorded_size)
+        mean, references = float(np.mean(returns)), self._references
+        scores = {"mean": mean, **references, "episodes": len(returns)}
+        interval = confidence_interval(returns)
+        if interval is not None:
+            scores |= {"ci95_low": interval[0], "ci95_high": interval[1]}
+        normalized = normalize_score(mean, references["random_mean"], references.get("expert_mean"))
+        return scores if normalized is None else scores | {"normalized": normalized}
+
+    def _play(self, player: str, frame_size: tuple[int, int]) -> list[float]:
+        options, first = self._options, self._options.validation_seed
+        outcomes = play_episodes(
+            options.game,
+            player,
+            range(first, first + options.episodes),
+            {"frame_size": frame_size, "skill": options.skill},
+            self._workers,
+            self._console,
+        )
+        say_restarts(sum(outcome.restarts for outcome in outcomes), self._console)
+        return [outcome.score for outcome in outcomes]
+
+
+def normalize_score(mean: float, random_mean: float, expert_mean: float | None) -> float | None:
+    """0 for random, 1 for the expert; None without expert, or where it does no better than random."""
+    if expert_mean is None or expert_mean == random_mean:
+        return None
+    return (mean - random_mean) / (expert_mean - random_mean)
 
 
 def confidence_interval(returns: list[float]) -> list[float] | None:
@@ -187,10 +274,11 @@ def _print_result(result: dict[str, Any], returns: dict[str, list[float]], conso
     for who, values in returns.items():
         interval = confidence_interval(values)
         mean = float(np.mean(values))
+        normalized = normalize_score(mean, low, high)
         table.add_row(
-            _short(who),
+            who,
             f"{mean:.0f}",
             "–" if interval is None else f"{interval[0]:.0f} to {interval[1]:.0f}",
-            "–" if high in (None, low) else f"{(mean - low) / (high - low):.3f}",
+            "–" if normalized is None else f"{normalized:.3f}",
         )
     console.print(table)

@@ -1,7 +1,6 @@
 """Trains a policy: the loop, its checkpoints, and what the best of them scores in the end."""
 
 import contextlib
-import math
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +15,13 @@ from BC_training.common import checkpoint, metrics
 from BC_training.common.checkpoint_writer import CheckpointWriter, hold, newest, run_folders
 from BC_training.common.config import save_config, to_dict
 from BC_training.common.devices import prepare_devices
-from BC_training.common.errors import UserError
 from BC_training.common.interruption import Interrupted, Interruption, Wish, Wishes
 from BC_training.common.loader import Batch, Tier, choose_tier, faster_tier, make_tier
 from BC_training.common.losses import make_loss
 from BC_training.common.profiling import StepProfiler
 from BC_training.common.progress import Progress
 from BC_training.common.resume import Start, find_start
-from BC_training.common.samples import SampleOrder, Samples
+from BC_training.common.samples import SampleOrder
 from BC_training.common.schema import Config
 from BC_training.common.setup import Setup
 from BC_training.common.sharding import from_main, replicated
@@ -35,7 +33,7 @@ from BC_training.common.train_state import (
     playing,
 )
 from BC_training.evaluate import evaluate, predict_logits
-from BC_training.rollout import rollout
+from BC_training.rollout import Benchmark, rollout
 
 _LAG = 2  # dispatches between a step's own and reading its metrics, so that reading never stalls it
 _SLOW = 1.0  # seconds; a dispatch of this length or more is waited for, so that a signal finds one under way, not three
@@ -121,6 +119,8 @@ def run_epochs(
     predict = make_predict(setup.model, replicated(setup.mesh))
     loss = make_loss(training, setup.class_weights)
     row: dict[str, Any] = {}  # of the last epoch that ended
+    play_options = config.evaluation.rollout
+    benchmark = Benchmark(play_options, config.system.workers, console) if play_options is not None else None
     if writer is not None and start.step_folder is not None:
         row = checkpoint.read(start.step_folder).metrics
 
@@ -131,7 +131,7 @@ def run_epochs(
         return wishes.next() == Wish.GO_ON
 
     def on_step(values: dict[str, float]) -> None:
-        _require_finite(values, progress.step, order, setup.train_samples)
+        setup.require_finite(values, progress.step)
         rate, waited = progress.speed(order)
         status = f"{rate:,.0f} frames/s  data {waited:.0%}  loss {values['loss']:.4f}"
         epoch = f"epoch {progress.epochs + 1}/{training.num_epochs}"
@@ -176,6 +176,21 @@ def run_epochs(
             writer.save(state, meta, is_best)
         wishes.saved()
 
+    def play(state: TrainState) -> dict[str, float]:
+        """Scores the state in play, from the checkpoint it is saved in first."""
+        save(state)
+
+        def score() -> dict[str, float]:
+            assert writer is not None
+            assert benchmark is not None
+            return benchmark.score(writer.finish())
+
+        bars.stop()
+        with interruption.immediate():
+            scores = from_main(score)
+        bars.start()
+        return scores
+
     with training_progress(console) as bars:
         options = choose_tier(config.dataset, setup.dataset, setup.inputs.frame_size)
         train_tier = make_tier(options, setup.train_samples, setup.inputs.frame_size, bars, setup.mesh)
@@ -186,12 +201,15 @@ def run_epochs(
         table = EpochTable(console)
         while not progress.is_finished(config):
             state = train_epoch(train_steps, state, train_tier, order, progress, on_step, proceed)
-            report = None
-            is_whole = progress.step == (progress.epochs + 1) * order.steps_per_epoch
-            if is_whole and _is_evaluated(config, progress.epochs + 1):
+            epoch, report, played = progress.epochs + 1, None, None
+            is_whole = progress.step == epoch * order.steps_per_epoch
+            if is_whole and config.evaluation.is_due(epoch, training.num_epochs):
                 with contextlib.suppress(Interrupted):
                     report = validate(state)
                 is_whole = report is not None
+            if report is not None and config.evaluation.is_play_due(epoch, training.num_epochs):
+                played = play(state)
+                report["rollout"] = played["mean"]
             if not is_whole:  # a signal, or time to save
                 save(state)
                 if wishes.stopping:
@@ -199,21 +217,18 @@ def run_epochs(
                 continue
             rate, waited = progress.speed(order)
             mean_loss = progress.loss_sum / order.steps_per_epoch
-            row = {
-                "epoch": progress.epochs + 1,
-                "train_loss": mean_loss,
-                "frames_per_second": rate,
-                "data_wait": waited,
-            }
+            row = {"epoch": epoch, "train_loss": mean_loss, "frames_per_second": rate, "data_wait": waited}
             tracker.log("epoch", progress.step, row)
-            if progress.epochs == 0 and waited > _WAIT_WORTH_A_WORD:
+            if epoch == 1 and waited > _WAIT_WORTH_A_WORD:
                 advice = faster_tier(train_tier.name, setup.dataset, setup.inputs.frame_size)
                 hint = f"; {advice} would help" if advice else ""
                 console.print(f"the step waits for data {waited:.0%} of the time{hint}", soft_wrap=True)
             is_best = False
             if report is not None:
-                tracker.log("val", progress.step, {"epoch": row["epoch"], **metrics.flatten(report)})
+                tracker.log("val", progress.step, {"epoch": epoch, **metrics.flatten(report)})
                 row["val"] = report
+                if played is not None:
+                    tracker.log("rollout", progress.step, {"epoch": epoch, **played})
                 is_best = progress.note_scores(config, report)
             progress.close_epoch()
             table.add(row, is_best)
@@ -302,18 +317,3 @@ def _finish(config: Config, run_dir: Path, log_dir: Path, tracker: Tracker, step
         places |= {"rollout": log_dir / "rollout.json"} | ({"video": video} if video else {})
     for label, place in places.items():
         console.print(f"{label:>10}  {place}", soft_wrap=True, highlight=False)
-
-
-def _require_finite(values: dict[str, float], step: int, order: SampleOrder, samples: Samples) -> None:
-    if all(math.isfinite(values[name]) for name in ("loss", "grad_norm", "param_norm")):
-        return
-    episodes = sorted({f"{name}:{frame}" for name, frame in samples.locate(order.batch(step - 1))})
-    raise UserError(
-        f"step {step} is not finite (loss {values['loss']}, gradient norm {values['grad_norm']}, "
-        f"parameter norm {values['param_norm']}), the checkpoints before it are kept; lower "
-        f"training.learning_rate or look at its batch (episode:frame): {', '.join(episodes)}"
-    )
-
-
-def _is_evaluated(config: Config, epoch: int) -> bool:
-    return epoch % config.evaluation.every_n_epochs == 0 or epoch == config.training.num_epochs

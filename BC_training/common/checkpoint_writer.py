@@ -183,8 +183,8 @@ class CheckpointWriter:
         if self._writing is None and self._failure is not None and monotonic() - self._failed_at > _RETRY:
             self._writing = self._pool.submit(self._write)
 
-    def finish(self) -> None:
-        """Waits until everything is written.
+    def finish(self) -> Path:
+        """Waits until everything is written; returns the last checkpoint's folder.
 
         Raises:
             UserError: it cannot be.
@@ -198,6 +198,7 @@ class CheckpointWriter:
             raise UserError(
                 f"step {steps} could not be saved, {newest(self._run)}: {self._failure}, and run the same command again"
             )
+        return self._run / "last" / str(self._numbers("last")[-1])
 
     def __enter__(self) -> Self:
         return self

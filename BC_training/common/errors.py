@@ -16,6 +16,10 @@ class UserError(Exception):
     """
 
 
+class GameDied(Exception):
+    """A game's process ended in the middle of an episode; a new one can play it from its start."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> UserError:
     """The error for a name that does not exist: the nearest match, the whole list, the remedy."""
     known = sorted(known)

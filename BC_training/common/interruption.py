@@ -62,6 +62,17 @@ class Interruption:
         finally:
             self._deferred = False
 
+    @contextlib.contextmanager
+    def immediate(self) -> Iterator[None]:
+        """Within ``deferred``, where all is saved: a request raises KeyboardInterrupt, one that came before, too."""
+        self._deferred = False
+        try:
+            if self.requested is not None:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._deferred = True
+
     def __enter__(self) -> Self:
         self._installed = threading.current_thread() is threading.main_thread()  # no other may set handlers
         if not self._installed:

@@ -54,7 +54,13 @@ class Progress:
         return taken * order.batch_size * order.one_in / self.seconds, self.waited / self.seconds
 
     def note_scores(self, config: Config, report: metrics.Report) -> bool:
-        """Takes in an evaluation; returns whether it is the best so far."""
+        """Takes in an evaluation; returns whether it is the best so far.
+
+        Args:
+            report: of the metrics; "rollout", the mean return, only after the epochs that played.
+        """
+        if config.evaluation.best_metric == "rollout" and "rollout" not in report:
+            return False
         stopping = config.training.early_stopping
         score = _score(report, config.evaluation.best_metric)
         is_best = self.best_score is None or score > self.best_score
@@ -87,6 +93,8 @@ def _stopping_metric(config: Config) -> str:
 
 def _measure(config: Config, metric: str) -> tuple[Any, ...]:
     """A metric, and the settings that its value depends on."""
+    if metric == "rollout":
+        return metric, config.evaluation.threshold, config.evaluation.rollout
     if metric != "loss":
         return metric, config.evaluation.threshold
     training = config.training

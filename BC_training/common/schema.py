@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from BC_training.common.errors import UserError, require
+from BC_training.common.evaluation_config import EvaluationConfig
 from BC_training.common.preprocess import Window
 from BC_training.common.state_config import StateConfig
 
@@ -183,36 +184,6 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
-class RolloutConfig:
-    """Episodes the best checkpoint plays when training ends."""
-
-    game: str
-    episodes: int = 20
-    seed: int = 0
-    skill: int = 3
-    video: bool = True
-
-    def __post_init__(self) -> None:
-        require(self.episodes >= 1, "evaluation.rollout.episodes", self.episodes, "at least 1")
-        require(self.seed >= 0, "evaluation.rollout.seed", self.seed, "0 or more")
-        require(1 <= self.skill <= 5, "evaluation.rollout.skill", self.skill, "1 to 5")
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    every_n_epochs: int = 1
-    batch_size: int = 256
-    threshold: float = 0.5  # a button is pressed at this probability or above
-    best_metric: Literal["macro_f1", "exact_match", "loss"] = "macro_f1"
-    rollout: RolloutConfig | None = None
-
-    def __post_init__(self) -> None:
-        require(self.every_n_epochs >= 1, "evaluation.every_n_epochs", self.every_n_epochs, "at least 1")
-        require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "at least 1")
-        require(0 < self.threshold < 1, "evaluation.threshold", self.threshold, "between 0 and 1")
-
-
-@dataclass(frozen=True)
 class WandbConfig:
     enabled: bool = True  # online with a key, else offline; never prompts
     project: str = "BC_training"
@@ -282,6 +253,9 @@ class Config:
     system: SystemConfig = field(default_factory=SystemConfig)
 
     def __post_init__(self) -> None:
+        stopping = self.training.early_stopping
+        if self.evaluation.best_metric == "rollout" and stopping is not None and stopping.metric is not None:
+            raise UserError("config: evaluation.best_metric=rollout: set training.early_stopping.metric=null, too")
         if self.uses_state and self.dataset.state is None:
             raise UserError(
                 f"config: model {self.model.name} sees the game state, but dataset.state does not say what of it: "

@@ -1,5 +1,6 @@
 """What a training is made of, built from its config and checked before anything is written."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -154,6 +155,18 @@ class Setup:
                 state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
             state = broadcast(state)
         return to_devices(jax.tree.map(np.asarray, state), replicated(self.mesh))
+
+    def require_finite(self, values: dict[str, float], step: int) -> None:
+        """Raises a UserError that lists the batch of ``step``, counted from 1, if its metrics are not finite."""
+        if all(math.isfinite(values[name]) for name in ("loss", "grad_norm", "param_norm")):
+            return
+        batch = self.train_samples.locate(self.order.batch(step - 1))
+        episodes = sorted({f"{name}:{frame}" for name, frame in batch})
+        raise UserError(
+            f"step {step} is not finite (loss {values['loss']}, gradient norm {values['grad_norm']}, "
+            f"parameter norm {values['param_norm']}), the checkpoints before it are kept; lower "
+            f"training.learning_rate or look at its batch (episode:frame): {', '.join(episodes)}"
+        )
 
     def compile_steps(self, state: TrainState, tier: Tier) -> dict[int, Any]:
         """The training steps compiled, by how many of them one dispatch takes."""

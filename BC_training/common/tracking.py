@@ -158,7 +158,7 @@ class RowFile:
 class EpochTable:
     """One printed row an epoch."""
 
-    _COLUMNS = ("epoch", "train loss", "val loss", "exact match", "macro F1", "frames/s", "")
+    _COLUMNS = ("epoch", "train loss", "val loss", "exact match", "macro F1", "return", "frames/s", "")
 
     def __init__(self, console: Console):
         self._console = console
@@ -168,6 +168,8 @@ class EpochTable:
         val = row.get("val", {})
         cells = [str(row["epoch"]), f"{row['train_loss']:.4f}"]
         cells += [metrics.number(val.get(name)) for name in ("loss", "exact_match", "macro_f1")]
+        played = val.get("rollout")
+        cells += [f"{played:.0f}" if played is not None else metrics.number(None)]
         cells += [f"{row['frames_per_second']:,.0f}", "best" if is_best else ""]
         self._console.print("  ".join(f"{cell:>11}" for cell in cells), highlight=False, soft_wrap=True)
 

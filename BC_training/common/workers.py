@@ -3,6 +3,8 @@
 import atexit
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -78,7 +80,7 @@ def run_tasks(
         else:
             # spawn: a fork would copy locks held by JAX's threads.
             context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context) as pool:
+            with ProcessPoolExecutor(min(processes, len(tasks)), context, _prepare_process) as pool:
                 _gather(pool, worker, args, tasks, gathered)
     return [results[index] for index in range(len(tasks))]
 
@@ -98,12 +100,38 @@ def _gather(
         raise UserError(
             "a worker process died; the episodes finished before are kept: run the same command again"
         ) from None
-    except BaseException:
+    except Exception:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    except BaseException:  # interrupted: not even the tasks under way are waited for
+        for process in multiprocessing.active_children():
+            process.terminate()
         pool.shutdown(wait=False, cancel_futures=True)
         raise
 
 
 _worker: Worker | None = None  # this process's
+
+
+def _prepare_process() -> None:
+    """Has this process end with the one that started it, closing its worker, and not by itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which sends it to all: the parent ends us
+    signal.signal(signal.SIGTERM, _end_process)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end_process(number: int, frame: object) -> None:
+    del frame
+    if _worker is not None:
+        _worker.close()  # a game's engine would outlive us
+    os._exit(128 + number)
 
 
 def _run_in_worker(worker: Callable[..., Worker], args: tuple[Any, ...], task: Any) -> Any:

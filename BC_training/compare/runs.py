@@ -10,7 +10,7 @@ from typing import Any
 
 from BC_training.common import checkpoint as checkpoints
 from BC_training.common.errors import UserError
-from BC_training.common.schema import RolloutConfig
+from BC_training.common.evaluation_config import RolloutConfig
 from BC_training.common.train_state import abstract_model
 
 Row = dict[str, Any]

@@ -20,7 +20,12 @@ def require_game(game: str) -> None:
 
 
 def make_game(
-    game: str, *, frame_size: tuple[int, int] = (288, 512), skill: int = 3, render_mode: str | None = None
+    game: str,
+    *,
+    frame_size: tuple[int, int] = (288, 512),
+    skill: int = 3,
+    delay: int = 0,
+    render_mode: str | None = None,
 ) -> gymnasium.Env:
     """Starts a game.
 
@@ -28,10 +33,12 @@ def make_game(
         game: one of ``GAMES``.
         frame_size: (H, W) of the frames in pixels.
         skill: difficulty, 1 to 5, for games that have one.
+        delay: engine tics from a frame to the first in which the action chosen on it is held.
         render_mode: None or ``"rgb_array"``.
 
     Raises:
         UserError: unknown game (with the nearest match) or an argument out of range.
     """
     require_game(game)
-    return DoomGame(game.removeprefix("doom/"), frame_size=frame_size, skill=skill, render_mode=render_mode)
+    scenario = game.removeprefix("doom/")
+    return DoomGame(scenario, frame_size=frame_size, skill=skill, delay=delay, render_mode=render_mode)

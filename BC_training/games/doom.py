@@ -1,20 +1,24 @@
 """ViZDoom scenarios as Gymnasium environments, one id ``doom/<scenario>`` each."""
 
 import contextlib
+import itertools
 import math
 import tempfile
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
 import numpy as np
 import vizdoom
 
-from BC_training.common.errors import UserError, unknown
+from BC_training.common.errors import GameDied, UserError, unknown
 from BC_training.common.preprocess import resize_frames
 
 SCENARIOS = ("deadly_corridor",)
 TICS_PER_SECOND = 35  # the engine's clock
 NATIVE_SIZE = (288, 512)
+MAX_DELAY = 350  # tics, ten seconds
 
 # Engine resolutions of this aspect ratio, smallest first: the smallest that covers the asked
 # frame size is rendered and then averaged down (256x144 renders 2.5x as fast as 512x288).
@@ -63,6 +67,8 @@ class DoomGame(gymnasium.Env):
         frame_size: (H, W) of the frames in pixels.
         frame_skip: engine tics (1/35 s) per step.
         skill: difficulty, 1 (easiest) to 5.
+        delay: tics from a frame to the first in which the action chosen on it is held; none is held
+            before.
         render_mode: ``"rgb_array"`` lets ``render()`` return what the engine drew,
             uint8 [H', W', 3], H' and W' at least the frame size; frames do not depend on it.
 
@@ -80,17 +86,22 @@ class DoomGame(gymnasium.Env):
         frame_size: tuple[int, int] = NATIVE_SIZE,
         frame_skip: int = 2,
         skill: int = 3,
+        delay: int = 0,
         render_mode: str | None = None,
     ):
         if scenario not in SCENARIOS:
             raise unknown("game", f"doom/{scenario}", (f"doom/{s}" for s in SCENARIOS))
         if not 1 <= skill <= 5:
             raise UserError(f"skill {skill} is out of range: Doom has 1 to 5")
+        if not 0 <= delay <= MAX_DELAY:
+            raise UserError(f"delay {delay} is out of range: 0 to {MAX_DELAY} tics of 1/35 s")
         covering = [s for s in RENDER_SIZES if s[0] >= frame_size[0] and s[1] >= frame_size[1]]
         if not covering:
             raise UserError(f"frame size {frame_size[0]}x{frame_size[1]} is larger than Doom draws (1080x1920)")
         self.frame_size = frame_size
         self.frame_skip = frame_skip
+        self._delay = delay
+        self._coming: deque[tuple[bool, ...]] = deque()  # buttons of the tics ahead
         self.render_mode = render_mode
         self.fps = TICS_PER_SECOND / frame_skip
         self.state_names = STATE_NAMES
@@ -148,17 +159,25 @@ class DoomGame(gymnasium.Env):
         super().reset(seed=seed)
         # Without a seed the episode follows from the generator, as Gymnasium has it.
         self._game.set_seed(seed if seed is not None else int(self.np_random.integers(2**31)))
-        self._game.new_episode()
-        return self._observe(), {}
+        with self._alive():
+            self._game.new_episode()
+            self._coming = deque([(False,) * len(self.action_names)] * self._delay)
+            return self._observe(), {}
 
     def step(self, action: np.ndarray):
         buttons = np.asarray(action, bool)
         if buttons.shape != (len(self.action_names),):
             raise ValueError(f"action has shape {buttons.shape}, expected ({len(self.action_names)},)")
-        reward = self._game.make_action(buttons.astype(float).tolist(), self.frame_skip)
-        over = self._game.is_episode_finished()
-        timeout = over and self._game.is_episode_timeout_reached() and not self._game.is_player_dead()
-        return self._observe(), float(reward), over and not timeout, timeout, {}
+        self._coming.extend([tuple(buttons.tolist())] * self.frame_skip)
+        tics = [self._coming.popleft() for _ in range(self.frame_skip)]
+        reward, over = 0.0, False
+        with self._alive():
+            for held, group in itertools.groupby(tics):
+                if not over:
+                    reward += self._game.make_action([float(down) for down in held], len(list(group)))
+                    over = self._game.is_episode_finished()
+            timeout = over and self._game.is_episode_timeout_reached() and not self._game.is_player_dead()
+            return self._observe(), reward, over and not timeout, timeout, {}
 
     def render(self) -> np.ndarray | None:
         return np.ascontiguousarray(np.moveaxis(self._screen, 0, -1)) if self.render_mode == "rgb_array" else None
@@ -166,6 +185,16 @@ class DoomGame(gymnasium.Env):
     def close(self) -> None:
         self._game.close()
         self._directory.cleanup()
+
+    @contextlib.contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Raises GameDied where the engine's process has ended."""
+        try:
+            yield
+        except (vizdoom.ViZDoomErrorException, vizdoom.ViZDoomUnexpectedExitException) as error:
+            raise GameDied(f"the Doom engine died ({str(error).strip().splitlines()[0]})") from error
+        except vizdoom.ViZDoomIsNotRunningException as error:
+            raise GameDied("the Doom engine is not running") from error
 
     def _observe(self) -> dict[str, np.ndarray]:
         state = self._game.get_state()

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from BC_training.common.evaluation_config import EvaluationConfig
 from BC_training.common.progress import Progress
 from BC_training.common.samples import SampleOrder
-from BC_training.common.schema import Config, EarlyStoppingConfig, EvaluationConfig
+from BC_training.common.schema import Config, EarlyStoppingConfig
 
 FINITE = st.floats(-1e6, 1e6)
 UNDEFINED = (None, math.nan)

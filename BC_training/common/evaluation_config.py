@@ -1,0 +1,55 @@
+"""The configuration's section on scores: of the validation split, and in play."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from BC_training.common.errors import require
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Episodes the best checkpoint plays when training ends, and others that checkpoints play before."""
+
+    game: str
+    episodes: int = 20
+    seed: int = 0  # the first episode's, of the best checkpoint
+    every_n_epochs: int | None = None  # also play after every so many epochs, and the last; null: at the end only
+    validation_seed: int = 1000  # the first episode's of these, apart from those of the final score
+    skill: int = 3
+    video: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.episodes >= 1, "evaluation.rollout.episodes", self.episodes, "at least 1")
+        require(self.seed >= 0, "evaluation.rollout.seed", self.seed, "0 or more")
+        every, first = self.every_n_epochs, self.validation_seed
+        require(every is None or every >= 1, "evaluation.rollout.every_n_epochs", every, "at least 1, or null")
+        apart = first >= 0 and abs(first - self.seed) >= self.episodes
+        rule = "0 or more, and its episodes none of those from evaluation.rollout.seed on"
+        require(every is None or apart, "evaluation.rollout.validation_seed", first, rule)
+        require(1 <= self.skill <= 5, "evaluation.rollout.skill", self.skill, "1 to 5")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    every_n_epochs: int = 1
+    batch_size: int = 256
+    threshold: float = 0.5  # a button is pressed at this probability or above
+    best_metric: Literal["macro_f1", "exact_match", "loss", "rollout"] = "macro_f1"  # rollout: the mean return
+    rollout: RolloutConfig | None = None
+
+    def __post_init__(self) -> None:
+        require(self.every_n_epochs >= 1, "evaluation.every_n_epochs", self.every_n_epochs, "at least 1")
+        require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "at least 1")
+        require(0 < self.threshold < 1, "evaluation.threshold", self.threshold, "between 0 and 1")
+        by_play = self.best_metric == "rollout"
+        plays = self.rollout is not None and self.rollout.every_n_epochs is not None
+        require(not by_play or plays, "evaluation.best_metric", "rollout", "needs evaluation.rollout.every_n_epochs")
+
+    def is_due(self, epoch: int, epochs: int) -> bool:
+        """Whether the ``epoch``-th of ``epochs`` ends with metrics of the validation split."""
+        return epoch % self.every_n_epochs == 0 or epoch == epochs or self.is_play_due(epoch, epochs)
+
+    def is_play_due(self, epoch: int, epochs: int) -> bool:
+        """Whether it ends with episodes of play, too."""
+        every = self.rollout.every_n_epochs if self.rollout is not None else None
+        return every is not None and (epoch % every == 0 or epoch == epochs)
