@@ -38,7 +38,7 @@ class RolloutSession(Session):
 
     def __init__(self, game: str, player: str, video: Path | None, options: dict[str, Any]):
         super().__init__(game, player, render_mode="rgb_array" if video else None, **options)
-        self._video, self._name = video, player
+        self._video = video
 
     def run(self, task: tuple[int, bool]) -> Outcome:
         """Plays ``task`` = (seed, whether to film it)."""
@@ -57,7 +57,7 @@ class RolloutSession(Session):
                 action = np.asarray(self.player.act(observation), bool)
                 if writer is not None:
                     image: Any = self.env.render()
-                    writer.add(image, action, f"{Path(self._name).name}  seed {seed}  return {score:.0f}")
+                    writer.add(image, action, f"{Path(self._player_name).name}  seed {seed}  return {score:.0f}")
                 observation, reward, terminated, truncated, _ = self.env.step(action)
                 score, frames, over = score + float(reward), frames + 1, terminated or truncated
         finally:

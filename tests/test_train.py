@@ -8,6 +8,7 @@ import sys
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,10 +30,11 @@ from BC_training.common.samples import SampleOrder
 from BC_training.common.schema import RecordConfig
 from BC_training.common.setup import Setup
 from BC_training.common.train_state import StepMetrics, abstract_model, abstract_state, make_optimizer
+from BC_training.common.setup import Setup
 from BC_training.evaluate import evaluate
 from BC_training.inference import Policy
 from BC_training.record import record
-from BC_training.train import _require_finite, train
+from BC_training.train import train
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -62,8 +64,8 @@ def trained(tmp_path_factory, recording) -> tuple[Path, Path, str]:
     """A run that also plays: its folder, its checkpoints, its output."""
     folder = tmp_path_factory.mktemp("run")
     # Where a policy that learned next to nothing does not live long.
-    play = "evaluation.rollout={game: doom/deadly_corridor, episodes: 1, seed: 0, skill: 5, video: true}"
-    run_dir, printed = run(folder, recording, play, "system.workers=1")
+    play = "evaluation.rollout={game: doom/deadly_corridor, episodes: 1, seed: 0, skill: 5, every_n_epochs: 1}"
+    run_dir, printed = run(folder, recording, play, "evaluation.best_metric=rollout", "system.workers=1")
     return folder, run_dir, printed
 
 
@@ -81,6 +83,19 @@ def test_a_run_leaves_everything_it_says(trained):
     assert set(report["baselines"]) == {"majority", "repeat_previous"}
     result = json.loads((folder / "l/pure_cnn/rollout.json").read_text())
     assert len(result["returns"]) == 1
+
+
+def test_the_best_checkpoint_is_the_one_that_played_best(trained):
+    folder, run_dir, _ = trained
+    *played, final = rows(folder, "rollout")
+    assert [row["epoch"] for row in played] == [1, 2]
+    assert final["random_mean"] != played[0]["random_mean"]  # other seeds
+    means = [row["mean"] for row in played]
+    assert [row["rollout"] for row in rows(folder, "val")] == means
+    assert checkpoint.read(run_dir).step == played[means.index(max(means))]["step"]
+    assert checkpoint.find(run_dir).parent.name == "best"
+    span = played[0]["expert_mean"] - played[0]["random_mean"]
+    assert played[0]["normalized"] == pytest.approx((means[0] - played[0]["random_mean"]) / span)
 
 
 def test_metrics_file_has_every_step_and_epoch(trained):
@@ -211,9 +226,10 @@ def test_whatever_is_not_finite_stops_the_training(name):
     values = {"loss": 1.0, "grad_norm": 1.0, "param_norm": 1.0}
     order = SimpleNamespace(batch=lambda step: np.array([step]))
     samples = SimpleNamespace(locate=lambda batch: [("episode_0", int(batch[0]))])
-    _require_finite(values, 8, order, samples)
+    setup: Any = SimpleNamespace(order=order, train_samples=samples)
+    Setup.require_finite(setup, values, 8)
     with pytest.raises(UserError, match=r"step 8 is not finite .*episode_0:7"):
-        _require_finite(values | {name: float("nan")}, 8, order, samples)
+        Setup.require_finite(setup, values | {name: float("nan")}, 8)
 
 
 def test_options_of_the_optimization_together(tmp_path, recording):

@@ -92,8 +92,8 @@ def _gather(
     tasks: Sequence[Any],
     gathered: Callable[[int, Any], None],
 ) -> None:
-    futures = {pool.submit(_run_in_worker, worker, args, task): index for index, task in enumerate(tasks)}
     try:
+        futures = {pool.submit(_run_in_worker, worker, args, task): index for index, task in enumerate(tasks)}
         for future in as_completed(futures):
             gathered(futures[future], future.result())
     except BrokenProcessPool:

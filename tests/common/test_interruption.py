@@ -41,6 +41,14 @@ def test_a_signal_is_a_request_while_deferred_and_ends_the_work_otherwise():
     assert signal.set_wakeup_fd(-1) == -1
 
 
+def test_where_all_is_saved_a_request_ends_the_work_at_once():
+    with Interruption() as interrupted, interrupted.deferred():
+        with pytest.raises(KeyboardInterrupt), interrupted.immediate():
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt), interrupted.immediate():  # one that came before
+            pass
+
+
 def test_its_thread_ends_with_it():
     before = threading.enumerate()
     with Interruption():

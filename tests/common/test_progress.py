@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from BC_training.common.evaluation_config import EvaluationConfig
+from BC_training.common.evaluation_config import EvaluationConfig, RolloutConfig
 from BC_training.common.progress import Progress
 from BC_training.common.samples import SampleOrder
 from BC_training.common.schema import Config, EarlyStoppingConfig
@@ -51,6 +51,16 @@ def test_the_best_is_the_first_of_the_highest_scores(make_config, values, metric
     assert progress.best_score == max(worth)
     assert progress.best_step == 10 * (worth.index(max(worth)) + 1)
     assert best == [i == 0 or worth[i] > max(worth[:i]) for i in range(len(worth))]
+
+
+def test_by_play_only_the_epochs_that_played_count(make_config):
+    play = EvaluationConfig(best_metric="rollout", rollout=RolloutConfig("doom/deadly_corridor", every_n_epochs=2))
+    config = replace(a_config(make_config, patience=2), evaluation=play)
+    reports = [report() | ({} if value is None else {"rollout": value}) for value in (None, 5.0, None, 7.0, None, 6.0)]
+    progress, best = note_all(config, reports)
+    assert best == [False, True, False, True, False, False]
+    assert (progress.best_score, progress.best_step) == (7.0, 40)
+    assert progress.evaluations_without_gain == 1
 
 
 def test_the_first_is_the_best_even_where_it_is_undefined(make_config):

@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec, Window, resize_frames
 from BC_training.games import make_game
-from BC_training.games.doom import ENEMY_TYPES, STATE_NAMES
+from BC_training.games.doom import ENEMY_TYPES, STATE_NAMES, DoomGame
 from BC_training.games.players import make_player, require_fit
 
 GAME = "doom/deadly_corridor"
@@ -157,3 +157,29 @@ def test_engines_started_together_do_not_collide():
     finally:
         for env in environments:
             env.close()
+
+
+def test_a_delay_shifts_the_actions_by_tics():
+    """Delayed by 3 tics at two tics a step: what tic by tic would come of the same buttons, 3 tics later."""
+    rng = np.random.default_rng(0)
+    actions = rng.random((25, 7)) < 0.4
+    late = make_game(GAME, frame_size=(72, 128), delay=3)
+    by_tic = DoomGame("deadly_corridor", frame_size=(72, 128), frame_skip=1)
+    try:
+        late.reset(seed=4)
+        by_tic.reset(seed=4)
+        tics = np.concatenate([np.zeros((3, 7), bool), actions.repeat(2, axis=0)])
+        for step, action in enumerate(actions):
+            seen, reward, *_ = late.step(action)
+            first, second = (by_tic.step(tics[2 * step + i]) for i in (0, 1))
+            np.testing.assert_array_equal(seen["frame"], second[0]["frame"])
+            assert reward == pytest.approx(first[1] + second[1])
+    finally:
+        late.close()
+        by_tic.close()
+
+
+@pytest.mark.parametrize("delay", [-1, 351])
+def test_a_delay_out_of_range_is_refused(delay):
+    with pytest.raises(UserError, match=f"delay {delay} is out of range: 0 to 350"):
+        make_game(GAME, delay=delay)

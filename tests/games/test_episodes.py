@@ -1,0 +1,102 @@
+"""Games that die, and processes that are to end with the one that started them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from BC_training.common.errors import UserError
+from BC_training.rollout import Outcome, RolloutSession
+
+GAME = "doom/deadly_corridor"
+OPTIONS = {"frame_size": (72, 128), "skill": 3}
+
+
+def children(pid: int) -> list[int]:
+    """The processes that ``pid`` started and those that these did."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            child = int(stat.parent.name)
+            found += [child, *children(child)]
+    return found
+
+
+def kill_engines(session: RolloutSession, frame: int, times: int) -> None:
+    """Has the game of ``session`` die at a frame of the next ``times`` episodes."""
+    open_game, seen, killed = session._open, 0, 0
+    before = set(children(os.getpid()))
+
+    def mortal() -> None:
+        act = session.player.act
+
+        def deadly_act(observation):
+            nonlocal seen, killed
+            seen += 1
+            if seen >= frame and killed < times:
+                seen, killed = 0, killed + 1
+                for engine in engines():
+                    os.kill(engine, signal.SIGKILL)
+            return act(observation)
+
+        session.player.act = deadly_act
+
+    def engines() -> list[int]:
+        return [pid for pid in children(os.getpid()) if "vizdoom" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+    def reopen() -> None:
+        open_game()
+        mortal()
+
+    assert before
+    session._open = reopen
+    mortal()
+
+
+def test_a_game_that_dies_is_restarted_and_its_episode_is_the_same():
+    session = RolloutSession(GAME, "expert", None, OPTIONS)
+    try:
+        undisturbed = session.run((3, False))
+        assert undisturbed.restarts == 0
+        kill_engines(session, frame=20, times=2)
+        assert session.run((3, False)) == Outcome(undisturbed.score, undisturbed.frames, restarts=2)
+    finally:
+        session.close()
+
+
+def test_a_game_that_dies_again_and_again_ends_the_rollout():
+    session = RolloutSession(GAME, "noop", None, OPTIONS)
+    try:
+        kill_engines(session, frame=2, times=100)
+        with pytest.raises(UserError, match=r"doom/deadly_corridor died 4 times in one episode \(the Doom engine died"):
+            session.run((0, False))
+    finally:
+        session.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_and_their_games_end_with_the_process_that_started_them(number):
+    command = [sys.executable, "-m", "BC_training", "rollout", "--player", "expert", "--episodes", "500"]
+    parent = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while len(family := children(parent.pid)) < 5 and time.monotonic() < deadline:  # workers, games, a tracker
+            time.sleep(0.1)
+        time.sleep(0.5)
+        family = children(parent.pid)
+        os.kill(parent.pid, number)
+        parent.wait(10)
+        while any(Path(f"/proc/{pid}").exists() for pid in family) and time.monotonic() < deadline + 10:
+            time.sleep(0.1)
+        assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
+    finally:
+        if parent.poll() is None:
+            parent.kill()
