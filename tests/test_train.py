@@ -30,7 +30,6 @@ from BC_training.common.samples import SampleOrder
 from BC_training.common.schema import RecordConfig
 from BC_training.common.setup import Setup
 from BC_training.common.train_state import StepMetrics, abstract_model, abstract_state, make_optimizer
-from BC_training.common.setup import Setup
 from BC_training.evaluate import evaluate
 from BC_training.inference import Policy
 from BC_training.record import record

@@ -156,11 +156,11 @@ def test_epoch_table(console):
     table = EpochTable(console)
     row = {"epoch": 1, "train_loss": 0.12345, "frames_per_second": 1234.5}
     table.add(row, is_best=False)
-    table.add(row | {"val": {"loss": 0.5, "exact_match": 0.25, "macro_f1": None}}, is_best=True)
+    table.add(row | {"val": {"loss": 0.5, "exact_match": 0.25, "macro_f1": None, "rollout": -1.6}}, is_best=True)
     lines = [line.split() for line in printed(console).splitlines()]
-    assert lines[0] == ["epoch", "train", "loss", "val", "loss", "exact", "match", "macro", "F1", "frames/s"]
-    assert lines[1] == ["1", "0.1235", "–", "–", "–", "1,234"]
-    assert lines[2] == ["1", "0.1235", "0.500", "0.250", "–", "1,234", "best"]
+    assert lines[0] == ["epoch", "train", "loss", "val", "loss", "exact", "match", "macro", "F1", "return", "frames/s"]
+    assert lines[1] == ["1", "0.1235", "–", "–", "–", "–", "1,234"]
+    assert lines[2] == ["1", "0.1235", "0.500", "0.250", "–", "-2", "1,234", "best"]
 
 
 def lines(*steps: int) -> str:
