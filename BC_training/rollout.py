@@ -18,7 +18,7 @@ from BC_training.common.workers import run_tasks
 from BC_training.games import make_game
 from BC_training.games.episodes import Session, say_restarts
 from BC_training.games.players import BUILT_IN, EXPERTS
-from BC_training.visualize import VideoWriter
+from BC_training.visualize.video import VideoWriter
 
 _SMALL = (72, 128)  # frames of players that do not look at them
 _RESAMPLES = 10_000

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from BC_training.common.errors import UserError
 from BC_training.rollout import confidence_interval, rollout
-from BC_training.visualize import VideoWriter, draw_buttons
+from BC_training.visualize.video import VideoWriter, draw_buttons
 
 GAME = "doom/deadly_corridor"
 QUIET = Console(file=StringIO())

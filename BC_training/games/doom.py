@@ -15,7 +15,16 @@ import vizdoom
 from BC_training.common.errors import GameDied, UserError, unknown
 from BC_training.common.preprocess import resize_frames
 
-SCENARIOS = ("deadly_corridor",)
+SCENARIOS = (
+    "basic",
+    "deadly_corridor",
+    "defend_the_center",
+    "defend_the_line",
+    "health_gathering_supreme",
+    "my_way_home",
+)
+_MAPPED = ("health_gathering_supreme", "my_way_home")  # whose experts need the map, which costs time
+_LONGEST = 2100  # tics, of a scenario that would let a player live for ever
 TICS_PER_SECOND = 35  # the engine's clock
 NATIVE_SIZE = (288, 512)
 MAX_DELAY = 350  # tics, ten seconds
@@ -33,7 +42,15 @@ RENDER_SIZES = {
 
 # Living monsters by the engine's name, and their number in the state; 0 is "none".
 # (A dead one gets another name and so drops out.)
-ENEMY_TYPES = {"Zombieman": 1, "ShotgunGuy": 2, "ChaingunGuy": 3}
+ENEMY_TYPES = {
+    "Zombieman": 1,
+    "ShotgunGuy": 2,
+    "ChaingunGuy": 3,
+    "Demon": 4,
+    "MarineChainsawVzd": 5,
+    "DoomImp": 6,
+    "Cacodemon": 7,
+}
 
 STATE_NAMES = (
     "health",  # 0-100, can exceed the maximum with bonuses
@@ -118,6 +135,7 @@ class DoomGame(gymnasium.Env):
         self._screen = np.zeros((3, *self._render_size), np.uint8)
         self._last: dict[str, np.ndarray] | None = None
         self.objects: list[Any] = []  # the engine's: name, position_x/y/z, angle; for experts
+        self.sectors: list[Any] = []  # and the map: lines with x1, y1, x2, y2, is_blocking; of _MAPPED
 
     def _start(self, scenario: str, skill: int) -> vizdoom.DoomGame:
         game = vizdoom.DoomGame()
@@ -127,7 +145,10 @@ class DoomGame(gymnasium.Env):
         game.set_window_visible(False)
         game.set_sound_enabled(False)
         game.set_objects_info_enabled(True)
+        game.set_sectors_info_enabled(scenario in _MAPPED)
         game.set_doom_skill(skill)
+        if game.get_episode_timeout() == 0:
+            game.set_episode_timeout(_LONGEST)
         variable = vizdoom.GameVariable
         game.set_available_game_variables(
             [
@@ -202,7 +223,7 @@ class DoomGame(gymnasium.Env):
             assert self._last is not None
             return self._last
         self._screen = state.screen_buffer
-        self.objects = state.objects
+        self.objects, self.sectors = state.objects, state.sectors
         frame = resize_frames(self._screen[None], self.frame_size)[0]
         self._last = {"frame": frame.copy(), "state": _state_vector(state)}
         return self._last

@@ -1,10 +1,5 @@
-"""Who plays: the scripted experts, random buttons, and nobody.
+"""Who plays: random buttons, nobody, and trained policies; the scripted experts are in ``experts/``."""
 
-A player sees the observation a policy would see; a scripted expert may also look into the
-game (``env.unwrapped.objects``).
-"""
-
-import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +8,7 @@ import numpy as np
 
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.preprocess import InputSpec
-from BC_training.games.doom import ENEMY_TYPES
+from BC_training.games.experts import EXPERTS
 
 
 class Player(Protocol):
@@ -53,63 +48,6 @@ class Random:
 
     def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
         return self._rng.random(self._actions) < 0.5
-
-
-class DeadlyCorridorExpert:
-    """Walks down the middle of the corridor and shoots whoever comes into view.
-
-    It decides from the present moment alone, so what it does can be read off one frame.
-    """
-
-    RANGE = 300.0  # map units: past that, the niches' walls cover the enemies
-    HIT_RADIUS = 16.0  # map units: half an enemy's width, with margin
-    LANE = 12.0  # map units off the middle that it corrects by strafing
-    HEADING_TOLERANCE = 4.0  # degrees
-
-    def __init__(self, env: gymnasium.Env):
-        self._env = _unwrapped(env)
-        self._index = {name: i for i, name in enumerate(self._env.action_names)}
-
-    def reset(self, seed: int) -> None:
-        del seed
-
-    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
-        player = next(o for o in self._env.objects if o.name == "DoomPlayer")
-        pressed = self._aim(player) or self._advance(player)
-        action = np.zeros(len(self._index), bool)
-        action[[self._index[name] for name in pressed]] = True
-        return action
-
-    def _aim(self, player: Any) -> list[str]:
-        """Turns to the nearest enemy in range and fires; nothing if there is none."""
-        targets = []
-        for enemy in self._env.objects:
-            if enemy.name in ENEMY_TYPES:
-                dx, dy = enemy.position_x - player.position_x, enemy.position_y - player.position_y
-                if math.hypot(dx, dy) < self.RANGE:
-                    offset = _turn(math.degrees(math.atan2(dy, dx)) - player.angle)
-                    targets.append((math.hypot(dx, dy) + abs(offset), math.hypot(dx, dy), offset))
-        if not targets:
-            return []
-        _, distance, offset = min(targets)
-        if abs(offset) < math.degrees(math.atan2(self.HIT_RADIUS, distance)):
-            return ["attack"]
-        return ["turn_left" if offset > 0 else "turn_right"]
-
-    def _advance(self, player: Any) -> list[str]:
-        """Walks along +x, turning and strafing back to the middle line."""
-        pressed = []
-        heading = _turn(-player.angle)
-        if abs(heading) > self.HEADING_TOLERANCE:
-            pressed.append("turn_left" if heading > 0 else "turn_right")
-        if abs(heading) < 45:
-            pressed.append("move_forward")
-            if abs(player.position_y) > self.LANE:
-                pressed.append("move_right" if player.position_y > 0 else "move_left")
-        return pressed
-
-
-EXPERTS = {"doom/deadly_corridor": DeadlyCorridorExpert}
 
 
 class PolicyPlayer:
@@ -181,8 +119,3 @@ def _listed(values: Any) -> str:
 
 def _unwrapped(env: gymnasium.Env) -> Any:
     return env.unwrapped
-
-
-def _turn(degrees: float) -> float:
-    """The same angle in [-180, 180)."""
-    return (degrees + 180) % 360 - 180

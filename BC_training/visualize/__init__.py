@@ -1,0 +1,1 @@
+"""Videos, pictures and pages a person looks at."""
