@@ -1,7 +1,9 @@
 """The command line. Without a sub-command it trains."""
 
+import contextlib
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -41,16 +43,26 @@ def train(
 ) -> None:
     """Train a policy, recording its dataset first if that is missing, and let it play."""
     from BC_training.common.config import load_config
-    from BC_training.common.interruption import EXIT_CODE, Interrupted
     from BC_training.train import train
 
-    try:
+    with _resumable():
         train(load_config(config, overrides or []), console)
-    except Interrupted as interrupted:
-        print(f"{interrupted}; run the same command again to go on", file=sys.stderr)
-        if not interrupted.agreed:
-            leave(EXIT_CODE)  # the other processes do not know of it
-        raise typer.Exit(EXIT_CODE) from None
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "uv run -m BC_training suite\n\n"
+    "uv run -m BC_training suite --config my_suite.yaml evaluation.rollout.episodes=20"
+)
+def suite(
+    config: Annotated[str, typer.Option(help="A YAML file of games and variants.")] = "configs/suite.yaml",
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings of every training.")] = None,
+) -> None:
+    """Record, train and play several games with several variants, unattended, into one table."""
+    from BC_training.suite import Suite, suite
+
+    with _resumable():
+        suite(Suite.load(config, overrides or []), console)
 
 
 @app.command(
@@ -152,6 +164,20 @@ def compare(
     from BC_training.compare import compare
 
     compare(checkpoints or [], console, json_file=json, csv_file=csv, markdown_file=markdown, plot_file=plot)
+
+
+@contextlib.contextmanager
+def _resumable() -> Iterator[None]:
+    """Ends a training that a signal has stopped with the code that says so."""
+    from BC_training.common.interruption import EXIT_CODE, Interrupted
+
+    try:
+        yield
+    except Interrupted as interrupted:
+        print(f"{interrupted}; run the same command again to go on", file=sys.stderr)
+        if not interrupted.agreed:
+            leave(EXIT_CODE)  # the other processes do not know of it
+        raise typer.Exit(EXIT_CODE) from None
 
 
 def main() -> None:

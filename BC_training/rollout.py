@@ -20,8 +20,8 @@ from BC_training.games.episodes import Session, say_restarts
 from BC_training.games.players import BUILT_IN, EXPERTS
 from BC_training.visualize.video import VideoWriter
 
-_SMALL = (72, 128)  # frames of players that do not look at them
-_RESAMPLES = 10_000
+SMALL = (72, 128)  # frames of players that do not look at them
+RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def rollout(
     workers: int | None = None,
     json_file: Path | None = None,
     video: Path | None = None,
+    references: dict[str, list[float]] | None = None,
 ) -> dict[str, Any]:
     """Plays ``episodes`` episodes with seeds ``seed``, ``seed + 1``, ... and scores them.
 
@@ -91,6 +92,7 @@ def rollout(
         workers: processes; None for one a core.
         json_file: where to write the result.
         video: where to write an MP4 of the first episode.
+        references: the returns of random and the expert in these episodes, where they are known.
 
     Returns:
         game, player, step (of a checkpoint; None for other players), episodes, seed, skill, delay,
@@ -103,7 +105,7 @@ def rollout(
     """
     if episodes < 1:
         raise UserError(f"--episodes {episodes} is out of range: at least 1")
-    frame_size, step = _SMALL, None
+    frame_size, step = SMALL, None
     if player not in BUILT_IN:
         if not Path(player).exists():
             raise unknown("player", player, BUILT_IN, "or give the folder of a checkpoint")
@@ -121,7 +123,7 @@ def rollout(
         raise UserError(f"cannot write {video}: videos are MP4, call it {video.with_suffix('.mp4').name}")
 
     def play(who: str, delay: int = 0) -> list[float]:
-        film, size = (video, frame_size) if who == player else (None, _SMALL)
+        film, size = (video, frame_size) if who == player else (None, SMALL)
         options = {"frame_size": size, "skill": skill, "delay": delay}
         outcomes = play_episodes(game, who, range(seed, seed + episodes), options, workers, console, film)
         restarts.append(sum(outcome.restarts for outcome in outcomes))
@@ -129,7 +131,8 @@ def rollout(
 
     restarts: list[int] = []
     returns = play(player, delay)
-    references = {who: returns if who == player and not delay else play(who) for who in _references(game)}
+    if references is None:
+        references = {who: returns if who == player and not delay else play(who) for who in _references(game)}
     mean = float(np.mean(returns))
     random_mean = float(np.mean(references["random"]))
     expert_mean = float(np.mean(references["expert"])) if "expert" in references else None
@@ -206,7 +209,7 @@ class Benchmark:
 
         if self._references is None:
             players = _references(self._options.game)
-            self._references = {f"{who}_mean": float(np.mean(self._play(who, _SMALL))) for who in players}
+            self._references = {f"{who}_mean": float(np.mean(self._play(who, SMALL))) for who in players}
         returns = self._play(str(folder), checkpoint.read(folder).inputs.recorded_size)
         mean, references = float(np.mean(returns)), self._references
         scores = {"mean": mean, **references, "episodes": len(returns)}
@@ -247,7 +250,7 @@ def confidence_interval(returns: list[float]) -> list[float] | None:
     from scipy import stats  # here: it takes a second, which every worker would pay
 
     result = stats.bootstrap(
-        (np.asarray(returns),), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(0)
+        (np.asarray(returns),), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0)
     )
     return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
 

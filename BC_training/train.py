@@ -40,8 +40,11 @@ _SLOW = 1.0  # seconds; a dispatch of this length or more is waited for, so that
 _WAIT_WORTH_A_WORD = 0.05  # share of an epoch's time
 
 
-def train(config: Config, console: Console) -> Path:
+def train(config: Config, console: Console, references: dict[str, list[float]] | None = None) -> Path:
     """Runs the training that ``config`` describes, from recording to rollout.
+
+    Args:
+        references: of ``rollout``.
 
     Returns:
         The run's checkpoint folder, ``<checkpoint_dir>/<run_name>``.
@@ -52,12 +55,14 @@ def train(config: Config, console: Console) -> Path:
     """
     with Interruption() as interruption:
         try:
-            return _train(config, console, interruption)
+            return _train(config, console, references, interruption)
         except KeyboardInterrupt:
             raise Interrupted(f"stopped by {interruption.requested}", agreed=False) from None
 
 
-def _train(config: Config, console: Console, interruption: Interruption) -> Path:
+def _train(
+    config: Config, console: Console, references: dict[str, list[float]] | None, interruption: Interruption
+) -> Path:
     run_dir, log_dir = run_folders(config)
     interruption.last_saved = lambda: newest(run_dir)
     device = prepare_devices(config.system)
@@ -90,7 +95,7 @@ def _train(config: Config, console: Console, interruption: Interruption) -> Path
             with interruption.deferred():
                 run_epochs(setup, start, writer, tracker, interruption, console)
         if is_main:
-            _finish(config, run_dir, log_dir, tracker, progress.step, console)
+            _finish(config, run_dir, log_dir, tracker, progress.step, console, references)
     return run_dir
 
 
@@ -294,7 +299,15 @@ def train_epoch(
     return state
 
 
-def _finish(config: Config, run_dir: Path, log_dir: Path, tracker: Tracker, step: int, console: Console) -> None:
+def _finish(
+    config: Config,
+    run_dir: Path,
+    log_dir: Path,
+    tracker: Tracker,
+    step: int,
+    console: Console,
+    references: dict[str, list[float]] | None,
+) -> None:
     """Scores the best checkpoint, offline and in play, and says where everything is."""
     evaluate(run_dir, console, data=config.dataset.path, split="val", json_file=log_dir / "evaluation.json")
     places = {"checkpoint": checkpoint.find(run_dir), "metrics": tracker.path, "scores": log_dir / "evaluation.json"}
@@ -311,6 +324,7 @@ def _finish(config: Config, run_dir: Path, log_dir: Path, tracker: Tracker, step
             workers=config.system.workers,
             json_file=log_dir / "rollout.json",
             video=video,
+            references=references,
         )
         scores = ("mean", "normalized", "random_mean", "expert_mean")
         tracker.log("rollout", step, {k: result[k] for k in scores if result[k] is not None})

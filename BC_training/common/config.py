@@ -37,23 +37,14 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
         UserError: file missing or malformed, unknown key (with the nearest match), unknown
             variant, or a value of the wrong type or out of range.
     """
-    file = _find(Path(path))
+    file, content = read_yaml(path)
     try:
-        if isinstance(overrides, Mapping):
-            changes = OmegaConf.create()
-            for key, value in overrides.items():
-                OmegaConf.update(changes, key, value)
-        else:
-            for item in overrides:
-                if "=" not in item:
-                    raise UserError(f"override '{item}' is not KEY=VALUE; write for example training.batch_size=32")
-            changes = OmegaConf.from_dotlist(list(overrides))
-        merged = OmegaConf.merge(OmegaConf.load(file), changes)
-        raw: Any = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, YAMLError, ValueError, TypeError, OSError) as error:
+        changes = OmegaConf.create()
+        for key, value in (overrides if isinstance(overrides, Mapping) else parse_overrides(overrides)).items():
+            OmegaConf.update(changes, str(key), value)
+        raw: Any = OmegaConf.to_container(OmegaConf.merge(content, changes), resolve=True)
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         raise UserError(f"config {file}: {_first_line(error)}") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"config {file}: expected sections dataset, model, training, ...; found {type(raw).__name__}")
     for section in ("dataset", "model", "training", "evaluation", "logging", "system"):
         if not isinstance(raw.get(section) or {}, dict):
             raise UserError(
@@ -64,6 +55,42 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
     if raw["logging"].get("run_name") is None:
         raw["logging"]["run_name"] = file.stem
     return from_dict(raw, str(file))
+
+
+def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
+    """What a dotlist such as ``["training.batch_size=32"]`` sets, as nested mappings.
+
+    Raises:
+        UserError: an item is not KEY=VALUE.
+    """
+    for item in items:
+        if "=" not in item:
+            raise UserError(f"override '{item}' is not KEY=VALUE; write for example training.batch_size=32")
+    try:
+        changes: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(items)))
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
+        raise UserError(f"overrides {' '.join(items)}: {_first_line(error)}") from error
+    return changes
+
+
+def read_yaml(path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """A YAML file's place and its mapping, in which references to other keys stand as they are.
+
+    Args:
+        path: looked up as given, then inside the package folder.
+
+    Raises:
+        UserError: file missing or malformed, or no mapping.
+    """
+    file = _find(Path(path))
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.load(file))
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError, OSError) as error:
+        raise UserError(f"config {file}: {_first_line(error)}") from error
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise UserError(f"config {file}: expected sections dataset, model, training, ...; found {kind}")
+    return file, content
 
 
 def from_dict(raw: dict[str, Any], where: str) -> Config:
