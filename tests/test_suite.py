@@ -1,0 +1,125 @@
+"""Several games, trained and played for real, into one table."""
+
+import json
+from io import StringIO
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from BC_training.common.errors import UserError
+from BC_training.suite import Suite, suite, summarize, to_markdown
+
+FILE = """
+variants: {small: configs/quickstart.yaml}
+settings:
+  dataset.record.episodes: 4
+  dataset.record.frame_size: [24, 32]
+  dataset.frame_size: [24, 32]
+  dataset.split: {train: 0.5, val: 0.5}
+  model.conv_features: [4, 8]
+  model.conv_strides: [2, 2]
+  model.dense_features: [16]
+  training.num_epochs: 1
+  training.batch_size: 16
+  evaluation.rollout.episodes: 2
+  evaluation.rollout.video: false
+  logging.wandb.enabled: false
+games:
+  doom/basic: {}
+  doom/defend_the_line: {dataset.record.episodes: 2}
+"""
+
+
+@pytest.fixture
+def plan_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "two.yaml"
+    file.write_text(FILE)
+    return file
+
+
+def load(file, *overrides):
+    places = ["training.checkpoint_dir=c", "logging.log_dir=l"]
+    return Suite.load(file, [*places, "system.workers=1", *overrides])
+
+
+def test_records_trains_and_plays_every_game_once(plan_file, tmp_path):
+    screen = StringIO()
+    result = suite(load(plan_file), Console(file=screen, width=200))
+    assert json.loads((tmp_path / "l/two/suite.json").read_text()) == result
+    assert list(result["games"]) == ["doom/basic", "doom/defend_the_line"]
+    for game, scores in result["games"].items():
+        scenario = game.removeprefix("doom/")
+        assert (tmp_path / f"data/two/{scenario}.zarr").is_dir()
+        played = json.loads((tmp_path / f"l/two-{scenario}-small/rollout.json").read_text())
+        assert scores["small"]["returns"] == played["returns"]
+        assert scores["small"]["normalized"] == pytest.approx(played["normalized"])
+        assert scores["expert"]["normalized"] == 1
+        assert scores["random"]["normalized"] == 0
+        assert len(scores["noop"]["returns"]) == 2
+    lines = (tmp_path / "l/two/suite.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| basic", "| defend_the_line", "| mean"]
+
+    again = StringIO()
+    assert suite(load(plan_file), Console(file=again)) == result
+    assert again.getvalue().count("finished before") == 2
+    assert "plays" not in again.getvalue()
+
+    more = suite(load(plan_file, "evaluation.rollout.episodes=3"), Console(file=StringIO()))
+    assert {len(scores["returns"]) for players in more["games"].values() for scores in players.values()} == {3}
+
+
+def test_a_training_that_fails_does_not_end_the_suite(plan_file, tmp_path):
+    plan_file.write_text(FILE.replace("basic: {}", "basic: {dataset.actions: [jump]}"))
+    with pytest.raises(UserError, match=r"of 2 trainings 1 failed: doom/basic small .*'jump'"):
+        suite(load(plan_file), Console(file=StringIO()))
+    result = json.loads((tmp_path / "l/two/suite.json").read_text())
+    assert "small" not in result["games"]["doom/basic"]
+    assert "small" in result["games"]["doom/defend_the_line"]
+    assert result["mean"]["small"] is None
+    assert "| – |" in (tmp_path / "l/two/suite.md").read_text()
+
+
+def test_scores_are_normalized_game_by_game():
+    rng = np.random.default_rng(0)
+    games = {
+        "doom/basic": {"random": [0.0, 2.0], "expert": [10.0, 12.0], "mine": list(rng.normal(6, 1, 50))},
+        "doom/my_way_home": {"random": [0.0, 0.0], "expert": [1.0, 1.0], "mine": list(rng.normal(0.5, 0.1, 50))},
+    }
+    result = summarize(games)
+    first = (np.mean(games["doom/basic"]["mine"]) - 1) / 10
+    second = np.mean(games["doom/my_way_home"]["mine"])
+    assert result["games"]["doom/basic"]["mine"]["normalized"] == pytest.approx(first)
+    mean = result["mean"]["mine"]
+    assert mean["normalized"] == pytest.approx((first + second) / 2)
+    # Of the mean of two independent means.
+    deviation = np.hypot(np.std(games["doom/basic"]["mine"]) / 10, np.std(games["doom/my_way_home"]["mine"])) / 2
+    low, high = mean["normalized_ci95"]
+    assert (high - low) / 2 == pytest.approx(1.96 * deviation / np.sqrt(50), rel=0.05)
+    assert (low + high) / 2 == pytest.approx(mean["normalized"], abs=0.002)
+    assert to_markdown(result, ["expert", "mine"]).splitlines()[2].startswith("| basic | 1.000 (")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("games:", "gmes:"), r"unknown section of the suite .*two.yaml, 'gmes'; did you mean 'games'\?"),
+        (("doom/basic", "doom/basics"), r"unknown game 'doom/basics'; did you mean 'doom/basic'\?"),
+        (("training.num_epochs", "training.epochs"), r"unknown key 'training.epochs'"),
+        (("configs/quickstart.yaml", "configs/quickstrt.yaml"), r"did you mean configs/quickstart.yaml\?"),
+        (("{small: configs/quickstart.yaml}", "3"), r"'variants' is a mapping, found '3'"),
+        (("{small: configs/quickstart.yaml}", "{}"), r"at least one of 'variants' and one of 'games'"),
+    ],
+)
+def test_a_faulty_suite_is_refused_before_anything_is_written(plan_file, tmp_path, change, message):
+    plan_file.write_text(FILE.replace(*change))
+    with pytest.raises(UserError, match=message) as error:
+        load(plan_file)
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["two.yaml"]
+
+
+def test_an_override_needs_a_value(plan_file):
+    with pytest.raises(UserError, match=r"override 'training.num_epochs' is not KEY=VALUE"):
+        Suite.load(plan_file, ["training.num_epochs"])
