@@ -74,6 +74,8 @@ def evaluate(
     if json_file is not None:
         require_writable(json_file)
     split = split or ("val" if data is None else "all")
+    if force and not tune:
+        raise UserError("--force goes with --tune: scoring alone takes any split")
     if tune and split != "val" and not force:
         raise UserError(
             f"--tune on split '{split}': thresholds are chosen on val, which the run did not train on; "
