@@ -306,7 +306,7 @@ def test_a_choice_of_actions_trains_and_an_unknown_one_is_named(tmp_path, record
     np.testing.assert_array_equal(chosen.actions(1), whole.actions(1)[:, [2, 5]])
     with pytest.raises(UserError, match="unknown action 'atack'; did you mean 'attack'"):
         run(tmp_path, recording, "dataset.actions=[atack]")
-    with pytest.raises(UserError, match="unknown action 'atack'; did you mean 'attack'.*see thresholds"):
+    with pytest.raises(UserError, match=r"unknown action 'atack'; did you mean 'attack'.*see thresholds"):
         run(tmp_path / "x", recording, "evaluation.thresholds.atack=0.3")
     assert not (tmp_path / "x").exists()
 
