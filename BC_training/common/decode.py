@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -60,7 +60,7 @@ class Decoding:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""
-        return asdict(replace(self, thresholds=dict(self.thresholds)))
+        return asdict(self) | {"exclusive": [list(group) for group in self.exclusive]}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "Decoding":
