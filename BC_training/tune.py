@@ -64,7 +64,7 @@ def changes_table(before: Report, after: Report) -> Table:
         box=box.SIMPLE_HEAD,
     )
     table.add_column("action")
-    for heading in ("threshold", "tuned", "F1", "tuned"):
+    for heading in ("threshold", "tuned", "F1", "tuned F1"):
         table.add_column(heading, justify="right")
     for name in after["per_action"]:
         thresholds = [report["decoding"]["thresholds"][name] for report in (before, after)]
