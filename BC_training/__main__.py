@@ -98,7 +98,11 @@ def record(
     record(out, config, workers, console)
 
 
-@app.command(epilog="Example:\n\nuv run -m BC_training evaluate BC_training/checkpoints/quickstart --split val")
+@app.command(
+    epilog="Examples:\n\n"
+    "uv run -m BC_training evaluate BC_training/checkpoints/quickstart --split val\n\n"
+    "uv run -m BC_training evaluate BC_training/checkpoints/quickstart --tune"
+)
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A run's folder (its best is used) or one of its steps.")],
     data: Annotated[str | None, typer.Option(help="A dataset; by default the one it was trained on.")] = None,
@@ -106,17 +110,25 @@ def evaluate(
         str | None, typer.Option(help="train, val, test, or all episodes; by default val, and all with --data.")
     ] = None,
     json: JsonFile = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Give each action the threshold of its best F1, in the checkpoint.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Tune on a split other than val, too.")] = False,
 ) -> None:
     """Score a checkpoint's predictions on recorded episodes."""
     from BC_training.evaluate import evaluate
 
-    evaluate(checkpoint, console, data=data, split=split, json_file=json)
+    evaluate(checkpoint, console, data=data, split=split, json_file=json, tune=tune, force=force)
 
 
 @app.command(
     epilog="Examples:\n\n"
     "uv run -m BC_training rollout --player BC_training/checkpoints/quickstart --video play.mp4\n\n"
-    "uv run -m BC_training rollout --player expert --episodes 100 --json expert.json"
+    "uv run -m BC_training rollout --player expert --episodes 100 --json expert.json\n\n"
+    "uv run -m BC_training rollout --player BC_training/checkpoints/quickstart --decode temperature=1\n\n"
+    "uv run -m BC_training rollout --player BC_training/checkpoints/quickstart --decode threshold=0.4 "
+    "--decode thresholds.attack=0.3 --decode hysteresis=0.1 "
+    "--decode 'exclusive=\\[\\[turn_left,turn_right],\\[move_left,move_right]]'"
 )
 def rollout(
     player: Annotated[str, typer.Option(help="expert, random, noop or a checkpoint folder.")],
@@ -128,6 +140,14 @@ def rollout(
     workers: Workers = None,
     json: JsonFile = None,
     video: Annotated[Path | None, typer.Option(help="Write the first episode to this MP4.")] = None,
+    decode: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Decode a checkpoint's probabilities by another rule: threshold, thresholds.ACTION, temperature, "
+            "hysteresis or exclusive. Repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Let a player play, and score it beside random and the expert."""
     from BC_training.rollout import rollout
@@ -143,6 +163,7 @@ def rollout(
         workers=workers,
         json_file=json,
         video=video,
+        decode=decode or [],
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from BC_training.common import checkpoint
 from BC_training.common.compilation_cache import use_compilation_cache
+from BC_training.common.decode import Decoder, Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec, resize_frames
 from BC_training.common.state import ChangeCounter
@@ -23,14 +24,16 @@ class Policy:
 
     Attributes:
         inputs: what it sees and presses.
+        decoding: how its probabilities become buttons.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, decoding: Decoding | None = None):
         use_compilation_cache()
         saved = checkpoint.read(path)
         model = checkpoint.read_model(saved)
         self.inputs: InputSpec = saved.inputs
-        self._threshold = saved.threshold
+        self.decoding = decoding or saved.decoding
+        self._decoder = Decoder(self.decoding)
         self._params, self._batch_stats = model.params, model.batch_stats
         window = self.inputs.window
         self._predict = make_predict(model)
@@ -42,16 +45,24 @@ class Policy:
         self.reset()
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Policy":
+    def load(cls, folder: str | Path, decoding: Decoding | None = None) -> "Policy":
         """Loads a run's best checkpoint, or the one in ``folder`` itself.
+
+        Args:
+            decoding: in place of the checkpoint's, for the same actions.
 
         Raises:
             UserError: no checkpoint, damaged, or written by a newer version.
         """
-        return cls(folder)
+        return cls(folder, decoding)
 
-    def reset(self) -> None:
-        """Starts an episode: what was seen and pressed before is forgotten."""
+    def reset(self, seed: int = 0) -> None:
+        """Starts an episode: what was seen and pressed before is forgotten.
+
+        Args:
+            seed: of the episode, 0 or more. It matters where buttons are sampled.
+        """
+        self._decoder.reset(seed)
         self._recent.clear()
         self._changes = ChangeCounter()
         self._pressed.extend([np.zeros(len(self.inputs.action_names), bool)] * self.inputs.window.action_history)
@@ -97,13 +108,13 @@ class Policy:
         return np.asarray(jax.nn.sigmoid(logits[0]))
 
     def act(self, frame: np.ndarray, state: np.ndarray | None = None) -> np.ndarray:
-        """bool [A]: the buttons to hold, those at or above the checkpoint's threshold.
+        """bool [A]: the buttons to hold, by the rules of ``decoding``; call it once a frame.
 
         Args:
             frame: uint8 [3, H, W] RGB, of the recording's size.
             state: float32 [S], for a model that sees it; see ``probabilities``.
         """
-        pressed = self.probabilities(frame, state) >= self._threshold
+        pressed = self._decoder(self.probabilities(frame, state))
         self._pressed.append(pressed)
         return pressed
 

@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, require_writable, unknown
 from BC_training.common.evaluation_config import RolloutConfig
 from BC_training.common.workers import run_tasks
@@ -36,8 +37,10 @@ class Outcome:
 class RolloutSession(Session):
     """One worker's game and player."""
 
-    def __init__(self, game: str, player: str, video: Path | None, options: dict[str, Any]):
-        super().__init__(game, player, render_mode="rgb_array" if video else None, **options)
+    def __init__(
+        self, game: str, player: str, video: Path | None, options: dict[str, Any], decoding: Decoding | None = None
+    ):
+        super().__init__(game, player, decoding, render_mode="rgb_array" if video else None, **options)
         self._video = video
 
     def run(self, task: tuple[int, bool]) -> Outcome:
@@ -79,6 +82,7 @@ def rollout(
     json_file: Path | None = None,
     video: Path | None = None,
     references: dict[str, list[float]] | None = None,
+    decode: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Plays ``episodes`` episodes with seeds ``seed``, ``seed + 1``, ... and scores them.
 
@@ -93,19 +97,21 @@ def rollout(
         json_file: where to write the result.
         video: where to write an MP4 of the first episode.
         references: the returns of random and the expert in these episodes, where they are known.
+        decode: KEY=VALUE, what to change of the checkpoint's decoding here (``Decoding.override``).
 
     Returns:
-        game, player, step (of a checkpoint; None for other players), episodes, seed, skill, delay,
+        game, player, step and decoding (of a checkpoint; None for other players), episodes, seed, skill, delay,
         returns, restarts (of a game that died), mean, ci95 (of the mean, by bootstrap; None for a
         single episode), random_mean, expert_mean,
         normalized (None without expert).
 
     Raises:
-        UserError: unknown game or player, or a file that could not be written (found first).
+        UserError: unknown game or player, a file that could not be written (found first), or
+            ``decode`` with another player than a checkpoint, or not valid.
     """
     if episodes < 1:
         raise UserError(f"--episodes {episodes} is out of range: at least 1")
-    frame_size, step = SMALL, None
+    frame_size, step, decoding = SMALL, None, None
     if player not in BUILT_IN:
         if not Path(player).exists():
             raise unknown("player", player, BUILT_IN, "or give the folder of a checkpoint")
@@ -113,6 +119,9 @@ def rollout(
 
         saved = checkpoint.read(player)
         frame_size, step = saved.inputs.recorded_size, saved.step
+        decoding = saved.decoding.override(decode) if decode else saved.decoding
+    elif decode:
+        raise UserError(f"--decode is for checkpoints: the player '{player}' has no probabilities to decode")
     elif video is not None:
         frame_size = (288, 512)
     make_game(game, frame_size=frame_size, skill=skill, delay=delay).close()  # an unknown one fails here
@@ -123,9 +132,9 @@ def rollout(
         raise UserError(f"cannot write {video}: videos are MP4, call it {video.with_suffix('.mp4').name}")
 
     def play(who: str, delay: int = 0) -> list[float]:
-        film, size = (video, frame_size) if who == player else (None, SMALL)
+        film, size, rules = (video, frame_size, decoding) if who == player else (None, SMALL, None)
         options = {"frame_size": size, "skill": skill, "delay": delay}
-        outcomes = play_episodes(game, who, range(seed, seed + episodes), options, workers, console, film)
+        outcomes = play_episodes(game, who, range(seed, seed + episodes), options, workers, console, film, rules)
         restarts.append(sum(outcome.restarts for outcome in outcomes))
         return [outcome.score for outcome in outcomes]
 
@@ -140,6 +149,7 @@ def rollout(
         "game": game,
         "player": player,
         "step": step,
+        "decoding": None if decoding is None else decoding.to_dict(),
         "episodes": episodes,
         "seed": seed,
         "skill": skill,
@@ -152,7 +162,7 @@ def rollout(
         "expert_mean": expert_mean,
         "normalized": normalize_score(mean, random_mean, expert_mean),
     }
-    played = _short(player) + (f", delay {delay}" if delay else "")
+    played = ", ".join([_short(player), *([f"delay {delay}"] if delay else []), *decode])
     _print_result(result, {played: returns} | references, console)
     say_restarts(result["restarts"], console)
     if json_file is not None:
@@ -168,6 +178,7 @@ def play_episodes(
     workers: int | None,
     console: Console,
     video: Path | None = None,
+    decoding: Decoding | None = None,
 ) -> list[Outcome]:
     """Plays one episode a seed, in parallel processes.
 
@@ -175,10 +186,11 @@ def play_episodes(
         options: of ``make_game``.
         workers: processes; None for one a core.
         video: where to write an MP4 of the first episode.
+        decoding: of a checkpoint, in place of its own.
     """
     return run_tasks(
         RolloutSession,
-        (game, player, video, options),
+        (game, player, video, options, decoding),
         [(seed, i == 0) for i, seed in enumerate(seeds)],
         workers or os.cpu_count() or 1,
         console,

@@ -159,7 +159,7 @@ def run_epochs(
             np.asarray(jax.nn.sigmoid(logits)),
             setup.majority,
             setup.dataset.action_names,
-            config.evaluation.threshold,
+            setup.decoding,
             setup.inputs.window.action_shift,
         )
         return report | {"loss": float(loss(logits, setup.val_samples.targets))}
@@ -170,7 +170,7 @@ def run_epochs(
             "epoch": progress.epochs,
             "config": to_dict(config),
             "inputs": setup.inputs.to_dict(),
-            "threshold": config.evaluation.threshold,
+            "decoding": setup.decoding.to_dict(),
             "split": setup.dataset.names_of(setup.split),
             "majority": setup.majority.tolist(),
             "metrics": row,

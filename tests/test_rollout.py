@@ -1,16 +1,26 @@
 """Scores of real play."""
 
+import contextlib
 import json
 import subprocess
 import sys
 from io import StringIO
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from rich.console import Console
 
+from BC_training.common import checkpoint
+from BC_training.common.checkpoint_writer import CheckpointWriter, hold
+from BC_training.common.config import to_dict
+from BC_training.common.decode import DecodeSettings
 from BC_training.common.errors import UserError
+from BC_training.common.preprocess import InputSpec
+from BC_training.common.train_state import init_state, make_optimizer, split_model
+from BC_training.games import make_game
+from BC_training.games.players import PolicyPlayer
 from BC_training.rollout import confidence_interval, rollout
 from BC_training.visualize.video import VideoWriter, draw_buttons
 
@@ -94,3 +104,66 @@ def test_unwritable_files_are_found_before_playing(tmp_path):
         with pytest.raises(UserError, match="cannot write"):
             rollout("noop", GAME, QUIET, episodes=1, workers=1, **{kind: tmp_path / "no" / "x"})
     assert not list(tmp_path.iterdir())
+
+
+# --- a checkpoint's decoding ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, make_config) -> Path:
+    """A policy that fits the game and has learned nothing."""
+    with contextlib.closing(make_game(GAME, frame_size=(24, 32))) as env:
+        names: tuple[str, ...] = tuple(env.unwrapped.action_names)  # pyright: ignore[reportAttributeAccessIssue]
+    config, inputs = make_config(), InputSpec(names, (), (24, 32), (24, 32), 17.5)
+    state = init_state(split_model(config, inputs), make_optimizer(config.training, 10)[0])
+    meta = {"epoch": 1, "config": to_dict(config), "inputs": inputs.to_dict(), "split": {}, "metrics": {}}
+    meta |= {"majority": [False] * 7, "decoding": DecodeSettings().decoding(names).to_dict()}
+    folder = tmp_path_factory.mktemp("rollout") / "run"
+    with hold(folder), CheckpointWriter(folder, 1, QUIET) as writer:
+        writer.save(state, meta, is_best=True)
+        writer.finish()
+    return folder
+
+
+def test_decode_changes_this_play_and_is_recorded(run, monkeypatch):
+    """Each setting reaches the player: what it holds, of 30 frames, is what the setting says."""
+    held = []
+    act = PolicyPlayer.act
+
+    def noted(self, observation):
+        held.append(act(self, observation))
+        return held[-1]
+
+    monkeypatch.setattr(PolicyPlayer, "act", noted)
+    own = rollout(str(run), GAME, QUIET, episodes=1, workers=1)
+    names = list(own["decoding"]["thresholds"])
+    assert own["decoding"] == checkpoint.read(run).decoding.to_dict()
+    held.clear()
+    decode = ["threshold=0.999", "thresholds.attack=0.001", "hysteresis=0.0005"]
+    result = rollout(str(run), GAME, QUIET, episodes=1, workers=1, decode=decode)
+    assert (np.array(held) == [name == "attack" for name in names]).all()
+    assert result["decoding"]["thresholds"] == dict.fromkeys(names, 0.999) | {"attack": 0.001}
+    assert result["decoding"]["hysteresis"] == 0.0005
+    assert checkpoint.read(run).decoding.to_dict() == own["decoding"]
+    held.clear()
+    group = ["threshold=0.001", "exclusive=[[turn_left,turn_right]]"]
+    rollout(str(run), GAME, QUIET, episodes=1, workers=1, decode=group)
+    turns = np.array(held)[:, [names.index("turn_left"), names.index("turn_right")]]
+    assert (turns.sum(axis=1) == 1).all()
+
+
+def test_sampled_play_follows_from_the_episodes_seeds(run):
+    decode = ["temperature=3"]
+    returns = [rollout(str(run), GAME, QUIET, episodes=2, workers=n, decode=decode)["returns"] for n in (1, 2)]
+    assert returns[0] == returns[1]
+    alone = rollout(str(run), GAME, QUIET, episodes=1, seed=1, workers=1, decode=decode)
+    assert alone["returns"] == returns[0][1:]
+
+
+def test_decode_is_for_checkpoints_and_checked_before_playing(run):
+    for player in ("expert", "random", "noop"):
+        with pytest.raises(UserError, match=f"--decode is for checkpoints: the player '{player}'"):
+            rollout(player, GAME, QUIET, decode=["threshold=0.4"])
+    with pytest.raises(UserError, match="unknown action 'atack'; did you mean 'attack'"):
+        rollout(str(run), GAME, QUIET, decode=["thresholds.atack=0.4"])
+    assert rollout("noop", GAME, QUIET, episodes=1, workers=1)["decoding"] is None

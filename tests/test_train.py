@@ -23,6 +23,7 @@ from BC_training import train as training
 from BC_training.common import checkpoint
 from BC_training.common.config import load_config
 from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.common.progress import Progress
@@ -294,7 +295,10 @@ def test_a_damaged_chunk_stops_training_with_its_episode(tmp_path, recording):
 
 
 def test_a_choice_of_actions_trains_and_an_unknown_one_is_named(tmp_path, recording):
-    run_dir, _ = run(tmp_path, recording, "dataset.actions=[attack,turn_left]", "training.num_epochs=1")
+    rules = ("evaluation.thresholds.attack=0.3", "evaluation.exclusive=[[turn_left,attack]]")
+    run_dir, _ = run(tmp_path, recording, "dataset.actions=[attack,turn_left]", "training.num_epochs=1", *rules)
+    expected = Decoding({"attack": 0.3, "turn_left": 0.5}, exclusive=(("turn_left", "attack"),))
+    assert checkpoint.read(run_dir).decoding == expected
     assert checkpoint.read(run_dir).inputs.action_names == ("attack", "turn_left")
     assert list(evaluate(run_dir, Console(file=StringIO()))["per_action"]) == ["attack", "turn_left"]
     whole = ZarrGameplayDataset(recording)
@@ -302,6 +306,9 @@ def test_a_choice_of_actions_trains_and_an_unknown_one_is_named(tmp_path, record
     np.testing.assert_array_equal(chosen.actions(1), whole.actions(1)[:, [2, 5]])
     with pytest.raises(UserError, match="unknown action 'atack'; did you mean 'attack'"):
         run(tmp_path, recording, "dataset.actions=[atack]")
+    with pytest.raises(UserError, match=r"unknown action 'atack'; did you mean 'attack'.*see thresholds"):
+        run(tmp_path / "x", recording, "evaluation.thresholds.atack=0.3")
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_game_with_other_buttons_is_refused_before_training(tmp_path, recording):

@@ -5,7 +5,7 @@
       model/          parameters and batch statistics to play with
       optimizer/      what else a training goes on from: optimizer state, step; with an average of
                       the parameters in model/, the parameters themselves
-      meta/           JSON: config, inputs, threshold, split, metrics, progress
+      meta/           JSON: config, inputs, decoding, split, metrics, progress
       checksums.json  SHA-256 of every file of these
 
 ``checkpoint_writer`` writes them. A step's folder that exists was written whole; checksums tell
@@ -24,13 +24,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from BC_training.common import config as config_module
+from BC_training.common.decode import DecodeSettings, Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
 from BC_training.common.train_state import SplitModel, TrainState, Tree, abstract_model
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CHECKSUMS = "checksums.json"
+NEXT_META = "next meta"  # in the checksums while the metadata is replaced, those of what it is replaced with
 ITEMS = ("model", "optimizer", "meta")
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
 
@@ -48,7 +50,7 @@ class Checkpoint:
     epoch: int
     config: Config
     inputs: InputSpec
-    threshold: float
+    decoding: Decoding
     split: dict[str, list[str]]  # "train", "val", "test" to episode names
     majority: list[bool]  # the training split's commonest combination of buttons
     metrics: dict[str, Any]
@@ -71,12 +73,15 @@ def verify(step: Path, items: tuple[str, ...] = ITEMS) -> None:
                 return
             raise UserError(f"{step} is a damaged checkpoint (it has no {CHECKSUMS}): use another step")
         saved = json.loads((step / CHECKSUMS).read_text())
-        if unknown := saved.keys() - {*ITEMS}:
+        if unknown := saved.keys() - {*ITEMS, NEXT_META}:
             raise KeyError(*unknown)
         for item in items:
             if item == "meta" and item not in saved:  # format 1
                 continue
-            changed = sorted(name for name, _ in dict(saved[item]).items() ^ _checksums(step / item).items())
+            found = _checksums(step / item)
+            if item == "meta" and found == saved.get(NEXT_META):
+                continue
+            changed = sorted(name for name, _ in dict(saved[item]).items() ^ found.items())
             if changed:
                 raise UserError(f"{step} is a damaged checkpoint ({item}/{changed[0]} has changed): use another step")
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
@@ -132,21 +137,35 @@ def read(path: str | Path) -> Checkpoint:
                 f"{folder} was written by a newer version of this program (format {meta['format_version']}, "
                 f"this one reads {FORMAT_VERSION}): update it"
             )
+        inputs = InputSpec.from_dict(meta["inputs"])
         return Checkpoint(
             path=folder,
             step=meta["step"],
             epoch=meta["epoch"],
             config=config_module.from_dict(meta["config"], str(folder)),
-            inputs=InputSpec.from_dict(meta["inputs"]),
-            threshold=meta["threshold"],
+            inputs=inputs,
+            decoding=_decoding(meta, inputs),
             split=meta["split"],
             majority=meta["majority"],
             metrics=meta["metrics"],
             fingerprint=meta.get("fingerprint"),
             progress=meta.get("progress"),
         )
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise UserError(f"{folder} is a damaged checkpoint (meta: {error!r}): use another step") from error
+
+
+def _decoding(meta: dict[str, Any], inputs: InputSpec) -> Decoding:
+    """Raises a ValueError for one that is not valid."""
+    try:
+        if "decoding" not in meta and "threshold" in meta:  # before format 3: one for all
+            return DecodeSettings(meta["threshold"]).decoding(inputs.action_names)
+        decoding = Decoding.from_dict(meta["decoding"])
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    if tuple(decoding.thresholds) != tuple(inputs.action_names):
+        raise ValueError(f"it decodes {', '.join(decoding.thresholds)}")
+    return decoding
 
 
 def read_model(checkpoint: Checkpoint) -> SplitModel:

@@ -1,9 +1,10 @@
 """The configuration's section on scores: of the validation split, and in play."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
-from BC_training.common.errors import require
+from BC_training.common.decode import DecodeSettings
+from BC_training.common.errors import UserError, require
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,9 @@ class RolloutConfig:
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(DecodeSettings):
     every_n_epochs: int = 1
     batch_size: int = 256
-    threshold: float = 0.5  # a button is pressed at this probability or above
     best_metric: Literal["macro_f1", "exact_match", "loss", "rollout"] = "macro_f1"  # rollout: the mean return
     rollout: RolloutConfig | None = None
 
@@ -41,9 +41,19 @@ class EvaluationConfig:
         require(self.every_n_epochs >= 1, "evaluation.every_n_epochs", self.every_n_epochs, "at least 1")
         require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "at least 1")
         require(0 < self.threshold < 1, "evaluation.threshold", self.threshold, "between 0 and 1")
+        mentioned = [*self.thresholds, *(name for group in self.exclusive for name in group)]
+        try:
+            self.decoding(["every other action", *mentioned])
+        except UserError as error:
+            raise UserError(f"config: evaluation.{error}") from error
         by_play = self.best_metric == "rollout"
         plays = self.rollout is not None and self.rollout.every_n_epochs is not None
         require(not by_play or plays, "evaluation.best_metric", "rollout", "needs evaluation.rollout.every_n_epochs")
+
+    @property
+    def decode_settings(self) -> DecodeSettings:
+        """Those that decide which buttons are pressed, without the others."""
+        return DecodeSettings(*(getattr(self, setting.name) for setting in fields(DecodeSettings)))
 
     def is_due(self, epoch: int, epochs: int) -> bool:
         """Whether the ``epoch``-th of ``epochs`` ends with metrics of the validation split."""

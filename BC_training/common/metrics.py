@@ -12,6 +12,8 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from BC_training.common.decode import DecodeSettings, Decoding, decode_episodes
+
 Report = dict[str, Any]
 
 
@@ -35,7 +37,7 @@ def report(
     probability: np.ndarray,
     majority: np.ndarray,
     action_names: Sequence[str],
-    threshold: float,
+    decoding: Decoding | float,
     action_shift: int = 0,
 ) -> Report:
     """Scores predictions, beside two baselines that need no frame.
@@ -45,11 +47,12 @@ def report(
         probability: float [N, A] in [0, 1], predicted, for all episodes in a row; of each the
             actions from ``action_shift`` on.
         majority: bool [A], the commonest combination of the training split.
-        threshold: a button counts as predicted at this probability or above.
+        decoding: which buttons count as predicted, of what a player without sampling would press; or one
+            threshold for all.
         action_shift: how many frames ahead of the one seen the predicted action lies.
 
     Returns:
-        The scores of ``scores``, ``threshold``, ``frames``, and ``baselines`` with the same
+        The scores of ``scores``, ``decoding`` (its dict), ``frames``, and ``baselines`` with the same
         scores of "majority" (always the training majority) and "repeat_previous" (the buttons
         of the frame before the one seen). Each has ``change_match``, too: the exact match on
         ``change_frames`` alone, where the action is not that of the frame before the one seen; and
@@ -73,9 +76,12 @@ def report(
         onset_f1 = _ratio(2 * hits, onsets + presses)
         return {**scores(actual, predicted, action_names), "change_match": change_match, "onset_f1": onset_f1}
 
+    if not isinstance(decoding, Decoding):
+        decoding = DecodeSettings(decoding).decoding(action_names)
+    lengths = [max(len(a) - action_shift, 0) for a in true]
     return {
-        **scored(probability >= threshold),
-        "threshold": threshold,
+        **scored(decode_episodes(decoding, probability, lengths)),
+        "decoding": decoding.to_dict(),
         "frames": len(actual),
         "change_frames": int(changes.sum()),
         "baselines": {
@@ -145,12 +151,12 @@ def _distribution_distances(held: np.ndarray, pressed: np.ndarray) -> dict[str, 
 
 
 def flatten(values: Report, prefix: str = "") -> dict[str, float]:
-    """A flat dict for trackers, "val/per_action/attack/f1" to a number; undefined ones left out."""
+    """A flat dict for trackers, "val/per_action/attack/f1" to a number; what is undefined or no number is left out."""
     flat: dict[str, float] = {}
     for key, value in values.items():
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{key}/")
-        elif value is not None:
+        elif isinstance(value, int | float):
             flat[f"{prefix}{key}"] = value
     return flat
 
@@ -177,8 +183,9 @@ def summary_table(values: Report, title: str) -> Table:
 
 def action_table(values: Report) -> Table:
     """The breakdown by button, with its F1 under the baselines."""
+    decoding = Decoding.from_dict(values["decoding"])
     table = Table(
-        title=f"By action at threshold {values['threshold']:g}: accuracy, precision, recall, F1, share of frames held "
+        title=f"By action at {decoding.describe()}: accuracy, precision, recall, F1, share of frames held "
         "and predicted, F1 of the majority and repeat-previous baselines",
         title_justify="left",
         box=None,  # fits 80 columns
@@ -193,11 +200,13 @@ def action_table(values: Report) -> Table:
         "predicted_frequency": "pred",
     }
     table.add_column("action", no_wrap=True)
-    for heading in (*columns.values(), "F1 maj", "F1 rep"):
+    own = len(set(decoding.thresholds.values())) > 1
+    for heading in (*(("at",) if own else ()), *columns.values(), "F1 maj", "F1 rep"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, row in values["per_action"].items():
         base = [values["baselines"][b]["per_action"][name]["f1"] for b in ("majority", "repeat_previous")]
-        table.add_row(name, *(number(row[column]) for column in columns), *(number(b) for b in base))
+        at = [number(decoding.thresholds[name])] if own else []
+        table.add_row(name, *at, *(number(row[column]) for column in columns), *(number(b) for b in base))
     return table
 
 

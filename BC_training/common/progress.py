@@ -1,7 +1,7 @@
 """How far a training is, beside its state: what a checkpoint has to hold for it to go on."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from BC_training.common import metrics
@@ -94,9 +94,9 @@ def _stopping_metric(config: Config) -> str:
 def _measure(config: Config, metric: str) -> tuple[Any, ...]:
     """A metric, and the settings that its value depends on."""
     if metric == "rollout":
-        return metric, config.evaluation.threshold, config.evaluation.rollout
+        return metric, config.evaluation.decode_settings, config.evaluation.rollout
     if metric != "loss":
-        return metric, config.evaluation.threshold
+        return metric, replace(config.evaluation.decode_settings, temperature=None)  # offline nothing is sampled
     training = config.training
     weights = training.class_weights, training.max_class_weight
     return metric, training.loss, training.focal_gamma, training.label_smoothing, *weights

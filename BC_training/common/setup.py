@@ -17,6 +17,7 @@ from BC_training.common import metrics
 from BC_training.common.augment import make_augment
 from BC_training.common.checkpoint import read_state
 from BC_training.common.dataset import ZarrGameplayDataset, class_weights
+from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.loader import Batch, Tier
 from BC_training.common.preprocess import InputSpec
@@ -52,6 +53,7 @@ class Setup:
         fingerprint: of the dataset.
         split: "train", "val" and "test" to positions in ``dataset.episodes``.
         augment: changes a batch inside the step, given the step's key.
+        decoding: how probabilities become buttons.
         model: with shapes in place of arrays.
         class_weights: float32 [A].
         majority: bool [A], the training split's commonest combination of buttons.
@@ -67,6 +69,7 @@ class Setup:
     val_samples: Samples
     order: SampleOrder
     augment: Callable[[jax.Array, Batch], Batch]
+    decoding: Decoding
     model: SplitModel
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
@@ -101,6 +104,7 @@ class Setup:
             config.window(),
             state,
         )
+        decoding = config.evaluation.decoding(dataset.action_names)
         augment = make_augment(config.training.augmentation, inputs, dataset.mirror)
         from_main(lambda: _require_playable(config, inputs))
         model = abstract_model(config, inputs)
@@ -127,6 +131,7 @@ class Setup:
             val_samples,
             order,
             augment,
+            decoding,
             model,
             optimizer,
             schedule,

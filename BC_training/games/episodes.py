@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from BC_training.common.decode import Decoding
 from BC_training.common.errors import GameDied, UserError
 from BC_training.games import make_game
 from BC_training.games.players import make_player
@@ -18,18 +19,19 @@ class Session:
     Args:
         game: its id.
         player: its name.
+        decoding: of a checkpoint, in place of its own.
         options: of ``make_game``.
     """
 
-    def __init__(self, game: str, player: str, **options: Any):
-        self._name, self._player_name, self._options = game, player, options
+    def __init__(self, game: str, player: str, decoding: Decoding | None = None, **options: Any):
+        self._name, self._player_name, self._decoding, self._options = game, player, decoding, options
         self._open()
 
     def _open(self) -> None:
         self.env = make_game(self._name, **self._options)
         self.game: Any = self.env.unwrapped
         try:
-            self.player = make_player(self._player_name, self._name, self.env)
+            self.player = make_player(self._player_name, self._name, self.env, self._decoding)
         except BaseException:
             self.env.close()
             raise

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 
+from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.preprocess import InputSpec
 from BC_training.games.experts import EXPERTS
@@ -53,15 +54,14 @@ class Random:
 class PolicyPlayer:
     """A trained policy, from its checkpoint folder."""
 
-    def __init__(self, checkpoint: str, env: gymnasium.Env):
+    def __init__(self, checkpoint: str, env: gymnasium.Env, decoding: Decoding | None = None):
         from BC_training.inference import Policy  # here: scripted players need no JAX
 
-        self._policy = Policy.load(checkpoint)
+        self._policy = Policy.load(checkpoint, decoding)
         require_fit(checkpoint, self._policy.inputs, env)
 
     def reset(self, seed: int) -> None:
-        del seed
-        self._policy.reset()
+        self._policy.reset(seed)
 
     def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
         return self._policy.act(observation["frame"], observation["state"])
@@ -70,12 +70,13 @@ class PolicyPlayer:
 BUILT_IN = ("expert", "random", "noop")
 
 
-def make_player(name: str, game: str, env: gymnasium.Env) -> Player:
+def make_player(name: str, game: str, env: gymnasium.Env, decoding: Decoding | None = None) -> Player:
     """A player for ``env``.
 
     Args:
         name: ``expert``, ``random``, ``noop`` or a checkpoint folder.
         game: the game's id.
+        decoding: of a checkpoint, in place of its own.
 
     Raises:
         UserError: another name, ``expert`` in a game that has none, or a checkpoint that does
@@ -91,7 +92,7 @@ def make_player(name: str, game: str, env: gymnasium.Env) -> Player:
         return EXPERTS[game](env)
     if not Path(name).exists():
         raise unknown("player", name, BUILT_IN, "or give the folder of a checkpoint")
-    return PolicyPlayer(name, env)
+    return PolicyPlayer(name, env, decoding)
 
 
 def require_fit(trained: str, inputs: InputSpec, env: gymnasium.Env) -> None:

@@ -17,10 +17,12 @@ from BC_training.common import checkpoint
 from BC_training.common.checkpoint import ITEMS, find, read, read_model, read_state, verify
 from BC_training.common.checkpoint_writer import CheckpointWriter, hold
 from BC_training.common.config import to_dict
+from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.train_state import TrainState, abstract_model, make_optimizer
 
 METRICS = {"val": {"macro_f1": 0.5, "kl": None, "per_action": {"a0": {"f1": 1.0}}}, "epoch": 3}
+DECODING = Decoding({"a0": 0.4, "a1": 0.5, "a2": 0.25}, 2.0, 0.1, (("a2", "a0"),))
 SPLIT = {"train": ["episode_0", "episode_10"], "val": ["episode_2"], "test": []}
 
 
@@ -40,7 +42,7 @@ def meta(config, inputs):
         "epoch": 3,
         "config": to_dict(config),
         "inputs": inputs.to_dict(),
-        "threshold": 0.4,
+        "decoding": DECODING.to_dict(),
         "split": SPLIT,
         "majority": [True, False, False],
         "metrics": METRICS,
@@ -118,7 +120,7 @@ def same_bits(a, b) -> bool:
 def test_reads_back_what_was_saved(saved, config, inputs):
     found = read(saved)
     assert found.path == saved / "best" / "20"
-    assert (found.step, found.epoch, found.threshold) == (20, 3, 0.4)
+    assert (found.step, found.epoch, found.decoding) == (20, 3, DECODING)
     assert found.inputs == inputs
     assert found.split == SPLIT
     assert found.majority == [True, False, False]
@@ -231,10 +233,31 @@ def test_missing_meta_file(run):
     assert "damaged checkpoint (meta" in error_of(read, run)
 
 
-@pytest.mark.parametrize("key", ["format_version", "step", "epoch", "inputs", "threshold", "split", "majority"])
+@pytest.mark.parametrize("key", ["format_version", "step", "epoch", "inputs", "decoding", "split", "majority"])
 def test_meta_that_lacks_a_key(run, key):
     change_meta(run, **{key: ...})
     assert key in error_of(read, run)
+
+
+def test_the_one_threshold_of_format_2(run):
+    change_meta(run, format_version=2, decoding=..., threshold=0.4)
+    assert read(run).decoding == Decoding({"a0": 0.4, "a1": 0.4, "a2": 0.4})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("text", 5, None, {}, {"thresholds": [0.5]}),
+        DECODING.to_dict() | {"hysteresis": 2.0},
+        DECODING.to_dict() | {"exclusive": 5},
+        DECODING.to_dict() | {"other": 1},
+        Decoding({"a0": 0.5, "a1": 0.5}).to_dict(),
+        Decoding({"a1": 0.5, "a0": 0.5, "a2": 0.5}).to_dict(),
+    ],
+)
+def test_meta_with_a_decoding_that_is_none(run, value):
+    change_meta(run, decoding=value)
+    assert "damaged checkpoint (meta" in error_of(read, run)
 
 
 @pytest.mark.parametrize("value", ["text", 5, None, {}, {"model": None}, {"model": {}}])

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from rich.console import Console
 from sklearn import metrics as oracle
 
+from BC_training.common.decode import Decoding, decode_episodes
 from BC_training.common.metrics import (
     action_table,
     flatten,
@@ -152,7 +153,7 @@ def test_report_scores_the_policy_and_two_baselines():
     true = [np.array([[1, 0], [1, 0]], bool), np.array([[1, 0], [0, 1]], bool)]
     probability = np.array([[0.7, 0.1], [0.69, 0.7], [0.9, 0.0], [0.2, 0.7]])
     values = report(true, probability, np.array([True, False]), ["left", "right"], 0.7)
-    assert values["threshold"] == 0.7
+    assert values["decoding"]["thresholds"] == {"left": 0.7, "right": 0.7}
     assert values["frames"] == 4
     assert values["exact_match"] == 0.75  # exactly at the threshold is a press
     baselines = values["baselines"]
@@ -174,7 +175,7 @@ def test_report_scores_the_policy_and_two_baselines():
 
 
 def test_flatten():
-    values = {"a": 1.5, "b": {"c": None, "d": 2, "e": {"f": 0.0}}, "g": None}
+    values = {"a": 1.5, "b": {"c": None, "d": 2, "e": {"f": 0.0}}, "g": None, "h": ["x"], "i": "val"}
     assert flatten(values) == {"a": 1.5, "b/d": 2, "b/e/f": 0.0}
     assert flatten(values, "val/") == {"val/a": 1.5, "val/b/d": 2, "val/b/e/f": 0.0}
 
@@ -197,6 +198,22 @@ def test_number():
     assert number(0.12345) == "0.123"
 
 
+def test_report_scores_what_a_player_would_press():
+    """With a shift, too, by which an episode has fewer predictions than frames."""
+    rng = np.random.default_rng(0)
+    true = [rng.random((n, 2)) < 0.4 for n in (30, 1, 20)]
+    rules = Decoding({"a": 0.6, "b": 0.4}, hysteresis=0.3, exclusive=(("a", "b"),))
+    p = rng.random((28 + 18, 2))
+    values = report(true, p, np.zeros(2, bool), ("a", "b"), rules, 2)
+    held = np.concatenate([decode_episodes(rules, p[:28], [28]), decode_episodes(rules, p[28:], [18])])
+    actual = np.concatenate([true[0][2:], true[2][2:]])
+    assert values["exact_match"] == (held == actual).all(axis=1).mean()
+    assert values["per_action"]["a"]["predicted_frequency"] == held[:, 0].mean()
+    assert values["decoding"] == rules.to_dict()
+    other = report(true, p, np.zeros(2, bool), ("a", "b"), Decoding({"a": 0.6, "b": 0.4}), 2)
+    assert other["exact_match"] == ((p >= [0.6, 0.4]) == actual).all(axis=1).mean() != values["exact_match"]
+
+
 def shown(table, width: int = 80) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
     console.print(table)
@@ -213,6 +230,21 @@ def test_action_table_fits_80_columns(actions):
         (line,) = [line for line in text.splitlines() if line.split()[:1] == [name]]
         base = [values["baselines"][b]["per_action"][name]["f1"] for b in ("majority", "repeat_previous")]
         assert line.split()[1:] == [number(v) for v in (*row.values(), *base)]
+
+
+def test_action_table_shows_thresholds_that_differ():
+    names = tuple(f"some_longer_button_{i:02}" for i in range(13))
+    rng = np.random.default_rng(0)
+    rules = Decoding(dict(zip(names, np.linspace(0.2, 0.8, 13).tolist(), strict=True)))
+    values = report([rng.random((9, 13)) < 0.4], rng.random((9, 13)), np.zeros(13, bool), names, rules)
+    text = shown(action_table(values))
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "By action at thresholds of their own" in text
+    for name, threshold in rules.thresholds.items():
+        (line,) = [line for line in text.splitlines() if line.split()[:1] == [name]]
+        assert line.split()[1] == number(threshold)
+    assert "By action at threshold 0.5: " in shown(action_table(a_report()))
 
 
 def test_summary_table_fits_80_columns():

@@ -14,6 +14,7 @@ from rich.progress import Progress
 from BC_training.common.checkpoint_writer import CheckpointWriter, hold
 from BC_training.common.config import to_dict
 from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.decode import Decoder, Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.loader import make_tier
 from BC_training.common.preprocess import InputSpec, Window, normalize, resize_frames
@@ -177,10 +178,11 @@ def test_act_presses_at_the_threshold_or_above(playing, monkeypatch):
     frame = dataset.frames(0, [0])[0]
     policy.reset()
     probabilities = policy.probabilities(frame)
-    monkeypatch.setattr(policy, "_threshold", np.median(probabilities))
+    middle = float(np.median(probabilities))
+    monkeypatch.setattr(policy, "_decoder", Decoder(Decoding(dict.fromkeys(policy.inputs.action_names, middle))))
     pressed = policy.act(frame)
     assert (pressed.dtype, pressed.sum()) == (np.bool_, 2)
-    np.testing.assert_array_equal(pressed, probabilities >= np.median(probabilities))
+    np.testing.assert_array_equal(pressed, probabilities >= middle)
     np.testing.assert_array_equal(policy.act(frame, np.ones(3, np.float32)), pressed)
 
 

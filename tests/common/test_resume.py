@@ -533,10 +533,23 @@ def test_other_mathematics_has_to_be_asked_for(start, refusal, key, value, diffe
     assert start({key: value}, resume_changed=True)[0].progress == PROGRESS
 
 
-def test_scores_at_another_threshold_are_not_compared(start, refusal):
-    assert "evaluation.threshold 0.5 -> 0.25" in refusal({"evaluation.threshold": 0.25})
-    found, _ = start({"evaluation.threshold": 0.25}, resume_changed=True)
+@pytest.mark.parametrize(
+    ("key", "value", "difference"),
+    [
+        ("evaluation.threshold", 0.25, "evaluation.threshold 0.5 -> 0.25"),
+        ("evaluation.thresholds", {"a1": 0.25}, "evaluation.thresholds.a1 null -> 0.25"),
+        ("evaluation.hysteresis", 0.1, "evaluation.hysteresis 0.0 -> 0.1"),
+        ("evaluation.exclusive", [["a0", "a1"]], "evaluation.exclusive [] -> [[a0, a1]]"),
+    ],
+)
+def test_scores_of_other_buttons_are_not_compared(start, refusal, key, value, difference):
+    assert difference in refusal({key: value})
+    found, _ = start({key: value}, resume_changed=True)
     assert found.progress == replace(PROGRESS, best_score=None, best_step=None)
+
+
+def test_offline_scores_do_not_depend_on_the_temperature(start):
+    assert start({"evaluation.temperature": 2.0}, resume_changed=True)[0].progress == PROGRESS
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,73 @@
+"""Chooses each button's threshold by its F1."""
+
+from dataclasses import replace
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from BC_training.common.decode import Decoding
+from BC_training.common.metrics import Report, number
+
+
+def best_thresholds(decoding: Decoding, true: np.ndarray, probability: np.ndarray) -> Decoding:
+    """``decoding`` with the thresholds of the best F1, each button by itself.
+
+    Args:
+        true: bool [N, A].
+        probability: float32 [N, A] in [0, 1].
+    """
+    columns = zip(decoding.thresholds.items(), true.T, probability.T, strict=True)
+    best = {name: best_threshold(held, p, old, decoding.hysteresis) for (name, old), held, p in columns}
+    return replace(decoding, thresholds=best)
+
+
+def best_threshold(true: np.ndarray, probability: np.ndarray, present: float, above: float = 0.0) -> float:
+    """The threshold with the best F1 = 2 TP / (2 TP + FP + FN), frame by frame, of all that are more than ``above``.
+
+    F1 only changes where the threshold passes a probability that occurs, so each of those is tried, and of
+    the thresholds from the next lower one up to it, which do the same, the middle is taken. The present
+    threshold stays where none is better, and where the button is never held; of others that are equally
+    good the one nearest to it is taken, and of two as near the higher.
+
+    Args:
+        true: bool [N].
+        probability: float32 [N] in [0, 1].
+        present: between ``above`` and 1.
+        above: what hysteresis leaves no room below.
+    """
+    p, held = np.asarray(probability, np.float64), int(true.sum())
+    if not held:
+        return present
+    values, group = np.unique(p, return_inverse=True)
+    # Of a threshold at each value: what is pressed are the frames at it or above.
+    pressed = np.cumsum(np.bincount(group)[::-1])[::-1]
+    hits = np.cumsum(np.bincount(group, weights=true)[::-1])[::-1]
+    f1 = 2 * hits / (pressed + held)
+    lower = np.maximum(np.concatenate([[0.0], values[:-1]]), above)
+    possible = lower < values
+    f1, middles = f1[possible], ((lower + values) / 2)[possible]
+    pressed_now = p >= present
+    now = 2 * int((pressed_now & true).sum()) / (int(pressed_now.sum()) + held)
+    if not len(f1) or f1.max() <= now:
+        return present
+    best = middles[f1 == f1.max()][::-1]  # the higher first
+    return float(best[np.abs(best - present).argmin()])
+
+
+def changes_table(before: Report, after: Report) -> Table:
+    """What tuning has changed: thresholds and F1 by action."""
+    table = Table(
+        title=f"Tuned on {after['split']}: exact match {number(before['exact_match'])} -> "
+        f"{number(after['exact_match'])}, macro F1 {number(before['macro_f1'])} -> {number(after['macro_f1'])}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("action")
+    for heading in ("threshold", "tuned", "F1", "tuned F1"):
+        table.add_column(heading, justify="right")
+    for name in after["per_action"]:
+        thresholds = [report["decoding"]["thresholds"][name] for report in (before, after)]
+        f1 = [report["per_action"][name]["f1"] for report in (before, after)]
+        table.add_row(name, *map(number, thresholds), *map(number, f1))
+    return table

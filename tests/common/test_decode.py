@@ -1,0 +1,230 @@
+"""Buttons from probabilities, against a rule written out, a Markov chain, and counted frequencies."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from BC_training.common.decode import Decoder, DecodeSettings, Decoding, decode_episodes
+from BC_training.common.errors import UserError
+
+NAMES = ("forward", "left", "right", "attack", "use")
+# Coarse, so that thresholds are met exactly and groups tie; the tenths are no binary fractions.
+TENTHS = [n / 10 for n in range(11)]
+
+
+def decoding(threshold: float = 0.5, names=NAMES, **settings) -> Decoding:
+    return DecodeSettings(threshold, **settings).decoding(names)
+
+
+def stream(rules: Decoding, p: np.ndarray, seed: int = 0) -> np.ndarray:
+    """bool [N, A] of an episode."""
+    decoder = Decoder(rules)
+    decoder.reset(seed)
+    return np.stack([decoder(row) for row in p])
+
+
+def written_out(rules: Decoding, p: np.ndarray) -> list[list[bool]]:
+    """The rules without sampling for an episode, button by button in plain Python."""
+    names, held, rows = list(rules.thresholds), dict.fromkeys(rules.thresholds, False), []
+    for row in p.tolist():
+        bars = {n: rules.thresholds[n] - (rules.hysteresis if held[n] else 0) for n in names}
+        chance = dict(zip(names, row, strict=True))
+        wanted = {n: chance[n] >= bars[n] for n in names}
+        held = dict(wanted)
+        for group in rules.exclusive:
+            rivals = [n for n in group if wanted[n]]
+            best = max(rivals, key=lambda n: chance[n] - bars[n], default=None)  # the first of equals
+            held.update((n, n == best) for n in group)
+        rows.append(list(held.values()))
+    return rows
+
+
+@st.composite
+def rules_and_episodes(draw) -> tuple[Decoding, list[np.ndarray]]:
+    thresholds = {name: draw(st.sampled_from(TENTHS[3:10])) for name in NAMES}
+    groups = draw(st.sampled_from([(), (("left", "right"),), (("right", "left"), ("use", "attack", "forward"))]))
+    rules = Decoding(thresholds, None, draw(st.sampled_from([0.0, 0.1, 0.2, 0.29])), groups)
+    lengths = draw(st.lists(st.integers(0, 12), min_size=1, max_size=4))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    coarse = draw(st.booleans())
+    return rules, [rng.choice(TENTHS, (n, 5)) if coarse else rng.random((n, 5), np.float32) for n in lengths]
+
+
+@given(rules_and_episodes())
+def test_streaming_the_episodes_at_once_and_the_rules_written_out_agree(case):
+    rules, episodes = case
+    together = decode_episodes(rules, np.concatenate(episodes), [len(p) for p in episodes])
+    written = [row for p in episodes for row in written_out(rules, p)]
+    assert together.dtype == bool
+    assert together.tolist() == written
+    assert [row for p in episodes if len(p) for row in stream(rules, p).tolist()] == written
+
+
+def test_a_button_is_pressed_at_its_threshold_and_no_earlier():
+    rules = decoding(0.7, thresholds={"attack": 0.3})
+    below, at = np.nextafter([0.7, 0.7, 0.7, 0.3, 0.7], 0), np.array([0.7, 0.7, 0.7, 0.3, 0.7])
+    assert not stream(rules, below[None]).any()
+    assert stream(rules, at[None]).all()
+    # As float32 0.7 is less than 0.7: it is not pressed, in play or offline.
+    assert not decode_episodes(rules, at.astype(np.float32)[None], [1])[0, 0]
+
+
+def test_a_held_button_is_released_only_below_threshold_less_hysteresis():
+    p = np.array([0.45, 0.5, 0.45, 0.4, 0.39, 0.45, 0.5])[:, None]
+    expected = [False, True, True, True, False, False, True]
+    assert stream(decoding(0.5, ["a"], hysteresis=0.5 - 0.4), p)[:, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(("threshold", "hysteresis"), [(0.5, 0.0), (0.5, 0.2), (0.7, 0.6), (0.3, 0.1)])
+def test_hysteresis_is_the_markov_chain_it_should_be(threshold, hysteresis):
+    """With uniform probabilities a button is pressed with chance 1 - t, and released with chance t - h."""
+    p = np.random.default_rng(0).random((200_000, 1))
+    held = decode_episodes(decoding(threshold, ["a"], hysteresis=hysteresis), p, [100_000] * 2)[:, 0]
+    press, release = 1 - threshold, threshold - hysteresis
+    assert held.mean() == pytest.approx(press / (press + release), abs=0.01)
+    runs = np.diff(np.flatnonzero(np.diff(held.astype(int), prepend=0, append=0)))[::2]
+    assert runs.mean() == pytest.approx(1 / release, rel=0.03)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_sampled_buttons_are_as_frequent_as_the_softened_probabilities(temperature):
+    logits = np.array([-4.0, -1.5, 0.0, 1.0, 3.0])
+    p, frames = 1 / (1 + np.exp(-logits)), 20_000
+    rules = decoding(0.2, temperature=temperature)
+    held = stream(rules, np.tile(p, (frames, 1)))
+    for frequency, logit in zip(held.mean(axis=0), logits, strict=True):
+        chance = sigmoid(logit / temperature)  # whatever the threshold
+        assert frequency == pytest.approx(chance, abs=4 * math.sqrt(chance * (1 - chance) / frames))
+    # Independent of the frames before and of the other buttons, of which there are more than Philox has in a block.
+    now, before = held[1:].astype(float), held[:-1].astype(float)
+    both = np.corrcoef(np.concatenate([now, before], axis=1), rowvar=False)
+    assert np.abs(both - np.eye(10)).max() < 0.04
+
+
+def test_sampling_with_hysteresis_makes_a_held_button_likelier():
+    rules = decoding(0.5, ["a"], temperature=2.0, hysteresis=0.3)
+    held = stream(rules, np.full((30_000, 1), 0.4))[:, 0]
+    for before, p in ((False, 0.4), (True, 0.7)):
+        chance = sigmoid(math.log(p / (1 - p)) / 2)
+        assert held[1:][held[:-1] == before].mean() == pytest.approx(chance, abs=0.02)
+
+
+def test_draws_follow_from_the_seed_and_the_number_of_the_frame_alone():
+    rules, rng = decoding(temperature=1.0), np.random.default_rng(0)
+    p = rng.random((50, 5))
+    assert (stream(rules, p, 3) == stream(rules, p, 3)).all()
+    assert (stream(rules, p, 3) != stream(rules, p, 4)).any()
+    other = np.concatenate([rng.random((20, 5)), p[20:]])
+    assert (stream(rules, p, 3)[20:] == stream(rules, other, 3)[20:]).all()
+    decoder = Decoder(rules)
+    first = [decoder(row) for row in p]  # made is reset
+    decoder.reset()
+    assert (np.stack([decoder(row) for row in p]) == first).all()
+    assert (np.stack(first) == stream(rules, p, 0)).all()
+
+
+def test_certain_and_impossible_buttons_are_sampled_so():
+    p = np.array([[0.0, 1.0, 1e-300, np.nextafter(1, 0), 0.5]])
+    for temperature in (1e-3, 1.0):
+        held = np.concatenate([stream(decoding(temperature=temperature), p, seed) for seed in range(300)])
+        assert held.mean(axis=0)[:4].tolist() == [0, 1, 0, 1]
+        assert 0.3 < held[:, 4].mean() < 0.7
+
+
+def test_of_a_sampled_group_one_is_held():
+    rules = decoding(temperature=1.0, exclusive=(("left", "right"),))
+    held = stream(rules, np.tile([0.5, 0.6, 0.7, 0.5, 0.5], (4000, 1)))
+    left, right = held[:, 1], held[:, 2]
+    assert not (left & right).any()
+    assert right.mean() == pytest.approx(0.7, abs=0.03)  # it wins where both are drawn
+    assert left.mean() == pytest.approx(0.6 * 0.3, abs=0.03)
+
+
+def test_scores_on_recordings_are_without_sampling():
+    p = np.random.default_rng(0).random((100, 5))
+    rules = decoding(temperature=1.0, hysteresis=0.2)
+    cold = decode_episodes(replace(rules, temperature=None), p, [60, 40])
+    assert (decode_episodes(rules, p, [60, 40]) == cold).all()
+
+
+def test_changing_what_is_returned_does_not_change_what_is_held():
+    decoder = Decoder(decoding(hysteresis=0.3))
+    decoder(np.full(5, 0.6))[:] = False
+    assert decoder(np.full(5, 0.3)).all()
+
+
+# --- settings ------------------------------------------------------------------------------
+
+
+def test_it_survives_json():
+    rules = decoding(0.4, thresholds={"attack": 0.3}, temperature=0.5, hysteresis=0.1, exclusive=(("left", "right"),))
+    again = Decoding.from_dict(json.loads(json.dumps(rules.to_dict())))
+    assert again == rules
+    assert list(again.thresholds) == list(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([], {}),
+        (["threshold=0.4"], {"thresholds": dict.fromkeys(NAMES, 0.4)}),
+        (["thresholds.attack=0.2", "threshold=0.4"], {"thresholds": dict.fromkeys(NAMES, 0.4) | {"attack": 0.2}}),
+        (["thresholds.use=0.2"], {"thresholds": dict.fromkeys(NAMES, 0.6) | {"attack": 0.3, "use": 0.2}}),
+        (["temperature=null"], {"temperature": None}),
+        (["temperature=1", "temperature=2"], {"temperature": 2.0}),
+        (["hysteresis=0"], {"hysteresis": 0.0}),
+        (["exclusive=[]"], {"exclusive": ()}),
+        (["exclusive=[[use, attack],[left,right]]"], {"exclusive": (("use", "attack"), ("left", "right"))}),
+    ],
+)
+def test_override(changes, expected):
+    base = decoding(0.6, thresholds={"attack": 0.3}, temperature=0.5, hysteresis=0.1, exclusive=(("left", "right"),))
+    assert base.override(changes) == replace(base, **expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["threshold"], "--decode threshold is not KEY=VALUE"),
+        (["tempreature=1"], "did you mean 'temperature'? (known: exclusive, hysteresis, temperature, threshold, "),
+        (["thresholds.atack=0.3"], "unknown action 'atack'; did you mean 'attack'? (known: attack, forward, "),
+        (["exclusive=[[left,rihgt]]"], "unknown action 'rihgt'; did you mean 'right'?"),
+        (["threshold=0"], "=0.0 is out of range: between 0 and 1"),
+        (["thresholds.attack=1"], "thresholds.attack=1.0 is out of range"),
+        (["thresholds.attack=.nan"], "thresholds.attack=nan is out of range"),
+        (["thresholds.attack.x=1"], "could not be converted to Float"),
+        (["thresholds.attack=often"], "'often' of type 'str' could not be converted to Float"),
+        (["thresholds=0.4"], "--decode thresholds=0.4: "),
+        (["temperature=0"], "temperature=0.0 is out of range: more than 0"),
+        (["temperature=.inf"], "temperature=inf is out of range"),
+        (["hysteresis=-0.1"], "hysteresis=-0.1 is out of range"),
+        (["thresholds.attack=0.2", "hysteresis=0.2"], "less than each threshold (attack: 0.2)"),
+        (["exclusive=[left,right]"], "--decode exclusive=[left,right]: "),
+        (["exclusive=[[left]]"], "exclusive=[[left]] is out of range: groups of two or more"),
+        (["exclusive=[[left,left]]"], "exclusive=[[left,left]] is out of range"),
+        (["exclusive=[[left,right],[right,use]]"], "each action in one of them at most"),
+        (["exclusive=[[[left],right]]"], "unknown action '[left]'"),
+        (["exclusive=[[left"], "--decode exclusive=[[left: "),
+    ],
+)
+def test_bad_settings_are_one_line(changes, message):
+    with pytest.raises(UserError) as caught:
+        decoding().override(changes)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(("--decode", "unknown key of --decode"))
+    assert "\n" not in str(caught.value)
+
+
+def test_it_says_what_it_does():
+    assert decoding(0.5).describe() == "threshold 0.5"
+    both = decoding(0.5, thresholds={"use": 0.4}, hysteresis=0.1, exclusive=(("left", "right"),))
+    assert both.describe() == "thresholds of their own, hysteresis 0.1, one of left, right at most"
