@@ -86,7 +86,11 @@ def record(
     record(out, config, workers, console)
 
 
-@app.command(epilog="Example:\n\nuv run -m BC_training evaluate BC_training/checkpoints/quickstart --split val")
+@app.command(
+    epilog="Examples:\n\n"
+    "uv run -m BC_training evaluate BC_training/checkpoints/quickstart --split val\n\n"
+    "uv run -m BC_training evaluate BC_training/checkpoints/quickstart --diagnose --tolerance 5"
+)
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A run's folder (its best is used) or one of its steps.")],
     data: Annotated[str | None, typer.Option(help="A dataset; by default the one it was trained on.")] = None,
@@ -94,11 +98,18 @@ def evaluate(
         str | None, typer.Option(help="train, val, test, or all episodes; by default val, and all with --data.")
     ] = None,
     json: JsonFile = None,
+    diagnose: Annotated[
+        bool,
+        typer.Option("--diagnose", help="Score it without its frames or previous actions, too; 2 to 4 times as long."),
+    ] = False,
+    tolerance: Annotated[
+        int, typer.Option(min=0, help="Frames by which a press or a release may be early or late.")
+    ] = 3,
 ) -> None:
-    """Score a checkpoint's predictions on recorded episodes."""
+    """Score a checkpoint's predictions on recorded episodes, and say whether it only repeats what is pressed."""
     from BC_training.evaluate import evaluate
 
-    evaluate(checkpoint, console, data=data, split=split, json_file=json)
+    evaluate(checkpoint, console, data=data, split=split, json_file=json, diagnose=diagnose, tolerance=tolerance)
 
 
 @app.command(

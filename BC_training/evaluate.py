@@ -4,25 +4,37 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import Progress
 
+from BC_training import diagnose as diagnosis
 from BC_training.common import checkpoint as checkpoints
-from BC_training.common import metrics
+from BC_training.common import events, metrics
 from BC_training.common.compilation_cache import use_compilation_cache
 from BC_training.common.dataset import SPLITS, ZarrGameplayDataset
 from BC_training.common.errors import UserError, require_writable, unknown
-from BC_training.common.loader import Batch, Tier, make_tier
+from BC_training.common.loader import Batch, make_tier
 from BC_training.common.resume import fingerprint
 from BC_training.common.samples import Samples
 from BC_training.common.sharding import one_device
 from BC_training.common.train_state import make_predict
 
 
-def predict_logits(predict: Callable[[Batch], jax.Array], tier: Tier, samples: int, batch_size: int) -> np.ndarray:
+class Batches(Protocol):
+    """What ``predict_logits`` needs of a tier."""
+
+    @property
+    def mesh(self) -> Mesh: ...
+
+    def batches(self, order: Iterator[np.ndarray]) -> Iterator[Batch]: ...
+
+
+def predict_logits(predict: Callable[[Batch], jax.Array], tier: Batches, samples: int, batch_size: int) -> np.ndarray:
     """float32 [samples, A], the logits of every sample of ``tier`` in order."""
     devices = tier.mesh.size
     size = -(-min(batch_size, samples) // devices) * devices
@@ -43,17 +55,27 @@ def evaluate(
     data: str | Path | None = None,
     split: str | None = None,
     json_file: Path | None = None,
+    diagnose: bool = False,
+    tolerance: int = events.TOLERANCE,
 ) -> metrics.Report:
     """Scores a checkpoint and prints its tables.
+
+    The frames are read once and predicted once; with ``diagnose`` four to six times.
 
     Args:
         data: a dataset; None for the one it was trained on.
         split: "train", "val" or "test" as saved with the run, or "all" episodes; None for "val",
             with ``data`` for "all", since the run's split knows nothing of other episodes.
         json_file: where to write the report.
+        diagnose: score it with parts of its input taken away, too.
+        tolerance: frames by which a press or a release may be early or late, 0 or more.
 
     Returns:
-        The report of ``metrics.report``, with the checkpoint's "step" and the "split".
+        The report of ``metrics.report``, JSON types, with the checkpoint's "step" and the "split";
+        "events" of ``events.event_scores``, here and in each of "baselines"; "diagnosis" of
+        ``diagnose.diagnose``: "copycat", "reasons", "unchanged_match", "gains"; and with ``diagnose``
+        "ablations", the name of each of ``diagnose.ablations`` to its "exact_match", "change_match",
+        "macro_f1" and "onset_f1".
 
     Raises:
         UserError: checkpoint or dataset do not load or do not fit, or the split is empty.
@@ -88,31 +110,50 @@ def evaluate(
     with Progress(console=console, transient=True) as progress:
         options = dataclasses.replace(config.dataset, cache="none")
         tier = make_tier(options, samples, saved.inputs.frame_size, progress, one_device())
-        bar = progress.add_task("evaluating", total=len(samples))
+        sources: dict[str, Batches] = {"intact": tier}
+        if diagnose:
+            sources |= diagnosis.ablations(tier, samples)
+        bar = progress.add_task("evaluating", total=len(samples) * len(sources))
 
         def counted(batch: Batch) -> jax.Array:
             progress.update(bar, advance=len(batch["frames"]))
             return predict(model.params, model.batch_stats, batch)
 
-        logits = predict_logits(counted, tier, len(samples), config.evaluation.batch_size)
-    report = metrics.report(
-        [dataset.actions(e) for e in episodes],
-        np.asarray(jax.nn.sigmoid(logits)),
-        np.asarray(saved.majority),
-        saved.inputs.action_names,
-        saved.threshold,
-        saved.inputs.window.action_shift,
-    )
+        probability = {
+            name: np.asarray(
+                jax.nn.sigmoid(predict_logits(counted, source, len(samples), config.evaluation.batch_size))
+            )
+            for name, source in sources.items()
+        }
+    true, names = [dataset.actions(e) for e in episodes], saved.inputs.action_names
+    majority, shift = np.asarray(saved.majority), saved.inputs.window.action_shift
+    intact = probability.pop("intact")
+    report = metrics.report(true, intact, majority, names, saved.threshold, shift)
     report |= {"step": saved.step, "split": split}
-    print_report(report, f"{saved.path} on {split} of {dataset.path}: {len(episodes)} episodes", console)
+    predicted = intact >= saved.threshold
+    baselines = metrics.baselines(true, majority, shift)
+    for scores, pressed in ((report, predicted), *((report["baselines"][b], p) for b, p in baselines.items())):
+        scores["events"] = events.event_scores(true, pressed, names, tolerance, shift)
+    ablated = {name: values >= saved.threshold for name, values in probability.items()}
+    if diagnose:
+        report["ablations"] = diagnosis.ablation_scores(true, ablated, names, shift)
+    report["diagnosis"] = diagnosis.diagnose(true, predicted, majority, shift, ablated)
+    title = f"{saved.path} on {split} of {dataset.path}: {len(episodes)} episodes"
+    print_report(report, title, console, saved.inputs.fps)
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=2) + "\n")
     return report
 
 
-def print_report(report: metrics.Report, title: str, console: Console) -> None:
+def print_report(report: metrics.Report, title: str, console: Console, fps: float | None = None) -> None:
     console.print(metrics.summary_table(report, f"{title}, {report['frames']:,} frames"))
     console.print(metrics.action_table(report))
+    console.print()
+    console.print(events.event_table(report, fps))
+    if "ablations" in report:
+        console.print(diagnosis.ablation_table(report))
+    if text := diagnosis.warning(report):
+        console.print(text, style="yellow")
 
 
 def _episodes(dataset: ZarrGameplayDataset, saved: checkpoints.Checkpoint, split: str) -> list[int]:
