@@ -8,7 +8,6 @@ so a policy that flickers is charged for every event that it makes up.
 from collections.abc import Sequence
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
 from BC_training.common.metrics import Report, number, targets
@@ -137,7 +136,7 @@ def event_table(values: Report, fps: float | None) -> Table:
         title="Presses (onsets) and releases (offsets): how many are recorded and predicted, F1 of those predicted "
         f"in the frame itself, and within {frames}, which repeating reaches one frame late",
         title_justify="left",
-        box=box.SIMPLE_HEAD,
+        box=None,  # fits 80 columns
         padding=(0, 1, 0, 0),
     )
     table.add_column("", no_wrap=True)
@@ -148,14 +147,13 @@ def event_table(values: Report, fps: float | None) -> Table:
     def add(name: str, exact: Report, within: Report) -> None:
         cells = []
         for kind in KINDS:
-            counts = [f"{exact[kind][count]:,}" for count in ("recorded", "predicted")]
+            counts = [str(exact[kind][count]) for count in ("recorded", "predicted")]
             cells += [*counts, number(exact[kind]["f1"]), number(within[kind]["f1"])]
         table.add_row(name, *cells)
 
     rows = {"policy": values} | {name.replace("_", " "): v for name, v in values["baselines"].items()}
     for name, row in rows.items():
         add(name, row["events"]["exact"], row["events"]["within"])
-    table.add_section()
     for name, exact in values["events"]["exact"]["per_action"].items():
         add(name, exact, values["events"]["within"]["per_action"][name])
     return table
