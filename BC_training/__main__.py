@@ -100,7 +100,7 @@ def evaluate(
     json: JsonFile = None,
     diagnose: Annotated[
         bool,
-        typer.Option("--diagnose", help="Score it without its frames or previous actions, too; 2 to 4 times as long."),
+        typer.Option("--diagnose", help="Score it without its frames or previous actions, too: 4 to 6 times the work."),
     ] = False,
     tolerance: Annotated[
         int, typer.Option(min=0, help="Frames by which a press or a release may be early or late.")

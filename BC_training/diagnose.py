@@ -23,7 +23,7 @@ from BC_training.common.samples import Samples
 from BC_training.common.sharding import split_along, to_devices
 
 SHOWN = ("exact_match", "change_match", "macro_f1", "onset_f1")  # of each ablation
-UNINFORMED = "shuffled"  # what the name of the ablation begins with that leaves nothing to decide from
+_UNINFORMED = ("shuffled_frames_and_state", "shuffled_frames")  # the first there is leaves nothing to decide from
 _MIN_CHANGES = 100  # frames; with fewer no difference can be told from chance
 _MIN_EPISODES = 10  # with fewer, frames are resampled: so few episodes say too little of their spread
 _RESAMPLES = 2000
@@ -142,8 +142,8 @@ def diagnose(
 
     policy, baseline = right(predicted), right(np.broadcast_to(majority, actual.shape))
     references = {"majority": baseline}
-    if shuffled := [name for name in ablated if name.startswith(UNINFORMED)]:
-        references[shuffled[-1]] = right(ablated[shuffled[-1]])
+    if shuffled := next((name for name in _UNINFORMED if name in ablated), None):
+        references[shuffled] = right(ablated[shuffled])
     still = ~changed
     gains = {"unchanged_over_majority": difference((policy - baseline)[still], episode[still])}
     for name, reference in references.items():

@@ -60,7 +60,7 @@ def evaluate(
 ) -> metrics.Report:
     """Scores a checkpoint and prints its tables.
 
-    The frames are read once and predicted once; with ``diagnose`` four to six times.
+    With ``diagnose`` the split is predicted four to six times in place of once, its frames read twice.
 
     Args:
         data: a dataset; None for the one it was trained on.
@@ -150,6 +150,7 @@ def print_report(report: metrics.Report, title: str, console: Console, fps: floa
     console.print(metrics.action_table(report))
     console.print()
     console.print(events.event_table(report, fps))
+    console.print()
     if "ablations" in report:
         console.print(diagnosis.ablation_table(report))
     if text := diagnosis.warning(report):
