@@ -101,7 +101,8 @@ def record(
 @app.command(
     epilog="Examples:\n\n"
     "uv run -m BC_training evaluate BC_training/checkpoints/quickstart --split val\n\n"
-    "uv run -m BC_training evaluate BC_training/checkpoints/quickstart --tune"
+    "uv run -m BC_training evaluate BC_training/checkpoints/quickstart --tune\n\n"
+    "uv run -m BC_training evaluate BC_training/checkpoints/quickstart --diagnose --tolerance 5"
 )
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A run's folder (its best is used) or one of its steps.")],
@@ -114,11 +115,28 @@ def evaluate(
         bool, typer.Option("--tune", help="Give each action the threshold of its best F1, in the checkpoint.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Tune on a split other than val, too.")] = False,
+    diagnose: Annotated[
+        bool,
+        typer.Option("--diagnose", help="Score it without its frames or previous actions, too: 4 to 6 times the work."),
+    ] = False,
+    tolerance: Annotated[
+        int, typer.Option(min=0, help="Frames by which a press or a release may be early or late.")
+    ] = 3,
 ) -> None:
-    """Score a checkpoint's predictions on recorded episodes."""
+    """Score a checkpoint's predictions on recorded episodes, and say whether it only repeats what is pressed."""
     from BC_training.evaluate import evaluate
 
-    evaluate(checkpoint, console, data=data, split=split, json_file=json, tune=tune, force=force)
+    evaluate(
+        checkpoint,
+        console,
+        data=data,
+        split=split,
+        json_file=json,
+        tune=tune,
+        force=force,
+        diagnose=diagnose,
+        tolerance=tolerance,
+    )
 
 
 @app.command(

@@ -32,7 +32,8 @@ from BC_training.common.train_state import (
     make_predict,
     playing,
 )
-from BC_training.evaluate import evaluate, predict_logits
+from BC_training.evaluate import evaluate
+from BC_training.predictions import predict_logits
 from BC_training.rollout import Benchmark, rollout
 
 _LAG = 2  # dispatches between a step's own and reading its metrics, so that reading never stalls it

@@ -63,31 +63,61 @@ def report(
     frame all are), in one sum over all of them: 2 TP / (2 TP + FP + FN), with TP recorded and
     predicted as held now, FP predicted alone, FN recorded alone.
     """
-    actual = np.concatenate([actions[action_shift:] for actions in true])
-    previous = np.concatenate([previous_actions([a])[: max(len(a) - action_shift, 0)] for a in true])
-    changes = (actual != previous).any(axis=1)
-    released = ~np.concatenate([previous_actions([a])[action_shift:] for a in true])
-
-    def scored(predicted: np.ndarray) -> Report:
-        matches = (actual == predicted).all(axis=1)
-        change_match = _ratio(int(matches[changes].sum()), int(changes.sum()))
-        hits = int((released & actual & predicted).sum())
-        onsets, presses = int((released & actual).sum()), int((released & predicted).sum())
-        onset_f1 = _ratio(2 * hits, onsets + presses)
-        return {**scores(actual, predicted, action_names), "change_match": change_match, "onset_f1": onset_f1}
-
+    changes = change_frames(true, action_shift)
     if not isinstance(decoding, Decoding):
         decoding = DecodeSettings(decoding).decoding(action_names)
-    lengths = [max(len(a) - action_shift, 0) for a in true]
+    predicted = decode_episodes(decoding, probability, target_counts(true, action_shift))
     return {
-        **scored(decode_episodes(decoding, probability, lengths)),
+        **scores_at_changes(true, predicted, action_names, action_shift),
         "decoding": decoding.to_dict(),
-        "frames": len(actual),
+        "frames": len(changes),
         "change_frames": int(changes.sum()),
         "baselines": {
-            "majority": scored(np.broadcast_to(majority, actual.shape)),
-            "repeat_previous": scored(previous),
+            name: scores_at_changes(true, predicted, action_names, action_shift)
+            for name, predicted in baselines(true, majority, action_shift).items()
         },
+    }
+
+
+def baselines(true: Sequence[np.ndarray], majority: np.ndarray, action_shift: int = 0) -> dict[str, np.ndarray]:
+    """bool [N, A], what the baselines of ``report`` predict, by name."""
+    previous = held_before_seen(true, action_shift)
+    return {"majority": np.broadcast_to(majority, previous.shape), "repeat_previous": previous}
+
+
+def target_counts(true: Sequence[np.ndarray], action_shift: int = 0) -> list[int]:
+    """How many targets each episode has."""
+    return [max(len(actions) - action_shift, 0) for actions in true]
+
+
+def targets(true: Sequence[np.ndarray], action_shift: int = 0) -> np.ndarray:
+    """bool [N, A], what is to be predicted: of each episode the actions from ``action_shift`` on."""
+    return np.concatenate([actions[action_shift:] for actions in true])
+
+
+def held_before_seen(true: Sequence[np.ndarray], action_shift: int = 0) -> np.ndarray:
+    """bool [N, A], for each target what was held in the frame before the one that is seen."""
+    return np.concatenate([previous_actions([a])[: max(len(a) - action_shift, 0)] for a in true])
+
+
+def change_frames(true: Sequence[np.ndarray], action_shift: int = 0) -> np.ndarray:
+    """bool [N], whether the target differs from what was held in the frame before the one that is seen."""
+    return (targets(true, action_shift) != held_before_seen(true, action_shift)).any(axis=1)
+
+
+def scores_at_changes(
+    true: Sequence[np.ndarray], predicted: np.ndarray, action_names: Sequence[str], action_shift: int = 0
+) -> Report:
+    """``scores``, and "change_match" and "onset_f1" as ``report`` defines them, of ``predicted`` bool [N, A]."""
+    actual, changes = targets(true, action_shift), change_frames(true, action_shift)
+    released = ~np.concatenate([previous_actions([a])[action_shift:] for a in true])
+    matches = (actual == predicted).all(axis=1)
+    hits = int((released & actual & predicted).sum())
+    onsets, presses = int((released & actual).sum()), int((released & predicted).sum())
+    return {
+        **scores(actual, predicted, action_names),
+        "change_match": _ratio(int(matches[changes].sum()), int(changes.sum())),
+        "onset_f1": _ratio(2 * hits, onsets + presses),
     }
 
 

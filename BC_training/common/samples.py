@@ -198,6 +198,10 @@ class Samples:
             labels["since_change"] = self._since_change[self.rows(samples)]
         return labels
 
+    def first_of_episode(self, samples: np.ndarray) -> np.ndarray:
+        """int64 [...], of each sample the first one of its episode."""
+        return self._first_samples[self._place(samples)[0]]
+
     def locate_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of each row its episode (an index into ``episodes``) and its frame there, int64 [n]."""
         episode = np.searchsorted(self._first_rows, rows, side="right") - 1

@@ -1,0 +1,159 @@
+"""Whether buttons are pressed and released when the recording presses and releases them.
+
+An onset is a frame in which a button is held that was not held in the frame before, an offset one
+in which it is no longer held. Recorded events are compared with those of the predicted sequence,
+so a policy that flickers is charged for every event that it makes up.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich.table import Table
+
+from BC_training.common.metrics import Report, number, targets
+
+KINDS = ("onset", "offset")
+TOLERANCE = 3  # frames; about 0.2 s of most recordings, the time in which a person reacts
+
+
+def event_scores(
+    true: Sequence[np.ndarray],
+    predicted: np.ndarray,
+    action_names: Sequence[str],
+    tolerance: int,
+    action_shift: int = 0,
+) -> Report:
+    """Precision, recall and F1 of onsets and offsets.
+
+    Within an episode, recorded and predicted events of one kind and action are matched one to
+    one where they are at most ``tolerance`` frames apart, as many as can be. Before the first
+    frame that is scored, both sequences hold what was recorded there; before an episode nothing.
+
+    Args:
+        true: the recorded buttons, one bool [N_i, A] an episode.
+        predicted: bool [N, A], for all episodes in a row; of each the actions from
+            ``action_shift`` on.
+        tolerance: in frames, 0 or more.
+
+    Returns:
+        "tolerance"; "exact" and "within" (the tolerance), each with "onset" and "offset", over
+        all actions together, and "per_action", name to "onset" and "offset". Each of these has
+        "recorded" and "predicted", how many there are, and with M of them matched "precision"
+        M / predicted, "recall" M / recorded and "f1" 2 M / (predicted + recorded); None where the
+        denominator is 0.
+    """
+    actual = targets(true, action_shift)
+    lengths = np.array([max(len(a) - action_shift, 0) for a in true])
+    first = np.concatenate([_held_before(a, action_shift) for a in true if len(a) > action_shift])
+    starts = (np.cumsum(lengths) - lengths)[lengths > 0]
+    # One timeline for all: events that may not be matched lie further apart on it than the tolerance.
+    times = np.arange(len(actual)) + np.repeat(np.arange(len(lengths)), lengths) * tolerance
+    row = len(actual) + (len(lengths) + 1) * tolerance
+    recorded, made_up = (_event_times(held, first, starts, times, row) for held in (actual, predicted))
+    return {
+        "tolerance": tolerance,
+        "exact": _by_action(recorded, made_up, 0, row, action_names),
+        "within": _by_action(recorded, made_up, tolerance, row, action_names),
+    }
+
+
+def match_events(recorded: np.ndarray, predicted: np.ndarray, tolerance: int) -> np.ndarray:
+    """Of a largest one-to-one matching of events at most ``tolerance`` apart, the recorded ones matched.
+
+    It takes the earliest of both that are near enough, again and again. That is the most there can
+    be: of two matched pairs that cross, the partners can be exchanged, so a largest matching in the
+    order of time exists, and the earliest pair can take the place of that matching's first one.
+
+    Args:
+        recorded, predicted: times, ascending int64 [R] and [P].
+
+    Returns:
+        int64 [M], indices into ``recorded``.
+    """
+    ours, theirs, matched = recorded.tolist(), predicted.tolist(), []  # lists: an index costs a fifth of an array's
+    i = j = 0
+    while i < len(ours) and j < len(theirs):
+        ahead = theirs[j] - ours[i]
+        if ahead > tolerance:
+            i += 1
+        elif ahead < -tolerance:
+            j += 1
+        else:
+            matched.append(i)
+            i, j = i + 1, j + 1
+    return np.array(matched, np.int64)
+
+
+def _held_before(actions: np.ndarray, action_shift: int) -> np.ndarray:
+    """bool [1, A], what is held in the frame before the first target."""
+    return actions[action_shift - 1 : action_shift] if action_shift else np.zeros_like(actions[:1])
+
+
+def _event_times(held: np.ndarray, first: np.ndarray, starts: np.ndarray, times: np.ndarray, row: int) -> np.ndarray:
+    """int64, ascending: times of all onsets, action after action in rows of length ``row``, then of all offsets."""
+    before = np.roll(held, 1, axis=0)
+    before[starts] = first
+    events = np.concatenate([held & ~before, before & ~held], axis=1).T
+    column, frame = np.nonzero(events)
+    return column * row + times[frame]
+
+
+def _by_action(
+    recorded: np.ndarray, predicted: np.ndarray, tolerance: int, row: int, action_names: Sequence[str]
+) -> Report:
+    matched = recorded[match_events(recorded, predicted, tolerance)]
+    # int64 [3, kinds, A]
+    counts = np.stack([np.bincount(t // row, minlength=2 * len(action_names)) for t in (matched, recorded, predicted)])
+    counts = counts.reshape(3, len(KINDS), len(action_names))
+    pooled = {kind: _scores(*counts[:, k].sum(axis=1).tolist()) for k, kind in enumerate(KINDS)}
+    per_action = {
+        name: {kind: _scores(*counts[:, k, a].tolist()) for k, kind in enumerate(KINDS)}
+        for a, name in enumerate(action_names)
+    }
+    return {**pooled, "per_action": per_action}
+
+
+def _scores(matched: int, recorded: int, predicted: int) -> Report:
+    return {
+        "recorded": recorded,
+        "predicted": predicted,
+        "precision": matched / predicted if predicted else None,
+        "recall": matched / recorded if recorded else None,
+        "f1": 2 * matched / (predicted + recorded) if predicted + recorded else None,
+    }
+
+
+def event_table(values: Report, fps: float | None) -> Table:
+    """Onsets and offsets of a report: the policy beside the baselines, then by action.
+
+    Args:
+        values: with "events", and "baselines" that have them too.
+        fps: frames per second, to give the tolerance in seconds.
+    """
+    tolerance = values["events"]["tolerance"]
+    frames = f"{tolerance} frame{'s' * (tolerance != 1)}" + (f" ({tolerance / fps:.2f} s)" if fps else "")
+    table = Table(
+        title="Presses (onsets) and releases (offsets): how many are recorded and predicted, F1 of those predicted "
+        f"in the frame itself, and within {frames}, which repeating reaches one frame late",
+        title_justify="left",
+        box=None,  # fits 80 columns
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("", no_wrap=True)
+    for kind in KINDS:
+        for heading in (f"{kind}s", "pred", "F1", f"±{tolerance}"):
+            table.add_column(heading, justify="right", no_wrap=True)
+
+    def add(name: str, exact: Report, within: Report) -> None:
+        cells = []
+        for kind in KINDS:
+            counts = [str(exact[kind][count]) for count in ("recorded", "predicted")]
+            cells += [*counts, number(exact[kind]["f1"]), number(within[kind]["f1"])]
+        table.add_row(name, *cells)
+
+    rows = {"policy": values} | {name.replace("_", " "): v for name, v in values["baselines"].items()}
+    for name, row in rows.items():
+        add(name, row["events"]["exact"], row["events"]["within"])
+    for name, exact in values["events"]["exact"]["per_action"].items():
+        add(name, exact, values["events"]["within"]["per_action"][name])
+    return table

@@ -1,0 +1,153 @@
+import io
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from rich.console import Console
+from sklearn import metrics as oracle
+
+from BC_training.common.events import KINDS, event_scores, event_table, match_events
+from BC_training.common.metrics import number, previous_actions, report
+
+times = st.lists(st.integers(0, 12), unique=True, max_size=8).map(sorted)
+
+
+def most_matches(recorded: list[int], predicted: list[int], tolerance: int) -> int:
+    """The size of a largest one-to-one matching, by trying all of them."""
+
+    @cache
+    def most(i: int, taken: int) -> int:
+        if i == len(recorded):
+            return 0
+        free = [j for j, t in enumerate(predicted) if not taken >> j & 1 and abs(t - recorded[i]) <= tolerance]
+        return max([most(i + 1, taken), *(1 + most(i + 1, taken | 1 << j) for j in free)])
+
+    return most(0, 0)
+
+
+def events(actions: np.ndarray, before: np.ndarray, kind: str) -> list[list[int]]:
+    """Of each action, the frames of its onsets or offsets."""
+    found = []
+    for a in range(actions.shape[1]):
+        held, frames = before[a], []
+        for t, now in enumerate(actions[:, a]):
+            if now != held and now == (kind == "onset"):
+                frames.append(t)
+            held = now
+        found.append(frames)
+    return found
+
+
+@st.composite
+def sequences(draw) -> tuple[list[np.ndarray], np.ndarray, int]:
+    """Recordings, predictions for them in a row, and the shift that these are for."""
+    count, shift = draw(st.integers(1, 3)), draw(st.integers(0, 2))
+    true = [draw(hnp.arrays(bool, (draw(st.integers(1, 9)), count))) for _ in range(draw(st.integers(1, 3)))]
+    true.append(draw(hnp.arrays(bool, (shift + 1, count))))  # one at least has a target
+    return true, draw(hnp.arrays(bool, (sum(max(len(a) - shift, 0) for a in true), count))), shift
+
+
+def parts(true: list[np.ndarray], predicted: np.ndarray, shift: int) -> list[np.ndarray]:
+    return np.split(predicted, np.cumsum([max(len(a) - shift, 0) for a in true])[:-1])
+
+
+@given(times, times, st.integers(0, 4))
+def test_the_matching_is_a_largest_one(recorded, predicted, tolerance):
+    matched = match_events(np.array(recorded, np.int64), np.array(predicted, np.int64), tolerance).tolist()
+    assert len(matched) == most_matches(recorded, predicted, tolerance)
+    assert len(set(matched)) == len(matched)
+
+
+@given(sequences(), st.integers(0, 4))
+def test_scores_against_counting_by_hand(pair, tolerance):
+    true, predicted, shift = pair
+    names = [f"a{i}" for i in range(predicted.shape[1])]
+    ours = event_scores(true, predicted, names, tolerance, shift)
+    assert ours["tolerance"] == tolerance
+    for part, allowed in (("exact", 0), ("within", tolerance)):
+        for kind in KINDS:
+            counts = np.zeros((len(names), 3), int)  # matched, recorded, predicted
+            for actions, guess in zip(true, parts(true, predicted, shift), strict=True):
+                before = actions[shift - 1] if 0 < shift < len(actions) else np.zeros(len(names), bool)
+                pairs = zip(events(actions[shift:], before, kind), events(guess, before, kind), strict=True)
+                for a, (there, found) in enumerate(pairs):
+                    counts[a] += [most_matches(there, found, allowed), len(there), len(found)]
+            entries = [ours[part]["per_action"][name][kind] for name in names]
+            for entry, (hits, recorded, made) in zip(
+                [*entries, ours[part][kind]], [*counts, counts.sum(0)], strict=True
+            ):
+                assert (entry["recorded"], entry["predicted"]) == (recorded, made)
+                assert entry["precision"] == (hits / made if made else None)
+                assert entry["recall"] == (hits / recorded if recorded else None)
+                assert entry["f1"] == (2 * hits / (made + recorded) if made + recorded else None)
+
+
+@given(sequences())
+def test_exact_scores_against_scikit_learn(pair):
+    true, predicted, _ = pair
+    true = [actions for actions in true if len(actions)]
+    predicted = np.resize(predicted, (sum(map(len, true)), predicted.shape[1]))
+    ours = event_scores(true, predicted, [f"a{i}" for i in range(predicted.shape[1])], 3)["exact"]
+    actual, guesses = np.concatenate(true), parts(true, predicted, 0)
+    for kind, sign in (("onset", 1), ("offset", -1)):
+        there = (actual.astype(int) - previous_actions(true) == sign).ravel()
+        found = (predicted.astype(int) - previous_actions(guesses) == sign).ravel()
+        for score, theirs in (
+            ("precision", oracle.precision_score),
+            ("recall", oracle.recall_score),
+            ("f1", oracle.f1_score),
+        ):
+            value = theirs(there, found, zero_division=np.nan)
+            assert ours[kind][score] == (None if np.isnan(value) else pytest.approx(value))
+
+
+def test_events_of_two_episodes_are_never_matched():
+    """Though the last frame of the one and the first of the other lie side by side."""
+    press = np.array([[0], [0], [1]], bool)
+    true, predicted = [press, np.zeros((2, 1), bool)], np.array([[0], [0], [0], [1], [1]], bool)
+    scores = event_scores(true, predicted, ["a"], 3)["within"]["onset"]
+    assert (scores["recorded"], scores["predicted"], scores["f1"]) == (1, 1, 0)
+
+
+def test_repeating_finds_no_event_in_its_frame_and_all_one_frame_late():
+    rng = np.random.default_rng(0)
+    true = [np.repeat(rng.random((30, 4)) < 0.5, 3, axis=0) for _ in range(3)]
+    for actions in true:
+        actions[-1] = actions[-2]  # an event in the last frame is repeated in none
+    scores = event_scores(true, previous_actions(true), list("abcd"), 1)
+    for kind in KINDS:
+        assert scores["exact"][kind]["f1"] == 0
+        assert scores["within"][kind]["f1"] == 1
+        assert scores["within"][kind]["recorded"] > 50
+
+
+def test_hours_of_play_are_scored():
+    rng = np.random.default_rng(0)
+    true = list(np.split(rng.random((95_000, 7)) < 0.5, 100))
+    scores = event_scores(true, rng.random((95_000, 7)) < 0.5, list("abcdefg"), 3)
+    assert scores["exact"]["onset"]["f1"] == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("fps", [17.5, None])
+def test_table_fits_80_columns(fps):
+    rng = np.random.default_rng(0)
+    names = [f"some_longer_button_{i:02}" for i in range(13)]
+    true, predicted = [rng.random((20_000, 13)) < 0.5], rng.random((20_000, 13)) < 0.5
+    values = report(true, predicted.astype(float), true[0][0], names, 0.5)
+    for scores, pressed in ((values, predicted), *((b, predicted) for b in values["baselines"].values())):
+        scores["events"] = event_scores(true, pressed, names, 3)
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    console.print(event_table(values, fps))
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert ("(0.17 s)" in " ".join(text.split())) == (fps is not None)
+    for name in names:
+        (line,) = [line for line in text.splitlines() if line.split()[:1] == [name]]
+        cells = []
+        for kind in KINDS:
+            exact, within = (values["events"][part]["per_action"][name][kind] for part in ("exact", "within"))
+            cells += [str(exact["recorded"]), str(exact["predicted"]), number(exact["f1"]), number(within["f1"])]
+        assert line.split()[1:] == cells
