@@ -58,8 +58,8 @@ def dagger(
     The same call goes on where an earlier one stopped.
 
     Returns:
-        label, mix, game, skill, seed and plays (of the scores: the first seed and the number of
-        episodes), random_mean, expert_mean, and rounds, a row each. The same is in
+        label, mix, and of the scores game, skill, seed (the first), plays (episodes), random_mean and
+        expert_mean; rounds, a row each. The same is in
         ``<log_dir>/<run>-dagger/dagger.json``, and the table in ``dagger.md``.
 
     Raises:
@@ -92,18 +92,7 @@ def _dagger(config: Config, console: Console, rounds: int, episodes: int, mix: f
             if not _is_finished(this, console):
                 train(this, console)
             rows.append(_row(number, share, this))
-            references = Run.read(run_folders(this)[0]).play
-            result = {
-                "label": label,
-                "mix": mix,
-                "game": play.game,
-                "skill": play.skill,
-                "seed": play.seed,
-                "plays": play.episodes,
-                "random_mean": references["random_mean"],
-                "expert_mean": references["expert_mean"],
-                "rounds": rows,
-            }
+            result = {"label": label, "mix": mix, **_play(this), "rounds": rows}
             _write(folder / "dagger.json", json.dumps(result, indent=2) + "\n")
             _write(folder / "dagger.md", f"{_caption(result)}\n\n{markdown_table(_COLUMNS, rows)}")
     table = Table(title=_caption(result), title_justify="left", box=box.SIMPLE_HEAD)
@@ -233,6 +222,13 @@ def _row(number: int, mix: float | None, config: Config) -> Row:
         "exact_match": validation_scores(run.validation)["exact_match"],
         **{key: play[key] for key in ("mean_return", "normalized", "normalized_low", "normalized_high")},
     }
+
+
+def _play(config: Config) -> dict[str, Any]:
+    """What the scores of a round, and of all others, are of."""
+    play = Run.read(run_folders(config)[0]).play
+    kept = {key: play[key] for key in ("game", "skill", "seed", "random_mean", "expert_mean")}
+    return kept | {"plays": play["episodes"]}
 
 
 def _caption(result: dict[str, Any]) -> str:

@@ -258,13 +258,17 @@ def test_new_seeds_are_apart_from_those_of_the_scores(whole):
 def test_rounds_that_are_killed_end_as_those_that_were_not(whole, tmp_path):
     command = [sys.executable, "-m", "BC_training", "dagger", "--config", "configs/quickstart.yaml"]
     command += ["--rounds", "1", "--episodes", "2", "--mix", "0.5", *settings(tmp_path)]
-    moments = ("c/x-round0/last/*", "x-round1.zarr/episode_3", "c/x-round1/last/*", None)
-    for moment in moments:
+    for moment, number, code in (
+        ("c/x-round0/last/*", signal.SIGKILL, -signal.SIGKILL),
+        ("x-round1.zarr/episode_3", signal.SIGTERM, 75),  # while it records
+        ("c/x-round1/last/*", signal.SIGKILL, -signal.SIGKILL),
+        ("l/x-dagger/no-such-file", None, 0),
+    ):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        while process.poll() is None and not (moment and list(tmp_path.glob(moment))):
+        while process.poll() is None and not list(tmp_path.glob(moment)):
             time.sleep(0.02)
-        if moment:
-            process.kill()
+        if number is not None:
+            process.send_signal(number)
         errors = process.communicate()[1]
-        assert process.returncode == (-signal.SIGKILL if moment else 0), errors
+        assert process.returncode == code, errors
     require_same(whole, tmp_path)
