@@ -68,7 +68,9 @@ def suite(
 @app.command(
     epilog="Examples:\n\n"
     "uv run -m BC_training record --game doom/deadly_corridor --player expert --episodes 40 --out data/x.zarr\n\n"
-    "uv run -m BC_training record --noise 0.03 --episodes 100 --out data/recovery.zarr"
+    "uv run -m BC_training record --noise 0.03 --episodes 100 --out data/recovery.zarr\n\n"
+    "uv run -m BC_training record --player BC_training/checkpoints/quickstart --label expert --height 72 --width 128 "
+    "--out data/corrected.zarr"
 )
 def record(
     out: Annotated[Path, typer.Option(help="The dataset; created, or appended to.")],
@@ -88,13 +90,20 @@ def record(
         ),
     ] = 0.0,
     noise_frames: Annotated[int, typer.Option(min=1, help="How many frames such a while lasts.")] = 6,
+    label: Annotated[
+        str | None,
+        typer.Option(help="Who labels the frames, such as expert; by default the player."),
+    ] = None,
+    mix: Annotated[
+        float, typer.Option(help="Chance a frame that the label is executed, not the player's action.")
+    ] = 0.0,
     workers: Workers = None,
 ) -> None:
-    """Record a player's episodes in a game."""
+    """Record a player's episodes in a game, labelled by the player itself or by another."""
     from BC_training.common.schema import RecordConfig
     from BC_training.record import record
 
-    config = RecordConfig(game, player, episodes, seed, skill, (height, width), noise, noise_frames)
+    config = RecordConfig(game, player, episodes, seed, skill, (height, width), noise, noise_frames, label, mix)
     record(out, config, workers, console)
 
 
@@ -183,6 +192,28 @@ def rollout(
         video=video,
         decode=decode or [],
     )
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "uv run -m BC_training dagger --config configs/resnet_policy.yaml --rounds 3 --episodes 20\n\n"
+    "uv run -m BC_training dagger --config configs/temporal_cnn.yaml dataset.path=data/few.zarr "
+    "dataset.record.episodes=12 dataset.record.noise=0 logging.run_name=few"
+)
+def dagger(
+    config: Annotated[str, typer.Option(help="A YAML file, looked up as given, then inside BC_training/.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings such as training.num_epochs=5.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="After the first training, of the config's dataset.")] = 3,
+    episodes: Annotated[int, typer.Option(min=1, help="Recorded in each of these rounds.")] = 20,
+    mix: Annotated[float, typer.Option(help="In round k the labeller acts in a share mix^k of the frames.")] = 0.0,
+    label: Annotated[str, typer.Option(help="Who labels what the policy reaches: expert or a checkpoint.")] = "expert",
+) -> None:
+    """Train in rounds: the policy plays, an expert labels its frames, it is trained again (DAgger)."""
+    from BC_training.common.config import load_config
+    from BC_training.dagger import dagger
+
+    with _resumable():
+        dagger(load_config(config, overrides or []), console, rounds=rounds, episodes=episodes, mix=mix, label=label)
 
 
 @app.command(

@@ -45,6 +45,10 @@ def call(monkeypatch, capsys, arguments: list[str]) -> tuple[int, str, str]:
         (["rollout", "--player", "noop", "--video", "no/where.mp4"], "cannot write no/where.mp4"),
         (["evaluate", "nowhere"], "nowhere does not exist"),
         (["record", "--out", "x.zarr", "--game", "doom/none"], "unknown game 'doom/none'"),
+        (["record", "--out", "x.zarr", "--label", "expret"], "did you mean 'expert'"),
+        (["record", "--out", "x.zarr", "--mix", "0.5"], "mix=0.5 mixes in the actions of nobody"),
+        (["dagger", *QUICKSTART, "--label", "expret"], "did you mean 'expert'"),
+        (["dagger", *QUICKSTART, "evaluation.rollout=null"], "needs an evaluation.rollout section"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, arguments, message):
@@ -66,7 +70,7 @@ def test_exit_code_reaches_the_shell(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "record", "evaluate", "rollout", "compare"])
+@pytest.mark.parametrize("command", ["train", "record", "evaluate", "rollout", "compare", "dagger"])
 def test_help_has_an_example(monkeypatch, capsys, command):
     code, out, _ = call(monkeypatch, capsys, [command, "--help"])
     assert code == 0

@@ -1,6 +1,7 @@
 """Recording the real game into a real dataset."""
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from BC_training.common.errors import UserError
 from BC_training.common.schema import RecordConfig
 from BC_training.games import make_game
 from BC_training.games.players import make_player
-from BC_training.record import record, record_missing
+from BC_training.record import record, record_missing, recorded_episodes
 
 SMALL = RecordConfig("doom/deadly_corridor", "expert", episodes=2, frame_size=(24, 32))
 QUIET = Console(file=StringIO())
@@ -81,6 +82,86 @@ def test_noise_moves_the_game_but_not_the_label(tmp_path):
     assert np.ptp(still.state(0)[:, column]) < 1
 
 
+@pytest.mark.parametrize("mix", [0.0, 0.4, 1.0])
+def test_frames_that_a_player_reaches_are_labelled_by_another(tmp_path, mix):
+    """Replayed: a fresh expert presses the labels, and what was executed leads from frame to frame."""
+    config = dataclasses.replace(SMALL, player="random", episodes=1, label="expert", mix=mix)
+    record(tmp_path / "x.zarr", config, 1, QUIET)
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
+    assert (attrs(dataset, "player"), attrs(dataset, "label"), attrs(dataset, "mix")) == (["random"], ["expert"], [mix])
+    length = dataset.episodes[0].length
+    frames, actions = dataset.frames(0, range(length)), dataset.actions(0)
+    env = make_game(SMALL.game, frame_size=SMALL.frame_size)
+    try:
+        player, expert = (make_player(name, SMALL.game, env) for name in ("random", "expert"))
+        observation, _ = env.reset(seed=10_000)
+        player.reset(10_000)
+        draws, differing, over = np.random.default_rng([10_000, 2]), 0, False
+        for t in range(length):
+            assert not over
+            np.testing.assert_array_equal(frames[t], observation["frame"])
+            label, chosen = expert.act(observation), player.act(observation)
+            np.testing.assert_array_equal(actions[t], label)
+            differing += (label != chosen).any()
+            observation, _, terminated, truncated, _ = env.step(label if draws.random() < mix else chosen)
+            over = terminated or truncated
+        assert over
+        assert differing > length / 2
+    finally:
+        env.close()
+
+
+def test_a_player_that_never_acts_leaves_the_labellers_own_recording(tmp_path):
+    config = dataclasses.replace(SMALL, player="noop", label="expert", mix=1.0, noise=0.05)
+    record(tmp_path / "mixed.zarr", config, 1, QUIET)
+    record(tmp_path / "own.zarr", dataclasses.replace(SMALL, noise=0.05), 1, QUIET)
+    mixed, own = ZarrGameplayDataset(tmp_path / "mixed.zarr"), ZarrGameplayDataset(tmp_path / "own.zarr")
+    for e in range(2):
+        length = own.episodes[e].length
+        np.testing.assert_array_equal(mixed.frames(e, range(length)), own.frames(e, range(length)))
+        np.testing.assert_array_equal(mixed.actions(e), own.actions(e))
+        np.testing.assert_array_equal(mixed.state(e), own.state(e))
+
+
+def test_label_and_mix_tell_recordings_apart_and_older_ones_were_the_players_own(tmp_path):
+    path = tmp_path / "x.zarr"
+    record(path, dataclasses.replace(SMALL, episodes=1), 1, QUIET)
+    meta = path / "episode_0/zarr.json"
+    older = json.loads(meta.read_text())
+    for name in ("label", "mix"):
+        del older["attributes"][name]
+    meta.write_text(json.dumps(older))
+    assert "label" not in ZarrGameplayDataset(path).episodes[0].attrs
+    for same in (SMALL, dataclasses.replace(SMALL, label="expert")):
+        assert len(recorded_episodes(path, same)) == 1
+    for other in ({"label": "noop"}, {"label": "expert", "mix": 0.5}, {"player": "noop", "label": "expert"}):
+        assert not recorded_episodes(path, dataclasses.replace(SMALL, **other))
+
+
+def test_episodes_are_added_to_those_of_others_under_their_own_numbers(tmp_path):
+    path, noop = tmp_path / "x.zarr", dataclasses.replace(SMALL, player="noop", label="expert")
+    record(path, SMALL, 1, QUIET)
+    record_missing(path, noop, 1, QUIET, first_number=2)
+    shutil.rmtree(path / "episode_2")
+    record_missing(path, noop, 1, QUIET, first_number=2)
+    dataset = ZarrGameplayDataset(path)
+    assert attrs(dataset, "player") == ["expert", "expert", "noop", "noop"]
+    assert attrs(dataset, "seed") == [10_000, 10_001, 10_000, 10_001]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mix": 0.5}, "mixes in the actions of nobody"),
+        ({"mix": 1.5, "label": "expert"}, "mix=1.5 is out of range: 0 to 1"),
+        ({"mix": -0.1, "label": "expert"}, "mix=-0.1 is out of range"),
+    ],
+)
+def test_a_mix_is_a_share_of_somebodys_actions(fields, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(SMALL, **fields)
+
+
 def test_missing_episodes_are_completed_and_others_left_alone(tmp_path):
     path = tmp_path / "x.zarr"
     record_missing(path, SMALL, 1, QUIET)
@@ -136,6 +217,8 @@ def test_a_recorder_killed_while_it_creates_the_dataset_leaves_nothing_in_the_wa
         ({"frame_size": (48, 64)}, "holds frames of 24x32, not 48x64"),
         ({"game": "doom/deadly_coridor"}, "unknown game"),
         ({"player": "nobody"}, "unknown player"),
+        ({"label": "nobody"}, "unknown player"),
+        ({"label": "."}, "is not a checkpoint"),
     ],
 )
 def test_what_cannot_be_recorded_leaves_the_dataset_alone(tmp_path, change, message):

@@ -14,12 +14,12 @@ from BC_training.common import storage
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.schema import DatasetConfig
+from BC_training.common.split import SPLITS, split_groups
 from BC_training.common.storage import EpisodeInfo
 from BC_training.common.store import open_store
 
 _OPEN_ARRAYS = 4096  # kept open for reading frames: bounds the memory of a dataset of many episodes
 _CHECKED = 128  # frames read at once to see that they can be
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -185,32 +185,29 @@ class ZarrGameplayDataset:
                 found.append(np.asarray(frames.result()))
         return [frames[:, ::-1] if self.channel_order == "bgr" else frames for frames in found]
 
-    def split(self, shares: dict[str, float], seed: int) -> dict[str, list[int]]:
+    def split(self, shares: dict[str, float], seed: int, by_player: bool = False) -> dict[str, list[int]]:
         """Whole episodes to "train", "val" and "test", at random from ``seed``.
 
         Every split with a share above 0 gets at least one episode.
 
+        Args:
+            by_player: split the episodes of each player by themselves; all of a player who has too few
+                go to "train". Episodes of another player leave those that were there where they were.
+
         Raises:
             UserError: fewer episodes than splits.
         """
-        wanted = [name for name in SPLITS if shares.get(name, 0) > 0]
-        count = len(self.episodes)
-        if count < max(2, len(wanted)):
+        groups: dict[str, list[int]] = {}
+        for i, episode in enumerate(self.episodes):
+            groups.setdefault(str(episode.attrs.get("player")) if by_player else "", []).append(i)
+        split = split_groups(list(groups.values()), shares, seed)
+        if split is None:
+            count, whose = len(self.episodes), " of any one player" if by_player else ""
+            wanted = " and ".join(name for name in SPLITS if shares.get(name, 0) > 0)
             raise UserError(
-                f"{self.path} has {count} usable episode{'s' * (count != 1)}, too few to split into "
-                f"{' and '.join(wanted)} by whole episodes: record more"
+                f"{self.path} has {count} usable episode{'s' * (count != 1)}, too few{whose} to split into {wanted} by "
+                "whole episodes: record more"
             )
-        order = np.random.default_rng(seed).permutation(count)
-        sizes = {name: max(1, round(shares[name] * count)) for name in wanted}
-        while sum(sizes.values()) > count:
-            largest = max(sizes, key=lambda name: sizes[name])
-            sizes[largest] -= 1
-        sizes["train"] += count - sum(sizes.values())
-        split, start = {}, 0
-        for name in SPLITS:
-            end = start + sizes.get(name, 0)
-            split[name] = sorted(int(e) for e in order[start:end])
-            start = end
         return split
 
     def names_of(self, split: dict[str, list[int]]) -> dict[str, list[str]]:

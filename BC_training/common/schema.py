@@ -1,6 +1,5 @@
 """The sections of a configuration and their defaults; each checks its own values."""
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,6 +22,8 @@ class RecordConfig:
     frame_size: tuple[int, int] = (288, 512)  # H, W
     noise: float = 0.0  # chance a frame that a burst of one random action starts
     noise_frames: int = 6  # length of such a burst
+    label: str | None = None  # who says what to press in the frames that the player reaches; null: the player
+    mix: float = 0.0  # chance a frame that this is executed in place of what the player presses
 
     def __post_init__(self) -> None:
         require(self.episodes >= 1, "dataset.record.episodes", self.episodes, "at least 1")
@@ -31,6 +32,14 @@ class RecordConfig:
         require(min(self.frame_size) >= 8, "dataset.record.frame_size", self.frame_size, "sides of 8 or more")
         require(0 <= self.noise <= 1, "dataset.record.noise", self.noise, "0 to 1")
         require(self.noise_frames >= 1, "dataset.record.noise_frames", self.noise_frames, "at least 1")
+        require(0 <= self.mix <= 1, "dataset.record.mix", self.mix, "0 to 1")
+        if self.mix > 0 and self.label is None:
+            raise UserError(f"config: dataset.record.mix={self.mix} mixes in the actions of nobody: set label, too")
+
+    @property
+    def labeller(self) -> str:
+        """Who labels the frames."""
+        return self.player if self.label is None else self.label
 
 
 @dataclass(frozen=True)
@@ -40,14 +49,19 @@ class SplitConfig:
     train: float = 0.9
     val: float = 0.1
     test: float = 0.0
+    by_player: bool = False  # split the episodes of each player by themselves
 
     def __post_init__(self) -> None:
-        for name, share in dataclasses.asdict(self).items():
+        for name, share in self.shares.items():
             require(0 <= share <= 1, f"dataset.split.{name}", share, "0 to 1")
         require(self.train > 0, "dataset.split.train", self.train, "more than 0")
         require(self.val > 0, "dataset.split.val", self.val, "more than 0: the best checkpoint is chosen on it")
         total = self.train + self.val + self.test
         require(abs(total - 1) < 1e-6, "dataset.split", f"{total:g} (the sum)", "train, val and test must sum to 1")
+
+    @property
+    def shares(self) -> dict[str, float]:
+        return {"train": self.train, "val": self.val, "test": self.test}
 
 
 @dataclass(frozen=True)

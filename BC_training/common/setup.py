@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class Setup:
             require_game(config.evaluation.rollout.game)
         from_main(lambda: _record_if_missing(config, console))
         dataset = _open_dataset(config, console)
-        split = dataset.split(asdict(config.dataset.split), config.system.seed)
+        split = dataset.split(config.dataset.split.shares, config.system.seed, config.dataset.split.by_player)
         state = _fit_state(config, dataset, split["train"])
         inputs = InputSpec(
             dataset.action_names,

@@ -22,6 +22,22 @@ _PARTIAL = ".partial-"
 _BLOCK = 32  # frames written at once: bounds the recorder's memory, not the chunk size
 
 
+def require_appendable(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> None:
+    """Raises a UserError where episodes of these actions and state values cannot be added to the dataset."""
+    attrs = read_root(LocalStore(path))
+    if not (path / "zarr.json").exists():
+        raise UserError(f"{path} is zarr v2, which is read but not written: choose another folder")
+    for label, old, new in (
+        ("actions", attrs["keys"], keys),
+        ("state values", attrs.get("attributes") or [], attributes),
+    ):
+        if tuple(old) != tuple(new):
+            raise UserError(
+                f"{path} holds other {label} ({', '.join(old)}) than are to be added ({', '.join(new)}): "
+                "choose another folder"
+            )
+
+
 @contextlib.contextmanager
 def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> Iterator[None]:
     """Creates the dataset, or opens it for appending, and holds it for this process alone.
@@ -34,18 +50,7 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
     if re.match(r"\w+:/", str(path)):  # Path has made one slash of two
         raise UserError(f"cannot write to {path}: recordings are written to a local folder, copy them there afterwards")
     if path.exists():
-        attrs = read_root(LocalStore(path))
-        if not (path / "zarr.json").exists():
-            raise UserError(f"{path} is zarr v2, which is read but not written: choose another folder")
-        for label, old, new in (
-            ("actions", attrs["keys"], keys),
-            ("state values", attrs.get("attributes") or [], attributes),
-        ):
-            if tuple(old) != tuple(new):
-                raise UserError(
-                    f"{path} holds other {label} ({', '.join(old)}) than are to be added ({', '.join(new)}): "
-                    "choose another folder"
-                )
+        require_appendable(path, keys, attributes)
     else:
         attrs = {"format": FORMAT, "version": VERSION, "keys": list(keys), "attributes": list(attributes)}
         unnamed = path.with_name(f"{_PARTIAL}{path.name}-{os.getpid()}")

@@ -99,10 +99,13 @@ def is_best(row: Row, column: Column, rows: Sequence[Row]) -> bool:
 def to_markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
     """One table and the notes as a list below it."""
     columns = [Column("run", "run", "{run}"), *(c for group in groups(rows).values() for c in group)]
+    return markdown_table(columns, rows) + "".join([*(["\n"] if notes else []), *(f"- {note}\n" for note in notes)])
+
+
+def markdown_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     lines = [[c.heading for c in columns], ["---" if c.key in ("run", "model") else "---:" for c in columns]]
     lines += [[c.cell(row) for c in columns] for row in rows]
-    table = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
-    return "\n".join([*table, *([""] if notes else []), *(f"- {note}" for note in notes)]) + "\n"
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def to_csv(rows: Sequence[Row]) -> str:

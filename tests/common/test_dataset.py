@@ -364,6 +364,22 @@ def test_too_few_episodes_to_split(count, test):
     assert f"{count} usable episode" in one_line(caught)
 
 
+def test_more_episodes_of_another_player_leave_the_others_in_their_split(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [2] * 14)
+    root, shares = zarr.open_group(tmp_path / "x.zarr"), {"train": 0.7, "val": 0.3}
+    for number in range(10, 14):
+        root[f"episode_{number}"].attrs["player"] = "a" if number < 13 else "b"
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
+    before = with_episodes(10).split(shares, 0)
+    split = dataset.split(shares, 0, by_player=True)
+    assert sorted(split["train"] + split["val"]) == list(range(14))
+    for name, episodes in before.items():
+        assert [e for e in split[name] if e < 10] == episodes
+    assert len([e for e in split["val"] if e in (10, 11, 12)]) == 1
+    assert 13 in split["train"]  # a single one cannot be split
+    assert dataset.split(shares, 0)["val"] != split["val"]
+
+
 def test_find(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [2, 2, 2], numbers=[0, 2, 10])
     dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
