@@ -46,8 +46,8 @@ def evaluate(
         tolerance: frames by which a press or a release may be early or late, 0 or more.
 
     Returns:
-        The report of ``score``; with ``tune`` that of the tuned thresholds, and in "before"
-        ``metrics.report`` of those it had.
+        The report of ``score``; with ``tune`` that of the tuned thresholds, and in "before" that of
+        those it had.
 
     Raises:
         UserError: checkpoint or dataset do not load or do not fit, the split is empty or not to be tuned
@@ -71,7 +71,7 @@ def evaluate(
             decoding = best_thresholds(decoding, predictions.samples.targets, predictions.probability)
         report = score(predictions, decoding, tolerance)
         if tune:
-            report["before"] = _scores(predictions, saved.decoding)
+            report["before"] = score(predictions, saved.decoding, tolerance)
             if decoding != saved.decoding:
                 update_meta(saved.path, {"decoding": decoding.to_dict()})
     show_scores(predictions, report, console, json_file)
@@ -96,7 +96,8 @@ def score(predictions: Predictions, decoding: Decoding, tolerance: int = events.
     """
     saved, true = predictions.saved, predictions.true
     names, shift, majority = saved.inputs.action_names, saved.inputs.window.action_shift, np.asarray(saved.majority)
-    report = _scores(predictions, decoding)
+    report = metrics.report(true, predictions.probability, majority, names, decoding, shift)
+    report |= {"step": saved.step, "split": predictions.split}
     pressed = predictions.pressed(decoding, predictions.logits)
     baselines = metrics.baselines(true, majority, shift)
     for scores, held in ((report, pressed), *((report["baselines"][name], p) for name, p in baselines.items())):
@@ -106,19 +107,6 @@ def score(predictions: Predictions, decoding: Decoding, tolerance: int = events.
         report["ablations"] = diagnosis.ablation_scores(true, ablated, names, shift)
     report["diagnosis"] = diagnosis.diagnose(true, pressed, majority, shift, ablated)
     return report
-
-
-def _scores(predictions: Predictions, decoding: Decoding) -> metrics.Report:
-    saved = predictions.saved
-    report = metrics.report(
-        predictions.true,
-        predictions.probability,
-        np.asarray(saved.majority),
-        saved.inputs.action_names,
-        decoding,
-        saved.inputs.window.action_shift,
-    )
-    return report | {"step": saved.step, "split": predictions.split}
 
 
 def show_scores(
