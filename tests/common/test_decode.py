@@ -149,9 +149,10 @@ def test_of_a_sampled_group_one_is_held():
     assert left.mean() == pytest.approx(0.6 * 0.3, abs=0.03)
 
 
-def test_scores_on_recordings_are_without_sampling():
+@pytest.mark.parametrize("hysteresis", [0.0, 0.2])
+def test_scores_on_recordings_are_without_sampling(hysteresis):
     p = np.random.default_rng(0).random((100, 5))
-    rules = decoding(temperature=1.0, hysteresis=0.2)
+    rules = decoding(0.3, temperature=1.0, hysteresis=hysteresis)
     cold = decode_episodes(replace(rules, temperature=None), p, [60, 40])
     assert (decode_episodes(rules, p, [60, 40]) == cold).all()
 
