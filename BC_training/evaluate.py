@@ -66,16 +66,7 @@ def evaluate(
     config = saved.config
     dataset = ZarrGameplayDataset.from_config(config.dataset, data)
     dataset.load_labels()
-    if dataset.action_names != saved.inputs.action_names:
-        raise UserError(
-            f"{dataset.path} has actions {', '.join(dataset.action_names)}; {saved.path} was trained on "
-            f"{', '.join(saved.inputs.action_names)}"
-        )
-    if saved.inputs.window.state and dataset.state_names != saved.inputs.state_names:
-        raise UserError(
-            f"{dataset.path} has state values {', '.join(dataset.state_names) or 'none'}; {saved.path} was trained on "
-            f"{', '.join(saved.inputs.state_names)}"
-        )
+    require_recorded_alike(dataset, saved)
     split = split or ("val" if data is None else "all")
     if data is not None and split != "all" and saved.fingerprint not in (None, fingerprint(dataset)):
         raise UserError(
@@ -113,6 +104,20 @@ def evaluate(
 def print_report(report: metrics.Report, title: str, console: Console) -> None:
     console.print(metrics.summary_table(report, f"{title}, {report['frames']:,} frames"))
     console.print(metrics.action_table(report))
+
+
+def require_recorded_alike(dataset: ZarrGameplayDataset, saved: checkpoints.Checkpoint) -> None:
+    """Raises a UserError if the buttons, or the state values the model sees, are not those of its training."""
+    if dataset.action_names != saved.inputs.action_names:
+        raise UserError(
+            f"{dataset.path} has actions {', '.join(dataset.action_names)}; {saved.path} was trained on "
+            f"{', '.join(saved.inputs.action_names)}"
+        )
+    if saved.inputs.window.state and dataset.state_names != saved.inputs.state_names:
+        raise UserError(
+            f"{dataset.path} has state values {', '.join(dataset.state_names) or 'none'}; {saved.path} was trained on "
+            f"{', '.join(saved.inputs.state_names)}"
+        )
 
 
 def _episodes(dataset: ZarrGameplayDataset, saved: checkpoints.Checkpoint, split: str) -> list[int]:

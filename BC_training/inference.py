@@ -1,4 +1,7 @@
-"""Policy: from a checkpoint folder to buttons."""
+"""Policy: from a checkpoint folder to buttons.
+
+As a command (``python -m BC_training.inference``) it predicts a recorded episode: see ``predict.py``.
+"""
 
 from collections import deque
 from pathlib import Path
@@ -23,6 +26,7 @@ class Policy:
 
     Attributes:
         inputs: what it sees and presses.
+        last_probabilities: float32 [A], those of the last frame it was shown.
     """
 
     def __init__(self, path: str | Path):
@@ -52,6 +56,7 @@ class Policy:
 
     def reset(self) -> None:
         """Starts an episode: what was seen and pressed before is forgotten."""
+        self.last_probabilities = np.zeros(len(self.inputs.action_names), np.float32)
         self._recent.clear()
         self._changes = ChangeCounter()
         self._pressed.extend([np.zeros(len(self.inputs.action_names), bool)] * self.inputs.window.action_history)
@@ -94,7 +99,8 @@ class Policy:
             logits = self._remember(*model, history["features"])
         else:
             logits = self._predict(*model, history | before)
-        return np.asarray(jax.nn.sigmoid(logits[0]))
+        self.last_probabilities = np.asarray(jax.nn.sigmoid(logits[0]))
+        return self.last_probabilities
 
     def act(self, frame: np.ndarray, state: np.ndarray | None = None) -> np.ndarray:
         """bool [A]: the buttons to hold, those at or above the checkpoint's threshold.
@@ -106,6 +112,20 @@ class Policy:
         pressed = self.probabilities(frame, state) >= self._threshold
         self._pressed.append(pressed)
         return pressed
+
+    def override(self, pressed: np.ndarray) -> None:
+        """Says that ``pressed``, bool [A], was held instead of what ``act`` has just returned.
+
+        A model that takes previous actions then remembers these. For recordings, where the recorded
+        player presses, and for play in which another player decides.
+        """
+        if self._pressed:
+            self._pressed[-1] = np.array(pressed, bool)
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """float32 [A]: the probabilities from which on each button is held."""
+        return np.full(len(self.inputs.action_names), self._threshold, np.float32)
 
     def _checked(self, state: np.ndarray | None) -> np.ndarray:
         """A copy of a state, float32 [S].
@@ -125,3 +145,9 @@ class Policy:
             if not np.isfinite(value := values[names.index(name)]):
                 raise UserError(f"the policy takes finite state values, got '{name}' {value}")
         return values
+
+
+if __name__ == "__main__":
+    from BC_training.predict import main
+
+    main()
