@@ -54,9 +54,9 @@ def saliency(
 
 @app.command(
     epilog="Examples:\n\n"
-    "uv run -m BC_training visualize rollouts --players BC_training/checkpoints/quickstart expert --out side_by_side.mp4"
-    "\n\nuv run -m BC_training visualize rollouts --players expert random noop --game doom/basic --seed 7 "
-    "--out side_by_side.mp4"
+    "uv run -m BC_training visualize rollouts --players BC_training/checkpoints/quickstart expert --out side.mp4\n\n"
+    "uv run -m BC_training visualize rollouts --players expert random noop --game doom/basic --seed 7 "
+    "--out side.mp4"
 )
 def rollouts(
     names: Annotated[list[str], typer.Argument(help="expert, random, noop or checkpoint folders.", metavar="PLAYERS")],
