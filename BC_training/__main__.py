@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +9,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from BC_training import data_commands
+from BC_training import data_commands, visualize_commands
+from BC_training.common.command_line import run_command
 from BC_training.common.devices import leave
-from BC_training.common.errors import UserError, unknown
+from BC_training.common.errors import unknown
 
 app = typer.Typer(
     add_completion=False,
@@ -24,6 +24,7 @@ app = typer.Typer(
     "Without a sub-command it trains: [bold]uv run -m BC_training --config configs/quickstart.yaml[/bold]",
 )
 app.add_typer(data_commands.app)
+app.add_typer(visualize_commands.app, name="visualize")
 console = Console()
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")]
@@ -251,26 +252,17 @@ def _resumable() -> Iterator[None]:
 
 
 def main() -> None:
+    run_command(_run)
+
+
+def _run() -> None:
     arguments = sys.argv[1:]
     commands = set(typer.main.get_group(app).commands)
-    try:
-        if arguments and arguments[0] not in commands | {"-h", "--help"}:
-            if not arguments[0].startswith("-") and "=" not in arguments[0]:
-                raise unknown("command", arguments[0], commands, "see --help")
-            arguments = ["train", *arguments]
-        app(arguments, prog_name="BC_training")
-    except UserError as error:
-        _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
-    except Exception:
-        traceback.print_exc()
-        leave(1)
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    leave(code)
+    if arguments and arguments[0] not in commands | {"-h", "--help"}:
+        if not arguments[0].startswith("-") and "=" not in arguments[0]:
+            raise unknown("command", arguments[0], commands, "see --help")
+        arguments = ["train", *arguments]
+    app(arguments, prog_name="BC_training")
 
 
 if __name__ == "__main__":

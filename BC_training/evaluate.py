@@ -13,7 +13,7 @@ from BC_training.common import events, metrics
 from BC_training.common.checkpoint_edit import editing, update_meta
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, require_writable
-from BC_training.predictions import Predictions, default_split, predict_split
+from BC_training.split_predictions import SplitPredictions, default_split, predict_split
 from BC_training.tune import best_thresholds, changes_table
 
 
@@ -82,7 +82,7 @@ def evaluate(
     return report
 
 
-def score(predictions: Predictions, decoding: Decoding, tolerance: int = events.TOLERANCE) -> metrics.Report:
+def score(predictions: SplitPredictions, decoding: Decoding, tolerance: int = events.TOLERANCE) -> metrics.Report:
     """What predictions are worth, decoded without sampling.
 
     Args:
@@ -110,7 +110,7 @@ def score(predictions: Predictions, decoding: Decoding, tolerance: int = events.
 
 
 def show_scores(
-    predictions: Predictions, report: metrics.Report, console: Console, json_file: Path | None = None
+    predictions: SplitPredictions, report: metrics.Report, console: Console, json_file: Path | None = None
 ) -> None:
     """Prints the tables of a report and writes it."""
     print_report(report, predictions.title, console, predictions.saved.inputs.fps)

@@ -1,4 +1,7 @@
-"""Policy: from a checkpoint folder to buttons."""
+"""Policy: from a checkpoint folder to buttons.
+
+As a command (``python -m BC_training.inference``) it predicts a recorded episode: see ``predict.py``.
+"""
 
 from collections import deque
 from pathlib import Path
@@ -25,6 +28,7 @@ class Policy:
     Attributes:
         inputs: what it sees and presses.
         decoding: how its probabilities become buttons.
+        last_probabilities: float32 [A], those of the last frame it was shown.
     """
 
     def __init__(self, path: str | Path, decoding: Decoding | None = None):
@@ -63,6 +67,7 @@ class Policy:
             seed: of the episode, 0 or more. It matters where buttons are sampled.
         """
         self._decoder.reset(seed)
+        self.last_probabilities = np.zeros(len(self.inputs.action_names), np.float32)
         self._recent.clear()
         self._changes = ChangeCounter()
         self._pressed.extend([np.zeros(len(self.inputs.action_names), bool)] * self.inputs.window.action_history)
@@ -105,7 +110,8 @@ class Policy:
             logits = self._remember(*model, history["features"])
         else:
             logits = self._predict(*model, history | before)
-        return np.asarray(jax.nn.sigmoid(logits[0]))
+        self.last_probabilities = np.asarray(jax.nn.sigmoid(logits[0]))
+        return self.last_probabilities
 
     def act(self, frame: np.ndarray, state: np.ndarray | None = None) -> np.ndarray:
         """bool [A]: the buttons to hold, by the rules of ``decoding``; call it once a frame.
@@ -117,6 +123,20 @@ class Policy:
         pressed = self._decoder(self.probabilities(frame, state))
         self._pressed.append(pressed)
         return pressed
+
+    def override(self, pressed: np.ndarray) -> None:
+        """Says that ``pressed``, bool [A], was held instead of what ``act`` has just returned.
+
+        A model that takes previous actions then remembers these. For recordings, where the recorded
+        player presses, and for play in which another player decides.
+        """
+        if self._pressed:
+            self._pressed[-1] = np.array(pressed, bool)
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """float32 [A]: the probabilities from which on each button is held."""
+        return np.array([self.decoding.thresholds[name] for name in self.inputs.action_names], np.float32)
 
     def _checked(self, state: np.ndarray | None) -> np.ndarray:
         """A copy of a state, float32 [S].
@@ -136,3 +156,9 @@ class Policy:
             if not np.isfinite(value := values[names.index(name)]):
                 raise UserError(f"the policy takes finite state values, got '{name}' {value}")
         return values
+
+
+if __name__ == "__main__":
+    from BC_training.predict import main
+
+    main()

@@ -19,7 +19,7 @@ from BC_training.common.workers import run_tasks
 from BC_training.games import make_game
 from BC_training.games.episodes import Session, say_restarts
 from BC_training.games.players import BUILT_IN, EXPERTS
-from BC_training.visualize.video import VideoWriter
+from BC_training.visualize.video import VideoWriter, require_video
 
 SMALL = (72, 128)  # frames of players that do not look at them
 RESAMPLES = 10_000
@@ -125,11 +125,10 @@ def rollout(
     elif video is not None:
         frame_size = (288, 512)
     make_game(game, frame_size=frame_size, skill=skill, delay=delay).close()  # an unknown one fails here
-    for file in (json_file, video):
-        if file is not None:
-            require_writable(file)
-    if video is not None and video.suffix != ".mp4":
-        raise UserError(f"cannot write {video}: videos are MP4, call it {video.with_suffix('.mp4').name}")
+    if json_file is not None:
+        require_writable(json_file)
+    if video is not None:
+        require_video(video)
 
     def play(who: str, delay: int = 0) -> list[float]:
         film, size, rules = (video, frame_size, decoding) if who == player else (None, SMALL, None)

@@ -33,7 +33,7 @@ from BC_training.common.train_state import (
     playing,
 )
 from BC_training.evaluate import evaluate
-from BC_training.predictions import predict_logits
+from BC_training.split_predictions import predict_logits
 from BC_training.rollout import Benchmark, rollout
 
 _LAG = 2  # dispatches between a step's own and reading its metrics, so that reading never stalls it

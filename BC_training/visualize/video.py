@@ -3,30 +3,34 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Self
 
 import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, require_writable
 
 _MIN_WIDTH = 512  # pixels: smaller frames are enlarged
 _HELD, _RELEASED = (255, 196, 0), (70, 70, 70)
 
+UNKNOWN_FPS = 20.0  # to show a recording that does not say
+RECORDED, PREDICTED, DISAGREE = _HELD, (86, 180, 233), (235, 50, 50)  # told apart by the colour-blind, too
+
 
 class VideoWriter:
-    """An MP4 (H.264) of play, with the held buttons drawn under each frame.
+    """An MP4 (H.264): pictures as they are, or of play, with the held buttons drawn under each frame.
 
     Args:
         path: the file; its folder must exist.
         fps: frames per second.
-        action_names: the A buttons.
+        action_names: the A buttons, for ``add``.
 
     Raises:
         UserError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, fps: float, action_names: Sequence[str]):
+    def __init__(self, path: Path, fps: float, action_names: Sequence[str] = ()):
         try:
             self._container = av.open(str(path), "w")
         except OSError as error:
@@ -40,16 +44,37 @@ class VideoWriter:
 
     def add(self, image: np.ndarray, action: np.ndarray, caption: str = "") -> None:
         """Adds image uint8 [H, W, 3] RGB with ``action`` bool [A] held; every image the same size."""
-        picture = draw_buttons(image, self._names, action, caption)
+        self.add_picture(draw_buttons(image, self._names, action, caption))
+
+    def add_picture(self, picture: np.ndarray) -> None:
+        """Adds a picture uint8 [H, W, 3] RGB, H and W even; all the same size."""
         if self._stream.width != picture.shape[1] or self._stream.height != picture.shape[0]:
             self._stream.width, self._stream.height = picture.shape[1], picture.shape[0]
         for packet in self._stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
             self._container.mux(packet)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
-        for packet in self._stream.encode():
-            self._container.mux(packet)
+        if self._stream.width:  # there was a picture: the encoder has started
+            for packet in self._stream.encode():
+                self._container.mux(packet)
         self._container.close()
+
+
+def require_video(path: Path) -> None:
+    """Finds out before the work whether an MP4 can be written to ``path``.
+
+    Raises:
+        UserError: it cannot, or the name does not end in .mp4.
+    """
+    if path.suffix != ".mp4":
+        raise UserError(f"cannot write {path}: videos are MP4, call it {path.stem or 'video'}.mp4")
+    require_writable(path)
 
 
 def draw_buttons(image: np.ndarray, names: Sequence[str], action: np.ndarray, caption: str) -> np.ndarray:

@@ -51,7 +51,7 @@ def predict_logits(predict: Callable[[Batch], jax.Array], tier: Batches, samples
 
 
 @dataclass(frozen=True, eq=False)
-class Predictions:
+class SplitPredictions:
     """What a checkpoint predicts on a split.
 
     Attributes:
@@ -99,7 +99,7 @@ def predict_split(
     data: str | Path | None = None,
     split: str | None = None,
     ablate: bool = False,
-) -> Predictions:
+) -> SplitPredictions:
     """Predicts every frame of a split, with a progress bar; arguments and errors as ``evaluate``.
 
     Args:
@@ -111,16 +111,7 @@ def predict_split(
     config = saved.config
     dataset = ZarrGameplayDataset.from_config(config.dataset, data)
     dataset.load_labels()
-    if dataset.action_names != saved.inputs.action_names:
-        raise UserError(
-            f"{dataset.path} has actions {', '.join(dataset.action_names)}; {saved.path} was trained on "
-            f"{', '.join(saved.inputs.action_names)}"
-        )
-    if saved.inputs.window.state and dataset.state_names != saved.inputs.state_names:
-        raise UserError(
-            f"{dataset.path} has state values {', '.join(dataset.state_names) or 'none'}; {saved.path} was trained on "
-            f"{', '.join(saved.inputs.state_names)}"
-        )
+    require_recorded_alike(dataset, saved)
     split = split or default_split(data)
     if data is not None and split != "all" and saved.fingerprint not in (None, fingerprint(dataset)):
         raise UserError(
@@ -144,7 +135,21 @@ def predict_split(
 
         size = config.evaluation.batch_size
         logits = {name: predict_logits(counted, source, len(samples), size) for name, source in sources.items()}
-    return Predictions(saved, dataset, split, episodes, samples, logits.pop("intact"), logits)
+    return SplitPredictions(saved, dataset, split, episodes, samples, logits.pop("intact"), logits)
+
+
+def require_recorded_alike(dataset: ZarrGameplayDataset, saved: checkpoints.Checkpoint) -> None:
+    """Raises a UserError if the buttons, or the state values the model sees, are not those of its training."""
+    if dataset.action_names != saved.inputs.action_names:
+        raise UserError(
+            f"{dataset.path} has actions {', '.join(dataset.action_names)}; {saved.path} was trained on "
+            f"{', '.join(saved.inputs.action_names)}"
+        )
+    if saved.inputs.window.state and dataset.state_names != saved.inputs.state_names:
+        raise UserError(
+            f"{dataset.path} has state values {', '.join(dataset.state_names) or 'none'}; {saved.path} was trained on "
+            f"{', '.join(saved.inputs.state_names)}"
+        )
 
 
 def default_split(data: str | Path | None) -> str:

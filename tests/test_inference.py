@@ -1,0 +1,163 @@
+"""A recorded episode predicted as in play, the table of it, and the README's example."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyarrow import csv, parquet
+from rich.console import Console
+from untrained import save_run
+
+from BC_training import predict as prediction
+from BC_training.common.preprocess import Window
+from BC_training.common.schema import Config, DatasetConfig
+from BC_training.evaluate import evaluate
+from BC_training.models.temporal_cnn.model import Config as TemporalConfig
+from BC_training.predict import EpisodePredictions, open_episode, predict, predict_episode
+
+QUIET = Console(file=StringIO())
+README = Path(__file__).resolve().parent.parent / "README.md"
+LENGTHS, NUMBERS = [40, 30, 20], [0, 1, 5]
+SMALL_TEMPORAL = {"conv_features": (4,), "conv_strides": (4,), "position_features": 2, "features": 8}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, make_dataset, make_config, make_inputs) -> dict[str, Path]:
+    """Untrained, with a history: one that sees stacked frames, one that sees previous actions and looks ahead."""
+    folder = tmp_path_factory.mktemp("inference")
+    make_dataset(folder / "x.zarr", LENGTHS, actions=3, numbers=NUMBERS, fps=10.0)
+    windows = {
+        "pure_cnn": Window(history=3, frame_skip=2),
+        "temporal_cnn": Window(history=4, action_history=2, action_shift=1, every_frame=True),
+    }
+    found = {}
+    for name, window in windows.items():
+        config: Config = make_config()
+        if name == "temporal_cnn":
+            config = dataclasses.replace(config, model=TemporalConfig(name, **SMALL_TEMPORAL))
+        config = dataclasses.replace(config, dataset=DatasetConfig(path=str(folder / "x.zarr")))
+        inputs = dataclasses.replace(make_inputs(), window=window)
+        found[name] = save_run(folder / name, config, inputs, val=("episode_1",))
+    return found
+
+
+@pytest.mark.parametrize("name", ["pure_cnn", "temporal_cnn"])
+def test_streaming_equals_the_offline_evaluation(runs, name, monkeypatch):
+    from BC_training import evaluate as evaluation
+
+    seen = []
+    report = evaluation.metrics.report
+    monkeypatch.setattr(evaluation.metrics, "report", lambda true, p, *a: seen.append(p) or report(true, p, *a))
+    offline = evaluate(runs[name], QUIET, split="val")
+    found = predict_episode(*open_episode(runs[name], None, 1), QUIET)
+    assert found.episode == "episode_1"
+    assert len(found) == 30
+    assert np.ptp(found.probability, axis=0).min() > 1e-4  # it depends on what is seen
+    scored = len(found.true)
+    assert scored == (29 if name == "temporal_cnn" else 30)
+    np.testing.assert_allclose(found.probability[:scored], seen[0], atol=1e-5)
+    assert found.exact_match == pytest.approx(offline["exact_match"])
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_the_table_is_read_back_as_predicted(runs, tmp_path, suffix):
+    out = tmp_path / f"p.{suffix}"
+    result = predict(runs["temporal_cnn"], out, QUIET, episode=5, json_file=tmp_path / "p.json")
+    assert json.loads((tmp_path / "p.json").read_text()) == result
+    expected = predict_episode(*open_episode(runs["temporal_cnn"], None, 5), QUIET)
+    table = parquet.read_table(out) if suffix == "parquet" else csv.read_csv(out)
+    kinds = ("true", "predicted", "probability")
+    assert table.column_names == ["frame", *(f"a{i}_{kind}" for i in range(3) for kind in kinds)]
+    assert table["frame"].to_pylist() == list(range(20))
+    for i in range(3):
+        assert table[f"a{i}_true"].to_pylist() == [*expected.true[:, i].tolist(), None]  # it looks one frame ahead
+        assert table[f"a{i}_predicted"].to_pylist() == expected.predicted[:, i].tolist()
+        found = np.array(table[f"a{i}_probability"].to_pylist(), np.float32)
+        np.testing.assert_array_equal(found, expected.probability[:, i])
+    assert result["frames"] == 20
+    assert result["exact_match"] == expected.exact_match
+    assert 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p90"] <= result["latency_ms"]["p99"]
+
+
+def test_what_was_recorded_is_beside_the_prediction_of_it(runs, make_dataset, tmp_path):
+    (written,) = make_dataset(tmp_path / "y.zarr", [6], actions=3)
+    ahead, now = (
+        predict_episode(*open_episode(runs[name], tmp_path / "y.zarr", 0), QUIET)
+        for name in ("temporal_cnn", "pure_cnn")
+    )
+    np.testing.assert_array_equal(now.true, written.actions)
+    np.testing.assert_array_equal(ahead.true, written.actions[1:])
+
+
+def test_latency_leaves_out_the_first_call():
+    one, two = ([100.0], [100.0, 0.002])
+    for seconds, expected in ((one, None), (two, 2.0)):
+        none = np.zeros((len(seconds), 1), bool)
+        found = EpisodePredictions(
+            "e", ("a",), none, none, none.astype(np.float32), np.ones(1), np.array(seconds), None
+        )
+        assert found.latency_ms == {"p50": expected, "p90": expected, "p99": expected}
+
+
+def call(monkeypatch, capsys, arguments: list[str]) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["inference", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        prediction.main()
+    return int(exit_.value.code or 0), capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "p.json"], "predictions are .parquet or .csv, call it p.parquet"),
+        (["--out", "no/where.csv"], "cannot write no/where.csv"),
+        (["--out", "p.csv", "--json", "no/p.json"], "cannot write no/p.json"),
+        (["--out", "p.csv", "--episode", "3"], "has no episode 3 (it has 0 to 1, 5)"),
+        (["--out", "p.csv", "--data", "nowhere.zarr"], "nowhere.zarr"),
+        (["--out", "p.csv", "--checkpoint", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(runs, monkeypatch, capsys, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, error = call(monkeypatch, capsys, ["--checkpoint", runs["pure_cnn"], *arguments])
+    assert code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dataset_that_does_not_fit_is_refused(runs, monkeypatch, capsys, tmp_path, make_dataset):
+    make_dataset(tmp_path / "large.zarr", [3], actions=3, size=(48, 64))
+    make_dataset(tmp_path / "many.zarr", [3], actions=4)
+    for data, message in (("large", "has frames of 48x64; "), ("many", "has actions a0, a1, a2, a3; ")):
+        arguments = ["--checkpoint", runs["pure_cnn"], "--data", tmp_path / f"{data}.zarr", "--out", tmp_path / "p.csv"]
+        code, error = call(monkeypatch, capsys, arguments)
+        assert code == 2
+        assert message in error
+
+
+def test_the_module_is_a_command(runs, tmp_path):
+    command = [sys.executable, "-m", "BC_training.inference", "--checkpoint", runs["pure_cnn"], "--out", "p.parquet"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "40 frames, exact match" in done.stdout
+    assert parquet.read_table(tmp_path / "p.parquet").num_rows == 40
+
+
+def test_the_readmes_example_plays_an_episode(tmp_path, monkeypatch, make_config, make_inputs):
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(example.strip().splitlines()) <= 14
+    inputs = make_inputs(actions=7, recorded_size=(72, 128))
+    save_run(tmp_path / "BC_training/checkpoints/quickstart", make_config(), inputs)
+    monkeypatch.chdir(tmp_path)
+    ran: dict = {}
+    exec(compile(example, README, "exec"), ran)
+    assert ran["over"] is True
+    assert ran["buttons"].shape == (7,)
