@@ -33,8 +33,8 @@ from BC_training.common.train_state import (
     playing,
 )
 from BC_training.evaluate import evaluate
-from BC_training.split_predictions import predict_logits
 from BC_training.rollout import Benchmark, rollout
+from BC_training.split_predictions import predict_logits
 
 _LAG = 2  # dispatches between a step's own and reading its metrics, so that reading never stalls it
 _SLOW = 1.0  # seconds; a dispatch of this length or more is waited for, so that a signal finds one under way, not three
