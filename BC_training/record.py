@@ -10,6 +10,7 @@ from rich.console import Console
 
 from BC_training.common import storage
 from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.metrics import return_text
 from BC_training.common.schema import RecordConfig
 from BC_training.common.store import LocalStore
 from BC_training.common.workers import run_tasks
@@ -149,7 +150,7 @@ def _record_seeds(
     frames = sum(r["frames"] for r in results)
     console.print(
         f"recorded {len(results)} episodes, {frames:,} frames of {config.player} in {config.game} "
-        f"(mean score {np.mean([r['score'] for r in results]):.0f}) into {path}",
+        f"(mean score {return_text(float(np.mean([r['score'] for r in results])))}) into {path}",
         soft_wrap=True,
     )
     say_restarts(sum(r["restarts"] for r in results), console)

@@ -18,6 +18,7 @@ from BC_training.common.metrics import (
     number,
     previous_actions,
     report,
+    return_text,
     scores,
     summary_table,
 )
@@ -195,6 +196,23 @@ def test_number():
     assert number(None) == "–"
     assert number(0.0) == "0.000"
     assert number(0.12345) == "0.123"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (2281.4, "2281"),
+        (-115.99, "-116"),
+        (99.94, "99.9"),
+        (7.156, "7.16"),
+        (0.97351, "0.974"),
+        (-0.2101, "-0.210"),
+        (-0.0001, "0.000"),
+    ],
+)
+def test_returns_have_three_digits(value, text):
+    assert return_text(value) == text
 
 
 def shown(table, width: int = 80) -> str:
