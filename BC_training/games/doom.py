@@ -168,8 +168,11 @@ class DoomGame(gymnasium.Env):
         try:
             with contextlib.chdir(self._directory.name):
                 game.init()
-        except Exception as error:
+        except BaseException as error:
+            game.close()
             self._directory.cleanup()
+            if not isinstance(error, Exception):
+                raise
             raise UserError(
                 f"the Doom engine did not start ({str(error).strip().splitlines()[0]}); "
                 "run BC_training/scripts/test_setup.py to check this machine"

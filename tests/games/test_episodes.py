@@ -1,5 +1,6 @@
 """Games that die, and processes that are to end with the one that started them."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,8 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console  # noqa: F401 (of the processes that are started here)
 
 from BC_training.common.errors import UserError
+from BC_training.common.workers import run_tasks  # noqa: F401
+from BC_training.games import episodes
+from BC_training.games.episodes import Session
 from BC_training.rollout import Outcome, RolloutSession
 
 GAME = "doom/deadly_corridor"
@@ -28,6 +33,14 @@ def children(pid: int) -> list[int]:
             child = int(stat.parent.name)
             found += [child, *children(child)]
     return found
+
+
+def is_engine(pid: int) -> bool:
+    """Whether it is a game's process, and runs."""
+    try:
+        return "vizdoom/vizdoom" in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
 
 
 def kill_engines(session: RolloutSession, frame: int, times: int) -> None:
@@ -50,7 +63,7 @@ def kill_engines(session: RolloutSession, frame: int, times: int) -> None:
         session.player.act = deadly_act
 
     def engines() -> list[int]:
-        return [pid for pid in children(os.getpid()) if "vizdoom" in Path(f"/proc/{pid}/cmdline").read_text()]
+        return list(filter(is_engine, children(os.getpid())))
 
     def reopen() -> None:
         open_game()
@@ -80,6 +93,38 @@ def test_a_game_that_dies_again_and_again_ends_the_rollout():
             session.run((0, False))
     finally:
         session.close()
+
+
+class SlowToLoad(Session):
+    """Its game runs, while its player takes long to load, as a policy does."""
+
+    def __init__(self):
+        episodes.make_player = lambda *_: time.sleep(60)
+        super().__init__(GAME, "noop", **OPTIONS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_games_end_with_the_process_whose_workers_still_start(number):
+    code = "from test_episodes import *; run_tasks(SlowToLoad, (), [0, 1], 2, Console(), title='', unit=('', len))"
+    path = {"PYTHONPATH": str(Path(__file__).parent)}
+    parent = subprocess.Popen([sys.executable, "-c", code], env=os.environ | path, stdout=subprocess.DEVNULL)
+    engines: list[int] = []
+    try:
+        deadline = time.monotonic() + 100
+        while len(engines) < 2 and time.monotonic() < deadline:
+            engines = [pid for pid in children(parent.pid) if is_engine(pid)]
+            time.sleep(0.1)
+        assert len(engines) == 2
+        time.sleep(1)  # until they have started
+        os.kill(parent.pid, number)
+        parent.wait(10)
+        while any(map(is_engine, engines)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not any(map(is_engine, engines))
+    finally:
+        for pid in (parent.pid, *filter(is_engine, engines)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
