@@ -3,13 +3,17 @@
 import os
 import shutil
 import signal
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from trainings import final_state, rows, run
 
 from BC_training import train as training
 from BC_training.common import checkpoint
+from BC_training.common.config import load_config
+from BC_training.common.errors import UserError
 from BC_training.common.interruption import Interrupted
 from BC_training.rollout import Benchmark
 
@@ -27,6 +31,23 @@ def data(tmp_path_factory, make_dataset) -> Path:
     path = tmp_path_factory.mktemp("data") / "x.zarr"
     make_dataset(path, [40, 40], state=0, root_attributes={"keys": BUTTONS, "attributes": []})
     return path
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("vit_policy", "model.patch_size=[7,16]", "the frame's H of 72 cannot be cut into patches of 7"),
+        ("state_cnn", "dataset.state.standardized=[amo]", "unknown state attribute 'amo'; did you mean 'ammo'"),
+    ],
+)
+def test_what_cannot_be_built_is_not_recorded_first(tmp_path, name, change, message):
+    places = {"dataset.path": "x.zarr", "training.checkpoint_dir": "c", "logging.log_dir": "l"}
+    config = load_config(
+        f"configs/{name}.yaml", [change, *(f"{key}={tmp_path / file}" for key, file in places.items())]
+    )
+    with pytest.raises(UserError, match=message):
+        training.train(config, Console(file=StringIO()))
+    assert not list(tmp_path.iterdir())
 
 
 def before_scoring(monkeypatch, number: int, act) -> None:
