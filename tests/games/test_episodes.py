@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -85,6 +86,34 @@ def test_a_game_that_dies_is_restarted_and_its_episode_is_the_same():
         session.close()
 
 
+def test_games_killed_at_any_moment_are_restarted():
+    """In the middle of a call, too, which then may never return by itself."""
+    session = RolloutSession(GAME, "expert", None, OPTIONS)
+    playing = True
+
+    def kill() -> None:
+        killed = None
+        for wait in (0.3, 0.11, 0.17):  # seconds that a game plays before
+            while playing and session.game._calls.engine == killed:  # it is not there before it has started
+                time.sleep(0.01)
+            time.sleep(wait)
+            killed = session.game._calls.engine
+            killed.kill()
+
+    killer = threading.Thread(target=kill)
+    try:
+        expected = session.run((3, False))
+        killer.start()
+        found = [session.run((3, False)) for _ in range(4)]
+        assert {(outcome.score, outcome.frames) for outcome in found} == {(expected.score, expected.frames)}
+        assert sum(outcome.restarts for outcome in found) > 0
+    finally:
+        playing = False
+        if killer.ident is not None:
+            killer.join()
+        session.close()
+
+
 def test_a_game_that_dies_again_and_again_ends_the_rollout():
     session = RolloutSession(GAME, "noop", None, OPTIONS)
     try:
@@ -122,9 +151,11 @@ def test_games_end_with_the_process_whose_workers_still_start(number):
             time.sleep(0.1)
         assert not any(map(is_engine, engines))
     finally:
-        for pid in (parent.pid, *filter(is_engine, engines)):
+        parent.kill()
+        parent.wait()
+        for engine in filter(is_engine, engines):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(engine, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
