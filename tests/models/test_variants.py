@@ -260,10 +260,13 @@ def test_the_header_of_its_config_says_how_many_parameters_it_has(name):
     assert abstract_model(config, doom_inputs(config)).parameter_count == int(count.replace(",", ""))
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-def test_a_step_of_every_config_traces(name):
-    """At its full size, without arrays: shapes, dtypes and precision fit each other."""
-    config = load_config(f"configs/{name}.yaml", ["dataset.frame_size=[72,128]"] if name == "doom_demos" else [])
+FULL_SIZE = ["pure_cnn", "state_cnn_elden_ring", *sorted(path.stem for path in CONFIGS.glob("*_full.yaml"))]
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_a_step_at_full_size_traces(name):
+    """Without arrays: shapes, dtypes and precision fit each other."""
+    config = load_config(f"configs/{name}.yaml", [])
     inputs, training = doom_inputs(config), config.training
     model, (optimizer, schedule) = abstract_model(config, inputs), make_optimizer(training, 1000)
     step = make_train_step(model, optimizer, schedule, np.ones(7, np.float32), config)
