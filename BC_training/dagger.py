@@ -24,6 +24,7 @@ from BC_training.common.devices import prepare_devices
 from BC_training.common.errors import UserError, disk_full_is_user_error
 from BC_training.common.evaluation_config import RolloutConfig
 from BC_training.common.interruption import Interrupted, Interruption
+from BC_training.common.metrics import return_text
 from BC_training.common.resume import find_start
 from BC_training.common.schema import Config, RecordConfig
 from BC_training.common.setup import Setup
@@ -41,7 +42,7 @@ _COLUMNS = (
     Column("frames", "frames", "{frames:,}"),
     Column("minutes", "minutes", "{minutes:.1f}"),
     Column("exact_match", "exact match", "{exact_match:.3f}"),
-    Column("mean_return", "mean return", "{mean_return:.0f}"),
+    Column("mean_return", "mean return", return_text),
     Column("normalized", "normalized", "{normalized:.3f}"),
     Column("normalized_low", "95 % interval", "{normalized_low:.3f} to {normalized_high:.3f}"),
 )
@@ -233,7 +234,7 @@ def _play(config: Config) -> dict[str, Any]:
 
 def _caption(result: dict[str, Any]) -> str:
     means = {"random": result["random_mean"], "expert": result["expert_mean"]}
-    beside = ", ".join(f"{who} {mean:.0f}" for who, mean in means.items() if mean is not None)
+    beside = ", ".join(f"{who} {return_text(mean)}" for who, mean in means.items() if mean is not None)
     seeds = f"seeds {result['seed']} to {result['seed'] + result['plays'] - 1}"
     return f"{result['game']}, skill {result['skill']}, {seeds} ({beside})"
 

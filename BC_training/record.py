@@ -11,6 +11,7 @@ from rich.console import Console
 
 from BC_training.common import storage
 from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.metrics import return_text
 from BC_training.common.schema import RecordConfig
 from BC_training.common.store import LocalStore
 from BC_training.common.workers import run_tasks
@@ -178,7 +179,7 @@ def _record_seeds(
     labelled = "" if config.labeller == config.player else f", labelled by {config.labeller},"
     console.print(
         f"recorded {len(results)} episodes, {frames:,} frames of {config.player}{labelled} in {config.game} "
-        f"(mean score {np.mean([r['score'] for r in results]):.0f}) into {path}",
+        f"(mean score {return_text(float(np.mean([r['score'] for r in results])))}) into {path}",
         soft_wrap=True,
     )
     say_restarts(sum(r["restarts"] for r in results), console)

@@ -15,6 +15,7 @@ from rich.table import Table
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, require_writable, unknown
 from BC_training.common.evaluation_config import RolloutConfig
+from BC_training.common.metrics import number, return_text
 from BC_training.common.workers import run_tasks
 from BC_training.games import make_game
 from BC_training.games.episodes import Session, say_restarts
@@ -60,7 +61,9 @@ class RolloutSession(Session):
                 action = np.asarray(self.player.act(observation), bool)
                 if writer is not None:
                     image: Any = self.env.render()
-                    writer.add(image, action, f"{Path(self._player_name).name}  seed {seed}  return {score:.0f}")
+                    writer.add(
+                        image, action, f"{Path(self._player_name).name}  seed {seed}  return {return_text(score)}"
+                    )
                 observation, reward, terminated, truncated, _ = self.env.step(action)
                 score, frames, over = score + float(reward), frames + 1, terminated or truncated
         finally:
@@ -291,8 +294,8 @@ def _print_result(result: dict[str, Any], returns: dict[str, list[float]], conso
         normalized = normalize_score(mean, low, high)
         table.add_row(
             who,
-            f"{mean:.0f}",
-            "–" if interval is None else f"{interval[0]:.0f} to {interval[1]:.0f}",
-            "–" if normalized is None else f"{normalized:.3f}",
+            return_text(mean),
+            return_text(None) if interval is None else " to ".join(map(return_text, interval)),
+            number(normalized),
         )
     console.print(table)

@@ -58,7 +58,8 @@ def train(config: Config, console: Console, references: dict[str, list[float]] |
         try:
             return _train(config, console, references, interruption)
         except KeyboardInterrupt:
-            raise Interrupted(f"stopped by {interruption.requested}", agreed=False) from None
+            where = f"stopped by {interruption.requested}; {interruption.last_saved()}"
+            raise Interrupted(where, agreed=False) from None
 
 
 def _train(
@@ -182,14 +183,17 @@ def run_epochs(
             writer.save(state, meta, is_best)
         wishes.saved()
 
-    def play(state: TrainState) -> dict[str, float]:
-        """Scores the state in play, from the checkpoint it is saved in first."""
+    def play(state: TrainState) -> dict[str, float] | None:
+        """Scores the state in play, from the checkpoint it is saved in first; None where it cannot be saved now."""
         save(state)
 
-        def score() -> dict[str, float]:
+        def score() -> dict[str, float] | None:
             assert writer is not None
             assert benchmark is not None
-            return benchmark.score(writer.finish())
+            if (folder := writer.settle()) is not None:
+                return benchmark.score(folder)
+            console.print(f"epoch {progress.epochs + 1} is not played: it could not be saved", style="yellow")
+            return None
 
         bars.stop()
         with interruption.immediate():
@@ -215,7 +219,7 @@ def run_epochs(
                 is_whole = report is not None
             if report is not None and config.evaluation.is_play_due(epoch, training.num_epochs):
                 played = play(state)
-                report["rollout"] = played["mean"]
+                report |= {} if played is None else {"rollout": played["mean"]}
             if not is_whole:  # a signal, or time to save
                 save(state)
                 if wishes.stopping:
@@ -328,7 +332,7 @@ def _finish(
             references=references,
         )
         scores = ("mean", "normalized", "random_mean", "expert_mean")
-        tracker.log("rollout", step, {k: result[k] for k in scores if result[k] is not None})
+        tracker.log("final", step, {k: result[k] for k in scores if result[k] is not None})
         places |= {"rollout": log_dir / "rollout.json"} | ({"video": video} if video else {})
     for label, place in places.items():
         console.print(f"{label:>10}  {place}", soft_wrap=True, highlight=False)

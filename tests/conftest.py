@@ -7,7 +7,7 @@ a test of the reader does not lean on the writer.
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,14 @@ settings.register_profile("tests", deadline=None, derandomize=True, max_examples
 settings.load_profile("tests")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def caches_of_this_run() -> Iterator[None]:
-    """Keeps the caches of all tests, and of the processes they start, out of the user's home."""
-    folder = tempfile.mkdtemp(prefix="bc_training_tests_")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", folder)
-        yield
-    shutil.rmtree(folder, ignore_errors=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps the caches of all tests, and of the processes they start, out of the user's home.
+
+    The workers of one run share them, so that what one has compiled the others need not.
+    """
+    if not hasattr(config, "workerinput"):  # workers start with the environment of the process that starts them
+        os.environ["XDG_CACHE_HOME"] = folder = tempfile.mkdtemp(prefix="bc_training_tests_")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def test_a_run_leaves_everything_it_says(trained):
 
 def test_the_best_checkpoint_is_the_one_that_played_best(trained):
     folder, run_dir, _ = trained
-    *played, final = rows(folder, "rollout")
+    played, (final,) = rows(folder, "rollout"), rows(folder, "final")
     assert [row["epoch"] for row in played] == [1, 2]
     assert final["random_mean"] != played[0]["random_mean"]  # other seeds
     means = [row["mean"] for row in played]

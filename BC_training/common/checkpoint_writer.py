@@ -183,8 +183,17 @@ class CheckpointWriter:
         if self._writing is None and self._failure is not None and monotonic() - self._failed_at > _RETRY:
             self._writing = self._pool.submit(self._write)
 
-    def finish(self) -> Path:
-        """Waits until everything is written; returns the last checkpoint's folder.
+    def settle(self) -> Path | None:
+        """Waits for the save under way; the last checkpoint's folder, or None where a disk did not take it.
+
+        Raises:
+            UserError: it cannot be saved and no good checkpoint is there.
+        """
+        self._wait()
+        return None if self._owed else self._run / "last" / str(self._numbers("last")[-1])
+
+    def finish(self) -> None:
+        """Waits until everything is written.
 
         Raises:
             UserError: it cannot be.
@@ -198,7 +207,6 @@ class CheckpointWriter:
             raise UserError(
                 f"step {steps} could not be saved, {newest(self._run)}: {self._failure}, and run the same command again"
             )
-        return self._run / "last" / str(self._numbers("last")[-1])
 
     def __enter__(self) -> Self:
         return self

@@ -243,3 +243,10 @@ def action_table(values: Report) -> Table:
 def number(value: float | None) -> str:
     """Three decimals, or a dash for an undefined value."""
     return "–" if value is None else f"{value:.3f}"
+
+
+def return_text(value: float | None) -> str:
+    """A return, in units of its game: three significant digits, whole where they are more; or a dash."""
+    if value is None:
+        return "–"
+    return f"{value:z.{sum(abs(value) < limit for limit in (100, 10, 1))}f}"

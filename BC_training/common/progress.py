@@ -94,7 +94,9 @@ def _stopping_metric(config: Config) -> str:
 def _measure(config: Config, metric: str) -> tuple[Any, ...]:
     """A metric, and the settings that its value depends on."""
     if metric == "rollout":
-        return metric, config.evaluation.decode_settings, config.evaluation.rollout
+        play = config.evaluation.rollout
+        assert play is not None
+        return metric, config.evaluation.decode_settings, play.game, play.skill, play.validation_seed, play.episodes
     if metric != "loss":
         return metric, replace(config.evaluation.decode_settings, temperature=None)  # offline nothing is sampled
     training = config.training

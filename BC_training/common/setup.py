@@ -205,12 +205,35 @@ def _nearest_multiple(size: int, devices: int) -> str:
 def _record_if_missing(config: Config, console: Console) -> None:
     options = config.dataset
     if options.record is not None and not is_remote(options.path):
+        if not Path(options.path).exists():
+            _require_buildable(config)
         record_missing(options.path, options.record, config.system.workers, console)
     elif not is_remote(options.path) and not Path(options.path).exists():
         raise UserError(
             f"no dataset at {options.path}: set dataset.path, record one with "
             f"'record --out {options.path}', or give the config a dataset.record section"
         )
+
+
+def _require_buildable(config: Config) -> None:
+    """Raises a UserError where the model cannot be built for what the game shows, before that is recorded."""
+    options = config.dataset
+    assert options.record is not None
+    env = make_game(options.record.game, frame_size=options.record.frame_size, skill=options.record.skill)
+    try:
+        game: Any = env.unwrapped
+        state = None
+        if config.uses_state:
+            assert options.state is not None
+            any_values = np.zeros((1, len(game.state_names)), np.float32)
+            state = StateFeatures.fit(options.state, game.state_names, [("", any_values)], options.record.game)
+        size = options.frame_size or game.frame_size
+        abstract_model(
+            config,
+            InputSpec(game.action_names, game.state_names, game.frame_size, size, game.fps, config.window(), state),
+        )
+    finally:
+        env.close()
 
 
 def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:

@@ -62,7 +62,8 @@ class Tracker:
         """Writes one row.
 
         Args:
-            kind: "train", "epoch", "val" or "rollout": what the values are of; their prefix in W&B.
+            kind: "train", "epoch", "val", "rollout" (of an epoch) or "final" (the rollout of the best): what the
+                values are of; their prefix in W&B, which keeps one value a step.
             step: training steps taken.
             values: flat, JSON types.
         """
@@ -168,8 +169,7 @@ class EpochTable:
         val = row.get("val", {})
         cells = [str(row["epoch"]), f"{row['train_loss']:.4f}"]
         cells += [metrics.number(val.get(name)) for name in ("loss", "exact_match", "macro_f1")]
-        played = val.get("rollout")
-        cells += [f"{played:.0f}" if played is not None else metrics.number(None)]
+        cells += [metrics.return_text(val.get("rollout"))]
         cells += [f"{row['frames_per_second']:,.0f}", "best" if is_best else ""]
         self._console.print("  ".join(f"{cell:>11}" for cell in cells), highlight=False, soft_wrap=True)
 

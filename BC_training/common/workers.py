@@ -111,6 +111,7 @@ def _gather(
 
 
 _worker: Worker | None = None  # this process's
+_is_starting = False  # whether it is being made
 
 
 def _prepare_process() -> None:
@@ -129,16 +130,24 @@ def _follow_parent() -> None:
 
 def _end_process(number: int, frame: object) -> None:
     del frame
+    if _is_starting:
+        raise SystemExit(128 + number)  # for it to close what it has opened so far
     if _worker is not None:
         _worker.close()  # a game's engine would outlive us
     os._exit(128 + number)
 
 
 def _run_in_worker(worker: Callable[..., Worker], args: tuple[Any, ...], task: Any) -> Any:
-    global _worker
+    global _worker, _is_starting
     if _worker is None:
         # On a GPU, where JAX would reserve most of the memory for each of us.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        _worker = worker(*args)
+        _is_starting = True
+        try:
+            _worker = worker(*args)
+        except SystemExit:
+            os._exit(128 + signal.SIGTERM)
+        finally:
+            _is_starting = False
         atexit.register(_worker.close)
     return _worker.run(task)

@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from BC_training.common.metrics import return_text
 from BC_training.compare.runs import Row
 
 DASH = "–"
@@ -22,17 +23,19 @@ class Column:
 
     Attributes:
         key: in a row; None there makes the cell a dash.
-        form: what the cell shows, filled in from the row.
+        form: what the cell shows, filled in from the row, or made of the value.
         best: which of the column's values is; None where that means nothing.
     """
 
     key: str
     heading: str
-    form: str
+    form: str | Callable[[Any], str]
     best: Callable[..., Any] | None = None
 
     def cell(self, row: Row) -> str:
-        return DASH if row[self.key] is None else self.form.format_map(row)
+        if row[self.key] is None:
+            return DASH
+        return self.form.format_map(row) if isinstance(self.form, str) else self.form(row[self.key])
 
 
 def groups(rows: Sequence[Row]) -> dict[str, list[Column]]:
@@ -60,7 +63,7 @@ def groups(rows: Sequence[Row]) -> dict[str, list[Column]]:
             Column("onset_f1", "onset F1", "{onset_f1:.3f}", max),
         ],
         "Play": [
-            Column("mean_return", "return", "{mean_return:.0f}", max),
+            Column("mean_return", "return", return_text, max),
             Column("normalized", "normalized", "{normalized:.3f}", max),
             Column("normalized_low", "95 % interval", "{normalized_low:.3f} to {normalized_high:.3f}"),
             Column("episodes", "episodes", "{episodes}"),

@@ -5,15 +5,17 @@ import itertools
 import math
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import numpy as np
+import psutil
 import vizdoom
 
 from BC_training.common.errors import GameDied, UserError, unknown
 from BC_training.common.preprocess import resize_frames
+from BC_training.games.engine_calls import EngineCalls
 
 SCENARIOS = (
     "basic",
@@ -123,6 +125,7 @@ class DoomGame(gymnasium.Env):
         self.fps = TICS_PER_SECOND / frame_skip
         self.state_names = STATE_NAMES
         self._render_size = covering[0]
+        self._calls = EngineCalls()
         self._game = self._start(scenario, skill)
         self.action_names = tuple(b.name.lower() for b in self._game.get_available_buttons())
         self.action_space = gymnasium.spaces.MultiBinary(len(self.action_names))
@@ -165,25 +168,34 @@ class DoomGame(gymnasium.Env):
         # The engine writes its files into the working directory, and two that start in the
         # same one at the same time can fail: each gets a directory of its own.
         self._directory = tempfile.TemporaryDirectory(prefix="doom-", ignore_cleanup_errors=True)
+        before = psutil.Process().children()
         try:
             with contextlib.chdir(self._directory.name):
                 game.init()
-        except Exception as error:
+        except BaseException as error:
+            game.close()
             self._directory.cleanup()
+            if not isinstance(error, Exception):
+                raise
             raise UserError(
                 f"the Doom engine did not start ({str(error).strip().splitlines()[0]}); "
                 "run BC_training/scripts/test_setup.py to check this machine"
             ) from error
+        started = (process for process in psutil.Process().children() if process not in before)
+        self._calls.engine = next((process for process in started if "vizdoom" in process.name()), None)
         return game
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
         # Without a seed the episode follows from the generator, as Gymnasium has it.
         self._game.set_seed(seed if seed is not None else int(self.np_random.integers(2**31)))
-        with self._alive():
+        self._coming = deque([(False,) * len(self.action_names)] * self._delay)
+
+        def begin() -> vizdoom.GameState | None:
             self._game.new_episode()
-            self._coming = deque([(False,) * len(self.action_names)] * self._delay)
-            return self._observe(), {}
+            return self._game.get_state()
+
+        return self._observe(self._call(begin)), {}
 
     def step(self, action: np.ndarray):
         buttons = np.asarray(action, bool)
@@ -191,34 +203,38 @@ class DoomGame(gymnasium.Env):
             raise ValueError(f"action has shape {buttons.shape}, expected ({len(self.action_names)},)")
         self._coming.extend([tuple(buttons.tolist())] * self.frame_skip)
         tics = [self._coming.popleft() for _ in range(self.frame_skip)]
-        reward, over = 0.0, False
-        with self._alive():
+
+        def advance() -> tuple[vizdoom.GameState | None, float, bool, bool]:
+            reward, over = 0.0, False
             for held, group in itertools.groupby(tics):
                 if not over:
                     reward += self._game.make_action([float(down) for down in held], len(list(group)))
                     over = self._game.is_episode_finished()
             timeout = over and self._game.is_episode_timeout_reached() and not self._game.is_player_dead()
-            return self._observe(), reward, over and not timeout, timeout, {}
+            return self._game.get_state(), reward, over, timeout
+
+        state, reward, over, timeout = self._call(advance)
+        return self._observe(state), reward, over and not timeout, timeout, {}
 
     def render(self) -> np.ndarray | None:
         return np.ascontiguousarray(np.moveaxis(self._screen, 0, -1)) if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
-        self._game.close()
+        with contextlib.suppress(GameDied):
+            self._calls(self._game.close)
+        self._calls.close()
         self._directory.cleanup()
 
-    @contextlib.contextmanager
-    def _alive(self) -> Iterator[None]:
-        """Raises GameDied where the engine's process has ended."""
+    def _call(self, function: Callable[[], Any]) -> Any:
+        """What ``function``, which calls the engine, returns. Raises GameDied where its process has ended."""
         try:
-            yield
+            return self._calls(function)
         except (vizdoom.ViZDoomErrorException, vizdoom.ViZDoomUnexpectedExitException) as error:
             raise GameDied(f"the Doom engine died ({str(error).strip().splitlines()[0]})") from error
         except vizdoom.ViZDoomIsNotRunningException as error:
             raise GameDied("the Doom engine is not running") from error
 
-    def _observe(self) -> dict[str, np.ndarray]:
-        state = self._game.get_state()
+    def _observe(self, state: vizdoom.GameState | None) -> dict[str, np.ndarray]:
         if state is None:  # the episode is over and the engine has nothing more to show
             assert self._last is not None
             return self._last

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from BC_training.common.errors import UserError, disk_full_is_user_error, unknown
+from BC_training.common.metrics import return_text
 from BC_training.common.workers import run_tasks
 from BC_training.games import make_game, require_game
 from BC_training.games.episodes import Session, say_restarts
@@ -138,7 +139,7 @@ def film_rollouts(
             numbered = [f"{i + 1} {name}" for i, name in enumerate(labels)]  # one may play twice
             write_rollouts(rerun, films, numbered)
     say_restarts(sum(film.restarts for film in films), console)
-    scores = ", ".join(f"{name} {film.returns[-1]:.0f}" for name, film in zip(labels, films, strict=True))
+    scores = ", ".join(f"{name} {return_text(film.returns[-1])}" for name, film in zip(labels, films, strict=True))
     written = f"{out} and {rerun}" if rerun is not None else f"{out}"
     console.print(f"{game}, seed {seed}: {scores}; written to {written}", soft_wrap=True, highlight=False, markup=False)
     return films
@@ -202,11 +203,11 @@ def _panel(film: Film, t: int, size: tuple[int, int]) -> np.ndarray:
     if is_over:
         image = image.point(lambda value: int(value * _DIMMED))
         seconds = len(film) / film.fps
-        text = f"final return {score:.0f}\nafter {seconds:.1f} s"
+        text = f"final return {return_text(score)}\nafter {seconds:.1f} s"
         place = (size[0] // 2, size[1] // 2)
         ImageDraw.Draw(image).text(place, text, font=ImageFont.load_default(22), anchor="mm", align="center")
     action = np.zeros(len(film.action_names), bool) if is_over else film.actions[t]
-    caption = f"{label(film.player)}   return {score:.0f}"
+    caption = f"{label(film.player)}   return {return_text(score)}"
     return draw_buttons(np.asarray(image), film.action_names, action, caption)
 
 

@@ -19,6 +19,7 @@ from BC_training.common.metrics import (
     number,
     previous_actions,
     report,
+    return_text,
     scores,
     summary_table,
 )
@@ -212,6 +213,23 @@ def test_report_scores_what_a_player_would_press():
     assert values["decoding"] == rules.to_dict()
     other = report(true, p, np.zeros(2, bool), ("a", "b"), Decoding({"a": 0.6, "b": 0.4}), 2)
     assert other["exact_match"] == ((p >= [0.6, 0.4]) == actual).all(axis=1).mean() != values["exact_match"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (2281.4, "2281"),
+        (-115.99, "-116"),
+        (99.94, "99.9"),
+        (7.156, "7.16"),
+        (0.97351, "0.974"),
+        (-0.2101, "-0.210"),
+        (-0.0001, "0.000"),
+    ],
+)
+def test_returns_have_three_digits(value, text):
+    assert return_text(value) == text
 
 
 def shown(table, width: int = 80) -> str:

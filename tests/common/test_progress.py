@@ -169,6 +169,21 @@ def test_losses_of_another_kind_are_forgotten(make_config, changed):
         assert (progress.best_step == 3) == is_kept
 
 
+def test_returns_of_other_episodes_are_forgotten(make_config):
+    """A video, or how often it plays, changes nothing; the best of other episodes says nothing of these."""
+    play = RolloutConfig("doom/deadly_corridor", every_n_epochs=2)
+    before = replace(make_config(), evaluation=EvaluationConfig(best_metric="rollout", rollout=play))
+    for changes, is_kept in (
+        ({"video": False, "every_n_epochs": 1}, True),
+        ({"episodes": 5}, False),
+        ({"skill": 5}, False),
+    ):
+        evaluation = replace(before.evaluation, rollout=replace(play, **changes))
+        progress = Progress(best_score=0.5, best_step=3)
+        progress.forget_other_metrics(before, replace(before, evaluation=evaluation))
+        assert (progress.best_step == 3) == is_kept
+
+
 # --- the open epoch ------------------------------------------------------------------------
 
 

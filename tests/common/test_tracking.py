@@ -160,7 +160,7 @@ def test_epoch_table(console):
     lines = [line.split() for line in printed(console).splitlines()]
     assert lines[0] == ["epoch", "train", "loss", "val", "loss", "exact", "match", "macro", "F1", "return", "frames/s"]
     assert lines[1] == ["1", "0.1235", "–", "–", "–", "–", "1,234"]
-    assert lines[2] == ["1", "0.1235", "0.500", "0.250", "–", "-2", "1,234", "best"]
+    assert lines[2] == ["1", "0.1235", "0.500", "0.250", "–", "-1.60", "1,234", "best"]
 
 
 def lines(*steps: int) -> str:

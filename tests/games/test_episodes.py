@@ -1,15 +1,21 @@
 """Games that die, and processes that are to end with the one that started them."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console  # noqa: F401 (of the processes that are started here)
 
 from BC_training.common.errors import UserError
+from BC_training.common.workers import run_tasks  # noqa: F401
+from BC_training.games import episodes
+from BC_training.games.episodes import Session
 from BC_training.rollout import Outcome, RolloutSession
 
 GAME = "doom/deadly_corridor"
@@ -28,6 +34,14 @@ def children(pid: int) -> list[int]:
             child = int(stat.parent.name)
             found += [child, *children(child)]
     return found
+
+
+def is_engine(pid: int) -> bool:
+    """Whether it is a game's process, and runs."""
+    try:
+        return "vizdoom/vizdoom" in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
 
 
 def kill_engines(session: RolloutSession, frame: int, times: int) -> None:
@@ -50,7 +64,7 @@ def kill_engines(session: RolloutSession, frame: int, times: int) -> None:
         session.player.act = deadly_act
 
     def engines() -> list[int]:
-        return [pid for pid in children(os.getpid()) if "vizdoom" in Path(f"/proc/{pid}/cmdline").read_text()]
+        return list(filter(is_engine, children(os.getpid())))
 
     def reopen() -> None:
         open_game()
@@ -72,6 +86,34 @@ def test_a_game_that_dies_is_restarted_and_its_episode_is_the_same():
         session.close()
 
 
+def test_games_killed_at_any_moment_are_restarted():
+    """In the middle of a call, too, which then may never return by itself."""
+    session = RolloutSession(GAME, "expert", None, OPTIONS)
+    playing = True
+
+    def kill() -> None:
+        killed = None
+        for wait in (0.3, 0.11, 0.17):  # seconds that a game plays before
+            while playing and session.game._calls.engine == killed:  # it is not there before it has started
+                time.sleep(0.01)
+            time.sleep(wait)
+            killed = session.game._calls.engine
+            killed.kill()
+
+    killer = threading.Thread(target=kill)
+    try:
+        expected = session.run((3, False))
+        killer.start()
+        found = [session.run((3, False)) for _ in range(4)]
+        assert {(outcome.score, outcome.frames) for outcome in found} == {(expected.score, expected.frames)}
+        assert sum(outcome.restarts for outcome in found) > 0
+    finally:
+        playing = False
+        if killer.ident is not None:
+            killer.join()
+        session.close()
+
+
 def test_a_game_that_dies_again_and_again_ends_the_rollout():
     session = RolloutSession(GAME, "noop", None, OPTIONS)
     try:
@@ -80,6 +122,40 @@ def test_a_game_that_dies_again_and_again_ends_the_rollout():
             session.run((0, False))
     finally:
         session.close()
+
+
+class SlowToLoad(Session):
+    """Its game runs, while its player takes long to load, as a policy does."""
+
+    def __init__(self):
+        episodes.make_player = lambda *_: time.sleep(60)
+        super().__init__(GAME, "noop", **OPTIONS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_games_end_with_the_process_whose_workers_still_start(number):
+    code = "from test_episodes import *; run_tasks(SlowToLoad, (), [0, 1], 2, Console(), title='', unit=('', len))"
+    path = {"PYTHONPATH": str(Path(__file__).parent)}
+    parent = subprocess.Popen([sys.executable, "-c", code], env=os.environ | path, stdout=subprocess.DEVNULL)
+    engines: list[int] = []
+    try:
+        deadline = time.monotonic() + 100
+        while len(engines) < 2 and time.monotonic() < deadline:
+            engines = [pid for pid in children(parent.pid) if is_engine(pid)]
+            time.sleep(0.1)
+        assert len(engines) == 2
+        time.sleep(1)  # until they have started
+        os.kill(parent.pid, number)
+        parent.wait(10)
+        while any(map(is_engine, engines)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not any(map(is_engine, engines))
+    finally:
+        parent.kill()
+        parent.wait()
+        for engine in filter(is_engine, engines):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(engine, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
