@@ -128,7 +128,7 @@ class SlowToLoad(Session):
     """Its game runs, while its player takes long to load, as a policy does."""
 
     def __init__(self):
-        episodes.make_player = lambda *_: time.sleep(60)
+        episodes.make_player = lambda *_: time.sleep(600)
         super().__init__(GAME, "noop", **OPTIONS)
 
 
@@ -139,14 +139,14 @@ def test_games_end_with_the_process_whose_workers_still_start(number):
     parent = subprocess.Popen([sys.executable, "-c", code], env=os.environ | path, stdout=subprocess.DEVNULL)
     engines: list[int] = []
     try:
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + 300
         while len(engines) < 2 and time.monotonic() < deadline:
             engines = [pid for pid in children(parent.pid) if is_engine(pid)]
             time.sleep(0.1)
         assert len(engines) == 2
         time.sleep(1)  # until they have started
         os.kill(parent.pid, number)
-        parent.wait(10)
+        parent.wait(100)
         while any(map(is_engine, engines)) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not any(map(is_engine, engines))
@@ -163,13 +163,13 @@ def test_workers_and_their_games_end_with_the_process_that_started_them(number):
     command = [sys.executable, "-m", "BC_training", "rollout", "--player", "expert", "--episodes", "500"]
     parent = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while len(family := children(parent.pid)) < 5 and time.monotonic() < deadline:  # workers, games, a tracker
             time.sleep(0.1)
         time.sleep(0.5)
         family = children(parent.pid)
         os.kill(parent.pid, number)
-        parent.wait(10)
+        parent.wait(100)
         while any(Path(f"/proc/{pid}").exists() for pid in family) and time.monotonic() < deadline + 10:
             time.sleep(0.1)
         assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
