@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -36,30 +37,48 @@ def predict_logits(predict: Callable[[Batch], jax.Array], tier: Tier, samples: i
     return np.concatenate(logits)[:samples]
 
 
-def evaluate(
-    checkpoint: str | Path,
-    console: Console,
-    *,
-    data: str | Path | None = None,
-    split: str | None = None,
-    json_file: Path | None = None,
-) -> metrics.Report:
-    """Scores a checkpoint and prints its tables.
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a checkpoint predicts on a split.
 
-    Args:
-        data: a dataset; None for the one it was trained on.
-        split: "train", "val" or "test" as saved with the run, or "all" episodes; None for "val",
-            with ``data`` for "all", since the run's split knows nothing of other episodes.
-        json_file: where to write the report.
-
-    Returns:
-        The report of ``metrics.report``, with the checkpoint's "step" and the "split".
-
-    Raises:
-        UserError: checkpoint or dataset do not load or do not fit, or the split is empty.
+    Attributes:
+        saved: the checkpoint.
+        dataset: with its labels loaded.
+        split: its name.
+        episodes: the split's, positions in ``dataset.episodes``.
+        samples: theirs, N; ``samples.targets`` is bool [N, A], what was to be predicted.
+        logits: float32 [N, A], of each button of each sample, in order.
     """
-    if json_file is not None:
-        require_writable(json_file)
+
+    saved: checkpoints.Checkpoint
+    dataset: ZarrGameplayDataset
+    split: str
+    episodes: list[int]
+    samples: Samples
+    logits: np.ndarray
+
+    @property
+    def probability(self) -> np.ndarray:
+        """float32 [N, A]."""
+        return np.asarray(jax.nn.sigmoid(self.logits))
+
+    def report(self) -> metrics.Report:
+        """``metrics.report``, with the checkpoint's "step" and the "split"."""
+        report = metrics.report(
+            [self.dataset.actions(e) for e in self.episodes],
+            self.probability,
+            np.asarray(self.saved.majority),
+            self.saved.inputs.action_names,
+            self.saved.threshold,
+            self.saved.inputs.window.action_shift,
+        )
+        return report | {"step": self.saved.step, "split": self.split}
+
+
+def predict_split(
+    checkpoint: str | Path, console: Console, *, data: str | Path | None = None, split: str | None = None
+) -> Predictions:
+    """Predicts every frame of a split; see ``evaluate``."""
     use_compilation_cache()
     saved = checkpoints.read(checkpoint)
     model = checkpoints.read_model(saved)
@@ -95,16 +114,42 @@ def evaluate(
             return predict(model.params, model.batch_stats, batch)
 
         logits = predict_logits(counted, tier, len(samples), config.evaluation.batch_size)
-    report = metrics.report(
-        [dataset.actions(e) for e in episodes],
-        np.asarray(jax.nn.sigmoid(logits)),
-        np.asarray(saved.majority),
-        saved.inputs.action_names,
-        saved.threshold,
-        saved.inputs.window.action_shift,
-    )
-    report |= {"step": saved.step, "split": split}
-    print_report(report, f"{saved.path} on {split} of {dataset.path}: {len(episodes)} episodes", console)
+    return Predictions(saved, dataset, split, episodes, samples, logits)
+
+
+def evaluate(
+    checkpoint: str | Path,
+    console: Console,
+    *,
+    data: str | Path | None = None,
+    split: str | None = None,
+    json_file: Path | None = None,
+) -> metrics.Report:
+    """Scores a checkpoint and prints its tables.
+
+    Args:
+        data: a dataset; None for the one it was trained on.
+        split: "train", "val" or "test" as saved with the run, or "all" episodes; None for "val",
+            with ``data`` for "all", since the run's split knows nothing of other episodes.
+        json_file: where to write the report.
+
+    Returns:
+        The report of ``metrics.report``, with the checkpoint's "step" and the "split".
+
+    Raises:
+        UserError: checkpoint or dataset do not load or do not fit, or the split is empty.
+    """
+    if json_file is not None:
+        require_writable(json_file)
+    return show_scores(predict_split(checkpoint, console, data=data, split=split), console, json_file)
+
+
+def show_scores(predictions: Predictions, console: Console, json_file: Path | None = None) -> metrics.Report:
+    """Scores predictions, prints the tables and writes the report."""
+    report = predictions.report()
+    episodes, dataset = len(predictions.episodes), predictions.dataset
+    title = f"{predictions.saved.path} on {predictions.split} of {dataset.path}: {episodes} episodes"
+    print_report(report, title, console)
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=2) + "\n")
     return report
