@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from BC_training import data_commands
+from BC_training import data_commands, visualize_commands
 from BC_training.common.devices import leave
 from BC_training.common.errors import UserError, unknown
 
@@ -22,6 +22,7 @@ app = typer.Typer(
     "Without a sub-command it trains: [bold]uv run -m BC_training --config configs/quickstart.yaml[/bold]",
 )
 app.add_typer(data_commands.app)
+app.add_typer(visualize_commands.app)
 console = Console()
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")]

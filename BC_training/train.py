@@ -14,7 +14,7 @@ from rich.console import Console
 from BC_training.common import checkpoint, metrics
 from BC_training.common.checkpoint_writer import CheckpointWriter, hold, newest, run_folders
 from BC_training.common.config import save_config, to_dict
-from BC_training.common.devices import prepare_devices
+from BC_training.common.devices import devices_in_words, prepare_devices
 from BC_training.common.interruption import Interrupted, Interruption, Wish, Wishes
 from BC_training.common.loader import Batch, Tier, choose_tier, faster_tier, make_tier
 from BC_training.common.losses import make_loss
@@ -171,6 +171,7 @@ def run_epochs(
             "metrics": row,
             "fingerprint": setup.fingerprint,
             "progress": progress.to_dict(),
+            "device": devices_in_words(),
         }
         if writer is not None:
             writer.save(state, meta, is_best)

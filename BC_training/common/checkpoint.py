@@ -54,6 +54,7 @@ class Checkpoint:
     metrics: dict[str, Any]
     fingerprint: str | None  # of the dataset; None in format 1
     progress: dict[str, Any] | None  # of ``progress.Progress``; None in format 1
+    device: str | None = None  # it was trained on, in words; None in older ones
 
 
 def write_checksums(step: Path) -> None:
@@ -144,6 +145,7 @@ def read(path: str | Path) -> Checkpoint:
             metrics=meta["metrics"],
             fingerprint=meta.get("fingerprint"),
             progress=meta.get("progress"),
+            device=meta.get("device"),
         )
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"{folder} is a damaged checkpoint (meta: {error!r}): use another step") from error

@@ -79,6 +79,14 @@ def choose_device(kind: str) -> str:
             f"the processes of this run have different numbers of devices ({listed}): give each as many, "
             "for GPUs with CUDA_VISIBLE_DEVICES"
         )
+    return devices_in_words()
+
+
+def devices_in_words() -> str:
+    """Those that JAX uses, of all processes."""
+    import jax
+
+    devices = jax.devices()
     if len(devices) == 1:
         return devices[0].device_kind
     processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
