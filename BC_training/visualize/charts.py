@@ -136,10 +136,11 @@ def precision_recall_plot(
     threshold, place = chosen
     guess = _square(0, held).split(",")[1]
     parts = [_frame(), f'<line class="ideal" x1="{_EDGE}" x2="{_EDGE + _SIDE}" y1="{guess}" y2="{guess}"/>']
-    # The first threshold's precision holds down to a recall of 0.
-    points = [(0.0, float(curve.precision[0])), *zip(curve.recall.tolist(), curve.precision.tolist(), strict=True)]
-    shown = np.unique(np.linspace(0, len(points) - 1, POINTS).round().astype(int))
-    parts.append(f'<polyline class="c0" points="{" ".join(_square(*points[i]) for i in shown)}"/>')
+    shown = np.unique(np.linspace(0, len(curve.recall) - 1, POINTS).round().astype(int))
+    recall, precision = curve.recall[shown].tolist(), curve.precision[shown].tolist()
+    # In steps, as the average precision adds them up.
+    corners = [(x, y) for *ends, y in zip([0.0, *recall], recall, precision, strict=False) for x in ends]
+    parts.append(f'<polyline class="c0" points="{" ".join(_square(x, y) for x, y in corners)}"/>')
     words = f"average precision {curve.average:.3f}"
     if place is not None:
         cx, cy = _square(*place).split(",")
@@ -176,7 +177,7 @@ def _short(value: float) -> str:
         return f"{value / 1e6:g}M"
     if abs(value) >= 10_000:
         return f"{value / 1e3:g}k"
-    return f"{value:.4g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.0e}".replace("e-0", "e-")
+    return f"{value:.4g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.0e}".replace("e-0", "e-")
 
 
 def _square(x: float, y: float) -> str:

@@ -1,18 +1,16 @@
 """The page of a run's report, drawn from its findings; every text passes ``escape``."""
 
-import base64
-import math
-from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from BC_training.common.metrics import number as three
-from BC_training.visualize.charts import Line, line_chart, precision_recall_plot, reliability_plot
-from BC_training.visualize.page import as_tiles, bar, clean, fill, heat_map, number, percent, row, table, warning
-from BC_training.visualize.report_findings import APART, Findings, WorstFrame
+from BC_training.visualize import report_sections as sections
+from BC_training.visualize.charts import reliability_plot
+from BC_training.visualize.page import as_tiles, clean, fill, heat_map, number, percent, warning
+from BC_training.visualize.report_findings import APART, Findings
 
 _TEMPLATE = Path(__file__).with_name("report.html")
-_BASELINES = {"majority": "always the commonest combination", "repeat_previous": "repeat the frame before"}
 
 
 def render(found: Findings) -> str:
@@ -25,23 +23,23 @@ def render(found: Findings) -> str:
         "tiles": as_tiles(_tiles(found)),
         "first": "".join(f"<li>{line}</li>" for line in _read_first(found)),
         "missing": warning("What this report lacks:", found.missing),
-        "curves": _curves(found) if log else _empty("The run has no log."),
-        "epochs": _epochs(found),
-        "scores": _scores(found),
-        "actions": _actions(found),
+        "curves": sections.curves(found) if log else sections.empty("The run has no log."),
+        "epochs": sections.epochs(found),
+        "scores": sections.scores(found),
+        "actions": sections.actions(found),
         "play": _play(found),
         "video": _video(found),
         "pooled": reliability_plot("all actions", found.pooled),
         "reliability": "".join(map(reliability_plot, found.names, found.reliability)),
-        "weighted": _weighted(found),
-        "precision_recall": _precision_recall(found),
+        "weighted": sections.weighted(found),
+        "precision_recall": sections.precision_recall(found),
         "pair_width": str(150 + 48 * len(found.names)),  # where they do not fit, one is under the other
         "given_held": heat_map(found.names, found.given_held, "Share of the row's frames with the column predicted"),
         "instead": heat_map(
             found.names, found.instead, "Share of the row's missed frames with the column in its place"
         ),
-        "mistakes": _mistakes(found),
-        "worst": "".join(_worst(w, found.names) for w in found.worst),
+        "mistakes": sections.mistakes(found),
+        "worst": "".join(sections.worst_frame(w, found.names) for w in found.worst),
         "apart": f"{APART:g} s",
         "config": escape(found.config),
     }
@@ -64,8 +62,11 @@ def _facts(found: Findings) -> str:
 def _tiles(found: Findings) -> list[tuple[str, str, str]]:
     saved, scores, costs, play = found.run.saved, found.scores, found.costs, found.run.play
     kind = saved.path.parent.name
-    interval = play.get("ci95")
     minutes, speed = costs["minutes"], costs["frames_per_second"]
+    played, note = "–", "not played"
+    if play:
+        played = f"{play['mean']:,.0f}" if play["normalized"] is None else f"{play['normalized']:.2f}"
+        note = f"mean return {play['mean']:,.0f}" + _interval(play)
     return [
         ("Model", escape(saved.config.model.name), f"{found.parameters:,} parameters"),
         (
@@ -76,181 +77,66 @@ def _tiles(found: Findings) -> list[tuple[str, str, str]]:
         ("Trained for", "–" if minutes is None else f"{minutes:.1f} min", f"{speed:,.0f} frames/s" if speed else ""),
         ("Scored on", escape(scores["split"]), f"{found.episodes:,} episodes, {scores['frames']:,} frames"),
         ("Exact match", percent(scores["exact_match"]), f"{percent(scores['change_match'])} where buttons change"),
-        (
-            "In play",
-            "–"
-            if not play
-            else number(play["normalized"])
-            if play["normalized"] is not None
-            else f"{play['mean']:.0f}",
-            "not played"
-            if not play
-            else f"mean return {play['mean']:,.0f}"
-            + (f" ({interval[0]:,.0f} to {interval[1]:,.0f})" if interval else ""),
-        ),
+        ("In play", played, note),
     ]
+
+
+def _interval(play: dict[str, Any]) -> str:
+    return "" if play["ci95"] is None else " ({:,.0f} to {:,.0f})".format(*play["ci95"])
 
 
 def _read_first(found: Findings) -> list[str]:
     """The few sentences with which to begin, HTML."""
-    scores, play = found.scores, found.run.play
-    lines = []
-    if play and play["normalized"] is not None:
-        lines.append(
-            f'<a href="#play">In play</a> it scores <b>{play["normalized"]:.2f}</b>, where random buttons score 0 and '
-            f"the expert 1, over {play['episodes']} episodes. That is the measure; the scores below are on recordings."
-        )
-    elif play:
-        lines.append(
-            f'<a href="#play">In play</a> its mean return is <b>{play["mean"]:,.0f}</b> over {play["episodes"]} episodes.'
-        )
-    else:
-        lines.append("It has not been played. Scores on recordings alone say little about how well it plays.")
-    repeat = scores["baselines"]["repeat_previous"]
+    scores, play, names = found.scores, found.run.play, found.names
+    lines = ["It has not been played. Scores on recordings alone say little about how well it plays."]
+    if play:
+        value = f"a mean return of <b>{play['mean']:,.0f}</b>"
+        if play["normalized"] is not None:
+            value = f"<b>{play['normalized']:.2f}</b>, where random buttons score 0 and the expert 1,"
+        lines = [
+            f'<a href="#play">In play</a> it reaches {value} over {play["episodes"]} episodes. That is the measure; the '
+            "scores below are on recordings."
+        ]
+    repeat = scores["baselines"]["repeat_previous"]["exact_match"]
     lines.append(
-        f'It is <a href="#scores">exactly right</a> in <b>{percent(scores["exact_match"])}</b> of the frames; repeating '
-        f"the buttons of the frame before would be in {percent(repeat['exact_match'])}. On the "
+        f'It is <a href="#scores">exactly right</a> in <b>{percent(scores["exact_match"])}</b> of the frames; '
+        f"repeating the buttons of the frame before would be in {percent(repeat)}. On the "
         f"{scores['change_frames']:,} frames where the buttons change it is right in "
         f"<b>{percent(scores['change_match'])}</b>, repeating in none."
     )
-    held = {name: s for name, s in zip(found.names, scores["per_action"].values(), strict=True) if s["frequency"]}
-    weakest = sorted(held, key=lambda name: held[name]["f1"] or 0)[:2]
+    held = [(s["f1"], name, s) for name, s in zip(names, scores["per_action"].values(), strict=True) if s["frequency"]]
+    weakest = [
+        f"<b>{escape(name)}</b> (F1 {three(f1)}, held in {percent(s['frequency'])} of frames)"
+        for f1, name, s in sorted(held, key=lambda entry: entry[0])[:2]
+    ]
     if weakest:
-        named = " and ".join(
-            f"<b>{escape(name)}</b> (F1 {three(held[name]['f1'])}, held in {percent(held[name]['frequency'])} of frames)"
-            for name in weakest
-        )
-        lines.append(f'<a href="#actions">Weakest</a>: {named}.')
+        lines.append(f'<a href="#actions">Weakest</a>: {" and ".join(weakest)}.')
     if found.mistakes:
-        true, predicted, count = found.mistakes[0]
+        *pair, count = found.mistakes[0]
+        true, predicted = (escape(sections.combination(names, held)) for held in pair)
         lines.append(
-            f'The commonest <a href="#confusions">mistake</a>: {escape(_combination(found.names, predicted))} where the '
-            f"recording has {escape(_combination(found.names, true))}, in {percent(count / scores['frames'])} of frames."
+            f'The commonest <a href="#confusions">mistake</a>: <b>{predicted}</b> where the recording has <b>{true}</b>, '
+            f"in {percent(count / scores['frames'])} of frames."
         )
-    losses = [(r["loss"], r["epoch"]) for r in found.run.log if r["kind"] == "val" and _finite(r.get("loss"))]
-    if len(losses) > 1:
-        lowest, last = min(losses)[1], losses[-1][1]
-        then = "so it may gain from more epochs" if lowest == last else f"training went on to epoch {last}"
-        lines.append(f'The <a href="#training">validation loss</a> was lowest after epoch {lowest}; {then}.')
+    rows = [r for r in found.run.log if r["kind"] == "val" and sections.is_finite(r.get("loss"))]
+    if len(rows) > 1:
+        lowest, last = min(rows, key=lambda r: r["loss"])["epoch"], rows[-1]["epoch"]
+        then = "the last: more epochs may help" if lowest == last else f"of {last}"
+        lines.append(f'The <a href="#training">validation loss</a> was lowest after epoch {lowest}, {then}.')
     return lines
-
-
-def _curves(found: Findings) -> str:
-    log, step = found.run.log, found.run.saved.step
-    steps = max(r["step"] for r in log)
-
-    def points(kind: str, key: str, rows: Iterable[dict] = log) -> list[tuple[float, float]]:
-        return [(r["step"], r[key]) for r in rows if r["kind"] == kind and _finite(r.get(key))]
-
-    played = [r for r in log if r["kind"] == "rollout" and "epoch" in r]
-    band = [(r["step"], r["ci95_low"], r["ci95_high"]) for r in played if "ci95_low" in r]
-    repeat = "baselines/repeat_previous"
-    in_play = [Line("mean return", points("rollout", "mean", played), band=band)]
-    in_play += [Line(who, points("rollout", f"{who}_mean", played), dashed=True) for who in ("expert", "random")]
-    every = "evaluation.rollout.every_n_epochs"
-    charts = [
-        line_chart(
-            "Loss", [Line("training", points("train", "loss")), Line("validation", points("val", "loss"))], steps, step
-        ),
-        line_chart("Learning rate", [Line("learning rate", points("train", "learning_rate"))], steps),
-        line_chart("Gradient norm", [Line("before clipping", points("train", "grad_norm"))], steps),
-        line_chart(
-            "Exact match, validation",
-            [
-                Line("all frames", points("val", "exact_match")),
-                Line("where buttons change", points("val", "change_match")),
-                Line("repeating, all frames", points("val", f"{repeat}/exact_match"), dashed=True),
-            ],
-            steps,
-            step,
-            unit_range=True,
-        ),
-        line_chart(
-            "F1, validation",
-            [
-                Line("macro", points("val", "macro_f1")),
-                Line("onset", points("val", "onset_f1")),
-                Line("repeating, macro", points("val", f"{repeat}/macro_f1"), dashed=True),
-            ],
-            steps,
-            step,
-            unit_range=True,
-        ),
-        line_chart("Return in play", in_play, steps, step)
-        if played
-        else f"<figure><figcaption><b>Return in play</b></figcaption>{_empty(f'Not played while training ({every}).')}</figure>",
-    ]
-    return f'<div class="grid charts">{"".join(charts)}</div>'
-
-
-def _epochs(found: Findings) -> str:
-    by_epoch: dict[int, dict[str, float]] = {}
-    for r in found.run.log:
-        if r["kind"] in ("epoch", "val") and "epoch" in r:
-            by_epoch.setdefault(r["epoch"], {}).update(r)
-    if not by_epoch:
-        return ""
-    keys = ("train_loss", "loss", "exact_match", "change_match", "macro_f1", "onset_f1")
-    rows = [
-        row(
-            str(epoch),
-            (
-                f"{values['step']:,}",
-                *(three(values.get(key)) for key in keys),
-                number(values.get("rollout"), ",.0f"),
-                number(values.get("frames_per_second"), ",.0f"),
-            ),
-        )
-        for epoch, values in by_epoch.items()
-    ]
-    headings = (
-        "epoch",
-        "step",
-        "training loss",
-        "validation loss",
-        "exact match",
-        "at changes",
-        "macro F1",
-        "onset F1",
-    )
-    return table((*headings, "return", "frames/s"), rows, "Each epoch")
-
-
-def _scores(found: Findings) -> str:
-    keys = ("exact_match", "change_match", "macro_f1", "onset_f1", "l1", "l2", "kl")
-    of = {"this policy": found.scores} | {words: found.scores["baselines"][key] for key, words in _BASELINES.items()}
-    rows = (row(name, (three(values.get(key)) for key in keys)) for name, values in of.items())
-    headings = ("", "exact match", "at changes", "macro F1", "onset F1", "L1", "L2", "KL")
-    return table(headings, rows, "Scores beside the baselines")
-
-
-def _actions(found: Findings) -> str:
-    keys = ("accuracy", "precision", "recall", "f1")
-    base = [found.scores["baselines"][key]["per_action"] for key in _BASELINES]
-    rows = []
-    for a, (key, s) in enumerate(found.scores["per_action"].items()):
-        curve = found.curves[a]
-        shares = [percent(s["frequency"]), percent(s["predicted_frequency"]), f"{found.thresholds[a]:.3g}"]
-        quality = [three(None if curve is None else curve.average), three(found.reliability[a].error)]
-        f1 = [*(three(s[k]) for k in keys), bar(s["f1"])]
-        rows.append(row(found.names[a], (*shares, *f1, *(three(b[key]["f1"]) for b in base), *quality)))
-    headings = ("action", "held", "predicted", "threshold", "accuracy", "precision", "recall", "F1", "")
-    headings = (*headings, "F1 majority", "F1 repeat", "avg. precision", "cal. error")
-    buttons = (f'<button type="button">{heading}</button>' if heading else "" for heading in headings)
-    return table(buttons, rows, "Scores of each action", "sortable wide")
 
 
 def _play(found: Findings) -> str:
     play = found.run.play
     if not play:
-        return _empty(next(line for line in found.missing if line.startswith("play: ")))
+        return sections.empty(next(line for line in found.missing if line.startswith("play: ")))
     interval, returns = play["ci95"], sorted(play.get("returns", []))
     span = play["seed"], play["seed"] + play["episodes"] - 1
     tiles = [
         (
             "Mean return",
             f"{play['mean']:,.0f}",
-            f"95 % interval {interval[0]:,.0f} to {interval[1]:,.0f}" if interval else "",
+            f"95 % interval{_interval(play)}" if interval else "",
         ),
         ("Normalized", number(play["normalized"]), _normalized_interval(play)),
         ("Expert", number(play["expert_mean"], ",.0f"), "mean return, same seeds"),
@@ -264,7 +150,7 @@ def _play(found: Findings) -> str:
     return f'<p>{escape(what + delay)}.</p><dl class="tiles">{as_tiles(tiles)}</dl>'
 
 
-def _normalized_interval(play: dict) -> str:
+def _normalized_interval(play: dict[str, Any]) -> str:
     low, high, interval = play["random_mean"], play["expert_mean"], play["ci95"]
     if interval is None or high is None or high == low:
         return "random 0, expert 1"
@@ -273,76 +159,8 @@ def _normalized_interval(play: dict) -> str:
 
 def _video(found: Findings) -> str:
     if found.video is None:
-        return _empty(f"No video: {found.video_note}.")
+        return sections.empty(f"No video: {found.video_note}.")
     return (
         f'<figure class="film"><video controls preload="metadata" src="data:video/mp4;base64,{found.video}"></video>'
         f"<figcaption><span>{escape(clean(found.video_note, 300))}</span></figcaption></figure>"
     )
-
-
-def _weighted(found: Findings) -> str:
-    training = found.run.saved.config.training
-    if training.class_weights == "none":
-        return ""
-    return (
-        f"This run weighs the loss where a button is held (<code>training.class_weights={training.class_weights}</code>): "
-        "a rare button’s probabilities are meant to be higher than its frequency, and its dots lie below the diagonal."
-    )
-
-
-def _precision_recall(found: Findings) -> str:
-    plots = []
-    for a, s in enumerate(found.scores["per_action"].values()):
-        is_placed = s["precision"] is not None and s["recall"] is not None
-        place = (s["recall"], s["precision"]) if is_placed else None
-        chosen = float(found.thresholds[a]), place
-        plots.append(precision_recall_plot(found.names[a], found.curves[a], s["frequency"], chosen))
-    return "".join(plots)
-
-
-def _mistakes(found: Findings) -> str:
-    if not found.mistakes:
-        return _empty("None: every frame is exactly right.")
-    rows = [
-        row(
-            _combination(found.names, true),
-            (escape(_combination(found.names, predicted)), f"{count:,}", percent(count / found.scores["frames"])),
-        )
-        for true, predicted, count in found.mistakes
-    ]
-    return table(("recorded", "predicted", "frames", "share"), rows, "The commonest mistakes", "words")
-
-
-def _worst(worst: WorstFrame, names: Sequence[str]) -> str:
-    chips = []
-    for name, held, predicted, p in zip(names, worst.true, worst.predicted, worst.probability.tolist(), strict=True):
-        kind, sign = {(1, 1): ("hit", "✓"), (1, 0): ("missed", "−"), (0, 1): ("wrong", "+"), (0, 0): ("off", "")}[
-            int(held), int(predicted)
-        ]
-        chips.append(f'<span class="chip {kind}">{sign}{"&nbsp;" * bool(sign)}{escape(name)} <i>{p:.2f}</i></span>')
-    words = {
-        "recorded": _combination(names, worst.true.nonzero()[0].tolist()),
-        "predicted": _combination(names, worst.predicted.nonzero()[0].tolist()),
-    }
-    caption = f"{worst.place}: " + "; ".join(f"{who} {what}" for who, what in words.items())
-    if isinstance(worst.picture, bytes):
-        source = base64.b64encode(worst.picture).decode()
-        picture = f'<img src="data:image/jpeg;base64,{source}" alt="{escape(caption)}">'
-    else:
-        picture = _empty(f"The frame cannot be read: {worst.picture}")
-    return (
-        f"<figure>{picture}<figcaption><span>{escape(worst.place)}</span><span>loss {worst.loss:.2f}</span>"
-        f'<div class="chips">{"".join(chips)}</div></figcaption></figure>'
-    )
-
-
-def _combination(names: Sequence[str], held: Sequence[int]) -> str:
-    return " + ".join(names[a] for a in held) or "nothing held"
-
-
-def _empty(text: str) -> str:
-    return f'<p class="empty">{escape(text)}</p>'
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
