@@ -95,7 +95,9 @@ def find(run: Run, predictions: SplitPredictions, scores: dict[str, Any]) -> Fin
     video = _video(run)
     missing = {}
     if not any(row["kind"] in ("train", "val") for row in run.log):
-        missing["training"] = f"{run.log_dir / 'metrics.jsonl'} has no rows; only training anew writes them"
+        missing["training"] = (
+            f"{run.log_dir / 'metrics.jsonl'} lacks the steps and epochs; only training anew writes them"
+        )
     if not run.play:
         missing["play"] = f"{run.missing['rollout.json']}; to play: {play_command(run, [run])}"
     if isinstance(video, str):

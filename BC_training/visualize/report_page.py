@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from BC_training import diagnose as diagnosis
 from BC_training.common.metrics import number as three
 from BC_training.visualize import report_sections as sections
 from BC_training.visualize.charts import reliability_plot
@@ -17,6 +18,8 @@ _TEMPLATE = Path(__file__).with_name("report.html")
 def render(found: Findings) -> str:
     """The page."""
     saved = found.run.saved
+    decoding, shift = saved.decoding, saved.inputs.window.action_shift
+    tolerance = found.scores["events"]["tolerance"]
     parts = {
         "title": escape(clean(found.run.folder.name)),
         "checkpoint": escape(clean(saved.path, 300)),
@@ -44,6 +47,10 @@ def render(found: Findings) -> str:
         "mistakes": sections.mistakes(found),
         "worst": "".join(sections.worst_frame(w, found.names) for w in found.worst),
         "apart": f"{APART:g} s",
+        "tolerance": f"± {tolerance} frame{'s' * (tolerance != 1)}",
+        "beside": ", beside the line where other rules of decoding count"
+        * (decoding.hysteresis > 0 or bool(decoding.exclusive)),
+        "shift": f" Actions are those of {shift} frames after the picture (dataset.action_shift)." * (shift > 0),
         "config": escape(found.config),
     }
     return fill(_TEMPLATE, parts)
@@ -106,6 +113,8 @@ def _read_first(found: Findings) -> list[str]:
         f"{scores['change_frames']:,} frames where the buttons change it is right in "
         f"<b>{percent(scores['change_match'])}</b>, repeating in none."
     )
+    if text := diagnosis.warning(scores):
+        lines.append(f"<b>{escape(text)}</b>")
     held = [(s["f1"], name, s) for name, s in zip(names, scores["per_action"].values(), strict=True) if s["frequency"]]
     weakest = [
         f"<b>{escape(name)}</b> (F1 {three(f1)}, held in {percent(s['frequency'])} of frames)"

@@ -108,14 +108,13 @@ def events(found: Findings) -> str:
     rows = []
     for name, values in of.items():
         exact, within = values["events"]["exact"], values["events"]["within"]
-        cells = (
-            (f"{exact[k]['predicted']:,}/{exact[k]['recorded']:,}" for k in KINDS),
-            (three(part[k]["f1"]) for k in KINDS for part in (exact, within)),
-        )
-        rows.append(row(name, [cell for group in cells for cell in group]))
-    tolerance = found.scores["events"]["tolerance"]
-    headings = ["", *(f"{what} predicted/recorded" for what in ("presses", "releases"))]
-    headings += [f"{what} F1, {when}" for what in ("press", "release") for when in ("exact", f"± {tolerance} frames")]
+        cells = []
+        for kind in KINDS:
+            cells.append(f"{exact[kind]['predicted']:,} / {exact[kind]['recorded']:,}")
+            cells += [three(exact[kind]["f1"]), three(within[kind]["f1"])]
+        rows.append(row(name, cells))
+    near = f"F1 ± {found.scores['events']['tolerance']}"
+    headings = ("", "presses", "F1", near, "releases", "F1", near)
     return table(headings, rows, "Presses and releases beside the baselines", "plain")
 
 
