@@ -38,16 +38,21 @@ def report(
     out = out or run.log_dir / "report.html"
     require_writable(out)
     predictions = predict_split(checkpoint, console, data=data, split=split)
-    save_report(run, predictions, score(predictions, predictions.saved.decoding), out, console)
+    missing = save_report(run, predictions, score(predictions, predictions.saved.decoding), out)
+    for part, reason in missing.items():
+        console.print(f"not in the report: {part}: {reason}", soft_wrap=True, markup=False)
+    size = out.stat().st_size / 1e6
+    console.print(f"wrote {out} ({size:.1f} MB): open it in a browser", soft_wrap=True, markup=False)
     return out
 
 
-def save_report(run: Run, predictions: SplitPredictions, scores: dict[str, Any], out: Path, console: Console) -> None:
-    """Writes the page of ``run`` to ``out``, from what its checkpoint predicts and scores (``evaluate.score``)."""
+def save_report(run: Run, predictions: SplitPredictions, scores: dict[str, Any], out: Path) -> dict[str, str]:
+    """Writes the page of ``run`` to ``out``, from what its checkpoint predicts and scores (``evaluate.score``).
+
+    Returns:
+        Why the page lacks a part, by the part's name.
+    """
     findings = find(run, predictions, scores)
-    page = render(findings)
     with disk_full_is_user_error(out):
-        out.write_text(page, encoding="utf-8")
-    for part, reason in findings.missing.items():
-        console.print(f"not in the report: {part}: {reason}", soft_wrap=True, markup=False)
-    console.print(f"wrote {out} ({len(page) / 1e6:.1f} MB): open it in a browser", soft_wrap=True, markup=False)
+        out.write_text(render(findings), encoding="utf-8")
+    return findings.missing
