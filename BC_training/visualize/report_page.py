@@ -7,6 +7,7 @@ from typing import Any
 
 from BC_training import diagnose as diagnosis
 from BC_training.common.metrics import number as three
+from BC_training.compare.runs import play_scores
 from BC_training.visualize import report_sections as sections
 from BC_training.visualize.charts import reliability_plot
 from BC_training.visualize.page import as_tiles, clean, fill, heat_map, number, percent, warning
@@ -74,7 +75,11 @@ def _tiles(found: Findings) -> list[tuple[str, str, str]]:
     minutes, speed = costs["minutes"], costs["frames_per_second"]
     played, note = "–", "not played"
     if play:
-        played = f"{play['mean']:,.0f}" if play["normalized"] is None else f"{play['normalized']:.2f}"
+        played = (
+            f"{play['mean']:,.0f}"
+            if play_scores(play)["normalized"] is None
+            else f"{play_scores(play)['normalized']:.2f}"
+        )
         note = f"mean return {play['mean']:,.0f}" + _interval(play)
     return [
         ("Model", escape(saved.config.model.name), f"{found.parameters:,} parameters"),
@@ -100,8 +105,8 @@ def _read_first(found: Findings) -> list[str]:
     lines = ["It has not been played. Scores on recordings alone say little about how well it plays."]
     if play:
         value = f"a mean return of <b>{play['mean']:,.0f}</b>"
-        if play["normalized"] is not None:
-            value = f"<b>{play['normalized']:.2f}</b>, where random buttons score 0 and the expert 1,"
+        if play_scores(play)["normalized"] is not None:
+            value = f"<b>{play_scores(play)['normalized']:.2f}</b>, where random buttons score 0 and the expert 1,"
         lines = [
             f'<a href="#play">In play</a> it reaches {value} over {play["episodes"]} episodes. That is the measure; '
             "the scores below are on recordings."
@@ -157,7 +162,7 @@ def _play(found: Findings) -> str:
             f"{play['mean']:,.0f}",
             f"95 % interval{_interval(play)}" if interval else "",
         ),
-        ("Normalized", number(play["normalized"]), _normalized_interval(play)),
+        ("Normalized", number(play_scores(play)["normalized"]), _normalized_interval(play)),
         ("Expert", number(play["expert_mean"], ",.0f"), "mean return, same seeds"),
         ("Random", number(play["random_mean"], ",.0f"), "mean return, same seeds"),
     ]
@@ -170,10 +175,10 @@ def _play(found: Findings) -> str:
 
 
 def _normalized_interval(play: dict[str, Any]) -> str:
-    low, high, interval = play["random_mean"], play["expert_mean"], play["ci95"]
-    if interval is None or high is None or high == low:
+    scores = play_scores(play)
+    if scores["normalized_low"] is None:
         return "random 0, expert 1"
-    return "95 % interval {:.2f} to {:.2f}".format(*((end - low) / (high - low) for end in interval))
+    return f"95 % interval {scores['normalized_low']:.2f} to {scores['normalized_high']:.2f}"
 
 
 def _video(found: Findings) -> str:
