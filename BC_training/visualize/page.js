@@ -7,7 +7,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const number = Number(text.replace(/[,%]/g, ""));
     return c === 0 && digits ? Number(digits[0]) : Number.isNaN(number) ? text : number;
   };
-  headings.forEach((heading, c) => heading.firstChild.addEventListener("click", () => {
+  headings.forEach((heading, c) => heading.querySelector("button")?.addEventListener("click", () => {
     const order = heading.getAttribute("aria-sort") === "ascending" ? -1 : 1;
     headings.forEach((other) => other.removeAttribute("aria-sort"));
     heading.setAttribute("aria-sort", order > 0 ? "ascending" : "descending");

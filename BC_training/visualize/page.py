@@ -82,7 +82,8 @@ def heat_map(names: Sequence[str], values: Sequence[Sequence[float | None]], cap
 
 def as_tiles(tiles: Iterable[tuple[str, str, str]]) -> str:
     return "".join(
-        f'<div class="tile" style="--letters:{max(len(value), 1)}"><dt>{name}</dt><dd>{value}<small>{escape(note)}</small></dd></div>'
+        f'<div class="tile" style="--letters:{max(len(value), 1)}"><dt>{name}</dt>'
+        f"<dd>{value}<small>{escape(note)}</small></dd></div>"
         for name, value, note in tiles
     )
 
