@@ -32,9 +32,11 @@ from BC_training.common.train_state import (
     make_predict,
     playing,
 )
-from BC_training.evaluate import evaluate
+from BC_training.compare.runs import Run
+from BC_training.evaluate import score, show_scores
 from BC_training.rollout import Benchmark, rollout
-from BC_training.split_predictions import predict_logits
+from BC_training.split_predictions import predict_logits, predict_split
+from BC_training.visualize.report import save_report
 
 _LAG = 2  # dispatches between a step's own and reading its metrics, so that reading never stalls it
 _SLOW = 1.0  # seconds; a dispatch of this length or more is waited for, so that a signal finds one under way, not three
@@ -314,7 +316,9 @@ def _finish(
     references: dict[str, list[float]] | None,
 ) -> None:
     """Scores the best checkpoint, offline and in play, and says where everything is."""
-    evaluate(run_dir, console, data=config.dataset.path, split="val", json_file=log_dir / "evaluation.json")
+    predictions = predict_split(run_dir, console, data=config.dataset.path, split="val")
+    scores = score(predictions, predictions.saved.decoding)
+    show_scores(predictions, scores, console, log_dir / "evaluation.json")
     places = {"checkpoint": checkpoint.find(run_dir), "metrics": tracker.path, "scores": log_dir / "evaluation.json"}
     options = config.evaluation.rollout
     if options is not None:
@@ -331,8 +335,11 @@ def _finish(
             video=video,
             references=references,
         )
-        scores = ("mean", "normalized", "random_mean", "expert_mean")
-        tracker.log("final", step, {k: result[k] for k in scores if result[k] is not None})
+        logged = ("mean", "normalized", "random_mean", "expert_mean")
+        tracker.log("final", step, {k: result[k] for k in logged if result[k] is not None})
         places |= {"rollout": log_dir / "rollout.json"} | ({"video": video} if video else {})
+    if config.logging.report:
+        places["report"] = log_dir / "report.html"
+        save_report(Run.read(run_dir), predictions, scores, places["report"])
     for label, place in places.items():
         console.print(f"{label:>10}  {place}", soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""The commands that make videos; ``__main__`` adds them to its own as ``visualize``."""
+"""The commands that make videos and pages; ``__main__`` adds them to its own as ``visualize``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-app = typer.Typer(no_args_is_help=True, help="Make a video of an episode, of what a policy looks at, or of play.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Make a video of an episode, of what a policy looks at, or of play, or a page about a run.",
+)
 console = Console()
 
 Checkpoint = Annotated[Path, typer.Argument(help="A run's folder (its best is used) or one of its steps.")]
@@ -74,3 +77,24 @@ def rollouts(
 
     del players
     film_rollouts(names, game, out, console, seed=seed, skill=skill, workers=workers, rerun=rerun)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "uv run -m BC_training visualize report BC_training/checkpoints/quickstart\n\n"
+    "uv run -m BC_training visualize report BC_training/checkpoints/quickstart/last --split train --out train.html"
+)
+def report(
+    checkpoint: Checkpoint,
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML page; by default report.html in the run's folder of logs.")
+    ] = None,
+    data: Data = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, val, test, or all episodes; by default val, and all with --data.")
+    ] = None,
+) -> None:
+    """Write one HTML page about a run: play, training, scores, calibration, mistakes, config."""
+    from BC_training.visualize.report import report
+
+    report(checkpoint, console, data=data, split=split, out=out)

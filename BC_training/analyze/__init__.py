@@ -21,6 +21,7 @@ from BC_training.analyze.statistics import ActionStatistics, StateStatistics, st
 from BC_training.common.dataset import Skipped, ZarrGameplayDataset, class_weights
 from BC_training.common.errors import UserError, disk_full_is_user_error, require_writable
 from BC_training.common.schema import TrainingConfig
+from BC_training.visualize.page import clean, without_secrets
 
 # What is embedded of a large dataset; the page says so where it leaves something out.
 TIMELINES = 200  # episodes
@@ -28,7 +29,6 @@ TIMELINE_COLUMNS = 4000  # an episode; more is finer than a screen
 TIMELINE_CHARACTERS = 1_200_000
 FACTS = ("score", "seed", "player", "game", "skill", "noise", "source")  # attributes an episode may have
 WEIGHTS = ("none", "sqrt", "balanced")
-_MAX_TEXT = 60  # characters of a name
 
 
 def analyze(
@@ -130,7 +130,7 @@ def _gather(
     maximum = TrainingConfig().max_class_weight
     weights = {mode: class_weights(dataset.action_frequencies(usable), mode, maximum) for mode in WEIGHTS}
     report: dict[str, Any] = {
-        "dataset": _without_secrets(source),
+        "dataset": without_secrets(source),
         "episodes": len(usable),
         "frames": sum(e["frames"] for e in episodes),
         "seconds": seconds,
@@ -171,12 +171,6 @@ def _within(timelines: list[dict[str, Any]], characters: int) -> list[dict[str, 
     return kept
 
 
-def clean(text: Any, limit: int = _MAX_TEXT) -> str:
-    """One line of printable text: a dataset may come from anybody, and terminals obey control codes."""
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
 def _plain(value: Any) -> float | int | str:
     """An attribute as a finite number or a short text."""
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
@@ -188,14 +182,6 @@ def _rate(fps: Any) -> float | None:
     """Frames per second as recorded; None if that says nothing."""
     usable = isinstance(fps, int | float) and not isinstance(fps, bool) and math.isfinite(fps) and fps > 0
     return float(fps) if usable else None
-
-
-def _without_secrets(source: str) -> str:
-    """An address without the password or signature it may carry: pages are passed on."""
-    address = urlsplit(source)
-    if len(address.scheme) <= 1:
-        return clean(source, 300)
-    return clean(address._replace(netloc=address.netloc.rpartition("@")[2], query="", fragment="").geturl(), 300)
 
 
 @contextlib.contextmanager

@@ -1,36 +1,9 @@
-"""The parts a page is drawn with: tables, heat maps, histograms, numbers as text.
+"""The figures of one action or state value, as SVG without a script; texts of the dataset pass ``escape``."""
 
-All of it is HTML and SVG without a script; texts of the dataset pass ``escape``.
-"""
-
-from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-
-def percent(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:.{digits}%}"
-
-
-def number(value: float | None, form: str = ",.2f") -> str:
-    return "–" if value is None else format(value, form)
-
-
-def table(headings: Iterable[str], rows: Iterable[str], caption: str, kind: str = "") -> str:
-    """A table of ready-made cells; ``headings`` are HTML."""
-    head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="{kind}">'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def row(heading: str, cells: Iterable[str]) -> str:
-    return f'<tr><th scope="row">{escape(heading)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
-
-
-def bar(share: float | None) -> str:
-    return "" if share is None else f'<span class="bar" style="--v:{share:.4f}"></span>'
+from BC_training.visualize.page import number
 
 
 def duration(action: dict[str, Any]) -> str:
@@ -55,23 +28,6 @@ def duration(action: dict[str, Any]) -> str:
         f'<svg viewBox="0 0 240 94" role="img" aria-label="Durations of {name}: {words}">'
         f'<line x1="0" x2="240" y1="76" y2="76"/>{"".join(bars)}{"".join(ticks)}</svg></figure>'
     )
-
-
-def heat_map(names: Sequence[str], values: Sequence[Sequence[float | None]], caption: str) -> str:
-    """A table of shares, coloured by them; None is a dash."""
-    largest = max((v for row in values for v in row if v is not None), default=0) or 1
-    rows = []
-    for a, row in enumerate(values):
-        cells = []
-        for b, v in enumerate(row):
-            words = escape(f"{names[a]}, {names[b]}: {percent(v, 2)}")
-            # The square root lets small shares show.
-            heat = 0 if v is None else (v / largest) ** 0.5
-            text = "–" if v is None else f"{100 * v:.0f}" if v == 0 or v >= 0.095 else f"{100 * v:.1f}"
-            cells.append(f'<td style="--v:{heat:.3f}" class="{"own" * (a == b)}" title="{words}">{text}</td>')
-        rows.append(f'<tr><th scope="row">{escape(names[a])}</th>{"".join(cells)}</tr>')
-    headings = ("", *(f"<span>{escape(name)}</span>" for name in names))
-    return table(headings, rows, f"{caption}, in percent", "heat")
 
 
 def sparkline(state: dict[str, Any]) -> str:

@@ -1,23 +1,20 @@
 """The page of a dataset's statistics: one HTML file, drawn from the numbers alone.
 
-Every text that comes from the dataset passes ``escape``, and the page's own policy lets no
-script run but the template's.
+Every text that comes from the dataset passes ``escape``.
 """
 
 import base64
-import hashlib
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from BC_training.analyze.figures import bar, duration, heat_map, number, percent, row, sparkline, table
+from BC_training.analyze.figures import duration, sparkline
 from BC_training.analyze.samples import Picture, spread
+from BC_training.visualize.page import as_tiles, bar, fill, heat_map, number, percent, row, table, warning
 
 TABLE_ROWS = 500  # episodes in the table
-WARNINGS = 50  # lines
 _TEMPLATE = Path(__file__).with_name("page.html")
 Report = dict[str, Any]
 
@@ -31,15 +28,11 @@ def render(report: Report, timelines: Sequence[dict[str, Any]], pictures: Sequen
             (``statistics.strips``) of the episodes to draw.
         pictures: the frames to show.
     """
-    template = _TEMPLATE.read_text(encoding="utf-8")
-    script = template[template.index("<script>") + len("<script>") : template.rindex("</script>")]
     names = [a["name"] for a in report["actions"]]
     data = {"names": names, "episodes": list(timelines)}
     parts = {
         "title": escape(Path(report["dataset"]).name or report["dataset"]),
         "dataset": escape(report["dataset"]),
-        # The one script that may run, by its digest.
-        "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "tiles": _tiles(report),
         "facts": _facts(report),
         "left_out": _left_out(report),
@@ -66,8 +59,7 @@ def render(report: Report, timelines: Sequence[dict[str, Any]], pictures: Sequen
         # "<" could end the script element.
         "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     }
-    # In one pass: a dataset's text that looks like a placeholder stays text.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+    return fill(_TEMPLATE, parts)
 
 
 def _tiles(report: Report) -> str:
@@ -89,7 +81,7 @@ def _tiles(report: Report) -> str:
         ("Actions", str(len(report["actions"])), f"{report['distinct_combinations']:,} combinations occur"),
         ("State values", str(len(report["state"])) if report["state"] else "–", ""),
     )
-    return _as_tiles(tiles)
+    return as_tiles(tiles)
 
 
 def _facts(report: Report) -> str:
@@ -108,17 +100,9 @@ def _varying(report: Report) -> list[str]:
 
 def _left_out(report: Report) -> str:
     faults = [f"{s['name']}: {s['reason']}" for s in report["skipped"]]
-    return _warning(f"Left out, {len(faults):,} of {len(faults) + report['episodes']:,} episodes:", faults) + _warning(
+    return warning(f"Left out, {len(faults):,} of {len(faults) + report['episodes']:,} episodes:", faults) + warning(
         "Sample frames that cannot be read:", report["unreadable_frames"]
     )
-
-
-def _warning(heading: str, lines: Sequence[str]) -> str:
-    if not lines:
-        return ""
-    shown = [*lines[:WARNINGS], *([f"and {len(lines) - WARNINGS:,} more"] if len(lines) > WARNINGS else [])]
-    items = "".join(f"<li>{escape(line)}</li>" for line in shown)
-    return f'<div class="warning"><p>{heading}</p><ul>{items}</ul></div>'
 
 
 def _baselines(report: Report) -> str:
@@ -129,14 +113,7 @@ def _baselines(report: Report) -> str:
         ("The commonest combination", base["majority"], common),
         ("Nothing held", base["nothing_held"], "share of frames"),
     )
-    return _as_tiles((name, percent(value), note) for name, value, note in tiles)
-
-
-def _as_tiles(tiles: Iterable[tuple[str, str, str]]) -> str:
-    return "".join(
-        f'<div class="tile"><dt>{name}</dt><dd>{value}<small>{escape(note)}</small></dd></div>'
-        for name, value, note in tiles
-    )
+    return as_tiles((name, percent(value), note) for name, value, note in tiles)
 
 
 def _combinations(report: Report) -> str:

@@ -1,20 +1,18 @@
 """The few frames that are shown of a dataset."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 from rich.progress import Progress
 
 from BC_training.analyze.statistics import presses
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
+from BC_training.visualize.page import to_jpeg
 
 SPREAD = 16  # frames, over the episodes and the time in them
 EXAMPLES = 40  # frames, one an action; more actions than that have none
-_MAX_WIDTH, _MAX_HEIGHT = 320, 240  # pixels: twice what a page shows, for sharp screens
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -123,12 +121,3 @@ def read_pictures(
             )
         )
     return pictures, faults
-
-
-def to_jpeg(frame: np.ndarray) -> bytes:
-    """``frame`` uint8 [3, H, W] RGB as a JPEG file of at most 320x240 pixels."""
-    image = Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0)))
-    image.thumbnail((_MAX_WIDTH, _MAX_HEIGHT), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=80)
-    return file.getvalue()

@@ -210,6 +210,7 @@ class LoggingConfig:
     run_name: str | None = None  # null: the config file's stem
     log_dir: str = "BC_training/logs"
     log_every_steps: int = 20
+    report: bool = True  # write report.html at the end, the page of ``visualize report``
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ class Run:
     Attributes:
         path: as the user gave it.
         folder: of its checkpoints.
-        epochs: the rows of that kind in ``metrics.jsonl``.
+        log: the rows of ``metrics.jsonl``.
         validation: ``evaluation.json``; empty where there is none of this checkpoint.
         play: ``rollout.json``, likewise.
         missing: why one of these files is not used, by its name.
@@ -38,7 +38,7 @@ class Run:
     folder: Path
     log_dir: Path
     saved: checkpoints.Checkpoint
-    epochs: list[dict[str, Any]]
+    log: list[dict[str, Any]]
     validation: dict[str, Any]
     play: dict[str, Any]
     missing: dict[str, str]
@@ -56,8 +56,13 @@ class Run:
                 found[name] = _read_scores(log_dir / name, saved.step, is_best=step == checkpoints.find(folder))
             except UserError as error:
                 found[name], missing[name] = {}, str(error)
-        epochs = _read_epochs(log_dir / "metrics.jsonl")
-        return cls(path, folder, log_dir, saved, epochs, found["evaluation.json"], found["rollout.json"], missing)
+        log = _read_log(log_dir / "metrics.jsonl")
+        return cls(path, folder, log_dir, saved, log, found["evaluation.json"], found["rollout.json"], missing)
+
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """The log's rows of that kind."""
+        return [row for row in self.log if row["kind"] == "epoch"]
 
 
 def assemble(name: str, run: Run, runs: Sequence[Run]) -> tuple[Row, list[str]]:
@@ -86,11 +91,11 @@ def assemble(name: str, run: Run, runs: Sequence[Run]) -> tuple[Row, list[str]]:
         reason = run.missing.get("evaluation.json", f"{run.log_dir / 'evaluation.json'} has no onset F1")
         lacks.append(f"{reason}: {_command(run, 'evaluate', [str(run.path), '--split', 'val'], 'evaluation.json')}")
     if not run.play:
-        lacks.append(f"{run.missing['rollout.json']}: {_play_command(run, runs)}")
+        lacks.append(f"{run.missing['rollout.json']}: {play_command(run, runs)}")
     elif row["normalized"] is None:
         lacks.append(f"{run.play['game']} has no score of an expert to normalise by")
     elif row["normalized_low"] is None:
-        lacks.append(f"one episode has no interval: {_play_command(run, [run], episodes=RolloutConfig('').episodes)}")
+        lacks.append(f"one episode has no interval: {play_command(run, [run], episodes=RolloutConfig('').episodes)}")
     return row, [f"{name}: {line}" for line in lacks]
 
 
@@ -177,7 +182,7 @@ def require_same_play(names: Sequence[str], runs: Sequence[Run]) -> None:
         if _played(run) != _played(other):
             raise UserError(
                 f"{name} played {_played(run)} but {first} {_played(other)}, which does not compare; leave one out, "
-                f"or play alike: {_play_command(run, [other])}"
+                f"or play alike: {play_command(run, [other])}"
             )
 
 
@@ -221,8 +226,8 @@ def _played(run: Run) -> str:
     return f"{run.play['game']} at skill {run.play['skill']} from seed {run.play['seed']}"
 
 
-def _play_command(run: Run, others: Sequence[Run], **changes: Any) -> str:
-    """Plays ``run`` as one of ``others`` with its buttons was played, or as its config says."""
+def play_command(run: Run, others: Sequence[Run], **changes: Any) -> str:
+    """The command that plays ``run`` as one of ``others`` with its buttons was played, or as its config says."""
     inputs, options = run.saved.inputs, {}
     if run.saved.config.evaluation.rollout is not None:
         options = vars(run.saved.config.evaluation.rollout)
@@ -261,13 +266,13 @@ def _read_scores(file: Path, step: int, is_best: bool) -> dict[str, Any]:
     return scores
 
 
-def _read_epochs(file: Path) -> list[dict[str, Any]]:
+def _read_log(file: Path) -> list[dict[str, Any]]:
     try:
         rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-        epochs = [row for row in rows if row["kind"] == "epoch"]
-        for row in epochs:
-            if not min(row["epoch"], row["step"], row["frames_per_second"]) > 0:
+        for row in rows:
+            needed = ("epoch", "step", "frames_per_second") if row["kind"] == "epoch" else ("step",)
+            if not min(row[name] for name in needed) > 0:
                 raise ValueError(row)
-        return epochs
+        return rows
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file} is damaged ({error!r}): restore it, or move it away to compare without it") from error
+        raise UserError(f"{file} is damaged ({error!r}): restore it, or move it away to go on without it") from error

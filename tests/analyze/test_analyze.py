@@ -161,5 +161,5 @@ def test_place_of_the_page(tmp_path, monkeypatch):
 
 
 def test_addresses_are_shown_without_what_they_sign():
-    assert package._without_secrets("https://me:word@host/x.zarr?X-Signature=abc") == "https://host/x.zarr"
-    assert package._without_secrets("data/x.zarr") == "data/x.zarr"
+    assert package.without_secrets("https://me:word@host/x.zarr?X-Signature=abc") == "https://host/x.zarr"
+    assert package.without_secrets("data/x.zarr") == "data/x.zarr"

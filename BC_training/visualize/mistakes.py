@@ -1,0 +1,84 @@
+"""Where predictions are wrong: which button stands for which, and the frames that are worst.
+
+``true`` and ``predicted`` are bool [N, A].
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Shares = list[list[float | None]]
+
+
+def predicted_given_held(true: np.ndarray, predicted: np.ndarray) -> Shares:
+    """[a][b]: of the frames in which a was held, the share in which b is predicted; None where a never was.
+
+    The diagonal is the recall.
+    """
+    return _shares(true, predicted)
+
+
+def pressed_instead(true: np.ndarray, predicted: np.ndarray) -> Shares:
+    """[a][b]: of the frames in which a was held and is not predicted, the share with b predicted and not held.
+
+    None where a was never missed. The diagonal is 0.
+    """
+    return _shares(true & ~predicted, predicted & ~true)
+
+
+def _shares(given: np.ndarray, counted: np.ndarray) -> Shares:
+    both = given.T.astype(np.float64) @ counted.astype(np.float64)  # exact below 2^53
+    return [
+        [float(n) / total if total else None for n in row]
+        for row, total in zip(both, given.sum(axis=0).tolist(), strict=True)
+    ]
+
+
+def commonest_mistakes(
+    true: np.ndarray, predicted: np.ndarray, limit: int
+) -> list[tuple[tuple[int, ...], tuple[int, ...], int]]:
+    """At most ``limit`` pairs of (buttons held, buttons predicted) that differ, and in how many frames, falling."""
+    wrong = (true != predicted).any(axis=1)
+    pairs = np.concatenate([true[wrong], predicted[wrong]], axis=1)
+    rows, counts = np.unique(pairs, axis=0, return_counts=True)
+    size = true.shape[1]
+    return [
+        (tuple(np.flatnonzero(rows[i][:size]).tolist()), tuple(np.flatnonzero(rows[i][size:]).tolist()), int(counts[i]))
+        for i in np.argsort(-counts, kind="stable")[:limit]
+    ]
+
+
+def frame_losses(true: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """float64 [N], each frame's binary cross-entropy in nats, averaged over the buttons, without weights."""
+    logits = logits.astype(np.float64)
+    return (np.logaddexp(0, logits) - true * logits).mean(axis=1)
+
+
+def worst(losses: np.ndarray, places: Sequence[tuple[str, int]], limit: int, apart: int) -> list[int]:
+    """The samples with the highest losses, spread over the episodes and their time.
+
+    Of one episode no two closer than ``apart`` frames, and no more than twice its share of
+    ``limit`` (the limit over the number of episodes), so that one bad second, or one bad episode,
+    does not stand for all.
+
+    Args:
+        losses: float [N].
+        places: of each sample, its episode's name and its frame.
+        limit: how many at most.
+
+    Returns:
+        Samples, the highest loss first.
+    """
+    episodes = len({name for name, _ in places})
+    most = max(1, -(-2 * limit // max(episodes, 1)))
+    chosen: list[int] = []
+    taken: dict[str, list[int]] = {}
+    for i in np.argsort(-losses, kind="stable").tolist():
+        if len(chosen) == limit:
+            break
+        name, frame = places[i]
+        frames = taken.setdefault(name, [])
+        if len(frames) < most and all(abs(frame - other) >= apart for other in frames):
+            frames.append(frame)
+            chosen.append(i)
+    return chosen

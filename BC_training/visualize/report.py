@@ -1,0 +1,58 @@
+"""One page about a run: how it was trained, what it scores, how it plays, and where it is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from BC_training.common.errors import disk_full_is_user_error, require_writable
+from BC_training.compare.runs import Run
+from BC_training.evaluate import score
+from BC_training.split_predictions import SplitPredictions, predict_split
+from BC_training.visualize.report_findings import find
+from BC_training.visualize.report_page import render
+
+
+def report(
+    checkpoint: Path,
+    console: Console,
+    *,
+    data: str | Path | None = None,
+    split: str | None = None,
+    out: Path | None = None,
+) -> Path:
+    """Writes the page of a checkpoint's run.
+
+    Args:
+        data, split: what to predict, as in ``evaluate``.
+        out: the HTML file; None for report.html in the run's logs.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: checkpoint or dataset do not load or do not fit, the log is damaged, or the file
+            cannot be written (found first). What is merely absent is said on the page.
+    """
+    run = Run.read(checkpoint)
+    out = out or run.log_dir / "report.html"
+    require_writable(out)
+    predictions = predict_split(checkpoint, console, data=data, split=split)
+    missing = save_report(run, predictions, score(predictions, predictions.saved.decoding), out)
+    for part, reason in missing.items():
+        console.print(f"not in the report: {part}: {reason}", soft_wrap=True, markup=False)
+    size = out.stat().st_size / 1e6
+    console.print(f"wrote {out} ({size:.1f} MB): open it in a browser", soft_wrap=True, markup=False)
+    return out
+
+
+def save_report(run: Run, predictions: SplitPredictions, scores: dict[str, Any], out: Path) -> dict[str, str]:
+    """Writes the page of ``run`` to ``out``, from what its checkpoint predicts and scores (``evaluate.score``).
+
+    Returns:
+        Why the page lacks a part, by the part's name.
+    """
+    findings = find(run, predictions, scores)
+    with disk_full_is_user_error(out):
+        out.write_text(render(findings), encoding="utf-8")
+    return findings.missing

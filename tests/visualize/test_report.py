@@ -1,0 +1,181 @@
+"""The page about a run, also in a browser."""
+
+import base64
+import dataclasses
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from untrained import save_run
+
+from BC_training.common.errors import UserError
+from BC_training.common.schema import DatasetConfig, LoggingConfig
+from BC_training.visualize import report_findings
+from BC_training.visualize.report import report
+from BC_training.visualize.video import VideoWriter
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{config}}")
+LENGTHS = [40, 40, 30]
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+class Page(HTMLParser):
+    """What a browser would find in a page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory, make_dataset, make_config, make_inputs) -> Path:
+    """The folder of an untrained run of three buttons with hostile names, without logs: c/x, l/x and x.zarr."""
+    folder = tmp_path_factory.mktemp("report")
+    make_dataset(folder / "x.zarr", LENGTHS, actions=3, root_attributes={"keys": list(HOSTILE)})
+    logging = LoggingConfig(log_dir=str(folder / "l"))
+    config = dataclasses.replace(make_config(), dataset=DatasetConfig(path=str(folder / "x.zarr")), logging=logging)
+    inputs = dataclasses.replace(make_inputs(), action_names=HOSTILE)
+    save_run(folder / "c/x", config, inputs, val=("episode_0", "episode_1", "episode_2"))
+    (folder / "l/x").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def whole(bare) -> Iterator[Path]:
+    """The same, with logs, a score in play and a video."""
+    folder = bare / "l/x"
+    rows = [{"kind": "train", "step": s, "loss": 1 / s, "learning_rate": 0.1} for s in range(1, 11)]
+    for epoch in (1, 2):
+        rows.append({"kind": "epoch", "step": 5 * epoch, "epoch": epoch, "train_loss": 0.5, "frames_per_second": 9.0})
+        rows.append({"kind": "val", "step": 5 * epoch, "epoch": epoch, "loss": 0.6, "exact_match": 0.3})
+        rows.append({"kind": "rollout", "step": 5 * epoch, "epoch": epoch, "mean": 40.0 * epoch})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    play = {"game": "doom/basic", "skill": 3, "seed": 0, "episodes": 3, "mean": 60.0, "ci95": [50.0, 70.0]}
+    play |= {"random_mean": 0.0, "expert_mean": 80.0, "returns": [50.0, 60.0, 70.0]}
+    (folder / "rollout.json").write_text(json.dumps(play))
+    with VideoWriter(folder / "rollout.mp4", 17.0) as video:
+        for shade in range(20):
+            video.add_picture(np.full((32, 64, 3), 10 * shade, np.uint8))
+    yield bare
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def test_pictures_are_the_worst_frames_of_the_dataset(bare, make_dataset, tmp_path):
+    written = make_dataset(tmp_path / "same.zarr", LENGTHS, actions=3)
+    page = Page(report(bare / "c/x", quiet(), out=tmp_path / "x.html").read_text())
+    pictures = page.of("img")
+    assert 1 < len(pictures) <= report_findings.WORST
+    for picture in pictures:
+        match = re.match(r"episode_(\d) · frame (\d+) · [\d.]+ s: recorded (.*); predicted", picture["alt"] or "")
+        assert match
+        episode, frame = written[int(match[1])], int(match[2])
+        held = [name for name, is_held in zip(HOSTILE, episode.actions[frame], strict=True) if is_held]
+        assert match[3] == (" + ".join(held) or "nothing held")
+        image = np.asarray(Image.open(io.BytesIO(base64.b64decode((picture["src"] or "").split(",")[1]))))
+        assert image.mean(axis=(0, 1)) == pytest.approx(episode.frames[frame].mean(axis=(1, 2)), abs=3)
+
+
+def test_the_page_says_what_it_lacks(bare, tmp_path):
+    console = quiet()
+    text = Page(report(bare / "c/x", console, out=tmp_path / "x.html").read_text()).text
+    assert "Not played: there is no" in text
+    assert "No video: there is no" in text
+    assert "metrics.jsonl lacks the steps and epochs" in text
+    assert len(re.findall("^not in the report", console.file.getvalue(), re.MULTILINE)) == 3
+
+
+def test_the_page_shows_the_log_play_and_video(whole, tmp_path):
+    page = Page(report(whole / "c/x", quiet(), out=tmp_path / "x.html").read_text())
+    assert "lacks" not in page.text
+    assert "0.75" in page.text  # 60 of 80
+    assert "95 % interval 0.62 to 0.88" in page.text
+    labels = [a["aria-label"] or "" for a in page.of("svg")]
+    assert any("mean return 40 to 80" in label for label in labels)
+    assert any("learning rate 0.1 to 0.1" in label for label in labels)
+    (video,) = page.of("video")
+    assert base64.b64decode((video["src"] or "").split(",")[1]) == (whole / "l/x/rollout.mp4").read_bytes()
+
+
+def test_a_large_video_is_named_instead(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(report_findings, "VIDEO_LIMIT", 100)
+    page = Page(report(whole / "c/x", quiet(), out=tmp_path / "x.html").read_text())
+    assert not page.of("video")
+    assert f"{whole / 'l/x/rollout.mp4'} has 0.0 MB, more than" in page.text
+
+
+def test_names_are_text_and_the_page_loads_nothing(whole, tmp_path):
+    text = report(whole / "c/x", quiet(), out=tmp_path / "x.html").read_text()
+    page = Page(text)
+    assert len(page.of("script")) == 1
+    assert page.text.count("{{config}}") > 3
+    assert not [a for _, attributes in page.tags for a in attributes if a.startswith("on")]
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest", text)
+    addresses = [v or "" for _, attributes in page.tags for k, v in attributes.items() if k in ("src", "href")]
+    assert all(a.startswith(("data:image/jpeg;base64,", "data:video/mp4;base64,", "#")) for a in addresses)
+    identifiers = {a["id"] for _, a in page.tags if "id" in a}
+    assert {(a["href"] or "")[1:] for a in page.of("a")} <= identifiers
+    assert all(a.get("alt") for a in page.of("img"))
+    assert all(a.get("aria-label") for a in page.of("svg"))
+
+
+def test_a_page_that_cannot_be_written_is_found_first(bare, tmp_path):
+    (tmp_path / "file").write_text("")
+    console = quiet()
+    with pytest.raises(UserError, match="cannot write"):
+        report(bare / "c/x", console, out=tmp_path / "file/x.html")
+    assert console.file.getvalue() == ""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("kind", ["bare", "whole"])
+def test_page_in_a_browser(request, tmp_path, kind):
+    page = report(request.getfixturevalue(kind) / "c/x", quiet(), out=tmp_path / "x.html")
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--enable-logging=stderr",
+        "--v=0",
+        "--virtual-time-budget=3000",
+        "--dump-dom",
+    ]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    done = subprocess.run([str(CHROMIUM), *options, profile, page.as_uri()], capture_output=True, text=True, timeout=60)
+    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    (html,) = Page(done.stdout).of("html")
+    images = len(Page(page.read_text()).of("img"))
+    assert images > 1
+    videos = int(kind == "whole")
+    assert html.get("data-ready") == "true"
+    assert html.get("data-images") == f"{images}/{images}"
+    assert html.get("data-videos") == f"{videos}/{videos}"
