@@ -32,11 +32,9 @@ from BC_training.common.train_state import (
     make_predict,
     playing,
 )
-from BC_training.compare.runs import Run
-from BC_training.evaluate import score, show_scores
-from BC_training.rollout import Benchmark, rollout
-from BC_training.split_predictions import predict_logits, predict_split
-from BC_training.visualize.report import save_report
+from BC_training.finish import finish
+from BC_training.rollout import Benchmark
+from BC_training.split_predictions import predict_logits
 
 _LAG = 2  # dispatches between a step's own and reading its metrics, so that reading never stalls it
 _SLOW = 1.0  # seconds; a dispatch of this length or more is waited for, so that a signal finds one under way, not three
@@ -99,7 +97,7 @@ def _train(
             with interruption.deferred():
                 run_epochs(setup, start, writer, tracker, interruption, console)
         if is_main:
-            _finish(config, run_dir, log_dir, tracker, progress.step, console, references)
+            finish(config, run_dir, log_dir, tracker, progress.step, console, references)
     return run_dir
 
 
@@ -304,42 +302,3 @@ def train_epoch(
     batches.close()
     progress.seconds = seconds + perf_counter() - start
     return state
-
-
-def _finish(
-    config: Config,
-    run_dir: Path,
-    log_dir: Path,
-    tracker: Tracker,
-    step: int,
-    console: Console,
-    references: dict[str, list[float]] | None,
-) -> None:
-    """Scores the best checkpoint, offline and in play, and says where everything is."""
-    predictions = predict_split(run_dir, console, data=config.dataset.path, split="val")
-    scores = score(predictions, predictions.saved.decoding)
-    show_scores(predictions, scores, console, log_dir / "evaluation.json")
-    places = {"checkpoint": checkpoint.find(run_dir), "metrics": tracker.path, "scores": log_dir / "evaluation.json"}
-    options = config.evaluation.rollout
-    if options is not None:
-        video = log_dir / "rollout.mp4" if options.video else None
-        result = rollout(
-            str(run_dir),
-            options.game,
-            console,
-            episodes=options.episodes,
-            seed=options.seed,
-            skill=options.skill,
-            workers=config.system.workers,
-            json_file=log_dir / "rollout.json",
-            video=video,
-            references=references,
-        )
-        logged = ("mean", "normalized", "random_mean", "expert_mean")
-        tracker.log("final", step, {k: result[k] for k in logged if result[k] is not None})
-        places |= {"rollout": log_dir / "rollout.json"} | ({"video": video} if video else {})
-    if config.logging.report:
-        places["report"] = log_dir / "report.html"
-        save_report(Run.read(run_dir), predictions, scores, places["report"])
-    for label, place in places.items():
-        console.print(f"{label:>10}  {place}", soft_wrap=True, highlight=False)

@@ -106,7 +106,7 @@ def test_patience_counts_the_epochs_that_played(tmp_path, data, monkeypatch):
     """Every second epoch plays; of three that play none is better than the first by so much."""
     scored: list[Path] = []
     monkeypatch.setattr(Benchmark, "score", lambda _, folder: scored.append(folder) or {"mean": float(len(scored))})
-    monkeypatch.setattr(training, "_finish", lambda *_: None)
+    monkeypatch.setattr(training, "finish", lambda *_: None)
     changes = ["training.num_epochs=9", "evaluation.rollout.every_n_epochs=2", "training.schedule=constant"]
     run(tmp_path, data, *PLAY, *changes, "training.early_stopping={patience: 2, min_delta: 10}")
     assert [row["epoch"] for row in rows(tmp_path) if row["kind"] == "rollout"] == [2, 4, 6]
