@@ -1,5 +1,6 @@
 """A recorded episode, predicted frame by frame as in play: the table of ``python -m BC_training.inference``."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -95,6 +96,9 @@ def open_episode(
 ) -> "tuple[Policy, ZarrGameplayDataset, int]":
     """A policy, a dataset, and the position there of episode ``number``, that of its folder's name.
 
+    The policy does not sample, also where the checkpoint's would: as in ``evaluate``, what it presses on a
+    recording does not depend on chance.
+
     Args:
         data: a dataset; None for the one the policy was trained on.
 
@@ -113,7 +117,7 @@ def open_episode(
         ours, theirs = ("x".join(map(str, size)) for size in (saved.inputs.recorded_size, dataset.frame_size))
         raise UserError(f"{dataset.path} has frames of {theirs}; {saved.path} was trained on {ours}")
     position = _find_episode(dataset, number)
-    return Policy.load(saved.path), dataset, position
+    return Policy.load(saved.path, dataclasses.replace(saved.decoding, temperature=None)), dataset, position
 
 
 def _find_episode(dataset: "ZarrGameplayDataset", number: int) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 from io import StringIO
@@ -15,6 +16,8 @@ from rich.console import Console
 from untrained import save_run
 
 from BC_training import predict as prediction
+from BC_training.common import checkpoint
+from BC_training.common.checkpoint_edit import editing, update_meta
 from BC_training.common.preprocess import Window
 from BC_training.common.schema import Config, DatasetConfig
 from BC_training.evaluate import evaluate
@@ -63,6 +66,16 @@ def test_streaming_equals_the_offline_evaluation(runs, name, monkeypatch):
     assert scored == (29 if name == "temporal_cnn" else 30)
     np.testing.assert_allclose(found.probability[:scored], seen[0], atol=1e-5)
     assert found.exact_match == pytest.approx(offline["exact_match"])
+
+
+def test_a_policy_that_samples_does_not_sample_on_recordings(runs, tmp_path):
+    run = Path(shutil.copytree(runs["pure_cnn"], tmp_path / "run"))
+    rules, step = checkpoint.read(run).decoding, checkpoint.find(run)
+    with editing(step):
+        update_meta(step, {"decoding": dataclasses.replace(rules, temperature=1.0).to_dict()})
+    assert checkpoint.read(run).decoding.temperature == 1
+    calm, found = (predict_episode(*open_episode(folder, None, 1), QUIET) for folder in (runs["pure_cnn"], run))
+    np.testing.assert_array_equal(found.predicted, calm.predicted)
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])

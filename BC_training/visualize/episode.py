@@ -134,8 +134,8 @@ class EpisodePainter:
         for text, colour in (("recorded", RECORDED), ("predicted", PREDICTED), ("disagree", DISAGREE)):
             pen.rectangle((x, middle - 5, x + 9, middle + 4), fill=colour)
             pen.text((x + 14, middle), text, fill=_TEXT, font=self._small, anchor="lm")
-            x += 80
-        pen.text((max(_LEFT, x + 8), middle), f"{start:.1f} s", fill=_FAINT, font=self._small, anchor="lm")
+            x += 72
+        pen.text((_LEFT, middle), f"{start:.1f} s", fill=_FAINT, font=self._small, anchor="lm")
         end = f"{start + self._span / self._fps:.1f} s"
         pen.text((width - 4, middle), end, fill=_FAINT, font=self._small, anchor="rm")
 

@@ -204,6 +204,6 @@ def overlay(frame: np.ndarray, saliency: np.ndarray) -> np.ndarray:
     size = frame.shape[2], frame.shape[1]
     heat = np.clip(np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BICUBIC)), 0, 1)[..., None]
     grey = frame.astype(np.float32).mean(axis=0)[..., None] * np.ones(3, np.float32)  # so that colour is heat alone
-    colour = matplotlib.colormaps["inferno"](0.3 + 0.7 * heat[..., 0])[..., :3].astype(np.float32) * 255
-    share = 0.85 * heat
+    colour = matplotlib.colormaps["inferno"](0.3 + 0.55 * heat[..., 0])[..., :3].astype(np.float32) * 255
+    share = 0.65 * heat  # what is under the brightest heat can still be made out
     return np.clip(grey * (1 - share) + colour * share, 0, 255).astype(np.uint8)

@@ -12,6 +12,9 @@ from rich.console import Console
 from untrained import save_run
 from videos import decode
 
+from BC_training.common import checkpoint
+from BC_training.common.checkpoint_edit import editing, update_meta
+from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.rollout import rollout
 from BC_training.visualize.rollouts import Film, compose, film_rollouts, label
@@ -43,6 +46,20 @@ def test_players_play_the_seed_to_its_end(tmp_path):
         if part.entity_path.endswith("/frame")
     ]
     assert sorted(map(frames.count, set(frames))) == sorted(len(film) + 1 for film in films)
+
+
+def test_checkpoints_play_by_their_own_rules_on_frames_of_their_own_size(tmp_path, make_config, make_inputs):
+    buttons = ("move_left", "move_right", "attack")
+    runs = {}
+    for held, size in (("move_left", (36, 64)), ("attack", (72, 128))):
+        inputs = dataclasses.replace(make_inputs(recorded_size=size), action_names=buttons)
+        run = save_run(tmp_path / held, make_config(), inputs)
+        thresholds = {name: 0.001 if name == held else 0.999 for name in buttons}
+        with editing(step := checkpoint.find(run)):
+            update_meta(step, {"decoding": Decoding(thresholds).to_dict()})
+        runs[str(run)] = [name == held for name in buttons]
+    for film in film_rollouts(list(runs), GAME, tmp_path / "r.mp4", QUIET, workers=1):
+        assert np.array(film.actions).tolist() == [runs[film.player]] * len(film)
 
 
 def film(player: str, length: int, size: tuple[int, int] = (36, 64), value: int = 200) -> Film:
