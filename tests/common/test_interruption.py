@@ -20,6 +20,7 @@ import pytest
 from trainings import final_state, free_port, rows, run, settings, start, verify_all
 
 from BC_training import __main__ as command_line
+from BC_training import finish
 from BC_training import train as training
 from BC_training.__main__ import main
 from BC_training.common import cache, checkpoint_writer, interruption, loader, samples
@@ -202,7 +203,7 @@ PLACES = {
     "validating": Place(Wishes, "next", 5 + 3, saved=5),
     "validating again": Place(Wishes, "next", 5 + 10 + 5 + 3, saved=10),
     "saving": Place(checkpoint_writer, "_write_items", 2),
-    "evaluating at the end": Place(training, "evaluate", saved=10),
+    "evaluating at the end": Place(finish, "predict_split", saved=10),
 }
 FAST = {
     ("training", signal.SIGINT),
