@@ -45,6 +45,16 @@ def test_a_gradient_is_that_of_the_pixels_that_count():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_a_gradient_is_taken_where_the_newest_frame_is():
+    def squared(params, batch_stats, observation):  # its derivative differs from place to place
+        return brightness(params, batch_stats, observation) ** 2
+
+    batch = noise()
+    found = np.asarray(make_gradient(squared)((), (), batch, weights(0)))[:, REGION[0].start, REGION[1].start]
+    newest = batch["frames"][:, -1, :, *REGION].mean(axis=(1, 2, 3)) / 255
+    np.testing.assert_allclose(found, 2 * newest * 3 / (3 * 6 * 8 * 255), rtol=1e-4)
+
+
 def test_older_frames_are_left_out():
     for make in (make_gradient, lambda predict: make_occlusion(predict, SIZE)):
         assert not np.asarray(make(brightness)((), (), noise(), weights(1))).any()
