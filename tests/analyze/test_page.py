@@ -3,47 +3,26 @@
 import base64
 import io
 import re
-import shutil
 import subprocess
 import tracemalloc
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import zarr
+from pages import CHROMIUM, Page
 from PIL import Image
 from rich.console import Console
 
 from BC_training import analyze as package
 from BC_training.analyze import analyze, page, samples
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{data}}", "[bold]\x1b[31mred", "a" * 500]
 
 
 def quiet() -> Console:
     return Console(file=io.StringIO(), width=200)
-
-
-class Page(HTMLParser):
-    """What a browser would find in a page."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
-
-    def of(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def test_frames_shown_are_those_of_the_dataset(tmp_path, make_dataset):

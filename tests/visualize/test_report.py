@@ -5,14 +5,13 @@ import dataclasses
 import io
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import CHROMIUM, Page
 from PIL import Image
 from rich.console import Console
 from untrained import save_run
@@ -23,32 +22,12 @@ from BC_training.visualize import report_findings
 from BC_training.visualize.report import report
 from BC_training.visualize.video import VideoWriter
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{config}}")
 LENGTHS = [40, 40, 30]
 
 
 def quiet() -> Console:
     return Console(file=io.StringIO(), width=200)
-
-
-class Page(HTMLParser):
-    """What a browser would find in a page."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
-
-    def of(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture(scope="module")
