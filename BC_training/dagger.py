@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +20,7 @@ from BC_training.common import checkpoint
 from BC_training.common.checkpoint_writer import hold, run_folders
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.devices import prepare_devices
-from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.errors import UserError, disk_full_is_user_error, write_whole
 from BC_training.common.evaluation_config import RolloutConfig
 from BC_training.common.interruption import Interrupted, Interruption
 from BC_training.common.metrics import return_text
@@ -41,8 +40,8 @@ _COLUMNS = (
     Column("episodes", "episodes", "{episodes}"),
     Column("frames", "frames", "{frames:,}"),
     Column("minutes", "minutes", "{minutes:.1f}"),
-    Column("exact_match", "exact match", "{exact_match:.3f}"),
-    Column("mean_return", "mean return", return_text),
+    Column("exact_match", "exact", "{exact_match:.3f}"),
+    Column("mean_return", "return", return_text),
     Column("normalized", "normalized", "{normalized:.3f}"),
     Column("normalized_low", "95 % interval", "{normalized_low:.3f} to {normalized_high:.3f}"),
 )
@@ -94,15 +93,15 @@ def _dagger(config: Config, console: Console, rounds: int, episodes: int, mix: f
                 train(this, console)
             rows.append(_row(number, share, this))
             result = {"label": label, "mix": mix, **_play(this), "rounds": rows}
-            _write(folder / "dagger.json", json.dumps(result, indent=2) + "\n")
-            _write(folder / "dagger.md", f"{_caption(result)}\n\n{markdown_table(_COLUMNS, rows)}")
-    table = Table(title=_caption(result), title_justify="left", box=box.SIMPLE_HEAD)
+            write_whole(folder / "dagger.json", json.dumps(result, indent=2) + "\n")
+            write_whole(folder / "dagger.md", f"{_caption(result)}\n\n{markdown_table(_COLUMNS, rows)}")
+    table = Table(title=_caption(result), title_justify="left", box=None, padding=(0, 1, 0, 0))
     for column in _COLUMNS:
         table.add_column(column.heading, justify="right")
     for row in rows:
         table.add_row(*(column.cell(row) for column in _COLUMNS))
     console.print(table)
-    console.print(f"also in {folder / 'dagger.json'} and dagger.md", soft_wrap=True, highlight=False)
+    console.print(f"also in {folder / 'dagger.json'} and dagger.md", soft_wrap=True, highlight=False, markup=False)
     return result
 
 
@@ -237,11 +236,3 @@ def _caption(result: dict[str, Any]) -> str:
     beside = ", ".join(f"{who} {return_text(mean)}" for who, mean in means.items() if mean is not None)
     seeds = f"seeds {result['seed']} to {result['seed'] + result['plays'] - 1}"
     return f"{result['game']}, skill {result['skill']}, {seeds} ({beside})"
-
-
-def _write(file: Path, text: str) -> None:
-    """Whole or not at all."""
-    unnamed = file.with_name(f".partial-{file.name}")
-    with disk_full_is_user_error(file):
-        unnamed.write_text(text, encoding="utf-8")
-        unnamed.replace(file)

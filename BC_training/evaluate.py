@@ -12,7 +12,7 @@ from BC_training.common import checkpoint as checkpoints
 from BC_training.common import events, metrics
 from BC_training.common.checkpoint_edit import editing, update_meta
 from BC_training.common.decode import Decoding
-from BC_training.common.errors import UserError, require_writable
+from BC_training.common.errors import UserError, require_writable, write_whole
 from BC_training.split_predictions import SplitPredictions, default_split, predict_split
 from BC_training.tune import best_thresholds, changes_table
 
@@ -32,7 +32,7 @@ def evaluate(
     """Scores a checkpoint and prints its tables.
 
     Buttons are those that a player would press that does not sample, also where the checkpoint's does.
-    With ``diagnose`` the split is predicted four to six times in place of once, its frames read twice.
+    With ``diagnose`` the split is predicted four to six times in place of once.
 
     Args:
         data: a dataset; None for the one it was trained on.
@@ -78,7 +78,7 @@ def evaluate(
     if tune:
         console.print(changes_table(report["before"], report))
         said = "has its thresholds now" if decoding != saved.decoding else "had the best thresholds already"
-        console.print(f"{saved.path} {said}", soft_wrap=True, highlight=False)
+        console.print(f"{saved.path} {said}", soft_wrap=True, highlight=False, markup=False)
     return report
 
 
@@ -119,7 +119,7 @@ def show_scores(
         note = f"these scores are without sampling; in play it samples at temperature {temperature:g}"
         console.print(note, style="yellow", soft_wrap=True)
     if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=2) + "\n")
+        write_whole(json_file, json.dumps(report, indent=2) + "\n")
 
 
 def print_report(report: metrics.Report, title: str, console: Console, fps: float | None = None) -> None:

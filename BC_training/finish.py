@@ -50,4 +50,4 @@ def finish(
         places["report"] = log_dir / "report.html"
         save_report(Run.read(run_dir), predictions, scores, places["report"])
     for label, place in places.items():
-        console.print(f"{label:>10}  {place}", soft_wrap=True, highlight=False)
+        console.print(f"{label:>10}  {place}", soft_wrap=True, highlight=False, markup=False)

@@ -36,7 +36,13 @@ class Policy:
         saved = checkpoint.read(path)
         model = checkpoint.read_model(saved)
         self.inputs: InputSpec = saved.inputs
-        self.decoding = decoding or saved.decoding
+        self.decoding = saved.decoding if decoding is None else decoding
+        names = self.inputs.action_names
+        if tuple(self.decoding.thresholds) != names:
+            raise UserError(
+                f"the decoding is of {', '.join(self.decoding.thresholds)}; the policy presses {', '.join(names)}: "
+                "give each its threshold, in this order"
+            )
         self._decoder = Decoder(self.decoding)
         self._params, self._batch_stats = model.params, model.batch_stats
         window = self.inputs.window
@@ -56,7 +62,7 @@ class Policy:
             decoding: in place of the checkpoint's, for the same actions.
 
         Raises:
-            UserError: no checkpoint, damaged, or written by a newer version.
+            UserError: no checkpoint, damaged, or written by a newer version; or a decoding of other actions.
         """
         return cls(folder, decoding)
 
@@ -121,7 +127,7 @@ class Policy:
             state: float32 [S], for a model that sees it; see ``probabilities``.
         """
         pressed = self._decoder(self.probabilities(frame, state))
-        self._pressed.append(pressed)
+        self._pressed.append(pressed.copy())  # the caller may change what it gets
         return pressed
 
     def override(self, pressed: np.ndarray) -> None:

@@ -145,7 +145,9 @@ def record_missing(
     missing = [seed for seed in wanted if seed not in used]
     if missing:
         there = config.episodes - len(missing)
-        console.print(f"{path}: {there} of {config.episodes} episodes are there, recording the rest", soft_wrap=True)
+        console.print(
+            f"{path}: {there} of {config.episodes} episodes are there, recording the rest", soft_wrap=True, markup=False
+        )
         # As if nothing had interrupted it: the numbers decide on the split and the order of training.
         numbers = [seed - config.seed + (first_number or 0) for seed in missing]
         _record_seeds(path, config, missing, numbers, workers, console)

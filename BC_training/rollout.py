@@ -11,9 +11,10 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from BC_training.common.decode import Decoding
-from BC_training.common.errors import UserError, require_writable, unknown
+from BC_training.common.errors import SEEDS, UserError, require_writable, unknown, write_whole
 from BC_training.common.evaluation_config import RolloutConfig
 from BC_training.common.metrics import number, return_text
 from BC_training.common.workers import run_tasks
@@ -114,6 +115,8 @@ def rollout(
     """
     if episodes < 1:
         raise UserError(f"--episodes {episodes} is out of range: at least 1")
+    if not 0 <= seed <= SEEDS - episodes:
+        raise UserError(f"--seed {seed} is out of range: 0 or more, the last episode's below 2^32")
     frame_size, step, decoding = SMALL, None, None
     if player not in BUILT_IN:
         if not Path(player).exists():
@@ -133,17 +136,17 @@ def rollout(
     if video is not None:
         require_video(video)
 
-    def play(who: str, delay: int = 0) -> list[float]:
-        film, size, rules = (video, frame_size, decoding) if who == player else (None, SMALL, None)
+    def play(who: str, size: tuple[int, int], delay: int = 0, film: Path | None = None) -> list[float]:
         options = {"frame_size": size, "skill": skill, "delay": delay}
+        rules = decoding if who == player else None
         outcomes = play_episodes(game, who, range(seed, seed + episodes), options, workers, console, film, rules)
         restarts.append(sum(outcome.restarts for outcome in outcomes))
         return [outcome.score for outcome in outcomes]
 
     restarts: list[int] = []
-    returns = play(player, delay)
+    returns = play(player, frame_size, delay, video)
     if references is None:
-        references = {who: returns if who == player and not delay else play(who) for who in _references(game)}
+        references = {who: returns if who == player and not delay else play(who, SMALL) for who in _references(game)}
     mean = float(np.mean(returns))
     random_mean = float(np.mean(references["random"]))
     expert_mean = float(np.mean(references["expert"])) if "expert" in references else None
@@ -165,10 +168,10 @@ def rollout(
         "normalized": normalize_score(mean, random_mean, expert_mean),
     }
     played = ", ".join([_short(player), *([f"delay {delay}"] if delay else []), *decode])
-    _print_result(result, {played: returns} | references, console)
+    _print_result(result, [(played, returns), *references.items()], console)
     say_restarts(result["restarts"], console)
     if json_file is not None:
-        json_file.write_text(json.dumps(result, indent=2) + "\n")
+        write_whole(json_file, json.dumps(result, indent=2) + "\n")
     return result
 
 
@@ -277,7 +280,7 @@ def _short(player: str) -> str:
     return player if player in BUILT_IN else Path(player).name
 
 
-def _print_result(result: dict[str, Any], returns: dict[str, list[float]], console: Console) -> None:
+def _print_result(result: dict[str, Any], returns: Sequence[tuple[str, list[float]]], console: Console) -> None:
     table = Table(
         title=f"{result['game']}, skill {result['skill']}, seeds {result['seed']} to "
         f"{result['seed'] + result['episodes'] - 1}",
@@ -288,12 +291,12 @@ def _print_result(result: dict[str, Any], returns: dict[str, list[float]], conso
     for heading in ("mean return", "95 % interval", "normalized"):
         table.add_column(heading, justify="right")
     low, high = result["random_mean"], result["expert_mean"]
-    for who, values in returns.items():
+    for who, values in returns:
         interval = confidence_interval(values)
         mean = float(np.mean(values))
         normalized = normalize_score(mean, low, high)
         table.add_row(
-            who,
+            Text(who),
             return_text(mean),
             return_text(None) if interval is None else " to ".join(map(return_text, interval)),
             number(normalized),

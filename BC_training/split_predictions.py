@@ -113,7 +113,8 @@ def predict_split(
     dataset.load_labels()
     require_recorded_alike(dataset, saved)
     split = split or default_split(data)
-    if data is not None and split != "all" and saved.fingerprint not in (None, fingerprint(dataset)):
+    elsewhere = data is not None and str(data) != config.dataset.path  # its own may have grown since
+    if elsewhere and split != "all" and saved.fingerprint not in (None, fingerprint(dataset)):
         raise UserError(
             f"{dataset.path} is not the dataset that {saved.path} was trained on, whose split '{split}' says nothing "
             "of it: use --split all"

@@ -14,9 +14,10 @@ from rich.table import Table
 from BC_training.common import checkpoint
 from BC_training.common.checkpoint_writer import run_folders
 from BC_training.common.config import load_config, parse_overrides, read_yaml
-from BC_training.common.errors import UserError, unknown
+from BC_training.common.errors import UserError, unknown, write_whole
 from BC_training.common.schema import Config
 from BC_training.games import require_game
+from BC_training.games.episodes import say_restarts
 from BC_training.games.players import BUILT_IN, EXPERTS
 from BC_training.rollout import RESAMPLES, SMALL, confidence_interval, normalize_score, play_episodes
 from BC_training.train import train
@@ -50,7 +51,8 @@ class Suite:
             overrides: a dotlist of settings for every training, which win.
 
         Raises:
-            UserError: the file or one of the configs is not right, or a game does not exist or has no expert.
+            UserError: the file or one of the configs is not right, a game does not exist or has no expert, or the
+            variants would play other episodes of one.
         """
         file, raw = read_yaml(path)
         for section in raw:
@@ -62,7 +64,10 @@ class Suite:
         variants, games = raw.get("variants") or {}, raw.get("games") or {}
         if not variants or not games:
             raise UserError(f"suite {file}: write at least one of 'variants' and one of 'games'")
-        configs = {}
+        for variant in variants:
+            if variant in BUILT_IN:
+                raise UserError(f"suite {file}: '{variant}' is a scripted player: give the variant another name")
+        configs: dict[tuple[str, str], Config] = {}
         for game, own in games.items():
             require_game(game)
             if game not in EXPERTS:
@@ -78,7 +83,14 @@ class Suite:
                     **(own or {}),
                     **parse_overrides(overrides),
                 }
-                configs[game, variant] = load_config(base, settings)
+                config = configs[game, variant] = load_config(base, settings)
+                if config.evaluation.rollout is None:
+                    raise UserError(f"suite {file}: {variant} does not play: give {base} an evaluation.rollout section")
+                if _episodes(config) != _episodes(first := configs[game, next(iter(variants))]):
+                    raise UserError(
+                        f"suite {file}: variants play alike, but in {game} {variant} plays {_episodes(config)} and "
+                        f"{next(iter(variants))} {_episodes(first)}: write evaluation.rollout.* under 'settings'"
+                    )
         return cls(file.stem, configs)
 
 
@@ -89,7 +101,8 @@ def suite(plan: Suite, console: Console) -> dict[str, Any]:
 
     Returns:
         suite, games (of each its players' scores: returns, mean, ci95, normalized, normalized_ci95), mean
-        (over the games, of each player: normalized, normalized_ci95; None where a game lacks it).
+        (over the games, of each player: normalized, normalized_ci95; None where a game lacks it). A game whose
+        expert is no better than random has no normalized scores, and no part in the mean.
 
     Raises:
         UserError: at the end, if a training failed.
@@ -117,9 +130,9 @@ def suite(plan: Suite, console: Console) -> dict[str, Any]:
             returns[game][variant] = played["returns"]
     result = {"suite": plan.name, **summarize(returns)}
     console.print(_table(result, [*BUILT_IN, *variants]))
-    (folder / "suite.json").write_text(json.dumps(result, indent=2) + "\n")
-    (folder / "suite.md").write_text(to_markdown(result, [*BUILT_IN, *variants]))
-    console.print(f"written to {folder / 'suite.md'} and suite.json", soft_wrap=True, highlight=False)
+    write_whole(folder / "suite.json", json.dumps(result, indent=2) + "\n")
+    write_whole(folder / "suite.md", to_markdown(result, [*BUILT_IN, *variants]))
+    console.print(f"written to {folder / 'suite.md'} and suite.json", soft_wrap=True, highlight=False, markup=False)
     if failed:
         raise UserError(f"of {len(plan.configs)} trainings {len(failed)} failed: {'; '.join(failed)}")
     return result
@@ -132,9 +145,10 @@ def summarize(returns: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
         returns: of each game, of each player; "random" and "expert" among them.
     """
     games: dict[str, dict[str, Any]] = {}
-    normalized: dict[str, list[np.ndarray]] = {}  # of each player's episodes, an array a game
+    normalized: dict[str, list[np.ndarray]] = {"expert": []}  # of each player's episodes, an array a game
     for game, players in returns.items():
         low, high = (float(np.mean(players[who])) for who in ("random", "expert"))
+        can_normalize = high > low
         games[game] = {}
         for who, values in players.items():
             interval = confidence_interval(values)
@@ -142,25 +156,33 @@ def summarize(returns: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
                 "returns": values,
                 "mean": float(np.mean(values)),
                 "ci95": interval,
-                "normalized": normalize_score(float(np.mean(values)), low, high),
-                "normalized_ci95": interval and [normalize_score(end, low, high) for end in interval],
+                "normalized": normalize_score(float(np.mean(values)), low, high) if can_normalize else None,
+                "normalized_ci95": [normalize_score(e, low, high) for e in interval]
+                if interval and can_normalize
+                else None,
             }
-            normalized.setdefault(who, []).append((np.array(values) - low) / (high - low))
-    whole = {who: scores for who, scores in normalized.items() if len(scores) == len(games)}
+            if can_normalize:
+                normalized.setdefault(who, []).append((np.array(values) - low) / (high - low))
+    whole = {who: scores for who, scores in normalized.items() if len(scores) == len(normalized["expert"])}
     mean = {
         who: {
             "normalized": float(np.mean([scores.mean() for scores in whole[who]])),
             "normalized_ci95": _interval_of_mean(whole[who]),
         }
-        if who in whole
+        if whole.get(who)
         else None
-        for who in normalized
+        for who in dict.fromkeys(who for players in returns.values() for who in players)
     }
     return {"games": games, "mean": mean}
 
 
-def _interval_of_mean(scores: Sequence[np.ndarray]) -> list[float]:
-    """[low, high] at 95 % of the mean over games, by percentile bootstrap of the episodes of each."""
+def _interval_of_mean(scores: Sequence[np.ndarray]) -> list[float] | None:
+    """[low, high] at 95 % of the mean over games, by percentile bootstrap of the episodes of each.
+
+    None where a game has a single episode, which says nothing of the spread.
+    """
+    if min(map(len, scores)) < 2:
+        return None
     rng = np.random.default_rng(0)
     means = [rng.choice(values, (RESAMPLES, len(values))).mean(axis=1) for values in scores]
     return np.percentile(np.mean(means, axis=0), [2.5, 97.5]).tolist()
@@ -191,7 +213,7 @@ def _rows(result: dict[str, Any], players: Sequence[str]) -> list[list[str]]:
 
 
 def _cell(score: dict[str, Any] | None) -> str:
-    if score is None:
+    if score is None or score["normalized"] is None:
         return "–"
     interval = score["normalized_ci95"]
     return f"{score['normalized']:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
@@ -199,29 +221,43 @@ def _cell(score: dict[str, Any] | None) -> str:
 
 def _scripted(config: Config, folder: Path, console: Console) -> dict[str, list[float]]:
     """Returns of the scripted players on the episodes that the policies will play, from the file of an earlier try."""
-    options = config.evaluation.rollout
-    assert options is not None  # Suite.load names its game
-    seeds = range(options.seed, options.seed + options.episodes)
-    file = folder / f"{options.game.rpartition('/')[2]}.json"
-    played = {"game": options.game, "seeds": [seeds.start, seeds.stop], "skill": options.skill}
-    if file.is_file():
-        saved = json.loads(file.read_text())
-        if {key: saved.get(key) for key in played} == played:
-            return saved["returns"]
+    played = _episodes(config)
+    game, seed = played["game"], played["seed"]
+    file = folder / f"{game.rpartition('/')[2]}.json"
+    saved = _read(file)
+    if {key: saved.get(key) for key in played} == played:
+        return saved["returns"]
     returns = {}
     for player in BUILT_IN:
-        game_options = {"frame_size": SMALL, "skill": options.skill}
-        outcomes = play_episodes(options.game, player, seeds, game_options, config.system.workers, console)
+        game_options, seeds = {"frame_size": SMALL, "skill": played["skill"]}, range(seed, seed + played["episodes"])
+        outcomes = play_episodes(game, player, seeds, game_options, config.system.workers, console)
+        say_restarts(sum(outcome.restarts for outcome in outcomes), console)
         returns[player] = [outcome.score for outcome in outcomes]
-    file.write_text(json.dumps(played | {"returns": returns}) + "\n")
+    write_whole(file, json.dumps(played | {"returns": returns}) + "\n")
     return returns
 
 
+def _episodes(config: Config) -> dict[str, Any]:
+    """Which episodes a training's best checkpoint plays: game, episodes, seed (the first) and skill."""
+    return {key: getattr(config.evaluation.rollout, key) for key in ("game", "episodes", "seed", "skill")}
+
+
 def _played(config: Config) -> dict[str, Any] | None:
-    """The scores in play that a finished training of this very config has left."""
+    """The scores in play that a finished training of this very config has left; None without."""
     run_dir, log_dir = run_folders(config)
-    files = log_dir / "config.yaml", log_dir / "rollout.json"
-    if not all(file.is_file() for file in files) or load_config(files[0]) != config:
+    play, wanted = _read(log_dir / "rollout.json"), _episodes(config)
+    try:
+        trained = load_config(log_dir / "config.yaml") == config and checkpoint.read(run_dir).step
+    except UserError:  # nothing there, or not whole: training mends it, or says what is wrong
         return None
-    play = json.loads(files[1].read_text())
-    return play if play["step"] == checkpoint.read(run_dir).step else None
+    # A training that was stopped in its last play has the new config beside what an older one played.
+    whole = trained is not False and play.get("step") == trained and {key: play.get(key) for key in wanted} == wanted
+    return play if whole else None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing if it is not there or not whole."""
+    try:
+        return dict(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}

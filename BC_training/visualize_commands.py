@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from BC_training.common.errors import SEEDS
+
 app = typer.Typer(
     no_args_is_help=True,
     help="Make a video of an episode, of what a policy looks at, or of play, or a page about a run.",
@@ -67,7 +69,7 @@ def rollouts(
     # An option takes one value, so this one takes none: the players are the arguments, wherever they stand.
     players: Annotated[bool, typer.Option("--players", help="May stand before the players.")] = False,
     game: Annotated[str, typer.Option(help="The game's id.")] = "doom/deadly_corridor",
-    seed: Annotated[int, typer.Option(min=0, help="The episode that all play.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="The episode that all play.")] = 0,
     skill: Annotated[int, typer.Option(min=1, max=5, help="Difficulty of the game.")] = 3,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")] = None,
     rerun: Rerun = None,

@@ -58,6 +58,11 @@ def test_the_split_of_another_dataset_is_refused(run, tmp_path, make_dataset, mo
     assert evaluate(run, QUIET, data=tmp_path / "other.zarr")["frames"] == 15
     with pytest.raises(UserError, match=r"other\.zarr is not the dataset .*: use --split all"):
         evaluate(run, QUIET, data=tmp_path / "other.zarr", split="val")
+    # Its own dataset may have got episodes since.
+    monkeypatch.setattr(checkpoint, "read", lambda path: dataclasses.replace(saved, fingerprint="older"))
+    assert evaluate(run, QUIET, data=data, split="val")["frames"] == 6
+    with pytest.raises(UserError, match="is not a zarr group"):
+        evaluate(run, QUIET, data="")
 
 
 def test_other_state_values_are_an_error_where_the_model_sees_them(run, tmp_path, make_dataset, monkeypatch):

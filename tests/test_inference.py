@@ -18,9 +18,12 @@ from untrained import save_run
 from BC_training import predict as prediction
 from BC_training.common import checkpoint
 from BC_training.common.checkpoint_edit import editing, update_meta
+from BC_training.common.decode import Decoding
+from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.common.schema import Config, DatasetConfig
 from BC_training.evaluate import evaluate
+from BC_training.inference import Policy
 from BC_training.models.temporal_cnn.model import Config as TemporalConfig
 from BC_training.predict import EpisodePredictions, open_episode, predict, predict_episode
 
@@ -76,6 +79,27 @@ def test_a_policy_that_samples_does_not_sample_on_recordings(runs, tmp_path):
     assert checkpoint.read(run).decoding.temperature == 1
     calm, found = (predict_episode(*open_episode(folder, None, 1), QUIET) for folder in (runs["pure_cnn"], run))
     np.testing.assert_array_equal(found.predicted, calm.predicted)
+
+
+def test_a_decoding_of_other_actions_is_refused(runs):
+    own = Policy.load(runs["pure_cnn"]).decoding
+    for names in (reversed(list(own.thresholds)), ["zzz"]):
+        with pytest.raises(UserError, match=r"the decoding is of .*; the policy presses "):
+            Policy.load(runs["pure_cnn"], Decoding(dict.fromkeys(names, 0.4)))
+
+
+def test_changing_what_act_returned_changes_nothing(runs):
+    """Of a model that takes previous actions."""
+    frames = np.random.default_rng(0).integers(0, 256, (6, 3, *Policy.load(runs["temporal_cnn"]).inputs.recorded_size))
+    seen = []
+    for spoil in (False, True):
+        policy = Policy.load(runs["temporal_cnn"])
+        for frame in frames.astype(np.uint8):
+            pressed = policy.act(frame)
+            seen.append(policy.last_probabilities)
+            if spoil:
+                pressed[:] = ~pressed
+    np.testing.assert_array_equal(seen[:6], seen[6:])
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])

@@ -38,9 +38,20 @@ def data(tmp_path_factory, make_dataset) -> Path:
     [
         ("vit_policy", "model.patch_size=[7,16]", "the frame's H of 72 cannot be cut into patches of 7"),
         ("state_cnn", "dataset.state.standardized=[amo]", "unknown state attribute 'amo'; did you mean 'ammo'"),
+        ("quickstart", "dataset.actions=[atack]", "unknown action 'atack'; did you mean 'attack'"),
+        ("quickstart", "dataset.oversample={actions: [atack], ratio: 0.5}", "unknown action 'atack'; did you mean"),
+        ("quickstart", "evaluation.thresholds={atack: 0.4}", "unknown action 'atack'; did you mean 'attack'"),
+        ("quickstart", "evaluation.exclusive=[[atack, turn_left]]", "unknown action 'atack'; did you mean 'attack'"),
+        ("quickstart", "training.augmentation={temporal_jitter: 1}", "moves frames within the history"),
+        ("quickstart", "evaluation.rollout.seed=9981", "evaluation.rollout.seed=9981 is out of range: its 20 episodes"),
+        (
+            "quickstart",
+            "evaluation.rollout={every_n_epochs: 1, validation_seed: 10059}",
+            "evaluation.rollout.validation_seed=10059 is out of range: its 20 episodes none of the 60",
+        ),
     ],
 )
-def test_what_cannot_be_built_is_not_recorded_first(tmp_path, name, change, message):
+def test_what_cannot_be_built_or_scored_is_not_recorded_first(tmp_path, name, change, message):
     places = {"dataset.path": "x.zarr", "training.checkpoint_dir": "c", "logging.log_dir": "l"}
     config = load_config(
         f"configs/{name}.yaml", [change, *(f"{key}={tmp_path / file}" for key, file in places.items())]

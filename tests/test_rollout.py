@@ -1,6 +1,7 @@
 """Scores of real play."""
 
 import contextlib
+import errno
 import json
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from BC_training.common.preprocess import InputSpec
 from BC_training.common.train_state import init_state, make_optimizer, split_model
 from BC_training.games import make_game
 from BC_training.games.players import PolicyPlayer
-from BC_training.rollout import confidence_interval, rollout
+from BC_training.rollout import confidence_interval, play_episodes, rollout
 from BC_training.visualize.video import VideoWriter, draw_buttons
 
 GAME = "doom/deadly_corridor"
@@ -99,6 +100,50 @@ def test_interval_of_one_return_is_undefined_and_of_equal_ones_a_point():
     assert confidence_interval([2.0, 2.0, 2.0]) == [2.0, 2.0]
 
 
+def test_the_players_own_episode_is_filmed_not_the_reference_without_delay(tmp_path, monkeypatch):
+    filmed = []
+
+    def noted(game, player, seeds, options, workers, console, video=None, decoding=None):
+        if video is not None:
+            filmed.append((player, options["delay"]))
+        return play_episodes(game, player, seeds, options, workers, console, video, decoding)
+
+    monkeypatch.setattr("BC_training.rollout.play_episodes", noted)
+    rollout("random", "doom/basic", QUIET, episodes=1, delay=2, workers=1, video=tmp_path / "x.mp4")
+    assert filmed == [("random", 2)]
+
+
+def test_a_full_disk_keeps_the_older_result(tmp_path, monkeypatch):
+    file = tmp_path / "r.json"
+    file.write_text("older")
+
+    def full(self, *args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match=r"the disk that holds .*r.json is full"):
+        rollout("random", "doom/basic", QUIET, episodes=1, workers=1, json_file=file)
+    assert file.read_text() == "older"
+
+
+def test_names_are_printed_as_they_are(run):
+    screen = StringIO()
+    rollout(
+        str(run),
+        GAME,
+        Console(file=screen, width=200),
+        episodes=1,
+        workers=1,
+        decode=["exclusive=[[turn_left,turn_right]]"],
+    )
+    assert "exclusive=[[turn_left,turn_right]]" in screen.getvalue()
+
+
+def test_seeds_that_the_game_does_not_take_are_refused():
+    with pytest.raises(UserError, match="--seed 4294967295 is out of range"):
+        rollout("noop", GAME, QUIET, episodes=2, seed=2**32 - 1)
+
+
 def test_unwritable_files_are_found_before_playing(tmp_path):
     for kind in ("json_file", "video"):
         with pytest.raises(UserError, match="cannot write"):
@@ -164,6 +209,8 @@ def test_decode_is_for_checkpoints_and_checked_before_playing(run):
     for player in ("expert", "random", "noop"):
         with pytest.raises(UserError, match=f"--decode is for checkpoints: the player '{player}'"):
             rollout(player, GAME, QUIET, decode=["threshold=0.4"])
+    with pytest.raises(UserError, match=r"--decode exclusive=\{a: b\}: "):
+        rollout(str(run), GAME, QUIET, decode=["exclusive={a: b}"])
     with pytest.raises(UserError, match="unknown action 'atack'; did you mean 'attack'"):
         rollout(str(run), GAME, QUIET, decode=["thresholds.atack=0.4"])
     assert rollout("noop", GAME, QUIET, episodes=1, workers=1)["decoding"] is None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from BC_training.common.config import load_config, save_config
 from BC_training.common.errors import UserError
 from BC_training.suite import Suite, suite, summarize, to_markdown
 
@@ -66,7 +67,14 @@ def test_records_trains_and_plays_every_game_once(plan_file, tmp_path):
     assert again.getvalue().count("finished before") == 2
     assert "plays" not in again.getvalue()
 
-    more = suite(load(plan_file, "evaluation.rollout.episodes=3"), Console(file=StringIO()))
+    # A game's file that is cut off is made again; so is what was played with other settings.
+    (tmp_path / "l/two/basic.json").write_text('{"game": "doom/ba')
+    (tmp_path / "l/two-basic-small/rollout.json").write_text("")
+    assert suite(load(plan_file), Console(file=StringIO())) == result
+    changed = load(plan_file, "evaluation.rollout.episodes=3")
+    for scenario in ("basic", "defend_the_line"):  # as a training leaves it that is stopped before its last play
+        save_config(changed.configs[f"doom/{scenario}", "small"], tmp_path / f"l/two-{scenario}-small/config.yaml")
+    more = suite(changed, Console(file=StringIO()))
     assert {len(scores["returns"]) for players in more["games"].values() for scores in players.values()} == {3}
 
 
@@ -101,11 +109,31 @@ def test_scores_are_normalized_game_by_game():
     assert to_markdown(result, ["expert", "mine"]).splitlines()[2].startswith("| basic | 1.000 (")
 
 
+def test_what_has_no_scale_or_no_spread_has_no_score_and_no_interval():
+    level = {"random": [1.0, 3.0], "expert": [2.0, 2.0], "mine": [4.0, 5.0]}
+    steep = {"random": [0.0, 0.0], "expert": [1.0, 1.0], "mine": [0.5, 0.7]}
+    result = summarize({"doom/basic": level, "doom/my_way_home": steep})
+    assert result["games"]["doom/basic"]["mine"]["normalized"] is None
+    assert result["mean"]["mine"]["normalized"] == pytest.approx(0.6)
+    assert to_markdown(result, ["expert", "mine"]).splitlines()[2] == "| basic | – | – |"
+    alone = summarize({"doom/basic": level})
+    assert alone["mean"] == {"random": None, "expert": None, "mine": None}
+    single = summarize({"doom/my_way_home": {who: returns[:1] for who, returns in steep.items()}})
+    assert single["mean"]["mine"] == {"normalized": 0.5, "normalized_ci95": None}
+    assert to_markdown(single, ["mine"]).splitlines()[-1] == "| mean | 0.500 |"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (("games:", "gmes:"), r"unknown section of the suite .*two.yaml, 'gmes'; did you mean 'games'\?"),
         (("doom/basic", "doom/basics"), r"unknown game 'doom/basics'; did you mean 'doom/basic'\?"),
+        (("small: c", "expert: c"), r"'expert' is a scripted player"),
+        (("evaluation.rollout.episodes: 2", "evaluation.rollout: null"), r"small does not play"),
+        (
+            ("{small: configs/quickstart.yaml}", "{small: configs/quickstart.yaml, hard: hard.yaml}"),
+            r"variants play alike, but in doom/basic hard plays .*'seed': 5, .* and small .*'seed': 0, ",
+        ),
         (("training.num_epochs", "training.epochs"), r"unknown key 'training.epochs'"),
         (("configs/quickstart.yaml", "configs/quickstrt.yaml"), r"did you mean configs/quickstart.yaml\?"),
         (("{small: configs/quickstart.yaml}", "3"), r"'variants' is a mapping, found '3'"),
@@ -114,10 +142,11 @@ def test_scores_are_normalized_game_by_game():
 )
 def test_a_faulty_suite_is_refused_before_anything_is_written(plan_file, tmp_path, change, message):
     plan_file.write_text(FILE.replace(*change))
+    save_config(load_config("configs/quickstart.yaml", ["evaluation.rollout.seed=5"]), tmp_path / "hard.yaml")
     with pytest.raises(UserError, match=message) as error:
         load(plan_file)
     assert "\n" not in str(error.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["two.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hard.yaml", "two.yaml"]
 
 
 def test_an_override_needs_a_value(plan_file):

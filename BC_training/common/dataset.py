@@ -112,7 +112,7 @@ class ZarrGameplayDataset:
     def from_config(cls, options: DatasetConfig, path: str | Path | None = None) -> Self:
         """The dataset of a config's ``dataset`` section, or one at ``path`` read the same way."""
         return cls(
-            path or options.path,
+            options.path if path is None else path,
             actions=options.actions,
             channel_order=options.channel_order,
             validate_episodes=options.validate_episodes,

@@ -91,7 +91,7 @@ class Decoding:
             settings: Any = OmegaConf.to_object(merged)
         except ConfigKeyError as error:
             raise unknown("key of --decode", str(error.full_key), asdict(present)) from error
-        except (OmegaConfBaseException, YAMLError, ValueError) as error:
+        except (OmegaConfBaseException, YAMLError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"--decode {' '.join(changes)}: {reason}; rollout --help has examples") from error
         try:

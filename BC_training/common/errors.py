@@ -29,6 +29,9 @@ def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> Use
     return UserError(f"unknown {kind} '{name}'{hint} (known: {listing}){'; ' + remedy if remedy else ''}")
 
 
+SEEDS = 2**32  # a game's seeds are 0 to one less
+
+
 def require(condition: bool, key: str, value: Any, rule: str) -> None:
     """Raises a UserError for a setting that breaks ``rule``."""
     if not condition:
@@ -49,6 +52,21 @@ def disk_full_is_user_error(path: Path) -> Iterator[None]:
             f"the disk that holds {path} is full: free some space and run the same command again; "
             "what was finished before is kept"
         ) from error
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes ``file`` whole or not at all.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    unnamed = file.with_name(f".partial-{file.name}")
+    with disk_full_is_user_error(file):
+        if file.exists() and not file.is_file():  # a pipe or a device keeps its place
+            file.write_text(text, encoding="utf-8")
+            return
+        unnamed.write_text(text, encoding="utf-8")
+        unnamed.replace(file)
 
 
 def _is_disk_full(error: BaseException) -> bool:

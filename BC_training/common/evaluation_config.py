@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from BC_training.common.decode import DecodeSettings
-from BC_training.common.errors import UserError, require
+from BC_training.common.errors import SEEDS, UserError, require
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,13 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         require(self.episodes >= 1, "evaluation.rollout.episodes", self.episodes, "at least 1")
-        require(self.seed >= 0, "evaluation.rollout.seed", self.seed, "0 or more")
+        for name in ("seed", "validation_seed"):
+            possible = 0 <= getattr(self, name) <= SEEDS - self.episodes
+            require(possible, f"evaluation.rollout.{name}", getattr(self, name), "0 or more, the last one below 2^32")
         every, first = self.every_n_epochs, self.validation_seed
         require(every is None or every >= 1, "evaluation.rollout.every_n_epochs", every, "at least 1, or null")
-        apart = first >= 0 and abs(first - self.seed) >= self.episodes
-        rule = "0 or more, and its episodes none of those from evaluation.rollout.seed on"
+        apart = abs(first - self.seed) >= self.episodes
+        rule = "its episodes none of those from evaluation.rollout.seed on"
         require(every is None or apart, "evaluation.rollout.validation_seed", first, rule)
         require(1 <= self.skill <= 5, "evaluation.rollout.skill", self.skill, "1 to 5")
 

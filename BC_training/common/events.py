@@ -8,6 +8,7 @@ so a policy that flickers is charged for every event that it makes up.
 from collections.abc import Sequence
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from BC_training.common.metrics import Report, number, targets
@@ -43,17 +44,18 @@ def event_scores(
         denominator is 0.
     """
     actual = targets(true, action_shift)
+    reach = min(tolerance, len(actual))  # further apart no two frames are
     lengths = np.array([max(len(a) - action_shift, 0) for a in true])
     first = np.concatenate([_held_before(a, action_shift) for a in true if len(a) > action_shift])
     starts = (np.cumsum(lengths) - lengths)[lengths > 0]
     # One timeline for all: events that may not be matched lie further apart on it than the tolerance.
-    times = np.arange(len(actual)) + np.repeat(np.arange(len(lengths)), lengths) * tolerance
-    row = len(actual) + (len(lengths) + 1) * tolerance
+    times = np.arange(len(actual)) + np.repeat(np.arange(len(lengths)), lengths) * reach
+    row = len(actual) + (len(lengths) + 1) * reach
     recorded, made_up = (_event_times(held, first, starts, times, row) for held in (actual, predicted))
     return {
         "tolerance": tolerance,
         "exact": _by_action(recorded, made_up, 0, row, action_names),
-        "within": _by_action(recorded, made_up, tolerance, row, action_names),
+        "within": _by_action(recorded, made_up, reach, row, action_names),
     }
 
 
@@ -149,7 +151,7 @@ def event_table(values: Report, fps: float | None) -> Table:
         for kind in KINDS:
             counts = [str(exact[kind][count]) for count in ("recorded", "predicted")]
             cells += [*counts, number(exact[kind]["f1"]), number(within[kind]["f1"])]
-        table.add_row(name, *cells)
+        table.add_row(escape(name), *cells)
 
     rows = {"policy": values} | {name.replace("_", " "): v for name, v in values["baselines"].items()}
     for name, row in rows.items():

@@ -33,6 +33,10 @@ _FREE = (
     *("evaluation.batch_size", "evaluation.rollout", "logging"),
     *(f"system.{key}" for key in ("device", "workers", "distributed", "deterministic")),
 )
+# Of these, the settings that decide which checkpoint is the best, where that is chosen by play.
+_CHOOSING = tuple(
+    f"evaluation.rollout.{key}" for key in ("game", "episodes", "every_n_epochs", "validation_seed", "skill")
+)
 _ALLOWABLE = ("training", "evaluation")
 _NEVER = ("training.batch_size", "training.gradient_accumulation", "training.ema_decay")
 
@@ -220,7 +224,9 @@ def _require_same(found: Checkpoint, config: Config, inputs: InputSpec, fingerpr
     changed = {key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key)}
     if wanted["training.schedule"] == "constant":
         changed -= {"training.num_epochs"}  # the rate does not depend on it
-    changed = sorted(key for key in changed if not _is_under(key, _FREE))
+    chosen_by_play = "rollout" in (found.config.evaluation.best_metric, config.evaluation.best_metric)
+    kept = _CHOOSING if chosen_by_play else ()
+    changed = sorted(key for key in changed if not _is_under(key, _FREE) or _is_under(key, kept))
     hard = [key for key in changed if not _is_under(key, _ALLOWABLE) or _is_under(key, _NEVER)]
     listed = [f"{key} {_short(saved.get(key))} -> {_short(wanted.get(key))}" for key in hard or changed]
     if hard:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from BC_training.common.errors import UserError, require
+from BC_training.common.errors import SEEDS, UserError, require
 from BC_training.common.evaluation_config import EvaluationConfig
 from BC_training.common.preprocess import Window
 from BC_training.common.state_config import StateConfig
@@ -27,7 +27,8 @@ class RecordConfig:
 
     def __post_init__(self) -> None:
         require(self.episodes >= 1, "dataset.record.episodes", self.episodes, "at least 1")
-        require(self.seed >= 0, "dataset.record.seed", self.seed, "0 or more")
+        possible = 0 <= self.seed <= SEEDS - self.episodes
+        require(possible, "dataset.record.seed", self.seed, "0 or more, the last one below 2^32")
         require(1 <= self.skill <= 5, "dataset.record.skill", self.skill, "1 to 5")
         require(min(self.frame_size) >= 8, "dataset.record.frame_size", self.frame_size, "sides of 8 or more")
         require(0 <= self.noise <= 1, "dataset.record.noise", self.noise, "0 to 1")

@@ -18,8 +18,9 @@ from BC_training.common.augment import make_augment
 from BC_training.common.checkpoint import read_state
 from BC_training.common.dataset import ZarrGameplayDataset, class_weights
 from BC_training.common.decode import Decoding
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, require, unknown
 from BC_training.common.loader import Batch, Tier
+from BC_training.common.mirror import MirrorTable
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.resume import Start, fingerprint
 from BC_training.common.samples import SampleOrder, Samples
@@ -91,6 +92,7 @@ class Setup:
             )
         if config.evaluation.rollout is not None:
             require_game(config.evaluation.rollout.game)
+        _require_unseen_episodes(config)
         from_main(lambda: _record_if_missing(config, console))
         dataset = _open_dataset(config, console)
         split = dataset.split(config.dataset.split.shares, config.system.seed, config.dataset.split.by_player)
@@ -202,6 +204,18 @@ def _nearest_multiple(size: int, devices: int) -> str:
     return f"{below} or {below + devices}" if below else str(devices)
 
 
+def _require_unseen_episodes(config: Config) -> None:
+    """Raises a UserError if an episode to be recorded is one that is played for a score."""
+    recorded, play = config.dataset.record, config.evaluation.rollout
+    if recorded is None or play is None or (recorded.game, recorded.skill) != (play.game, play.skill):
+        return
+    for name in ("seed",) if play.every_n_epochs is None else ("seed", "validation_seed"):
+        first = getattr(play, name)
+        apart = first + play.episodes <= recorded.seed or recorded.seed + recorded.episodes <= first
+        rule = f"its {play.episodes} episodes none of the {recorded.episodes} from dataset.record.seed on"
+        require(apart, f"evaluation.rollout.{name}", first, rule)
+
+
 def _record_if_missing(config: Config, console: Console) -> None:
     options = config.dataset
     if options.record is not None and not is_remote(options.path):
@@ -216,7 +230,7 @@ def _record_if_missing(config: Config, console: Console) -> None:
 
 
 def _require_buildable(config: Config) -> None:
-    """Raises a UserError where the model cannot be built for what the game shows, before that is recorded."""
+    """Raises a UserError where the config does not fit what the game shows, before that is recorded."""
     options = config.dataset
     assert options.record is not None
     env = make_game(options.record.game, frame_size=options.record.frame_size, skill=options.record.skill)
@@ -228,10 +242,18 @@ def _require_buildable(config: Config) -> None:
             any_values = np.zeros((1, len(game.state_names)), np.float32)
             state = StateFeatures.fit(options.state, game.state_names, [("", any_values)], options.record.game)
         size = options.frame_size or game.frame_size
-        abstract_model(
-            config,
-            InputSpec(game.action_names, game.state_names, game.frame_size, size, game.fps, config.window(), state),
-        )
+        names = options.actions or game.action_names
+        for name in names:
+            if name not in game.action_names:
+                raise unknown("action", name, game.action_names, "in dataset.actions")
+        for name in options.oversample.actions if options.oversample else ():
+            if name not in names:
+                raise unknown("action", name, names, "in dataset.oversample.actions")
+        config.evaluation.decoding(names)
+        inputs = InputSpec(names, game.state_names, game.frame_size, size, game.fps, config.window(), state)
+        mirror = MirrorTable(None, game.action_names, game.state_names, options.record.game)
+        make_augment(config.training.augmentation, inputs, mirror)
+        abstract_model(config, inputs)
     finally:
         env.close()
 
@@ -251,7 +273,9 @@ def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
     )
     if dataset.skipped:
         listed = "; ".join(f"{s.name}: {s.reason}" for s in dataset.skipped)
-        console.print(f"skipped {len(dataset.skipped)} faulty episodes ({listed})", style="yellow", soft_wrap=True)
+        console.print(
+            f"skipped {len(dataset.skipped)} faulty episodes ({listed})", style="yellow", soft_wrap=True, markup=False
+        )
     return dataset
 
 

@@ -61,6 +61,13 @@ def test_the_matching_is_a_largest_one(recorded, predicted, tolerance):
     assert len(set(matched)) == len(matched)
 
 
+def test_any_tolerance_is_one():
+    true, predicted = [np.eye(3, 1, dtype=bool)], np.eye(3, 1, -2, dtype=bool)
+    wide = event_scores(true, predicted, ["a"], 10**19)
+    assert wide["tolerance"] == 10**19
+    assert wide["within"]["onset"]["f1"] == 1
+
+
 @given(sequences(), st.integers(0, 4))
 def test_scores_against_counting_by_hand(pair, tolerance):
     true, predicted, shift = pair

@@ -514,6 +514,15 @@ def test_what_does_not_touch_the_mathematics_may_change(start, key, value):
     assert start({key: value})[0].progress == PROGRESS
 
 
+def test_play_that_chooses_the_best_checkpoint_has_to_be_asked_for(start, refusal):
+    by_play = {"evaluation.best_metric": "rollout", "evaluation.rollout": {"game": "doom/basic", "every_n_epochs": 2}}
+    message = refusal(by_play)
+    assert "evaluation.rollout.every_n_epochs null -> 2" in message
+    assert "evaluation.rollout.validation_seed null -> 1000" in message
+    assert "evaluation.rollout.video" not in message
+    assert start(by_play, resume_changed=True)[0].progress == PROGRESS
+
+
 @pytest.mark.parametrize(
     ("key", "value", "difference"),
     [
