@@ -18,11 +18,13 @@ from rich.console import Console
 
 from BC_training import __main__ as command_line
 from BC_training.common import checkpoint
+from BC_training.common.checkpoint_edit import editing, update_meta
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.compare import compare
 from BC_training.compare.runs import Run, incomparable, play_scores, training_costs, validation_scores
 from BC_training.compare.show import draw, groups, tables, to_markdown
+from BC_training.evaluate import evaluate
 from tests import trainings
 
 BUTTONS = ["move_left", "move_right", "attack", "move_forward", "move_backward", "turn_left", "turn_right"]
@@ -168,9 +170,32 @@ def test_files_of_another_checkpoint_or_split_are_not_used(runs):
     assert set(Run.read(other).missing) == {"evaluation.json", "rollout.json"}
 
 
+def test_scores_of_thresholds_that_were_changed_since_are_not_used(runs):
+    saved = checkpoint.read("c/a")
+    write("l/a/rollout.json", PLAY | {"step": saved.step, "decoding": saved.decoding.to_dict()})
+    assert Run.read(Path("c/a")).missing == {}
+    with editing(saved.path):
+        update_meta(saved.path, {"decoding": saved.decoding.override(["thresholds.attack=0.3"]).to_dict()})
+    result, _ = compared(runs[:1])
+    row = result["runs"][0]
+    assert (row["exact_match"], row["mean_return"]) == (None, None)
+    for note, (name, verb) in zip(
+        result["notes"], (("evaluation", "evaluate c/a"), ("rollout", "rollout --player c/a")), strict=True
+    ):
+        reason, _, command = note.partition(": uv run -m BC_training ")
+        assert reason == f"a: l/a/{name}.json is of other thresholds or rules of decoding than the checkpoint has"
+        assert command.startswith(verb)
+        assert command.endswith(f"--json l/a/{name}.json")
+    evaluate(Path("c/a"), Console(file=StringIO()), json_file=Path("l/a/evaluation.json"))
+    assert set(Run.read(Path("c/a")).missing) == {"rollout.json"}
+
+
 def test_older_files_are_of_the_best_checkpoint(runs):
     for name in ("evaluation.json", "rollout.json"):
-        write(f"l/a/{name}", {k: v for k, v in read(f"l/a/{name}").items() if k not in ("step", "split", "onset_f1")})
+        write(
+            f"l/a/{name}",
+            {k: v for k, v in read(f"l/a/{name}").items() if k not in ("step", "split", "decoding", "onset_f1")},
+        )
     result, _ = compared(runs[:1])
     row = result["runs"][0]
     assert row["exact_match"] == read("l/a/evaluation.json")["exact_match"]

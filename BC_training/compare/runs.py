@@ -53,7 +53,7 @@ class Run:
         found, missing = {}, {}
         for name in _NEEDED:
             try:
-                found[name] = _read_scores(log_dir / name, saved.step, is_best=step == checkpoints.find(folder))
+                found[name] = _read_scores(log_dir / name, saved, is_best=step == checkpoints.find(folder))
             except UserError as error:
                 found[name], missing[name] = {}, str(error)
         log = _read_log(log_dir / "metrics.jsonl")
@@ -245,8 +245,8 @@ def _command(run: Run, verb: str, arguments: Sequence[str], file: str) -> str:
     return f"{folder}{COMMAND} {verb} {shlex.join([*arguments, '--json', str(run.log_dir / file)])}"
 
 
-def _read_scores(file: Path, step: int, is_best: bool) -> dict[str, Any]:
-    """Raises a UserError that says why ``file`` is not of the checkpoint of ``step``.
+def _read_scores(file: Path, saved: checkpoints.Checkpoint, is_best: bool) -> dict[str, Any]:
+    """Raises a UserError that says why ``file`` is not of the checkpoint as it decodes now.
 
     Args:
         is_best: of its run. Older files do not say what they are of: of that one, as training leaves them.
@@ -259,10 +259,12 @@ def _read_scores(file: Path, step: int, is_best: bool) -> dict[str, Any]:
         raise UserError(f"cannot read {file} ({error})") from error
     if not isinstance(scores, dict) or not set(_NEEDED[file.name]) <= scores.keys():
         raise UserError(f"{file} is damaged")
-    if scores.get("step", step if is_best else None) != step:
-        raise UserError(f"{file} is not of step {step}")
+    if scores.get("step", saved.step if is_best else None) != saved.step:
+        raise UserError(f"{file} is not of step {saved.step}")
     if scores.get("split", "val") != "val":
         raise UserError(f"{file} is of split '{scores['split']}'")
+    if scores.get("decoding", decoding := saved.decoding.to_dict()) != decoding:
+        raise UserError(f"{file} is of other thresholds or rules of decoding than the checkpoint has")
     return scores
 
 
