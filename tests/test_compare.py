@@ -249,7 +249,7 @@ def test_bad_input_is_found_before_measuring(runs, monkeypatch, capsys, argument
     assert sorted(Path().rglob("*")) == before
 
 
-@pytest.mark.parametrize("change", [{"game": "doom/other"}, {"skill": 4}, {"seed": 7}])
+@pytest.mark.parametrize("change", [{"game": "doom/other"}, {"skill": 4}, {"seed": 7}, {"delay": 2}])
 def test_different_play_does_not_compare(runs, monkeypatch, capsys, change):
     write("l/b/rollout.json", PLAY | {"step": 1} | change)
     code, error = call(monkeypatch, capsys, "uv run -m BC_training compare c/a c/b")
@@ -257,6 +257,9 @@ def test_different_play_does_not_compare(runs, monkeypatch, capsys, change):
     assert "b played " in error
     assert str(next(iter(change.values()))) in error
     assert "rollout --player c/b --game doom/deadly_corridor --episodes 1 --seed 0 --skill 3 --json l/b/roll" in error
+    write("l/a/rollout.json", read("l/a/rollout.json") | {"delay": 4})
+    _, error = call(monkeypatch, capsys, "uv run -m BC_training compare c/a c/b")
+    assert "--skill 3 --delay 4 --json l/b/roll" in error
 
 
 @pytest.mark.parametrize("text", ["{", '["a"]', '{"kind": "epoch"}', '{"game": "doom/deadly_corridor"}'])

@@ -175,7 +175,7 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 
 
 def require_same_play(names: Sequence[str], runs: Sequence[Run]) -> None:
-    """Raises a UserError if those that were played did not meet the same game, skill and first seed."""
+    """Raises a UserError if those that were played did not meet the same game, skill, first seed and delay."""
     played = [(name, run) for name, run in zip(names, runs, strict=True) if run.play]
     for name, run in played[1:]:
         first, other = played[0]
@@ -223,7 +223,8 @@ def _different(values: dict[str, Any]) -> list[str]:
 
 
 def _played(run: Run) -> str:
-    return f"{run.play['game']} at skill {run.play['skill']} from seed {run.play['seed']}"
+    delay = f" with delay {run.play['delay']}" if run.play.get("delay") else ""  # older files do not say
+    return f"{run.play['game']} at skill {run.play['skill']} from seed {run.play['seed']}{delay}"
 
 
 def play_command(run: Run, others: Sequence[Run], **changes: Any) -> str:
@@ -234,7 +235,9 @@ def play_command(run: Run, others: Sequence[Run], **changes: Any) -> str:
     for other in reversed(others):
         if other.play and other.saved.inputs.action_names == inputs.action_names:
             options = other.play
-    options = {name: options[name] for name in ("game", "episodes", "seed", "skill") if name in options} | changes
+    late = {"delay": options["delay"]} if options.get("delay") else {}
+    options = {name: options[name] for name in ("game", "episodes", "seed", "skill") if name in options}
+    options |= late | changes
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     return _command(run, "rollout", ["--player", str(run.path), *arguments], "rollout.json")
 
