@@ -15,7 +15,7 @@ from rich.table import Table
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, require_writable, unknown
 from BC_training.common.evaluation_config import RolloutConfig
-from BC_training.common.metrics import number, return_text
+from BC_training.common.metrics import normalize_score, number, return_text
 from BC_training.common.workers import run_tasks
 from BC_training.games import make_game
 from BC_training.games.episodes import Session, say_restarts
@@ -245,13 +245,6 @@ class Benchmark:
         )
         say_restarts(sum(outcome.restarts for outcome in outcomes), self._console)
         return [outcome.score for outcome in outcomes]
-
-
-def normalize_score(mean: float, random_mean: float, expert_mean: float | None) -> float | None:
-    """0 for random, 1 for the expert; None without expert, or where it does no better than random."""
-    if expert_mean is None or expert_mean == random_mean:
-        return None
-    return (mean - random_mean) / (expert_mean - random_mean)
 
 
 def confidence_interval(returns: list[float]) -> list[float] | None:

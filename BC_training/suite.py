@@ -15,10 +15,11 @@ from BC_training.common import checkpoint
 from BC_training.common.checkpoint_writer import run_folders
 from BC_training.common.config import load_config, parse_overrides, read_yaml
 from BC_training.common.errors import UserError, unknown
+from BC_training.common.metrics import normalize_score
 from BC_training.common.schema import Config
 from BC_training.games import require_game
 from BC_training.games.players import BUILT_IN, EXPERTS
-from BC_training.rollout import RESAMPLES, SMALL, confidence_interval, normalize_score, play_episodes
+from BC_training.rollout import RESAMPLES, SMALL, confidence_interval, play_episodes
 from BC_training.train import train
 
 _SECTIONS = ("variants", "settings", "games")
@@ -145,7 +146,9 @@ def summarize(returns: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
                 "normalized": normalize_score(float(np.mean(values)), low, high),
                 "normalized_ci95": interval and [normalize_score(end, low, high) for end in interval],
             }
-            normalized.setdefault(who, []).append((np.array(values) - low) / (high - low))
+            of_games = normalized.setdefault(who, [])
+            if high > low:
+                of_games.append((np.array(values) - low) / (high - low))
     whole = {who: scores for who, scores in normalized.items() if len(scores) == len(games)}
     mean = {
         who: {
@@ -191,7 +194,7 @@ def _rows(result: dict[str, Any], players: Sequence[str]) -> list[list[str]]:
 
 
 def _cell(score: dict[str, Any] | None) -> str:
-    if score is None:
+    if score is None or score["normalized"] is None:
         return "–"
     interval = score["normalized_ci95"]
     return f"{score['normalized']:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")

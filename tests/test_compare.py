@@ -324,7 +324,7 @@ def test_the_interval_is_normalised_as_the_mean_is():
     play = PLAY | {"random_mean": -100.0, "expert_mean": 300.0, "mean": 100.0, "ci95": [0.0, 180.0]}
     scores = play_scores(play)
     assert [scores[key] for key in ("normalized_low", "normalized", "normalized_high")] == [0.25, 0.5, 0.7]
-    for change in ({"expert_mean": None}, {"expert_mean": -100.0}):
+    for change in ({"expert_mean": None}, {"expert_mean": -100.0}, {"expert_mean": -150.0}):
         scores = play_scores(play | change)
         assert scores["mean_return"] == 100.0
         assert {scores[key] for key in ("normalized_low", "normalized", "normalized_high")} == {None}

@@ -99,6 +99,8 @@ def test_scores_are_normalized_game_by_game():
     assert (high - low) / 2 == pytest.approx(1.96 * deviation / np.sqrt(50), rel=0.05)
     assert (low + high) / 2 == pytest.approx(mean["normalized"], abs=0.002)
     assert to_markdown(result, ["expert", "mine"]).splitlines()[2].startswith("| basic | 1.000 (")
+    games["doom/basic"]["expert"] = [-1.0, -2.0]  # worse than random
+    assert to_markdown(summarize(games), ["mine"]).splitlines()[2:5:2] == ["| basic | – |", "| mean | – |"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 from BC_training.common import checkpoint as checkpoints
 from BC_training.common.errors import UserError
 from BC_training.common.evaluation_config import RolloutConfig
+from BC_training.common.metrics import normalize_score
 from BC_training.common.train_state import abstract_model
 
 Row = dict[str, Any]
@@ -93,7 +94,7 @@ def assemble(name: str, run: Run, runs: Sequence[Run]) -> tuple[Row, list[str]]:
     if not run.play:
         lacks.append(f"{run.missing['rollout.json']}: {play_command(run, runs)}")
     elif row["normalized"] is None:
-        lacks.append(f"{run.play['game']} has no score of an expert to normalise by")
+        lacks.append(f"{run.play['game']} has no score of an expert better than random to normalise by")
     elif row["normalized_low"] is None:
         lacks.append(f"one episode has no interval: {play_command(run, [run], episodes=RolloutConfig('').episodes)}")
     return row, [f"{name}: {line}" for line in lacks]
@@ -148,7 +149,7 @@ def play_scores(play: dict[str, Any]) -> Row:
     low, high = play.get("random_mean"), play.get("expert_mean")
 
     def normalized(value: float | None) -> float | None:
-        return None if value is None or low is None or high in (None, low) else (value - low) / (high - low)
+        return None if value is None or low is None else normalize_score(value, low, high)
 
     interval = play.get("ci95") or (None, None)
     return {
