@@ -208,6 +208,13 @@ def test_older_files_are_of_the_best_checkpoint(runs):
     assert set(Run.read(other).missing) == {"evaluation.json", "rollout.json"}
 
 
+def test_a_training_that_goes_on_with_other_logs_reads_those(runs):
+    trainings.run(".", "x.zarr", "logging.run_name=a", "logging.log_dir=m")
+    page = Path("m/a/report.html").read_text()
+    assert "there is no m/a/rollout.json" in page
+    assert "l/a/" not in page
+
+
 def test_without_dataset_and_logs_size_and_latency_are_left(runs):
     shutil.rmtree("x.zarr")
     shutil.rmtree("l/a")

@@ -45,12 +45,22 @@ class Run:
     missing: dict[str, str]
 
     @classmethod
-    def read(cls, path: Path) -> "Run":
-        """Raises a UserError if ``path`` is no checkpoint or its ``metrics.jsonl`` is damaged."""
+    def read(cls, path: Path, log_dir: Path | None = None) -> "Run":
+        """Reads a run.
+
+        Args:
+            path: of a checkpoint.
+            log_dir: where its logs are; None for where the checkpoint's config has them, which those who go on
+                with a run may change.
+
+        Raises:
+            UserError: ``path`` is no checkpoint, or ``metrics.jsonl`` is damaged.
+        """
         saved = checkpoints.read(path)
         step = saved.path.resolve()
         folder = step.parent.parent if step.parent.name in ("best", "last") else step
-        log_dir = Path(saved.config.logging.log_dir) / folder.name  # a run set aside has its logs under its new name
+        if log_dir is None:  # a run set aside has its logs under its new name
+            log_dir = Path(saved.config.logging.log_dir) / folder.name
         found, missing = {}, {}
         for name in _NEEDED:
             try:
