@@ -106,7 +106,7 @@ def rollout(
         game, player, step and decoding (of a checkpoint; None for other players), episodes, seed, skill, delay,
         returns, restarts (of a game that died), mean, ci95 (of the mean, by bootstrap; None for a
         single episode), random_mean, expert_mean,
-        normalized (None without expert).
+        normalized (None without expert), video (its file as given; None without).
 
     Raises:
         UserError: unknown game or player, a file that could not be written (found first), or
@@ -163,6 +163,7 @@ def rollout(
         "random_mean": random_mean,
         "expert_mean": expert_mean,
         "normalized": normalize_score(mean, random_mean, expert_mean),
+        "video": None if video is None else str(video),
     }
     played = ", ".join([_short(player), *([f"delay {delay}"] if delay else []), *decode])
     _print_result(result, {played: returns} | references, console)

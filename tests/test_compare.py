@@ -26,6 +26,7 @@ from BC_training.compare.runs import Run, incomparable, play_scores, training_co
 from BC_training.compare.show import draw, groups, tables, to_markdown
 from BC_training.evaluate import evaluate
 from tests import trainings
+from tests.pages import Page
 
 BUTTONS = ["move_left", "move_right", "attack", "move_forward", "move_backward", "turn_left", "turn_right"]
 GAME = "doom/deadly_corridor"
@@ -210,9 +211,9 @@ def test_older_files_are_of_the_best_checkpoint(runs):
 
 def test_a_training_that_goes_on_with_other_logs_reads_those(runs):
     trainings.run(".", "x.zarr", "logging.run_name=a", "logging.log_dir=m")
-    page = Path("m/a/report.html").read_text()
-    assert "there is no m/a/rollout.json" in page
-    assert "l/a/" not in page
+    text = Page(Path("m/a/report.html").read_text()).text
+    assert "there is no m/a/rollout.json" in text
+    assert "l/a/" not in text
 
 
 def test_without_dataset_and_logs_size_and_latency_are_left(runs):

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -143,12 +144,28 @@ def _worst(predictions: SplitPredictions, probability: np.ndarray, predicted: np
     return found
 
 
+def video_file(run: Run) -> Path | None:
+    """Where the video of the run's play is; None if ``rollout.json`` says that there is none.
+
+    Older ones do not say: theirs is beside them.
+    """
+    usual = run.log_dir / "rollout.mp4"
+    named = run.play.get("video", str(usual))
+    if named is None:
+        return None
+    file = Path(named)
+    # A run set aside, or copied, has its video with its logs.
+    return run.log_dir / file.name if file.parent.name == run.saved.config.logging.run_name else file
+
+
 def _video(run: Run) -> bytes | str:
     """The rollout's video, or why it is not embedded."""
-    file = run.log_dir / "rollout.mp4"
+    film = f"to film an episode: {play_command(run, [run])} --video {shlex.quote(str(run.log_dir / 'rollout.mp4'))}"
+    file = video_file(run)
+    if file is None:
+        return f"{run.log_dir / 'rollout.json'} is of play that was not filmed; {film}"
     if not file.is_file():
-        film = f"{play_command(run, [run])} --video {shlex.quote(str(file))}"
-        return f"there is no {file}; to film an episode: {film}"
+        return f"there is no {file}; {film}"
     if not run.play:
         return f"{file} is not known to be of this checkpoint, as {run.missing['rollout.json']}"
     size = file.stat().st_size

@@ -11,7 +11,7 @@ from BC_training.compare.runs import play_scores
 from BC_training.visualize import report_sections as sections
 from BC_training.visualize.charts import reliability_plot
 from BC_training.visualize.page import as_tiles, clean, fill, heat_map, number, percent, warning
-from BC_training.visualize.report_findings import APART, Findings
+from BC_training.visualize.report_findings import APART, Findings, video_file
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -185,7 +185,7 @@ def _video(found: Findings) -> str:
     if isinstance(found.video, str):
         return sections.empty(f"No video: {clean(found.video, 500)}")
     source = base64.b64encode(found.video).decode()
-    file = clean(found.run.log_dir / "rollout.mp4", 300)
+    file = clean(video_file(found.run), 300)
     return (
         f'<figure class="film"><video controls preload="metadata" src="data:video/mp4;base64,{source}"></video>'
         f"<figcaption><span>The first episode, {escape(file)}</span></figcaption></figure>"

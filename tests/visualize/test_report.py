@@ -8,6 +8,8 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,6 +100,32 @@ def test_the_page_shows_the_log_play_and_video(whole, tmp_path):
     assert any("learning rate 0.1 to 0.1" in label for label in labels)
     (video,) = page.of("video")
     assert base64.b64decode((video["src"] or "").split(",")[1]) == (whole / "l/x/rollout.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("video", [None, "play.mp4", "elsewhere.mp4", "x/rollout.mp4"])
+def test_only_the_video_of_this_play_is_shown(whole, tmp_path, monkeypatch, video):
+    """An older one lies in the logs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "play.mp4").write_bytes(b"this play")
+    file = whole / "l/x/rollout.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"video": video}))
+    page = Page(report(whole / "c/x", quiet(), out=tmp_path / "x.html").read_text())
+    if video == "play.mp4":
+        (shown,) = page.of("video")
+        assert base64.b64decode((shown["src"] or "").split(",")[1]) == b"this play"
+        assert "The first episode, play.mp4" in page.text
+    else:
+        assert not page.of("video")
+        reason = f"there is no {video}" if video else f"{whole / 'l/x/rollout.json'} is of play that was not filmed"
+        assert f"No video: {reason}; to film an episode: " in page.text
+
+
+def test_the_video_of_a_run_set_aside_is_with_its_logs():
+    run: Any = SimpleNamespace(log_dir=Path("l/x.1"), saved=SimpleNamespace(config=SimpleNamespace()))
+    run.saved.config.logging = LoggingConfig(run_name="x")
+    for named, found in (("l/x/play.mp4", "l/x.1/play.mp4"), ("play.mp4", "play.mp4")):
+        run.play = {"video": named}
+        assert report_findings.video_file(run) == Path(found)
 
 
 def test_a_large_video_is_named_instead(whole, tmp_path, monkeypatch):
