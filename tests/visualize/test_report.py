@@ -102,6 +102,25 @@ def test_the_page_shows_the_log_play_and_video(whole, tmp_path):
     assert base64.b64decode((video["src"] or "").split(",")[1]) == (whole / "l/x/rollout.mp4").read_bytes()
 
 
+@pytest.mark.parametrize("expert", [0.9375, None])
+def test_small_returns_are_not_rounded_away(whole, tmp_path, expert):
+    file = whole / "l/x/rollout.json"
+    play = {"mean": 0.4321, "ci95": [0.1234, 0.75], "random_mean": -0.1875, "expert_mean": expert}
+    play |= {"returns": [0.875, -0.2, 0.25, 0.5], "episodes": 4}
+    file.write_text(json.dumps(json.loads(file.read_text()) | play))
+    log = (whole / "l/x/metrics.jsonl").read_text()
+    (whole / "l/x/metrics.jsonl").write_text(log.replace('"exact_match"', '"rollout": 0.0625, "exact_match"'))
+    text = Page(report(whole / "c/x", quiet(), out=tmp_path / "x.html").read_text()).text
+    assert "mean return 0.432 (0.123 to 0.750)" in text
+    assert "Mean return0.43295 % interval (0.123 to 0.750)" in text
+    assert "Random-0.188" in text
+    assert ("Expert0.938" if expert else "Expert–") in text
+    assert "Median return0.375lowest -0.200, highest 0.875" in text
+    assert text.count("0.062") == 2  # of the epochs
+    if expert is None:
+        assert "a mean return of 0.432 over 4 episodes" in text
+
+
 @pytest.mark.parametrize("video", [None, "play.mp4", "elsewhere.mp4", "x/rollout.mp4"])
 def test_only_the_video_of_this_play_is_shown(whole, tmp_path, monkeypatch, video):
     """An older one lies in the logs."""
