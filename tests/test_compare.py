@@ -270,14 +270,21 @@ def test_different_play_does_not_compare(runs, monkeypatch, capsys, change):
     assert "--skill 3 --delay 4 --json l/b/roll" in error
 
 
-@pytest.mark.parametrize("text", ["{", '["a"]', '{"kind": "epoch"}', '{"game": "doom/deadly_corridor"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", '["a"]', '{"kind": "epoch"}', '{"game": "doom/deadly_corridor"}'),
+        *(json.dumps(PLAY | {name: "<b>3</b>"}) for name in ("episodes", "seed", "mean")),
+    ],
+)
 def test_damaged_scores_are_said_and_not_used(runs, text):
     Path("l/a/rollout.json").write_text(text)
     run = Run.read(Path("c/a"))
     assert run.play == {}
     assert "l/a/rollout.json" in run.missing["rollout.json"]
     stopped = '{"kind": "epoch", "epoch": 1, "step": 2, "frames_per_second": 0}'
-    for row in ("{", '{"kind": "epoch"}', stopped, stopped.replace(": 0}", ": null}")):
+    named = '{"kind": "val", "epoch": "<b>1</b>", "step": 2, "loss": 0.5}'
+    for row in ("{", '{"kind": "epoch"}', stopped, stopped.replace(": 0}", ": null}"), named):
         Path("l/a/metrics.jsonl").write_text(row)
         with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
             Run.read(Path("c/a"))

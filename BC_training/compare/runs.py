@@ -20,6 +20,7 @@ _NEEDED = {
     "evaluation.json": ("exact_match", "macro_f1", "per_action"),
     "rollout.json": ("game", "skill", "seed", "episodes", "mean", "ci95", "random_mean", "expert_mean"),
 }
+_LOGGED = {"epoch": ("epoch", "step", "frames_per_second"), "val": ("epoch", "step")}
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,8 @@ def _read_scores(file: Path, saved: checkpoints.Checkpoint, is_best: bool) -> di
         raise UserError(f"there is no {file}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file} ({error})") from error
-    if not isinstance(scores, dict) or not set(_NEEDED[file.name]) <= scores.keys():
+    whole = isinstance(scores, dict) and set(_NEEDED[file.name]) <= scores.keys()
+    if not whole or not all(isinstance(scores.get(name, 0), int | float) for name in ("seed", "episodes", "mean")):
         raise UserError(f"{file} is damaged")
     if scores.get("step", saved.step if is_best else None) != saved.step:
         raise UserError(f"{file} is not of step {saved.step}")
@@ -286,8 +288,7 @@ def _read_log(file: Path) -> list[dict[str, Any]]:
     try:
         rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
         for row in rows:
-            needed = ("epoch", "step", "frames_per_second") if row["kind"] == "epoch" else ("step",)
-            if not min(row[name] for name in needed) > 0:
+            if not min(row[name] for name in _LOGGED.get(row["kind"], ("step",))) > 0:
                 raise ValueError(row)
         return rows
     except (OSError, ValueError, TypeError, KeyError) as error:
