@@ -21,7 +21,7 @@ from BC_training.analyze.statistics import ActionStatistics, StateStatistics, st
 from BC_training.common.dataset import Skipped, ZarrGameplayDataset, class_weights
 from BC_training.common.errors import UserError, disk_full_is_user_error, require_writable
 from BC_training.common.schema import TrainingConfig
-from BC_training.visualize.page import clean, without_secrets
+from BC_training.visualize.page import clean, error_text, without_secrets
 
 # What is embedded of a large dataset; the page says so where it leaves something out.
 TIMELINES = 200  # episodes
@@ -141,8 +141,8 @@ def _gather(
         "max_class_weight": maximum,
         "state": state_statistics.result(),
         "per_episode": episodes,
-        "skipped": [{"name": clean(s.name), "reason": clean(s.reason, 300)} for s in skipped],
-        "unreadable_frames": [clean(fault, 300) for fault in faults],
+        "skipped": [{"name": clean(s.name), "reason": error_text(s.reason)} for s in skipped],
+        "unreadable_frames": [error_text(fault) for fault in faults],
     }
     for a, action in enumerate(report["actions"]):
         action["class_weight"] = {mode: float(weights[mode][a]) for mode in WEIGHTS}

@@ -15,7 +15,7 @@ from BC_training.compare.runs import Run, play_command, training_costs
 from BC_training.split_predictions import SplitPredictions
 from BC_training.visualize import mistakes
 from BC_training.visualize.calibration import PrecisionRecall, Reliability, precision_recall, reliability
-from BC_training.visualize.page import clean, to_jpeg, without_secrets
+from BC_training.visualize.page import clean, error_text, to_jpeg, without_secrets
 
 WORST = 12  # frames shown
 APART = 2.0  # seconds between two of them in an episode
@@ -138,7 +138,7 @@ def _worst(predictions: SplitPredictions, probability: np.ndarray, predicted: np
         try:
             picture = to_jpeg(dataset.frames(dataset.find([name])[0], [frame])[0])
         except UserError as error:
-            picture = clean(error, 300)
+            picture = error_text(error)
         place = f"{clean(name)} · frame {frame:,}{seconds}"
         found.append(WorstFrame(place, losses[i], samples.targets[i], predicted[i], probability[i], picture))
     return found

@@ -18,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 from untrained import save_run
 
+from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.schema import DatasetConfig, LoggingConfig
 from BC_training.visualize import report_findings
@@ -167,6 +168,16 @@ def test_names_are_text_and_the_page_loads_nothing(whole, tmp_path):
     assert {(a["href"] or "")[1:] for a in page.of("a")} <= identifiers
     assert all(a.get("alt") for a in page.of("img"))
     assert all(a.get("aria-label") for a in page.of("svg"))
+
+
+def test_a_frame_that_cannot_be_read_tells_no_secret(bare, tmp_path, monkeypatch):
+    def fail(dataset, episode, indices):
+        raise UserError(f"https://me:SECRET@host/x.zarr?sig=SECRET/episode_{episode}: cannot read 'frames'")
+
+    monkeypatch.setattr(ZarrGameplayDataset, "frames", fail)
+    text = report(bare / "c/x", quiet(), out=tmp_path / "x.html").read_text()
+    assert "The frame cannot be read: https://host/x.zarr/episode_" in text
+    assert "SECRET" not in text
 
 
 def test_a_page_that_cannot_be_written_is_found_first(bare, tmp_path):
