@@ -202,13 +202,13 @@ def _is_finished(config: Config, console: Console) -> bool:
     setup = Setup.build(config, console)
     if not find_start(config, setup.inputs, setup.fingerprint, console).progress.is_finished(config):
         return False
-    found, wanted = Run.read(run), config.evaluation.rollout
+    found, wanted = Run.read(run, log_dir), config.evaluation.rollout
     played = all(found.play.get(key) == getattr(wanted, key) for key in ("game", "episodes", "seed", "skill"))
     return played and bool(found.validation)
 
 
 def _row(number: int, mix: float | None, config: Config) -> Row:
-    run, dataset = Run.read(run_folders(config)[0]), ZarrGameplayDataset.from_config(config.dataset)
+    run, dataset = Run.read(*run_folders(config)), ZarrGameplayDataset.from_config(config.dataset)
     play = play_scores(run.play)
     return {
         "round": number,
@@ -226,7 +226,7 @@ def _row(number: int, mix: float | None, config: Config) -> Row:
 
 def _play(config: Config) -> dict[str, Any]:
     """What the scores of a round, and of all others, are of."""
-    play = Run.read(run_folders(config)[0]).play
+    play = Run.read(*run_folders(config)).play
     kept = {key: play[key] for key in ("game", "skill", "seed", "random_mean", "expert_mean")}
     return kept | {"plays": play["episodes"]}
 

@@ -48,6 +48,6 @@ def finish(
         places |= {"rollout": log_dir / "rollout.json"} | ({"video": video} if video else {})
     if config.logging.report:
         places["report"] = log_dir / "report.html"
-        save_report(Run.read(run_dir), predictions, scores, places["report"])
+        save_report(Run.read(run_dir, log_dir), predictions, scores, places["report"])
     for label, place in places.items():
         console.print(f"{label:>10}  {place}", soft_wrap=True, highlight=False, markup=False)

@@ -16,7 +16,7 @@ from rich.text import Text
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import SEEDS, UserError, require_writable, unknown, write_whole
 from BC_training.common.evaluation_config import RolloutConfig
-from BC_training.common.metrics import number, return_text
+from BC_training.common.metrics import normalize_score, number, return_text
 from BC_training.common.workers import run_tasks
 from BC_training.games import make_game
 from BC_training.games.episodes import Session, say_restarts
@@ -107,7 +107,7 @@ def rollout(
         game, player, step and decoding (of a checkpoint; None for other players), episodes, seed, skill, delay,
         returns, restarts (of a game that died), mean, ci95 (of the mean, by bootstrap; None for a
         single episode), random_mean, expert_mean,
-        normalized (None without expert).
+        normalized (None without expert), video (its file as given; None without).
 
     Raises:
         UserError: unknown game or player, a file that could not be written (found first), or
@@ -166,6 +166,7 @@ def rollout(
         "random_mean": random_mean,
         "expert_mean": expert_mean,
         "normalized": normalize_score(mean, random_mean, expert_mean),
+        "video": None if video is None else str(video),
     }
     played = ", ".join([_short(player), *([f"delay {delay}"] if delay else []), *decode])
     _print_result(result, [(played, returns), *references.items()], console)
@@ -248,13 +249,6 @@ class Benchmark:
         )
         say_restarts(sum(outcome.restarts for outcome in outcomes), self._console)
         return [outcome.score for outcome in outcomes]
-
-
-def normalize_score(mean: float, random_mean: float, expert_mean: float | None) -> float | None:
-    """0 for random, 1 for the expert; None without expert, or where it does no better than random."""
-    if expert_mean is None or expert_mean == random_mean:
-        return None
-    return (mean - random_mean) / (expert_mean - random_mean)
 
 
 def confidence_interval(returns: list[float]) -> list[float] | None:

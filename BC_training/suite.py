@@ -15,11 +15,12 @@ from BC_training.common import checkpoint
 from BC_training.common.checkpoint_writer import run_folders
 from BC_training.common.config import load_config, parse_overrides, read_yaml
 from BC_training.common.errors import UserError, unknown, write_whole
+from BC_training.common.metrics import normalize_score
 from BC_training.common.schema import Config
 from BC_training.games import require_game
 from BC_training.games.episodes import say_restarts
 from BC_training.games.players import BUILT_IN, EXPERTS
-from BC_training.rollout import RESAMPLES, SMALL, confidence_interval, normalize_score, play_episodes
+from BC_training.rollout import RESAMPLES, SMALL, confidence_interval, play_episodes
 from BC_training.train import train
 
 _SECTIONS = ("variants", "settings", "games")
@@ -102,7 +103,7 @@ def suite(plan: Suite, console: Console) -> dict[str, Any]:
     Returns:
         suite, games (of each its players' scores: returns, mean, ci95, normalized, normalized_ci95), mean
         (over the games, of each player: normalized, normalized_ci95; None where a game lacks it). A game whose
-        expert is no better than random has no normalized scores, and no part in the mean.
+        expert is no better than random has no normalized scores, so then there is no mean.
 
     Raises:
         UserError: at the end, if a training failed.
@@ -145,7 +146,7 @@ def summarize(returns: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
         returns: of each game, of each player; "random" and "expert" among them.
     """
     games: dict[str, dict[str, Any]] = {}
-    normalized: dict[str, list[np.ndarray]] = {"expert": []}  # of each player's episodes, an array a game
+    normalized: dict[str, list[np.ndarray]] = {}  # of each player's episodes, an array a game
     for game, players in returns.items():
         low, high = (float(np.mean(players[who])) for who in ("random", "expert"))
         can_normalize = high > low
@@ -156,22 +157,23 @@ def summarize(returns: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
                 "returns": values,
                 "mean": float(np.mean(values)),
                 "ci95": interval,
-                "normalized": normalize_score(float(np.mean(values)), low, high) if can_normalize else None,
+                "normalized": normalize_score(float(np.mean(values)), low, high),
                 "normalized_ci95": [normalize_score(e, low, high) for e in interval]
                 if interval and can_normalize
                 else None,
             }
+            of_games = normalized.setdefault(who, [])
             if can_normalize:
-                normalized.setdefault(who, []).append((np.array(values) - low) / (high - low))
-    whole = {who: scores for who, scores in normalized.items() if len(scores) == len(normalized["expert"])}
+                of_games.append((np.array(values) - low) / (high - low))
+    whole = {who: scores for who, scores in normalized.items() if len(scores) == len(games)}
     mean = {
         who: {
             "normalized": float(np.mean([scores.mean() for scores in whole[who]])),
             "normalized_ci95": _interval_of_mean(whole[who]),
         }
-        if whole.get(who)
+        if who in whole
         else None
-        for who in dict.fromkeys(who for players in returns.values() for who in players)
+        for who in normalized
     }
     return {"games": games, "mean": mean}
 

@@ -18,12 +18,15 @@ from rich.console import Console
 
 from BC_training import __main__ as command_line
 from BC_training.common import checkpoint
+from BC_training.common.checkpoint_edit import editing, update_meta
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.compare import compare
 from BC_training.compare.runs import Run, incomparable, play_scores, training_costs, validation_scores
 from BC_training.compare.show import draw, groups, tables, to_markdown
+from BC_training.evaluate import evaluate
 from tests import trainings
+from tests.pages import Page
 
 BUTTONS = ["move_left", "move_right", "attack", "move_forward", "move_backward", "turn_left", "turn_right"]
 GAME = "doom/deadly_corridor"
@@ -168,9 +171,32 @@ def test_files_of_another_checkpoint_or_split_are_not_used(runs):
     assert set(Run.read(other).missing) == {"evaluation.json", "rollout.json"}
 
 
+def test_scores_of_thresholds_that_were_changed_since_are_not_used(runs):
+    saved = checkpoint.read("c/a")
+    write("l/a/rollout.json", PLAY | {"step": saved.step, "decoding": saved.decoding.to_dict()})
+    assert Run.read(Path("c/a")).missing == {}
+    with editing(saved.path):
+        update_meta(saved.path, {"decoding": saved.decoding.override(["thresholds.attack=0.3"]).to_dict()})
+    result, _ = compared(runs[:1])
+    row = result["runs"][0]
+    assert (row["exact_match"], row["mean_return"]) == (None, None)
+    for note, (name, verb) in zip(
+        result["notes"], (("evaluation", "evaluate c/a"), ("rollout", "rollout --player c/a")), strict=True
+    ):
+        reason, _, command = note.partition(": uv run -m BC_training ")
+        assert reason == f"a: l/a/{name}.json is of other thresholds or rules of decoding than the checkpoint has"
+        assert command.startswith(verb)
+        assert command.endswith(f"--json l/a/{name}.json")
+    evaluate(Path("c/a"), Console(file=StringIO()), json_file=Path("l/a/evaluation.json"))
+    assert set(Run.read(Path("c/a")).missing) == {"rollout.json"}
+
+
 def test_older_files_are_of_the_best_checkpoint(runs):
     for name in ("evaluation.json", "rollout.json"):
-        write(f"l/a/{name}", {k: v for k, v in read(f"l/a/{name}").items() if k not in ("step", "split", "onset_f1")})
+        write(
+            f"l/a/{name}",
+            {k: v for k, v in read(f"l/a/{name}").items() if k not in ("step", "split", "decoding", "onset_f1")},
+        )
     result, _ = compared(runs[:1])
     row = result["runs"][0]
     assert row["exact_match"] == read("l/a/evaluation.json")["exact_match"]
@@ -181,6 +207,13 @@ def test_older_files_are_of_the_best_checkpoint(runs):
     ]
     other = Path("c/a/last/1") if checkpoint.find("c/a").name != "1" else Path("c/a/last/2")
     assert set(Run.read(other).missing) == {"evaluation.json", "rollout.json"}
+
+
+def test_a_training_that_goes_on_with_other_logs_reads_those(runs):
+    trainings.run(".", "x.zarr", "logging.run_name=a", "logging.log_dir=m")
+    text = Page(Path("m/a/report.html").read_text()).text
+    assert "there is no m/a/rollout.json" in text
+    assert "l/a/" not in text
 
 
 def test_without_dataset_and_logs_size_and_latency_are_left(runs):
@@ -224,7 +257,7 @@ def test_bad_input_is_found_before_measuring(runs, monkeypatch, capsys, argument
     assert sorted(Path().rglob("*")) == before
 
 
-@pytest.mark.parametrize("change", [{"game": "doom/other"}, {"skill": 4}, {"seed": 7}])
+@pytest.mark.parametrize("change", [{"game": "doom/other"}, {"skill": 4}, {"seed": 7}, {"delay": 2}])
 def test_different_play_does_not_compare(runs, monkeypatch, capsys, change):
     write("l/b/rollout.json", PLAY | {"step": 1} | change)
     code, error = call(monkeypatch, capsys, "uv run -m BC_training compare c/a c/b")
@@ -232,16 +265,26 @@ def test_different_play_does_not_compare(runs, monkeypatch, capsys, change):
     assert "b played " in error
     assert str(next(iter(change.values()))) in error
     assert "rollout --player c/b --game doom/deadly_corridor --episodes 1 --seed 0 --skill 3 --json l/b/roll" in error
+    write("l/a/rollout.json", read("l/a/rollout.json") | {"delay": 4})
+    _, error = call(monkeypatch, capsys, "uv run -m BC_training compare c/a c/b")
+    assert "--skill 3 --delay 4 --json l/b/roll" in error
 
 
-@pytest.mark.parametrize("text", ["{", '["a"]', '{"kind": "epoch"}', '{"game": "doom/deadly_corridor"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", '["a"]', '{"kind": "epoch"}', '{"game": "doom/deadly_corridor"}'),
+        *(json.dumps(PLAY | {name: "<b>3</b>"}) for name in ("episodes", "seed", "mean")),
+    ],
+)
 def test_damaged_scores_are_said_and_not_used(runs, text):
     Path("l/a/rollout.json").write_text(text)
     run = Run.read(Path("c/a"))
     assert run.play == {}
     assert "l/a/rollout.json" in run.missing["rollout.json"]
     stopped = '{"kind": "epoch", "epoch": 1, "step": 2, "frames_per_second": 0}'
-    for row in ("{", '{"kind": "epoch"}', stopped, stopped.replace(": 0}", ": null}")):
+    named = '{"kind": "val", "epoch": "<b>1</b>", "step": 2, "loss": 0.5}'
+    for row in ("{", '{"kind": "epoch"}', stopped, stopped.replace(": 0}", ": null}"), named):
         Path("l/a/metrics.jsonl").write_text(row)
         with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
             Run.read(Path("c/a"))
@@ -296,7 +339,7 @@ def test_the_interval_is_normalised_as_the_mean_is():
     play = PLAY | {"random_mean": -100.0, "expert_mean": 300.0, "mean": 100.0, "ci95": [0.0, 180.0]}
     scores = play_scores(play)
     assert [scores[key] for key in ("normalized_low", "normalized", "normalized_high")] == [0.25, 0.5, 0.7]
-    for change in ({"expert_mean": None}, {"expert_mean": -100.0}):
+    for change in ({"expert_mean": None}, {"expert_mean": -100.0}, {"expert_mean": -150.0}):
         scores = play_scores(play | change)
         assert scores["mean_return"] == 100.0
         assert {scores[key] for key in ("normalized_low", "normalized", "normalized_high")} == {None}

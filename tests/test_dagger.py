@@ -165,6 +165,16 @@ def test_finished_rounds_are_neither_trained_nor_played_again(whole, monkeypatch
     assert files(whole / "c") | files(whole / "x-round1.zarr") == before
 
 
+def test_finished_rounds_are_read_where_the_logs_are(whole, monkeypatch):
+    monkeypatch.setattr(dagger_module, "train", None)
+    (whole / "l").rename(whole / "m")
+    try:
+        result = run(whole, f"logging.log_dir={whole}/m")
+        assert result == json.loads((whole / "m/x-dagger/dagger.json").read_text())
+    finally:
+        (whole / "m").rename(whole / "l")
+
+
 def test_rounds_that_were_stopped_end_as_those_that_were_not(whole, tmp_path, monkeypatch):
     record_episode, get_batch, calls = RecordSession._record, SampleOrder.batch, []
 

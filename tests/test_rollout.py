@@ -34,6 +34,7 @@ def test_result_has_the_documented_keys_and_arithmetic(tmp_path):
     assert json.loads((tmp_path / "r.json").read_text()) == result
     assert result["game"] == GAME
     assert result["player"] == "noop"
+    assert result["video"] is None
     assert result["episodes"] == len(result["returns"]) == 2
     assert result["seed"] == 3
     assert result["mean"] == pytest.approx(np.mean(result["returns"]))
@@ -55,7 +56,7 @@ def test_processes_of_scripted_players_start_without_jax():
 
 def test_video_shows_every_frame_at_the_games_rate(tmp_path):
     video = tmp_path / "play.mp4"
-    rollout("expert", GAME, QUIET, episodes=1, workers=1, video=video)
+    assert rollout("expert", GAME, QUIET, episodes=1, workers=1, video=video)["video"] == str(video)
     with av.open(str(video)) as container:
         stream = container.streams.video[0]
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]

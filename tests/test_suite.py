@@ -107,6 +107,8 @@ def test_scores_are_normalized_game_by_game():
     assert (high - low) / 2 == pytest.approx(1.96 * deviation / np.sqrt(50), rel=0.05)
     assert (low + high) / 2 == pytest.approx(mean["normalized"], abs=0.002)
     assert to_markdown(result, ["expert", "mine"]).splitlines()[2].startswith("| basic | 1.000 (")
+    games["doom/basic"]["expert"] = [-1.0, -2.0]  # worse than random
+    assert to_markdown(summarize(games), ["mine"]).splitlines()[2:5:2] == ["| basic | – |", "| mean | – |"]
 
 
 def test_what_has_no_scale_or_no_spread_has_no_score_and_no_interval():
@@ -114,10 +116,9 @@ def test_what_has_no_scale_or_no_spread_has_no_score_and_no_interval():
     steep = {"random": [0.0, 0.0], "expert": [1.0, 1.0], "mine": [0.5, 0.7]}
     result = summarize({"doom/basic": level, "doom/my_way_home": steep})
     assert result["games"]["doom/basic"]["mine"]["normalized"] is None
-    assert result["mean"]["mine"]["normalized"] == pytest.approx(0.6)
+    assert result["games"]["doom/my_way_home"]["mine"]["normalized"] == pytest.approx(0.6)
     assert to_markdown(result, ["expert", "mine"]).splitlines()[2] == "| basic | – | – |"
-    alone = summarize({"doom/basic": level})
-    assert alone["mean"] == {"random": None, "expert": None, "mine": None}
+    assert result["mean"] == {"random": None, "expert": None, "mine": None}
     single = summarize({"doom/my_way_home": {who: returns[:1] for who, returns in steep.items()}})
     assert single["mean"]["mine"] == {"normalized": 0.5, "normalized_ci95": None}
     assert to_markdown(single, ["mine"]).splitlines()[-1] == "| mean | 0.500 |"

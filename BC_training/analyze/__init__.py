@@ -21,13 +21,14 @@ from BC_training.analyze.statistics import ActionStatistics, StateStatistics, st
 from BC_training.common.dataset import Skipped, ZarrGameplayDataset, class_weights
 from BC_training.common.errors import UserError, disk_full_is_user_error, require_writable
 from BC_training.common.schema import TrainingConfig
-from BC_training.visualize.page import clean, without_secrets
+from BC_training.visualize.page import clean, error_text, without_secrets
 
 # What is embedded of a large dataset; the page says so where it leaves something out.
 TIMELINES = 200  # episodes
 TIMELINE_COLUMNS = 4000  # an episode; more is finer than a screen
 TIMELINE_CHARACTERS = 1_200_000
-FACTS = ("score", "seed", "player", "game", "skill", "noise", "source")  # attributes an episode may have
+# Attributes that an episode may have.
+FACTS = ("score", "seed", "player", "label", "mix", "game", "skill", "noise", "source")
 WEIGHTS = ("none", "sqrt", "balanced")
 
 
@@ -91,7 +92,7 @@ def _gather(
     """The numbers, the timelines and the sample frames."""
     names = [clean(name) for name in dataset.action_names]
     states = [clean(name) for name in dataset.state_names]
-    rates = [_rate(info.attrs.get("fps")) for info in dataset.episodes]
+    rates = [info.fps for info in dataset.episodes]
     known = [rate for rate in rates if rate]
     mean_rate = math.fsum(known) / len(known) if known else None
     skipped = list(dataset.skipped)
@@ -141,8 +142,8 @@ def _gather(
         "max_class_weight": maximum,
         "state": state_statistics.result(),
         "per_episode": episodes,
-        "skipped": [{"name": clean(s.name), "reason": clean(s.reason, 300)} for s in skipped],
-        "unreadable_frames": [clean(fault, 300) for fault in faults],
+        "skipped": [{"name": clean(s.name), "reason": error_text(s.reason)} for s in skipped],
+        "unreadable_frames": [error_text(fault) for fault in faults],
     }
     for a, action in enumerate(report["actions"]):
         action["class_weight"] = {mode: float(weights[mode][a]) for mode in WEIGHTS}
@@ -176,12 +177,6 @@ def _plain(value: Any) -> float | int | str:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return value
     return clean(value)
-
-
-def _rate(fps: Any) -> float | None:
-    """Frames per second as recorded; None if that says nothing."""
-    usable = isinstance(fps, int | float) and not isinstance(fps, bool) and math.isfinite(fps) and fps > 0
-    return float(fps) if usable else None
 
 
 @contextlib.contextmanager

@@ -246,6 +246,13 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def normalize_score(mean: float, random_mean: float, expert_mean: float | None) -> float | None:
+    """0 for random, 1 for the expert; None without expert, or where it does no better than random."""
+    if expert_mean is None or expert_mean <= random_mean:
+        return None
+    return (mean - random_mean) / (expert_mean - random_mean)
+
+
 def return_text(value: float | None) -> str:
     """A return, in units of its game: three significant digits, whole where they are more; or a dash."""
     if value is None:

@@ -51,6 +51,13 @@ class EpisodeInfo:
         """Frames in the episode."""
         return self.arrays["actions"].shape[0]
 
+    @property
+    def fps(self) -> float | None:
+        """Frames per second as recorded, finite and above 0; None if the attributes say nothing of the kind."""
+        rate = self.attrs.get("fps")
+        usable = isinstance(rate, int | float) and not isinstance(rate, bool) and math.isfinite(rate) and rate > 0
+        return float(rate) if usable else None
+
 
 def read_root(store: Store) -> dict[str, Any]:
     """The root group's attributes.

@@ -43,7 +43,7 @@ def compare(
 
     Raises:
         UserError: nothing to compare, no checkpoint, a run twice, rollouts of different games,
-            skills or seeds, nothing to draw, or a file that cannot be written; found before measuring.
+            skills, seeds or delays, nothing to draw, or a file that cannot be written; found before measuring.
     """
     _require_files([json_file, csv_file, markdown_file, plot_file])
     if plot_file is not None and plot_file.suffix != ".png":

@@ -11,6 +11,7 @@ from typing import Any
 from BC_training.common import checkpoint as checkpoints
 from BC_training.common.errors import UserError
 from BC_training.common.evaluation_config import RolloutConfig
+from BC_training.common.metrics import normalize_score
 from BC_training.common.train_state import abstract_model
 
 Row = dict[str, Any]
@@ -19,6 +20,8 @@ _NEEDED = {
     "evaluation.json": ("exact_match", "macro_f1", "per_action"),
     "rollout.json": ("game", "skill", "seed", "episodes", "mean", "ci95", "random_mean", "expert_mean"),
 }
+# Of a row of metrics.jsonl, by its kind; of other kinds the step.
+_LOGGED = {"epoch": ("epoch", "step", "frames_per_second"), "val": ("epoch", "step")}
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,26 @@ class Run:
     missing: dict[str, str]
 
     @classmethod
-    def read(cls, path: Path) -> "Run":
-        """Raises a UserError if ``path`` is no checkpoint or its ``metrics.jsonl`` is damaged."""
+    def read(cls, path: Path, log_dir: Path | None = None) -> "Run":
+        """Reads a run.
+
+        Args:
+            path: of a checkpoint.
+            log_dir: where its logs are; None for where the checkpoint's config has them, which those who go on
+                with a run may change.
+
+        Raises:
+            UserError: ``path`` is no checkpoint, or ``metrics.jsonl`` is damaged.
+        """
         saved = checkpoints.read(path)
         step = saved.path.resolve()
         folder = step.parent.parent if step.parent.name in ("best", "last") else step
-        log_dir = Path(saved.config.logging.log_dir) / folder.name  # a run set aside has its logs under its new name
+        if log_dir is None:  # a run set aside has its logs under its new name
+            log_dir = Path(saved.config.logging.log_dir) / folder.name
         found, missing = {}, {}
         for name in _NEEDED:
             try:
-                found[name] = _read_scores(log_dir / name, saved.step, is_best=step == checkpoints.find(folder))
+                found[name] = _read_scores(log_dir / name, saved, is_best=step == checkpoints.find(folder))
             except UserError as error:
                 found[name], missing[name] = {}, str(error)
         log = _read_log(log_dir / "metrics.jsonl")
@@ -93,7 +106,7 @@ def assemble(name: str, run: Run, runs: Sequence[Run]) -> tuple[Row, list[str]]:
     if not run.play:
         lacks.append(f"{run.missing['rollout.json']}: {play_command(run, runs)}")
     elif row["normalized"] is None:
-        lacks.append(f"{run.play['game']} has no score of an expert to normalise by")
+        lacks.append(f"{run.play['game']} has no score of an expert better than random to normalise by")
     elif row["normalized_low"] is None:
         lacks.append(f"one episode has no interval: {play_command(run, [run], episodes=RolloutConfig('').episodes)}")
     return row, [f"{name}: {line}" for line in lacks]
@@ -148,7 +161,7 @@ def play_scores(play: dict[str, Any]) -> Row:
     low, high = play.get("random_mean"), play.get("expert_mean")
 
     def normalized(value: float | None) -> float | None:
-        return None if value is None or low is None or high in (None, low) else (value - low) / (high - low)
+        return None if value is None or low is None else normalize_score(value, low, high)
 
     interval = play.get("ci95") or (None, None)
     return {
@@ -175,7 +188,7 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 
 
 def require_same_play(names: Sequence[str], runs: Sequence[Run]) -> None:
-    """Raises a UserError if those that were played did not meet the same game, skill and first seed."""
+    """Raises a UserError if those that were played did not meet the same game, skill, first seed and delay."""
     played = [(name, run) for name, run in zip(names, runs, strict=True) if run.play]
     for name, run in played[1:]:
         first, other = played[0]
@@ -223,7 +236,8 @@ def _different(values: dict[str, Any]) -> list[str]:
 
 
 def _played(run: Run) -> str:
-    return f"{run.play['game']} at skill {run.play['skill']} from seed {run.play['seed']}"
+    delay = f" with delay {run.play['delay']}" if run.play.get("delay") else ""  # older files do not say
+    return f"{run.play['game']} at skill {run.play['skill']} from seed {run.play['seed']}{delay}"
 
 
 def play_command(run: Run, others: Sequence[Run], **changes: Any) -> str:
@@ -234,7 +248,9 @@ def play_command(run: Run, others: Sequence[Run], **changes: Any) -> str:
     for other in reversed(others):
         if other.play and other.saved.inputs.action_names == inputs.action_names:
             options = other.play
-    options = {name: options[name] for name in ("game", "episodes", "seed", "skill") if name in options} | changes
+    late = {"delay": options["delay"]} if options.get("delay") else {}
+    options = {name: options[name] for name in ("game", "episodes", "seed", "skill") if name in options}
+    options |= late | changes
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     return _command(run, "rollout", ["--player", str(run.path), *arguments], "rollout.json")
 
@@ -245,8 +261,8 @@ def _command(run: Run, verb: str, arguments: Sequence[str], file: str) -> str:
     return f"{folder}{COMMAND} {verb} {shlex.join([*arguments, '--json', str(run.log_dir / file)])}"
 
 
-def _read_scores(file: Path, step: int, is_best: bool) -> dict[str, Any]:
-    """Raises a UserError that says why ``file`` is not of the checkpoint of ``step``.
+def _read_scores(file: Path, saved: checkpoints.Checkpoint, is_best: bool) -> dict[str, Any]:
+    """Raises a UserError that says why ``file`` is not of the checkpoint as it decodes now.
 
     Args:
         is_best: of its run. Older files do not say what they are of: of that one, as training leaves them.
@@ -257,12 +273,15 @@ def _read_scores(file: Path, step: int, is_best: bool) -> dict[str, Any]:
         raise UserError(f"there is no {file}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file} ({error})") from error
-    if not isinstance(scores, dict) or not set(_NEEDED[file.name]) <= scores.keys():
+    whole = isinstance(scores, dict) and set(_NEEDED[file.name]) <= scores.keys()
+    if not whole or not all(isinstance(scores.get(name, 0), int | float) for name in ("seed", "episodes", "mean")):
         raise UserError(f"{file} is damaged")
-    if scores.get("step", step if is_best else None) != step:
-        raise UserError(f"{file} is not of step {step}")
+    if scores.get("step", saved.step if is_best else None) != saved.step:
+        raise UserError(f"{file} is not of step {saved.step}")
     if scores.get("split", "val") != "val":
         raise UserError(f"{file} is of split '{scores['split']}'")
+    if scores.get("decoding", decoding := saved.decoding.to_dict()) != decoding:
+        raise UserError(f"{file} is of other thresholds or rules of decoding than the checkpoint has")
     return scores
 
 
@@ -270,8 +289,7 @@ def _read_log(file: Path) -> list[dict[str, Any]]:
     try:
         rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
         for row in rows:
-            needed = ("epoch", "step", "frames_per_second") if row["kind"] == "epoch" else ("step",)
-            if not min(row[name] for name in needed) > 0:
+            if not min(row[name] for name in _LOGGED.get(row["kind"], ("step",))) > 0:
                 raise ValueError(row)
         return rows
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -177,7 +177,7 @@ def _short(value: float) -> str:
         return f"{value / 1e6:g}M"
     if abs(value) >= 10_000:
         return f"{value / 1e3:g}k"
-    return f"{value:.4g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.0e}".replace("e-0", "e-")
+    return f"{value:.4g}".replace("e-0", "e-")
 
 
 def _square(x: float, y: float) -> str:

@@ -110,6 +110,13 @@ def without_secrets(source: str) -> str:
     return clean(address._replace(netloc=address.netloc.rpartition("@")[2], query="", fragment="").geturl(), 300)
 
 
+def error_text(error: object) -> str:
+    """What an error says, for a page: the addresses in it are without passwords and signatures, too."""
+    text = re.sub(r"(://)[^\s\"/?#]*@", r"\1", str(error))
+    # Of a dataset's address, what follows its query may name the episode.
+    return clean(re.sub(r"(://[^\s\"?#]*)[?#][^\s\"]*?(?=/episode_\d+:|[\s\"]|$)", r"\1", text), 300)
+
+
 def to_jpeg(frame: np.ndarray) -> bytes:
     """``frame`` uint8 [3, H, W] RGB as a JPEG file of at most 320x240 pixels."""
     image = Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0)))

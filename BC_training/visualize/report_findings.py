@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from BC_training.compare.runs import Run, play_command, training_costs
 from BC_training.split_predictions import SplitPredictions
 from BC_training.visualize import mistakes
 from BC_training.visualize.calibration import PrecisionRecall, Reliability, precision_recall, reliability
-from BC_training.visualize.page import clean, to_jpeg, without_secrets
+from BC_training.visualize.page import clean, error_text, to_jpeg, without_secrets
 
 WORST = 12  # frames shown
 APART = 2.0  # seconds between two of them in an episode
@@ -137,18 +138,34 @@ def _worst(predictions: SplitPredictions, probability: np.ndarray, predicted: np
         try:
             picture = to_jpeg(dataset.frames(dataset.find([name])[0], [frame])[0])
         except UserError as error:
-            picture = clean(error, 300)
+            picture = error_text(error)
         place = f"{clean(name)} · frame {frame:,}{seconds}"
         found.append(WorstFrame(place, losses[i], samples.targets[i], predicted[i], probability[i], picture))
     return found
 
 
+def video_file(run: Run) -> Path | None:
+    """Where the video of the run's play is; None if ``rollout.json`` says that there is none.
+
+    Older ones do not say: theirs is beside them.
+    """
+    usual = run.log_dir / "rollout.mp4"
+    named = run.play.get("video", str(usual))
+    if named is None:
+        return None
+    file = Path(named)
+    # A run set aside, or copied, has its video with its logs.
+    return run.log_dir / file.name if file.parent.name == run.saved.config.logging.run_name else file
+
+
 def _video(run: Run) -> bytes | str:
     """The rollout's video, or why it is not embedded."""
-    file = run.log_dir / "rollout.mp4"
+    film = f"to film an episode: {play_command(run, [run])} --video {shlex.quote(str(run.log_dir / 'rollout.mp4'))}"
+    file = video_file(run)
+    if file is None:
+        return f"{run.log_dir / 'rollout.json'} is of play that was not filmed; {film}"
     if not file.is_file():
-        film = f"{play_command(run, [run])} --video {shlex.quote(str(file))}"
-        return f"there is no {file}; to film an episode: {film}"
+        return f"there is no {file}; {film}"
     if not run.play:
         return f"{file} is not known to be of this checkpoint, as {run.missing['rollout.json']}"
     size = file.stat().st_size

@@ -1,17 +1,19 @@
 """The page of a run's report, drawn from its findings; every text passes ``escape``."""
 
 import base64
+import statistics
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from BC_training import diagnose as diagnosis
 from BC_training.common.metrics import number as three
+from BC_training.common.metrics import return_text
 from BC_training.compare.runs import play_scores
 from BC_training.visualize import report_sections as sections
 from BC_training.visualize.charts import reliability_plot
 from BC_training.visualize.page import as_tiles, clean, fill, heat_map, number, percent, warning
-from BC_training.visualize.report_findings import APART, Findings
+from BC_training.visualize.report_findings import APART, Findings, video_file
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -75,12 +77,9 @@ def _tiles(found: Findings) -> list[tuple[str, str, str]]:
     minutes, speed = costs["minutes"], costs["frames_per_second"]
     played, note = "–", "not played"
     if play:
-        played = (
-            f"{play['mean']:,.0f}"
-            if play_scores(play)["normalized"] is None
-            else f"{play_scores(play)['normalized']:.2f}"
-        )
-        note = f"mean return {play['mean']:,.0f}" + _interval(play)
+        normalized = play_scores(play)["normalized"]
+        played = return_text(play["mean"]) if normalized is None else f"{normalized:.2f}"
+        note = f"mean return {return_text(play['mean'])}" + _interval(play)
     return [
         ("Model", escape(saved.config.model.name), f"{found.parameters:,} parameters"),
         (
@@ -96,7 +95,7 @@ def _tiles(found: Findings) -> list[tuple[str, str, str]]:
 
 
 def _interval(play: dict[str, Any]) -> str:
-    return "" if play["ci95"] is None else " ({:,.0f} to {:,.0f})".format(*play["ci95"])
+    return "" if play["ci95"] is None else f" ({' to '.join(map(return_text, play['ci95']))})"
 
 
 def _read_first(found: Findings) -> list[str]:
@@ -104,7 +103,7 @@ def _read_first(found: Findings) -> list[str]:
     scores, play, names = found.scores, found.run.play, found.names
     lines = ["It has not been played. Scores on recordings alone say little about how well it plays."]
     if play:
-        value = f"a mean return of <b>{play['mean']:,.0f}</b>"
+        value = f"a mean return of <b>{return_text(play['mean'])}</b>"
         if play_scores(play)["normalized"] is not None:
             value = f"<b>{play_scores(play)['normalized']:.2f}</b>, where random buttons score 0 and the expert 1,"
         lines = [
@@ -154,21 +153,21 @@ def _play(found: Findings) -> str:
     play = found.run.play
     if not play:
         return sections.empty(f"Not played: {found.missing['play']}")
-    interval, returns = play["ci95"], sorted(play.get("returns", []))
+    interval, returns = play["ci95"], play.get("returns")
     span = play["seed"], play["seed"] + play["episodes"] - 1
     tiles = [
         (
             "Mean return",
-            f"{play['mean']:,.0f}",
+            return_text(play["mean"]),
             f"95 % interval{_interval(play)}" if interval else "",
         ),
         ("Normalized", number(play_scores(play)["normalized"]), _normalized_interval(play)),
-        ("Expert", number(play["expert_mean"], ",.0f"), "mean return, same seeds"),
-        ("Random", number(play["random_mean"], ",.0f"), "mean return, same seeds"),
+        ("Expert", return_text(play["expert_mean"]), "mean return, same seeds"),
+        ("Random", return_text(play["random_mean"]), "mean return, same seeds"),
     ]
     if returns:
-        middle = returns[len(returns) // 2]
-        tiles.append(("Median return", f"{middle:,.0f}", f"lowest {returns[0]:,.0f}, highest {returns[-1]:,.0f}"))
+        ends = f"lowest {return_text(min(returns))}, highest {return_text(max(returns))}"
+        tiles.append(("Median return", return_text(statistics.median(returns)), ends))
     what = f"{clean(play['game'])}, skill {play['skill']}, seeds {span[0]} to {span[1]}"
     delay = f", actions {play['delay']} tics late" if play.get("delay") else ""
     return f'<p>{escape(what + delay)}.</p><dl class="tiles">{as_tiles(tiles)}</dl>'
@@ -185,7 +184,7 @@ def _video(found: Findings) -> str:
     if isinstance(found.video, str):
         return sections.empty(f"No video: {clean(found.video, 500)}")
     source = base64.b64encode(found.video).decode()
-    file = clean(found.run.log_dir / "rollout.mp4", 300)
+    file = clean(video_file(found.run), 300)
     return (
         f'<figure class="film"><video controls preload="metadata" src="data:video/mp4;base64,{source}"></video>'
         f"<figcaption><span>The first episode, {escape(file)}</span></figcaption></figure>"

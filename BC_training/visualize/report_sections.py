@@ -8,6 +8,7 @@ from typing import Any
 
 from BC_training.common.events import KINDS
 from BC_training.common.metrics import number as three
+from BC_training.common.metrics import return_text
 from BC_training.visualize.charts import Line, line_chart, precision_recall_plot
 from BC_training.visualize.page import bar, number, percent, row, table
 from BC_training.visualize.report_findings import Findings, WorstFrame
@@ -76,7 +77,7 @@ def epochs(found: Findings) -> str:
             (
                 f"{values['step']:,}",
                 *(three(values.get(key)) for key in keys),
-                number(values.get("rollout"), ",.0f"),
+                return_text(values.get("rollout")),
                 number(values.get("frames_per_second"), ",.0f"),
             ),
         )

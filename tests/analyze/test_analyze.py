@@ -65,6 +65,14 @@ def test_without_state_and_frame_rate(tmp_path, make_dataset):
     assert 'title="a1, a0: –">–</td>' in text
 
 
+def test_facts_of_an_episode_name_who_labelled_it(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [10])
+    attributes = {"player": "c/x", "label": "expert", "mix": 0.5}
+    zarr.open_group(tmp_path / "x.zarr/episode_0").attrs.update(attributes | {"frame_count": 10})
+    report = analyze(tmp_path / "x.zarr", quiet())
+    assert report["per_episode"][0]["facts"] == attributes
+
+
 def test_unusable_frame_rates_count_as_unknown(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [10, 10, 10], fps=20.0)
     for number, fps in ((0, 0), (1, "fast")):
@@ -163,3 +171,36 @@ def test_place_of_the_page(tmp_path, monkeypatch):
 def test_addresses_are_shown_without_what_they_sign():
     assert package.without_secrets("https://me:word@host/x.zarr?X-Signature=abc") == "https://host/x.zarr"
     assert package.without_secrets("data/x.zarr") == "data/x.zarr"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("https://me:w@rd@h/x?sig=ab/c/episode_3: cannot read 'frames'", "https://h/x/episode_3: cannot read 'frames'"),
+        ("https://h/x.zarr/episode_3?sig=abc: lost", "https://h/x.zarr/episode_3 lost"),
+        (
+            'Error reading "http://me@h/x/zarr.json?sig=abc": 404; see s3://k:w@b/x',
+            'Error reading "http://h/x/zarr.json": 404; see s3://b/x',
+        ),
+        ("https://h/x.zarr?sig=abc", "https://h/x.zarr"),
+        ("data/x.zarr/episode_3: why? me@host", "data/x.zarr/episode_3: why? me@host"),
+    ],
+)
+def test_errors_are_shown_without_what_addresses_sign(said, shown):
+    assert package.error_text(said) == shown
+
+
+def test_a_page_tells_no_secret_of_a_dataset(tmp_path, make_dataset, monkeypatch):
+    make_dataset(tmp_path / "x.zarr", [8, 8, 8])
+    (tmp_path / "x.zarr/episode_1/actions/c/0/0").write_bytes(b"nonsense")
+    for chunk in (tmp_path / "x.zarr/episode_2/frames/c").rglob("0"):
+        if chunk.is_file():
+            chunk.write_bytes(b"nonsense")
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr", validate_episodes=True)
+    dataset.path = address = "https://me:SECRET@host/x.zarr?sig=SECRET"
+    monkeypatch.setattr(package, "ZarrGameplayDataset", lambda *_, **options: dataset)
+    report = analyze(address, quiet(), out=tmp_path / "x.html", json_file=tmp_path / "x.json")
+    assert report["skipped"][0]["reason"].startswith("https://host/x.zarr/episode_1: cannot read 'actions'")
+    assert report["unreadable_frames"][0].startswith("https://host/x.zarr/episode_2: cannot read 'frames'")
+    for file in ("x.html", "x.json"):
+        assert "SECRET" not in (tmp_path / file).read_text()

@@ -16,6 +16,7 @@ from BC_training.common.metrics import (
     action_table,
     flatten,
     majority_actions,
+    normalize_score,
     number,
     previous_actions,
     report,
@@ -230,6 +231,11 @@ def test_report_scores_what_a_player_would_press():
 )
 def test_returns_have_three_digits(value, text):
     assert return_text(value) == text
+
+
+@pytest.mark.parametrize(("expert", "expected"), [(300.0, 0.5), (-100.0, None), (-150.0, None), (None, None)])
+def test_a_score_is_normalized_by_an_expert_better_than_random(expert, expected):
+    assert normalize_score(100.0, -100.0, expert) == expected
 
 
 def shown(table, width: int = 80) -> str:

@@ -48,6 +48,15 @@ def test_lines_are_at_the_values_of_the_ticks():
     assert points[1, 0] == pytest.approx((across[0] + across[100]) / 2, abs=0.11)
 
 
+@pytest.mark.parametrize(
+    ("highest", "labels"), [(2.1e-5, ["0", "5e-6", "1e-5", "1.5e-5", "2e-5"]), (1e-3, ["0", "0.0005", "0.001"])]
+)
+def test_labels_of_small_values_are_those_of_the_values(highest, labels):
+    chart = line_chart("t", [Line("a", [(0, 0.0), (9, highest)])], 9)
+    found = [e.text for e in drawn(chart, "text", "end")]
+    assert found == labels
+
+
 def test_an_interval_lies_around_its_line_and_within_the_chart():
     band = [(0, -10.0, 10.0), (9, 0.0, 30.0)]
     chart = line_chart("t", [Line("a", [(0, 1.0), (9, 20.0)], band=band)], 9)

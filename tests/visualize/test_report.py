@@ -8,6 +8,8 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 from untrained import save_run
 
+from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.schema import DatasetConfig, LoggingConfig
 from BC_training.visualize import report_findings
@@ -100,6 +103,51 @@ def test_the_page_shows_the_log_play_and_video(whole, tmp_path):
     assert base64.b64decode((video["src"] or "").split(",")[1]) == (whole / "l/x/rollout.mp4").read_bytes()
 
 
+@pytest.mark.parametrize("expert", [0.9375, None])
+def test_small_returns_are_not_rounded_away(whole, tmp_path, expert):
+    file = whole / "l/x/rollout.json"
+    play = {"mean": 0.4321, "ci95": [0.1234, 0.75], "random_mean": -0.1875, "expert_mean": expert}
+    play |= {"returns": [0.875, -0.2, 0.25, 0.5], "episodes": 4}
+    file.write_text(json.dumps(json.loads(file.read_text()) | play))
+    log = (whole / "l/x/metrics.jsonl").read_text()
+    (whole / "l/x/metrics.jsonl").write_text(log.replace('"exact_match"', '"rollout": 0.0625, "exact_match"'))
+    text = Page(report(whole / "c/x", quiet(), out=tmp_path / "x.html").read_text()).text
+    assert "mean return 0.432 (0.123 to 0.750)" in text
+    assert "Mean return0.43295 % interval (0.123 to 0.750)" in text
+    assert "Random-0.188" in text
+    assert ("Expert0.938" if expert else "Expert–") in text
+    assert "Median return0.375lowest -0.200, highest 0.875" in text
+    assert text.count("0.062") == 2  # of the epochs
+    if expert is None:
+        assert "a mean return of 0.432 over 4 episodes" in text
+
+
+@pytest.mark.parametrize("video", [None, "play.mp4", "elsewhere.mp4", "x/rollout.mp4"])
+def test_only_the_video_of_this_play_is_shown(whole, tmp_path, monkeypatch, video):
+    """An older one lies in the logs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "play.mp4").write_bytes(b"this play")
+    file = whole / "l/x/rollout.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"video": video}))
+    page = Page(report(whole / "c/x", quiet(), out=tmp_path / "x.html").read_text())
+    if video == "play.mp4":
+        (shown,) = page.of("video")
+        assert base64.b64decode((shown["src"] or "").split(",")[1]) == b"this play"
+        assert "The first episode, play.mp4" in page.text
+    else:
+        assert not page.of("video")
+        reason = f"there is no {video}" if video else f"{whole / 'l/x/rollout.json'} is of play that was not filmed"
+        assert f"No video: {reason}; to film an episode: " in page.text
+
+
+def test_the_video_of_a_run_set_aside_is_with_its_logs():
+    run: Any = SimpleNamespace(log_dir=Path("l/x.1"), saved=SimpleNamespace(config=SimpleNamespace()))
+    run.saved.config.logging = LoggingConfig(run_name="x")
+    for named, found in (("l/x/play.mp4", "l/x.1/play.mp4"), ("play.mp4", "play.mp4")):
+        run.play = {"video": named}
+        assert report_findings.video_file(run) == Path(found)
+
+
 def test_a_large_video_is_named_instead(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(report_findings, "VIDEO_LIMIT", 100)
     page = Page(report(whole / "c/x", quiet(), out=tmp_path / "x.html").read_text())
@@ -120,6 +168,16 @@ def test_names_are_text_and_the_page_loads_nothing(whole, tmp_path):
     assert {(a["href"] or "")[1:] for a in page.of("a")} <= identifiers
     assert all(a.get("alt") for a in page.of("img"))
     assert all(a.get("aria-label") for a in page.of("svg"))
+
+
+def test_a_frame_that_cannot_be_read_tells_no_secret(bare, tmp_path, monkeypatch):
+    def fail(dataset, episode, indices):
+        raise UserError(f"https://me:SECRET@host/x.zarr?sig=SECRET/episode_{episode}: cannot read 'frames'")
+
+    monkeypatch.setattr(ZarrGameplayDataset, "frames", fail)
+    text = report(bare / "c/x", quiet(), out=tmp_path / "x.html").read_text()
+    assert "The frame cannot be read: https://host/x.zarr/episode_" in text
+    assert "SECRET" not in text
 
 
 def test_a_page_that_cannot_be_written_is_found_first(bare, tmp_path):
