@@ -130,7 +130,6 @@ def test_what_has_no_scale_or_no_spread_has_no_score_and_no_interval():
         (("games:", "gmes:"), r"unknown section of the suite .*two.yaml, 'gmes'; did you mean 'games'\?"),
         (("doom/basic", "doom/basics"), r"unknown game 'doom/basics'; did you mean 'doom/basic'\?"),
         (("small: c", "expert: c"), r"'expert' is a scripted player"),
-        (("evaluation.rollout.episodes: 2", "evaluation.rollout: null"), r"small does not play"),
         (
             ("{small: configs/quickstart.yaml}", "{small: configs/quickstart.yaml, hard: hard.yaml}"),
             r"variants play alike, but in doom/basic hard plays .*'seed': 5, .* and small .*'seed': 0, ",
@@ -148,6 +147,11 @@ def test_a_faulty_suite_is_refused_before_anything_is_written(plan_file, tmp_pat
         load(plan_file)
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hard.yaml", "two.yaml"]
+
+
+def test_every_variant_plays(plan_file):
+    with pytest.raises(UserError, match="small does not play: give configs/quickstart.yaml an evaluation.rollout"):
+        load(plan_file, "evaluation.rollout=null")
 
 
 def test_an_override_needs_a_value(plan_file):
