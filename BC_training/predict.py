@@ -172,7 +172,6 @@ def predict_episode(
         policy.override(actions[t])
         predicted.append(pressed)
         probability.append(policy.last_probabilities)
-    fps = info.attrs.get("fps")
     return EpisodePredictions(
         info.name,
         dataset.action_names,
@@ -181,7 +180,7 @@ def predict_episode(
         np.stack(probability),
         policy.thresholds,
         np.array(seconds),
-        float(fps) if isinstance(fps, int | float) else dataset.fps,
+        info.fps or dataset.fps,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from pyarrow import csv, parquet
 from rich.console import Console
 from untrained import save_run
@@ -48,6 +49,14 @@ def runs(tmp_path_factory, make_dataset, make_config, make_inputs) -> dict[str, 
         inputs = dataclasses.replace(make_inputs(), window=window)
         found[name] = save_run(folder / name, config, inputs, val=("episode_1",))
     return found
+
+
+def test_an_episodes_own_rate_is_used_where_it_is_one(runs, tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [4, 4, 4], actions=3, fps=10.0)
+    for number, fps in ((0, float("nan")), (1, 20.0)):
+        zarr.open_group(tmp_path / f"x.zarr/episode_{number}").attrs["fps"] = fps
+    rates = [predict_episode(*open_episode(runs["pure_cnn"], tmp_path / "x.zarr", e), QUIET).fps for e in range(3)]
+    assert rates == [15.0, 20.0, 10.0]
 
 
 @pytest.mark.parametrize("name", ["pure_cnn", "temporal_cnn"])

@@ -91,7 +91,7 @@ def _gather(
     """The numbers, the timelines and the sample frames."""
     names = [clean(name) for name in dataset.action_names]
     states = [clean(name) for name in dataset.state_names]
-    rates = [_rate(info.attrs.get("fps")) for info in dataset.episodes]
+    rates = [info.fps for info in dataset.episodes]
     known = [rate for rate in rates if rate]
     mean_rate = math.fsum(known) / len(known) if known else None
     skipped = list(dataset.skipped)
@@ -176,12 +176,6 @@ def _plain(value: Any) -> float | int | str:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return value
     return clean(value)
-
-
-def _rate(fps: Any) -> float | None:
-    """Frames per second as recorded; None if that says nothing."""
-    usable = isinstance(fps, int | float) and not isinstance(fps, bool) and math.isfinite(fps) and fps > 0
-    return float(fps) if usable else None
 
 
 @contextlib.contextmanager

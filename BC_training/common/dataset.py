@@ -101,7 +101,7 @@ class ZarrGameplayDataset:
                 self.episodes.append(info)
         self._require_episodes()
         self.frame_size: tuple[int, int] = self.episodes[0].arrays["frames"].shape[2:]  # pyright: ignore[reportAttributeAccessIssue]
-        rates = [float(e.attrs["fps"]) for e in self.episodes if isinstance(e.attrs.get("fps"), int | float)]
+        rates = [e.fps for e in self.episodes if e.fps is not None]
         self.fps = sum(rates) / len(rates) if rates else None
         self._frames = lru_cache(maxsize=_OPEN_ARRAYS)(
             lambda episode: storage.open_array(self.episodes[episode], "frames")

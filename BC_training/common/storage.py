@@ -51,6 +51,14 @@ class EpisodeInfo:
         """Frames in the episode."""
         return self.arrays["actions"].shape[0]
 
+    @property
+    def fps(self) -> float | None:
+        """Frames per second as recorded, finite and above 0; None if the attributes say nothing of the kind."""
+        rate = self.attrs.get("fps")
+        if not isinstance(rate, int | float) or isinstance(rate, bool):
+            return None
+        return float(rate) if math.isfinite(rate) and rate > 0 else None
+
 
 def read_root(store: Store) -> dict[str, Any]:
     """The root group's attributes.

@@ -20,6 +20,7 @@ _NEEDED = {
     "evaluation.json": ("exact_match", "macro_f1", "per_action"),
     "rollout.json": ("game", "skill", "seed", "episodes", "mean", "ci95", "random_mean", "expert_mean"),
 }
+# Of a row of metrics.jsonl, by its kind; of other kinds the step.
 _LOGGED = {"epoch": ("epoch", "step", "frames_per_second"), "val": ("epoch", "step")}
 
 

@@ -189,15 +189,15 @@ def _common_rate(dataset: ZarrGameplayDataset, fps: float | None) -> float:
     """Frames per second of the export: LeRobot has one for all episodes."""
     rates = {}
     for episode in dataset.episodes:
-        rate = episode.attrs.get("fps")
-        if not isinstance(rate, int | float) or not rate > 0:
+        rate = episode.fps
+        if rate is None:
             raise UserError(
                 f"{dataset.path}/{episode.name} does not say its frames per second, which LeRobot needs: "
                 "add 'fps' to its group attributes"
             )
         if fps is not None and fps > rate:
             raise UserError(f"--fps {fps:g} is above the {rate:g} of {dataset.path}/{episode.name}: lower it")
-        rates[episode.name] = float(rate)
+        rates[episode.name] = rate
     slowest, fastest = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
     if fps is None and rates[slowest] != rates[fastest]:
         raise UserError(

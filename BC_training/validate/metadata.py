@@ -41,7 +41,7 @@ def check_metadata(
     columns = {"actions": len(root["keys"])} | ({"state": len(root.get("attributes") or ())} if has_state else {})
     sizes = Counter(info.arrays["frames"].shape[2:] for info in infos if len(info.arrays["frames"].shape) == 4)
     size = sizes.most_common(1)[0][0] if sizes else None
-    rates = {info.name: rate for info in infos if (rate := _rate(info)) is not None}
+    rates = {info.name: rate for info in infos if (rate := info.fps) is not None}
     usual = median(rates.values()) if rates else ASSUMED_FPS
     findings += _check_rates(infos, rates)
     checked: list[Checked] = []
@@ -90,13 +90,6 @@ def _check_arrays(
             found = info.arrays[name].shape[1]
             faults.append(("columns", f"'{name}' has {found} columns, the dataset names {expected} {label}"))
     return faults, tuple(readable)
-
-
-def _rate(info: EpisodeInfo) -> float | None:
-    rate = info.attrs.get("fps")
-    if not isinstance(rate, int | float) or isinstance(rate, bool):
-        return None
-    return float(rate) if math.isfinite(rate) and rate > 0 else None
 
 
 def _check_rates(infos: list[EpisodeInfo], rates: dict[str, float]) -> list[Finding]:

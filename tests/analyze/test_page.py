@@ -108,8 +108,7 @@ class FakeDataset:
 
     def __init__(self, count: int, length: int):
         self.episodes = [
-            SimpleNamespace(name=f"episode_{i}", length=length, attrs={"fps": 17.0, "score": i / 7})
-            for i in range(count)
+            SimpleNamespace(name=f"episode_{i}", length=length, fps=17.0, attrs={"score": i / 7}) for i in range(count)
         ]
         self.frames_read = 0
 

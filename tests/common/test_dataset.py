@@ -149,6 +149,14 @@ def test_fps_is_averaged_over_the_episodes_that_say(tmp_path, make_dataset):
     assert ZarrGameplayDataset(tmp_path / "x.zarr").fps == 12.75
 
 
+@pytest.mark.parametrize("fps", [float("nan"), float("inf"), 0, -17.0, True, "fast"])
+def test_an_fps_that_is_no_rate_says_nothing(tmp_path, make_dataset, fps):
+    make_dataset(tmp_path / "x.zarr", [2, 2], fps=17.5)
+    zarr.open_group(tmp_path / "x.zarr/episode_0").attrs["fps"] = fps
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
+    assert (dataset.episodes[0].fps, dataset.fps) == (None, 17.5)
+
+
 def test_missing_path(tmp_path):
     with pytest.raises(UserError, match="no dataset at") as caught:
         ZarrGameplayDataset(tmp_path / "x.zarr")
