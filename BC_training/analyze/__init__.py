@@ -27,7 +27,8 @@ from BC_training.visualize.page import clean, error_text, without_secrets
 TIMELINES = 200  # episodes
 TIMELINE_COLUMNS = 4000  # an episode; more is finer than a screen
 TIMELINE_CHARACTERS = 1_200_000
-FACTS = ("score", "seed", "player", "game", "skill", "noise", "source")  # attributes an episode may have
+# Attributes that an episode may have.
+FACTS = ("score", "seed", "player", "label", "mix", "game", "skill", "noise", "source")
 WEIGHTS = ("none", "sqrt", "balanced")
 
 

@@ -65,6 +65,14 @@ def test_without_state_and_frame_rate(tmp_path, make_dataset):
     assert 'title="a1, a0: –">–</td>' in text
 
 
+def test_facts_of_an_episode_name_who_labelled_it(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [10])
+    attributes = {"player": "c/x", "label": "expert", "mix": 0.5}
+    zarr.open_group(tmp_path / "x.zarr/episode_0").attrs.update(attributes | {"frame_count": 10})
+    report = analyze(tmp_path / "x.zarr", quiet())
+    assert report["per_episode"][0]["facts"] == attributes
+
+
 def test_unusable_frame_rates_count_as_unknown(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [10, 10, 10], fps=20.0)
     for number, fps in ((0, 0), (1, "fast")):
