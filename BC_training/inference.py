@@ -134,7 +134,7 @@ class Policy:
         """Says that ``pressed``, bool [A], was held instead of what ``act`` has just returned.
 
         A model that takes previous actions then remembers these. For recordings, where the recorded
-        player presses, and for play in which another player decides.
+        player presses.
         """
         if self._pressed:
             self._pressed[-1] = np.array(pressed, bool)

@@ -150,7 +150,7 @@ def test_a_faulty_suite_is_refused_before_anything_is_written(plan_file, tmp_pat
 
 
 def test_every_variant_plays(plan_file):
-    with pytest.raises(UserError, match="small does not play: give configs/quickstart.yaml an evaluation.rollout"):
+    with pytest.raises(UserError, match=r"small does not play: give configs/quickstart\.yaml an evaluation.rollout"):
         load(plan_file, "evaluation.rollout=null")
 
 

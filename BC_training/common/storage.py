@@ -55,8 +55,9 @@ class EpisodeInfo:
     def fps(self) -> float | None:
         """Frames per second as recorded, finite and above 0; None if the attributes say nothing of the kind."""
         rate = self.attrs.get("fps")
-        usable = isinstance(rate, int | float) and not isinstance(rate, bool) and math.isfinite(rate) and rate > 0
-        return float(rate) if usable else None
+        if not isinstance(rate, int | float) or isinstance(rate, bool):
+            return None
+        return float(rate) if math.isfinite(rate) and rate > 0 else None
 
 
 def read_root(store: Store) -> dict[str, Any]:
