@@ -225,7 +225,7 @@ def _require_frame_size(path: Path, episodes: list[storage.EpisodeInfo], config:
 
 def _readable_episodes(path: Path) -> list[storage.EpisodeInfo]:
     """None where there is no dataset. Faulty ones left out: opening it for training reports those."""
-    if not path.exists():
+    if not os.access(path, os.F_OK):  # Path.exists raises where it may not look
         return []
     store = LocalStore(path)
     storage.read_root(store)
