@@ -111,7 +111,8 @@ def _gather(
 
 
 _worker: Worker | None = None  # this process's
-_is_starting = False  # whether it is being made
+_is_running = False  # whether it is being made or does a task
+_is_ending = False
 
 
 def _prepare_process() -> None:
@@ -130,24 +131,36 @@ def _follow_parent() -> None:
 
 def _end_process(number: int, frame: object) -> None:
     del frame
-    if _is_starting:
-        raise SystemExit(128 + number)  # for it to close what it has opened so far
-    if _worker is not None:
-        _worker.close()  # a game's engine would outlive us
-    os._exit(128 + number)
+    global _is_ending
+    if _is_ending:  # what is being closed is not to be left half closed
+        return
+    _is_ending = True
+    if _is_running:
+        raise SystemExit(128 + number)  # for what has been opened so far to be closed
+    _close_and_exit()
+
+
+def _close_and_exit() -> None:
+    try:
+        if _worker is not None:
+            _worker.close()  # a game's engine would outlive us
+    finally:
+        os._exit(128 + signal.SIGTERM)
 
 
 def _run_in_worker(worker: Callable[..., Worker], args: tuple[Any, ...], task: Any) -> Any:
-    global _worker, _is_starting
-    if _worker is None:
-        # On a GPU, where JAX would reserve most of the memory for each of us.
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        _is_starting = True
+    global _worker, _is_running
+    try:
         try:
-            _worker = worker(*args)
-        except SystemExit:
-            os._exit(128 + signal.SIGTERM)
+            _is_running = True
+            if _worker is None:
+                # On a GPU, where JAX would reserve most of the memory for each of us.
+                os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+                _worker = worker(*args)
+                atexit.register(_worker.close)
+            return _worker.run(task)
         finally:
-            _is_starting = False
-        atexit.register(_worker.close)
-    return _worker.run(task)
+            _is_running = False
+    finally:
+        if _is_ending:  # not "except SystemExit": a callback that it was raised in may have lost it
+            _close_and_exit()

@@ -18,6 +18,7 @@ from BC_training.common.workers import run_tasks  # noqa: F401
 from BC_training.games import episodes
 from BC_training.games.episodes import Session
 from BC_training.rollout import Outcome, RolloutSession
+from BC_training.visualize.rollouts import Filming
 
 GAME = "doom/deadly_corridor"
 OPTIONS = {"frame_size": (72, 128), "skill": 3}
@@ -136,9 +137,20 @@ class SlowToLoad(Session):
         super().__init__(GAME, "noop", **OPTIONS)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_games_end_with_the_process_whose_workers_still_start(number):
-    code = "from test_episodes import *; run_tasks(SlowToLoad, (), [0, 1], 2, Console(), title='', unit=('', len))"
+class SlowToLoadATask(Filming):
+    """The same of one that opens its game in a task."""
+
+    def __init__(self):
+        episodes.make_player = lambda *_: time.sleep(600)
+        super().__init__(GAME, 0, 3)
+
+
+@pytest.mark.parametrize("worker", [SlowToLoad, SlowToLoadATask])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_games_end_with_the_process_whose_workers_still_start(worker, number):
+    tasks = [("noop", OPTIONS["frame_size"])] * 2
+    run = f"run_tasks({worker.__name__}, (), {tasks}, 2, Console(), title='', unit=('', len))"
+    code = f"from test_episodes import *; {run}"
     path = {"PYTHONPATH": str(Path(__file__).parent)}
     parent = subprocess.Popen([sys.executable, "-c", code], env=os.environ | path, stdout=subprocess.DEVNULL)
     engines: list[int] = []
