@@ -1,11 +1,12 @@
 """Runs many tasks in parallel processes, with a progress bar."""
 
 import atexit
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
@@ -71,18 +72,37 @@ def run_tasks(
             progress.update(bar, advance=1, rate=f"{count / max(elapsed, 1e-9):,.0f} {unit[0]}/s")
 
         if min(processes, len(tasks)) == 1:
-            local = worker(*args)
-            try:
+            with closing_on_sigterm(), contextlib.closing(worker(*args)) as local:
                 for index, task in enumerate(tasks):
                     gathered(index, local.run(task))
-            finally:
-                local.close()
         else:
             # spawn: a fork would copy locks held by JAX's threads.
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(min(processes, len(tasks)), context, _prepare_process) as pool:
                 _gather(pool, worker, args, tasks, gathered)
     return [results[index] for index in range(len(tasks))]
+
+
+@contextlib.contextmanager
+def closing_on_sigterm() -> Iterator[None]:
+    """Has a SIGTERM that nobody handles raise SystemExit, for games that run to be closed."""
+    if (
+        threading.current_thread() is not threading.main_thread()  # no other may set handlers
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _exit(number: int, frame: object) -> None:
+    del frame
+    signal.signal(number, signal.SIG_IGN)  # what is being closed is not to be left half closed
+    raise SystemExit(128 + number)
 
 
 def _gather(
