@@ -1,5 +1,6 @@
 """Records a player's episodes in a game into a dataset, labelled by the player or by another."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from BC_training.common.errors import UserError, disk_full_is_user_error
 from BC_training.common.metrics import return_text
 from BC_training.common.schema import RecordConfig
 from BC_training.common.store import LocalStore
-from BC_training.common.workers import run_tasks
+from BC_training.common.workers import closing_on_sigterm, run_tasks
 from BC_training.common.writer import EpisodeWriter, next_number, recording
 from BC_training.games import make_game
 from BC_training.games.episodes import Session, say_restarts
@@ -193,14 +194,14 @@ def require_players(config: RecordConfig) -> tuple[tuple[str, ...], tuple[str, .
     Raises:
         UserError: unknown game, player or labeller, or a checkpoint that does not fit the game.
     """
-    env = make_game(config.game, frame_size=config.frame_size, skill=config.skill)
-    try:
+    with (
+        closing_on_sigterm(),
+        contextlib.closing(make_game(config.game, frame_size=config.frame_size, skill=config.skill)) as env,
+    ):
         game: Any = env.unwrapped
         make_player(config.player, config.game, env)
         _make_labeller(config, env)
         return game.action_names, game.state_names
-    finally:
-        env.close()
 
 
 def recorded_episodes(path: Path, config: RecordConfig) -> list[storage.EpisodeInfo]:
@@ -227,7 +228,7 @@ def _require_frame_size(path: Path, episodes: list[storage.EpisodeInfo], config:
 
 def _readable_episodes(path: Path) -> list[storage.EpisodeInfo]:
     """None where there is no dataset. Faulty ones left out: opening it for training reports those."""
-    if not path.exists():
+    if not os.access(path, os.F_OK):  # Path.exists raises where it may not look
         return []
     store = LocalStore(path)
     storage.read_root(store)

@@ -90,11 +90,11 @@ def require_writable(file: Path) -> None:
     Raises:
         UserError: it cannot.
     """
-    existed = file.exists()
     try:
+        existed = file.exists()
         with open(file, "ab"):
             pass
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror}; choose a file in a folder that exists") from error
     if not existed:
-        file.unlink()
+        file.resolve().unlink()  # of a link what it names, which was not there

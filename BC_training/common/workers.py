@@ -1,11 +1,12 @@
 """Runs many tasks in parallel processes, with a progress bar."""
 
 import atexit
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
@@ -71,18 +72,37 @@ def run_tasks(
             progress.update(bar, advance=1, rate=f"{count / max(elapsed, 1e-9):,.0f} {unit[0]}/s")
 
         if min(processes, len(tasks)) == 1:
-            local = worker(*args)
-            try:
+            with closing_on_sigterm(), contextlib.closing(worker(*args)) as local:
                 for index, task in enumerate(tasks):
                     gathered(index, local.run(task))
-            finally:
-                local.close()
         else:
             # spawn: a fork would copy locks held by JAX's threads.
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(min(processes, len(tasks)), context, _prepare_process) as pool:
                 _gather(pool, worker, args, tasks, gathered)
     return [results[index] for index in range(len(tasks))]
+
+
+@contextlib.contextmanager
+def closing_on_sigterm() -> Iterator[None]:
+    """Has a SIGTERM that nobody handles raise SystemExit, for games that run to be closed."""
+    if (
+        threading.current_thread() is not threading.main_thread()  # no other may set handlers
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _exit(number: int, frame: object) -> None:
+    del frame
+    signal.signal(number, signal.SIG_IGN)  # what is being closed is not to be left half closed
+    raise SystemExit(128 + number)
 
 
 def _gather(
@@ -111,7 +131,8 @@ def _gather(
 
 
 _worker: Worker | None = None  # this process's
-_is_starting = False  # whether it is being made
+_is_running = False  # whether it is being made or does a task
+_is_ending = False
 
 
 def _prepare_process() -> None:
@@ -130,24 +151,36 @@ def _follow_parent() -> None:
 
 def _end_process(number: int, frame: object) -> None:
     del frame
-    if _is_starting:
-        raise SystemExit(128 + number)  # for it to close what it has opened so far
-    if _worker is not None:
-        _worker.close()  # a game's engine would outlive us
-    os._exit(128 + number)
+    global _is_ending
+    if _is_ending:  # what is being closed is not to be left half closed
+        return
+    _is_ending = True
+    if _is_running:
+        raise SystemExit(128 + number)  # for what has been opened so far to be closed
+    _close_and_exit()
+
+
+def _close_and_exit() -> None:
+    try:
+        if _worker is not None:
+            _worker.close()  # a game's engine would outlive us
+    finally:
+        os._exit(128 + signal.SIGTERM)
 
 
 def _run_in_worker(worker: Callable[..., Worker], args: tuple[Any, ...], task: Any) -> Any:
-    global _worker, _is_starting
-    if _worker is None:
-        # On a GPU, where JAX would reserve most of the memory for each of us.
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        _is_starting = True
+    global _worker, _is_running
+    try:
         try:
-            _worker = worker(*args)
-        except SystemExit:
-            os._exit(128 + signal.SIGTERM)
+            _is_running = True
+            if _worker is None:
+                # On a GPU, where JAX would reserve most of the memory for each of us.
+                os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+                _worker = worker(*args)
+                atexit.register(_worker.close)
+            return _worker.run(task)
         finally:
-            _is_starting = False
-        atexit.register(_worker.close)
-    return _worker.run(task)
+            _is_running = False
+    finally:
+        if _is_ending:  # not "except SystemExit": a callback that it was raised in may have lost it
+            _close_and_exit()

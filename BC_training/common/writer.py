@@ -45,20 +45,24 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
     What an earlier recorder that was killed left unfinished is removed.
 
     Raises:
-        UserError: another process records into it, or it holds other actions or state values.
+        UserError: it cannot be created, another process records into it, or it holds other actions or
+            state values.
     """
     if re.match(r"\w+:/", str(path)):  # Path has made one slash of two
         raise UserError(f"cannot write to {path}: recordings are written to a local folder, copy them there afterwards")
-    if path.exists():
+    if os.access(path, os.F_OK):  # Path.exists raises where it may not look
         require_appendable(path, keys, attributes)
     else:
         attrs = {"format": FORMAT, "version": VERSION, "keys": list(keys), "attributes": list(attributes)}
         unnamed = path.with_name(f"{_PARTIAL}{path.name}-{os.getpid()}")
-        unnamed.mkdir(parents=True)
         import zarr  # here and below: it takes long to import, and training only reads
 
-        zarr.create_group(unnamed, attributes=attrs, zarr_format=3)
-        unnamed.rename(path)  # a folder without attributes would be no dataset, for good
+        try:
+            unnamed.mkdir(parents=True)
+            zarr.create_group(unnamed, attributes=attrs, zarr_format=3)
+            unnamed.rename(path)  # a folder without attributes would be no dataset, for good
+        except OSError as error:
+            raise UserError(f"cannot create {path}: {error.strerror}; choose another folder") from error
     folder = os.open(path, os.O_RDONLY)
     try:
         try:

@@ -196,7 +196,7 @@ class _Converter:
 
 def _episodes(out: Path) -> list[storage.EpisodeInfo]:
     """What ``out`` holds already."""
-    if not out.exists():
+    if not os.access(out, os.F_OK):  # Path.exists raises where it may not look
         return []
     store = LocalStore(out)
     storage.read_root(store)

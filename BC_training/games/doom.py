@@ -125,7 +125,6 @@ class DoomGame(gymnasium.Env):
         self.fps = TICS_PER_SECOND / frame_skip
         self.state_names = STATE_NAMES
         self._render_size = covering[0]
-        self._calls = EngineCalls()
         self._game = self._start(scenario, skill)
         self.action_names = tuple(b.name.lower() for b in self._game.get_available_buttons())
         self.action_space = gymnasium.spaces.MultiBinary(len(self.action_names))
@@ -172,6 +171,8 @@ class DoomGame(gymnasium.Env):
         try:
             with contextlib.chdir(self._directory.name):
                 game.init()
+            started = (process for process in psutil.Process().children() if process not in before)
+            engine = next((process for process in started if "vizdoom" in process.name()), None)
         except BaseException as error:
             game.close()
             self._directory.cleanup()
@@ -181,8 +182,8 @@ class DoomGame(gymnasium.Env):
                 f"the Doom engine did not start ({str(error).strip().splitlines()[0]}); "
                 "run BC_training/scripts/test_setup.py to check this machine"
             ) from error
-        started = (process for process in psutil.Process().children() if process not in before)
-        self._calls.engine = next((process for process in started if "vizdoom" in process.name()), None)
+        self._calls = EngineCalls()
+        self._calls.engine = engine
         return game
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):

@@ -29,8 +29,8 @@ class Session:
 
     def _open(self) -> None:
         self.env = make_game(self._name, **self._options)
-        self.game: Any = self.env.unwrapped
         try:
+            self.game: Any = self.env.unwrapped
             self.player = make_player(self._player_name, self._name, self.env, self._decoding)
         except BaseException:
             self.env.close()

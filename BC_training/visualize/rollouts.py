@@ -1,5 +1,6 @@
 """Several players on one seed, side by side."""
 
+import contextlib
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from rich.progress import track
 
 from BC_training.common.errors import UserError, disk_full_is_user_error, unknown
 from BC_training.common.metrics import return_text
-from BC_training.common.workers import run_tasks
+from BC_training.common.workers import closing_on_sigterm, run_tasks
 from BC_training.games import make_game, require_game
 from BC_training.games.episodes import Session, say_restarts
 from BC_training.games.players import BUILT_IN, make_player, require_fit
@@ -159,14 +160,11 @@ def _fitting_size(player: str, game: str, skill: int) -> tuple[int, int]:
 
         inputs = checkpoint.read(player).inputs
         size = inputs.recorded_size
-    env = make_game(game, frame_size=size, skill=skill)
-    try:
+    with closing_on_sigterm(), contextlib.closing(make_game(game, frame_size=size, skill=skill)) as env:
         if inputs is not None:
             require_fit(player, inputs, env)
         else:
             make_player(player, game, env)
-    finally:
-        env.close()
     return size
 
 

@@ -58,10 +58,14 @@ def test_require_writable_leaves_no_trace(tmp_path):
     (tmp_path / "old.json").write_text("kept")
     require_writable(tmp_path / "old.json")
     assert (tmp_path / "old.json").read_text() == "kept"
+    (tmp_path / "link.json").symlink_to("later.json")
+    require_writable(tmp_path / "link.json")
+    assert (tmp_path / "link.json").is_symlink()
+    assert not (tmp_path / "later.json").exists()
 
 
 def test_require_writable_refuses(tmp_path):
-    for file in (tmp_path / "nowhere" / "x.json", tmp_path):
+    for file in (tmp_path / "nowhere" / "x.json", tmp_path, tmp_path / ("x" * 300)):
         with pytest.raises(UserError, match="cannot write") as caught:
             require_writable(file)
         assert "\n" not in str(caught.value)

@@ -32,6 +32,20 @@ def user_error(function, *args) -> str:
     return message
 
 
+def test_a_dataset_that_cannot_be_created_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (
+        tmp_path / "file/x.zarr",
+        tmp_path / "file/folder/x.zarr",
+        tmp_path / ("x" * 300),
+        Path("/proc/x.zarr"),
+    ):
+        with pytest.raises(UserError, match=f"cannot create {path}: .*; choose another folder") as caught:
+            recording(path, KEYS, ATTRIBUTES).__enter__()
+        assert "\n" not in str(caught.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
 def episode(path: Path, number: int = 0) -> storage.EpisodeInfo:
     (found,) = storage.read_episodes(LocalStore(path), [f"episode_{number}"])
     if isinstance(found, UserError):

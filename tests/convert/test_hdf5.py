@@ -3,6 +3,7 @@
 import io
 import json
 from io import StringIO
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -163,6 +164,9 @@ def test_whole_conversion_resized(tmp_path):
     blocks = IMAGES[:N].reshape(N, 12, 2, 16, 2, 3).mean((2, 4)).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(dataset.frames(1, range(N)), blocks, atol=1)
     np.testing.assert_array_equal(dataset.actions(1), np.eye(3, dtype=bool)[DISCRETE])
+    for out in (Path("/proc/x.zarr"), Path(f"{__file__}/x.zarr"), tmp_path / ("x" * 300)):
+        with pytest.raises(UserError, match=f"cannot create {out}"):
+            convert(folder, out, options, 1, Console(file=StringIO()))
 
 
 def nan_at(frame):

@@ -1,10 +1,12 @@
 """The game's contract, on the real engine."""
 
 import dataclasses
+import threading
 
 import gymnasium
 import numpy as np
 import pytest
+import vizdoom
 from gymnasium.utils.env_checker import check_env
 
 from BC_training.common.errors import UserError
@@ -146,6 +148,17 @@ def test_bad_arguments_are_one_line_errors(arguments, message):
     with pytest.raises(UserError, match=message) as error:
         make_game(**arguments)
     assert "\n" not in str(error.value)
+
+
+def test_an_engine_that_does_not_start_leaves_nothing_behind(monkeypatch):
+    def fail(game):
+        raise RuntimeError("no such file")
+
+    before = set(threading.enumerate())
+    monkeypatch.setattr(vizdoom.DoomGame, "init", fail)
+    with pytest.raises(UserError, match=r"did not start \(no such file\)"):
+        make_game(GAME)
+    assert set(threading.enumerate()) <= before
 
 
 def test_unknown_player_names_the_nearest(env):

@@ -13,11 +13,16 @@ import psutil
 import pytest
 from rich.console import Console  # noqa: F401 (of the processes that are started here)
 
+from BC_training import record  # noqa: F401
 from BC_training.common.errors import UserError
+from BC_training.common.schema import RecordConfig  # noqa: F401
 from BC_training.common.workers import run_tasks  # noqa: F401
 from BC_training.games import episodes
 from BC_training.games.episodes import Session
-from BC_training.rollout import Outcome, RolloutSession
+from BC_training.record import require_players  # noqa: F401
+from BC_training.rollout import Outcome, RolloutSession, rollout  # noqa: F401
+from BC_training.visualize import rollouts  # noqa: F401
+from BC_training.visualize.rollouts import Filming, film_rollouts  # noqa: F401
 
 GAME = "doom/deadly_corridor"
 OPTIONS = {"frame_size": (72, 128), "skill": 3}
@@ -136,9 +141,20 @@ class SlowToLoad(Session):
         super().__init__(GAME, "noop", **OPTIONS)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_games_end_with_the_process_whose_workers_still_start(number):
-    code = "from test_episodes import *; run_tasks(SlowToLoad, (), [0, 1], 2, Console(), title='', unit=('', len))"
+class SlowToLoadATask(Filming):
+    """The same of one that opens its game in a task."""
+
+    def __init__(self):
+        episodes.make_player = lambda *_: time.sleep(600)
+        super().__init__(GAME, 0, 3)
+
+
+@pytest.mark.parametrize("worker", [SlowToLoad, SlowToLoadATask])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_games_end_with_the_process_whose_workers_still_start(worker, number):
+    tasks = [("noop", OPTIONS["frame_size"])] * 2
+    run = f"run_tasks({worker.__name__}, (), {tasks}, 2, Console(), title='', unit=('', len))"
+    code = f"from test_episodes import *; {run}"
     path = {"PYTHONPATH": str(Path(__file__).parent)}
     parent = subprocess.Popen([sys.executable, "-c", code], env=os.environ | path, stdout=subprocess.DEVNULL)
     engines: list[int] = []
@@ -157,6 +173,40 @@ def test_games_end_with_the_process_whose_workers_still_start(number):
     finally:
         parent.kill()
         parent.wait()
+        for engine in filter(is_engine, engines):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(engine, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        f"rollout('noop', {GAME!r}, Console(), episodes=500, workers=1)",
+        f"require_players(RecordConfig({GAME!r}, 'noop'))",
+        f"film_rollouts(['noop'], {GAME!r}, Path(sys.argv[1]), Console(), workers=1)",
+    ],
+)
+def test_a_game_in_the_commands_own_process_is_closed_before_it_ends(tmp_path, code):
+    """In the middle of play, or while a player takes long to load."""
+    if not code.startswith("rollout"):
+        code = f"record.make_player = rollouts.make_player = lambda *_: time.sleep(600); {code}"
+    path = {"PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", f"from test_episodes import *; {code}", f"{tmp_path}/x.mp4"]
+    process = subprocess.Popen(command, env=os.environ | path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    engines: list[int] = []
+    try:
+        deadline = time.monotonic() + 300
+        while not engines and time.monotonic() < deadline:
+            engines = [pid for pid in children(process.pid) if is_engine(pid)]
+            time.sleep(0.1)
+        time.sleep(1)  # until it has started
+        process.terminate()
+        _, errors = process.communicate(timeout=100)
+        assert not any(map(is_engine, engines))
+        assert (process.returncode, errors) == (143, b"")
+    finally:
+        process.kill()
+        process.wait()
         for engine in filter(is_engine, engines):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(engine, signal.SIGKILL)
