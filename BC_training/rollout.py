@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from BC_training.common.decode import Decoding
-from BC_training.common.errors import SEEDS, UserError, require_writable, unknown, write_whole
-from BC_training.common.evaluation_config import RolloutConfig
+from BC_training.common.errors import UserError, require_writable, unknown, write_whole
+from BC_training.common.evaluation_config import SEEDS, RolloutConfig
 from BC_training.common.metrics import normalize_score, number, return_text
 from BC_training.common.workers import run_tasks
 from BC_training.games import make_game

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from BC_training.common.errors import SEEDS
+from BC_training.common.evaluation_config import SEEDS
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -29,9 +29,6 @@ def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> Use
     return UserError(f"unknown {kind} '{name}'{hint} (known: {listing}){'; ' + remedy if remedy else ''}")
 
 
-SEEDS = 2**32  # a game's seeds are 0 to one less
-
-
 def require(condition: bool, key: str, value: Any, rule: str) -> None:
     """Raises a UserError for a setting that breaks ``rule``."""
     if not condition:

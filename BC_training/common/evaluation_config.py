@@ -4,7 +4,9 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from BC_training.common.decode import DecodeSettings
-from BC_training.common.errors import SEEDS, UserError, require
+from BC_training.common.errors import UserError, require
+
+SEEDS = 2**32  # games take those from 0 to one less
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from BC_training.common.errors import SEEDS, UserError, require
-from BC_training.common.evaluation_config import EvaluationConfig
+from BC_training.common.errors import UserError, require
+from BC_training.common.evaluation_config import SEEDS, EvaluationConfig
 from BC_training.common.preprocess import Window
 from BC_training.common.state_config import StateConfig
 
