@@ -204,6 +204,7 @@ def _is_finished(config: Config, console: Console) -> bool:
         return False
     found, wanted = Run.read(run, log_dir), config.evaluation.rollout
     played = all(found.play.get(key) == getattr(wanted, key) for key in ("game", "episodes", "seed", "skill"))
+    played = played and not found.play.get("delay")
     return played and bool(found.validation)
 
 

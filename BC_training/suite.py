@@ -249,12 +249,12 @@ def _played(config: Config) -> dict[str, Any] | None:
     run_dir, log_dir = run_folders(config)
     play, wanted = _read(log_dir / "rollout.json"), _episodes(config)
     try:
-        trained = load_config(log_dir / "config.yaml") == config and checkpoint.read(run_dir).step
+        trained, saved = load_config(log_dir / "config.yaml"), checkpoint.read(run_dir)
     except UserError:  # nothing there, or not whole: training mends it, or says what is wrong
         return None
     # A training that was stopped in its last play has the new config beside what an older one played.
-    whole = trained is not False and play.get("step") == trained and {key: play.get(key) for key in wanted} == wanted
-    return play if whole else None
+    wanted |= {"step": saved.step, "decoding": saved.decoding.to_dict(), "delay": 0}
+    return play if trained == config and {key: play.get(key) for key in wanted} == wanted else None
 
 
 def _read(file: Path) -> dict[str, Any]:
