@@ -202,10 +202,9 @@ def _is_finished(config: Config, console: Console) -> bool:
     setup = Setup.build(config, console)
     if not find_start(config, setup.inputs, setup.fingerprint, console).progress.is_finished(config):
         return False
-    found, wanted = Run.read(run, log_dir), config.evaluation.rollout
-    played = all(found.play.get(key) == getattr(wanted, key) for key in ("game", "episodes", "seed", "skill"))
-    played = played and not found.play.get("delay")
-    return played and bool(found.validation)
+    assert config.evaluation.rollout is not None  # found before
+    found, wanted = Run.read(run, log_dir), config.evaluation.rollout.final_play
+    return {key: found.play.get(key) for key in wanted} == wanted and bool(found.validation)
 
 
 def _row(number: int, mix: float | None, config: Config) -> Row:

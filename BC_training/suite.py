@@ -240,8 +240,9 @@ def _scripted(config: Config, folder: Path, console: Console) -> dict[str, list[
 
 
 def _episodes(config: Config) -> dict[str, Any]:
-    """Which episodes a training's best checkpoint plays: game, episodes, seed (the first) and skill."""
-    return {key: getattr(config.evaluation.rollout, key) for key in ("game", "episodes", "seed", "skill")}
+    """Which episodes a training's best checkpoint plays."""
+    assert config.evaluation.rollout is not None  # Suite.load has seen to it
+    return config.evaluation.rollout.final_play
 
 
 def _played(config: Config) -> dict[str, Any] | None:
@@ -253,7 +254,7 @@ def _played(config: Config) -> dict[str, Any] | None:
     except UserError:  # nothing there, or not whole: training mends it, or says what is wrong
         return None
     # A training that was stopped in its last play has the new config beside what an older one played.
-    wanted |= {"step": saved.step, "decoding": saved.decoding.to_dict(), "delay": 0}
+    wanted |= {"step": saved.step, "decoding": saved.decoding.to_dict()}
     return play if trained == config and {key: play.get(key) for key in wanted} == wanted else None
 
 

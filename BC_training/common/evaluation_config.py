@@ -1,7 +1,7 @@
 """The configuration's section on scores: of the validation split, and in play."""
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from BC_training.common.decode import DecodeSettings
 from BC_training.common.errors import UserError, require
@@ -32,6 +32,11 @@ class RolloutConfig:
         rule = "its episodes none of those from evaluation.rollout.seed on"
         require(every is None or apart, "evaluation.rollout.validation_seed", first, rule)
         require(1 <= self.skill <= 5, "evaluation.rollout.skill", self.skill, "1 to 5")
+
+    @property
+    def final_play(self) -> dict[str, Any]:
+        """What the final score is of: game, episodes, seed (the first), skill, and delay (0)."""
+        return {key: getattr(self, key) for key in ("game", "episodes", "seed", "skill")} | {"delay": 0}
 
 
 @dataclass(frozen=True)

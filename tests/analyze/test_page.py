@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-import subprocess
 import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import zarr
-from pages import CHROMIUM, Page
+from pages import CHROMIUM, Page, browse
 from PIL import Image
 from rich.console import Console
 
@@ -186,24 +185,7 @@ def test_page_in_a_browser(tmp_path, make_older_dataset, make_dataset, kind):
     else:
         make_dataset(tmp_path / "x.zarr", [1], actions=1, state=0, fps=None, rows=[np.zeros((1, 1))])
     report = analyze(tmp_path / "x.zarr", quiet())
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--enable-logging=stderr",
-        "--v=0",
-        "--virtual-time-budget=3000",
-        "--dump-dom",
-    ]
-    profile, address = f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "x.html").as_uri()
-    done = subprocess.run([str(CHROMIUM), *options, profile, address], capture_output=True, text=True, timeout=60)
-    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    shown = Page(done.stdout)
+    shown = browse(tmp_path / "x.html", tmp_path)
     images = len(Page((tmp_path / "x.html").read_text()).of("img"))
     assert images >= 1
     assert shown.of("html")[0].get("data-ready") == "true"

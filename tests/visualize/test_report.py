@@ -5,7 +5,6 @@ import dataclasses
 import io
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pages import CHROMIUM, Page
+from pages import CHROMIUM, Page, browse
 from PIL import Image
 from rich.console import Console
 from untrained import save_run
@@ -192,24 +191,8 @@ def test_a_page_that_cannot_be_written_is_found_first(bare, tmp_path):
 @pytest.mark.parametrize("kind", ["bare", "whole"])
 def test_page_in_a_browser(request, tmp_path, kind):
     page = report(request.getfixturevalue(kind) / "c/x", quiet(), out=tmp_path / "x.html")
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--enable-logging=stderr",
-        "--v=0",
-        "--virtual-time-budget=3000",
-        "--dump-dom",
-    ]
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    done = subprocess.run([str(CHROMIUM), *options, profile, page.as_uri()], capture_output=True, text=True, timeout=60)
-    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    (html,) = Page(done.stdout).of("html")
+    shown = browse(page, tmp_path)
+    (html,) = shown.of("html")
     images = len(Page(page.read_text()).of("img"))
     assert images > 1
     videos = int(kind == "whole")
