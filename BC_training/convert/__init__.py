@@ -20,7 +20,8 @@ from BC_training.common.errors import UserError, disk_full_is_user_error, unknow
 from BC_training.common.preprocess import resize_frames
 from BC_training.common.store import LocalStore
 from BC_training.common.workers import run_tasks
-from BC_training.common.writer import EpisodeWriter, next_number, recording
+from BC_training.common.writer import EpisodeWriter, is_unused, next_number, recording, require_dataset
+from BC_training.convert import identity
 
 KINDS = {
     "sessions": "sessions",
@@ -88,8 +89,18 @@ class Source(Protocol):
     attributes: tuple[str, ...]
     episodes: tuple[str, ...]
 
+    def digest(self, episode: str) -> str:
+        """``identity.content_digest`` of a recording's raw content, without decoding it.
+
+        It is the same wherever the source lies, and tells the recordings of all sources apart.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        ...
+
     def read(self, episode: str) -> Recording:
-        """Opens a recording, at ``Options.fps`` if that is given.
+        """Opens a recording, at ``Options.fps`` if that is given; one without a frame has no steps.
 
         Raises:
             UserError: it is damaged; names what and where. ``steps`` may raise it, too.
@@ -133,12 +144,16 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
     opened: Source = module.open_source(source, options)
     if not opened.episodes:
         raise UserError(f"{source} holds no recordings of the kind '{options.kind}'")
+    _require_names(source, "action", opened.keys)
+    _require_names(source, "state value", opened.attributes)
     existing = _episodes(out)
-    present = {episode.attrs.get("source") for episode in existing}
-    missing = [name for name in opened.episodes if _label(source, name) not in present]
-    if present:
+    digests = [_digest(opened, name) if existing else None for name in opened.episodes]
+    missing, told = identity.missing(source, opened.episodes, digests, [episode.attrs for episode in existing])
+    if existing:
         there = len(opened.episodes) - len(missing)
-        console.print(f"{out}: {there} of {len(opened.episodes)} recordings are there", soft_wrap=True)
+        _say(console, f"{out}: {there} of {len(opened.episodes)} recordings are there")
+    for line in told:
+        _say(console, line)
     if not missing:
         return
     with recording(out, opened.keys, opened.attributes), disk_full_is_user_error(out):
@@ -154,11 +169,15 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
             unit=("frames", lambda result: result["frames"]),
         )
     frames = sum(r["frames"] for r in results)
+    notes: dict[str, list[str]] = {}
     for name, result in zip(missing, results, strict=True):
         for note in result["notes"]:
-            console.print(f"{name}: {note}", soft_wrap=True, markup=False)
+            notes.setdefault(note, []).append(name)
+    for note, names in notes.items():
+        _say(console, f"{identity.listed(names)}: {note}")
     failed = [(name, r["error"]) for name, r in zip(missing, results, strict=True) if r["error"]]
-    console.print(f"converted {len(missing) - len(failed)} recordings, {frames:,} frames, into {out}", soft_wrap=True)
+    converted = sum(r["frames"] > 0 for r in results)
+    _say(console, f"converted {converted} recordings, {frames:,} frames, into {out}")
     if failed:
         listed = "; ".join(f"{name}: {reason}" for name, reason in failed)
         raise UserError(f"{len(failed)} of {len(missing)} recordings of {source} were not converted ({listed})")
@@ -174,8 +193,9 @@ class _Converter:
         number, name = task
         writer = EpisodeWriter(self._out, number)
         try:
-            recording = self._source.read(name)
-            for frame, action, state in recording.steps:
+            with _damage_is_user_error():
+                digest, recording = self._source.digest(name), self._source.read(name)
+            for frame, action, state in _steps(recording):
                 resized = frame if self._resize is None else resize_frames(frame[None], self._resize)[0]
                 if resized.shape[1:] != self._size:
                     raise UserError(
@@ -183,7 +203,10 @@ class _Converter:
                         f"add --size {_pixels(self._size)}"
                     )
                 writer.append(resized, action, state)
-            writer.commit({**recording.attrs, "fps": recording.fps, "source": _label(self._path, name)})
+            if writer.frame_count == 0:
+                return {"frames": 0, "error": None, "notes": (*recording.notes, "left out, it has no frame")}
+            label = identity.label(self._path, name)
+            writer.commit({**recording.attrs, "fps": recording.fps, identity.LABEL: label, identity.DIGEST: digest})
         except UserError as error:
             writer.abort()
             return {"frames": 0, "error": str(error), "notes": ()}
@@ -198,23 +221,52 @@ class _Converter:
 
 def _episodes(out: Path) -> list[storage.EpisodeInfo]:
     """What ``out`` holds already."""
-    if not os.access(out, os.F_OK):  # Path.exists raises where it may not look
+    if is_unused(out):
         return []
+    require_dataset(out)
     store = LocalStore(out)
     storage.read_root(store)
     episodes = storage.read_episodes(store, store.episode_names())
     return [episode for episode in episodes if isinstance(episode, storage.EpisodeInfo)]
 
 
-def _label(source: Path, episode: str) -> str:
-    """How a dataset remembers a recording; the folders tell the episode_0 of two sources apart."""
-    return "/".join((*source.resolve().parts[-2:], episode))
+def _digest(source: Source, episode: str) -> str | None:
+    """None for a recording that is damaged, which shows when it is converted."""
+    with contextlib.suppress(UserError), _damage_is_user_error():
+        return source.digest(episode)
+    return None
+
+
+@contextlib.contextmanager
+def _damage_is_user_error() -> Iterator[None]:
+    """Turns what a library raises for one damaged recording into a UserError: the others are to be converted."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "")[:200]
+        raise UserError(f"it cannot be read ({type(error).__name__}: {reason}): restore it, or remove it") from error
+
+
+def _steps(recording: Recording) -> Iterator[Step]:
+    with _damage_is_user_error():
+        yield from recording.steps
+
+
+def _require_names(source: Path, what: str, names: tuple[str, ...]) -> None:
+    """Raises a UserError unless the names of a dataset's columns are different and say something."""
+    for i, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise UserError(f"{source}: {what} {i + 1} of {len(names)} has the name {name!r}: name it in the source")
+        if (first := names.index(name)) < i:
+            raise UserError(f"{source}: {what}s {first + 1} and {i + 1} are both called '{name}': rename one")
 
 
 def _frame_size(source: Source, episodes: list[str]) -> tuple[int, ...]:
     """(H, W) of the first recording that can be read; an error of all of them shows when they are converted."""
     for episode in episodes:
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(UserError), _damage_is_user_error():
             steps = source.read(episode).steps
             try:
                 for frame, _, _ in steps:
@@ -223,6 +275,10 @@ def _frame_size(source: Source, episodes: list[str]) -> tuple[int, ...]:
                 if isinstance(steps, Generator):
                     steps.close()  # ends a decoder that it started
     return (0, 0)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False, emoji=False)  # paths may hold [brackets] and :words:
 
 
 def _pixels(size: tuple[int, ...]) -> str:
