@@ -52,7 +52,7 @@ def require_appendable(path: Path, keys: tuple[str, ...], attributes: tuple[str,
 def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> Iterator[None]:
     """Creates the dataset, or opens it for appending, and holds it for this process alone.
 
-    What an earlier recorder that was killed left unfinished is removed.
+    What an earlier recorder that was killed left unfinished is removed, and so is a new dataset that got no episode.
 
     Raises:
         UserError: it cannot be created, another process records into it, or it holds other actions or
@@ -60,7 +60,7 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
     """
     if re.match(r"\w+:/", str(path)):  # Path has made one slash of two
         raise UserError(f"cannot write to {path}: recordings are written to a local folder, copy them there afterwards")
-    created = is_unused(path)
+    created, existed = is_unused(path), os.access(path, os.F_OK)
     if created:
         _create(path, keys, attributes)
     else:
@@ -81,6 +81,11 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
         _require_writable(path)
         yield
     finally:
+        if created and not LocalStore(path).episode_names():
+            (path / "zarr.json").unlink(missing_ok=True)  # its names would bind what is recorded next
+            if not existed:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
         os.close(folder)
 
 

@@ -20,7 +20,7 @@ _OF_PLUGIN = {
     32018: "fcidecomp", 32024: "sz3", 32026: "blosc2", 32028: "sperr",
 }  # fmt: skip  # the filters of the package hdf5plugin
 _MOST_LINKS = 64  # soft links on the way to one object
-_MOST_OBJECTS = 10_000  # below one group
+_MOST_OBJECTS = 2000  # below one group
 _DAMAGE = (
     OSError,
     RuntimeError,
@@ -60,6 +60,10 @@ def _why_unreadable(path: Path, error: BaseException) -> str:
         return f"{path} is not an HDF5 file: check the path"
     if "truncated file" in reason:
         return f"{path} is cut off ({reason}): copy or download it again"
+    if "filter returned failure" in reason:
+        return (
+            f"{path}: a compressed piece cannot be unpacked ({reason}): it is damaged, copy or download the file again"
+        )
     if isinstance(error, PermissionError):
         return f"cannot read {path}: {error.strerror or reason}"
     return f"cannot read {path} ({reason}): it is damaged, or of a kind that is not read; restore it"
@@ -198,10 +202,14 @@ def _require_virtual(dataset: h5py.Dataset, rows: int, where: str, name: str, de
         span = _whole_rows(part.vspace, dataset.shape)
         if span is None or not isinstance(source, h5py.Dataset) or depth > 8:
             raise UserError(f"{where}: {name} is a virtual array of a form that is not read: {_OWN_DATA}")
-        _, end = part.src_space.get_select_bounds()
-        if len(end) != source.ndim or any(e >= n for e, n in zip(end, source.shape, strict=True)):
+        last = tuple(n - 1 for n in source.shape)
+        if part.src_space.get_select_type() != h5py.h5s.SEL_ALL:
+            _, last = part.src_space.get_select_bounds()
+        elif source.size != (span[1] - span[0]) * math.prod(dataset.shape[1:]):
+            last = source.shape
+        if len(last) != source.ndim or any(i >= n for i, n in zip(last, source.shape, strict=True)):
             raise UserError(f"{where}: {name} is a virtual array of more than '{part.dset_name}' holds: {_OWN_DATA}")
-        require_stored(source, end[0] + 1, where, depth + 1)
+        require_stored(source, last[0] + 1, where, depth + 1)
         spans.append(span)
     covered = 0
     for start, stop in sorted(spans):
