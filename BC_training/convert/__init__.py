@@ -92,11 +92,15 @@ class Source(Protocol):
     def digest(self, episode: str) -> str:
         """``identity.content_digest`` of a recording's raw content, without decoding it.
 
-        It is the same wherever the source lies, and tells the recordings of all sources apart.
+        It is the same wherever the source lies.
 
         Raises:
             UserError: it is damaged.
         """
+        ...
+
+    def place(self, episode: str) -> Path:
+        """The file or folder that goes where the recording goes."""
         ...
 
     def read(self, episode: str) -> Recording:
@@ -147,8 +151,8 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
     _require_names(source, "action", opened.keys)
     _require_names(source, "state value", opened.attributes)
     existing = _episodes(out)
-    digests = [_digest(opened, name) if existing else None for name in opened.episodes]
-    missing, told = identity.missing(source, opened.episodes, digests, [episode.attrs for episode in existing])
+    recordings = [(name, _digest(opened, name) if existing else None, opened.place(name)) for name in opened.episodes]
+    missing, told = identity.missing(source, recordings, [episode.attrs for episode in existing], out)
     if existing:
         there = len(opened.episodes) - len(missing)
         _say(console, f"{out}: {there} of {len(opened.episodes)} recordings are there")
@@ -169,12 +173,9 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
             unit=("frames", lambda result: result["frames"]),
         )
     frames = sum(r["frames"] for r in results)
-    notes: dict[str, list[str]] = {}
     for name, result in zip(missing, results, strict=True):
         for note in result["notes"]:
-            notes.setdefault(note, []).append(name)
-    for note, names in notes.items():
-        _say(console, f"{identity.listed(names)}: {note}")
+            _say(console, f"{name}: {note}")
     failed = [(name, r["error"]) for name, r in zip(missing, results, strict=True) if r["error"]]
     converted = sum(r["frames"] > 0 for r in results)
     _say(console, f"converted {converted} recordings, {frames:,} frames, into {out}")
@@ -194,7 +195,7 @@ class _Converter:
         writer = EpisodeWriter(self._out, number)
         try:
             with _damage_is_user_error():
-                digest, recording = self._source.digest(name), self._source.read(name)
+                recording = self._source.read(name)
             for frame, action, state in _steps(recording):
                 resized = frame if self._resize is None else resize_frames(frame[None], self._resize)[0]
                 if resized.shape[1:] != self._size:
@@ -205,8 +206,10 @@ class _Converter:
                 writer.append(resized, action, state)
             if writer.frame_count == 0:
                 return {"frames": 0, "error": None, "notes": (*recording.notes, "left out, it has no frame")}
-            label = identity.label(self._path, name)
-            writer.commit({**recording.attrs, "fps": recording.fps, identity.LABEL: label, identity.DIGEST: digest})
+            with _damage_is_user_error():
+                digest, place = self._source.digest(name), self._source.place(name)
+            known_by = identity.describe(self._path, name, digest, place, self._out)
+            writer.commit({**recording.attrs, "fps": recording.fps, **known_by})
         except UserError as error:
             writer.abort()
             return {"frames": 0, "error": str(error), "notes": ()}

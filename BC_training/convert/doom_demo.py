@@ -86,6 +86,9 @@ class DoomDemos:
     def digest(self, episode: str) -> str:
         return content_digest([self._raw(episode)])
 
+    def place(self, episode: str) -> Path:
+        return self.found[episode][0]
+
     def read(self, episode: str) -> Recording:
         raw = self._raw(episode)
         demo = parse_demo(raw)

@@ -74,6 +74,9 @@ class Episodes:
                     parts += [name, str(dataset.shape), *(np.asarray(dataset[i]) for i in (0, -1) if dataset.shape[0])]
             return content_digest(parts)
 
+    def place(self, episode: str) -> Path:
+        return self.path
+
     def read(self, episode: str) -> Recording:
         """Checks an episode's shapes, actions and state; its images are read as they are asked for."""
         fps, layout, schema = self.fps or self.recorded_fps, LAYOUTS[self.kind], self.schema

@@ -91,6 +91,9 @@ class LeRobotSource:
             parts.append(_first_packet(place))
         return content_digest(parts)
 
+    def place(self, episode: str) -> Path:
+        return self._layout.root
+
     def read(self, episode: str) -> Recording:
         place = self._episodes[episode]
         rows = self._rows(place)

@@ -47,6 +47,9 @@ class Sessions:
         streams = [self.folder / episode / name for name in (VIDEO, INPUTS, MEMORY)]
         return content_digest(piece for file in streams if file.exists() for piece in (file.name, *sampled(file)))
 
+    def place(self, episode: str) -> Path:
+        return self.folder / episode
+
     def read(self, episode: str) -> Recording:
         folder = self.folder / episode
         video = Video(folder / VIDEO)
