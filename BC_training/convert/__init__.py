@@ -144,6 +144,8 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
         raise unknown("kind of recording", options.kind, KINDS)
     if not source.exists():
         raise UserError(f"no recordings at {source}: check the path")
+    if options.kind == "sessions" and out.is_dir() and is_unused(out) and out.resolve().parent == source.resolve():
+        raise UserError(f"{out} is an empty folder among the sessions and would count as one: remove it")
     module = importlib.import_module(f"BC_training.convert.{KINDS[options.kind]}")
     opened: Source = module.open_source(source, options)
     if not opened.episodes:

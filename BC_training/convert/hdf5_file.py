@@ -21,7 +21,7 @@ _OF_PLUGIN = {
 }  # fmt: skip  # the filters of the package hdf5plugin
 _MOST_LINKS = 64  # soft links on the way to one object
 _MOST_OBJECTS = 2000  # below one group
-_DAMAGE = (
+DAMAGE = (
     OSError,
     RuntimeError,
     LookupError,
@@ -40,7 +40,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UserError(_why_unreadable(path, error)) from error
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from BC_training.common.errors import UserError, unknown
 from BC_training.convert import Options
 from BC_training.convert.hdf5_actions import Actions, in_parts, minari_actions, robomimic_actions
-from BC_training.convert.hdf5_file import arrays, follow, require_stored
+from BC_training.convert.hdf5_file import DAMAGE, arrays, follow, require_stored
 from BC_training.convert.hdf5_images import is_image
 from BC_training.convert.hdf5_metadata import control_frequency
 
@@ -103,7 +103,7 @@ def all_actions(file: h5py.File, kind: str, names: list[str], path: Path) -> Ite
         try:
             yield name, stored_actions(*episode_group(file, kind, name, path))
             some = True
-        except UserError as error:
+        except (UserError, *DAMAGE) as error:
             errors.append(error)
     if errors and not some:
         raise errors[0]
@@ -117,7 +117,7 @@ def first_schema(file: h5py.File, kind: str, names: list[str], path: Path, optio
             group, where = episode_group(file, kind, name, path)
             if len(stored_actions(group, where)):
                 return _schema(*observations(group, kind, where, options.leave_out), options, where)
-        except UserError as error:
+        except (UserError, *DAMAGE) as error:
             errors.append(error)
     raise errors[0] if errors else UserError(f"{path}: none of its episodes has an action: there is nothing to convert")
 

@@ -175,6 +175,9 @@ def test_a_place_that_is_no_dataset_is_called_what_it_is(tmp_path, monkeypatch):
     source, out = minari(tmp_path / "d"), tmp_path / "out.zarr"
     with pytest.raises(UserError, match=r"/d is no dataset but a folder that holds other things \(data\)"):
         run(source, source)
+    (source / "empty").mkdir()
+    with pytest.raises(UserError, match="empty is an empty folder among the sessions and would count as one: remove"):
+        run(source, source / "empty", "sessions")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file is a file, a dataset is a folder: choose another name"):
         run(source, tmp_path / "file")

@@ -241,6 +241,18 @@ def test_damage_that_h5py_reports_in_its_own_ways_is_one_line(minari, tmp_path):
     assert "a single value as 'bits'" in converted(minari, tmp_path)
 
 
+def test_a_first_episode_whose_bytes_are_damaged_does_not_hide_the_others(minari, tmp_path):
+    path, place = tmp_path / "d" / "main_data.hdf5", h5py.h5o.get_info(minari["episode_0/actions"].id).addr
+    minari.close()
+    raw = bytearray(path.read_bytes())
+    raw[place : place + 16] = b"\xff" * 16
+    path.write_bytes(raw)
+    source = open_source(tmp_path / "d", Options("minari"))
+    assert len(list(source.read("episode_1").steps)) == N
+    with pytest.raises(UserError, match=r"cannot read .*: it is damaged"):
+        source.read("episode_0")
+
+
 @pytest.mark.parametrize(
     ("content", "said"), [(b"", "not an HDF5 file"), (b"PK", "not an HDF5 file"), (None, "is cut off")]
 )
