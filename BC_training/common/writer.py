@@ -22,8 +22,18 @@ _PARTIAL = ".partial-"
 _BLOCK = 32  # frames written at once: bounds the recorder's memory, not the chunk size
 
 
+def require_dataset(path: Path) -> None:
+    """Raises a UserError where something is at ``path`` that is no dataset."""
+    if not path.is_dir():
+        raise UserError(f"{path} is a file, a dataset is a folder: choose another name")
+    if not any((path / name).exists() for name in ("zarr.json", ".zgroup")):
+        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:3])
+        raise UserError(f"{path} is no dataset but a folder that holds other things ({found}): choose another folder")
+
+
 def require_appendable(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> None:
     """Raises a UserError where episodes of these actions and state values cannot be added to the dataset."""
+    require_dataset(path)
     attrs = read_root(LocalStore(path))
     if not (path / "zarr.json").exists():
         raise UserError(f"{path} is zarr v2, which is read but not written: choose another folder")
@@ -42,7 +52,7 @@ def require_appendable(path: Path, keys: tuple[str, ...], attributes: tuple[str,
 def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> Iterator[None]:
     """Creates the dataset, or opens it for appending, and holds it for this process alone.
 
-    What an earlier recorder that was killed left unfinished is removed.
+    What an earlier recorder that was killed left unfinished is removed, and so is a new dataset that got no episode.
 
     Raises:
         UserError: it cannot be created, another process records into it, or it holds other actions or
@@ -50,20 +60,15 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
     """
     if re.match(r"\w+:/", str(path)):  # Path has made one slash of two
         raise UserError(f"cannot write to {path}: recordings are written to a local folder, copy them there afterwards")
-    if os.access(path, os.F_OK):  # Path.exists raises where it may not look
-        require_appendable(path, keys, attributes)
+    created, existed = is_unused(path), os.access(path, os.F_OK)
+    if created:
+        _create(path, keys, attributes)
     else:
-        attrs = {"format": FORMAT, "version": VERSION, "keys": list(keys), "attributes": list(attributes)}
-        unnamed = path.with_name(f"{_PARTIAL}{path.name}-{os.getpid()}")
-        import zarr  # here and below: it takes long to import, and training only reads
-
-        try:
-            unnamed.mkdir(parents=True)
-            zarr.create_group(unnamed, attributes=attrs, zarr_format=3)
-            unnamed.rename(path)  # a folder without attributes would be no dataset, for good
-        except OSError as error:
-            raise UserError(f"cannot create {path}: {error.strerror}; choose another folder") from error
-    folder = os.open(path, os.O_RDONLY)
+        require_appendable(path, keys, attributes)
+    try:
+        folder = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; choose another folder") from error
     try:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,9 +78,56 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
             ) from None
         for leftover in path.glob(f"{_PARTIAL}*"):
             shutil.rmtree(leftover, ignore_errors=True)
+        _require_writable(path)
         yield
     finally:
+        if created and not LocalStore(path).episode_names():
+            (path / "zarr.json").unlink(missing_ok=True)  # its names would bind what is recorded next
+            if not existed:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
         os.close(folder)
+
+
+def is_unused(path: Path) -> bool:
+    """Whether nothing is at ``path``, or a folder with nothing in it but what a killed recorder left."""
+    if not os.access(path, os.F_OK):  # Path.exists raises where it may not look
+        return True
+    try:
+        return path.is_dir() and all(entry.name.startswith(_PARTIAL) for entry in path.iterdir())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; choose another folder") from error
+
+
+def _create(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> None:
+    """Makes an empty dataset of a path that ``is_unused``."""
+    import zarr  # here and below: it takes long to import, and training only reads
+
+    attrs = {"format": FORMAT, "version": VERSION, "keys": list(keys), "attributes": list(attributes)}
+    try:
+        there = path.is_dir()
+        unnamed = path / f"{_PARTIAL}{os.getpid()}" if there else path.with_name(f"{_PARTIAL}{path.name}-{os.getpid()}")
+        unnamed.mkdir(parents=True)
+        zarr.create_group(unnamed, attributes=attrs, zarr_format=3)
+        if there:  # it may be a link or a disk of its own, which stays
+            (unnamed / "zarr.json").rename(path / "zarr.json")
+            unnamed.rmdir()
+        else:
+            unnamed.rename(path)  # a folder without attributes would be no dataset, for good
+    except OSError as error:
+        raise UserError(f"cannot create {path}: {error.strerror}; choose another folder") from error
+
+
+def _require_writable(path: Path) -> None:
+    """Raises a UserError, before an episode is recorded, where none can be written."""
+    try:
+        probe = path / f"{_PARTIAL}{os.getpid()}"
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise UserError(
+            f"cannot write into {path}: {error.strerror}; make it writable or choose another folder"
+        ) from error
 
 
 def next_number(path: Path) -> int:

@@ -20,7 +20,8 @@ from BC_training.common.errors import UserError, disk_full_is_user_error, unknow
 from BC_training.common.preprocess import resize_frames
 from BC_training.common.store import LocalStore
 from BC_training.common.workers import run_tasks
-from BC_training.common.writer import EpisodeWriter, next_number, recording
+from BC_training.common.writer import EpisodeWriter, is_unused, next_number, recording, require_dataset
+from BC_training.convert import identity
 
 KINDS = {
     "sessions": "sessions",
@@ -45,6 +46,7 @@ class Options:
         iwad: for ``doom-demo``, the game's WAD.
         camera: where there are several, the one to use; None if there is one.
         pwads: for ``doom-demo``, the WADs that add to it, in the order of loading.
+        leave_out: names of state values that are not to be converted.
     """
 
     kind: str
@@ -54,6 +56,7 @@ class Options:
     iwad: Path | None = None
     camera: str | None = None
     pwads: tuple[Path, ...] = ()
+    leave_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,22 @@ class Source(Protocol):
     attributes: tuple[str, ...]
     episodes: tuple[str, ...]
 
+    def digest(self, episode: str) -> str:
+        """``identity.content_digest`` of a recording's raw content, without decoding it.
+
+        It is the same wherever the source lies.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        ...
+
+    def place(self, episode: str) -> Path:
+        """The file or folder that goes where the recording goes."""
+        ...
+
     def read(self, episode: str) -> Recording:
-        """Opens a recording, at ``Options.fps`` if that is given.
+        """Opens a recording, at ``Options.fps`` if that is given; one without a frame has no steps.
 
         Raises:
             UserError: it is damaged; names what and where. ``steps`` may raise it, too.
@@ -127,16 +144,22 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
         raise unknown("kind of recording", options.kind, KINDS)
     if not source.exists():
         raise UserError(f"no recordings at {source}: check the path")
+    if options.kind == "sessions" and out.is_dir() and is_unused(out) and out.resolve().parent == source.resolve():
+        raise UserError(f"{out} is an empty folder among the sessions and would count as one: remove it")
     module = importlib.import_module(f"BC_training.convert.{KINDS[options.kind]}")
     opened: Source = module.open_source(source, options)
     if not opened.episodes:
         raise UserError(f"{source} holds no recordings of the kind '{options.kind}'")
+    _require_names(source, "action", opened.keys)
+    _require_names(source, "state value", opened.attributes)
     existing = _episodes(out)
-    present = {episode.attrs.get("source") for episode in existing}
-    missing = [name for name in opened.episodes if _label(source, name) not in present]
-    if present:
+    recordings = [(name, _digest(opened, name) if existing else None, opened.place(name)) for name in opened.episodes]
+    missing, told = identity.missing(source, recordings, [episode.attrs for episode in existing], out)
+    if existing:
         there = len(opened.episodes) - len(missing)
-        console.print(f"{out}: {there} of {len(opened.episodes)} recordings are there", soft_wrap=True)
+        _say(console, f"{out}: {there} of {len(opened.episodes)} recordings are there")
+    for line in told:
+        _say(console, line)
     if not missing:
         return
     with recording(out, opened.keys, opened.attributes), disk_full_is_user_error(out):
@@ -154,9 +177,10 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
     frames = sum(r["frames"] for r in results)
     for name, result in zip(missing, results, strict=True):
         for note in result["notes"]:
-            console.print(f"{name}: {note}", soft_wrap=True, markup=False)
+            _say(console, f"{name}: {note}")
     failed = [(name, r["error"]) for name, r in zip(missing, results, strict=True) if r["error"]]
-    console.print(f"converted {len(missing) - len(failed)} recordings, {frames:,} frames, into {out}", soft_wrap=True)
+    converted = sum(r["frames"] > 0 for r in results)
+    _say(console, f"converted {converted} recordings, {frames:,} frames, into {out}")
     if failed:
         listed = "; ".join(f"{name}: {reason}" for name, reason in failed)
         raise UserError(f"{len(failed)} of {len(missing)} recordings of {source} were not converted ({listed})")
@@ -172,8 +196,9 @@ class _Converter:
         number, name = task
         writer = EpisodeWriter(self._out, number)
         try:
-            recording = self._source.read(name)
-            for frame, action, state in recording.steps:
+            with _damage_is_user_error():
+                recording = self._source.read(name)
+            for frame, action, state in _steps(recording):
                 resized = frame if self._resize is None else resize_frames(frame[None], self._resize)[0]
                 if resized.shape[1:] != self._size:
                     raise UserError(
@@ -181,7 +206,12 @@ class _Converter:
                         f"add --size {_pixels(self._size)}"
                     )
                 writer.append(resized, action, state)
-            writer.commit({**recording.attrs, "fps": recording.fps, "source": _label(self._path, name)})
+            if writer.frame_count == 0:
+                return {"frames": 0, "error": None, "notes": (*recording.notes, "left out, it has no frame")}
+            with _damage_is_user_error():
+                digest, place = self._source.digest(name), self._source.place(name)
+            known_by = identity.describe(self._path, name, digest, place, self._out)
+            writer.commit({**recording.attrs, "fps": recording.fps, **known_by})
         except UserError as error:
             writer.abort()
             return {"frames": 0, "error": str(error), "notes": ()}
@@ -196,23 +226,52 @@ class _Converter:
 
 def _episodes(out: Path) -> list[storage.EpisodeInfo]:
     """What ``out`` holds already."""
-    if not os.access(out, os.F_OK):  # Path.exists raises where it may not look
+    if is_unused(out):
         return []
+    require_dataset(out)
     store = LocalStore(out)
     storage.read_root(store)
     episodes = storage.read_episodes(store, store.episode_names())
     return [episode for episode in episodes if isinstance(episode, storage.EpisodeInfo)]
 
 
-def _label(source: Path, episode: str) -> str:
-    """How a dataset remembers a recording; the folders tell the episode_0 of two sources apart."""
-    return "/".join((*source.resolve().parts[-2:], episode))
+def _digest(source: Source, episode: str) -> str | None:
+    """None for a recording that is damaged, which shows when it is converted."""
+    with contextlib.suppress(UserError), _damage_is_user_error():
+        return source.digest(episode)
+    return None
+
+
+@contextlib.contextmanager
+def _damage_is_user_error() -> Iterator[None]:
+    """Turns what a library raises for one damaged recording into a UserError: the others are to be converted."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "")[:200]
+        raise UserError(f"it cannot be read ({type(error).__name__}: {reason}): restore it, or remove it") from error
+
+
+def _steps(recording: Recording) -> Iterator[Step]:
+    with _damage_is_user_error():
+        yield from recording.steps
+
+
+def _require_names(source: Path, what: str, names: tuple[str, ...]) -> None:
+    """Raises a UserError unless the names of a dataset's columns are different and say something."""
+    for i, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise UserError(f"{source}: {what} {i + 1} of {len(names)} has the name {name!r}: name it in the source")
+        if (first := names.index(name)) < i:
+            raise UserError(f"{source}: {what}s {first + 1} and {i + 1} are both called '{name}': rename one")
 
 
 def _frame_size(source: Source, episodes: list[str]) -> tuple[int, ...]:
     """(H, W) of the first recording that can be read; an error of all of them shows when they are converted."""
     for episode in episodes:
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(UserError), _damage_is_user_error():
             steps = source.read(episode).steps
             try:
                 for frame, _, _ in steps:
@@ -221,6 +280,10 @@ def _frame_size(source: Source, episodes: list[str]) -> tuple[int, ...]:
                 if isinstance(steps, Generator):
                     steps.close()  # ends a decoder that it started
     return (0, 0)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False, emoji=False)  # paths may hold [brackets] and :words:
 
 
 def _pixels(size: tuple[int, ...]) -> str:

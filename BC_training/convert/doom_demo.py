@@ -34,6 +34,7 @@ import numpy as np
 from BC_training.common.errors import UserError
 from BC_training.convert import Options, Recording, Step, every_nth
 from BC_training.convert.doom_files import KEYS, Wad, parse_demo, read_wad
+from BC_training.convert.identity import content_digest
 
 FPS = 35.0  # the engine's clock
 DEFAULT_SIZE = (480, 640)
@@ -82,17 +83,17 @@ class DoomDemos:
     def episodes(self) -> tuple[str, ...]:
         return tuple(self.found)
 
+    def digest(self, episode: str) -> str:
+        return content_digest([self._raw(episode)])
+
+    def place(self, episode: str) -> Path:
+        return self.found[episode][0]
+
     def read(self, episode: str) -> Recording:
-        path, offset, size = self.found[episode]
-        try:
-            with open(path, "rb") as file:
-                file.seek(offset)
-                raw = file.read(size)
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raw = self._raw(episode)
         demo = parse_demo(raw)
-        if len(demo.actions) < 2:
-            raise UserError(f"a demo of {len(demo.actions)} tics shows nothing: at least 2 are needed")
+        if len(demo.actions) < 2:  # the first tic has no picture before it
+            return Recording(self.options.fps or FPS, iter(()))
         level = f"MAP{demo.map:02}" if self.numbered else f"E{demo.episode}M{demo.map}"
         if level not in self.maps:  # dsda-doom would start another one
             games = " + ".join(wad.name for wad in self.wads)
@@ -109,6 +110,15 @@ class DoomDemos:
             "player": f"player {demo.player}",
         }
         return Recording(fps, every_nth(self._steps(raw, demo.actions), FPS, fps), attrs)
+
+    def _raw(self, episode: str) -> bytes:
+        path, offset, size = self.found[episode]
+        try:
+            with open(path, "rb") as file:
+                file.seek(offset)
+                return file.read(size)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
 
     def _steps(self, raw: bytes, actions: np.ndarray) -> Iterator[Step]:
         count, seen = 0, None

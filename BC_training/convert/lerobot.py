@@ -20,6 +20,7 @@ from PIL import Image
 
 from BC_training.common.errors import UserError
 from BC_training.convert import Options, Recording, Step, every_nth
+from BC_training.convert.identity import content_digest
 from BC_training.convert.lerobot_layout import Episode, Layout, open_columns, read_columns, read_layout, reason
 
 ACTION, STATE = "action", "observation.state"
@@ -76,6 +77,22 @@ class LeRobotSource:
                 raise  # once for the dataset, rather than for every episode
             except UserError:
                 pass  # reported by ``read``, so that the other episodes are converted
+
+    def digest(self, episode: str) -> str:
+        """Of its rows, and of its video the first picture as it is stored."""
+        place = self._episodes[episode]
+        rows = read_columns(place.data, ["timestamp", ACTION], place.index)
+        parts: list[bytes | str] = [str(rows.column(name).to_pylist()) for name in rows.column_names]
+        if place.video is None:
+            images = open_columns(place.data, [self._layout.camera])
+            first = images.head(1, columns=[self._layout.camera], filter=pads.field("episode_index") == place.index)
+            parts.append(str(first.to_pylist()))
+        else:
+            parts.append(_first_packet(place))
+        return content_digest(parts)
+
+    def place(self, episode: str) -> Path:
+        return self._layout.root
 
     def read(self, episode: str) -> Recording:
         place = self._episodes[episode]
@@ -197,6 +214,19 @@ class LeRobotSource:
                     i += 1
         except (OSError, ValueError, SyntaxError, pa.ArrowException) as error:
             raise UserError(f"{_at(episode, i)}: cannot decode '{name}' ({reason(error)}): restore the file") from error
+
+
+def _first_packet(episode: Episode) -> bytes:
+    """The first picture of the video at the episode's beginning, undecoded."""
+    assert episode.video is not None
+    try:
+        with av.open(str(episode.video)) as container:
+            for stream in container.streams.video[:1]:
+                container.seek(max(0, int(episode.start / (stream.time_base or 1))), stream=stream)
+                return next((bytes(packet) for packet in container.demux(stream) if packet.size), b"")
+    except (FFmpegError, OSError, ValueError) as error:
+        raise UserError(f"{episode.video}: cannot read ({reason(error)}): restore it") from error
+    return b""
 
 
 def _at(episode: Episode, frame: int, file: Path | None = None) -> str:

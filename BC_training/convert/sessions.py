@@ -26,6 +26,7 @@ from av.error import FFmpegError
 from BC_training.common.errors import UserError
 from BC_training.convert import Options, Recording, Step
 from BC_training.convert import session_files as files
+from BC_training.convert.identity import content_digest, sampled
 
 VIDEO, INPUTS, MEMORY, METADATA = "video.mp4", "inputs.csv", "memory_data.csv", "metadata.json"
 
@@ -40,6 +41,14 @@ class Sessions:
     folder: Path  # holds the sessions
     columns: dict[files.Button, int]
     fps: float | None
+
+    def digest(self, episode: str) -> str:
+        """Of what was recorded; not of metadata.json, which people correct."""
+        streams = [self.folder / episode / name for name in (VIDEO, INPUTS, MEMORY)]
+        return content_digest(piece for file in streams if file.exists() for piece in (file.name, *sampled(file)))
+
+    def place(self, episode: str) -> Path:
+        return self.folder / episode
 
     def read(self, episode: str) -> Recording:
         folder = self.folder / episode
