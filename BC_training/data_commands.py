@@ -37,6 +37,7 @@ def convert(
     iwad: Annotated[Path | None, typer.Option(help="doom-demo: the game's WAD.")] = None,
     camera: Annotated[str | None, typer.Option(help="Which one to use, where there are several.")] = None,
     pwad: Annotated[list[Path] | None, typer.Option(help="doom-demo: a WAD that adds to it; repeatable.")] = None,
+    leave_out: Annotated[list[str] | None, typer.Option(help="A state value not to convert; repeatable.")] = None,
     workers: Workers = None,
 ) -> None:
     """Convert recordings of another kind into a dataset, or a dataset into another kind."""
@@ -44,7 +45,7 @@ def convert(
 
     if kind is not None and to is None:
         pwads = tuple(pwad or ())
-        options = Options(kind, _size(size), fps, keybinds=keybinds, iwad=iwad, camera=camera, pwads=pwads)
+        options = Options(kind, _size(size), fps, keybinds, iwad, camera, pwads, tuple(leave_out or ()))
         convert(source, out, options, workers, console)
         return
     if kind is not None or to is None:
@@ -53,7 +54,8 @@ def convert(
         )
     if to != "lerobot":
         raise unknown("kind to write", to, ["lerobot"])
-    for name, value in (("keybinds", keybinds), ("iwad", iwad), ("pwad", pwad), ("camera", camera)):
+    source_only = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "leave-out": leave_out}
+    for name, value in source_only.items():
         if value:
             raise UserError(f"--{name} belongs to --from, it means nothing with --to: leave it out")
     from BC_training.convert.lerobot_export import export

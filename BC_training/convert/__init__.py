@@ -45,6 +45,7 @@ class Options:
         iwad: for ``doom-demo``, the game's WAD.
         camera: where there are several, the one to use; None if there is one.
         pwads: for ``doom-demo``, the WADs that add to it, in the order of loading.
+        leave_out: names of state values that are not to be converted.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class Options:
     iwad: Path | None = None
     camera: str | None = None
     pwads: tuple[Path, ...] = ()
+    leave_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
