@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from BC_training.convert.lerobot_layout import read_columns
+from BC_training.convert.lerobot_parquet import read_columns
 
 CAMERA = "observation.images.screen"
 _CHUNK = 1000  # files in a folder

@@ -380,7 +380,7 @@ def film(count: int, fps: float = 20, size: int = 1) -> Callable[[Path], None]:
         (edit_file("videos/**/*.mp4", film(5, size=2)), ["episode 2, frame 0", "64x128", "32x64"]),
         (edit_rows(lambda content: content.pop()), ["episode 2 has 4 rows", "5"]),
         (edit_rows(lambda content: content.reverse()), ["episode 2, frame 0", "frame_index is 4"]),
-        (edit_column("observation.state", 3, [1.0, float("nan")]), ["episode 2, frame 3", "'ammo' is nan"]),
+        (edit_column("observation.state", 3, [1.0, float("nan")]), ["episode 2: 'ammo' is not finite in row 3"]),
         (edit_column("observation.state", 3, None), ["episode 2", "'observation.state' lacks values"]),
         (edit_column("action", 1, [0.0, 0.5, 0.0]), ["episode 2, frame 1", "'fire' is 0.5", "press buttons"]),
         (edit_column("action", 1, [0.0, 1.0]), ["episode 2", "'action' lacks values"]),
@@ -448,7 +448,7 @@ def test_damaged_list_of_episodes_v21(tmp_path, written):
     file.write_text("\n".join([lines[0], "{", lines[2]]))
     assert "episodes.jsonl, line 2 is damaged" in error_of(imported, source, tmp_path / "x.zarr")
     file.write_text("\n".join([lines[0], lines[0], lines[2]]))
-    assert "lists an episode twice" in error_of(imported, source, tmp_path / "x.zarr")
+    assert "lists episode 0 twice" in error_of(imported, source, tmp_path / "x.zarr")
 
 
 def test_a_wrong_place_in_a_shared_video(tmp_path, written):
