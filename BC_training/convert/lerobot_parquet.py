@@ -40,13 +40,12 @@ def open_columns(file: Path, names: list[str]) -> pads.Dataset:
     try:
         opened = pads.dataset(str(file.absolute()), format="parquet", filesystem=LocalFileSystem())
     except (OSError, ValueError, pa.ArrowException) as error:
+        if "duplicate field names" in str(error):
+            raise UserError(f"{file} has two columns of a name: rename or remove one of them") from error
         raise UserError(f"cannot read {file} ({reason(error)}): restore it") from error
     for name in names:
-        count = opened.schema.names.count(name)
-        if count == 0:
+        if name not in opened.schema.names:
             raise UserError(f"{file} has no column '{name}' (it has {', '.join(opened.schema.names)}): restore it")
-        if count > 1:
-            raise UserError(f"{file} has {count} columns '{name}': rename or remove all but one")
     return opened
 
 
