@@ -16,7 +16,7 @@ from BC_training.convert import Options, Recording, Step, every_nth
 from BC_training.convert.lerobot_features import choose_columns, frame_size
 from BC_training.convert.lerobot_frames import at, stored_images, video_frames
 from BC_training.convert.lerobot_layout import Episode, Layout, read_layout
-from BC_training.convert.lerobot_parquet import numbers, open_columns, read_columns
+from BC_training.convert.lerobot_parquet import damage_is_user_error, numbers, open_columns, read_columns
 from BC_training.convert.state_values import exact_float32, kept_columns
 
 
@@ -105,6 +105,10 @@ class LeRobotSource:
 
     def _rows(self, episode: Episode) -> _Rows:
         """Everything of an episode but its frames."""
+        with damage_is_user_error(episode.data):
+            return self._read_rows(episode)
+
+    def _read_rows(self, episode: Episode) -> _Rows:
         columns, where = self._columns, f"{episode.data}, episode {episode.index}"
         state_columns = [columns.state] if columns.state is not None and self._kept else []
         names = ["timestamp", "frame_index", "episode_index", columns.action, *state_columns]

@@ -155,7 +155,7 @@ def _value_names(place: str, key: str, prefix: str, feature: Feature) -> tuple[s
     width, names = shape[0], _unwrapped(feature.get("names"))
     if names is None:
         return tuple(f"{prefix}_{i}" for i in range(width))
-    if isinstance(names, list) and all(is_whole(name) or (is_text(name) and name.strip()) for name in names):
+    if isinstance(names, list) and all(map(_is_name, names)):
         texts = [str(name) for name in names]
         if len(texts) == 1 and width > 1:
             return tuple(f"{texts[0]}_{i}" for i in range(width))
@@ -164,6 +164,10 @@ def _value_names(place: str, key: str, prefix: str, feature: Feature) -> tuple[s
     raise UserError(
         f"{place} has {width} values and the names {json.dumps(feature['names'])[:200]}: name each once, in a list"
     )
+
+
+def _is_name(name: Any) -> bool:
+    return is_whole(name) or (is_text(name) and name.strip() != "" and len(name.splitlines()) == 1)
 
 
 def _unwrapped(names: Any) -> Any:

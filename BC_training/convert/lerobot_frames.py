@@ -7,13 +7,12 @@ from typing import Any
 
 import av
 import numpy as np
-import pyarrow as pa
 import pyarrow.dataset as pads
 from av.error import FFmpegError
 
 from BC_training.common.errors import UserError
 from BC_training.convert.lerobot_layout import Episode, Layout, within
-from BC_training.convert.lerobot_parquet import is_file, open_columns, reason, rows_of
+from BC_training.convert.lerobot_parquet import damage_is_user_error, is_file, open_columns, reason, rows_of
 from BC_training.convert.pictures import decode_picture
 
 _BATCH = 16  # images read from parquet at once: bounds memory
@@ -101,11 +100,9 @@ def _rows(camera: str, episode: Episode) -> Iterator[Any]:
         batch_size=_BATCH,
         batch_readahead=1,
     )
-    try:
+    with damage_is_user_error(episode.data):
         for batch in batches:
             yield from batch.column("image").to_pylist()
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"cannot read {episode.data} ({reason(error)}): restore it") from error
 
 
 def _read_file(layout: Layout, episode: Episode, name: str, where: str) -> bytes:

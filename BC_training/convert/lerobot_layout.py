@@ -14,7 +14,7 @@ from typing import Any
 
 from BC_training.common.errors import UserError, unknown
 from BC_training.convert.lerobot_features import Feature, choose_camera, is_text, is_whole, read_features
-from BC_training.convert.lerobot_parquet import is_file, open_columns, read_columns, reason
+from BC_training.convert.lerobot_parquet import is_file, open_columns, read_rows, reason
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 _CHUNK = 1000  # LeRobot's own chunks_size, for metadata that do not say
@@ -93,7 +93,7 @@ def read_layout(root: Path, camera: str | None) -> Layout:
     total = info.get("total_episodes")
     if total is not None and total != len(episodes):
         raise UserError(
-            f"{place} counts {total} episodes, the list beside it has {len(episodes)}: "
+            f"{place} counts {repr(total)[:100]} episodes, the list beside it has {len(episodes)}: "
             "restore the missing files, or correct total_episodes"
         )
     return Layout(root, float(fps), features, camera, tuple(sorted(episodes, key=lambda episode: episode.index)))
@@ -154,7 +154,7 @@ def _episodes_v3(root: Path, info: dict[str, Any], camera: str, is_video: bool) 
     tasks = _Tasks(root)
     for file in files:
         named = {"tasks"} & set(open_columns(file, whole + times).schema.names)
-        for row in read_columns(file, [*named, *whole, *times]).to_pylist():
+        for row in read_rows(file, [*named, *whole, *times]):
             place = f"{file}: episode {row['episode_index']}"
             numbers = _numbers(row, whole, times, place)
             values = {"chunk_index": numbers["data/chunk_index"], "file_index": numbers["data/file_index"]}
@@ -217,17 +217,17 @@ class _Tasks:
             )
         return task
 
-    def _read(self) -> dict[Any, Any]:
+    def _read(self) -> dict[int, Any]:
         """Number to text."""
-        file, lines = self._root / "meta" / "tasks.parquet", self._root / "meta" / "tasks.jsonl"
+        file, lines, text = self._root / "meta" / "tasks.parquet", self._root / "meta" / "tasks.jsonl", "task"
+        rows: list[dict[str, Any]] = []
         if is_file(lines):
-            return {row.get("task_index"): row.get("task") for _, row in _read_json_lines(lines)}
-        if not is_file(file):
-            return {}
-        names = open_columns(file, ["task_index"]).schema.names
-        text = "task" if "task" in names else "__index_level_0__"  # pandas' name of an index without one
-        table = read_columns(file, ["task_index", text])
-        return dict(zip(*(table.column(name).to_pylist() for name in ("task_index", text)), strict=True))
+            rows = [row for _, row in _read_json_lines(lines)]
+        elif is_file(file):
+            if text not in open_columns(file, ["task_index"]).schema.names:
+                text = "__index_level_0__"  # pandas' name of an index without one
+            rows = read_rows(file, ["task_index", text])
+        return {row["task_index"]: row.get(text) for row in rows if is_whole(row.get("task_index"))}
 
 
 def _path(root: Path, info: dict[str, Any], template_name: str, values: dict[str, Any]) -> Path:

@@ -1,6 +1,8 @@
 """Columns of a LeRobot dataset's parquet files."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,28 @@ def read_columns(file: Path, names: list[str], episode: int | None = None) -> pa
         UserError: it is missing or damaged, or a column is.
     """
     opened = open_columns(file, names)
-    try:
+    with damage_is_user_error(file):
         return opened.to_table(
             columns={name: pads.field(name) for name in names},
             filter=None if episode is None else rows_of(opened, episode),
         )
+
+
+def read_rows(file: Path, names: list[str]) -> list[dict[str, Any]]:
+    """Columns of a parquet file as Python's values, a dictionary a row; see ``read_columns``."""
+    table = read_columns(file, names)
+    with damage_is_user_error(file):
+        return table.to_pylist()
+
+
+@contextlib.contextmanager
+def damage_is_user_error(file: Path) -> Iterator[None]:
+    """Turns what Arrow raises for a damaged ``file`` into a UserError."""
+    try:
+        yield
     except (OSError, ValueError, pa.ArrowException) as error:
+        if "duplicate field names" in str(error):
+            raise UserError(f"{file} has two columns of a name: rename or remove one of them") from error
         raise UserError(f"cannot read {file} ({reason(error)}): restore it") from error
 
 
@@ -37,15 +55,12 @@ def open_columns(file: Path, names: list[str]) -> pads.Dataset:
     """
     if not is_file(file):
         raise UserError(f"{file} is missing: restore it")
-    try:
+    with damage_is_user_error(file):
         opened = pads.dataset(str(file.absolute()), format="parquet", filesystem=LocalFileSystem())
-    except (OSError, ValueError, pa.ArrowException) as error:
-        if "duplicate field names" in str(error):
-            raise UserError(f"{file} has two columns of a name: rename or remove one of them") from error
-        raise UserError(f"cannot read {file} ({reason(error)}): restore it") from error
+        held = opened.schema.names
     for name in names:
-        if name not in opened.schema.names:
-            raise UserError(f"{file} has no column '{name}' (it has {', '.join(opened.schema.names)}): restore it")
+        if name not in held:
+            raise UserError(f"{file} has no column '{name}' (it has {', '.join(held)}): restore it")
     return opened
 
 
