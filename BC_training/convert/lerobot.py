@@ -13,8 +13,9 @@ import numpy as np
 
 from BC_training.common.errors import UserError
 from BC_training.convert import Options, Recording, Step, every_nth
+from BC_training.convert.identity import content_digest
 from BC_training.convert.lerobot_features import choose_columns, frame_size
-from BC_training.convert.lerobot_frames import at, stored_images, video_frames
+from BC_training.convert.lerobot_frames import at, first_picture, stored_images, video_frames
 from BC_training.convert.lerobot_layout import Episode, Layout, read_layout
 from BC_training.convert.lerobot_parquet import damage_is_user_error, numbers, open_columns, read_columns
 from BC_training.convert.state_values import exact_float32, kept_columns
@@ -75,6 +76,17 @@ class LeRobotSource:
                 raise  # once for the dataset, rather than for every episode
             except UserError:
                 pass  # reported by ``read``, too
+
+    def digest(self, episode: str) -> str:
+        """Of an episode's times and actions, and of its first picture."""
+        place = self._episodes[episode]
+        rows = read_columns(place.data, ["timestamp", self._columns.action], place.index)
+        with damage_is_user_error(place.data):
+            parts: list[bytes | str] = [str(rows.column(name).to_pylist()) for name in rows.column_names]
+        return content_digest([*parts, first_picture(self._layout, place)])
+
+    def place(self, episode: str) -> Path:
+        return self._layout.root
 
     def read(self, episode: str) -> Recording:
         place, columns, fps = self._episodes[episode], self._columns, self._layout.fps

@@ -1,7 +1,8 @@
 """The frames of a LeRobot episode: of a video, of pictures among the rows, or of files that the rows name."""
 
+import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from BC_training.common.errors import UserError
 from BC_training.convert.lerobot_layout import Episode, Layout, within
 from BC_training.convert.lerobot_parquet import damage_is_user_error, is_file, open_columns, reason, rows_of
 from BC_training.convert.pictures import decode_picture
+from BC_training.convert.video import upright
 
 _BATCH = 16  # images read from parquet at once: bounds memory
 
@@ -27,7 +29,7 @@ def video_frames(episode: Episode, file: Path, times: np.ndarray, fps: float) ->
     """Frames uint8 [H, W, 3] RGB shown at ``times``, seconds after the episode's beginning.
 
     Raises:
-        UserError: the video is missing or damaged, or its pictures are shown at other times.
+        UserError: the video is missing or damaged, or its pictures are shown at other times or an oblique angle.
     """
     count, place = 0, f"{file}, episode {episode.index}"
     if not is_file(file):
@@ -65,7 +67,7 @@ def video_frames(episode: Episode, file: Path, times: np.ndarray, fps: float) ->
                     raise UserError(
                         f"{file} has one channel of {channels[0].bits} bits, as depth maps have: choose another camera"
                     )
-                yield frame.to_ndarray(format="rgb24")
+                yield upright(frame, file)
                 count += 1
     except (FFmpegError, OSError, ValueError, OverflowError) as error:
         raise UserError(f"{at(episode, count, file)}: cannot decode ({reason(error)}): restore it") from error
@@ -79,6 +81,31 @@ def stored_images(layout: Layout, episode: Episode) -> Iterator[np.ndarray]:
     Raises:
         UserError: a picture is missing or damaged.
     """
+    for where, encoded in _encoded(layout, episode):
+        yield decode_picture(encoded, where, "restore the file")
+
+
+def first_picture(layout: Layout, episode: Episode) -> bytes:
+    """Of an episode the first picture as it is stored, undecoded; nothing of an empty one.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    if episode.video is None:
+        with contextlib.closing(_encoded(layout, episode)) as pictures:
+            return next((encoded for _, encoded in pictures), b"")
+    try:
+        with av.open(str(episode.video)) as container:
+            for stream in container.streams.video[:1]:
+                container.seek(max(0, int(episode.start / (stream.time_base or 1))), stream=stream)
+                return next((bytes(packet) for packet in container.demux(stream) if packet.size), b"")
+    except (FFmpegError, OSError, ValueError, OverflowError) as error:
+        raise UserError(f"{episode.video}: cannot read ({reason(error)}): restore it") from error
+    return b""
+
+
+def _encoded(layout: Layout, episode: Episode) -> Generator[tuple[str, bytes], None, None]:
+    """The place and the file of each row's picture, PNG or JPEG."""
     for i, image in enumerate(_rows(layout.camera, episode)):
         encoded, name = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
         if isinstance(encoded, str):
@@ -88,7 +115,7 @@ def stored_images(layout: Layout, episode: Episode) -> Iterator[np.ndarray]:
             encoded = _read_file(layout, episode, name, where)
         if not isinstance(encoded, bytes):
             raise UserError(f"{where} holds no image, but {_kind(image)}: write a PNG or JPEG file's bytes there")
-        yield decode_picture(encoded, where, "restore the file")
+        yield where, encoded
 
 
 def _rows(camera: str, episode: Episode) -> Iterator[Any]:

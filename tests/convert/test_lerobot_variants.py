@@ -673,3 +673,14 @@ def test_a_place_in_a_video_beyond_all_numbers(tmp_path):
     message = error_of(imported, source, tmp_path / "x.zarr")
     assert "file-001.mp4, episode 2" in message
     assert "1 of 3 recordings" in message
+
+
+@pytest.mark.parametrize("camera", ["image", "video"])
+@pytest.mark.parametrize("version", WRITERS)
+def test_a_digest_tells_episodes_apart_wherever_they_lie(tmp_path, version, camera):
+    source = WRITERS[version](tmp_path / "lr", camera=camera)
+    found = opened(source)
+    digests = [found.digest(episode) for episode in found.episodes]
+    assert len(set(digests)) == len(LENGTHS)
+    moved = opened(source.rename(tmp_path / "moved"))
+    assert [moved.digest(episode) for episode in moved.episodes] == digests
