@@ -1,6 +1,7 @@
 """Which recordings of a source a dataset holds already, told by what is in them, not by where they lie."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 
 from BC_training.common.errors import UserError
 
-DIGEST, LABEL = "source_digest", "source"  # attributes of an episode that was converted
+# Attributes of an episode that was converted: a name for people, what is in it, and where it was, from the dataset.
+LABEL, DIGEST, PLACE = "source", "source_digest", "source_path"
 _SAMPLE = 1 << 16  # bytes read at each of three places of a file
 
 
@@ -41,52 +43,79 @@ def sampled(file: Path) -> Iterator[bytes]:
         raise UserError(f"cannot read {file}: {error.strerror}; restore it, or remove the recording") from error
 
 
-def label(source: Path, episode: str) -> str:
-    """A recording's name for people; the folders tell the episode_0 of most sources apart."""
-    return "/".join((*source.resolve().parts[-2:], episode))
+def describe(source: Path, episode: str, digest: str, place: Path, out: Path) -> dict[str, str]:
+    """The attributes by which the dataset ``out`` will know a recording; see ``missing``."""
+    return {LABEL: _label(source, episode), DIGEST: digest, PLACE: _relative(place, out)}
 
 
 def missing(
-    source: Path, names: Sequence[str], digests: Sequence[str | None], existing: Sequence[dict[str, Any]]
+    source: Path,
+    recordings: Sequence[tuple[str, str | None, Path]],
+    existing: Sequence[dict[str, Any]],
+    out: Path,
 ) -> tuple[list[str], list[str]]:
     """(the recordings that the dataset has not, what to tell the user, a line each).
 
-    Two recordings of a source may be alike to the bit: as many as the dataset holds of them count as there. One that
-    was converted before digests were kept is known by its label alone.
+    A recording is there if its content is, converted from the same place, or from one where nothing is any more: then
+    it was moved. Of two copies that both exist each is a recording of its own. One that was converted before digests
+    were kept is known by its label alone.
 
     Args:
-        names: the recordings at ``source``.
-        digests: of each; None for one that cannot be read.
+        recordings: (name, digest, place) of those at ``source``; no digest where it cannot be read.
         existing: the attributes of the dataset's episodes.
+        out: the dataset.
     """
-    held = Counter(attrs[DIGEST] for attrs in existing if isinstance(attrs.get(DIGEST), str))
-    old = Counter(attrs.get(LABEL) for attrs in existing if DIGEST not in attrs and attrs.get(LABEL))
-    labels = {attrs.get(LABEL) for attrs in existing if DIGEST in attrs}
+    digested = [attrs for attrs in existing if isinstance(attrs.get(DIGEST), str) and isinstance(attrs.get(PLACE), str)]
+    exists = {place: (out / place).exists() for place in {attrs[PLACE] for attrs in digested}}
+    here = {(attrs[PLACE], _name(attrs), attrs[DIGEST]) for attrs in digested}
+    moved = Counter(attrs[DIGEST] for attrs in digested if not exists[attrs[PLACE]])
+    places = {(attrs[PLACE], _name(attrs)) for attrs in digested}
+    old = {attrs.get(LABEL) for attrs in existing if DIGEST not in attrs}
     absent, by_label, changed = [], [], []
-    for name, digest in zip(names, digests, strict=True):
-        if digest is not None and held[digest]:
-            held[digest] -= 1
-        elif old[label(source, name)]:
+    for name, digest, place in recordings:
+        at = (_relative(place, out), _label(source, name).rpartition("/")[2])
+        if digest is not None and (*at, digest) in here:
+            continue
+        if digest is not None and moved[digest]:
+            moved[digest] -= 1
+        elif _label(source, name) in old:
             by_label.append(name)
         else:
             absent.append(name)
-            if label(source, name) in labels:
+            if digest is not None and at in places:
                 changed.append(name)
     notes = []
     if by_label:
         notes.append(
-            f"{listed(by_label)} were converted before contents were compared and are known by the last folders of "
-            "their path: if these are other recordings, convert them into another dataset"
+            f"{_listed(by_label)}: converted before contents were compared, known by the last folders of their path; "
+            "if these are other recordings, convert them into another dataset"
         )
     if changed:
         notes.append(
-            f"{listed(changed)} have the names of recordings that are there but other content, so they are added; "
-            "where one was only corrected, remove its earlier episode"
+            f"{_listed(changed)}: not what was converted from there before, so added; if it was only corrected, remove "
+            "its earlier episode"
         )
     return absent, notes
 
 
-def listed(names: Sequence[str]) -> str:
+def _label(source: Path, episode: str) -> str:
+    """The folders tell the episode_0 of most sources apart."""
+    return "/".join((*source.resolve().parts[-2:], episode))
+
+
+def _name(attrs: dict[str, Any]) -> str:
+    return str(attrs.get(LABEL)).rpartition("/")[2]
+
+
+def _relative(place: Path, out: Path) -> str:
+    """A path from the dataset, which stays right where both are moved together."""
+    try:
+        return Path(os.path.relpath(place.resolve(), out.resolve())).as_posix()
+    except ValueError:  # on another drive
+        return place.resolve().as_posix()
+
+
+def _listed(names: Sequence[str]) -> str:
     """The first three names, and how many more."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -684,3 +685,19 @@ def test_a_digest_tells_episodes_apart_wherever_they_lie(tmp_path, version, came
     assert len(set(digests)) == len(LENGTHS)
     moved = opened(source.rename(tmp_path / "moved"))
     assert [moved.digest(episode) for episode in moved.episodes] == digests
+
+
+def test_a_turned_video_is_seen_upright(tmp_path):
+    source = write_v21(tmp_path / "lr")
+    upright = [frame for frame, _, _ in first(source)]
+    edit_camera(shape=[WIDTH, HEIGHT, 3])(source)
+    for file in source.glob("videos/*/*/*.mp4"):
+        plain = file.rename(file.with_suffix(".plain.mp4"))
+        with av.open(str(plain)) as there, av.open(str(file), "w") as turned:
+            stream = turned.add_stream_from_template(there.streams.video[0])
+            stream.set_display_rotation(90)  # counterclockwise
+            for packet in there.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    turned.mux(packet)
+    np.testing.assert_array_equal([frame for frame, _, _ in first(source)], np.rot90(upright, axes=(2, 3)))
