@@ -1,5 +1,6 @@
 """The commands that work on datasets and recordings; ``__main__`` adds them to its own."""
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +44,8 @@ def convert(
     """Convert recordings of another kind into a dataset, or a dataset into another kind."""
     from BC_training.convert import Options, convert
 
+    if fps is not None and not 0 < fps < math.inf:
+        raise UserError(f"--fps {fps:g} is not a number of frames per second above 0: write --fps 17.5")
     if kind is not None and to is None:
         pwads = tuple(pwad or ())
         options = Options(kind, _size(size), fps, keybinds, iwad, camera, pwads, tuple(leave_out or ()))

@@ -50,6 +50,8 @@ def run_tasks(
     Raises:
         UserError: raised by a worker, or a process that died.
     """
+    if not tasks:  # an export that was killed after its last episode
+        return []
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -159,7 +159,9 @@ def open_source(path: Path, options: Options) -> DoomDemos:
         found = {f"{path.name}/{name}": (path, *opened.lumps[name]) for name in demos}
         if not wads and opened.kind == "IWAD":
             wads = [path, *options.pwads]
-        elif all(wad.resolve() != path.resolve() for wad in wads) and opened.kind == "PWAD":
+        elif all(wad.resolve() != path.resolve() for wad in wads):
+            if opened.kind == "IWAD":
+                raise UserError(f"{path} is itself a game, which its demos are played with: leave out --iwad")
             wads.append(path)
     if not wads or (opened_game := read_wad(wads[0])).kind != "IWAD":
         what = f"{wads[0]} is no whole game (a PWAD)" if wads else f"{path} does not hold its game"

@@ -104,13 +104,16 @@ def read_wad(path: Path) -> Wad:
             kind, count, start = struct.unpack("<4sii", file.read(12).ljust(12, b"\0"))
             if kind not in (b"IWAD", b"PWAD"):
                 raise UserError(f"{path} is not a WAD: it starts with neither IWAD nor PWAD")
-            file.seek(max(start, 0))
-            directory = file.read(16 * max(count, 0))
             size = file.seek(0, os.SEEK_END)
+            whole = count >= 0 and start >= 0 and start + 16 * count <= size
+            file.seek(start if whole else 0)
+            directory = file.read(16 * count if whole else 0)
     except OSError as error:
         raise UserError(f"cannot read the WAD {path}: {error.strerror}; check the path") from error
-    entries = [struct.unpack_from("<ii8s", directory, at) for at in range(0, len(directory) - 15, 16)]
-    if len(entries) != count or any(offset + length > size for offset, length, _ in entries if length > 0):
-        raise UserError(f"the WAD {path} is cut off: copy it again")
-    lumps = {name.rstrip(b"\0").decode("latin-1").upper(): (offset, length) for offset, length, name in entries}
+    entries = list(struct.iter_unpack("<ii8s", directory))
+    # Of an empty lump the offset means nothing.
+    if not whole or any(length < 0 or (length and not 0 <= offset <= size - length) for offset, length, _ in entries):
+        raise UserError(f"the WAD {path} is cut off or damaged: copy it again")
+    # What follows a name's end is left over from another one.
+    lumps = {name.split(b"\0")[0].decode("latin-1").upper(): (offset, length) for offset, length, name in entries}
     return Wad(kind.decode(), lumps)

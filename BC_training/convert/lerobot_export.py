@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from itertools import accumulate, repeat
+from itertools import accumulate, chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,13 @@ from BC_training.common.errors import UserError, disk_full_is_user_error
 from BC_training.common.preprocess import resize_frames
 from BC_training.common.workers import run_tasks
 from BC_training.convert import Step, every_nth
+from BC_training.convert.lerobot_features import is_text
 from BC_training.convert.lerobot_meta import data_file, video_file, write_metadata
 
 _CODEC, _CRF = "libx264", 12  # of 0 (lossless) to 51; 18 is called visually lossless
 _KEY_FRAME_EVERY = 2  # frames: LeRobot reads single frames in random order
+_LONGEST_SIDE = 16_384  # pixels, of the codec
+_RATES = 0.001, 1e6  # frames per second that the file's clock can count
 _BLOCK = 32  # frames read at once
 _PROGRESS = "progress"  # folder of the unfinished export: its settings, and a file for each episode done
 
@@ -66,8 +69,8 @@ def export(
         UserError: ``out`` exists, an episode of ``source`` is damaged, the episodes' rates differ
             or are unknown, the frames have an odd side, or the unfinished export is another's.
     """
-    if out.exists():
-        raise UserError(f"{out} exists: remove it, or choose another folder")
+    if not _is_unused(out):
+        raise UserError(f"{out} exists and is no empty folder: remove it, or choose another folder")
     dataset = ZarrGameplayDataset(source)
     rate = _common_rate(dataset, fps)
     height, width = size or dataset.frame_size
@@ -76,22 +79,25 @@ def export(
             f"frames of {height}x{width} have an odd side, which the video cannot have: "
             f"add --size {max(8, height - height % 2)}x{max(8, width - width % 2)}"
         )
+    if max(height, width) > _LONGEST_SIDE:
+        raise UserError(f"frames of {height}x{width} have a side above the video's {_LONGEST_SIDE}: add --size")
     dataset.load_labels()
     lengths = [_thinned(e.length, e.attrs["fps"], fps) for e in dataset.episodes]
     starts = list(accumulate(lengths, initial=0))
-    tasks = [_task(e.attrs) for e in dataset.episodes]
-    task_names = list(dict.fromkeys(tasks))
+    tasks = [_tasks(e.attrs, f"{source}/{e.name}") for e in dataset.episodes]
+    task_names = list(dict.fromkeys(chain.from_iterable(tasks)))
     settings = _Settings(
         str(source.resolve()), [[e.name, e.length] for e in dataset.episodes], fps, list(size) if size else None
     )
     with disk_full_is_user_error(out), _partial(out, settings) as folder:
         missing = [i for i in range(len(lengths)) if not _done(folder, i).exists()]
         if len(missing) < len(lengths):
-            console.print(f"{folder}: {len(lengths) - len(missing)} of {len(lengths)} episodes are there")
+            line = f"{folder}: {len(lengths) - len(missing)} of {len(lengths)} episodes are there"
+            console.print(line, soft_wrap=True, markup=False, emoji=False)
         run_tasks(
             _Exporter,
             (source, folder, size, fps, rate),
-            [(i, starts[i], task_names.index(tasks[i])) for i in missing],
+            [(i, starts[i], task_names.index(tasks[i][0])) for i in missing],
             workers or os.cpu_count() or 1,
             console,
             title="exporting",
@@ -101,9 +107,14 @@ def export(
         write_metadata(
             folder, rate, (height, width), dataset.action_names, dataset.state_names, lengths, tasks, histograms
         )
+        if not _is_unused(out):
+            raise UserError(f"{out} is there by now: move it away and run the same command again")
+        if out.exists():
+            out.rmdir()
         shutil.rmtree(folder / _PROGRESS)
         os.rename(folder, out)
-    console.print(f"exported {len(lengths)} episodes, {sum(lengths):,} frames, to {out}", soft_wrap=True)
+    line = f"exported {len(lengths)} episodes, {sum(lengths):,} frames, to {out}"
+    console.print(line, soft_wrap=True, markup=False, emoji=False)
 
 
 class _Exporter:
@@ -197,6 +208,11 @@ def _common_rate(dataset: ZarrGameplayDataset, fps: float | None) -> float:
             )
         if fps is not None and fps > rate:
             raise UserError(f"--fps {fps:g} is above the {rate:g} of {dataset.path}/{episode.name}: lower it")
+        if not _RATES[0] <= rate <= _RATES[1]:
+            raise UserError(
+                f"{dataset.path}/{episode.name} has {rate:g} frames per second, a video has {_RATES[0]:g} to "
+                f"{_RATES[1]:g}: correct 'fps' among its group attributes"
+            )
         rates[episode.name] = rate
     slowest, fastest = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
     if fps is None and rates[slowest] != rates[fastest]:
@@ -215,12 +231,25 @@ def _thinned(length: int, recorded_fps: float, fps: float | None) -> int:
     return sum(1 for _ in every_nth(repeat(nothing, length), recorded_fps, fps))
 
 
-def _task(attrs: dict[str, Any]) -> str:
-    """What the player was to do, in words: LeRobot wants a task for every episode."""
+def _tasks(attrs: dict[str, Any], where: str) -> list[str]:
+    """What the player was to do, in words: LeRobot wants a task for every episode; its rows name the first."""
     tasks = attrs.get("tasks")
-    if isinstance(tasks, list) and tasks:
-        return str(tasks[0])
-    return f"play {attrs['game']}" if "game" in attrs else "play"
+    if not tasks:
+        return [f"play {attrs['game']}" if is_text(attrs.get("game")) else "play"]
+    tasks = tasks if isinstance(tasks, list) else [tasks]
+    if not all(map(is_text, tasks)):
+        raise UserError(f"{where} has the attribute 'tasks' {str(tasks)[:100]}, not a list of texts: correct it")
+    return tasks
+
+
+def _is_unused(out: Path) -> bool:
+    """Whether nothing is there, or an empty folder that can be replaced."""
+    if not os.path.lexists(out):
+        return True
+    try:
+        return out.is_dir() and not out.is_symlink() and not os.path.ismount(out) and not any(out.iterdir())
+    except OSError:
+        return False
 
 
 def _done(folder: Path, episode: int) -> Path:
@@ -234,7 +263,7 @@ def _partial(out: Path, settings: _Settings) -> Iterator[Path]:
     folder = out.with_name(f"{out.name}.partial")
     try:
         (folder / _PROGRESS).mkdir(parents=True, exist_ok=True)
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+    except OSError as error:
         raise UserError(f"cannot write {folder} ({error.strerror}): choose another folder") from error
     lock = os.open(folder, os.O_RDONLY)
     try:

@@ -5,19 +5,20 @@ v2.1 and v2.0: files of its own for each episode, found by its number.
 """
 
 import json
-import math
 import re
+import string
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.dataset as pads
-
 from BC_training.common.errors import UserError, unknown
+from BC_training.convert.lerobot_features import Feature, choose_camera, is_text, is_whole, read_features
+from BC_training.convert.lerobot_parquet import is_file, open_columns, read_rows, reason
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
-_PLACEHOLDER = re.compile(r"\{(\w+)(?::0(\d)d)?\}")
+_CHUNK = 1000  # LeRobot's own chunks_size, for metadata that do not say
+_NUMBER_FORMAT = re.compile(r"(0?[>=])?0?\d{0,2}d?")  # Python's, of whole numbers padded to the left
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Layout:
 
     root: Path
     fps: float
-    features: dict[str, dict[str, Any]]
+    features: dict[str, Feature]
     camera: str
     episodes: tuple[Episode, ...]
 
@@ -72,65 +73,39 @@ def read_layout(root: Path, camera: str | None) -> Layout:
         UserError: no LeRobot dataset of a version in ``VERSIONS``, a camera that is not there or
             not chosen, or damaged metadata.
     """
-    info = _read_info(root)
-    version = info.get("codebase_version")
+    info, place = _read_info(root), f"{root}/meta/info.json"
+    version = re.sub(r"^[vV]?(\d+\.\d+)(\.0)?$", r"v\1", str(info.get("codebase_version")).strip())
     if version not in VERSIONS:
-        remedy = f"{root}/meta/info.json names it; convert the dataset with LeRobot's own tools first"
-        raise unknown("codebase_version", str(version), VERSIONS, remedy)
-    features = _features(root, info)
-    camera = _choose_camera(root, features, camera)
+        remedy = f"{place} names it; convert the dataset with LeRobot's own tools first"
+        raise unknown("codebase_version", str(info.get("codebase_version")), VERSIONS, remedy)
+    features = read_features(place, info)
+    camera = choose_camera(place, features, camera)
     fps = info.get("fps")
-    if not isinstance(fps, int | float) or not 0 < fps < math.inf:
-        raise UserError(f"{root}/meta/info.json has fps {fps!r}, not a number above 0: correct it")
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < 1e6:
+        raise UserError(f"{place} has fps {repr(fps)[:100]}, not a number above 0: correct it")
     read = _episodes_v3 if version == "v3.0" else _episodes_v2
-    episodes = read(root, info, camera, features[camera]["dtype"] == "video")
-    if len({episode.index for episode in episodes}) != len(episodes):
-        raise UserError(f"{root}/meta lists an episode twice: restore its list of episodes")
-    total = info.get("total_episodes", len(episodes))
-    if total != len(episodes):
+    episodes = list(read(root, info, camera, features[camera]["dtype"] == "video"))
+    seen: set[int] = set()
+    for episode in episodes:
+        if episode.index in seen:
+            raise UserError(f"{root}/meta lists episode {episode.index} twice: restore its list of episodes")
+        seen.add(episode.index)
+    total = info.get("total_episodes")
+    if total is not None and total != len(episodes):
         raise UserError(
-            f"{root}/meta/info.json counts {total} episodes, the list beside it has {len(episodes)}: "
+            f"{place} counts {repr(total)[:100]} episodes, the list beside it has {len(episodes)}: "
             "restore the missing files, or correct total_episodes"
         )
     return Layout(root, float(fps), features, camera, tuple(sorted(episodes, key=lambda episode: episode.index)))
 
 
-def read_columns(file: Path, names: list[str], episode: int | None = None) -> pa.Table:
-    """Columns of a parquet file; only the rows of ``episode`` if that is given.
-
-    Raises:
-        UserError: it is missing or damaged, or a column is.
-    """
-    try:
-        return open_columns(file, names).to_table(
-            columns={name: pads.field(name) for name in names},
-            filter=None if episode is None else pads.field("episode_index") == episode,
-        )
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"cannot read {file} ({reason(error)}): restore it") from error
-
-
-def open_columns(file: Path, names: list[str]) -> pads.Dataset:
-    """A parquet file for reading, once it is seen to have the columns.
-
-    Raises:
-        UserError: it has not, or is missing or damaged.
-    """
-    if not file.exists():
-        raise UserError(f"{file} is missing: restore it")
-    try:
-        opened = pads.dataset(file, format="parquet")
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"cannot read {file} ({reason(error)}): restore it") from error
-    for name in names:
-        if name not in opened.schema.names:
-            raise UserError(f"{file} has no column '{name}' (it has {', '.join(opened.schema.names)}): restore it")
-    return opened
-
-
-def reason(error: BaseException) -> str:
-    """An error of a library as part of a line."""
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+def within(root: Path, name: str) -> Path | None:
+    """The file ``name``, with "/" between folders, below ``root``; None if it leads out of there."""
+    # Not resolved: downloads by LeRobot may be links into a cache elsewhere.
+    path = PurePosixPath(name)
+    if path.is_absolute() or PureWindowsPath(name).anchor or ".." in path.parts or "\\" in name or "\0" in name:
+        return None
+    return root / path
 
 
 def _read_info(root: Path) -> dict[str, Any]:
@@ -141,110 +116,148 @@ def _read_info(root: Path) -> dict[str, Any]:
         raise UserError(
             f"{root} is no LeRobot dataset, it has no meta/info.json: give the folder that holds meta, data and videos"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {file} ({reason(error)}): restore it") from error
     if not isinstance(info, dict):
         raise UserError(f"{file} is not a JSON object: restore it")
     return info
 
 
-def _features(root: Path, info: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    features = info.get("features")
-    if not isinstance(features, dict) or not features:
-        raise UserError(f"{root}/meta/info.json has no 'features': restore it")
-    for name, feature in features.items():
-        shape = feature.get("shape") if isinstance(feature, dict) else None
-        if not isinstance(shape, list) or not all(isinstance(n, int) for n in shape) or "dtype" not in feature:
-            raise UserError(f"{root}/meta/info.json: feature '{name}' needs a 'dtype' and a 'shape': restore it")
-    return features
-
-
-def _choose_camera(root: Path, features: dict[str, dict[str, Any]], camera: str | None) -> str:
-    cameras = [name for name, feature in features.items() if feature["dtype"] in ("video", "image")]
-    if camera is not None:
-        if camera not in cameras:
-            raise unknown("camera", camera, cameras, f"{root}/meta/info.json names them")
-        return camera
-    if not cameras:
-        raise UserError(f"{root} has no camera among its features ({', '.join(features)}): policies here need frames")
-    if len(cameras) > 1:
-        raise UserError(f"{root} has {len(cameras)} cameras ({', '.join(cameras)}): choose one with --camera")
-    return cameras[0]
-
-
-def _episodes_v3(root: Path, info: dict[str, Any], camera: str, is_video: bool) -> list[Episode]:
-    files = sorted(root.glob("meta/episodes/*/*.parquet"))
-    if not files:
-        raise UserError(f"{root} lists no episodes (meta/episodes/chunk-000/file-000.parquet): restore it")
-    number = {"episode_index": int, "length": int, "data/chunk_index": int, "data/file_index": int}
-    video = {"chunk_index": int, "file_index": int, "from_timestamp": float, "to_timestamp": float}
-    if is_video:
-        number |= {f"videos/{camera}/{name}": kind for name, kind in video.items()}
-    episodes = []
-    for file in files:
-        for row in read_columns(file, ["tasks", *number]).to_pylist():
-            for name, kind in number.items():
-                if not isinstance(row[name], int | float) or not math.isfinite(row[name]):
-                    raise UserError(f"{file}: episode {row['episode_index']} has '{name}' {row[name]}: restore it")
-                row[name] = kind(row[name])
-            places = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
-            data = _path(root, info, "data_path", places)
-            episode = Episode(row["episode_index"], row["length"], tuple(row["tasks"] or ()), data, None)
-            if is_video:
-                place = {name: row[f"videos/{camera}/{name}"] for name in video}
-                file = _path(root, info, "video_path", {**place, "video_key": camera})
-                episode = replace(episode, video=file, start=place["from_timestamp"], end=place["to_timestamp"])
-            episodes.append(episode)
-    return episodes
-
-
-def _episodes_v2(root: Path, info: dict[str, Any], camera: str, is_video: bool) -> list[Episode]:
-    file = root / "meta" / "episodes.jsonl"
-    size = info.get("chunks_size")
-    if not isinstance(size, int) or size < 1:
-        raise UserError(f"{root}/meta/info.json has chunks_size {size!r}, not a whole number above 0: restore it")
+def _read_json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a file with one a line, each with its place; any of JSON's encodings, with or without a BOM."""
     try:
-        lines = file.read_text("utf-8").splitlines()
+        content = file.read_bytes()
+        lines = content.decode(json.detect_encoding(content)).split("\n")  # a text may hold other ends of lines
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file} ({reason(error)}): restore it") from error
-    episodes = []
     for i, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            index, length, tasks = int(row["episode_index"]), int(row["length"]), tuple(row.get("tasks") or ())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{file}, line {i} is damaged ({reason(error)}): restore it") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{file}, line {i} is damaged (it is no JSON object): restore it")
+        yield f"{file}, line {i}", row
+
+
+def _episodes_v3(root: Path, info: dict[str, Any], camera: str, is_video: bool) -> Iterator[Episode]:
+    files = sorted(root.glob("meta/episodes/*/*.parquet"))
+    if not files:
+        raise UserError(f"{root} lists no episodes (meta/episodes/chunk-000/file-000.parquet): restore it")
+    whole = ["episode_index", "length", "data/chunk_index", "data/file_index"]
+    times = []
+    if is_video:
+        whole += [f"videos/{camera}/{name}" for name in ("chunk_index", "file_index")]
+        times = [f"videos/{camera}/{name}" for name in ("from_timestamp", "to_timestamp")]
+    tasks = _Tasks(root)
+    for file in files:
+        named = {"tasks"} & set(open_columns(file, whole + times).schema.names)
+        for row in read_rows(file, [*named, *whole, *times]):
+            place = f"{file}: episode {row['episode_index']}"
+            numbers = _numbers(row, whole, times, place)
+            values = {"chunk_index": numbers["data/chunk_index"], "file_index": numbers["data/file_index"]}
+            data = _path(root, info, "data_path", values)
+            texts = tasks.texts(row.get("tasks"), place)
+            episode = Episode(int(numbers["episode_index"]), int(numbers["length"]), texts, data, None)
+            if is_video:
+                values = {name: numbers[f"videos/{camera}/{name}"] for name in ("chunk_index", "file_index")}
+                video = _path(root, info, "video_path", {**values, "video_key": camera})
+                start, end = (numbers[name] for name in times)
+                episode = replace(episode, video=video, start=start, end=end)
+            yield episode
+
+
+def _episodes_v2(root: Path, info: dict[str, Any], camera: str, is_video: bool) -> Iterator[Episode]:
+    size = _CHUNK if info.get("chunks_size") is None else info["chunks_size"]
+    if not is_whole(size) or size < 1:
+        raise UserError(f"{root}/meta/info.json has chunks_size {size!r}, not a whole number above 0: restore it")
+    tasks = _Tasks(root)
+    for place, row in _read_json_lines(root / "meta" / "episodes.jsonl"):
+        numbers = _numbers(row, ["episode_index", "length"], [], place)
+        index, length = int(numbers["episode_index"]), int(numbers["length"])
+        values = {"episode_chunk": index // size, "episode_index": index, "video_key": camera}
+        video = _path(root, info, "video_path", values) if is_video else None
+        texts = tasks.texts(row.get("tasks"), place)
+        yield Episode(index, length, texts, _path(root, info, "data_path", values), video)
+
+
+def _numbers(row: dict[str, Any], whole: list[str], times: list[str], place: str) -> dict[str, float]:
+    """The numbers of an episode's row, those of ``whole`` as int from 0 on, those of ``times`` as float."""
+    found: dict[str, float] = {}
+    for name in (*whole, *times):
+        value: Any = row.get(name)
+        valid = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
+        if not valid or (name in whole and (value < 0 or value != int(value))):
+            raise UserError(f"{place} has '{name}' {str(value)[:100]}: restore it")
+        found[name] = int(value) if name in whole else float(value)
+    return found
+
+
+class _Tasks:
+    """What was to be done, in words; ``meta/tasks`` is read where an episode names a number of it."""
+
+    def __init__(self, root: Path):
+        self._root, self._table = root, None
+
+    def texts(self, tasks: Any, place: str) -> tuple[str, ...]:
+        """The tasks of an episode: a text, a number, or a list of these; none or null is no task."""
+        listed = tasks if isinstance(tasks, list) else [] if tasks in (None, "") else [tasks]
+        return tuple(self._text(task, place) for task in listed if task is not None)
+
+    def _text(self, task: Any, place: str) -> str:
+        if is_whole(task):
+            if self._table is None:
+                self._table = self._read()
+            task = self._table.get(task, task)
+        if not is_text(task):
             raise UserError(
-                f"{file}, line {i} is damaged ({type(error).__name__}: {reason(error)}): restore it"
-            ) from error
-        places = {"episode_chunk": index // size, "episode_index": index, "video_key": camera}
-        video = _path(root, info, "video_path", places) if is_video else None
-        episodes.append(Episode(index, length, tasks, _path(root, info, "data_path", places), video))
-    return episodes
+                f"{place} has the task {str(task)[:100]!r}, no text and no number in meta/tasks: write its text there"
+            )
+        return task
+
+    def _read(self) -> dict[int, Any]:
+        """Number to text."""
+        file, lines, text = self._root / "meta" / "tasks.parquet", self._root / "meta" / "tasks.jsonl", "task"
+        rows: list[dict[str, Any]] = []
+        if is_file(lines):
+            rows = [row for _, row in _read_json_lines(lines)]
+        elif is_file(file):
+            if text not in open_columns(file, ["task_index"]).schema.names:
+                text = "__index_level_0__"  # pandas' name of an index without one
+            rows = read_rows(file, ["task_index", text])
+        return {row["task_index"]: row.get(text) for row in rows if is_whole(row.get("task_index"))}
 
 
 def _path(root: Path, info: dict[str, Any], template_name: str, values: dict[str, Any]) -> Path:
-    """A file named by one of the templates of info.json.
+    """A file named by one of the templates of info.json, in Python's syntax of ``str.format``.
 
     Raises:
         UserError: it is malformed, or leads out of the dataset's folder.
     """
     template = info.get(template_name)
     place = f"{root}/meta/info.json: {template_name} {template!r}"
-
-    def fill(match: re.Match[str]) -> str:
-        if match[1] not in values:
-            raise UserError(
-                f"{place} has the unknown placeholder {match[0]}; known are {', '.join(values)}: restore it"
-            )
-        return str(values[match[1]]).zfill(int(match[2] or 0))
-
     if not isinstance(template, str):
         raise UserError(f"{place} is not a path: restore it")
-    name = _PLACEHOLDER.sub(fill, template)
-    # Not resolved: downloads by LeRobot may be links into a cache elsewhere.
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+    name = ""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise UserError(f"{place} is malformed ({error}): restore it") from error
+    for literal, key, number_format, conversion in parts:
+        name += literal
+        if key is None:
+            continue
+        written = f"{{{key}{'!' + conversion if conversion else ''}{':' + number_format if number_format else ''}}}"
+        if key not in values:  # not by Formatter, which would reach attributes of the values, too
+            raise UserError(f"{place} has the unknown placeholder {written}; known are {', '.join(values)}: restore it")
+        allowed = _NUMBER_FORMAT.fullmatch(number_format or "") if is_whole(values[key]) else not number_format
+        if conversion or not allowed:
+            example = f"{{{key}:03d}}" if is_whole(values[key]) else f"{{{key}}}"
+            raise UserError(f"{place} has the placeholder {written} in an unknown format: write it as {example}")
+        name += format(values[key], number_format or "")
+    path = within(root, name)
+    if path is None:
         raise UserError(f"{place} leads out of the dataset ({name!r}): correct it to a path within the folder")
-    return root / path
+    return path

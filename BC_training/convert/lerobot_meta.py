@@ -1,7 +1,7 @@
 """What a LeRobot dataset of format v3.0 says of itself: ``meta/`` and its statistics."""
 
 import json
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from BC_training.convert.lerobot_layout import read_columns
+from BC_training.convert.lerobot_parquet import read_columns
 
 CAMERA = "observation.images.screen"
 _CHUNK = 1000  # files in a folder
@@ -44,7 +44,7 @@ def write_metadata(
     actions: tuple[str, ...],
     state: tuple[str, ...],
     lengths: list[int],
-    tasks: list[str],
+    tasks: list[list[str]],
     histograms: list[np.ndarray],
 ) -> None:
     """Writes ``meta/`` for the episodes whose rows and videos lie in ``folder``.
@@ -52,15 +52,15 @@ def write_metadata(
     Args:
         size: (H, W) of the frames in pixels.
         lengths: frames of each episode.
-        tasks: what was to be done in each episode, in words; the rows number them as they first appear.
+        tasks: what was to be done in each episode, in words; the rows number the first, as they appear in all.
         histograms: int64 [3, 256] of each episode, how many pixels have which value of R, G and B.
     """
     features = _features(fps, size, actions, state)
-    task_names = list(dict.fromkeys(tasks))
+    task_names = list(dict.fromkeys(chain.from_iterable(tasks)))
     columns = [name for name, feature in features.items() if feature["dtype"] != "video"]
     starts = list(accumulate(lengths, initial=0))
     rows, tables = [], []
-    for episode, (length, task, histogram) in enumerate(zip(lengths, tasks, histograms, strict=True)):
+    for episode, (length, texts, histogram) in enumerate(zip(lengths, tasks, histograms, strict=True)):
         table = read_columns(folder / data_file(episode), columns)
         tables.append(table)
         place = {"chunk_index": episode // _CHUNK, "file_index": episode % _CHUNK}
@@ -68,7 +68,7 @@ def write_metadata(
         rows.append(
             {
                 "episode_index": episode,
-                "tasks": [task],
+                "tasks": texts,
                 "length": length,
                 **{f"data/{name}": value for name, value in place.items()},
                 "dataset_from_index": starts[episode],

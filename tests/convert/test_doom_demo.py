@@ -130,6 +130,58 @@ def test_a_wads_lumps_are_found(tmp_path_factory, lumps):
     assert {name: raw[at : at + size] for name, (at, size) in wad.lumps.items()} == lumps
 
 
+@pytest.mark.parametrize(
+    "directory",
+    [
+        (-1, 12),
+        (1, -1),
+        (2**31 - 1, 12),  # 32 GiB
+        (1, 2**31 - 1),
+        (2, 12),
+    ],
+)
+def test_a_directory_that_is_not_there_is_refused(tmp_path, directory):
+    path = tmp_path / "x.wad"
+    path.write_bytes(struct.pack("<4sii", b"IWAD", *directory) + struct.pack("<ii8s", 0, 0, b"E1M1"))
+    with pytest.raises(UserError, match=r"x.wad is cut off or damaged: copy it again"):
+        read_wad(path)
+
+
+@pytest.mark.parametrize("place", [(-4, 8), (12, -1), (20, 9), (2**31 - 1, 2**31 - 1)])
+def test_a_lump_that_is_not_there_is_refused(tmp_path, place):
+    path = tmp_path / "x.wad"
+    path.write_bytes(struct.pack("<4sii", b"IWAD", 1, 12) + struct.pack("<ii8s", *place, b"DEMO1"))
+    with pytest.raises(UserError, match=r"x.wad is cut off or damaged"):
+        read_wad(path)
+
+
+def test_what_means_nothing_in_a_directory_is_ignored(tmp_path):
+    path = tmp_path / "x.wad"
+    path.write_bytes(struct.pack("<4sii", b"IWAD", 1, 12) + struct.pack("<ii8s", -7, 0, b"e1m1\0LD"))
+    assert read_wad(path).lumps == {"E1M1": (-7, 0)}
+
+
+@given(st.binary(max_size=60), st.sampled_from([b"", b"IWAD", b"PWAD"]))
+def test_any_bytes_are_a_wad_or_a_line(tmp_path_factory, content, start):
+    path = tmp_path_factory.getbasetemp() / "any.wad"
+    path.write_bytes(start + content)
+    try:
+        wad = read_wad(path)
+    except UserError:
+        return
+    assert all(0 <= size <= len(content) for _, size in wad.lumps.values())
+
+
+@given(st.binary(max_size=40), st.sampled_from(VERSIONS))
+def test_any_bytes_are_a_demo_or_a_line(content, version):
+    for raw in (content, bytes([version]) + content, header(version) + content):
+        try:
+            demo = parse_demo(raw)
+        except UserError:
+            continue
+        assert demo.actions.shape[1] == len(KEYS)
+
+
 DEMO = header() + tics((50, 0, 0, 0), (0, 0, 0, 1)) + b"\x80"
 
 
@@ -192,6 +244,8 @@ def test_bad_input_is_one_line(monkeypatch, capsys, program, tmp_path):
     assert "cannot read the WAD none.wad: No such file" in error("a.lmp", "--iwad", "none.wad")
     assert "text.wad is not a WAD" in error("text.wad")
     assert "the WAD cut.wad is cut off" in error("cut.wad")
+    write_wad(tmp_path / "other.wad", b"IWAD", {"E1M1": b""})
+    assert "game.wad is itself a game, which its demos are played with" in error(game, "--iwad", "other.wad")
     assert "short.lmp: cut off after 2 tics" in error("short.lmp", "--iwad", game)
     assert "played on E1M7, which is not in game.wad" in error("other.lmp", "--iwad", game)
     assert "dsda-doom could not play it: cannot do that" in error(game)

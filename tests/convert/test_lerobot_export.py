@@ -262,7 +262,9 @@ def test_refusals(tmp_path, make_dataset):
     source = tmp_path / "x.zarr"
     make_dataset(source, [4, 4], size=(15, 24), fps=17.5)
     (tmp_path / "there").mkdir()
-    assert "exists: remove it" in error_of(source, tmp_path / "there")
+    (tmp_path / "there" / "thesis.tex").touch()
+    assert "exists and is no empty folder: remove it" in error_of(source, tmp_path / "there")
+    assert "exists and is no empty folder" in error_of(source, tmp_path / "there" / "thesis.tex")
     assert "no dataset at" in error_of(tmp_path / "none.zarr", tmp_path / "lr")
     assert "15x24 have an odd side" in error_of(source, tmp_path / "lr")
     assert "add --size 14x24" in error_of(source, tmp_path / "lr")
@@ -275,6 +277,81 @@ def test_refusals(tmp_path, make_dataset):
     assert "episode_1 does not say its frames per second" in error_of(source, tmp_path / "lr", size=(14, 24))
     assert not (tmp_path / "lr").exists()
     assert not (tmp_path / "lr.partial").exists()
+
+
+def test_a_folder_that_is_empty_is_filled(tmp_path, source):
+    (tmp_path / "lr").mkdir()
+    assert len(imported(exported(source, tmp_path / "lr"), tmp_path / "back.zarr").episodes) == len(LENGTHS)
+
+
+def test_a_folder_that_was_filled_meanwhile_is_kept(tmp_path, source, monkeypatch):
+    write = lerobot_export.write_metadata
+
+    def filled(*args: Any) -> None:
+        write(*args)
+        (tmp_path / "lr").mkdir()
+        (tmp_path / "lr" / "thesis.tex").touch()
+
+    monkeypatch.setattr(lerobot_export, "write_metadata", filled)
+    assert "is there by now: move it away and run the same command again" in error_of(source, tmp_path / "lr")
+    monkeypatch.undo()
+    (tmp_path / "lr").rename(tmp_path / "away")
+    monkeypatch.setattr(lerobot_export, "_encode", None)  # nothing is encoded again
+    exported(source, tmp_path / "lr")
+
+
+def test_brackets_and_colons_in_paths_are_printed_as_they_are(tmp_path, source):
+    out = tmp_path / "games [old]" / ":smile: [bold]lr"
+    out.parent.mkdir()
+    console = Console(record=True, width=40)
+    export(source, out, None, None, 1, console)
+    assert f"to {out}\n" in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "expected"),
+    [
+        ("find the key", ["find the key"]),
+        (["find the key", "open [it]\u2028"], ["find the key", "open [it]\u2028"]),
+        ([], ["play"]),
+        (None, ["play"]),
+    ],
+)
+def test_all_tasks_of_an_episode_are_kept(tmp_path, source, tasks, expected):
+    zarr.open_group(source)["episode_1"].attrs["tasks"] = tasks
+    out = exported(source, tmp_path / "lr")
+    rows = pq.read_table(out / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
+    assert [row["tasks"] for row in rows] == [["play"], expected, ["play"]]
+    names = pq.read_table(out / "meta/tasks.parquet")["task"].to_pylist()
+    index = pq.read_table(out / "data/chunk-000/file-001.parquet")["task_index"][0].as_py()
+    assert names[index] == expected[0]
+    assert sorted(names) == sorted({"play", *expected})
+    back = imported(out, tmp_path / "back.zarr")
+    assert [e.attrs["tasks"] for e in back.episodes] == [["play"], expected, ["play"]]
+
+
+@pytest.mark.parametrize("tasks", [3, {"text": "play"}, [3], ["play", None], "\ud83d"])
+def test_tasks_that_are_no_texts_are_refused(tmp_path, source, tasks):
+    zarr.open_group(source)["episode_1"].attrs["tasks"] = tasks
+    assert "episode_1 has the attribute 'tasks'" in error_of(source, tmp_path / "lr")
+    assert not (tmp_path / "lr.partial").exists()
+
+
+@pytest.mark.parametrize("fps", [1e-9, 1e12])
+def test_a_rate_that_a_video_cannot_have_is_refused(tmp_path, source, fps):
+    for episode in range(3):
+        zarr.open_group(source)[f"episode_{episode}"].attrs["fps"] = fps
+    assert "frames per second, a video has 0.001 to 1e+06: correct 'fps'" in error_of(source, tmp_path / "lr")
+
+
+def test_a_side_that_the_codec_cannot_have_is_refused(tmp_path, source):
+    assert "a side above the video's 16384: add --size" in error_of(source, tmp_path / "lr", size=(8, 16_386))
+
+
+def test_episodes_are_numbered_without_gaps(tmp_path, source):
+    (source / "episode_1").rename(source / "episode_7")
+    back = imported(exported(source, tmp_path / "lr"), tmp_path / "back.zarr")
+    assert [e.length for e in back.episodes] == [LENGTHS[0], LENGTHS[2], LENGTHS[1]]
 
 
 def test_episodes_of_different_rates_with_fps(tmp_path, make_dataset):
@@ -299,6 +376,10 @@ def test_a_damaged_frame_stops_it(tmp_path, source):
         (["--to", "lerobt"], "did you mean 'lerobot'"),
         (["--to", "lerobot", "--camera", "top"], "--camera belongs to --from"),
         (["--to", "lerobot", "--size", "13x16"], "odd side"),
+        (["--to", "lerobot", "--fps", "nan"], "--fps nan is not a number of frames per second above 0"),
+        (["--from", "lerobot", "--fps", "0"], "--fps 0 is not a number"),
+        (["--from", "lerobot", "--fps=-5"], "--fps -5 is not a number"),
+        (["--from", "lerobot", "--fps", "inf"], "--fps inf is not a number"),
         (["--from", "lerobot"], "no meta/info.json"),
         (["--from", "lerobot", "--camera", "top"], "no meta/info.json"),
     ],

@@ -1,0 +1,183 @@
+"""What the features of a LeRobot dataset mean: which is the action, the names of values, the size of pictures."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from BC_training.common.errors import UserError, unknown
+
+# In the order of preference: LeRobot's own name, and that of openpi.
+_ACTIONS, _STATES = ("action", "actions"), ("observation.state", "state")
+_OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")  # LeRobot's, of every dataset
+_MOST_VALUES = 100_000  # in a row: more is a mistake, and names for each would fill the memory
+_CHANNELS = (1, 3, 4)
+
+Feature = dict[str, Any]
+
+
+def is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_text(value: Any) -> bool:
+    """Whether ``value`` is text that can be written: JSON can hold halves of a character."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def read_features(place: str, info: dict[str, Any]) -> dict[str, Feature]:
+    """The features by name, each with "dtype" and "shape".
+
+    Args:
+        place: of the metadata, for the error; here and below.
+
+    Raises:
+        UserError: there are none, or one is damaged.
+    """
+    features = info.get("features")
+    if not isinstance(features, dict) or not features:
+        raise UserError(f"{place} has no 'features': restore it")
+    found = {}
+    for name, feature in features.items():
+        shape = feature.get("shape") if isinstance(feature, dict) else None
+        shape = [shape] if is_whole(shape) else shape
+        if not isinstance(shape, list) or not all(map(is_whole, shape)) or not isinstance(feature.get("dtype"), str):
+            raise UserError(f"{place}: feature '{name}' needs a 'dtype' and a 'shape' of whole numbers: restore it")
+        found[name] = {**feature, "shape": shape}
+    return found
+
+
+def choose_camera(place: str, features: dict[str, Feature], camera: str | None) -> str:
+    """The feature with the frames.
+
+    Raises:
+        UserError: ``camera`` is not there; or it is None, and there is none or several.
+    """
+    cameras = _cameras(features)
+    if camera is not None:
+        if camera not in cameras:
+            raise unknown("camera", camera, cameras, f"{place} names them")
+        return camera
+    if not cameras:
+        raise UserError(f"{place} has no camera among its features ({', '.join(features)}): policies here need frames")
+    if len(cameras) > 1:
+        raise UserError(f"{place} has {len(cameras)} cameras ({', '.join(cameras)}): choose one with --camera")
+    return cameras[0]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which features are converted into what.
+
+    Attributes:
+        action: the feature with the action.
+        keys: the names of its A values.
+        state: the feature with the state; None without one.
+        attributes: the names of its S values.
+        unread: features and columns that become nothing; neither cameras nor LeRobot's own.
+        cameras: the cameras that were not chosen.
+    """
+
+    action: str
+    keys: tuple[str, ...]
+    state: str | None
+    attributes: tuple[str, ...]
+    unread: tuple[str, ...]
+    cameras: tuple[str, ...]
+
+
+def choose_columns(place: str, features: dict[str, Feature], camera: str, stored: Iterable[str]) -> Columns:
+    """Finds the action and the state.
+
+    Args:
+        stored: the columns of the rows; some may be no features.
+
+    Raises:
+        UserError: there is no action, or its values or those of the state cannot be named.
+    """
+    action = next((name for name in _ACTIONS if name in features), None)
+    if action is None:
+        parts = [name for name in features if name.startswith("action")]
+        remedy = f"; is it {' or '.join(parts)}? Then rename that" if parts else "; name it so"
+        raise UserError(
+            f"{place} has no feature 'action' (it has {', '.join(features)}): policies here learn what was pressed"
+            f"{remedy}, in this file and in the parquet files"
+        )
+    state = next((name for name in _STATES if name in features), None)
+    cameras = tuple(name for name in _cameras(features) if name != camera)
+    known = {action, state, camera, *_OWN, *cameras}
+    return Columns(
+        action,
+        _value_names(place, action, "action", features[action]),
+        state,
+        () if state is None else _value_names(place, state, "state", features[state]),
+        tuple(name for name in dict.fromkeys([*features, *stored]) if name not in known),
+        cameras,
+    )
+
+
+def frame_size(place: str, key: str, feature: Feature) -> tuple[int, int]:
+    """(H, W) in pixels of a camera's frames.
+
+    The shape is [H, W], or [H, W, C] or [C, H, W] with 1, 3 or 4 channels; "names" tell which is which.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    shape, names = feature["shape"], _unwrapped(feature.get("names"))
+    if min(shape, default=0) >= 1:
+        if isinstance(names, list) and len(names) == len(shape) and "height" in names and "width" in names:
+            height, width = names.index("height"), names.index("width")
+            if all(n in _CHANNELS for i, n in enumerate(shape) if i not in (height, width)):
+                return shape[height], shape[width]
+        if len(shape) == 3 and shape[0] in _CHANNELS:
+            return shape[1], shape[2]
+        if len(shape) == 2 or (len(shape) == 3 and shape[2] in _CHANNELS):
+            return shape[0], shape[1]
+    raise UserError(
+        f"{place}: camera '{key}' has shape {shape} with the names {feature.get('names')}, not height, width and 1, 3 "
+        "or 4 channels: correct it"
+    )
+
+
+def _cameras(features: dict[str, Feature]) -> list[str]:
+    return [name for name, feature in features.items() if feature["dtype"] in ("video", "image")]
+
+
+def _value_names(place: str, key: str, prefix: str, feature: Feature) -> tuple[str, ...]:
+    """The names of a feature's values; ``prefix`` and a number where the dataset names none.
+
+    LeRobot has them as a list, as lists by axis ({"motors": [...]}) or as {name: position}.
+    """
+    place, shape = f"{place}: feature '{key}'", feature["shape"] or [1]
+    if len(shape) != 1 or not 1 <= shape[0] <= _MOST_VALUES:
+        raise UserError(f"{place} has shape {feature['shape']}, not one row of values: it cannot be converted")
+    width, names = shape[0], _unwrapped(feature.get("names"))
+    if names is None:
+        return tuple(f"{prefix}_{i}" for i in range(width))
+    if isinstance(names, list) and all(map(_is_name, names)):
+        texts = [str(name) for name in names]
+        if len(texts) == 1 and width > 1:
+            return tuple(f"{texts[0]}_{i}" for i in range(width))
+        if len(texts) == width == len(set(texts)):
+            return tuple(texts)
+    raise UserError(
+        f"{place} has {width} values and the names {json.dumps(feature['names'])[:200]}: name each once, in a list"
+    )
+
+
+def _is_name(name: Any) -> bool:
+    return is_whole(name) or (is_text(name) and name.strip() != "" and len(name.splitlines()) == 1)
+
+
+def _unwrapped(names: Any) -> Any:
+    """The list of names, without the dictionary or the lists around it; None where nothing is named."""
+    while isinstance(names, dict | list):
+        if isinstance(names, dict) and names and all(map(is_whole, names.values())):
+            return sorted(names, key=names.__getitem__) if len(set(names.values())) == len(names) else names
+        if all(name is None for name in (names.values() if isinstance(names, dict) and len(names) < 2 else names)):
+            return None
+        if len(names) > 1 or (isinstance(names, list) and not isinstance(names[0], dict | list)):
+            return names
+        (names,) = names.values() if isinstance(names, dict) else names
+    return [names] if isinstance(names, str) else names

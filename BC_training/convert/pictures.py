@@ -1,0 +1,43 @@
+"""Pictures kept as files in PNG, JPEG or another format that Pillow reads."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from BC_training.common.errors import UserError
+
+
+def decode_picture(encoded: bytes, where: str, remedy: str) -> np.ndarray:
+    """uint8 [H, W, 3] RGB of a picture's file, turned as its EXIF orientation says.
+
+    Grey and palettes become RGB, an alpha channel is dropped.
+
+    Args:
+        where: of the picture, for the error.
+        remedy: what to do about a damaged one, for the error.
+
+    Raises:
+        UserError: it is damaged, no picture, of more pixels than Pillow trusts (a "decompression bomb"), or of
+            values that do not fit into 8 bits (depth).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(encoded)) as opened:
+                mode = opened.mode
+                if mode[0] not in "IF":
+                    turned = ImageOps.exif_transpose(opened)
+                    if "transparency" in turned.info:
+                        turned = turned.convert("RGBA")  # which Pillow asks for, by a warning
+                    return np.asarray(turned.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise UserError(f"{where} is no picture in a known format: {remedy}") from error
+    except Exception as error:  # Pillow's decoders let through whatever a damaged file makes them stumble over
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise UserError(f"{where}: cannot decode the picture ({reason}): {remedy}") from error
+    raise UserError(
+        f"{where} has one channel of more than 8 bits (mode {mode}), as depth maps have: choose another camera, or "
+        "save it in 8 bits"
+    )
