@@ -151,10 +151,16 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
             title="converting",
             unit=("frames", lambda result: result["frames"]),
         )
+    for note in getattr(opened, "notes", ()):
+        console.print(note, soft_wrap=True, markup=False)
     frames = sum(r["frames"] for r in results)
     for name, result in zip(missing, results, strict=True):
         for note in result["notes"]:
             console.print(f"{name}: {note}", soft_wrap=True, markup=False)
+    pressed = [r["pressed"] for r in results if r["pressed"] is not None]
+    if pressed and not (ever := np.any(pressed, axis=0)).all():
+        never = ", ".join(key for key, was in zip(opened.keys, ever, strict=True) if not was)
+        console.print(f"never pressed in what was converted: {never}", soft_wrap=True, markup=False)
     failed = [(name, r["error"]) for name, r in zip(missing, results, strict=True) if r["error"]]
     console.print(f"converted {len(missing) - len(failed)} recordings, {frames:,} frames, into {out}", soft_wrap=True)
     if failed:
@@ -173,7 +179,9 @@ class _Converter:
         writer = EpisodeWriter(self._out, number)
         try:
             recording = self._source.read(name)
+            pressed = np.zeros(len(self._source.keys), bool)
             for frame, action, state in recording.steps:
+                pressed |= action
                 resized = frame if self._resize is None else resize_frames(frame[None], self._resize)[0]
                 if resized.shape[1:] != self._size:
                     raise UserError(
@@ -184,11 +192,11 @@ class _Converter:
             writer.commit({**recording.attrs, "fps": recording.fps, "source": _label(self._path, name)})
         except UserError as error:
             writer.abort()
-            return {"frames": 0, "error": str(error), "notes": ()}
+            return {"frames": 0, "error": str(error), "notes": (), "pressed": None}
         except BaseException:
             writer.abort()
             raise
-        return {"frames": writer.frame_count, "error": None, "notes": recording.notes}
+        return {"frames": writer.frame_count, "error": None, "notes": recording.notes, "pressed": pressed}
 
     def close(self) -> None:
         pass

@@ -1,42 +1,24 @@
-"""The text files of a recorded session: key binds, inputs, memory values, and the video's start.
+"""The text files of a recorded session: inputs, memory values, and the video's start.
 
 Every reader raises UserError for what it cannot read, naming the file and, in a CSV, the line.
 """
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from BC_training.common.errors import UserError
+from BC_training.convert.button_names import Button
+from BC_training.convert.events import is_no_button, read_event
 
-KEYBINDS_VERSION = "2.0"
 TIMESTAMP = "timestamp_us"
-EVENTS = {
-    "KEY_DOWN": ("key", True),
-    "KEY_UP": ("key", False),
-    "MOUSE_DOWN": ("mouse", True),
-    "MOUSE_UP": ("mouse", False),
-}  # to the device and whether the button goes down
-
-Button = tuple[str, str]  # device "key" or "mouse", name in upper case
-
-
-@dataclass(frozen=True)
-class Keybinds:
-    """Which button is which action.
-
-    Attributes:
-        actions: the A names, by column.
-        columns: from a button to its action's column; an action may have several buttons.
-    """
-
-    actions: tuple[str, ...]
-    columns: dict[Button, int]
+KEY_CODES = ("scan_code", "scancode", "key_code", "keycode", "vk")  # columns, the first that is there
 
 
 @dataclass(frozen=True)
@@ -46,12 +28,16 @@ class Inputs:
     Attributes:
         times: float64 [E], microseconds.
         buttons: E buttons.
-        down: bool [E], whether the button went down.
+        down: bool [E], whether the button went down; True for a repeat of what is held.
+        codes: E numbers of the keys as text, which stay the same whatever their names; empty where unknown.
+        left_out: how many events were of no button, by their type.
     """
 
     times: np.ndarray
     buttons: list[Button]
     down: np.ndarray
+    codes: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,56 +48,22 @@ class Memory:
     values: np.ndarray
 
 
-def read_keybinds(path: Path) -> Keybinds:
-    raw = _read_json(path)
-    if raw.get("version") != KEYBINDS_VERSION:
-        raise UserError(
-            f'{path} has version {raw.get("version")!r}, this program reads "{KEYBINDS_VERSION}": '
-            f'convert it and write "version": "{KEYBINDS_VERSION}"'
-        )
-    actions = raw.get("actions")
-    if not isinstance(actions, dict) or not actions:
-        raise UserError(f'{path} binds no actions: it needs "actions": {{"forward": {{"index": 0, "key": "W"}}, ...}}')
-    names: dict[int, str] = {}
-    columns: dict[Button, int] = {}
-    for name, bind in actions.items():
-        index = bind.get("index") if isinstance(bind, dict) else None
-        if not isinstance(index, int) or isinstance(index, bool):
-            raise UserError(f"{path}: action '{name}' has no whole number as \"index\": give it the column it is")
-        if index in names:
-            raise UserError(f"{path}: actions '{names[index]}' and '{name}' both have index {index}: renumber one")
-        names[index] = name
-        for device in ("key", "mouse"):
-            button = bind.get(device)
-            if button is None:
-                continue
-            if not isinstance(button, str) or not button:
-                raise UserError(f"{path}: the {device} of action '{name}' is {button!r}: write a name such as \"W\"")
-            other = columns.setdefault((device, button.upper()), index)
-            if other != index:
-                raise UserError(
-                    f"{path}: {device} {button} is bound to both '{names[other]}' and '{name}': keep it for one of them"
-                )
-    if sorted(names) != list(range(len(names))):
-        listed = ", ".join(map(str, sorted(names)))
-        raise UserError(f"{path}: the indices of {len(names)} actions must be 0 to {len(names) - 1}, not {listed}")
-    return Keybinds(tuple(names[i] for i in range(len(names))), columns)
-
-
 def read_inputs(path: Path) -> Inputs:
+    """Reads the events; those that are of no button are counted and left out."""
     header, rows = _open_csv(path, (TIMESTAMP, "event_type", "key_or_button"))
     at, event, button = (header.index(name) for name in (TIMESTAMP, "event_type", "key_or_button"))
-    times, buttons, down = [], [], []
+    code = next((header.index(name) for name in KEY_CODES if name in header), None)
+    times, buttons, down, codes, left_out = [], [], [], [], Counter[str]()
     for line, row in rows:
-        if row[event] not in EVENTS:
-            raise UserError(f"{path} line {line}: event_type '{row[event]}' is none of {', '.join(EVENTS)}; correct it")
-        device, pressed = EVENTS[row[event]]
-        if not row[button]:
-            raise UserError(f"{path} line {line}: key_or_button is empty; name the key or remove the line")
+        if is_no_button(row[event]):
+            left_out[row[event]] += 1
+            continue
+        named, pressed = read_event(f"{path} line {line}", row[event], row[button])
         times.append(_timestamp(path, line, row[at], times))
-        buttons.append((device, row[button].upper()))
+        buttons.append(named)
         down.append(pressed)
-    return Inputs(np.array(times, np.float64), buttons, np.array(down, bool))
+        codes.append("" if code is None else row[code])
+    return Inputs(np.array(times, np.float64), buttons, np.array(down, bool), codes, dict(left_out))
 
 
 def memory_columns(path: Path) -> tuple[str, ...]:
@@ -137,7 +89,7 @@ def read_video_start(path: Path) -> float | None:
     """When the video's first frame was shown, in microseconds; None if there is no such file or entry."""
     if not path.exists():
         return None
-    start = _read_json(path).get("video_start_us")
+    start = read_json(path).get("video_start_us")
     if start is None:
         return None
     if isinstance(start, bool) or not isinstance(start, int | float) or not np.isfinite(start):
@@ -145,16 +97,25 @@ def read_video_start(path: Path) -> float | None:
     return float(start)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
-        raw = json.loads(path.read_bytes())
+        raw = json.loads(path.read_bytes(), object_pairs_hook=_unique_entries)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deep: correct it") from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}): correct it") from error
     if not isinstance(raw, dict):
         raise UserError(f"{path} is not a JSON object: it must start with {{")
     return raw
+
+
+def _unique_entries(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError(f"it has an entry twice: {', '.join(repr(name) for name, _ in pairs)}")
+    return entries
 
 
 def _open_csv(path: Path, needed: tuple[str, ...]) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
@@ -178,7 +139,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             for row in reader:
                 if not row:
                     continue
-                cells = [cell.strip() for cell in row]
+                cells = [cell.strip() or cell[: len(cell) == 1] for cell in row]  # a space alone is the space bar
                 if len(cells) != (width := width or len(cells)):
                     raise UserError(
                         f"{path} line {reader.line_num}: {len(cells)} values for {width} columns; "

@@ -15,7 +15,7 @@ taken to be shown for the mean interval. The state of a frame is the last row at
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from av.error import FFmpegError
 from BC_training.common.errors import UserError
 from BC_training.convert import Options, Recording, Step
 from BC_training.convert import session_files as files
+from BC_training.convert.held_buttons import describe_unmatched, held_actions, identify, list_buttons
+from BC_training.convert.keybinds import Keybinds, read_keybinds
 
 VIDEO, INPUTS, MEMORY, METADATA = "video.mp4", "inputs.csv", "memory_data.csv", "metadata.json"
 
@@ -38,8 +40,13 @@ class Sessions:
     attributes: tuple[str, ...]
     episodes: tuple[str, ...]
     folder: Path  # holds the sessions
-    columns: dict[files.Button, int]
+    binds: Keybinds
     fps: float | None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        unused = ", ".join(map(repr, self.binds.unused))
+        return (f"the key binds' entries {unused} are not used; known are 'version' and 'actions'",) if unused else ()
 
     def read(self, episode: str) -> Recording:
         folder = self.folder / episode
@@ -52,19 +59,30 @@ class Sessions:
         streams = {INPUTS: inputs.times} | ({} if memory is None else {MEMORY: memory.times})
         for name, times in streams.items():
             _require_overlap(folder / name, times, edges, start)
-        actions, unmatched = held_actions(inputs, self.columns, len(self.keys), edges)
-        presses = [button for button, down in zip(inputs.buttons, inputs.down, strict=True) if down]
-        unbound = [button[1] for button in presses if button not in self.columns]
-        notes = []
+        buttons, notes = identify(inputs, self.binds, folder / INPUTS)
+        inputs = replace(inputs, buttons=buttons)
+        presses = [button for button, down in zip(buttons, inputs.down, strict=True) if down]
+        unbound = [button for button in presses if button not in self.binds.columns]
+        without = f"{len(unbound)} of {len(presses)} presses are of buttons without an action"
+        if presses and len(unbound) == len(presses):
+            raise UserError(
+                f"{folder / INPUTS}: {without}; pressed were {list_buttons(unbound)}; bound are "
+                f"{list_buttons(list(self.binds.columns))}: name them alike in the key binds, or remove the session"
+            )
         if unbound:
-            named = ", ".join(sorted(set(unbound))[:8])
-            notes.append(f"{len(unbound)} of {len(presses)} presses are of buttons without an action ({named})")
+            notes.append(f"{without} ({list_buttons(unbound)})")
+        if inputs.left_out:
+            types = ", ".join(inputs.left_out)
+            notes.append(f"{sum(inputs.left_out.values())} events of no button are left out ({types})")
+        actions, unmatched = held_actions(inputs, self.binds.columns, len(self.keys), edges)
         attrs: dict[str, Any] = {
             "recorded_fps": video.fps,
             "frame_interval_cv": float(np.std(np.diff(video.times)) * video.fps / 1e6),
             "unbound_presses": len(unbound),
-            "unmatched_releases": unmatched,
+            "unmatched_releases": sum(not down for _, _, down in unmatched),
         }
+        if lost := sum(down for _, _, down in unmatched):
+            attrs["unmatched_presses"] = lost
         state, first = None, 0
         if memory is not None:
             rows = np.searchsorted(memory.times, edges[:-1], side="right") - 1
@@ -75,6 +93,9 @@ class Sessions:
             if first:
                 notes.append(f"the first {first} frames are left out: {MEMORY} begins after them")
             attrs["state_age_max_s"] = float(np.max(edges[:-1][first:] - memory.times[rows[first:]])) / 1e6
+
+        if unmatched:
+            notes.append(describe_unmatched(unmatched, edges[first:], edges[0]))
 
         def steps() -> Iterator[Step]:
             for k, frame in enumerate(video.frames(indices[first:]), start=first):
@@ -91,7 +112,7 @@ def open_source(path: Path, options: Options) -> Sessions:
     """
     if options.keybinds is None:
         raise UserError("--from sessions needs --keybinds FILE, the JSON that says which key is which action")
-    keybinds = files.read_keybinds(options.keybinds)
+    keybinds = read_keybinds(options.keybinds)
     if not path.is_dir():
         raise UserError(f"{path} is not a folder: name the folder that holds the sessions")
     path = path.resolve()
@@ -102,50 +123,7 @@ def open_source(path: Path, options: Options) -> Sessions:
         found = (p for p in path.iterdir() if p.is_dir() and not (p / "zarr.json").exists())
         folder, names = path, sorted((p.name for p in found if not p.name.startswith(".")), key=_numeric_order)
     attributes = _common_columns(folder, names)
-    return Sessions(keybinds.actions, attributes, tuple(names), folder, keybinds.columns, options.fps)
-
-
-def held_actions(
-    inputs: files.Inputs, columns: dict[files.Button, int], actions: int, edges: np.ndarray
-) -> tuple[np.ndarray, int]:
-    """Which actions' buttons were held at any moment of each frame.
-
-    A button released without having been pressed was held from before the first event; released
-    once more, it says nothing.
-
-    Args:
-        edges: float64 [N + 1], microseconds; frame k is shown from edges[k] until edges[k + 1].
-
-    Returns:
-        bool [N, actions], and how many releases said nothing.
-    """
-    held = np.zeros((len(edges) - 1, actions), bool)
-    since: dict[files.Button, float | None] = {}  # when it went down; None if it is up
-    unmatched = 0
-
-    def mark(column: int, down: float, up: float) -> None:
-        first = int(np.searchsorted(edges[1:], down, side="right"))
-        last = int(np.searchsorted(edges[:-1], up, side="left"))
-        if down >= edges[0]:  # however short, the press is seen
-            last = max(last, first + 1)
-        held[first:last, column] = True
-
-    for time, button, down in zip(inputs.times, inputs.buttons, inputs.down, strict=True):
-        if button not in columns:
-            continue
-        pressed = since.get(button, -np.inf)  # before the first event: only a release can tell
-        if down:
-            if button not in since or pressed is None:
-                since[button] = time
-        elif pressed is None:
-            unmatched += 1
-        else:
-            mark(columns[button], pressed, time)
-            since[button] = None
-    for button, pressed in since.items():
-        if pressed is not None:
-            mark(columns[button], pressed, np.inf)
-    return held, unmatched
+    return Sessions(keybinds.actions, attributes, tuple(names), folder, keybinds, options.fps)
 
 
 class Video:

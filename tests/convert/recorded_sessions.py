@@ -13,7 +13,7 @@ KEYBINDS = {
     "actions": {
         "fire": {"index": 1, "key": "CTRL", "mouse": "BUTTON1"},
         "forward": {"index": 0, "key": "w"},
-        "idle": {"index": 2},
+        "idle": {"index": 2, "key": "I"},
     },
 }  # not in the order of their columns
 

@@ -38,6 +38,10 @@ def session(tmp_path):
     return write_session(tmp_path / "s" / "a", TIMES, [(0, "KEY_DOWN", "W")], [(0, 1, 2), (10, 3, 4)])
 
 
+def bound(index, key):
+    return {"index": index, "key": key}
+
+
 def with_actions(**actions):
     return json.dumps({"version": "2.0", "actions": actions})
 
@@ -54,10 +58,23 @@ def with_actions(**actions):
         (with_actions(a={"index": "0", "key": "W"}), ("action 'a'", "index")),
         (with_actions(a={"index": True}), ("action 'a'", "index")),
         (with_actions(a=3), ("action 'a'", "index")),
-        (with_actions(a={"index": 0}, b={"index": 0}), ("'a' and 'b' both have index 0", "renumber")),
-        (with_actions(a={"index": 0}, b={"index": 2}), ("must be 0 to 1, not 0, 2",)),
+        (with_actions(a=bound(0, "W"), b=bound(0, "A")), ("'a' and 'b' both have index 0", "renumber")),
+        (with_actions(a=bound(0, "W"), b=bound(2, "A")), ("must be 0 to 1, not 0, 2",)),
         (with_actions(a={"index": 0, "key": "w"}, b={"index": 1, "key": "W"}), ("key W", "'a' and 'b'", "keep it")),
-        (with_actions(a={"index": 0, "mouse": 5}), ("mouse of action 'a' is 5",)),
+        (with_actions(a=bound(0, "!"), b=bound(1, "exclam")), ("key ! is bound to both 'a' and 'b'",)),
+        (with_actions(a={"index": 0, "mouse": 5}), ("mouse of action 'a' is 5", '"LEFT"')),
+        (with_actions(a=bound(0, "")), ("key of action 'a' is ''", '"W"')),
+        (with_actions(a=bound(0, "   ")), ("key of action 'a' is '   '", '"W"')),
+        (with_actions(a=bound(0, ["W", None])), ("key of action 'a' is None",)),
+        (with_actions(a={"index": 0, "mouse": "W"}), ("mouse of action 'a' is 'W', a key", 'write it as "key"')),
+        (with_actions(a={"index": 0, "mouse": "VK_SPACE"}), ("'VK_SPACE', a key",)),
+        (with_actions(a={"index": 0}), ("no button is bound to action 'a'", "or remove it")),
+        (with_actions(a=bound(0, [])), ("no button is bound to action 'a'",)),
+        (with_actions(a={"index": 0, "keys": ["W"]}), ("unknown entry 'keys'; known are index, key, mouse",)),
+        (with_actions(a={"index": 0, "key": "W", "Mouse": "LEFT"}), ("unknown entry 'Mouse'",)),
+        (with_actions(**{" ": bound(0, "W")}), ("' ' is no name of an action",)),
+        ('{"version": "2.0", "actions": {"a": {"index": 0, "key": "W", "key": "A"}}}', ("twice", "'key'")),
+        ("[" * 100_000, ("nested too deep",)),
     ],
 )
 def test_keybinds(session, binds, text, parts):
@@ -79,7 +96,10 @@ HEADER = "timestamp_us,event_type,key_or_button\n"
         ("", ("no column timestamp_us, event_type, key_or_button", "it has none")),
         ("timestamp_us,event_type\n", ("no column key_or_button",)),
         ("timestamp_us,event_type,key_or_button,event_type\n", ("event_type twice",)),
-        (HEADER + "1,KEY_DOWN,W\n2,KEY_PRESS,W\n", ("line 3", "'KEY_PRESS'", "KEY_DOWN, KEY_UP")),
+        (HEADER + "1,KEY_DOWN,W\n2,CLICK,W\n", ("line 3", "'CLICK'", "KEY_DOWN, KEY_UP", "remove these rows")),
+        (HEADER + "1,press,left\n", ("line 2", "'left' may be a key or a button of the mouse", "MOUSE_")),
+        (HEADER + "1,MOUSE_DOWN, \n", ("line 2", "key_or_button is empty")),
+        (HEADER + "1,KEY_DOWN,   \n", ("line 2", "key_or_button is empty", "SPACE")),
         (HEADER + "soon,KEY_DOWN,W\n", ("line 2", "'soon' is not a number")),
         (HEADER + "nan,KEY_DOWN,W\n", ("line 2", "'nan' is not a number")),
         (HEADER + "5,KEY_DOWN,W\n4,KEY_UP,W\n", ("line 3", "4 is before 5", "sort the rows")),
