@@ -80,6 +80,8 @@ class Source(Protocol):
         keys: the A actions.
         attributes: the S state values; empty without a state.
         episodes: the recordings' names, unique and the same in every run.
+
+    It may have ``notes``: what to tell the user once, each one line.
     """
 
     keys: tuple[str, ...]

@@ -11,13 +11,13 @@ _BUTTON_EVENT = re.compile(
     r"(?:(?P<down>DOWN|PRESS|PRESSED|REPEAT|REPEATED)|UP|RELEASE|RELEASED)"
 )  # a repeat is one more press of what is held
 _NO_BUTTON = re.compile(
-    r".*(?:MOVE|MOVED|MOTION|POSITION|WHEEL|SCROLL|FOCUS|BLUR|ENTER|LEAVE|SYN)(?:IN|OUT|GAINED|LOST)?"
+    r"MOVE|MOTION|DRAG|HOVER|POSITION|DELTA|WHEEL|SCROLL|FOCUS|BLUR|ENTER|LEAVE|RESIZE|WINDOW|EV(?:REL|ABS|MSC|SYN)"
 )
 
 
 def is_no_button(event: str) -> bool:
     """Whether an event is of the mouse's movement, its wheel or the window."""
-    return _NO_BUTTON.fullmatch(_letters(event)) is not None
+    return _NO_BUTTON.search(_letters(event)) is not None
 
 
 def read_event(where: str, event: str, text: str) -> tuple[Button, bool]:
@@ -43,7 +43,7 @@ def read_event(where: str, event: str, text: str) -> tuple[Button, bool]:
             f"{where}: {text!r} may be a key or a button of the mouse: write KEY_... or MOUSE_... as event_type"
         )
     if button is None:
-        raise UserError(f"{where}: key_or_button is empty; name the key (the space bar is SPACE) or remove the line")
+        raise UserError(f"{where}: key_or_button is empty; name the key (such as SPACE or COMMA) or remove the line")
     return button, kind["down"] is not None
 
 

@@ -119,10 +119,13 @@ def describe_unmatched(unmatched: list[Unmatched], edges: np.ndarray, start: flo
         listed.append(f"{shown(button)} {'pressed' if down else 'released'} at {(time - start) / 1e6:.3f} s{shows}")
     more = f" and {len(unmatched) - _LISTED} more" if len(unmatched) > _LISTED else ""
     presses = sum(down for _, _, down in unmatched)
-    return (
-        f"{presses} presses without a release and {len(unmatched) - presses} releases without a press are taken to be "
-        f"held for {UNMATCHED_SECONDS:g} s at most: {', '.join(listed)}{more}"
-    )
+    counts = [(presses, "press", "release"), (len(unmatched) - presses, "release", "press")]
+    what = " and ".join(f"{n} {_plural(n, one)} without a {other}" for n, one, other in counts if n)
+    return f"{what}, taken to be held for {UNMATCHED_SECONDS:g} s at most: {', '.join(listed)}{more}"
+
+
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}{'es' if word.endswith('s') else 's'}"
 
 
 def list_buttons(buttons: list[Button]) -> str:

@@ -72,8 +72,8 @@ class Sessions:
         if unbound:
             notes.append(f"{without} ({list_buttons(unbound)})")
         if inputs.left_out:
-            types = ", ".join(inputs.left_out)
-            notes.append(f"{sum(inputs.left_out.values())} events of no button are left out ({types})")
+            count, types = sum(inputs.left_out.values()), ", ".join(inputs.left_out)
+            notes.append(f"{count} {'event' if count == 1 else 'events'} of no button left out ({types})")
         actions, unmatched = held_actions(inputs, self.binds.columns, len(self.keys), edges)
         attrs: dict[str, Any] = {
             "recorded_fps": video.fps,

@@ -113,14 +113,10 @@ def test_a_second_release_reaches_back_to_the_first_at_most():
 
 def test_unmatched_events_are_named_with_second_and_frame():
     unmatched = [(1.25e6, W, True), (30e6, ("mouse", "LEFT"), False), (99e6, W, False)]
-    line = describe_unmatched(unmatched, EDGES, 0.0)
-    assert "1 presses without a release and 2 releases without a press" in line
-    assert "1.5 s" in line
-    assert (
-        "W pressed at 1.250 s (frame 12), mouse LEFT released at 30.000 s (frame 300), W released at 99.000 s" in line
+    assert describe_unmatched(unmatched, EDGES, 0.0) == (
+        "1 press without a release and 2 releases without a press, taken to be held for 1.5 s at most: "
+        "W pressed at 1.250 s (frame 12), mouse LEFT released at 30.000 s (frame 300), W released at 99.000 s"
     )
-    assert "and 93 more" not in line
-    assert line.count("pressed at") == 1
     assert "and 93 more" in describe_unmatched([(1.0, W, True)] * 101, EDGES, 0.0)
 
 
@@ -262,7 +258,18 @@ def test_events_in_other_words(tmp_path, down, up, button):
 
 
 def test_events_of_no_button_are_left_out_and_counted(tmp_path):
-    names = ["MOUSE_MOVE", "mousemove", "WHEEL", "mouse_scroll", "FOCUS_LOST", "blur", "MouseEnter", "POINTER_MOTION"]
+    names = [
+        "MOUSE_MOVE",
+        "mousemove",
+        "WHEEL",
+        "mouse_scroll",
+        "FOCUS_LOST",
+        "blur",
+        "MouseEnter",
+        "POINTER_MOTION",
+        "wheel_up",
+        "EV_SYN",
+    ]
     (tmp_path / "inputs.csv").write_text(
         "\n".join(["timestamp_us,event_type,key_or_button", "5,KEY_DOWN,W", *(f"nan,{name}," for name in names * 2)])
     )
@@ -312,8 +319,8 @@ def test_all_that_was_assumed_is_printed_and_kept(tmp_path):
     printed, error = converted(tmp_path, {"game": "x", **ONE}, a=sorted(events))
     assert error is None
     assert "the key binds' entries 'game' are not used" in printed
-    assert "a: 1 events of no button are left out (MOUSE_MOVE)\n" in printed
-    assert "a: 0 presses without a release and 2 releases without a press" in printed
+    assert "a: 1 event of no button left out (MOUSE_MOVE)\n" in printed
+    assert "a: 2 releases without a press, taken to be held" in printed
     assert "mouse LEFT released at 2.900 s (frame 58), W released at 2.910 s (frame 58)" in printed
     attrs = ZarrGameplayDataset(tmp_path / "x.zarr").episodes[0].attrs
     assert attrs["unmatched_releases"] == 2
