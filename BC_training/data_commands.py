@@ -57,7 +57,8 @@ def convert(
         )
     if to != "lerobot":
         raise unknown("kind to write", to, ["lerobot"])
-    for name, value in (("keybinds", keybinds), ("iwad", iwad), ("pwad", pwad), ("camera", camera)):
+    given = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "allow-missing": allow_missing}
+    for name, value in {**given, "time-unit": time_unit != "us"}.items():
         if value:
             raise UserError(f"--{name} belongs to --from, it means nothing with --to: leave it out")
     from BC_training.convert.lerobot_export import export

@@ -30,8 +30,8 @@ def open_csv(path: Path, needed: tuple[str, ...]) -> tuple[list[str], Rows]:
     """
     rows = _csv_rows(path)
     _, header = next(rows, (1, []))
-    spelled = {name.lower(): name for name in needed} | {name: name for name in header}
-    header = [name if name in needed else spelled.get(name.lower(), name) for name in header]
+    other_case = {name.lower(): name for name in needed if name not in header}
+    header = [other_case.get(name.lower(), name) for name in header]
     missing = [name for name in needed if name not in header]
     if missing:
         near = [cell for cell in header if TIMESTAMP in missing and cell.lower().startswith("time")]

@@ -39,14 +39,15 @@ class Stream:
 
     def misfits(self, start: float, length: float) -> bool:
         """Whether the times, as they are, are hardly those of a video of that ``start`` and ``length``."""
-        late = np.mean(self.times - start > length) > 0.5
-        return bool(late or self.times[-1] < start or (self.pace is not None and self.pace < self.least))
+        outside = self.times[-1] - start > 2 * length or self.times[-1] < start or self.times[0] > start + length
+        hasty = self.pace is not None and self.pace < self.least
+        return bool(outside or hasty) and not self.fits(1, start, length)
 
     def fits(self, ratio: float, start: float, length: float) -> bool:
         """Whether the times, were they ``ratio`` times as long, would be likely to be that video's."""
         shown = self.times * ratio - start
         covered = min(shown[-1], length) - max(shown[0], 0.0)
-        return self._slow(ratio) and bool(covered >= 0.1 * length and np.mean(shown > length) <= 0.5)
+        return self._slow(ratio) and bool(covered >= 0.1 * length and np.mean(shown > length) <= 0.25)
 
     def lasts_as_long(self, ratio: float, length: float) -> bool:
         """The same where it is not known when the video began."""
@@ -104,20 +105,30 @@ def _looks_like_start(name: str) -> bool:
     return alike or bool(begins and re.search("video|firstframe|timestamp|[mun]s$", plain))
 
 
-def require_unit(streams: list[Stream], unit: str, start: float | None, length: float, metadata: Path) -> None:
-    """Raises UserError if times are unlikely in the ``unit`` that was given and likely in another.
+def check_unit(streams: list[Stream], unit: str, start: float | None, length: float, metadata: Path) -> list[str]:
+    """Notes of times that may be in another unit than the one that was given.
 
     Args:
         start: when the video begins, microseconds; None if nothing says so.
         length: of the video, microseconds.
         metadata: where ``start`` is from.
+
+    Raises:
+        UserError: times are unlikely in ``unit`` and likely in another.
     """
-    began = start or 0.0
+    began, notes = start or 0.0, []
+    others = {name: scale / UNITS[unit] for name, scale in UNITS.items() if name != unit}
     likely = {}
     for stream in streams:
-        if stream.misfits(began, length):
-            others = {name: scale / UNITS[unit] for name, scale in UNITS.items() if name != unit}
-            fitting = [name for name, ratio in others.items() if stream.fits(ratio, began * ratio, length)]
+        fitting = [name for name, ratio in others.items() if stream.fits(ratio, began * ratio, length)]
+        if not stream.misfits(began, length):
+            spans = stream.times[-1] - stream.times[0]
+            if fitting and spans < length / 100:
+                notes.append(
+                    f"{stream.path.name} spans {spans / 1e6:.4g} s of the video's {length / 1e6:.4g} s: if its times are "
+                    f"{_WORDS[fitting[0]]}, add --time-unit {fitting[0]}"
+                )
+        else:
             if not fitting and start is None and not stream.lasts_as_long(1, length):
                 fitting = [name for name, ratio in others.items() if stream.lasts_as_long(ratio, length)]
             if not fitting and start:
@@ -125,7 +136,7 @@ def require_unit(streams: list[Stream], unit: str, start: float | None, length: 
             if fitting:
                 likely[stream.path] = fitting[0]
     if not likely:
-        return
+        return notes
     path, other = next(iter(likely.items()))
     times = next(stream.times for stream in streams if stream.path == path)
     lasting = (times[-1] - times[0]) / 1e6

@@ -63,7 +63,7 @@ class Sessions:
             streams.append(clock.memory_stream(memory_file, memory.times))
             if memory.numbered:
                 notes.append(f"the column of {memory_file.name} without a name is left out: it numbers the rows")
-        clock.require_unit(streams, self.time_unit, start, length, metadata_file)
+        notes += clock.check_unit(streams, self.time_unit, start, length, metadata_file)
         edges, indices = _frame_edges(video, (start or 0.0) + video.times, self.fps)
         for stream in streams:
             clock.require_overlap(stream, edges, start)

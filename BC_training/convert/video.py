@@ -54,11 +54,15 @@ class Video:
         try:
             with av.open(str(path)) as container:
                 stream = _video_stream(container, path)
-                packets = [(p.pts, p.is_corrupt, p.is_discard) for p in container.demux(stream) if p.size]
+                # AVI has no presentation time stamps: its pictures are shown one after the other.
+                self._stamped = container.format.name != "avi"
+                packets = [
+                    (p.pts if self._stamped else p.dts, p.is_corrupt, p.is_discard)
+                    for p in container.demux(stream)
+                    if p.size
+                ]
                 time_base, declared = stream.time_base, _declared_seconds(container, stream)
                 aspect = stream.sample_aspect_ratio
-                # AVI has no presentation time stamps: pictures are shown one after the other.
-                self._stamped = container.format.name != "avi"
         except FFmpegError as error:
             raise self._damaged(f"{error.strerror}") from error
         except OSError as error:
@@ -78,10 +82,11 @@ class Video:
         self.fps = (len(stamps) - 1) / self.times[-1] * 1e6
         self.notes: tuple[str, ...] = ()
         seconds = self.times[-1] / 1e6 + 1 / self.fps
-        # A second more may be the sound's, which some containers do not tell apart.
-        if whole < len(packets) or _overruns(path) or declared > seconds + 1:
-            length = f"{seconds:.1f} s" + (f" of {declared:.1f}" if declared > seconds + 1 / self.fps else "")
-            self.notes += (f"{path.name} is cut off: its {len(stamps)} whole frames are used, {length}",)
+        used = f"its {len(stamps)} whole frames are used, {seconds:.1f} s"
+        if whole < len(packets) or _overruns(path):
+            self.notes += (f"{path.name} is cut off: {used}",)
+        elif declared > seconds + 1:  # a second may be the sound's, which some containers do not tell apart
+            self.notes += (f"{path.name} says that it lasts {declared:.1f} s and holds less: {used}",)
         if aspect and aspect != 1:
             self.notes += (f"{path.name} has pixels of {aspect}, not square: its frames stay as stored",)
 
@@ -139,7 +144,7 @@ def _overruns(path: Path) -> bool:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
-        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"styp"):
+        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"styp", b"free", b"wide", b"skip"):
             element = _box_end
         elif head[:4] == b"\x1a\x45\xdf\xa3":
             element = _ebml_end
