@@ -118,36 +118,30 @@ def check_unit(streams: list[Stream], unit: str, start: float | None, length: fl
     """
     began, notes = start or 0.0, []
     others = {name: scale / UNITS[unit] for name, scale in UNITS.items() if name != unit}
-    likely = {}
+    likely: dict[str, str] = {}
     for stream in streams:
+        spans = float(stream.times[-1] - stream.times[0])
+        lasts = f"{stream.path} spans {spans / 1e6:.4g} s of a video of {length / 1e6:.4g} s"
         fitting = [name for name, ratio in others.items() if stream.fits(ratio, began * ratio, length)]
         if not stream.misfits(began, length):
-            spans = stream.times[-1] - stream.times[0]
             if fitting and spans < length / 100:
-                notes.append(
-                    f"{stream.path.name} spans {spans / 1e6:.4g} s of the video's {length / 1e6:.4g} s: if its times are "
-                    f"{_WORDS[fitting[0]]}, add --time-unit {fitting[0]}"
-                )
-        else:
-            if not fitting and start is None and not stream.lasts_as_long(1, length):
-                fitting = [name for name, ratio in others.items() if stream.lasts_as_long(ratio, length)]
-            if not fitting and start:
-                _require_one_unit(stream, unit, others, start, length, metadata)
-            if fitting:
-                likely[stream.path] = fitting[0]
+                other = fitting[0]
+                notes.append(f"{lasts}: if its times are {_WORDS[other]}, add --time-unit {other}")
+            continue
+        if not fitting and start is None and not stream.lasts_as_long(1, length):
+            fitting = [name for name, ratio in others.items() if stream.lasts_as_long(ratio, length)]
+        if not fitting and start:
+            _require_one_unit(stream, unit, others, start, length, metadata)
+        if fitting:
+            likely[f"{lasts}; its times seem to be {_WORDS[fitting[0]]}, not {_WORDS[unit]}"] = fitting[0]
     if not likely:
         return notes
-    path, other = next(iter(likely.items()))
-    times = next(stream.times for stream in streams if stream.path == path)
-    lasting = (times[-1] - times[0]) / 1e6
-    message = (
-        f"{path} spans {lasting:.4g} s if its times are {_WORDS[unit]}, {lasting * UNITS[other] / UNITS[unit]:.4g} s "
-        f"if they are {_WORDS[other]}, and the video {length / 1e6:.4g} s"
-    )
-    agreeing = [stream.path.name for stream in streams if stream.path not in likely and stream.fits(1, began, length)]
-    if agreeing or len(set(likely.values())) > 1:
-        named = " and ".join(stream.path.name for stream in streams)
-        raise UserError(f"{message}: write the times of {named} in one unit")
+    message, other = next(iter(likely.items()))
+    agree = len(set(likely.values())) == 1
+    if len(likely) < len(streams):
+        agree = not any(s.fits(1, began, length) for s in streams if not s.misfits(began, length))
+    if not agree:
+        raise UserError(f"{message}: write the times of {' and '.join(s.path.name for s in streams)} in one unit")
     raise UserError(f"{message}: add --time-unit {other}")
 
 

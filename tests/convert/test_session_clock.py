@@ -193,5 +193,5 @@ def test_inputs_that_go_on_or_fall_silent_are_said_or_refused():
 
 def test_a_few_presses_at_the_very_start_are_asked_about_not_refused():
     (note,) = check([(400, "W", True), (1400, "A", True)], "us", None, 3 * SECOND)
-    assert note == "inputs.csv spans 0.001 s of the video's 3 s: if its times are milliseconds, add --time-unit ms"
+    assert note == "a/inputs.csv spans 0.001 s of a video of 3 s: if its times are milliseconds, add --time-unit ms"
     assert check([(0, "W", True), (30, "A", True)], "us", None, 3 * SECOND) == []
