@@ -195,3 +195,21 @@ def test_a_few_presses_at_the_very_start_are_asked_about_not_refused():
     (note,) = check([(400, "W", True), (1400, "A", True)], "us", None, 3 * SECOND)
     assert note == "a/inputs.csv spans 0.001 s of a video of 3 s: if its times are milliseconds, add --time-unit ms"
     assert check([(0, "W", True), (30, "A", True)], "us", None, 3 * SECOND) == []
+
+
+def test_a_split_video_is_not_taken_for_another_unit():
+    presses = [(0.4e6 + i * 0.5e6, "W", i % 2 == 0) for i in range(2000)]
+    with pytest.raises(UserError, match=r"1994 of 2000 events .* come after the video's end"):
+        check(presses, "us", None, 3 * SECOND)
+
+
+def test_keys_held_from_the_start_and_released_long_after_the_end_are_no_other_unit():
+    events = [(0.0, f"F{i}", True) for i in range(8)] + [(9 * SECOND, "F0", False)]
+    (note,) = check(events, "us", None, 3 * SECOND)
+    assert "1 of 9 events of inputs.csv come after the video's end" in note
+
+
+def test_a_player_who_pauses_for_long_may_fall_silent():
+    events = [*typed(until=15.0), *[(t + 25 * SECOND, b, d) for t, b, d in typed(until=5.0)]]
+    (note,) = check(events, "us", None, 90 * SECOND)
+    assert note.startswith("inputs.csv ends 59.9 s")
