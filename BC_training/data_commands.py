@@ -37,6 +37,10 @@ def convert(
     iwad: Annotated[Path | None, typer.Option(help="doom-demo: the game's WAD.")] = None,
     camera: Annotated[str | None, typer.Option(help="Which one to use, where there are several.")] = None,
     pwad: Annotated[list[Path] | None, typer.Option(help="doom-demo: a WAD that adds to it; repeatable.")] = None,
+    time_unit: Annotated[str, typer.Option(help="sessions: unit of the times, us, ms, s or ns.")] = "us",
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="sessions: even if much of a recording is missing.")
+    ] = False,
     workers: Workers = None,
 ) -> None:
     """Convert recordings of another kind into a dataset, or a dataset into another kind."""
@@ -44,7 +48,7 @@ def convert(
 
     if kind is not None and to is None:
         pwads = tuple(pwad or ())
-        options = Options(kind, _size(size), fps, keybinds=keybinds, iwad=iwad, camera=camera, pwads=pwads)
+        options = Options(kind, _size(size), fps, keybinds, iwad, camera, pwads, time_unit, allow_missing)
         convert(source, out, options, workers, console)
         return
     if kind is not None or to is None:
@@ -53,7 +57,8 @@ def convert(
         )
     if to != "lerobot":
         raise unknown("kind to write", to, ["lerobot"])
-    for name, value in (("keybinds", keybinds), ("iwad", iwad), ("pwad", pwad), ("camera", camera)):
+    given = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "allow-missing": allow_missing}
+    for name, value in {**given, "time-unit": time_unit != "us"}.items():
         if value:
             raise UserError(f"--{name} belongs to --from, it means nothing with --to: leave it out")
     from BC_training.convert.lerobot_export import export

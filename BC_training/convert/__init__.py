@@ -45,6 +45,8 @@ class Options:
         iwad: for ``doom-demo``, the game's WAD.
         camera: where there are several, the one to use; None if there is one.
         pwads: for ``doom-demo``, the WADs that add to it, in the order of loading.
+        time_unit: for ``sessions``, the unit of their times.
+        allow_missing: for ``sessions``, whether much of the inputs, memory values or video may be missing.
     """
 
     kind: str
@@ -54,6 +56,8 @@ class Options:
     iwad: Path | None = None
     camera: str | None = None
     pwads: tuple[Path, ...] = ()
+    time_unit: str = "us"
+    allow_missing: bool = False
 
 
 @dataclass(frozen=True)

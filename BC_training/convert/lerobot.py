@@ -21,6 +21,7 @@ from PIL import Image
 from BC_training.common.errors import UserError
 from BC_training.convert import Options, Recording, Step, every_nth
 from BC_training.convert.lerobot_layout import Episode, Layout, open_columns, read_columns, read_layout, reason
+from BC_training.convert.video import upright
 
 ACTION, STATE = "action", "observation.state"
 _BATCH = 16  # images read from parquet at once: bounds memory
@@ -170,7 +171,7 @@ class LeRobotSource:
                         )
                     if frame.is_corrupt:
                         raise UserError(f"{_at(episode, count, file)}: the picture is damaged: restore the video")
-                    yield frame.to_ndarray(format="rgb24")
+                    yield upright(frame, file)
                     count += 1
         except (FFmpegError, OSError, ValueError) as error:
             raise UserError(f"{_at(episode, count, file)}: cannot decode ({reason(error)}): restore it") from error

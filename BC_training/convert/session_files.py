@@ -1,12 +1,11 @@
-"""The text files of a recorded session: inputs, memory values, and the video's start.
+"""The text files of a recorded session: inputs and memory values.
 
 Every reader raises UserError for what it cannot read, naming the file and, in a CSV, the line.
 """
 
-import csv
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ import numpy as np
 
 from BC_training.common.errors import UserError
 from BC_training.convert.button_names import Button
+from BC_training.convert.csv_files import TIMESTAMP, number, open_csv, timestamp
 from BC_training.convert.events import is_no_button, read_event
 
-TIMESTAMP = "timestamp_us"
 KEY_CODES = ("scan_code", "scancode", "key_code", "keycode", "vk")  # columns, the first that is there
 
 
@@ -42,15 +41,22 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Memory:
-    """Values read from the game's memory: times float64 [R] in microseconds, values float32 [R, S]."""
+    """Values read from the game's memory.
+
+    Attributes:
+        times: float64 [R], microseconds.
+        values: float32 [R, S].
+        numbered: whether the file has a column without a name that numbers its rows; it is left out.
+    """
 
     times: np.ndarray
     values: np.ndarray
+    numbered: bool
 
 
 def read_inputs(path: Path) -> Inputs:
     """Reads the events; those that are of no button are counted and left out."""
-    header, rows = _open_csv(path, (TIMESTAMP, "event_type", "key_or_button"))
+    header, rows = open_csv(path, (TIMESTAMP, "event_type", "key_or_button"))
     at, event, button = (header.index(name) for name in (TIMESTAMP, "event_type", "key_or_button"))
     code = next((header.index(name) for name in KEY_CODES if name in header), None)
     times, buttons, down, codes, left_out = [], [], [], [], Counter[str]()
@@ -59,7 +65,7 @@ def read_inputs(path: Path) -> Inputs:
             left_out[row[event]] += 1
             continue
         named, pressed = read_event(f"{path} line {line}", row[event], row[button])
-        times.append(_timestamp(path, line, row[at], times))
+        times.append(timestamp(path, line, row[at], times))
         buttons.append(named)
         down.append(pressed)
         codes.append("" if code is None else row[code])
@@ -68,33 +74,34 @@ def read_inputs(path: Path) -> Inputs:
 
 def memory_columns(path: Path) -> tuple[str, ...]:
     """The S attributes of a memory file, in its order."""
-    header, _ = _open_csv(path, (TIMESTAMP,))
-    return tuple(name for name in header if name != TIMESTAMP)
+    header, _ = open_csv(path, (TIMESTAMP,))
+    return tuple(name for name in header if name != TIMESTAMP and not _is_unnamed(name))
 
 
 def read_memory(path: Path, attributes: tuple[str, ...]) -> Memory:
     """Reads the ``attributes`` in that order; truth values become 0 and 1."""
-    header, rows = _open_csv(path, (TIMESTAMP, *attributes))
+    header, rows = open_csv(path, (TIMESTAMP, *attributes))
     at, columns = header.index(TIMESTAMP), [header.index(name) for name in attributes]
-    times, values = [], []
+    unnamed = [column for column, name in enumerate(header) if _is_unnamed(name)]
+    times, values, start = [], [], None
     for line, row in rows:
-        times.append(_timestamp(path, line, row[at], times))
+        start = [number(row[column]) for column in unnamed] if start is None else start
+        for column, first in zip(unnamed, start, strict=True):
+            if first not in (0, 1) or number(row[column]) != first + len(times):
+                raise UserError(
+                    f"{path} line {line}: column {column + 1} has no name and is not the number of the row: "
+                    "name it in the header, or remove it"
+                )
+        times.append(timestamp(path, line, row[at], times))
         values.append([_value(path, line, header[column], row[column]) for column in columns])
     if not times:
         raise UserError(f"{path} has no row: restore it, or remove the session")
-    return Memory(np.array(times, np.float64), np.array(values, np.float32))
+    return Memory(np.array(times, np.float64), np.array(values, np.float32), bool(unnamed))
 
 
-def read_video_start(path: Path) -> float | None:
-    """When the video's first frame was shown, in microseconds; None if there is no such file or entry."""
-    if not path.exists():
-        return None
-    start = read_json(path).get("video_start_us")
-    if start is None:
-        return None
-    if isinstance(start, bool) or not isinstance(start, int | float) or not np.isfinite(start):
-        raise UserError(f"{path}: video_start_us is {start!r}: write the microseconds of the first frame")
-    return float(start)
+def _is_unnamed(column: str) -> bool:
+    """Whether a column has no name, or the one that pandas gave it for want of one."""
+    return re.fullmatch(r"(Unnamed: \d+)?", column) is not None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -118,65 +125,10 @@ def _unique_entries(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return entries
 
 
-def _open_csv(path: Path, needed: tuple[str, ...]) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """A CSV's header, and an iterator of its rows with their line numbers."""
-    rows = _csv_rows(path)
-    _, header = next(rows, (1, []))
-    missing = [name for name in needed if name not in header]
-    if missing:
-        raise UserError(f"{path} has no column {', '.join(missing)}: it has {', '.join(header) or 'none'}; add it")
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        raise UserError(f"{path} has the column {', '.join(repeated)} twice: rename one")
-    return header, rows
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    width = None
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            for row in reader:
-                if not row:
-                    continue
-                cells = [cell.strip() or cell[: len(cell) == 1] for cell in row]  # a space alone is the space bar
-                if len(cells) != (width := width or len(cells)):
-                    raise UserError(
-                        f"{path} line {reader.line_num}: {len(cells)} values for {width} columns; "
-                        "complete the line or remove it"
-                    )
-                yield reader.line_num, cells
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: restore it, or remove the session") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; restore it, or remove the session") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a CSV in UTF-8 ({error}): save it as one") from error
-
-
-def _timestamp(path: Path, line: int, text: str, before: list[float]) -> float:
-    time = _number(text)
-    if not np.isfinite(time):
-        raise UserError(f"{path} line {line}: {TIMESTAMP} '{text}' is not a number; correct the line or remove it")
-    if before and time < before[-1]:
-        raise UserError(
-            f"{path} line {line}: {TIMESTAMP} {text} is before {before[-1]:.0f} of the row above; "
-            "sort the rows by time, if the clock did not jump"
-        )
-    return time
-
-
 def _value(path: Path, line: int, column: str, text: str) -> float:
     value = {"true": 1.0, "false": 0.0}.get(text.lower())
     if value is None:
-        value = _number(text)
+        value = number(text)
     if not abs(value) <= float(np.finfo(np.float32).max):
         raise UserError(f"{path} line {line}: {column} is '{text}', not a finite number; correct it or remove the line")
     return value
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return np.nan

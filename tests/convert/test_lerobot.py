@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from recorded_sessions import turn
 from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
@@ -265,6 +266,13 @@ def test_fps_thins_and_keeps_presses(tmp_path, source):
     np.testing.assert_array_equal(dataset.actions(1), pressed[::2] | pressed[1::2])
     message = error_of(imported, source, tmp_path / "y.zarr", fps=30)
     assert message.startswith("--fps 30 is above the 20 of")
+
+
+def test_a_video_that_is_to_be_turned_is_turned(tmp_path, source):
+    for file in source.glob("videos/**/*.mp4"):
+        turn(file, -1, 0, 0, -1)
+    frames = imported(source, tmp_path / "x.zarr").frames(1, range(6))
+    assert [numbers(frame[:, ::-1, ::-1]) for frame in frames] == [(1, i) for i in range(6)]
 
 
 def test_several_cameras_need_a_choice(tmp_path, source):

@@ -1,0 +1,184 @@
+"""Videos as recorders leave them: frames as a player shows them, their times, and what a crash cut off."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from BC_training.common.errors import UserError
+
+_TS_PACKET = 188  # bytes
+
+
+def upright(frame: av.VideoFrame, path: Path) -> np.ndarray:
+    """uint8 [H, W, 3] RGB, turned and mirrored as the display matrix says that came with the frame.
+
+    The matrix (a b u, c d v, x y w) of ISO/IEC 14496-12, 8.3.2, takes column p and row q to
+    column a p + c q + x and row b p + d q + y. Players follow turns by right angles and mirrors.
+
+    Raises:
+        UserError: another angle; ``path`` is named.
+    """
+    pixels = frame.to_ndarray(format="rgb24")
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return pixels
+    (a, b), (c, d) = np.frombuffer(bytes(matrix), np.int32)[:9].reshape(3, 3)[:2, :2].astype(float)
+    straight, turned = max(abs(a), abs(d)), max(abs(b), abs(c))
+    if min(straight, turned) > 0.01 * max(straight, turned):
+        raise UserError(f"{path} is to be shown at an oblique angle: encode it again as it is to be seen")
+    if turned > straight:
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+class Video:
+    """A video's frames and when they are shown. Of one that was cut off, the frames that are whole.
+
+    Attributes:
+        times: float64 [N >= 2], microseconds since the first frame.
+        tick: microseconds, the resolution of the time stamps.
+        fps: the mean rate.
+        notes: what to tell the user, each one line.
+
+    Raises:
+        UserError: it is damaged, or has no two frames.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        try:
+            with av.open(str(path)) as container:
+                stream = _video_stream(container, path)
+                # AVI has no presentation time stamps: its pictures are shown one after the other.
+                self._stamped = container.format.name != "avi"
+                packets = [
+                    (p.pts if self._stamped else p.dts, p.is_corrupt, p.is_discard)
+                    for p in container.demux(stream)
+                    if p.size
+                ]
+                time_base, declared = stream.time_base, _declared_seconds(container, stream)
+                aspect = stream.sample_aspect_ratio
+        except FFmpegError as error:
+            raise self._damaged(f"{error.strerror}") from error
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}; restore it, or remove the session") from error
+        corrupt = [is_corrupt for _, is_corrupt, _ in packets]
+        whole = corrupt.index(True) if any(corrupt) else len(packets)
+        if not all(corrupt[whole:]):
+            raise self._damaged(f"packet {whole} is")
+        stamps = [pts for pts, _, discard in packets[:whole] if not discard and pts is not None]
+        if len(stamps) < 2 or time_base is None:
+            raise UserError(f"{path} has {len(stamps)} frames with a time stamp, 2 are needed: remove the session")
+        self._stamps = np.sort(np.array(stamps, np.int64))
+        self.tick = float(time_base * 1_000_000)
+        self.times = (self._stamps - self._stamps[0]) * self.tick
+        if (repeated := np.flatnonzero(np.diff(self._stamps) == 0)).size:
+            raise self._damaged(f"frames {repeated[0]} and {repeated[0] + 1} have the same time stamp")
+        self.fps = (len(stamps) - 1) / self.times[-1] * 1e6
+        self.notes: tuple[str, ...] = ()
+        seconds = self.times[-1] / 1e6 + 1 / self.fps
+        used = f"its {len(stamps)} whole frames are used, {seconds:.1f} s"
+        if whole < len(packets) or _overruns(path):
+            self.notes += (f"{path.name} is cut off: {used}",)
+        elif declared > seconds + 1:  # a second may be the sound's, which some containers do not tell apart
+            self.notes += (f"{path.name} says that it lasts {declared:.1f} s and holds less: {used}",)
+        if aspect and aspect != 1:
+            self.notes += (f"{path.name} has pixels of {aspect}, not square: its frames stay as stored",)
+
+    def frames(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """Decodes the frames of those numbers, ascending, each uint8 [3, H, W] RGB; one is in memory."""
+        last, shape, wanted = int(indices[-1]), None, 0
+        try:
+            with av.open(str(self._path)) as container:
+                stream = _video_stream(container, self._path)
+                stream.thread_type = "AUTO"
+                stream.codec_context.options = {"err_detect": "explode"}  # else damage is painted over
+                packets = (packet for packet in container.demux(stream) if not packet.is_corrupt)
+                for k, decoded in enumerate(frame for packet in packets for frame in packet.decode()):
+                    if k > last:
+                        return
+                    unexpected = k == len(self._stamps) or (self._stamped and decoded.pts != self._stamps[k])
+                    if unexpected or decoded.is_corrupt:
+                        raise self._damaged(f"frame {k} cannot be decoded")
+                    if shape not in (None, (decoded.height, decoded.width)):
+                        raise self._damaged(f"frame {k} has another size than those before")
+                    shape = decoded.height, decoded.width
+                    if indices[wanted] != k:
+                        continue
+                    frame = np.ascontiguousarray(upright(decoded, self._path).transpose(2, 0, 1))
+                    while wanted < len(indices) and indices[wanted] == k:
+                        yield frame
+                        wanted += 1
+        except FFmpegError as error:
+            raise self._damaged(f"{error.strerror}") from error
+        if wanted < len(indices):
+            raise self._damaged(f"only {indices[wanted]} of {len(self._stamps)} frames can be decoded")
+
+    def _damaged(self, what: str) -> UserError:
+        return UserError(f"{self._path} is damaged ({what}): restore it, re-encode it, or remove the session")
+
+
+def _video_stream(container: Any, path: Path) -> Any:
+    if not container.streams.video:
+        raise UserError(f"{path} holds no video: restore it, or remove the session")
+    return container.streams.video[0]
+
+
+def _declared_seconds(container: Any, stream: Any) -> float:
+    """How long the container says the video is; 0 where it does not."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))  # Matroska's, per stream
+    if tag:
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    return (container.duration or 0) / 1e6
+
+
+def _overruns(path: Path) -> bool:
+    """Whether an element of an MP4, Matroska, AVI or transport stream file would end after the file does."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"styp", b"free", b"wide", b"skip"):
+            element = _box_end
+        elif head[:4] == b"\x1a\x45\xdf\xa3":
+            element = _ebml_end
+        elif head[:4] == b"RIFF":
+            return int.from_bytes(head[4:8], "little") + 8 > size
+        else:
+            return head[:1] == b"G" and path.suffix.lower() == ".ts" and size % _TS_PACKET != 0
+        at = 0
+        while at < size:
+            file.seek(at)
+            end = element(file, at)
+            if end is None or end <= at:
+                return False
+            at = end
+    return at > size
+
+
+def _box_end(file: IO[bytes], at: int) -> int | None:
+    """Where the box at ``at`` ends; None if it reaches to the file's end."""
+    head = file.read(16)
+    size = int.from_bytes(head[:4], "big")
+    if size == 1:
+        size = int.from_bytes(head[8:16], "big")
+    return at + size if size else None
+
+
+def _ebml_end(file: IO[bytes], at: int) -> int | None:
+    """Where the element at ``at`` ends, or where its children begin if its size is unknown."""
+    head = file.read(12)
+    name = 9 - head[0].bit_length()
+    if name > 4 or len(head) <= name:
+        return None
+    width = 9 - head[name].bit_length()
+    if width > 8:
+        return None
+    size = int.from_bytes(head[name : name + width], "big") & ((1 << 7 * width) - 1)
+    return at + name + width + (0 if size == (1 << 7 * width) - 1 else size)
