@@ -78,7 +78,7 @@ def test_every_container_gives_its_frames_and_says_where_it_was_cut(tmp_path, su
     assert 8 < len(video.times) < 39
     assert set(numbers(video)) <= set(range(40))
     assert numbers(video)[:8] == list(range(8))
-    assert f"its {len(video.times)} whole frames are used" in video.notes[0]
+    assert f"v{suffix} is cut off: its {len(video.times)} whole frames are used" in video.notes[0]
 
 
 @pytest.mark.parametrize(("suffix", "container"), [
