@@ -39,6 +39,10 @@ def convert(
     camera: Annotated[str | None, typer.Option(help="Which one to use, where there are several.")] = None,
     pwad: Annotated[list[Path] | None, typer.Option(help="doom-demo: a WAD that adds to it; repeatable.")] = None,
     leave_out: Annotated[list[str] | None, typer.Option(help="A state value not to convert; repeatable.")] = None,
+    time_unit: Annotated[str, typer.Option(help="sessions: unit of the times, us, ms, s or ns.")] = "us",
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="sessions: even if much of a recording is missing.")
+    ] = False,
     workers: Workers = None,
 ) -> None:
     """Convert recordings of another kind into a dataset, or a dataset into another kind."""
@@ -48,7 +52,9 @@ def convert(
         raise UserError(f"--fps {fps:g} is not a number of frames per second above 0: write --fps 17.5")
     if kind is not None and to is None:
         pwads = tuple(pwad or ())
-        options = Options(kind, _size(size), fps, keybinds, iwad, camera, pwads, tuple(leave_out or ()))
+        options = Options(
+            kind, _size(size), fps, keybinds, iwad, camera, pwads, tuple(leave_out or ()), time_unit, allow_missing
+        )
         convert(source, out, options, workers, console)
         return
     if kind is not None or to is None:
@@ -57,8 +63,8 @@ def convert(
         )
     if to != "lerobot":
         raise unknown("kind to write", to, ["lerobot"])
-    source_only = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "leave-out": leave_out}
-    for name, value in source_only.items():
+    given = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "leave-out": leave_out}
+    for name, value in {**given, "allow-missing": allow_missing, "time-unit": time_unit != "us"}.items():
         if value:
             raise UserError(f"--{name} belongs to --from, it means nothing with --to: leave it out")
     from BC_training.convert.lerobot_export import export

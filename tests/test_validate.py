@@ -208,7 +208,15 @@ METADATA_FAULTS = {
     "fps drifts": (lambda p: attribute(p, 1, fps=18.0), [("rate", 1, ())]),
     "fps nearly the same": (lambda p: attribute(p, 1, fps=17.5), []),
     "irregular": (lambda p: attribute(p, 1, frame_interval_cv=0.4), [("irregular", 1, ())]),
+    "unmatched": (lambda p: attribute(p, 1, unmatched_presses=1, unmatched_releases=2), [("unmatched", 1, ())]),
+    "few unmatched": (lambda p: attribute(p, 1, unmatched_releases=2, unbound_presses=9), []),
+    "unbound": (lambda p: no_action(p, 1, unbound_presses=9), [("unbound", 1, ())]),
 }
+
+
+def no_action(path: Path, episode: int, **values) -> None:
+    rewrite(path, episode, "actions", np.zeros((10, 7), bool))
+    attribute(path, episode, **values)
 
 
 def noise(*shape: int) -> np.ndarray:

@@ -47,6 +47,8 @@ class Options:
         camera: where there are several, the one to use; None if there is one.
         pwads: for ``doom-demo``, the WADs that add to it, in the order of loading.
         leave_out: names of state values that are not to be converted.
+        time_unit: for ``sessions``, the unit of their times.
+        allow_missing: for ``sessions``, whether much of the inputs, memory values or video may be missing.
     """
 
     kind: str
@@ -57,6 +59,8 @@ class Options:
     camera: str | None = None
     pwads: tuple[Path, ...] = ()
     leave_out: tuple[str, ...] = ()
+    time_unit: str = "us"
+    allow_missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class Source(Protocol):
         keys: the A actions.
         attributes: the S state values; empty without a state.
         episodes: the recordings' names, unique and the same in every run.
+
+    It may have ``notes``: what to tell the user once, each one line.
     """
 
     keys: tuple[str, ...]
@@ -174,10 +180,16 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
             title="converting",
             unit=("frames", lambda result: result["frames"]),
         )
+    for note in getattr(opened, "notes", ()):
+        _say(console, note)
     frames = sum(r["frames"] for r in results)
     for name, result in zip(missing, results, strict=True):
         for note in result["notes"]:
             _say(console, f"{name}: {note}")
+    pressed = [r["pressed"] for r in results if r["pressed"] is not None]
+    if pressed and not (ever := np.any(pressed, axis=0)).all():
+        never = ", ".join(key for key, was in zip(opened.keys, ever, strict=True) if not was)
+        _say(console, f"never pressed in what was converted: {never}")
     failed = [(name, r["error"]) for name, r in zip(missing, results, strict=True) if r["error"]]
     converted = sum(r["frames"] > 0 for r in results)
     _say(console, f"converted {converted} recordings, {frames:,} frames, into {out}")
@@ -198,7 +210,9 @@ class _Converter:
         try:
             with _damage_is_user_error():
                 recording = self._source.read(name)
+            pressed = np.zeros(len(self._source.keys), bool)
             for frame, action, state in _steps(recording):
+                pressed |= action
                 resized = frame if self._resize is None else resize_frames(frame[None], self._resize)[0]
                 if resized.shape[1:] != self._size:
                     raise UserError(
@@ -207,18 +221,19 @@ class _Converter:
                     )
                 writer.append(resized, action, state)
             if writer.frame_count == 0:
-                return {"frames": 0, "error": None, "notes": (*recording.notes, "left out, it has no frame")}
+                notes = (*recording.notes, "left out, it has no frame")
+                return {"frames": 0, "error": None, "notes": notes, "pressed": None}
             with _damage_is_user_error():
                 digest, place = self._source.digest(name), self._source.place(name)
             known_by = identity.describe(self._path, name, digest, place, self._out)
             writer.commit({**recording.attrs, "fps": recording.fps, **known_by})
         except UserError as error:
             writer.abort()
-            return {"frames": 0, "error": str(error), "notes": ()}
+            return {"frames": 0, "error": str(error), "notes": (), "pressed": None}
         except BaseException:
             writer.abort()
             raise
-        return {"frames": writer.frame_count, "error": None, "notes": recording.notes}
+        return {"frames": writer.frame_count, "error": None, "notes": recording.notes, "pressed": pressed}
 
     def close(self) -> None:
         pass

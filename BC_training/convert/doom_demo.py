@@ -35,6 +35,7 @@ from BC_training.common.errors import UserError
 from BC_training.convert import Options, Recording, Step, every_nth
 from BC_training.convert.doom_files import KEYS, Wad, parse_demo, read_wad
 from BC_training.convert.identity import content_digest
+from BC_training.convert.state_values import kept_columns
 
 FPS = 35.0  # the engine's clock
 DEFAULT_SIZE = (480, 640)
@@ -146,6 +147,7 @@ def open_source(path: Path, options: Options) -> DoomDemos:
             "dsda-doom, which draws the demos, is not installed: 'apt install dsda-doom' on Debian and Ubuntu, "
             "elsewhere a download of kraflab/dsda-doom on GitHub"
         )
+    kept_columns((), options.leave_out)
     found: dict[str, tuple[Path, int, int]] = {}
     wads = [] if options.iwad is None else [options.iwad, *options.pwads]
     if path.is_dir():

@@ -13,22 +13,26 @@ it was held at any moment from when the frame was shown until the next one was; 
 taken to be shown for the mean interval. The state of a frame is the last row at or before it.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
-from av.error import FFmpegError
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, unknown
 from BC_training.convert import Options, Recording, Step
+from BC_training.convert import session_clock as clock
+from BC_training.convert import session_coverage as coverage
 from BC_training.convert import session_files as files
+from BC_training.convert.held_buttons import describe_unmatched, held_actions, identify, list_buttons
 from BC_training.convert.identity import content_digest, sampled
-
-VIDEO, INPUTS, MEMORY, METADATA = "video.mp4", "inputs.csv", "memory_data.csv", "metadata.json"
+from BC_training.convert.keybinds import Keybinds, read_keybinds
+from BC_training.convert.session_folder import NAMES, find_file, session_names, unread
+from BC_training.convert.state_values import kept_columns
+from BC_training.convert.video import Video
 
 
 @dataclass(frozen=True)
@@ -39,41 +43,74 @@ class Sessions:
     attributes: tuple[str, ...]
     episodes: tuple[str, ...]
     folder: Path  # holds the sessions
-    columns: dict[files.Button, int]
+    binds: Keybinds
     fps: float | None
+    time_unit: str
+    allow_missing: bool
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        unused = ", ".join(map(repr, self.binds.unused))
+        return (f"the key binds' entries {unused} are not used; known are 'version' and 'actions'",) if unused else ()
 
     def digest(self, episode: str) -> str:
         """Of what was recorded; not of metadata.json, which people correct."""
-        streams = [self.folder / episode / name for name in (VIDEO, INPUTS, MEMORY)]
-        return content_digest(piece for file in streams if file.exists() for piece in (file.name, *sampled(file)))
+        folder, roles = self.folder / episode, ("video", "inputs", "memory")
+        files = {role: file for role in roles if (file := find_file(folder, role)).exists()}
+        return content_digest(piece for role, file in files.items() for piece in (role, *sampled(file)))
 
     def place(self, episode: str) -> Path:
         return self.folder / episode
 
     def read(self, episode: str) -> Recording:
         folder = self.folder / episode
-        video = Video(folder / VIDEO)
-        start = files.read_video_start(folder / METADATA)
-        inputs = files.read_inputs(folder / INPUTS)
-        memory = files.read_memory(folder / MEMORY, self.attributes) if self.attributes else None
-        shown = (start or 0.0) + video.times
-        edges, indices = _frame_edges(video, shown, self.fps)
-        streams = {INPUTS: inputs.times} | ({} if memory is None else {MEMORY: memory.times})
-        for name, times in streams.items():
-            _require_overlap(folder / name, times, edges, start)
-        actions, unmatched = held_actions(inputs, self.columns, len(self.keys), edges)
-        presses = [button for button, down in zip(inputs.buttons, inputs.down, strict=True) if down]
-        unbound = [button[1] for button in presses if button not in self.columns]
-        notes = []
+        video_file, inputs_file = find_file(folder, "video"), find_file(folder, "inputs")
+        memory_file, metadata_file = find_file(folder, "memory"), find_file(folder, "metadata")
+        video, unit = Video(video_file), clock.UNITS[self.time_unit]
+        notes = [*video.notes, *unread(folder)]
+        length = float(video.times[-1]) + 1e6 / video.fps
+        inputs = files.read_inputs(inputs_file)
+        begins = clock.video_start(metadata_file, inputs.times, length / unit)
+        start = None if begins is None else begins * unit
+        inputs = replace(inputs, times=inputs.times * unit)
+        streams = [clock.input_stream(inputs_file, inputs)] if inputs.times.size else []
+        memory = None
+        if self.attributes or (memory_file.exists() and files.memory_columns(memory_file)):
+            memory = files.read_memory(memory_file, self.attributes)
+            memory = replace(memory, times=memory.times * unit)
+            streams.append(clock.memory_stream(memory_file, memory.times))
+            if memory.numbered:
+                notes.append(f"the column of {memory_file.name} without a name is left out: it numbers the rows")
+        notes += clock.check_unit(streams, self.time_unit, start, length, metadata_file)
+        edges, indices = _frame_edges(video, (start or 0.0) + video.times, self.fps)
+        for stream in streams:
+            clock.require_overlap(stream, edges, start)
+            notes += coverage.notes(stream, edges, self.allow_missing)
+        buttons, guessed = identify(inputs, self.binds, inputs_file)
+        notes += guessed
+        inputs = replace(inputs, buttons=buttons)
+        presses = [button for button, down in zip(buttons, inputs.down, strict=True) if down]
+        unbound = [button for button in presses if button not in self.binds.columns]
+        without = f"{len(unbound)} of {len(presses)} presses are of buttons without an action"
+        if presses and len(unbound) == len(presses):
+            raise UserError(
+                f"{inputs_file}: {without}; pressed were {list_buttons(unbound)}; bound are "
+                f"{list_buttons(list(self.binds.columns))}: name them alike in the key binds, or remove the session"
+            )
         if unbound:
-            named = ", ".join(sorted(set(unbound))[:8])
-            notes.append(f"{len(unbound)} of {len(presses)} presses are of buttons without an action ({named})")
+            notes.append(f"{without} ({list_buttons(unbound)})")
+        if inputs.left_out:
+            count, types = sum(inputs.left_out.values()), ", ".join(inputs.left_out)
+            notes.append(f"{count} {'event' if count == 1 else 'events'} of no button left out ({types})")
+        actions, unmatched = held_actions(inputs, self.binds.columns, len(self.keys), edges)
         attrs: dict[str, Any] = {
             "recorded_fps": video.fps,
             "frame_interval_cv": float(np.std(np.diff(video.times)) * video.fps / 1e6),
             "unbound_presses": len(unbound),
-            "unmatched_releases": unmatched,
+            "unmatched_releases": sum(not down for _, _, down in unmatched),
         }
+        if lost := sum(down for _, _, down in unmatched):
+            attrs["unmatched_presses"] = lost
         state, first = None, 0
         if memory is not None:
             rows = np.searchsorted(memory.times, edges[:-1], side="right") - 1
@@ -82,8 +119,11 @@ class Sessions:
             state = memory.values[rows]
             attrs["frames_dropped_before_state"] = first
             if first:
-                notes.append(f"the first {first} frames are left out: {MEMORY} begins after them")
+                notes.append(f"the first {first} frames are left out: {memory_file.name} begins after them")
             attrs["state_age_max_s"] = float(np.max(edges[:-1][first:] - memory.times[rows[first:]])) / 1e6
+
+        if unmatched:
+            notes.append(describe_unmatched(unmatched, edges[first:], edges[0]))
 
         def steps() -> Iterator[Step]:
             for k, frame in enumerate(video.frames(indices[first:]), start=first):
@@ -100,134 +140,24 @@ def open_source(path: Path, options: Options) -> Sessions:
     """
     if options.keybinds is None:
         raise UserError("--from sessions needs --keybinds FILE, the JSON that says which key is which action")
-    keybinds = files.read_keybinds(options.keybinds)
+    keybinds = read_keybinds(options.keybinds)
     if not path.is_dir():
         raise UserError(f"{path} is not a folder: name the folder that holds the sessions")
-    path = path.resolve()
-    if any((path / name).exists() for name in (VIDEO, INPUTS, MEMORY)):
-        folder, names = path.parent, [path.name]
-    else:
-        # A dataset may have been written beside the sessions.
-        found = (p for p in path.iterdir() if p.is_dir() and not (p / "zarr.json").exists())
-        folder, names = path, sorted((p.name for p in found if not p.name.startswith(".")), key=_numeric_order)
-    attributes = _common_columns(folder, names)
-    return Sessions(keybinds.actions, attributes, tuple(names), folder, keybinds.columns, options.fps)
-
-
-def held_actions(
-    inputs: files.Inputs, columns: dict[files.Button, int], actions: int, edges: np.ndarray
-) -> tuple[np.ndarray, int]:
-    """Which actions' buttons were held at any moment of each frame.
-
-    A button released without having been pressed was held from before the first event; released
-    once more, it says nothing.
-
-    Args:
-        edges: float64 [N + 1], microseconds; frame k is shown from edges[k] until edges[k + 1].
-
-    Returns:
-        bool [N, actions], and how many releases said nothing.
-    """
-    held = np.zeros((len(edges) - 1, actions), bool)
-    since: dict[files.Button, float | None] = {}  # when it went down; None if it is up
-    unmatched = 0
-
-    def mark(column: int, down: float, up: float) -> None:
-        first = int(np.searchsorted(edges[1:], down, side="right"))
-        last = int(np.searchsorted(edges[:-1], up, side="left"))
-        if down >= edges[0]:  # however short, the press is seen
-            last = max(last, first + 1)
-        held[first:last, column] = True
-
-    for time, button, down in zip(inputs.times, inputs.buttons, inputs.down, strict=True):
-        if button not in columns:
-            continue
-        pressed = since.get(button, -np.inf)  # before the first event: only a release can tell
-        if down:
-            if button not in since or pressed is None:
-                since[button] = time
-        elif pressed is None:
-            unmatched += 1
-        else:
-            mark(columns[button], pressed, time)
-            since[button] = None
-    for button, pressed in since.items():
-        if pressed is not None:
-            mark(columns[button], pressed, np.inf)
-    return held, unmatched
-
-
-class Video:
-    """A video's frames and when they are shown.
-
-    Attributes:
-        times: float64 [N >= 2], microseconds since the first frame.
-        tick: microseconds, the resolution of the time stamps.
-        fps: the mean rate.
-
-    Raises:
-        UserError: it is missing, damaged, or has no two frames.
-    """
-
-    def __init__(self, path: Path):
-        self._path = path
-        if not path.exists():
-            raise UserError(f"{path} is missing: restore it, or remove the session")
-        try:
-            with av.open(str(path)) as container:
-                stream = _video_stream(container, path)
-                packets = [(p.pts, p.is_corrupt, p.is_discard) for p in container.demux(stream) if p.size]
-                announced, time_base = stream.frames, stream.time_base
-        except FFmpegError as error:
-            raise self._damaged(f"{error.strerror}") from error
-        intact = sum(not corrupt for _, corrupt, _ in packets)
-        if intact < max(announced, len(packets)):
-            raise self._damaged(f"it ends after {intact} of {announced} frames")
-        stamps = [pts for pts, _, discard in packets if not discard and pts is not None]
-        if len(stamps) < 2 or time_base is None:
-            raise UserError(f"{path} has {len(stamps)} frames with a time stamp, 2 are needed: remove the session")
-        self._stamps = np.sort(np.array(stamps, np.int64))
-        self.tick = float(time_base * 1_000_000)
-        self.times = (self._stamps - self._stamps[0]) * self.tick
-        if (repeated := np.flatnonzero(np.diff(self._stamps) == 0)).size:
-            raise self._damaged(f"frames {repeated[0]} and {repeated[0] + 1} have the same time stamp")
-        self.fps = (len(stamps) - 1) / self.times[-1] * 1e6
-
-    def frames(self, indices: np.ndarray) -> Iterator[np.ndarray]:
-        """Decodes the frames of those numbers, ascending, each uint8 [3, H, W] RGB; one is in memory."""
-        last, shape, wanted = int(indices[-1]), None, 0
-        try:
-            with av.open(str(self._path)) as container:
-                stream = _video_stream(container, self._path)
-                stream.thread_type = "AUTO"
-                stream.codec_context.options = {"err_detect": "explode"}  # else damage is painted over
-                for k, decoded in enumerate(container.decode(stream)):
-                    if k > last:
-                        return
-                    if decoded.pts != self._stamps[k] or decoded.is_corrupt:
-                        raise self._damaged(f"frame {k} cannot be decoded")
-                    if shape not in (None, (decoded.height, decoded.width)):
-                        raise self._damaged(f"frame {k} has another size than those before")
-                    shape = decoded.height, decoded.width
-                    if indices[wanted] != k:
-                        continue
-                    frame = np.ascontiguousarray(decoded.to_ndarray(format="rgb24").transpose(2, 0, 1))
-                    while wanted < len(indices) and indices[wanted] == k:
-                        yield frame
-                        wanted += 1
-        except FFmpegError as error:
-            raise self._damaged(f"{error.strerror}") from error
-        if wanted < len(indices):
-            raise self._damaged(f"only {indices[wanted]} of {len(self._stamps)} frames can be decoded")
-
-    def _damaged(self, what: str) -> UserError:
-        return UserError(f"{self._path} is damaged ({what}): restore it, re-encode it, or remove the session")
-
-
-def _video_stream(container: Any, path: Path) -> Any:
-    if not container.streams.video:
-        raise UserError(f"{path} holds no video: restore it, or remove the session")
-    return container.streams.video[0]
+    if options.time_unit not in clock.UNITS:
+        raise unknown("unit of time", options.time_unit, clock.UNITS)
+    folder, names = session_names(path.resolve())
+    names.sort(key=_numeric_order)
+    columns = _common_columns(folder, names)
+    return Sessions(
+        keybinds.actions,
+        tuple(columns[i] for i in kept_columns(columns, options.leave_out)),
+        tuple(names),
+        folder,
+        keybinds,
+        options.fps,
+        options.time_unit,
+        options.allow_missing,
+    )
 
 
 def _frame_edges(video: Video, shown: np.ndarray, fps: float | None) -> tuple[np.ndarray, np.ndarray]:
@@ -250,32 +180,22 @@ def _frame_edges(video: Video, shown: np.ndarray, fps: float | None) -> tuple[np
     return edges, np.searchsorted(shown, edges[:-1] + video.tick, side="right") - 1
 
 
-def _require_overlap(path: Path, times: np.ndarray, edges: np.ndarray, start: float | None) -> None:
-    """Raises UserError if a stream lies wholly outside the video: then the clocks are not the same."""
-    if not times.size or (times[0] < edges[-1] and (start is None or times[-1] >= edges[0])):
-        return
-    remedy = (
-        f'add {METADATA} with {{"video_start_us": <timestamp of the first frame>}} to the session'
-        if start is None
-        else f"correct video_start_us in its {METADATA}"
-    )
-    raise UserError(
-        f"{path} spans {times[0]:.0f} to {times[-1]:.0f} us, but the video {edges[0]:.0f} to {edges[-1]:.0f}: {remedy}"
-    )
-
-
 def _common_columns(folder: Path, names: list[str]) -> tuple[str, ...]:
-    """The memory attributes, in the order of the first session."""
-    if not names:
-        return ()
-    found = [files.memory_columns(folder / n / MEMORY) if (folder / n / MEMORY).exists() else () for n in names]
-    for name, columns in zip(names, found, strict=True):
-        if set(columns) != set(found[0]):
+    """The memory attributes, in the order of the first session; what cannot be read is told by ``read``."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        with contextlib.suppress(UserError):
+            find_file(folder / name, "inputs")  # else it is no session
+            memory = find_file(folder / name, "memory")
+            found[name] = files.memory_columns(memory) if memory.exists() else ()
+    first = next(iter(found), "")
+    for name, columns in found.items():
+        if set(columns) != set(found[first]):
             raise UserError(
-                f"{folder / name / MEMORY} has the columns {', '.join(columns) or 'none'}, session {names[0]} "
-                f"has {', '.join(found[0]) or 'none'}: convert them apart, or add what is missing"
+                f"{folder / name / NAMES['memory']} has the columns {', '.join(columns) or 'none'}, session {first} "
+                f"has {', '.join(found[first]) or 'none'}: convert them apart, or add what is missing"
             )
-    return found[0]
+    return found.get(first, ())
 
 
 def _numeric_order(name: str) -> list[Any]:

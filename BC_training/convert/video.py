@@ -140,19 +140,21 @@ def _declared_seconds(container: Any, stream: Any) -> float:
 
 
 def _overruns(path: Path) -> bool:
-    """Whether an element of an MP4, Matroska, AVI or transport stream file would end after the file does."""
-    size = path.stat().st_size
+    """Whether an element of an MP4, Matroska, FLV, AVI or transport stream file would end after the file does."""
+    size, first = path.stat().st_size, 0
     with path.open("rb") as file:
         head = file.read(12)
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"styp", b"free", b"wide", b"skip"):
             element = _box_end
         elif head[:4] == b"\x1a\x45\xdf\xa3":
             element = _ebml_end
+        elif head[:3] == b"FLV":
+            element, first = _flv_end, 13
         elif head[:4] == b"RIFF":
             return int.from_bytes(head[4:8], "little") + 8 > size
         else:
             return head[:1] == b"G" and path.suffix.lower() == ".ts" and size % _TS_PACKET != 0
-        at = 0
+        at = first
         while at < size:
             file.seek(at)
             end = element(file, at)
@@ -169,6 +171,11 @@ def _box_end(file: IO[bytes], at: int) -> int | None:
     if size == 1:
         size = int.from_bytes(head[8:16], "big")
     return at + size if size else None
+
+
+def _flv_end(file: IO[bytes], at: int) -> int | None:
+    """Where the tag at ``at`` ends, its length repeated."""
+    return at + 11 + int.from_bytes(file.read(4)[1:], "big") + 4
 
 
 def _ebml_end(file: IO[bytes], at: int) -> int | None:

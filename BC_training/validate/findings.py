@@ -39,6 +39,8 @@ KINDS = {
     "fps": ("warning", "write the rate into the episode's attribute 'fps', in frames per second"),
     "rate": ("warning", "convert the episodes to one rate: an action lasts another time in each"),
     "irregular": ("warning", "record on a machine that keeps up, or convert to a lower rate"),
+    "unbound": ("warning", "name the buttons in the key binds as the recorder does, and convert it again"),
+    "unmatched": ("warning", "see in what 'convert' prints which buttons these are; mend the recorder or their names"),
     "channels": ("warning", "look at it beside the others, and swap red and blue if they are"),
     "consolidated": ("warning", "write it again with zarr.consolidate_metadata"),
     "never": ("info", "'dataset.actions' trains without it; or record play that uses it"),

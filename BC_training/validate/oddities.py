@@ -19,6 +19,8 @@ STUCK_SECONDS = 60.0  # one key held: longer than a corridor, shorter than a key
 WHOLE_SECONDS = 10.0  # held from the first to the last frame of an episode at least this long ...
 WHOLE_SHARE = 0.5  # ... while the other episodes hold it in less than this share of their frames
 IRREGULAR = 0.25  # standard deviation of the time between frames, as a share of its mean
+UNMATCHED = 3  # presses and releases of which the other is missing: at least, and ...
+UNMATCHED_A_MINUTE = 1.0  # ... more often than now and then, as when a window loses the keyboard
 SWAPPED_SPREAD = 4.0  # spreads between the other episodes' colours and those of a swapped one
 COLOUR_NOISE = 2.0  # of 255: the least spread
 
@@ -75,6 +77,7 @@ def find_oddities(episodes: list[Seen], keys: list[str]) -> list[Finding]:
             findings.append(
                 Finding("irregular", episode.name, f"the time between its frames varies by {100 * cv:.0f} %")
             )
+        findings += _inputs(episode)
     return findings + _copies(episodes) + _keys(episodes, keys) + _channels(episodes)
 
 
@@ -119,6 +122,24 @@ def _idle(episode: Seen) -> list[Finding]:
     )
     seconds = " and ".join(f"{(b - a + 1) / episode.checked.rate:.0f} s" for a, b in spans)
     return [Finding("idle", episode.name, f"no button and no change {where}, {seconds}", tuple(spans))]
+
+
+def _inputs(episode: Seen) -> list[Finding]:
+    """By what the converter of sessions counted."""
+    attrs = episode.checked.info.attrs
+    unbound, *unmatched = (
+        count if isinstance(count := attrs.get(name), int) else 0
+        for name in ("unbound_presses", "unmatched_presses", "unmatched_releases")
+    )
+    findings = []
+    if unbound and "actions" in episode.checked.arrays and episode.labels.pressed is None:
+        findings.append(Finding("unbound", episode.name, f"no action, but {unbound} presses of buttons without one"))
+    lost, minutes = sum(unmatched), episode.frames / episode.checked.rate / 60
+    if lost >= UNMATCHED and lost > UNMATCHED_A_MINUTE * minutes:
+        findings.append(
+            Finding("unmatched", episode.name, f"{lost} presses or releases without the other: how long is a guess")
+        )
+    return findings
 
 
 def _copies(episodes: list[Seen]) -> list[Finding]:

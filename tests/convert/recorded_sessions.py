@@ -1,6 +1,7 @@
 """Writes sessions as a recorder would: a real MP4, CSVs and key binds."""
 
 import json
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ KEYBINDS = {
     "actions": {
         "fire": {"index": 1, "key": "CTRL", "mouse": "BUTTON1"},
         "forward": {"index": 0, "key": "w"},
-        "idle": {"index": 2},
+        "idle": {"index": 2, "key": "I"},
     },
 }  # not in the order of their columns
 
@@ -46,6 +47,15 @@ def write_video(
             frame.pts, frame.time_base = int(time), time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def turn(path: Path, a: int, b: int, c: int, d: int) -> Path:
+    """Writes a display matrix into an MP4's track header: column p, row q go to a p + c q, b p + d q."""
+    data, one = bytearray(path.read_bytes()), 1 << 16
+    at = data.index(b"tkhd") + 44  # of a header of version 0
+    data[at : at + 36] = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
 
 
 def write_inputs(path: Path, events: Sequence[tuple[int, str, str]]) -> None:

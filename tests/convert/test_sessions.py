@@ -9,16 +9,13 @@ from io import StringIO
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from recorded_sessions import frame_of, number_of, write_inputs, write_keybinds, write_session
 from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.convert import Options, convert
-from BC_training.convert.session_files import Inputs
-from BC_training.convert.sessions import held_actions, open_source
+from BC_training.convert.sessions import open_source
 
 UNEVEN = np.cumsum([0, *[16_000, 33_000, 21_000, 50_000] * 10])  # 41 frames, a mean of 30 ms
 EVENTS = [
@@ -76,33 +73,6 @@ def test_reordered_frames_are_matched_by_their_time_stamps(tmp_path, binds):
     _, numbers, actions, _, _ = read(tmp_path / "s", binds)
     assert numbers == list(range(41))
     np.testing.assert_array_equal(np.flatnonzero(actions[:, 1]), [3, 4])
-
-
-@settings(max_examples=300)
-@given(data=st.data())
-def test_held_at_any_moment_of_the_frame(data):
-    edges = np.array(sorted(data.draw(st.sets(st.integers(0, 12), min_size=2, max_size=6))), float)
-    buttons = [("key", "A"), ("key", "B"), ("mouse", "A"), ("key", "C")]
-    columns = {("key", "A"): 0, ("mouse", "A"): 0, ("key", "B"): 1}
-    event = st.tuples(st.integers(-2, 14), st.sampled_from(buttons), st.booleans())
-    events = sorted(data.draw(st.lists(event, max_size=12)), key=lambda e: e[0])
-    inputs = Inputs(np.array([e[0] for e in events], float), [e[1] for e in events], np.array([e[2] for e in events]))
-    got, _ = held_actions(inputs, columns, 2, edges)
-
-    # By brute force: the position of a button after every event, at every half of a microsecond.
-    expected = np.zeros_like(got)
-    for button, column in columns.items():
-        own = [(t, down) for t, b, down in events if b == button]
-        moments = np.arange(-3, 15, 0.5)
-        held = np.zeros(len(moments), bool)
-        for i, moment in enumerate(moments):
-            before = [down for t, down in own if t <= moment]
-            held[i] = before[-1] if before else bool(own) and not own[0][1]
-            for (_, was_down), (t, down) in zip([(0, False), *own], own, strict=False):
-                held[i] |= t == moment and down and not was_down  # even if up in the same microsecond
-        for k in range(len(edges) - 1):
-            expected[k, column] |= held[(moments >= edges[k]) & (moments < edges[k + 1])].any()
-    np.testing.assert_array_equal(got, expected)
 
 
 def test_state_is_the_last_row_at_or_before_the_frame(tmp_path, binds):

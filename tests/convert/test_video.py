@@ -1,0 +1,106 @@
+"""Videos: turned as players show them, whole frames of cut ones, every container."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from recorded_sessions import frame_of, number_of, turn, write_video
+
+from BC_training.common.errors import UserError
+from BC_training.convert.video import Video, upright
+
+TIMES = [i * 50_000 for i in range(40)]
+
+
+def encode(path: Path, codec="libx264", **options):
+    """40 frames at 20 a second, with B-frames where the codec has them, of container ``path.suffix``."""
+    container_options = options.pop("container", {})
+    with av.open(str(path), "w", options=container_options) as container:
+        stream = container.add_stream(codec, rate=20, options={"g": "8", **options})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(40):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_of(i, (48, 64)), format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def numbers(video: Video) -> list[int]:
+    return [number_of(frame) for frame in video.frames(np.arange(len(video.times)))]
+
+
+@pytest.mark.parametrize("matrix", [
+    (a, b, c, d) for a, b, c, d in np.ndindex(3, 3, 3, 3)
+    if sorted((a != 1, d != 1)) == sorted((a != 1,) * 2) and (a != 1) != (b != 1) and (b != 1) == (c != 1)
+])  # fmt: skip
+def test_each_corner_is_where_the_display_matrix_puts_it(tmp_path, matrix):
+    a, b, c, d = (int(value) - 1 for value in matrix)
+    write_video(tmp_path / "v.mp4", TIMES[:2])
+    plain = next(Video(tmp_path / "v.mp4").frames(np.arange(2)))
+    frame = next(Video(turn(tmp_path / "v.mp4", a, b, c, d)).frames(np.arange(2)))
+    rows, columns = np.mgrid[: plain.shape[1], : plain.shape[2]]
+    x, y = a * columns + c * rows, b * columns + d * rows
+    expected = np.zeros_like(frame)
+    expected[:, y - y.min(), x - x.min()] = plain
+    np.testing.assert_array_equal(frame, expected)
+
+
+def test_a_turn_is_followed_in_matroska_and_an_oblique_one_refused(tmp_path):
+    with av.open(str(tmp_path / "v.mkv"), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=20, options={"qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "rgb24"
+        stream.set_display_rotation(90)  # counterclockwise
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_of(0, (24, 32)), format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(tmp_path / "v.mkv")) as container:
+        frame = upright(next(container.decode(video=0)), tmp_path)
+    np.testing.assert_array_equal(frame, np.rot90(frame_of(0, (24, 32))))
+    write_video(tmp_path / "v.mp4", TIMES[:2])
+    video = Video(turn(tmp_path / "v.mp4", 1, 1, -1, 1))
+    with pytest.raises(UserError, match=r"v\.mp4 is to be shown at an oblique angle"):
+        list(video.frames(np.arange(2)))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".avi", ".flv", ".ts", ".webm"])
+def test_every_container_gives_its_frames_and_says_where_it_was_cut(tmp_path, suffix):
+    file = encode(
+        tmp_path / f"v{suffix}",
+        **({"codec": "libvpx-vp9", "lossless": "1", "deadline": "realtime"} if suffix == ".webm" else {}),
+        **({"container": {"movflags": "faststart"}} if suffix in (".mp4", ".mov") else {}),
+    )
+    video = Video(file)
+    assert numbers(video) == list(range(40))
+    assert (video.fps, video.notes) == (pytest.approx(20, rel=0.01), ())
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) * 9 // 10 | 1])  # no whole number of transport packets
+    video = Video(file)
+    assert 8 < len(video.times) < 39
+    assert set(numbers(video)) <= set(range(40))
+    assert numbers(video)[:8] == list(range(8))
+    assert f"v{suffix} is cut off: its {len(video.times)} whole frames are used" in video.notes[0]
+
+
+@pytest.mark.parametrize(("suffix", "container"), [
+    (".mp4", {"movflags": "frag_keyframe+empty_moov"}), (".mkv", {"live": "1"}),
+])  # fmt: skip
+def test_a_recording_that_was_never_finished_is_used_and_the_cut_is_said(tmp_path, suffix, container):
+    file = encode(tmp_path / f"v{suffix}", bf="0", container=container)
+    assert Video(file).notes == ()
+    data = file.read_bytes()
+    for share in (0.4, 0.7, 0.9):
+        file.write_bytes(data[: int(len(data) * share)])
+        video = Video(file)
+        assert numbers(video) == list(range(len(video.times)))
+        assert "is cut off" in video.notes[0]
+
+
+def test_pixels_that_are_not_square_are_said(tmp_path):
+    with av.open(str(tmp_path / "v.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=20)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for i in range(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_of(i, (48, 64)), format="rgb24")))
+        container.mux(stream.encode())
+    assert "pixels of 4/3, not square" in Video(tmp_path / "v.mp4").notes[0]
