@@ -17,8 +17,9 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.convert import Options, convert, held_buttons
 from BC_training.convert.held_buttons import describe_unmatched, held_actions, identify
-from BC_training.convert.keybinds import read_keybinds
+from BC_training.convert.keybinds import _bind, read_keybinds
 from BC_training.convert.session_files import Inputs, read_inputs
+from BC_training.convert.sessions import open_source
 
 FRAMES = 400
 EDGES = np.arange(FRAMES + 1) * 100_000.0  # 40 s at 10 frames a second
@@ -107,8 +108,8 @@ def test_a_press_long_after_a_press_is_a_new_one():
 
 
 def test_a_second_release_reaches_back_to_the_first_at_most():
-    events = [(1e6, W, True), (2e6, W, False), (2.5e6, W, False)]
-    assert frames_held(events) == (list(range(10, 25)), [(2.5e6, W, False)])
+    events = [(1.8e6, W, True), (2e6, W, False), (2.5e6, W, False)]
+    assert frames_held(events) == (list(range(18, 25)), [(2.5e6, W, False)])
 
 
 def test_unmatched_events_are_named_with_second_and_frame():
@@ -218,16 +219,23 @@ def test_a_code_tells_a_french_digit_from_a_shifted_us_one(tmp_path):
 
 
 def test_codes_that_both_sides_share_or_that_are_not_known_say_nothing(tmp_path):
-    rows = [
-        (10, "KEY_DOWN", "ShiftLeft", "16"),
-        (11, "KEY_DOWN", "ShiftRight", "16"),
-        (12, "KEY_UP", "ShiftRight", "16"),
-    ]
-    rows += [(20, "KEY_UP", "ShiftLeft", "16"), (30, "KEY_DOWN", "a", "0"), (31, "KEY_UP", "a", "0")]
-    frames, _, _ = held(
-        tmp_path, ["LSHIFT", "W"], [*rows, (32, "KEY_DOWN", "w", "0"), (33, "KEY_UP", "w", "0")], WITH_CODE
-    )
-    assert frames == [list(range(10, 20)), [32]]
+    rows = [(10, "KEY_DOWN", "ShiftLeft", "16"), (11, "KEY_DOWN", "ShiftRight", "16")]
+    rows += [(12, "KEY_UP", "ShiftRight", "16"), (60, "KEY_UP", "ShiftLeft", "16")]
+    rows += [(70, "KEY_DOWN", "a", "0"), (71, "KEY_UP", "a", "0"), (72, "KEY_DOWN", "w", "0"), (73, "KEY_UP", "w", "0")]
+    frames, _, _ = held(tmp_path, ["LSHIFT", "W"], rows, WITH_CODE)
+    assert frames == [list(range(10, 60)), [72]]
+
+
+def test_a_key_may_be_one_action_with_shift_and_another_without(tmp_path):
+    rows = [(10, "KEY_DOWN", "1", "2"), (12, "KEY_UP", "1", "2"), (20, "KEY_DOWN", "!", "2"), (22, "KEY_UP", "!", "2")]
+    frames, _, unmatched = held(tmp_path, ["1", "!"], rows, WITH_CODE)
+    assert (frames, unmatched) == ([[10, 11], [20, 21]], [])
+
+
+def test_binds_of_both_sides_to_one_action_fit_a_name_without_a_side():
+    sides = {("key", "LCTRL"): 0, ("key", "RCTRL"): 0}
+    assert _bind(["crouch"], sides).columns == {**sides, ("key", "CTRL"): 0}
+    assert ("key", "CTRL") not in _bind(["a", "b"], {("key", "LCTRL"): 0, ("key", "RCTRL"): 1}).columns
 
 
 def test_a_code_of_two_actions_is_refused(tmp_path):
@@ -276,6 +284,15 @@ def test_events_of_no_button_are_left_out_and_counted(tmp_path):
     inputs = read_inputs(tmp_path / "inputs.csv")
     assert inputs.buttons == [W]
     assert inputs.left_out == dict.fromkeys(names, 2)
+
+
+def test_frames_in_the_lines_are_those_of_the_dataset(tmp_path):
+    (tmp_path / "binds.json").write_text(json.dumps({"version": "2.0", **ONE}))
+    events = [(0, "KEY_DOWN", "W"), (1, "KEY_UP", "W"), (2_000_000, "KEY_UP", "W")]
+    write_session(tmp_path / "s", np.arange(60) * 50_000, events, [(500_000, 1, 1)])
+    recording = open_source(tmp_path / "s", Options("sessions", keybinds=tmp_path / "binds.json")).read("s")
+    assert recording.attrs["frames_dropped_before_state"] == 10
+    assert "W released at 2.000 s (frame 30)" in recording.notes[-1]
 
 
 def converted(tmp_path, binds, **sessions):
