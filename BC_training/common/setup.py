@@ -16,10 +16,11 @@ from rich.progress import Progress
 from BC_training.common import metrics
 from BC_training.common.augment import make_augment
 from BC_training.common.checkpoint import read_state
-from BC_training.common.dataset import ZarrGameplayDataset, class_weights
+from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, require, unknown
 from BC_training.common.loader import Batch, Tier
+from BC_training.common.metrics import class_weights
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.resume import Start, fingerprint
