@@ -1,0 +1,220 @@
+"""Recordings that were damaged or are spelt otherwise: converted to what was played, or refused in one line."""
+
+import json
+import shutil
+from io import StringIO
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mutations import WEIRD, change_file, changed, require_one_line
+from recorded_sessions import number_of, write_session
+from rich.console import Console
+from test_hdf5 import minari, robomimic
+from test_lerobot import LENGTHS, actions, numbers, write_v21, write_v30
+
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+from BC_training.convert import Options, convert
+
+FRAME = 50_000  # microseconds
+FRAMES = 60
+SPELLINGS = {
+    "forward": ("key", ["W", "w", "'w'", "KeyW", "KEY_W"]),
+    "jump": ("key", ["SPACE", "space", "Key.space", "Space", "KEY_SPACE"]),
+    "item": ("key", ["1", "'1'", "Digit1", "KEY_1"]),
+    "fire": ("mouse", ["LEFT", "left", "Button.left", "BTN_LEFT"]),
+}
+SHIFTED = {"forward": "W", "jump": "SPACE", "item": "!", "fire": "LEFT"}
+EVENTS = {"key": ("KEY_DOWN", "KEY_UP"), "mouse": ("MOUSE_DOWN", "MOUSE_UP")}
+UNITS = {"s": 1e-6, "ms": 1e-3, "us": 1.0, "ns": 1e3}
+OPTIONS = {"suppress_health_check": list(HealthCheck)}
+
+
+def converted(source, out, options):
+    """(the dataset, None), or (None, why it was refused)."""
+    shutil.rmtree(out, ignore_errors=True)
+    try:
+        convert(source, out, options, 1, Console(file=StringIO()))
+    except UserError as error:
+        require_one_line(error)
+        return None, error
+    return (ZarrGameplayDataset(out) if out.exists() else None), None
+
+
+@st.composite
+def holds(draw):
+    """When a button is down, in ms, in order and apart; no edge is at a frame's."""
+    marks = draw(st.lists(st.integers(0, FRAMES * 5 - 2), min_size=2, max_size=8, unique=True))
+    marks = sorted(10 * mark + 7 for mark in marks)
+    return list(zip(marks[::2], marks[1::2], strict=False))
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sessions")
+    write_session(folder / "original", range(0, FRAMES * FRAME, FRAME))
+    return folder
+
+
+def session_property(examples: int):
+    @settings(max_examples=examples, **OPTIONS)
+    @given(st.data())
+    def test(session, data):
+        folder = session / "recordings" / "a"
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        shutil.copytree(session / "original", folder)
+        truth = {name: data.draw(holds(), name) for name in SPELLINGS}
+        truth["forward"] = truth["forward"] or [(107, 2907)]
+        bound, pressed, released = (
+            {name: data.draw(st.sampled_from(spellings)) for name, (_, spellings) in SPELLINGS.items()} for _ in "123"
+        )
+        if data.draw(st.booleans()):
+            released = SHIFTED
+        rows = []
+        for name, (device, _) in SPELLINGS.items():
+            down, up = EVENTS[device]
+            for start, stop in truth[name]:
+                rows += [(start, down, pressed[name]), (stop, up, released[name])]
+        rows.sort()
+        unit = data.draw(st.sampled_from(list(UNITS)))
+        told = data.draw(st.sampled_from([unit, "us"]))
+        mark = data.draw(st.sampled_from(",;\t"))
+        header = mark.join(["timestamp_us", "event_type", "key_or_button"])
+        lines = [mark.join([f"{t * 1000 * UNITS[unit]:.15g}", event, name]) for t, event, name in rows]
+        encoding = data.draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
+        newline = data.draw(st.sampled_from(["\n", "\r\n"]))
+        text = newline.join([header, *lines, ""])
+        (folder / "inputs.csv").write_bytes(text.encode(encoding))
+        actions = {name: {"index": i, device: bound[name]} for i, (name, (device, _)) in enumerate(SPELLINGS.items())}
+        binds = session / "binds.json"
+        binds.write_text(json.dumps({"version": "2.0", "actions": actions}))
+        damage = data.draw(st.sampled_from([None, None, None, "inputs.csv", "video.mp4", "binds"]))
+        if damage is not None:
+            change_file(data, binds if damage == "binds" else folder / damage)
+        options = Options("sessions", keybinds=binds)
+        dataset, error = converted(folder.parent, session / "out.zarr", options)
+        if damage is not None:
+            return
+        if error is not None:
+            assert unit != told, error
+            return
+        expected = np.zeros((FRAMES, len(SPELLINGS)), bool)
+        for column, name in enumerate(SPELLINGS):
+            for start, stop in truth[name]:
+                expected[start // 50 : stop // 50 + 1, column] = True
+        np.testing.assert_array_equal(dataset.actions(0), expected)
+        assert [number_of(frame) for frame in dataset.frames(0, range(FRAMES))] == list(range(FRAMES))
+
+    return test
+
+
+test_a_session_is_converted_to_what_was_held_or_refused = session_property(30)
+test_sessions_by_the_thousand = pytest.mark.slow(session_property(1000))
+
+
+@pytest.fixture(scope="module", params=["v2.1", "v3.0"])
+def lerobot(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lerobot")
+    {"v2.1": write_v21, "v3.0": write_v30}[request.param](folder / "original")
+    return folder
+
+
+def lerobot_property(examples: int):
+    @settings(max_examples=examples, **OPTIONS)
+    @given(st.data())
+    def test(lerobot, data):
+        root = lerobot / "copy"
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(lerobot / "original", root)
+        files = sorted(file for file in root.rglob("*") if file.is_file())
+        file = data.draw(st.sampled_from(sorted((root / "meta").glob("*.json"))) | st.sampled_from(files))
+        if file.suffix == ".jsonl":
+            rows = [json.loads(line) for line in file.read_text().splitlines()]
+            file.write_text("".join(json.dumps(row) + "\n" for row in data.draw(changed(rows))))
+        elif file.parent.parent.name == "episodes":
+            rows = data.draw(changed(pq.read_table(file).to_pylist()))
+            try:
+                table = pa.Table.from_pylist(rows)
+            except (pa.ArrowException, TypeError, OverflowError, AttributeError):
+                return  # no file can hold it
+            pq.write_table(table, file)
+        else:
+            change_file(data, file)
+        dataset, _ = converted(root, lerobot / "out.zarr", Options("lerobot"))
+        if dataset is None or file.name != "info.json":
+            return
+        for episode in range(len(dataset.episodes)):
+            found = [numbers(frame) for frame in dataset.frames(episode, range(dataset.episodes[episode].length))]
+            number = found[0][0]
+            assert found == [(number, i) for i in range(LENGTHS[number])]
+            np.testing.assert_array_equal(dataset.actions(episode), actions(number, LENGTHS[number]))
+
+    return test
+
+
+test_a_damaged_lerobot_dataset_is_read_right_or_refused = lerobot_property(20)
+test_lerobot_datasets_by_the_thousand = pytest.mark.slow(lerobot_property(500))
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8)
+PRESSED = np.random.default_rng(1).integers(0, 2, (8, 2))
+METADATA = {
+    "dataset_id": "game/person-v0",
+    "total_episodes": 2,
+    "total_steps": 16,
+    "action_space": {"type": "MultiBinary", "n": 2},
+    "action_names": ["jump", "fire"],
+    "render_fps": 20,
+}
+
+
+def hdf5_property(examples: int):
+    @settings(max_examples=examples, **OPTIONS)
+    @given(st.data())
+    def test(tmp_path_factory, data):
+        folder = tmp_path_factory.getbasetemp() / "fuzzed_hdf5"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        kind = data.draw(st.sampled_from(["minari", "robomimic"]))
+        if kind == "minari":
+            metadata = {k: json.dumps(v) if k == "action_space" else v for k, v in METADATA.items()}
+            minari(folder, {"pixels": IMAGES, "pos": IMAGES[:, 0, 0].astype(float)}, PRESSED, None, 2, **metadata)
+            source, file = folder, folder / "data" / "main_data.hdf5"
+            if data.draw(st.booleans()):
+                raw = data.draw(changed(METADATA))
+                if isinstance(raw.get("action_space"), dict):
+                    raw["action_space"] = json.dumps(raw["action_space"])
+                (folder / "data" / "metadata.json").write_text(json.dumps(raw))
+        else:
+            source = file = robomimic(folder / "demos.hdf5", {"pixels": IMAGES[:8]}, PRESSED, PRESSED, env=20)
+        what = data.draw(st.sampled_from(["attribute", "delete", "bytes", "nothing"]))
+        with h5py.File(file, "r+") as opened:
+            names = []
+            opened.visit(names.append)
+            place = opened[data.draw(st.sampled_from(sorted(names)))]
+            if what == "attribute":
+                name = data.draw(st.sampled_from(["env_args", "num_samples", "total_steps", "action_space", "id"]))
+                value = data.draw(WEIRD)
+                place.attrs[name] = json.dumps(value) if value is None or isinstance(value, list | dict) else str(value)
+            elif what == "delete":
+                del opened[place.name]
+        if what == "bytes":
+            change_file(data, file)
+        dataset, _ = converted(source, folder / "out.zarr", Options(kind, fps=data.draw(st.sampled_from([None, 20.0]))))
+        if dataset is None or what == "bytes" or not len(dataset.episodes):
+            return
+        pressed = dataset.actions(0)
+        if pressed.shape == PRESSED.shape and dataset.episodes[0].length == len(PRESSED):
+            np.testing.assert_array_equal(dataset.frames(0, range(8)), IMAGES[:8].transpose(0, 3, 1, 2))
+            np.testing.assert_array_equal(pressed, PRESSED)
+
+    return test
+
+
+test_a_damaged_hdf5_file_is_read_right_or_refused = hdf5_property(40)
+test_hdf5_files_by_the_thousand = pytest.mark.slow(hdf5_property(1500))
