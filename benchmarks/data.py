@@ -2,6 +2,7 @@
 
     uv run python benchmarks/data.py
     uv run python benchmarks/data.py --torch-python /path/to/venv/bin/python
+    uv run python benchmarks/data.py --only-start
 
 Records 288x512 episodes of Doom first, if they are missing. Rates are the best of three rounds,
 in which what is compared takes turns. --torch-python, an interpreter that has PyTorch, adds a
@@ -25,6 +26,7 @@ import zarr
 from numcodecs import Zstd
 from rich.console import Console
 from rich.progress import Progress
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from BC_training.common.cache import find_caches
 from BC_training.common.config import load_config
@@ -192,6 +194,78 @@ def opening(folder: Path) -> None:
         subprocess.run([sys.executable, "-c", OPEN, folder / "many.zarr"], check=True)
 
 
+def write_long_episodes(path: Path, count: int, length: int, state: int) -> None:
+    """Actions and state of a dataset of ``count`` episodes, and one frame of each: as much as a start reads."""
+    draw = np.random.default_rng(0)
+    codecs = [ZstdCodec(level=1), Crc32cCodec()]
+    names = {"keys": [f"a{i}" for i in range(7)], "attributes": [f"s{i}" for i in range(state)]}
+    root = zarr.create_group(path, attributes={"format": "framewise", "version": 1, **names})
+    for e in range(count):
+        episode = root.create_group(f"episode_{e}", attributes={"fps": 30.0})
+        arrays = {"actions": np.repeat(draw.random((length // 10, 7)) < 0.3, 10, axis=0)}
+        if state:
+            steps = draw.normal(size=(length, state)).cumsum(axis=0)
+            arrays["state"] = steps.round(1).astype(np.float32)
+        frames = episode.create_array(
+            "frames", shape=(length, 3, 72, 128), dtype="uint8", chunks=(1, 3, 72, 128), compressors=codecs
+        )
+        frames[length // 2] = e + 1
+        for name, values in arrays.items():
+            stored = episode.create_array(
+                name,
+                shape=values.shape,
+                dtype=values.dtype,
+                chunks=(4096, values.shape[1]),
+                compressors=codecs,
+                config={"write_empty_chunks": True},
+            )
+            stored[:] = values
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            zarr.consolidate_metadata(path / f"episode_{e}")
+
+
+START = """
+import sys, time
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.metrics import class_weights, majority_actions
+from BC_training.common.preprocess import Window
+from BC_training.common.resume import fingerprint
+from BC_training.common.samples import Samples
+from BC_training.common.state import StateFeatures
+from BC_training.common.state_config import StateConfig
+
+uses_state = sys.argv[2] == "seen"
+start, cpu = time.perf_counter(), time.process_time()
+dataset = ZarrGameplayDataset(sys.argv[1])
+dataset.load_labels()
+split = dataset.split({"train": 0.8, "val": 0.1, "test": 0.1}, 0)
+if uses_state:
+    states = ((dataset.episodes[e].name, dataset.state(e)) for e in split["train"])
+    StateFeatures.fit(StateConfig(standardized=dataset.state_names), dataset.state_names, states, dataset.path)
+train, val = (Samples(dataset, split[name], Window(state=uses_state)) for name in ("train", "val"))
+order = train.order(64, 0)
+class_weights(train.frequencies(order), "sqrt", 10)
+majority_actions(train.targets)
+fingerprint(dataset)
+order.batch(0)
+print(time.perf_counter() - start, time.process_time() - cpu)
+"""
+
+
+def starting(folder: Path) -> None:
+    """What a training reads and counts before its first step, of 10 million frames; frames and JAX aside."""
+    for state, seen in ((0, ""), (19, ""), (19, "seen")):
+        path = folder / f"long{state}.zarr"
+        if not path.exists():
+            write_long_episodes(path, 100, 100_000, state)
+        command = [sys.executable, "-c", START, path, seen]
+        runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() for _ in range(5)]
+        seconds, cpu = (min(float(run[i]) for run in runs) for i in range(2))
+        what = f"{state} state values, {'seen by the model' if seen else 'not seen'}" if state else "no state"
+        print(f"starting with 10,000,000 frames, {what}: {seconds:.2f} s, CPU {cpu:.2f} s, the least of 5; aim 3")
+
+
 MEMORY = """
 import sys
 from pathlib import Path
@@ -267,14 +341,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data/benchmark.zarr"))
     parser.add_argument("--episodes", type=int, default=24, help="to record, if they are missing")
+    parser.add_argument("--only-start", action="store_true", help="measure only the start of 10 million frames")
     parser.add_argument("--torch-python", help="an interpreter with PyTorch")
     arguments = parser.parse_args()
+    if arguments.only_start:
+        with tempfile.TemporaryDirectory() as name:
+            starting(Path(name))
+        return
     record_missing(arguments.data, RecordConfig("doom/deadly_corridor", episodes=arguments.episodes), None, Console())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         loading(arguments.data, folder / "cache", arguments.torch_python)
         memory(arguments.data, folder / "cache")
         opening(folder)
+        starting(folder)
         for cache in ("none", "disk", "device"):
             waiting("configs/quickstart.yaml", cache, folder)
         for cache in ("none", "disk"):

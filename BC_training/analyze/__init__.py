@@ -18,8 +18,9 @@ from rich.text import Text
 from BC_training.analyze.page import render
 from BC_training.analyze.samples import Onsets, Picture, read_pictures, spread
 from BC_training.analyze.statistics import ActionStatistics, StateStatistics, strips
-from BC_training.common.dataset import Skipped, ZarrGameplayDataset, class_weights
+from BC_training.common.dataset import Skipped, ZarrGameplayDataset
 from BC_training.common.errors import UserError, disk_full_is_user_error, require_writable
+from BC_training.common.metrics import class_weights
 from BC_training.common.schema import TrainingConfig
 from BC_training.visualize.page import clean, error_text, without_secrets
 

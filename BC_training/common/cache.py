@@ -39,7 +39,7 @@ from BC_training.common.compilation_cache import default_folder as default_folde
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError, disk_full_is_user_error
 from BC_training.common.preprocess import resize_frames
-from BC_training.common.store import LocalStore
+from BC_training.common.store import LocalStore, ZipStore
 
 _VERSION = 1  # of the files' layout and of the preprocessing in them
 _BLOCK = 64  # frames decoded at once by a thread
@@ -212,11 +212,11 @@ def _stored(path: Path) -> int:
 @lru_cache(maxsize=1)  # a start asks some times, and there may be millions of chunks to look at
 def _fingerprint(dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> str:
     store = dataset.store
-    address = str(store.path.resolve()) if isinstance(store, LocalStore) else store.address
+    address = str(store.path.resolve()) if isinstance(store, LocalStore | ZipStore) else store.address
     digest = hashlib.sha256(repr((_VERSION, address, frame_size, dataset.channel_order)).encode())
     for episode in dataset.episodes:
         digest.update(repr((episode.name, episode.arrays["frames"])).encode())
-        if isinstance(store, LocalStore):
+        if isinstance(store, LocalStore | ZipStore):
             digest.update(repr(store.stamps(f"{episode.name}/frames")).encode())
     return digest.hexdigest()[:24]
 

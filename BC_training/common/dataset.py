@@ -11,6 +11,7 @@ from typing import Literal, Self
 import numpy as np
 
 from BC_training.common import storage
+from BC_training.common.array_info import as_float32, inexact
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.schema import DatasetConfig
@@ -239,12 +240,17 @@ class ZarrGameplayDataset:
 
     def _read_state(self, info: EpisodeInfo) -> np.ndarray:
         with self._reading(info, "state"):
-            return np.asarray(storage.open_array(info, "state").read().result())
+            stored = storage.read_whole(storage.open_array(info, "state"))
+        state, changed = as_float32(stored)
+        if changed.any():
+            raise UserError(f"{self.path}/{info.name}: {inexact(stored, changed, self.state_names)}")
+        return state
 
     def _check_state(self, info: EpisodeInfo) -> None:
         state = self._read_state(info)
-        bad = np.argwhere(~np.isfinite(state))
-        if len(bad):
+        finite = np.isfinite(state)
+        if not finite.all():
+            bad = np.argwhere(~finite)
             frame, column = bad[0]
             raise UserError(
                 f"{self.path}/{info.name}: state '{self.state_names[column]}' is {state[frame, column]} at frame "
@@ -282,26 +288,6 @@ class ZarrGameplayDataset:
             raise UserError(
                 f"{self.path} has no usable episode ({len(self.skipped)} skipped; {first.name}: {first.reason})"
             )
-
-
-def class_weights(frequencies: np.ndarray, mode: Literal["none", "sqrt", "balanced"], maximum: float) -> np.ndarray:
-    """Weight of the loss of each button where it is held, relative to where it is not.
-
-    With f the frequency: "balanced" is (1 - f) / f, which makes both sides weigh the same;
-    "sqrt" is its square root; "none" is 1. Clipped to [1 / maximum, maximum]; 1 for a button
-    that is never, or always, held.
-
-    Args:
-        frequencies: float [A], the share of frames with each button held.
-
-    Returns:
-        float32 [A].
-    """
-    varies = (frequencies > 0) & (frequencies < 1)
-    odds = np.ones_like(frequencies)
-    np.divide(1 - frequencies, frequencies, out=odds, where=varies)
-    weights = odds ** {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[mode]
-    return np.clip(weights, 1 / maximum, maximum).astype(np.float32)
 
 
 def _short(error: BaseException) -> str:

@@ -92,6 +92,8 @@ def require_writable(file: Path) -> None:
         with open(file, "ab"):
             pass
     except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}; choose a file in a folder that exists") from error
+        raise UserError(
+            f"cannot write {file}: {error.strerror}; choose a file in a folder that exists and can be written"
+        ) from error
     if not existed:
         file.resolve().unlink()  # of a link what it names, which was not there

@@ -6,7 +6,7 @@ dash, never 0.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich import box
@@ -19,9 +19,40 @@ Report = dict[str, Any]
 
 
 def majority_actions(actions: np.ndarray) -> np.ndarray:
-    """bool [A], the commonest combination of buttons among ``actions`` bool [N, A]."""
-    combinations, counts = np.unique(actions, axis=0, return_counts=True)
-    return combinations[counts.argmax()]
+    """bool [A], the commonest combination of buttons among ``actions`` bool [N, A].
+
+    Of several as common, the one that comes first where rows are sorted by their first button, then the next.
+    """
+    packed = np.packbits(actions, axis=1)
+    packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))
+    # Rows as numbers whose highest bit is the first button: of two as common that wins which comes first in order.
+    first, *others = packed.view(">u8").astype(np.uint64).T
+    rows = first
+    for word in others:
+        (_, rank), (values, digit) = (np.unique(x, return_inverse=True) for x in (rows, word))
+        rows = rank * len(values) + digit
+    numbers, counts = np.unique(rows, return_counts=True)
+    return actions[np.argmax(rows == numbers[counts.argmax()])].copy()
+
+
+def class_weights(frequencies: np.ndarray, mode: Literal["none", "sqrt", "balanced"], maximum: float) -> np.ndarray:
+    """Weight of the loss of each button where it is held, relative to where it is not.
+
+    With f the frequency: "balanced" is (1 - f) / f, which makes both sides weigh the same;
+    "sqrt" is its square root; "none" is 1. Clipped to [1 / maximum, maximum]; 1 for a button
+    that is never, or always, held.
+
+    Args:
+        frequencies: float [A], the share of frames with each button held.
+
+    Returns:
+        float32 [A].
+    """
+    varies = (frequencies > 0) & (frequencies < 1)
+    odds = np.ones_like(frequencies)
+    np.divide(1 - frequencies, frequencies, out=odds, where=varies)
+    weights = odds ** {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[mode]
+    return np.clip(weights, 1 / maximum, maximum).astype(np.float32)
 
 
 def previous_actions(actions: Sequence[np.ndarray]) -> np.ndarray:

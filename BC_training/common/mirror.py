@@ -88,7 +88,7 @@ class MirrorTable:
         Raises:
             UserError: the table is wrong, or a name's mirror image is not known or not among them.
         """
-        images = self._checked()
+        images = self.check()
         unsure: dict[str, list[str]] = {"action": [], "state value": []}
         found: dict[str, list[tuple[int, float]]] = {"action": [], "state value": []}
         for kind, names, words in (
@@ -121,8 +121,12 @@ class MirrorTable:
             tuple(since_change.index(image) for image in counted.values()),
         )
 
-    def _checked(self) -> dict[str, dict[str, str]]:
-        """The entries of actions and of state values, both ways round."""
+    def check(self) -> dict[str, dict[str, str]]:
+        """The entries of actions and of state values, both ways round.
+
+        Raises:
+            UserError: the table is wrong.
+        """
         entries = {} if self.entries is None else self.entries
         where = f"{self.path}: attribute 'mirror'"
         if not isinstance(entries, Mapping) or not all(isinstance(image, str) and image for image in entries.values()):

@@ -141,7 +141,8 @@ class Samples:
         self._lengths = np.array([dataset.episodes[e].length for e in self.episodes], np.int64)
         self._first_rows = _starts(self._lengths)
         self._first_samples = _starts(np.maximum(self._lengths - window.action_shift, 0))
-        self._actions = np.concatenate([dataset.actions(e) for e in self.episodes])  # bool [rows, A]
+        actions = [dataset.actions(e) for e in self.episodes]
+        self._actions = np.concatenate(actions)  # bool [rows, A]
         states = [dataset.state(e) for e in self.episodes] if window.state else []
         self._state = np.concatenate(states) if window.state else None
         counted = [dataset.state_names.index(name) for name in window.since_change]
@@ -151,8 +152,9 @@ class Samples:
                 f"no episode of {dataset.path} is longer than dataset.action_shift={window.action_shift} frames: "
                 "lower it"
             )
-        episode, t = self._place(np.arange(len(self)))
-        self.targets = self._actions[self._first_rows[episode] + t + window.action_shift]
+        self.targets = (
+            np.concatenate([a[window.action_shift :] for a in actions]) if window.action_shift else self._actions
+        )
 
     def __len__(self) -> int:
         return int(self._first_samples[-1])

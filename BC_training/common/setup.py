@@ -16,7 +16,7 @@ from rich.progress import Progress
 from BC_training.common import metrics
 from BC_training.common.augment import make_augment
 from BC_training.common.checkpoint import read_state
-from BC_training.common.dataset import ZarrGameplayDataset, class_weights
+from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, require, unknown
 from BC_training.common.loader import Batch, Tier
@@ -137,7 +137,7 @@ class Setup:
             model,
             optimizer,
             schedule,
-            class_weights(frequencies, config.training.class_weights, config.training.max_class_weight),
+            metrics.class_weights(frequencies, config.training.class_weights, config.training.max_class_weight),
             metrics.majority_actions(train_samples.targets),
         )
 

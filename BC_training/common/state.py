@@ -52,18 +52,22 @@ class StateFeatures:
         for kind, name in config.uses():
             if name not in names:
                 raise unknown("state attribute", name, names, f"dataset.state.{kind} names it; {path} has the others")
-        columns, states = [names.index(name) for name in config.names], []
+        columns = [names.index(name) for name in config.names]
+        parts: list[list[np.ndarray]] = [[] for _ in columns]
         for episode, state in episodes:
-            require_finite(state[:, columns], config.names, f"{path}/{episode}")
-            states.append(state)
-        seen = np.concatenate([np.zeros((0, len(names)), np.float32), *states])
+            # By column: in rows, to gather one would read all.
+            used = np.ascontiguousarray(state[:, columns].T)
+            require_finite(used.T, config.names, f"{path}/{episode}")
+            for part, values in zip(parts, used, strict=True):
+                part.append(values)
 
         def column(name: str) -> np.ndarray:
+            seen = np.concatenate([np.zeros(0, np.float32), *parts[config.names.index(name)]])
             if not len(seen):
                 raise UserError(
                     f"{path}: the training split has no values of '{name}' for dataset.state: record longer episodes"
                 )
-            return seen[:, names.index(name)]
+            return seen
 
         fitted = [_mean_and_std(column(name)) for name in config.standardized]
         return cls(
@@ -157,8 +161,9 @@ def require_finite(state: np.ndarray, names: Sequence[str], where: str) -> None:
     Args:
         where: what the rows are, for the message.
     """
-    bad = np.argwhere(~np.isfinite(state))
-    if len(bad):
+    finite = np.isfinite(state)
+    if not finite.all():
+        bad = np.argwhere(~finite)
         frame, column = bad[0]
         raise UserError(
             f"{where}: state '{names[column]}' is {state[frame, column]} at frame {frame} ({len(bad)} such "

@@ -5,15 +5,16 @@
       episode_0/    attrs: fps, frame_count, and what the recorder knows (seed, player, ...)
         frames      uint8 [N, 3, H, W] RGB, one frame a chunk, zstd, checksummed
         actions     bool [N, A]
-        state       float32 [N, S], optional
+        state       float32 [N, S], optional; other numbers are read as float32
 
 This module reads it, zarr v2 and v3; ``writer.py`` writes v3; ``dataset.py`` knows what it means
 for training. zarr-python lays out groups and arrays, TensorStore moves the chunks: it decodes
-frames several times as fast and encodes them twice as fast.
+frames several times as fast and encodes them twice as fast. Codecs that it does not have are left
+to zarr-python, too (``other_codecs.py``).
 """
 
-import json
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,20 +22,17 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
+from BC_training.common.array_info import ARRAYS, ArrayInfo, dtype_fault, parse_array
+from BC_training.common.documents import finite, group_attributes, parse_document
 from BC_training.common.errors import UserError
-from BC_training.common.store import LocalStore, Store, context
+from BC_training.common.layouts import datasets_in, other_layout
+from BC_training.common.names import names_fault
+from BC_training.common.other_codecs import DecodedArray, other_codecs
+from BC_training.common.remote_store import context
+from BC_training.common.store import LocalStore, Store, is_zip
 
 FORMAT, VERSION = "framewise", 1
-ARRAYS = {"frames": ("uint8", 4), "actions": ("bool", 2), "state": ("float32", 2)}  # dtype, dimensions
-_V2_DTYPES = {"|u1": "uint8", "|b1": "bool", "<f4": "float32"}
-
-
-@dataclass(frozen=True)
-class ArrayInfo:
-    shape: tuple[int, ...]
-    dtype: str  # numpy's name, "uint8"; the stored spelling if it is none we read
-    chunks: tuple[int, ...]
-    zarr_format: int
+_PART = 1 << 18  # rows of actions or state read at once
 
 
 @dataclass(frozen=True)
@@ -54,34 +52,57 @@ class EpisodeInfo:
     @property
     def fps(self) -> float | None:
         """Frames per second as recorded, finite and above 0; None if the attributes say nothing of the kind."""
-        rate = self.attrs.get("fps")
-        if not isinstance(rate, int | float) or isinstance(rate, bool):
-            return None
-        return float(rate) if math.isfinite(rate) and rate > 0 else None
+        rate = finite(self.attrs.get("fps"))
+        return rate if rate is not None and rate > 0 else None
 
 
 def read_root(store: Store) -> dict[str, Any]:
     """The root group's attributes.
 
     Raises:
-        UserError: not a zarr group, a newer version of the format, or action names missing.
+        UserError: not a dataset, a newer version of the format, or names that do not tell actions or
+            state values apart.
+    """
+    attrs = read_attributes(store)
+    if fault := names_fault(attrs, store.address):
+        raise UserError(f"{store.address}: {fault}")
+    return attrs
+
+
+def read_attributes(store: Store) -> dict[str, Any]:
+    """The root group's attributes, whose names have not been checked.
+
+    Raises:
+        UserError: not a dataset, or a newer version of the format.
     """
     path = store.address
-    if isinstance(store, LocalStore) and not store.exists():
-        raise UserError(f"no dataset at {path}: check the path, or record one with 'record --out {path}'")
-    raws = store.read(["zarr.json", ".zgroup", ".zattrs"])
-    attrs = _group_attrs(*(_parse(raw, f"{path}/{key}") for raw, key in zip(raws, _GROUP_FILES, strict=True)))
+    if isinstance(store, LocalStore):
+        if not store.exists():
+            raise UserError(f"no dataset at {path}: check the path, or record one with 'record --out {path}'")
+        if is_zip(store.path):
+            raise UserError(f"{path} is a ZIP file, which is read but not written: unpack it, or choose another folder")
+    raws = store.read(_GROUP_FILES)
+    try:
+        attrs = group_attributes(
+            *(parse_document(raw, f"{path}/{key}") for raw, key in zip(raws, _GROUP_FILES, strict=True))
+        )
+    except UserError as error:
+        anew = '{"zarr_format": 3, "node_type": "group", "attributes": {"keys": [...], "attributes": [...]}}'
+        raise UserError(
+            f"{error}; restore it from a copy, or write a zarr.json anew with the names of actions and state values: "
+            f"{anew}"
+        ) from error
     if attrs is None:
         raise UserError(
             f"{path} is not a zarr group: point dataset.path at the folder that holds episode_0, episode_1, ..."
+            f"{datasets_in(store)}"
         )
     if attrs.get("format", FORMAT) != FORMAT:
-        raise UserError(f"{path} has format '{attrs['format']}', this program reads '{FORMAT}'")
+        raise UserError(f"{path} has format {reprlib.repr(attrs['format'])}, this program reads '{FORMAT}'")
     if isinstance(attrs.get("version"), int) and attrs.get("format") == FORMAT and attrs["version"] > VERSION:
         raise UserError(f"{path} has format version {attrs['version']}, newer than {VERSION}: update this program")
-    keys = attrs.get("keys")
-    if not isinstance(keys, list) or not keys:
-        raise UserError(f"{path} does not name its actions: its group attributes need 'keys', a list of names")
+    if "keys" not in attrs:
+        raise UserError(f"{path} is no dataset, its group attributes name no actions in 'keys': {other_layout(store)}")
     return attrs
 
 
@@ -92,41 +113,59 @@ def read_episodes(store: Store, names: Sequence[str]) -> list[EpisodeInfo | User
     ``writer.py`` does; four or more otherwise.
     """
     found: list[EpisodeInfo | UserError | None] = [None] * len(names)
-    groups = store.read([f"{name}/zarr.json" for name in names])
     others: list[int] = []
-    for i, raw in enumerate(groups):
-        name = names[i]
+    for i, (name, raws) in enumerate(zip(names, _read_each(store, names, ["zarr.json"]), strict=True)):
         try:
+            if isinstance(raws, UserError):
+                raise raws
             if isinstance(store, LocalStore) and any(store.is_link(f"{name}{array}") for array in _FOLDERS):
                 store.refuse_links_out(name)
-            meta = _parse(raw, f"{store.address}/{name}/zarr.json")
-            arrays = ((meta or {}).get("consolidated_metadata") or {}).get("metadata")
+            meta = parse_document(raws[0], f"{store.address}/{name}/zarr.json")
+            consolidated = (meta or {}).get("consolidated_metadata")
+            arrays = consolidated.get("metadata") if isinstance(consolidated, dict) else None
+            arrays = arrays if isinstance(arrays, dict) else None
             copied_from = [f"{name}/{array}/zarr.json" for array in arrays or ()]
-            if not isinstance(arrays, dict) or store.changed_since(f"{name}/zarr.json", copied_from):
+            if arrays is None or store.changed_since(f"{name}/zarr.json", copied_from):
                 others.append(i)
             else:
-                found[i] = _episode(store, name, _group_attrs(meta), {a: (arrays.get(a), None) for a in ARRAYS})
+                found[i] = _episode(store, name, group_attributes(meta), {a: (arrays.get(a), None) for a in ARRAYS})
         except UserError as error:
             found[i] = error
     keys = [*_GROUP_FILES, *(f"{array}/{meta}" for array in ARRAYS for meta in ("zarr.json", ".zarray"))]
-    raws = iter(store.read([f"{names[i]}/{key}" for i in others for key in keys]))
-    for i in others:
-        documents = {f"{names[i]}/{key}": next(raws) for key in keys}
+    for i, raws in zip(others, _read_each(store, [names[i] for i in others], keys), strict=True):
         try:
-            parsed = [_parse(raw, f"{store.address}/{key}") for key, raw in documents.items()]
+            if isinstance(raws, UserError):
+                raise raws
+            parsed = [
+                parse_document(raw, f"{store.address}/{names[i]}/{key}") for raw, key in zip(raws, keys, strict=True)
+            ]
             arrays = {n: (parsed[3 + 2 * a], parsed[4 + 2 * a]) for a, n in enumerate(ARRAYS)}
-            found[i] = _episode(store, names[i], _group_attrs(*parsed[:3]), arrays)
+            found[i] = _episode(store, names[i], group_attributes(*parsed[:3]), arrays)
         except UserError as error:
             found[i] = error
     return [episode for episode in found if episode is not None]
 
 
-def open_array(episode: EpisodeInfo, name: str) -> ts.TensorStore:
+def _read_each(store: Store, names: Sequence[str], keys: Sequence[str]) -> list[list[bytes | None] | UserError]:
+    """The files ``keys`` of each episode; of a local one that cannot be read the error."""
+    if not isinstance(store, LocalStore):  # all at once: each request waits for a server
+        raws = store.read([f"{name}/{key}" for name in names for key in keys])
+        return [raws[at : at + len(keys)] for at in range(0, len(raws), len(keys))]
+    found: list[list[bytes | None] | UserError] = []
+    for name in names:
+        try:
+            found.append(store.read([f"{name}/{key}" for key in keys]))
+        except UserError as error:
+            found.append(error)
+    return found
+
+
+def open_array(episode: EpisodeInfo, name: str) -> "ts.TensorStore | DecodedArray":
     """Opens an episode's array for reading. A chunk that is missing is an error, not zeros.
 
     Raises:
-        UserError: a symbolic link leads out of the dataset.
-        ValueError: TensorStore cannot open it.
+        UserError: a symbolic link leads out of the dataset, or a codec that is not read.
+        ValueError: it cannot be opened.
     """
     if isinstance(episode.store, LocalStore):
         episode.store.refuse_links_out(f"{episode.name}/{name}")
@@ -141,17 +180,32 @@ def read_actions(episode: EpisodeInfo) -> np.ndarray:
     program wrote, and not where another all-zero chunk was written.
     """
     try:
-        return np.asarray(open_array(episode, "actions").read().result())
+        return read_whole(open_array(episode, "actions"))
     except ValueError as error:
-        if "missing" not in str(error) or read_root(episode.store).get("format") == FORMAT:
+        if "missing" not in str(error) or read_attributes(episode.store).get("format") == FORMAT:
             raise
-        actions = np.asarray(_open(episode, "actions", missing_is_zero=True).read().result())
-        rows, present = episode.arrays["actions"].chunks[0], _present_rows(episode, "actions")
-        chunks = np.array_split(actions, range(rows, len(actions), rows))
-        written_zeros = any(i in present and not chunk.any() for i, chunk in enumerate(chunks))
-        if written_zeros or not present:
+        array, rows = _open(episode, "actions", missing_is_zero=True), episode.arrays["actions"].chunks[0]
+        actions, present = np.zeros(array.shape, bool), sorted(_present_rows(episode, "actions"))
+        reads = [(i * rows, array[i * rows : min((i + 1) * rows, len(actions))].read()) for i in present]
+        for start, read in reads:
+            chunk = np.asarray(read.result())
+            if not chunk.any():
+                raise  # zeros were written
+            actions[start : start + len(chunk)] = chunk
+        if not present:
             raise
         return actions
+
+
+def read_whole(array: "ts.TensorStore | DecodedArray") -> np.ndarray:
+    """All rows, a part at a time: of an array with nothing behind it the first part is an error."""
+    rows = array.shape[0]
+    if rows <= _PART:
+        return np.asarray(array.read().result())
+    values = np.empty(array.shape, array.dtype.numpy_dtype)
+    for start in range(0, rows, _PART):
+        values[start : start + _PART] = array[start : min(start + _PART, rows)].read().result()
+    return values
 
 
 def metadata_fault(info: EpisodeInfo, actions: int, attributes: int | None, size: tuple[int, ...]) -> str | None:
@@ -163,9 +217,9 @@ def metadata_fault(info: EpisodeInfo, actions: int, attributes: int | None, size
         size: (H, W) of most episodes' frames, in pixels.
     """
     for name, array in info.arrays.items():
-        dtype, dimensions = ARRAYS[name]
-        if array.dtype != dtype:
-            return f"'{name}' has dtype {array.dtype}, expected {dtype}"
+        dimensions = ARRAYS[name][1]
+        if fault := dtype_fault(name, array.dtype):
+            return fault
         if len(array.shape) != dimensions:
             return f"'{name}' has shape {array.shape}, expected {dimensions} dimensions"
     frames, lengths = info.arrays["frames"].shape, {n: a.shape[0] for n, a in info.arrays.items()}
@@ -187,14 +241,21 @@ def metadata_fault(info: EpisodeInfo, actions: int, attributes: int | None, size
     return None
 
 
-def _open(episode: EpisodeInfo, name: str, missing_is_zero: bool) -> ts.TensorStore:
+def _open(episode: EpisodeInfo, name: str, missing_is_zero: bool) -> "ts.TensorStore | DecodedArray":
+    folder, zarr_format = f"{episode.name}/{name}", episode.arrays[name].zarr_format
     spec = {
-        "driver": "zarr3" if episode.arrays[name].zarr_format == 3 else "zarr",
-        "kvstore": episode.store.kvstore(f"{episode.name}/{name}"),
+        "driver": "zarr3" if zarr_format == 3 else "zarr",
+        "kvstore": episode.store.kvstore(folder),
         "fill_missing_data_reads": missing_is_zero,
         "recheck_cached_data": False,
     }
-    return ts.open(spec, open=True, read=True, context=_CONTEXT).result()
+    try:
+        return ts.open(spec, open=True, read=True, context=_CONTEXT).result()
+    except ValueError:
+        document = other_codecs(episode.store, folder, zarr_format)
+        if document is None:
+            raise
+        return DecodedArray(episode.store, folder, document, missing_is_zero)
 
 
 def _present_rows(episode: EpisodeInfo, name: str) -> set[int]:
@@ -209,13 +270,6 @@ _GROUP_FILES = ("zarr.json", ".zgroup", ".zattrs")
 _CONTEXT = context()
 
 
-def _group_attrs(v3: dict[str, Any] | None, v2: Any = None, v2_attrs: Any = None) -> dict[str, Any] | None:
-    """A group's attributes; None if it is no group."""
-    if v3 is not None and v3.get("node_type") == "group":
-        return v3.get("attributes") or {}
-    return None if v2 is None else v2_attrs or {}
-
-
 def _episode(
     store: Store, name: str, attrs: dict[str, Any] | None, metadata: dict[str, tuple[Any, Any]]
 ) -> EpisodeInfo:
@@ -226,31 +280,8 @@ def _episode(
     """
     if attrs is None:
         raise UserError("not a zarr group")
-    arrays = {n: info for n, (v3, v2) in metadata.items() if (info := _array_info(n, v3, v2)) is not None}
+    arrays = {n: info for n, (v3, v2) in metadata.items() if (info := parse_array(n, v3, v2)) is not None}
     for required in ("frames", "actions"):
         if required not in arrays:
             raise UserError(f"has no array '{required}'")
     return EpisodeInfo(store, name, arrays, attrs)
-
-
-def _array_info(name: str, v3: Any, v2: Any) -> ArrayInfo | None:
-    try:
-        if v3 is not None and v3.get("node_type") == "array":
-            chunks = v3["chunk_grid"]["configuration"]["chunk_shape"]
-            return ArrayInfo(tuple(v3["shape"]), str(v3["data_type"]), tuple(chunks), 3)
-        if v2 is not None:
-            dtype = _V2_DTYPES.get(str(v2["dtype"]), str(v2["dtype"]))
-            return ArrayInfo(tuple(v2["shape"]), dtype, tuple(v2["chunks"]), 2)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"the metadata of '{name}' is damaged ({error!r})") from error
-    return None
-
-
-def _parse(raw: bytes | None, where: str) -> dict[str, Any] | None:
-    if raw is None:
-        return None
-    try:
-        parsed = json.loads(raw)
-    except ValueError as error:
-        raise UserError(f"cannot read {where}: {error}; restore it or remove the episode") from error
-    return parsed if isinstance(parsed, dict) else None

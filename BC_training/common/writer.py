@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
+from BC_training.common.array_info import ARRAYS
 from BC_training.common.errors import UserError
-from BC_training.common.storage import ARRAYS, FORMAT, VERSION, read_root
+from BC_training.common.names import names_fault
+from BC_training.common.storage import FORMAT, VERSION, read_root
 from BC_training.common.store import LocalStore, episode_number
 
 _PARTIAL = ".partial-"
@@ -60,6 +62,8 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
     """
     if re.match(r"\w+:/", str(path)):  # Path has made one slash of two
         raise UserError(f"cannot write to {path}: recordings are written to a local folder, copy them there afterwards")
+    if fault := names_fault({"keys": list(keys), "attributes": list(attributes)}, str(path)):
+        raise UserError(f"cannot create {path}: {fault.split(';')[0]}: give each a name of its own")
     created, existed = is_unused(path), os.access(path, os.F_OK)
     if created:
         _create(path, keys, attributes)

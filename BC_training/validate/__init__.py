@@ -13,7 +13,7 @@ from BC_training.common.errors import UserError, require_writable
 from BC_training.common.store import open_store
 from BC_training.common.workers import run_tasks
 from BC_training.validate.findings import Checked, Finding, counts, in_order, print_findings, spans_of
-from BC_training.validate.metadata import check_metadata
+from BC_training.validate.metadata import check_metadata, check_names
 from BC_training.validate.oddities import STUCK_SECONDS, WHOLE_SECONDS, Seen, find_oddities, gather
 from BC_training.validate.repair import Plan, free_folder, repair
 from BC_training.validate.scan import TASK_FRAMES, Fault, Scanned, Scanner, Task
@@ -45,21 +45,26 @@ def validate(
         require_writable(json_file)
     out = None if repair_to is None else free_folder(repair_to)
     store = open_store(path)
-    root = storage.read_root(store)
+    root = storage.read_attributes(store)
     names = store.episode_names()
     if not names:
         raise UserError(f"{path} has no episodes (folders episode_0, episode_1, ...): record some into it")
     started = time.monotonic()
     found = dict(zip(names, storage.read_episodes(store, names), strict=True))
-    findings, checked = check_metadata(root, found, store)
+    findings, root = check_names(root, found, store.address)
+    misnamed = next((f.message for f in findings if f.kind == "names"), None)
+    more, checked = check_metadata(root, found, store)
+    findings += more
     scanned = _scan(checked, root, workers, console)
     faults = {c.info.name: _faults(tasks) for c, tasks in scanned}
     findings += [finding for name, rows in faults.items() for finding in _group(name, rows)]
     seen = [gather(c, tasks) for c, tasks in scanned]
-    findings = in_order(findings + find_oddities(seen, list(root["keys"])), names)
+    findings = in_order(findings + find_oddities(seen, root["keys"], root.get("attributes") or []), names)
     report = _report(path, names, seen, findings)
     _print(report, findings, time.monotonic() - started, console)
     if out is not None:
+        if misnamed:
+            raise UserError(f"{path}: {misnamed}; then --repair it")
         plans = [_plan(name, findings, faults.get(name), checked) for name in names]
         report["repair"] = repair(str(path), root, plans, out, workers or _cores(), console)
     if json_file is not None:

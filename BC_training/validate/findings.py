@@ -18,17 +18,21 @@ _SPANS = 2  # of a row
 # Kind of finding: (severity, what to do). An error is what keeps an episode from being trained on
 # as it is; a warning is data that is sound but may not be what was meant; an info is worth knowing.
 KINDS = {
+    "names": ("error", "write the names anew with the line given"),
     "metadata": ("error", "restore its metadata files from a copy, or remove the episode"),
-    "link": ("error", "replace the link by what it points to"),
+    "access": ("error", "give this user the right to read the files"),
+    "codec": ("error", "write the array again with zarr's own codecs: docs/VALIDATE.md has the lines"),
+    "link": ("error", "replace the link by what it points to, or remove it"),
     "dtype": ("error", "write the array again with the expected dtype, or remove the episode"),
     "shape": ("error", "write the array again in the expected shape, or remove the episode"),
     "size": ("error", "keep episodes of one frame size in a dataset; move this one to another"),
-    "columns": ("error", "mend 'keys' and 'attributes' of the dataset, or remove the episode"),
-    "length": ("error", "restore what is shorter, or cut the episode with --repair"),
+    "columns": ("error", "make 'keys' and 'attributes' name every column, add what is missing, or remove the episode"),
+    "length": ("error", "restore what is shorter, correct 'frame_count', or cut the episode with --repair"),
     "empty": ("error", "remove the episode"),
     "missing": ("error", "restore the chunks from a copy, or cut the episode with --repair"),
     "damaged": ("error", "restore the chunks from a copy, or cut the episode with --repair"),
     "state_value": ("error", "find out why the recorder wrote it, or cut the episode with --repair"),
+    "inexact": ("error", "number the ids anew from 0, or write the array without the column"),
     "one_frame": ("warning", "remove the episode: one frame shows no play"),
     "frozen": ("warning", "look at it: pauses, menus and a stalled capture teach to do nothing; cut them"),
     "duplicates": ("warning", "record at the rate at which the game draws, not faster"),
@@ -41,6 +45,8 @@ KINDS = {
     "irregular": ("warning", "record on a machine that keeps up, or convert to a lower rate"),
     "unbound": ("warning", "name the buttons in the key binds as the recorder does, and convert it again"),
     "unmatched": ("warning", "see in what 'convert' prints which buttons these are; mend the recorder or their names"),
+    "rounded": ("warning", "if they are ids, record them numbered anew from 0; else nothing"),
+    "mirror": ("warning", "correct the attribute 'mirror', or remove it: training.augmentation.flip needs it"),
     "channels": ("warning", "look at it beside the others, and swap red and blue if they are"),
     "consolidated": ("warning", "write it again with zarr.consolidate_metadata"),
     "never": ("info", "'dataset.actions' trains without it; or record play that uses it"),
@@ -140,7 +146,7 @@ def print_findings(findings: list[Finding], console: Console) -> None:
     """A table, and under it what to do about each kind in it."""
     table = Table(box=None, pad_edge=False)
     for column in ("severity", "kind", "episode", "frames", "finding"):
-        table.add_column(column, no_wrap=column in ("severity", "kind", "episode"))
+        table.add_column(column, no_wrap=column in ("severity", "kind", "episode"), overflow="fold")
     colours = {"error": "red", "warning": "yellow", "info": "cyan"}
     for finding in findings[:_ROWS]:
         colour = colours[finding.severity]

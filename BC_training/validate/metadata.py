@@ -1,18 +1,52 @@
 """Findings in a dataset's metadata; no chunk is read."""
 
-import json
+import contextlib
 import math
+import reprlib
 from collections import Counter
 from statistics import median
 from typing import Any
 
+from BC_training.common.array_info import ARRAYS, dtype_fault
+from BC_training.common.documents import parse_document
 from BC_training.common.errors import UserError
-from BC_training.common.storage import ARRAYS, EpisodeInfo
-from BC_training.common.store import LocalStore, Store
+from BC_training.common.mirror import MirrorTable
+from BC_training.common.names import names_fault, proposed
+from BC_training.common.storage import EpisodeInfo
+from BC_training.common.store import LocalStore, NoAccess, Store
 from BC_training.validate.findings import Checked, Finding
 
 RATE_TOLERANCE = 0.05  # of the median: a policy that plays 5 % faster is still that policy
+_COUNTED = 1_000_000  # rows; of an array that says more its files are counted before it is read
 ASSUMED_FPS = 30.0  # only to turn seconds into frames where no episode says its rate
+
+
+def check_names(
+    root: dict[str, Any], episodes: dict[str, EpisodeInfo | UserError], path: str
+) -> tuple[list[Finding], dict[str, Any]]:
+    """Findings in the names of actions and state values, and the attributes with names that can be used."""
+    fault = names_fault(root, path)
+    if fault is not None:
+        infos = [episode for episode in episodes.values() if isinstance(episode, EpisodeInfo)]
+        root = root | {label: _usable(root.get(label), array, infos) for label, array in _NAMED.items()}
+        return [Finding("names", None, fault)], root
+    try:
+        MirrorTable(root.get("mirror"), tuple(root["keys"]), tuple(root.get("attributes") or ()), path).check()
+    except UserError as error:
+        return [Finding("mirror", None, str(error).removeprefix(f"{path}: "))], root
+    return [], root
+
+
+_NAMED = {"keys": "actions", "attributes": "state"}
+
+
+def _usable(names: Any, array: str, infos: list[EpisodeInfo]) -> list[str]:
+    """Names, as many as most episodes have columns where there is no list."""
+    shapes = [info.arrays[array].shape for info in infos if array in info.arrays]
+    columns = Counter(shape[1] for shape in shapes if len(shape) == 2)
+    if isinstance(names, list) and (names or array == "state"):
+        return proposed(names)
+    return proposed([None] * min(columns.most_common(1)[0][0] if columns else 0, 10_000))
 
 
 def check_metadata(
@@ -34,7 +68,8 @@ def check_metadata(
             findings.append(Finding("link", name, _within(store, error)))
             continue
         if isinstance(episode, UserError):
-            findings.append(Finding("metadata", name, _within(store, episode)))
+            kind = "access" if isinstance(episode, NoAccess) else "metadata"
+            findings.append(Finding(kind, name, _within(store, episode)))
         else:
             infos.append(episode)
     has_state = any("state" in info.arrays for info in infos)
@@ -50,7 +85,9 @@ def check_metadata(
         findings += [Finding(kind, info.name, message) for kind, message in faults]
         sound = all(kind == "length" for kind, _ in faults)
         checked.append(Checked(info, rates.get(info.name, usual), readable, sound))
-    return findings + _check_consolidated(store, list(episodes)), checked
+    with contextlib.suppress(NoAccess):  # reported with the episode
+        findings += _check_consolidated(store, list(episodes))
+    return findings, checked
 
 
 def _check_arrays(
@@ -60,20 +97,24 @@ def _check_arrays(
     faults: list[tuple[str, str]] = []
     readable: list[str] = []
     for name, array in info.arrays.items():
-        dtype, dimensions = ARRAYS[name]
-        if array.dtype != dtype:
-            faults.append(("dtype", f"'{name}' has dtype {array.dtype}, expected {dtype}"))
+        dimensions = ARRAYS[name][1]
+        if fault := dtype_fault(name, array.dtype):
+            faults.append(("dtype", fault))
         elif len(array.shape) != dimensions:
             faults.append(("shape", f"'{name}' has shape {array.shape}, expected {dimensions} dimensions"))
+        elif fault := _hollow(info, name):
+            faults.append(("shape", fault))
         else:
             readable.append(name)
-    lengths: dict[str, Any] = {name: info.arrays[name].shape[0] for name in readable}
-    if info.attrs.get("frame_count") is not None:
-        lengths["attribute frame_count"] = info.attrs["frame_count"]
-    if not any(lengths.values()):
+    lengths = {name: info.arrays[name].shape[0] for name in readable}
+    said = info.attrs.get("frame_count")
+    shown = ", ".join(f"{n} {length}" for n, length in lengths.items())
+    if readable and not any(lengths.values()):
         faults.append(("empty", "it has no frame"))
     elif len(set(lengths.values())) > 1:
-        faults.append(("length", "lengths differ: " + ", ".join(f"{n} {length}" for n, length in lengths.items())))
+        faults.append(("length", f"lengths differ: {shown}"))
+    elif readable and said is not None and (isinstance(said, bool) or said != lengths[readable[0]]):
+        faults.append(("length", f"lengths differ: {shown}, attribute frame_count {reprlib.repr(said)}"))
     if "frames" in readable:
         _, channels, *pixels = info.arrays["frames"].shape
         if channels != 3:
@@ -92,6 +133,18 @@ def _check_arrays(
     return faults, tuple(readable)
 
 
+def _hollow(info: EpisodeInfo, name: str) -> str | None:
+    """Says so where an array of millions of rows has few of its chunks: to look for each takes hours."""
+    array, folder = info.arrays[name], f"{info.name}/{name}"
+    if array.shape[0] <= _COUNTED or not isinstance(info.store, LocalStore):
+        return None
+    chunks = math.prod(-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True))
+    there = len(info.store.files(folder))
+    if 2 * there > chunks:
+        return None
+    return f"'{name}' has shape {array.shape}, but of its {chunks:,} chunks at most {there:,} are there"
+
+
 def _check_rates(infos: list[EpisodeInfo], rates: dict[str, float]) -> list[Finding]:
     if infos and not rates:
         return [Finding("fps", None, f"no episode says its frames per second; {ASSUMED_FPS:g} assumed here")]
@@ -100,7 +153,7 @@ def _check_rates(infos: list[EpisodeInfo], rates: dict[str, float]) -> list[Find
     for info in infos:
         rate = rates.get(info.name)
         if rate is None:
-            said = f"fps is {info.attrs['fps']!r}" if "fps" in info.attrs else "fps is missing"
+            said = f"fps is {reprlib.repr(info.attrs['fps'])}" if "fps" in info.attrs else "fps is missing"
             findings.append(Finding("fps", info.name, f"{said}; {usual:g}, the others' median, assumed here"))
         elif abs(rate / usual - 1) > RATE_TOLERANCE:
             findings.append(Finding("rate", info.name, f"{rate:g} frames/s, the median is {usual:g}"))
@@ -118,7 +171,7 @@ def _check_consolidated(store: Store, names: list[str]) -> list[Finding]:
     for name, group in zip(names, groups, strict=True):
         if (stale := _stale(store, _copies_v3(group, f"{name}/"))) is not None:
             findings.append(Finding("consolidated", name, f"its consolidated metadata differs from {stale}"))
-    copies = _copies_v3(root_v3, "") or ((root_v2 or {}).get("metadata") or {})
+    copies = _copies_v3(root_v3, "") or _table(root_v2, "metadata")
     if not copies:
         return findings
     groups_there = {key.split("/")[0] for key in copies if "/" in key}
@@ -132,8 +185,13 @@ def _check_consolidated(store: Store, names: list[str]) -> list[Finding]:
 
 def _copies_v3(group: dict[str, Any] | None, prefix: str) -> dict[str, Any]:
     """The consolidated documents of a group by the file they are copies of."""
-    copies = ((group or {}).get("consolidated_metadata") or {}).get("metadata")
-    return {f"{prefix}{path}/zarr.json": doc for path, doc in copies.items()} if isinstance(copies, dict) else {}
+    copies = _table(_table(group, "consolidated_metadata"), "metadata")
+    return {f"{prefix}{path}/zarr.json": doc for path, doc in copies.items()}
+
+
+def _table(document: dict[str, Any] | None, key: str) -> dict[str, Any]:
+    value = (document or {}).get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _stale(store: Store, copies: dict[str, Any]) -> str | None:
@@ -155,10 +213,9 @@ def _documents(store: Store, keys: list[str]) -> list[dict[str, Any] | None]:
     documents: list[dict[str, Any] | None] = []
     for raw in store.read(keys):
         try:
-            parsed = None if raw is None else json.loads(raw)
-        except ValueError:
-            parsed = None  # reported with the episode
-        documents.append(parsed if isinstance(parsed, dict) else None)
+            documents.append(parse_document(raw, ""))
+        except UserError:
+            documents.append(None)  # reported with the episode
     return documents
 
 

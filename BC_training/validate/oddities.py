@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from BC_training.common.documents import finite
 from BC_training.validate.findings import Checked, Finding, runs_of
 from BC_training.validate.scan import COLOUR_GRID, Labels, Scanned
 
@@ -66,19 +67,27 @@ def gather(checked: Checked, scanned: list[Scanned]) -> Seen:
     )
 
 
-def find_oddities(episodes: list[Seen], keys: list[str]) -> list[Finding]:
-    """``keys``: names of the A actions."""
+def find_oddities(episodes: list[Seen], keys: list[str], attributes: list[str]) -> list[Finding]:
+    """``keys`` and ``attributes``: names of the A actions and the S state values."""
     findings: list[Finding] = []
     for episode in episodes:
         findings += _pictures(episode)
         findings += _idle(episode)
-        cv = episode.checked.info.attrs.get("frame_interval_cv")
-        if isinstance(cv, int | float) and cv > IRREGULAR:
+        cv = finite(episode.checked.info.attrs.get("frame_interval_cv"))
+        if cv is not None and cv > IRREGULAR:
             findings.append(
                 Finding("irregular", episode.name, f"the time between its frames varies by {100 * cv:.0f} %")
             )
         findings += _inputs(episode)
-    return findings + _copies(episodes) + _keys(episodes, keys) + _channels(episodes)
+    return findings + _rounded(episodes, attributes) + _copies(episodes) + _keys(episodes, keys) + _channels(episodes)
+
+
+def _rounded(episodes: list[Seen], attributes: list[str]) -> list[Finding]:
+    """Columns of nothing but whole numbers, some of them beyond what float32 tells apart."""
+    columns = sorted({column for episode in episodes for column in episode.labels.large})
+    names = [f"'{attributes[c]}'" if c < len(attributes) else f"column {c}" for c in columns]
+    message = "has whole numbers from 16,777,216 on, where float32 merges neighbours"
+    return [Finding("rounded", None, f"state {name} {message}") for name in names]
 
 
 def _pictures(episode: Seen) -> list[Finding]:
@@ -103,7 +112,7 @@ def _pictures(episode: Seen) -> list[Finding]:
 
 
 def _idle(episode: Seen) -> list[Finding]:
-    if episode.frames < 2 or "actions" not in episode.checked.arrays:
+    if episode.frames < 2 or not len(episode.labels.held):  # of actions that were read
         return []
     changes = np.flatnonzero(~episode.still[1:]) + 1
     first, last = episode.labels.pressed or (episode.frames, -1)
@@ -132,7 +141,7 @@ def _inputs(episode: Seen) -> list[Finding]:
         for name in ("unbound_presses", "unmatched_presses", "unmatched_releases")
     )
     findings = []
-    if unbound and "actions" in episode.checked.arrays and episode.labels.pressed is None:
+    if unbound and len(episode.labels.held) and episode.labels.pressed is None:
         findings.append(Finding("unbound", episode.name, f"no action, but {unbound} presses of buttons without one"))
     lost, minutes = sum(unmatched), episode.frames / episode.checked.rate / 60
     if lost >= UNMATCHED and lost > UNMATCHED_A_MINUTE * minutes:

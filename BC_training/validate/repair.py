@@ -8,6 +8,7 @@ from typing import Any
 import zarr
 from rich.console import Console
 
+from BC_training.common.array_info import as_float32
 from BC_training.common.errors import UserError, disk_full_is_user_error
 from BC_training.common.storage import EpisodeInfo
 from BC_training.common.store import episode_number, is_remote
@@ -142,6 +143,7 @@ class _Copier:
         if "state" in info.arrays:
             state, faults = read_rows(info, "state", length)
             self._require(info, faults)
+            state, _ = as_float32(state)
         frames = open_rows(info, "frames")
         if isinstance(frames, tuple):
             raise UserError(f"{self._source}/{info.name}: {frames[1]}: it has changed meanwhile; run it again")

@@ -11,7 +11,9 @@ import numpy as np
 import tensorstore as ts
 
 from BC_training.common import storage
+from BC_training.common.array_info import ARRAYS, as_float32, inexact
 from BC_training.common.errors import UserError
+from BC_training.common.other_codecs import DecodedArray, UnknownCodec
 from BC_training.common.storage import EpisodeInfo
 from BC_training.validate.findings import runs_of
 
@@ -21,10 +23,10 @@ STILL_CHANGE = 0.5  # of 255, mean absolute difference to the frame before: a wa
 _SAMPLED = 36  # rows of pixels of which stillness and colours are measured
 COLOUR_GRID = 8  # cells a side over which colours are averaged
 
-# What TensorStore reports of a chunk that is there but cannot be decoded. Others, such as a server
-# that does not answer, say nothing about the data.
+# Said of a chunk that is there but cannot be decoded. Other codes, as of a server's, say nothing about it.
 _DAMAGE = ("DATA_LOSS", "FAILED_PRECONDITION")
 
+Array = ts.TensorStore | DecodedArray
 Fault = tuple[str, str]  # kind of finding, message without the place
 
 
@@ -52,15 +54,17 @@ class Labels:
 
     Attributes:
         faults: by array and row, why it cannot be used.
-        held: int64 [A], frames in which each button is held.
+        held: int64 [A], frames in which each button is held; empty if not all could be read.
         stuck: (button, first frame, frames) of long holds.
         pressed: the first and last frame with any button; None without.
+        large: columns of the state that hold whole numbers alone, some from 2^24 on.
     """
 
     faults: dict[tuple[str, int], Fault] = field(default_factory=dict)
     held: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     stuck: list[tuple[int, int, int]] = field(default_factory=list)
     pressed: tuple[int, int] | None = None
+    large: tuple[int, ...] = ()
 
 
 @dataclass
@@ -90,7 +94,7 @@ class Scanner:
     def __init__(self, root: dict[str, Any]):
         """``root``: the dataset's attributes."""
         self._root = root
-        self._opened: dict[tuple[str, str], ts.TensorStore | Fault] = {}
+        self._opened: dict[tuple[str, str], Array | Fault] = {}
 
     def run(self, task: Task) -> Scanned:
         """Raises a UserError if the dataset cannot be reached."""
@@ -102,7 +106,7 @@ class Scanner:
     def close(self) -> None:
         pass
 
-    def _open(self, episode: EpisodeInfo, name: str) -> ts.TensorStore | Fault:
+    def _open(self, episode: EpisodeInfo, name: str) -> Array | Fault:
         """The array, or what is wrong with all of it."""
         if (episode.name, name) not in self._opened:
             self._opened.clear()  # tasks come episode by episode
@@ -149,7 +153,8 @@ class Scanner:
             actions, faults = read_actions(task.episode, task.length, self._root)
             labels.faults |= {("actions", row): fault for row, fault in faults.items()}
             actions[list(faults)] = False
-            labels.held = actions.sum(axis=0, dtype=np.int64)
+            if not faults:  # else what is held, or never, is not known
+                labels.held = actions.sum(axis=0, dtype=np.int64)
             runs = [(a, start, n) for a in range(actions.shape[1]) for start, n in runs_of(actions[:, a])]
             labels.stuck = [run for run in runs if run[2] >= task.stuck]
             any_button = np.flatnonzero(actions.any(axis=1))
@@ -157,6 +162,12 @@ class Scanner:
         if task.length and "state" in task.arrays:
             state, faults = read_rows(task.episode, "state", task.length)
             names = self._root.get("attributes") or []
+            narrow, changed = as_float32(state)
+            if changed.any():
+                fault = "inexact", inexact(state, changed, names).split(";")[0]
+                faults = dict.fromkeys(np.flatnonzero(changed.any(axis=1)).tolist(), fault) | faults
+            whole = (np.rint(narrow) == narrow).all(axis=0) & (np.abs(narrow) >= 2**24).any(axis=0)
+            labels.large = tuple(np.flatnonzero(whole & np.isfinite(narrow).all(axis=0)).tolist())
             for row, column in np.argwhere(~np.isfinite(state)):
                 named = f"'{names[column]}'" if column < len(names) else f"column {column}"
                 faults.setdefault(int(row), ("state_value", f"state {named} is {state[row, column]}"))
@@ -181,7 +192,7 @@ def read_actions(episode: EpisodeInfo, length: int, root: dict[str, Any]) -> tup
     return actions, faults
 
 
-def open_rows(episode: EpisodeInfo, name: str) -> ts.TensorStore | Fault:
+def open_rows(episode: EpisodeInfo, name: str) -> Array | Fault:
     """Opens an array, or says what is wrong with all of it.
 
     Raises:
@@ -189,6 +200,8 @@ def open_rows(episode: EpisodeInfo, name: str) -> ts.TensorStore | Fault:
     """
     try:
         array = storage.open_array(episode, name)
+    except UnknownCodec as error:
+        return "codec", str(error).split(":")[0]
     except ValueError as error:
         return "metadata", f"'{name}' cannot be opened ({_fault(error, episode)[1]})"
     if array.shape != episode.arrays[name].shape:
@@ -198,14 +211,14 @@ def open_rows(episode: EpisodeInfo, name: str) -> ts.TensorStore | Fault:
 
 
 def read_blocks(
-    episode: EpisodeInfo, array: ts.TensorStore, start: int, stop: int
+    episode: EpisodeInfo, array: Array, start: int, stop: int
 ) -> Iterator[tuple[int, np.ndarray, dict[int, Fault]]]:
     """Yields (first frame, uint8 [n, 3, H, W], frames that cannot be read), the next block being read meanwhile.
 
     Raises:
         UserError: the dataset cannot be reached.
     """
-    rows = episode.arrays["frames"].chunks[0]
+    rows = episode.arrays["frames"].rows
     block = -(-max(1, BLOCK_BYTES // int(np.prod(array.shape[1:]))) // rows) * rows
     ahead = array[start : min(start + block, stop)].read()
     for at in range(start, stop, block):
@@ -225,15 +238,15 @@ def read_rows(episode: EpisodeInfo, name: str, length: int) -> tuple[np.ndarray,
     array = open_rows(episode, name)
     if isinstance(array, tuple):
         columns = episode.arrays[name].shape[1]
-        return np.zeros((length, columns), storage.ARRAYS[name][0]), dict.fromkeys(range(length), array)
+        return np.zeros((length, columns), ARRAYS[name][0]), dict.fromkeys(range(length), array)
     try:
         return np.array(array[:length].read().result()), {}
     except ValueError:
-        return _chunk_by_chunk(episode, array, 0, length, episode.arrays[name].chunks[0])
+        return _chunk_by_chunk(episode, array, 0, length, episode.arrays[name].rows)
 
 
 def _chunk_by_chunk(
-    episode: EpisodeInfo, array: ts.TensorStore, start: int, stop: int, rows: int
+    episode: EpisodeInfo, array: Array, start: int, stop: int, rows: int
 ) -> tuple[np.ndarray, dict[int, Fault]]:
     """Rows ``start`` to ``stop``; those that cannot be read are listed and hold nothing of meaning."""
     values = np.zeros((stop - start, *array.shape[1:]), array.dtype.numpy_dtype)

@@ -14,8 +14,9 @@ from BC_training import __main__ as command_line
 from BC_training import analyze as package
 from BC_training.analyze import analyze, default_page
 from BC_training.common import metrics
-from BC_training.common.dataset import ZarrGameplayDataset, class_weights
+from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
+from BC_training.common.metrics import class_weights
 
 
 def quiet() -> Console:

@@ -7,8 +7,10 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from BC_training.common.dataset import ZarrGameplayDataset, class_weights
+from BC_training.common.array_info import as_float32
+from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
+from BC_training.common.metrics import class_weights
 from BC_training.common.schema import DatasetConfig
 
 # --- reading -------------------------------------------------------------------------------
@@ -201,7 +203,7 @@ FAULTS = {  # of episode 1, which has 4 frames of 24x32, 7 actions and 3 state v
     "state is shorter": (lambda p: replace(p, "state", np.ones((3, 3), np.float32)), "lengths differ"),
     "frames float": (lambda p: replace(p, "frames", np.ones((4, 3, 24, 32), np.float32)), "'frames' has dtype float32"),
     "actions uint8": (lambda p: replace(p, "actions", np.ones((4, 7), np.uint8)), "'actions' has dtype uint8"),
-    "state float64": (lambda p: replace(p, "state", np.ones((4, 3))), "'state' has dtype float64"),
+    "state bool": (lambda p: replace(p, "state", np.ones((4, 3), bool)), "'state' has dtype bool"),
     "grey frames": (lambda p: replace(p, "frames", np.ones((4, 1, 24, 32), np.uint8)), "1 channels"),
     "no channel axis": (lambda p: replace(p, "frames", np.ones((4, 24, 32), np.uint8)), "expected 4 dimensions"),
     "channels last": (lambda p: replace(p, "frames", np.ones((4, 24, 32, 3), np.uint8)), "24 channels"),
@@ -257,6 +259,39 @@ def test_state_that_is_not_finite(tmp_path, make_dataset, bad):
     assert [e.name for e in dataset.episodes] == ["episode_0", "episode_2"]
     np.testing.assert_array_equal(dataset.frames(1, [0]), written[2].frames[[0]])  # positions have moved
     np.testing.assert_array_equal(dataset.actions(1), written[2].actions)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int32, np.int64, np.uint8, ">f4"])
+def test_a_state_of_other_numbers_is_read_as_float32(tmp_path, make_dataset, dtype):
+    make_dataset(tmp_path / "x.zarr", [4, 4])
+    values = np.arange(12).reshape(4, 3).astype(dtype) / (4 if np.dtype(dtype).kind == "f" else 1)
+    replace(tmp_path / "x.zarr", "state", values.astype(dtype))
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
+    dataset.load_labels()
+    assert dataset.state(1).dtype == np.float32
+    np.testing.assert_array_equal(dataset.state(1), values.astype(np.float32))
+
+
+@given(st.sampled_from(["i8", "i4", "u8", "f8"]), st.integers(-(2**31), 2**31 - 1), st.integers(0, 1))
+def test_a_whole_number_is_exact_as_float32_or_told(dtype, value, part):
+    stored = np.array([[value]], dtype) if dtype != "u8" else np.array([[abs(value)]], dtype)
+    if part and dtype == "f8":
+        stored = stored / 16  # no whole number, or one that may be exact
+    narrow, changed = as_float32(stored)
+    exact = int(narrow[0, 0]) == int(stored[0, 0])
+    assert changed[0, 0] == (float(stored[0, 0]).is_integer() and not exact)
+
+
+def test_ids_that_float32_would_merge_are_refused_by_name(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [4, 4])
+    replace(tmp_path / "x.zarr", "state", np.array([[1, 2, 3], [1, 2, 3], [1, 2**24 + 1, 3], [1, 2, 3]]))
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
+    for read in (dataset.load_labels, lambda: dataset.state(1)):
+        with pytest.raises(UserError, match="episode_1: state 's1' is 16777217 at frame 2, which float32"):
+            read()
+    skipping = ZarrGameplayDataset(tmp_path / "x.zarr", validate_episodes=True)
+    skipping.load_labels()
+    assert [s.name for s in skipping.skipped] == ["episode_1"]
 
 
 def test_labels_that_cannot_be_read(tmp_path, make_dataset):

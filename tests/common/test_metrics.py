@@ -144,6 +144,16 @@ def test_no_combination_is_commoner_than_the_majority(actions):
     assert rows.count(majority) == max(rows.count(row) for row in rows)
 
 
+@given(st.data(), st.sampled_from([1, 2, 7, 8, 9, 63, 64, 65, 128, 140]))
+def test_ties_go_to_the_combination_that_comes_first_in_order(data, buttons):
+    """As sorting whole rows says, whatever the number of buttons."""
+    some = data.draw(st.lists(st.integers(0, 2**buttons - 1), min_size=1, max_size=6))
+    rows = data.draw(st.lists(st.sampled_from(some), min_size=1, max_size=12))
+    actions = np.array([[row >> (buttons - 1 - b) & 1 for b in range(buttons)] for row in rows], bool)
+    combinations, counts = np.unique(actions, axis=0, return_counts=True)
+    np.testing.assert_array_equal(majority_actions(actions), combinations[counts.argmax()])
+
+
 def a_report(actions: tuple[str, ...] = ("left", "right"), seed: int = 0) -> dict:
     rng = np.random.default_rng(seed)
     true = [rng.random((n, len(actions))) < 0.4 for n in (5, 8)]

@@ -112,6 +112,69 @@ def test_not_a_zarr_group(tmp_path, make_dataset):
     assert "keys" in user_error(storage.read_root, LocalStore(tmp_path / "x.zarr" / "episode_0"))
 
 
+def test_another_layout_is_named_with_what_to_do(tmp_path, make_dataset):
+    make_dataset(tmp_path / "sub/x.zarr", [2], root_attributes={"keys": None})
+    message = user_error(storage.read_root, LocalStore(tmp_path / "sub/x.zarr"))
+    exec(message.split("in Python: ")[1], {})
+    assert storage.read_root(LocalStore(tmp_path / "sub/x.zarr"))["keys"] == ["name_0", "name_1"]
+    message = user_error(storage.read_root, LocalStore(tmp_path / "sub/x.zarr/episode_0"))
+    assert f"one episode; give the folder that holds it, {tmp_path}/sub/x.zarr" in message
+    (tmp_path / "sub/y.zarr").mkdir()
+    assert "in it are x.zarr, y.zarr" in user_error(storage.read_root, LocalStore(tmp_path / "sub"))
+    for zarr_format in (2, 3):
+        buffer = zarr.open_group(tmp_path / f"buffer{zarr_format}.zarr", mode="w", zarr_format=zarr_format)
+        buffer.create_group("data")
+        buffer.create_group("meta").create_array("episode_ends", data=np.array([3, 7]))
+        message = user_error(storage.read_root, LocalStore(tmp_path / f"buffer{zarr_format}.zarr"))
+        assert "a replay buffer as of diffusion policy" in message
+        assert "'Your own dataset' in BC_training/QUICKSTART.md" in message
+
+
+def test_the_root_written_anew_as_the_message_says_is_read(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [2])
+    (tmp_path / "x.zarr/zarr.json").write_text("[1]")
+    message = user_error(storage.read_root, LocalStore(tmp_path / "x.zarr"))
+    anew = "{" + message.split(": {", 1)[1]
+    names = [f'["{", ".join(f"a{i}" for i in range(7))}"]'.replace(", ", '", "'), '["s0", "s1", "s2"]']
+    for each in names:
+        anew = anew.replace("[...]", each, 1)
+    (tmp_path / "x.zarr/zarr.json").write_text(anew)
+    assert storage.read_root(LocalStore(tmp_path / "x.zarr"))["attributes"] == ["s0", "s1", "s2"]
+
+
+IMPOSSIBLE = {
+    "negative rows": lambda d: d.update(shape=[-4, *d["shape"][1:]]),
+    "text": lambda d: d.update(shape=[str(n) for n in d["shape"]]),
+    "floats": lambda d: d.update(shape=[float(n) for n in d["shape"]]),
+    "true": lambda d: d.update(shape=[True, *d["shape"][1:]]),
+    "no list": lambda d: d.update(shape=4),
+    "too many rows": lambda d: d.update(shape=[10**15, *d["shape"][1:]]),
+    "huge rows": lambda d: d.update(shape=[d["shape"][0], *(10**6 for _ in d["shape"][1:])]),
+    "huge chunks": lambda d: set_chunks(d, [10**9] * len(d["shape"])),
+    "chunks of nothing": lambda d: set_chunks(d, [0] * len(d["shape"])),
+    "other dimensions": lambda d: set_chunks(d, [1]),
+}
+
+
+def set_chunks(document: dict, chunks: list[int]) -> None:
+    if "chunks" in document:
+        document["chunks"] = chunks
+    else:
+        document["chunk_grid"]["configuration"]["chunk_shape"] = chunks
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("name", ["frames", "actions", "state"])
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_impossible_sizes_are_told_before_anything_is_allocated(tmp_path, make_dataset, case, name, zarr_format):
+    make_dataset(tmp_path / "x.zarr", [2], zarr_format=zarr_format)
+    file = tmp_path / "x.zarr/episode_0" / name / ("zarr.json" if zarr_format == 3 else ".zarray")
+    document = json.loads(file.read_text())
+    IMPOSSIBLE[case](document)
+    file.write_text(json.dumps(document))
+    assert f"the metadata of '{name}'" in user_error(episode, tmp_path / "x.zarr")
+
+
 def test_newer_format_version_is_refused(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [2], root_attributes={"version": storage.VERSION + 1})
     message = user_error(storage.read_root, LocalStore(tmp_path / "x.zarr"))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import urllib.parse
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,9 @@ from moto.server import ThreadedMotoServer
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.common.store import LocalStore, RemoteStore, is_remote, open_store
+from BC_training.common.remote_store import RemoteStore
+from BC_training.common.store import LocalStore, is_remote, open_store
+from BC_training.common.writer import recording
 
 
 @pytest.fixture
@@ -212,3 +215,60 @@ def test_a_dataset_on_google_cloud_is_the_local_one(tmp_path, make_dataset):
         command = [sys.executable, "-c", GOOGLE, tmp_path / "x.zarr"]
         subprocess.run(command, env=os.environ | settings, check=True, timeout=60)
         server.shutdown()
+
+
+# --- ZIP files
+
+
+def zipped(folder: Path, file: Path, *, top: str = "", compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(file, "w", compression) as opened:
+        for path in sorted(folder.rglob("*")):
+            opened.write(path, top + str(path.relative_to(folder)))
+    return file
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("top", ["", "x.zarr/", "data/x.zarr/"])
+def test_a_zip_file_reads_as_the_folder_in_it(tmp_path, make_dataset, top, compression):
+    make_dataset(tmp_path / "x.zarr", [3, 4], numbers=[2, 11])
+    file = zipped(tmp_path / "x.zarr", tmp_path / "x.zarr.zip", top=top, compression=compression)
+    plain, packed = ZarrGameplayDataset(tmp_path / "x.zarr"), ZarrGameplayDataset(file)
+    assert [e.name for e in packed.episodes] == ["episode_2", "episode_11"]
+    for e, info in enumerate(plain.episodes):
+        np.testing.assert_array_equal(packed.frames(e, range(info.length)), plain.frames(e, range(info.length)))
+        np.testing.assert_array_equal(packed.actions(e), plain.actions(e))
+        np.testing.assert_array_equal(packed.state(e), plain.state(e))
+    assert pickle.loads(pickle.dumps(packed.store)).episode_names() == ["episode_2", "episode_11"]
+
+
+def test_a_zip_file_lacks_a_chunk(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [3])
+    (tmp_path / "x.zarr/episode_0/frames/c/1/0/0/0").unlink()
+    with pytest.raises(UserError, match="episode_0: cannot read 'frames'"):
+        ZarrGameplayDataset(zipped(tmp_path / "x.zarr", tmp_path / "x.zip")).frames(0, [1])
+
+
+def test_a_zip_file_without_one_dataset_in_it_is_named(tmp_path, make_dataset):
+    make_dataset(tmp_path / "all/x.zarr", [3])
+    make_dataset(tmp_path / "all/y.zarr", [3])
+    whole = zipped(tmp_path / "all/x.zarr", tmp_path / "x.zip").read_bytes()
+    (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    for file, said in (
+        (zipped(tmp_path / "all", tmp_path / "two.zip"), r"several zarr groups \(x.zarr, y.zarr\)"),
+        (tmp_path / "empty.zip", "no zarr group"),
+        (tmp_path / "cut.zip", "copy it anew"),
+    ):
+        with pytest.raises(UserError, match=said) as caught:
+            open_store(file)
+        assert str(file) in str(caught.value)
+
+
+def test_nothing_is_recorded_into_a_zip_file(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [3])
+    file = zipped(tmp_path / "x.zarr", tmp_path / "x.zarr.zip")
+    before = file.read_bytes()
+    with pytest.raises(UserError, match="is a file, a dataset is a folder"), recording(file, ("a",), ()):
+        pass
+    assert file.read_bytes() == before

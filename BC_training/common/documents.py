@@ -1,0 +1,63 @@
+"""zarr's documents of metadata, and what is in them: other people wrote them."""
+
+import json
+import math
+import reprlib
+from typing import Any
+
+from BC_training.common.errors import UserError
+
+_DEEPEST = 64  # brackets within brackets
+
+
+def parse_document(raw: bytes | None, where: str) -> dict[str, Any] | None:
+    """A document; None without one.
+
+    Raises:
+        UserError: it is damaged, or no table.
+    """
+    if raw is None:
+        return None
+    try:
+        parsed = json.loads(raw)
+        if not isinstance(parsed, dict):
+            raise UserError(f"cannot read {where}: it holds no table of names and values")
+        if raw.count(b"[") + raw.count(b"{") > _DEEPEST and _is_deeper(parsed, _DEEPEST):
+            raise RecursionError
+    except RecursionError as error:
+        raise UserError(f"cannot read {where}: brackets within brackets, more than {_DEEPEST} deep") from error
+    except ValueError as error:
+        raise UserError(f"cannot read {where}: {error}") from error
+    return parsed
+
+
+def group_attributes(v3: dict[str, Any] | None, v2: Any = None, v2_attrs: Any = None) -> dict[str, Any] | None:
+    """A group's attributes; None if it is no group.
+
+    Raises:
+        UserError: they are no table.
+    """
+    if v3 is not None and v3.get("node_type") == "group":
+        attrs = v3.get("attributes")
+    elif v2 is not None:
+        attrs = v2_attrs
+    else:
+        return None
+    if not isinstance(attrs, dict | None):
+        raise UserError(f"its attributes are {reprlib.repr(attrs)}, not a table of names and values")
+    return attrs or {}
+
+
+def finite(value: Any) -> float | None:
+    """An attribute as a number; None where it is none, or beyond what a float holds."""
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    return depth == 0 or any(_is_deeper(v, depth - 1) for v in (value.values() if isinstance(value, dict) else value))

@@ -1,0 +1,79 @@
+"""The names of actions and state values, which must tell them apart."""
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+_LONGEST = 200  # characters of a name
+_LINE = 400  # characters of a proposed list
+
+
+def names_fault(attrs: Mapping[str, Any], path: str) -> str | None:
+    """What is wrong with "keys" and "attributes" of a dataset, and what to do; None if nothing is.
+
+    Args:
+        attrs: the dataset's attributes.
+        path: of the dataset, for the remedy.
+    """
+    for label, of in (("keys", "actions"), ("attributes", "state values")):
+        names = attrs.get(label)
+        if label == "attributes" and names is None:
+            continue
+        fault = _fault(names, label, of)
+        if fault:
+            return f"{fault}; name each once, {rename(path, label, proposed(names))}"
+    return None
+
+
+def rename(path: str, label: str, names: list[str]) -> str:
+    """A line of Python that writes the names anew."""
+    written = repr(names) if len(repr(names)) <= _LINE else "[...]"
+    how = f"in Python: import zarr; zarr.open_group({path!r}, mode='r+').attrs[{label!r}] = {written}"
+    return how if "://" not in path else f"where the dataset was made ({how})"
+
+
+def proposed(names: Any) -> list[str]:
+    """Names that can be told apart, close to those there are."""
+    if isinstance(names, str):
+        names = names.split(",")
+    if not isinstance(names, list):
+        count = names if isinstance(names, int) and 0 < names <= 1000 else 2
+        names = [None] * count
+    found: list[str] = []
+    for i, name in enumerate(names):
+        name = name.strip() if isinstance(name, str) else name
+        kept = name if _one_fault(name) is None else f"name_{i}"
+        while kept in found:
+            kept = f"{kept}_{i}"
+        found.append(kept)
+    return found
+
+
+def _fault(names: Any, label: str, of: str) -> str | None:
+    if not isinstance(names, list) or (label == "keys" and not names):
+        said = "an empty list" if names == [] else f"{_short(names)}"
+        return f"'{label}' is {said}, not a list of the {of}' names"
+    for i, name in enumerate(names):
+        fault = _one_fault(name)
+        if fault:
+            return f"'{label}' has {_short(name)} in column {i}, {fault}"
+        if names.index(name) < i:
+            return f"'{label}' has {_short(name)} twice, in columns {names.index(name)} and {i}"
+    return None
+
+
+def _one_fault(name: Any) -> str | None:
+    if not isinstance(name, str):
+        return "which is no text"
+    if not name.strip():
+        return "which is empty"
+    if len(name) > _LONGEST:
+        return f"which is longer than {_LONGEST} characters"
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+        return "which has a control character"
+    return None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
