@@ -138,7 +138,7 @@ class Setup:
             model,
             optimizer,
             schedule,
-            class_weights(frequencies, config.training.class_weights, config.training.max_class_weight),
+            metrics.class_weights(frequencies, config.training.class_weights, config.training.max_class_weight),
             metrics.majority_actions(train_samples.targets),
         )
 

@@ -112,7 +112,7 @@ def _pictures(episode: Seen) -> list[Finding]:
 
 
 def _idle(episode: Seen) -> list[Finding]:
-    if episode.frames < 2 or "actions" not in episode.checked.arrays:
+    if episode.frames < 2 or not len(episode.labels.held):  # of actions that were read
         return []
     changes = np.flatnonzero(~episode.still[1:]) + 1
     first, last = episode.labels.pressed or (episode.frames, -1)
@@ -141,7 +141,7 @@ def _inputs(episode: Seen) -> list[Finding]:
         for name in ("unbound_presses", "unmatched_presses", "unmatched_releases")
     )
     findings = []
-    if unbound and "actions" in episode.checked.arrays and episode.labels.pressed is None:
+    if unbound and len(episode.labels.held) and episode.labels.pressed is None:
         findings.append(Finding("unbound", episode.name, f"no action, but {unbound} presses of buttons without one"))
     lost, minutes = sum(unmatched), episode.frames / episode.checked.rate / 60
     if lost >= UNMATCHED and lost > UNMATCHED_A_MINUTE * minutes:

@@ -54,7 +54,7 @@ class Labels:
 
     Attributes:
         faults: by array and row, why it cannot be used.
-        held: int64 [A], frames in which each button is held.
+        held: int64 [A], frames in which each button is held; empty if not all could be read.
         stuck: (button, first frame, frames) of long holds.
         pressed: the first and last frame with any button; None without.
         large: columns of the state that hold whole numbers alone, some from 2^24 on.
