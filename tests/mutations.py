@@ -64,6 +64,8 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 def changed(draw: st.DrawFn, document: Any) -> Any:
     """A JSON document of which one value is another, twice there, gone, or under another name."""
     document = copy.deepcopy(document)
+    if not document:
+        return draw(WEIRD)
     *outer, last = draw(st.sampled_from(list(places(document))))
     parent = document
     for key in outer:

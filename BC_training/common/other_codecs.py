@@ -43,6 +43,8 @@ def other_codecs(store: Store, folder: str, zarr_format: int) -> dict[str, Any] 
         names = _codecs(document, zarr_format)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # TensorStore has said what is wrong
+    if document.get("zarr_format") != zarr_format:
+        return None
     for name in names:
         if name not in (_SAFE if zarr_format == 2 else _SAFE_V3):
             raise UnknownCodec(

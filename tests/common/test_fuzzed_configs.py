@@ -95,10 +95,5 @@ NAMES = st.text(
 @given(NAMES)
 def test_a_run_is_called_what_the_override_says(name):
     assume(name.strip() == name and name not in (".", "..") and name.lower() not in ("null", "~", ""))
-    try:
-        config = load_config(Path("configs/quickstart.yaml"), [f"logging.run_name={name}"])
-    except UserError as error:
-        require_one_line(error)
-        assert name in str(error)
-        return
+    config = load_config(Path("configs/quickstart.yaml"), [f"logging.run_name={name}"])
     assert config.logging.run_name == name

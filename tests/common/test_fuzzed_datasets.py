@@ -56,7 +56,7 @@ def dataset_property(examples: int):
             change_file(data, file)
         refused = None
         try:
-            found, rows = read(path)
+            _, rows = read(path)
         except UserError as error:
             require_one_line(error)
             refused = error

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lerobot_datasets import LENGTHS, actions, numbers, write_v21, write_v30
 from mutations import WEIRD, change_file, changed, require_one_line
 from recorded_sessions import number_of, write_session
 from rich.console import Console
 from test_hdf5 import minari, robomimic
-from test_lerobot import LENGTHS, actions, numbers, write_v21, write_v30
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
@@ -96,7 +96,7 @@ def session_property(examples: int):
         damage = data.draw(st.sampled_from([None, None, None, "inputs.csv", "video.mp4", "binds"]))
         if damage is not None:
             change_file(data, binds if damage == "binds" else folder / damage)
-        options = Options("sessions", keybinds=binds)
+        options = Options("sessions", keybinds=binds, time_unit=told)
         dataset, error = converted(folder.parent, session / "out.zarr", options)
         if damage is not None:
             return
