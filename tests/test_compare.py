@@ -22,7 +22,8 @@ from BC_training.common.checkpoint_edit import editing, update_meta
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.compare import compare
-from BC_training.compare.runs import Run, incomparable, play_scores, training_costs, validation_scores
+from BC_training.compare.runs import Run, incomparable
+from BC_training.compare.scores import play_scores, training_costs, validation_scores
 from BC_training.compare.show import draw, groups, tables, to_markdown
 from BC_training.evaluate import evaluate
 from tests import trainings
