@@ -43,11 +43,15 @@ def data(tmp_path_factory, make_dataset) -> Path:
         ("quickstart", "evaluation.thresholds={atack: 0.4}", "unknown action 'atack'; did you mean 'attack'"),
         ("quickstart", "evaluation.exclusive=[[atack, turn_left]]", "unknown action 'atack'; did you mean 'attack'"),
         ("quickstart", "training.augmentation={temporal_jitter: 1}", "moves frames within the history"),
-        ("quickstart", "evaluation.rollout.seed=9981", "evaluation.rollout.seed=9981 is out of range: its 20 episodes"),
+        (
+            "quickstart",
+            "evaluation.rollout.seed=9981",
+            "evaluation.rollout.seed=9981: 1 of its 20 episodes are in dataset.record",
+        ),
         (
             "quickstart",
             "evaluation.rollout={every_n_epochs: 1, validation_seed: 10059}",
-            "evaluation.rollout.validation_seed=10059 is out of range: its 20 episodes none of the 60",
+            "evaluation.rollout.validation_seed=10059: 1 of its 20 episodes are in .* rollout.validation_seed=20 has",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from io import StringIO
@@ -14,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from BC_training.common import checkpoint
+from BC_training.common.checkpoint_edit import editing, update_meta
 from BC_training.common.checkpoint_writer import CheckpointWriter, hold
 from BC_training.common.config import to_dict
 from BC_training.common.decode import DecodeSettings
@@ -214,3 +216,15 @@ def test_decode_is_for_checkpoints_and_checked_before_playing(run):
     with pytest.raises(UserError, match="unknown action 'atack'; did you mean 'attack'"):
         rollout(str(run), GAME, QUIET, decode=["thresholds.atack=0.4"])
     assert rollout("noop", GAME, QUIET, episodes=1, workers=1)["decoding"] is None
+
+
+def test_play_of_seeds_that_were_trained_on_is_marked(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    step = checkpoint.find(tmp_path / "run")
+    with editing(step):
+        update_meta(step, {"seeds": {"train": [[GAME, 3, 4, 9]], "val": []}})
+    screen = StringIO()
+    result = rollout(str(step), GAME, Console(file=screen, width=250), episodes=3, seed=2, workers=1)
+    assert result["seen"] == {"trained": 1, "chosen": 0, "free": 0}
+    assert "of these 3 seeds the policy was trained on 1" in screen.getvalue()
+    assert rollout(str(step), GAME, QUIET, episodes=3, seed=0, workers=1)["seen"] == {}
