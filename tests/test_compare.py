@@ -165,6 +165,27 @@ def test_the_commands_below_the_table_make_what_is_missing(runs, monkeypatch, ca
     assert "--episodes 20" in result["notes"][1]
 
 
+def test_the_test_split_is_scored_shown_and_compared_where_there_is_one(runs, monkeypatch, capsys):
+    trainings.run(".", "x.zarr", "logging.run_name=t", "dataset.split={train: 0.34, val: 0.33, test: 0.33}")
+    report = read("l/t/evaluation.json")
+    assert (report["split"], report["chosen_here"]) == ("val", ["checkpoint"])
+    assert (report["test"]["split"], report["test"]["chosen_here"]) == ("test", [])
+    assert report["test"] == evaluate("c/t", Console(file=StringIO()), split="test")
+    page = Page(Path("l/t/report.html").read_text()).text
+    assert "Exact match, test split" in page
+    assert f"{report['test']['frames']} frames that nothing was chosen by" in page
+    result, shown = compared([Path("c/t"), Path("c/b")])
+    assert [row["test_exact_match"] for row in result["runs"]] == [report["test"]["exact_match"], None]
+    assert "test exact match" in shown
+    del report["test"]
+    write("l/t/evaluation.json", report)
+    (note,) = (note for note in compared([Path("c/t")])[0]["notes"] if "test split" in note)
+    start, _, command = note.partition(": uv run")
+    assert start == "t: l/t/evaluation.json has no scores of the test split"
+    assert call(monkeypatch, capsys, f"uv run{command}") == (0, "")
+    assert not any("test split" in note for note in compared([Path("c/t")])[0]["notes"])
+
+
 def test_files_of_another_checkpoint_or_split_are_not_used(runs):
     for key, value, reason in (("step", 99, "is not of step"), ("split", "all", "is of split 'all'")):
         report = read("l/a/evaluation.json")

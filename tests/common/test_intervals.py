@@ -59,6 +59,20 @@ def test_intervals_hold_the_truth_in_nine_of_ten_samples_at_least(draw, true, ep
     assert covered.min() >= 0.9
 
 
+def test_returns_of_two_kinds_are_covered_whatever_their_shares():
+    """Exactly: the share of failures then has the quantiles of a beta distribution for its ends."""
+    for n in (10, 20, 50, 100, 200):
+        k = np.arange(n + 1)
+        high = np.append(stats.beta.ppf(0.975, k[:-1] + intervals.UNSEEN, n - k[:-1]), 1)
+        low = np.append(0, stats.beta.ppf(0.025, k[1:], n - k[1:] + intervals.UNSEEN))
+        shares = np.linspace(0.0005, 0.5, 2000)[:, None]
+        held = (stats.binom.pmf(k, n, shares) * ((low <= shares) & (shares <= high))).sum(axis=1)
+        assert held.min() >= 0.938
+        for failed in (0, 1, n // 2, n):
+            found = mean_interval([0.0] * failed + [1.0] * (n - failed), {"random": [0.0], "expert": [1.0]})
+            assert found == pytest.approx([1 - high[failed], 1 - low[failed]], abs=0.03)
+
+
 def test_where_returns_vary_the_interval_is_about_students():
     rng, ratios = np.random.default_rng(1), []
     for _ in range(50):
