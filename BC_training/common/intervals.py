@@ -111,8 +111,7 @@ def wilson_interval(count: int, episodes: int) -> list[float] | None:
         return None
     z2, share = 1.959964**2 / episodes, count / episodes
     middle, half = share + z2 / 2, math.sqrt(z2 * (share * (1 - share) + z2 / 4))
-    # Exact at the ends, which rounding may miss.
-    return [(middle - half) / (1 + z2) if count else 0.0, (middle + half) / (1 + z2) if count < episodes else 1.0]
+    return [max(middle - half, 0.0) / (1 + z2), min((middle + half) / (1 + z2), 1.0)]
 
 
 def interval_text(interval: Sequence[float] | None, form: Callable[[float], str]) -> str:
