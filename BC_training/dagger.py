@@ -23,13 +23,15 @@ from BC_training.common.devices import prepare_devices
 from BC_training.common.errors import UserError, disk_full_is_user_error, write_whole
 from BC_training.common.evaluation_config import RolloutConfig
 from BC_training.common.interruption import Interrupted, Interruption
+from BC_training.common.intervals import interval_text
 from BC_training.common.metrics import return_text
 from BC_training.common.resume import find_start
 from BC_training.common.schema import Config, RecordConfig
 from BC_training.common.setup import Setup
 from BC_training.common.store import LocalStore, is_remote
 from BC_training.common.writer import next_number, require_appendable
-from BC_training.compare.runs import Row, Run, play_scores, training_costs, validation_scores
+from BC_training.compare.runs import Run
+from BC_training.compare.scores import Row, play_scores, training_costs, validation_scores
 from BC_training.compare.show import Column, markdown_table
 from BC_training.record import record_missing, recorded_episodes, require_players
 from BC_training.train import train
@@ -40,10 +42,11 @@ _COLUMNS = (
     Column("episodes", "episodes", "{episodes}"),
     Column("frames", "frames", "{frames:,}"),
     Column("minutes", "minutes", "{minutes:.1f}"),
-    Column("exact_match", "exact", "{exact_match:.3f}"),
+    Column("exact_match", "exact, val", "{exact_match:.3f}"),
     Column("mean_return", "return", return_text),
     Column("normalized", "normalized", "{normalized:.3f}"),
     Column("normalized_low", "95 % interval", "{normalized_low:.3f} to {normalized_high:.3f}"),
+    Column("failed", "failed", "{failed} ({failed_low:.1%} to {failed_high:.1%})"),
 )
 
 
@@ -59,7 +62,7 @@ def dagger(
 
     Returns:
         label, mix, and of the scores game, skill, seed (the first), plays (episodes), random_mean and
-        expert_mean; rounds, a row each. The same is in
+        expert_mean with their ci95; rounds, a row each. The same is in
         ``<log_dir>/<run>-dagger/dagger.json``, and the table in ``dagger.md``.
 
     Raises:
@@ -220,7 +223,7 @@ def _row(number: int, mix: float | None, config: Config) -> Row:
         "frames": len(dataset),
         "minutes": training_costs(run.epochs, run.saved)["total_minutes"],
         "exact_match": validation_scores(run.validation)["exact_match"],
-        **{key: play[key] for key in ("mean_return", "normalized", "normalized_low", "normalized_high")},
+        **{key: value for key, value in play.items() if key != "episodes"},
     }
 
 
@@ -228,11 +231,15 @@ def _play(config: Config) -> dict[str, Any]:
     """What the scores of a round, and of all others, are of."""
     play = Run.read(*run_folders(config)).play
     kept = {key: play[key] for key in ("game", "skill", "seed", "random_mean", "expert_mean")}
+    kept |= {key: play.get(key) for key in ("random_ci95", "expert_ci95")}
     return kept | {"plays": play["episodes"]}
 
 
 def _caption(result: dict[str, Any]) -> str:
-    means = {"random": result["random_mean"], "expert": result["expert_mean"]}
-    beside = ", ".join(f"{who} {return_text(mean)}" for who, mean in means.items() if mean is not None)
+    beside = ", ".join(
+        f"{who} {return_text(result[f'{who}_mean'])}{interval_text(result[f'{who}_ci95'], return_text)}"
+        for who in ("random", "expert")
+        if result[f"{who}_mean"] is not None
+    )
     seeds = f"seeds {result['seed']} to {result['seed'] + result['plays'] - 1}"
     return f"{result['game']}, skill {result['skill']}, {seeds} ({beside})"

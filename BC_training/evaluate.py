@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -13,6 +15,7 @@ from BC_training.common import events, metrics
 from BC_training.common.checkpoint_edit import editing, update_meta
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, require_writable, write_whole
+from BC_training.common.resume import fingerprint
 from BC_training.split_predictions import SplitPredictions, default_split, predict_split
 from BC_training.tune import best_thresholds, changes_table
 
@@ -32,7 +35,9 @@ def evaluate(
     """Scores a checkpoint and prints its tables.
 
     Buttons are those that a player would press that does not sample, also where the checkpoint's does.
-    With ``diagnose`` the split is predicted four to six times in place of once.
+    With ``diagnose`` the split is predicted four to six times in place of once. The validation split has chosen the
+    checkpoint, so where the run set a test split aside, its scores are given beside, unless ``split`` or ``data`` asks
+    for something else.
 
     Args:
         data: a dataset; None for the one it was trained on.
@@ -47,7 +52,7 @@ def evaluate(
 
     Returns:
         The report of ``score``; with ``tune`` that of the tuned thresholds, and in "before" that of
-        those it had.
+        those it had. In "test" that of the test split, where it is given.
 
     Raises:
         UserError: checkpoint or dataset do not load or do not fit, the split is empty or not to be tuned
@@ -55,6 +60,7 @@ def evaluate(
     """
     if json_file is not None:
         require_writable(json_file)
+    with_test = split is None and data is None
     split = split or default_split(data)
     if force and not tune:
         raise UserError("--force goes with --tune: scoring alone takes any split")
@@ -67,19 +73,48 @@ def evaluate(
         predictions = predict_split(checkpoint, console, data=data, split=split, ablate=diagnose)
         saved = predictions.saved
         decoding = saved.decoding
-        if tune:
-            decoding = best_thresholds(decoding, predictions.samples.targets, predictions.probability)
         report = score(predictions, decoding, tolerance)
         if tune:
-            report["before"] = score(predictions, saved.decoding, tolerance)
-            if decoding != saved.decoding:
-                update_meta(saved.path, {"decoding": decoding.to_dict()})
-    show_scores(predictions, report, console, json_file)
+            decoding = best_thresholds(decoding, predictions.samples.targets, predictions.probability)
+            chosen = dict.fromkeys([*predictions.chosen_here, "thresholds"])
+            predictions = replace(predictions, chosen_here=tuple(chosen))
+            report = {**score(predictions, decoding, tolerance), "before": report}
+            changes = {"decoding": decoding.to_dict(), "tuned_on": _tuned_on(predictions)}
+            if changes != {"decoding": saved.decoding.to_dict(), "tuned_on": saved.tuned_on}:
+                update_meta(saved.path, changes)
+    show_scores(predictions, report, console)
     if tune:
         console.print(changes_table(report["before"], report))
         said = "has its thresholds now" if decoding != saved.decoding else "had the best thresholds already"
-        console.print(f"{saved.path} {said}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"{saved.path} {said}, by {split}", soft_wrap=True, highlight=False, markup=False)
+    if with_test and saved.split["test"]:
+        report["test"] = score_test(checkpoint, console, decoding, tolerance=tolerance, ablate=diagnose)
+    if json_file is not None:
+        write_whole(json_file, json.dumps(report, indent=2) + "\n")
     return report
+
+
+def score_test(
+    checkpoint: str | Path,
+    console: Console,
+    decoding: Decoding,
+    *,
+    data: str | Path | None = None,
+    tolerance: int = events.TOLERANCE,
+    ablate: bool = False,
+) -> metrics.Report:
+    """The report of the test split, on which nothing was chosen, printed; arguments as in ``evaluate``."""
+    predictions = predict_split(checkpoint, console, data=data, split="test", ablate=ablate)
+    report = score(predictions, decoding, tolerance)
+    show_scores(predictions, report, console)
+    return report
+
+
+def _tuned_on(predictions: SplitPredictions) -> dict[str, Any]:
+    """What tells the frames that thresholds are tuned on when they are met again."""
+    dataset, episodes = predictions.dataset, sorted(predictions.episodes)
+    names = [dataset.episodes[e].name for e in episodes]
+    return {"split": predictions.split, "episodes": names, "fingerprint": fingerprint(dataset, episodes)}
 
 
 def score(predictions: SplitPredictions, decoding: Decoding, tolerance: int = events.TOLERANCE) -> metrics.Report:
@@ -89,7 +124,8 @@ def score(predictions: SplitPredictions, decoding: Decoding, tolerance: int = ev
         tolerance: frames by which a press or a release may be early or late, 0 or more.
 
     Returns:
-        ``metrics.report``, JSON types, with the checkpoint's "step" and the "split"; "events" of
+        ``metrics.report``, JSON types, with the checkpoint's "step", the "split", "chosen_here" of the
+        predictions; "events" of
         ``events.event_scores``, here and in each of "baselines"; "diagnosis" of ``diagnose.diagnose``:
         "copycat", "reasons", "unchanged_match", "gains"; and where there are ablations "ablations", the
         name of each to its "exact_match", "change_match", "macro_f1" and "onset_f1".
@@ -97,7 +133,7 @@ def score(predictions: SplitPredictions, decoding: Decoding, tolerance: int = ev
     saved, true = predictions.saved, predictions.true
     names, shift, majority = saved.inputs.action_names, saved.inputs.window.action_shift, np.asarray(saved.majority)
     report = metrics.report(true, predictions.probability, majority, names, decoding, shift)
-    report |= {"step": saved.step, "split": predictions.split}
+    report |= {"step": saved.step, "split": predictions.split, "chosen_here": list(predictions.chosen_here)}
     pressed = predictions.pressed(decoding, predictions.logits)
     baselines = metrics.baselines(true, majority, shift)
     for scores, held in ((report, pressed), *((report["baselines"][name], p) for name, p in baselines.items())):
@@ -109,17 +145,15 @@ def score(predictions: SplitPredictions, decoding: Decoding, tolerance: int = ev
     return report
 
 
-def show_scores(
-    predictions: SplitPredictions, report: metrics.Report, console: Console, json_file: Path | None = None
-) -> None:
-    """Prints the tables of a report and writes it."""
+def show_scores(predictions: SplitPredictions, report: metrics.Report, console: Console) -> None:
+    """Prints the tables of a report."""
     print_report(report, predictions.title, console, predictions.saved.inputs.fps)
     temperature = predictions.saved.decoding.temperature
     if temperature is not None:
         note = f"these scores are without sampling; in play it samples at temperature {temperature:g}"
         console.print(note, style="yellow", soft_wrap=True)
-    if json_file is not None:
-        write_whole(json_file, json.dumps(report, indent=2) + "\n")
+    if text := metrics.chosen_text(report):
+        console.print(text, style="yellow", soft_wrap=True)
 
 
 def print_report(report: metrics.Report, title: str, console: Console, fps: float | None = None) -> None:

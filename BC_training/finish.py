@@ -1,14 +1,16 @@
 """What follows a training: its best checkpoint's scores, its play, and the page about the run."""
 
+import json
 from pathlib import Path
 
 from rich.console import Console
 
 from BC_training.common import checkpoint
+from BC_training.common.errors import write_whole
 from BC_training.common.schema import Config
 from BC_training.common.tracking import Tracker
 from BC_training.compare.runs import Run
-from BC_training.evaluate import score, show_scores
+from BC_training.evaluate import score, score_test, show_scores
 from BC_training.rollout import rollout
 from BC_training.split_predictions import predict_split
 from BC_training.visualize.report import save_report
@@ -25,8 +27,12 @@ def finish(
 ) -> None:
     """Scores the best checkpoint, offline and in play, and says where everything is."""
     predictions = predict_split(run_dir, console, data=config.dataset.path, split="val")
-    scores = score(predictions, predictions.saved.decoding)
-    show_scores(predictions, scores, console, log_dir / "evaluation.json")
+    saved = predictions.saved
+    scores = score(predictions, saved.decoding)
+    show_scores(predictions, scores, console)
+    if saved.split["test"]:
+        scores["test"] = score_test(run_dir, console, saved.decoding, data=config.dataset.path)
+    write_whole(log_dir / "evaluation.json", json.dumps(scores, indent=2) + "\n")
     places = {"checkpoint": checkpoint.find(run_dir), "metrics": tracker.path, "scores": log_dir / "evaluation.json"}
     options = config.evaluation.rollout
     if options is not None:
@@ -43,7 +49,7 @@ def finish(
             video=video,
             references=references,
         )
-        logged = ("mean", "normalized", "random_mean", "expert_mean")
+        logged = ("mean", "normalized", "random_mean", "expert_mean", "failed")
         tracker.log("final", step, {k: result[k] for k in logged if result[k] is not None})
         places |= {"rollout": log_dir / "rollout.json"} | ({"video": video} if video else {})
     if config.logging.report:

@@ -106,13 +106,11 @@ def open_episode(
         UserError: checkpoint or dataset do not load or do not fit, or there is no such episode.
     """
     from BC_training.common import checkpoint as checkpoints
-    from BC_training.common.dataset import ZarrGameplayDataset
+    from BC_training.common.trained_data import open_dataset
     from BC_training.inference import Policy
-    from BC_training.split_predictions import require_recorded_alike
 
     saved = checkpoints.read(checkpoint)
-    dataset = ZarrGameplayDataset.from_config(saved.config.dataset, data)
-    require_recorded_alike(dataset, saved)
+    dataset = open_dataset(saved, data)
     if dataset.frame_size != saved.inputs.recorded_size:
         ours, theirs = ("x".join(map(str, size)) for size in (saved.inputs.recorded_size, dataset.frame_size))
         raise UserError(f"{dataset.path} has frames of {theirs}; {saved.path} was trained on {ours}")

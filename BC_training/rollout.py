@@ -1,6 +1,7 @@
 """Closed-loop play: episodes of a player in a game, scored with confidence intervals."""
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from rich.text import Text
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, require_writable, unknown, write_whole
 from BC_training.common.evaluation_config import SEEDS, RolloutConfig
-from BC_training.common.metrics import normalize_score, number, return_text
+from BC_training.common.intervals import failed_text, interval_text, play_statistics, reference_statistics
+from BC_training.common.metrics import number, return_text
+from BC_training.common.seeds import seen_seeds, seen_text
 from BC_training.common.workers import run_tasks
 from BC_training.games import make_game
 from BC_training.games.episodes import Session, say_restarts
@@ -24,7 +27,7 @@ from BC_training.games.players import BUILT_IN, EXPERTS
 from BC_training.visualize.video import VideoWriter, require_video
 
 SMALL = (72, 128)  # frames of players that do not look at them
-RESAMPLES = 10_000
+_OF_REFERENCES = tuple((who, key) for who in ("random", "expert") for key in ("mean", "ci95"))
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,10 @@ class RolloutSession(Session):
     def run(self, task: tuple[int, bool]) -> Outcome:
         """Plays ``task`` = (seed, whether to film it)."""
         (score, frames), restarts = self.surviving(lambda: self._play(*task))
+        if not math.isfinite(score):
+            raise UserError(
+                f"{self._name}: the return of seed {task[0]} is {score}: rewards are to be finite, see to the game"
+            )
         return Outcome(score, frames, restarts)
 
     def _play(self, seed: int, film: bool) -> tuple[float, int]:
@@ -105,9 +112,10 @@ def rollout(
 
     Returns:
         game, player, step and decoding (of a checkpoint; None for other players), episodes, seed, skill, delay,
-        returns, restarts (of a game that died), mean, ci95 (of the mean, by bootstrap; None for a
-        single episode), random_mean, expert_mean,
-        normalized (None without expert), video (its file as given; None without).
+        returns, references (random's and the expert's), restarts (of a game that died); mean, ci95, normalized,
+        normalized_ci95, failed, failed_ci95 of ``play_statistics``; random_mean, random_ci95, expert_mean,
+        expert_ci95 (None without expert); seen (``seen_seeds`` of a checkpoint), video (its file as given; None
+        without).
 
     Raises:
         UserError: unknown game or player, a file that could not be written (found first), or
@@ -117,7 +125,7 @@ def rollout(
         raise UserError(f"--episodes {episodes} is out of range: at least 1")
     if not 0 <= seed <= SEEDS - episodes:
         raise UserError(f"--seed {seed} is out of range: 0 or more, the last episode's below 2^32")
-    frame_size, step, decoding = SMALL, None, None
+    frame_size, step, decoding, seen = SMALL, None, None, {}
     if player not in BUILT_IN:
         if not Path(player).exists():
             raise unknown("player", player, BUILT_IN, "or give the folder of a checkpoint")
@@ -125,6 +133,7 @@ def rollout(
 
         saved = checkpoint.read(player)
         frame_size, step = saved.inputs.recorded_size, saved.step
+        seen = seen_seeds(saved, game, skill, range(seed, seed + episodes))
         decoding = saved.decoding.override(decode) if decode else saved.decoding
     elif decode:
         raise UserError(f"--decode is for checkpoints: the player '{player}' has no probabilities to decode")
@@ -147,9 +156,9 @@ def rollout(
     returns = play(player, frame_size, delay, video)
     if references is None:
         references = {who: returns if who == player and not delay else play(who, SMALL) for who in _references(game)}
-    mean = float(np.mean(returns))
-    random_mean = float(np.mean(references["random"]))
-    expert_mean = float(np.mean(references["expert"])) if "expert" in references else None
+    scores, others = play_statistics(returns, references), reference_statistics(references)
+    if player in references and not delay:
+        scores = others[player]
     result = {
         "game": game,
         "player": player,
@@ -160,17 +169,18 @@ def rollout(
         "skill": skill,
         "delay": delay,
         "returns": returns,
+        "references": references,
         "restarts": sum(restarts),
-        "mean": mean,
-        "ci95": confidence_interval(returns),
-        "random_mean": random_mean,
-        "expert_mean": expert_mean,
-        "normalized": normalize_score(mean, random_mean, expert_mean),
+        **scores,
+        **{f"{who}_{key}": others[who][key] if who in others else None for who, key in _OF_REFERENCES},
+        "seen": seen,
         "video": None if video is None else str(video),
     }
     played = ", ".join([_short(player), *([f"delay {delay}"] if delay else []), *decode])
-    _print_result(result, [(played, returns), *references.items()], console)
+    _print_result(result, [(played, scores), *others.items()], console)
     say_restarts(result["restarts"], console)
+    if seen:
+        console.print(seen_text(seen, episodes), style="yellow", soft_wrap=True, markup=False)
     if json_file is not None:
         write_whole(json_file, json.dumps(result, indent=2) + "\n")
     return result
@@ -214,28 +224,25 @@ class Benchmark:
 
     def __init__(self, options: RolloutConfig, workers: int | None, console: Console):
         self._options, self._workers, self._console = options, workers, console
-        self._references: dict[str, float] | None = None  # means of random and the expert
+        self._references: dict[str, list[float]] | None = None  # returns of random and the expert
 
     def score(self, folder: Path) -> dict[str, float]:
         """Lets a checkpoint play; the first time random and the expert, too.
 
         Returns:
-            mean (return), ci95_low, ci95_high (not for a single episode), random_mean, expert_mean,
-            normalized (not without expert), episodes.
+            mean (return), ci95_low, ci95_high, random_mean, expert_mean, normalized, failed (episodes), and
+            episodes; not what has no value.
         """
         from BC_training.common import checkpoint  # here: the processes of scripted players need no JAX
 
         if self._references is None:
-            players = _references(self._options.game)
-            self._references = {f"{who}_mean": float(np.mean(self._play(who, SMALL))) for who in players}
+            self._references = {who: self._play(who, SMALL) for who in _references(self._options.game)}
         returns = self._play(str(folder), checkpoint.read(folder).inputs.recorded_size)
-        mean, references = float(np.mean(returns)), self._references
-        scores = {"mean": mean, **references, "episodes": len(returns)}
-        interval = confidence_interval(returns)
-        if interval is not None:
-            scores |= {"ci95_low": interval[0], "ci95_high": interval[1]}
-        normalized = normalize_score(mean, references["random_mean"], references.get("expert_mean"))
-        return scores if normalized is None else scores | {"normalized": normalized}
+        found = play_statistics(returns, self._references)
+        scores = {key: found[key] for key in ("mean", "normalized", "failed")}
+        scores |= {f"{who}_mean": float(np.mean(values)) for who, values in self._references.items()}
+        scores |= dict(zip(("ci95_low", "ci95_high"), found["ci95"] or (), strict=False)) | {"episodes": len(returns)}
+        return {key: value for key, value in scores.items() if value is not None}
 
     def _play(self, player: str, frame_size: tuple[int, int]) -> list[float]:
         options, first = self._options, self._options.validation_seed
@@ -251,21 +258,6 @@ class Benchmark:
         return [outcome.score for outcome in outcomes]
 
 
-def confidence_interval(returns: list[float]) -> list[float] | None:
-    """[low, high] of the mean at 95 %, by percentile bootstrap with a fixed seed.
-
-    None for a single return, which says nothing of the spread.
-    """
-    if len(returns) < 2:
-        return None
-    from scipy import stats  # here: it takes a second, which every worker would pay
-
-    result = stats.bootstrap(
-        (np.asarray(returns),), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0)
-    )
-    return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
-
-
 def _references(game: str) -> list[str]:
     return ["random", "expert"] if game in EXPERTS else ["random"]
 
@@ -274,25 +266,21 @@ def _short(player: str) -> str:
     return player if player in BUILT_IN else Path(player).name
 
 
-def _print_result(result: dict[str, Any], returns: Sequence[tuple[str, list[float]]], console: Console) -> None:
+def _print_result(result: dict[str, Any], scores: Sequence[tuple[str, dict[str, Any]]], console: Console) -> None:
     table = Table(
         title=f"{result['game']}, skill {result['skill']}, seeds {result['seed']} to "
-        f"{result['seed'] + result['episodes'] - 1}",
+        f"{result['seed'] + result['episodes'] - 1}; with 95 % intervals",
         title_justify="left",
         box=box.SIMPLE_HEAD,
     )
     table.add_column("player")
-    for heading in ("mean return", "95 % interval", "normalized"):
+    for heading in ("mean return", "normalized", "failed"):
         table.add_column(heading, justify="right")
-    low, high = result["random_mean"], result["expert_mean"]
-    for who, values in returns:
-        interval = confidence_interval(values)
-        mean = float(np.mean(values))
-        normalized = normalize_score(mean, low, high)
+    for who, row in scores:
         table.add_row(
             Text(who),
-            return_text(mean),
-            return_text(None) if interval is None else " to ".join(map(return_text, interval)),
-            number(normalized),
+            return_text(row["mean"]) + interval_text(row["ci95"], return_text),
+            number(row["normalized"]) + interval_text(row["normalized_ci95"], number),
+            failed_text(row, result["episodes"]),
         )
     console.print(table)

@@ -21,10 +21,10 @@ from BC_training.common.dataset import SPLITS, ZarrGameplayDataset
 from BC_training.common.decode import Decoding, decode_episodes
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.loader import Batch, make_tier
-from BC_training.common.resume import fingerprint
 from BC_training.common.samples import Samples
 from BC_training.common.sharding import one_device
 from BC_training.common.train_state import make_predict
+from BC_training.common.trained_data import episodes_are, holds_training, open_dataset
 
 
 class Batches(Protocol):
@@ -59,6 +59,7 @@ class SplitPredictions:
         dataset: with its labels loaded.
         split: its name.
         episodes: the split's, positions in ``dataset.episodes``.
+        chosen_here: what was chosen by how it does on some of them: "parameters", "checkpoint", "thresholds".
         samples: theirs, N; ``samples.targets`` is bool [N, A], what was to be predicted.
         logits: float32 [N, A], of each button of each sample, in order.
         ablated: likewise, with a part of the input taken away, by the name of ``diagnose.ablations``.
@@ -68,6 +69,7 @@ class SplitPredictions:
     dataset: ZarrGameplayDataset
     split: str
     episodes: list[int]
+    chosen_here: tuple[str, ...]
     samples: Samples
     logits: np.ndarray
     ablated: dict[str, np.ndarray]
@@ -109,12 +111,11 @@ def predict_split(
     saved = checkpoints.read(checkpoint)
     model = checkpoints.read_model(saved)
     config = saved.config
-    dataset = ZarrGameplayDataset.from_config(config.dataset, data)
+    dataset = open_dataset(saved, data)
     dataset.load_labels()
-    require_recorded_alike(dataset, saved)
     split = split or default_split(data)
-    elsewhere = data is not None and str(data) != config.dataset.path  # its own may have grown since
-    if elsewhere and split != "all" and saved.fingerprint not in (None, fingerprint(dataset)):
+    is_own = data is None or holds_training(dataset, saved)  # it may have grown
+    if not is_own and str(data) != config.dataset.path and split != "all":
         raise UserError(
             f"{dataset.path} is not the dataset that {saved.path} was trained on, whose split '{split}' says nothing "
             "of it: use --split all"
@@ -136,26 +137,29 @@ def predict_split(
 
         size = config.evaluation.batch_size
         logits = {name: predict_logits(counted, source, len(samples), size) for name, source in sources.items()}
-    return SplitPredictions(saved, dataset, split, episodes, samples, logits.pop("intact"), logits)
-
-
-def require_recorded_alike(dataset: ZarrGameplayDataset, saved: checkpoints.Checkpoint) -> None:
-    """Raises a UserError if the buttons, or the state values the model sees, are not those of its training."""
-    if dataset.action_names != saved.inputs.action_names:
-        raise UserError(
-            f"{dataset.path} has actions {', '.join(dataset.action_names)}; {saved.path} was trained on "
-            f"{', '.join(saved.inputs.action_names)}"
-        )
-    if saved.inputs.window.state and dataset.state_names != saved.inputs.state_names:
-        raise UserError(
-            f"{dataset.path} has state values {', '.join(dataset.state_names) or 'none'}; {saved.path} was trained on "
-            f"{', '.join(saved.inputs.state_names)}"
-        )
+    chosen = _chosen_here(saved, dataset, episodes, is_own)
+    return SplitPredictions(saved, dataset, split, episodes, chosen, samples, logits.pop("intact"), logits)
 
 
 def default_split(data: str | Path | None) -> str:
     """The run's validation split; all of other data, of which that says nothing."""
     return "val" if data is None else "all"
+
+
+def _chosen_here(
+    saved: checkpoints.Checkpoint, dataset: ZarrGameplayDataset, episodes: list[int], is_own: bool
+) -> tuple[str, ...]:
+    """``SplitPredictions.chosen_here``; ``is_own`` is whether the dataset is that of the training."""
+    names = {dataset.episodes[e].name for e in episodes}
+    by_val = saved.config.evaluation.best_metric != "rollout" and saved.path.resolve().parent.name != "last"
+    tuned = saved.tuned_on or {"episodes": [], "fingerprint": ""}
+    is_tuned = not names.isdisjoint(tuned["episodes"])
+    found = {
+        "parameters": is_own and not names.isdisjoint(saved.split["train"]),
+        "checkpoint": is_own and by_val and not names.isdisjoint(saved.split["val"]),
+        "thresholds": is_tuned and episodes_are(dataset, set(tuned["episodes"]), tuned["fingerprint"]),
+    }
+    return tuple(what for what, is_here in found.items() if is_here)
 
 
 def _episodes(dataset: ZarrGameplayDataset, saved: checkpoints.Checkpoint, split: str) -> list[int]:

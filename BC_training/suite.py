@@ -11,18 +11,19 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from BC_training.common import checkpoint
+from BC_training.common import checkpoint, metrics
 from BC_training.common.checkpoint_writer import run_folders
 from BC_training.common.config import load_config, parse_overrides, read_yaml
 from BC_training.common.errors import UserError, unknown, write_whole
-from BC_training.common.metrics import normalize_score
+from BC_training.common.intervals import failed_text, interval_text, normalized_interval, play_statistics
 from BC_training.common.schema import Config
 from BC_training.games import require_game
 from BC_training.games.episodes import say_restarts
 from BC_training.games.players import BUILT_IN, EXPERTS
-from BC_training.rollout import RESAMPLES, SMALL, confidence_interval, play_episodes
+from BC_training.rollout import SMALL, play_episodes
 from BC_training.train import train
 
+_REFERENCES = ("random", "expert")
 _SECTIONS = ("variants", "settings", "games")
 
 
@@ -101,7 +102,7 @@ def suite(plan: Suite, console: Console) -> dict[str, Any]:
     What an earlier try finished stands. A training that fails is said, and the next one begins.
 
     Returns:
-        suite, games (of each its players' scores: returns, mean, ci95, normalized, normalized_ci95), mean
+        suite, games (of each its players' scores: returns, and ``play_statistics`` of them), mean
         (over the games, of each player: normalized, normalized_ci95; None where a game lacks it). A game whose
         expert is no better than random has no normalized scores, so then there is no mean.
 
@@ -130,9 +131,11 @@ def suite(plan: Suite, console: Console) -> dict[str, Any]:
         if played is not None:
             returns[game][variant] = played["returns"]
     result = {"suite": plan.name, **summarize(returns)}
-    console.print(_table(result, [*BUILT_IN, *variants]))
+    players = [*BUILT_IN, *variants]
+    console.print(_table(f"{plan.name}: normalized scores", _rows(result, players), players))
+    console.print(_table(f"{plan.name}: failed episodes", _failures(result, players), players))
     write_whole(folder / "suite.json", json.dumps(result, indent=2) + "\n")
-    write_whole(folder / "suite.md", to_markdown(result, [*BUILT_IN, *variants]))
+    write_whole(folder / "suite.md", to_markdown(result, players))
     console.print(f"written to {folder / 'suite.md'} and suite.json", soft_wrap=True, highlight=False, markup=False)
     if failed:
         raise UserError(f"of {len(plan.configs)} trainings {len(failed)} failed: {'; '.join(failed)}")
@@ -146,61 +149,37 @@ def summarize(returns: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
         returns: of each game, of each player; "random" and "expert" among them.
     """
     games: dict[str, dict[str, Any]] = {}
-    normalized: dict[str, list[np.ndarray]] = {}  # of each player's episodes, an array a game
     for game, players in returns.items():
-        low, high = (float(np.mean(players[who])) for who in ("random", "expert"))
-        can_normalize = high > low
-        games[game] = {}
-        for who, values in players.items():
-            interval = confidence_interval(values)
-            games[game][who] = {
-                "returns": values,
-                "mean": float(np.mean(values)),
-                "ci95": interval,
-                "normalized": normalize_score(float(np.mean(values)), low, high),
-                "normalized_ci95": [normalize_score(e, low, high) for e in interval]
-                if interval and can_normalize
-                else None,
-            }
-            of_games = normalized.setdefault(who, [])
-            if can_normalize:
-                of_games.append((np.array(values) - low) / (high - low))
-    whole = {who: scores for who, scores in normalized.items() if len(scores) == len(games)}
-    mean = {
-        who: {
-            "normalized": float(np.mean([scores.mean() for scores in whole[who]])),
-            "normalized_ci95": _interval_of_mean(whole[who]),
-        }
-        if who in whole
-        else None
-        for who in normalized
-    }
+        references = {who: players[who] for who in _REFERENCES}
+        games[game] = {who: {"returns": r, **play_statistics(r, references)} for who, r in players.items()}
+        for who in _REFERENCES:  # by definition 0 and 1, which is no sample's
+            games[game][who]["normalized_ci95"] = None
+    mean = {}
+    for who in dict.fromkeys(who for players in returns.values() for who in players):
+        scores = [players[who]["normalized"] for players in games.values() if who in players]
+        mean[who] = None
+        if None not in scores and len(scores) == len(games):
+            sampled = [(players[who], {r: players[r] for r in _REFERENCES}) for players in returns.values()]
+            interval = None if who in _REFERENCES else normalized_interval(sampled)
+            mean[who] = {"normalized": float(np.mean(scores)), "normalized_ci95": interval}
     return {"games": games, "mean": mean}
 
 
-def _interval_of_mean(scores: Sequence[np.ndarray]) -> list[float] | None:
-    """[low, high] at 95 % of the mean over games, by percentile bootstrap of the episodes of each.
-
-    None where a game has a single episode, which says nothing of the spread.
-    """
-    if min(map(len, scores)) < 2:
-        return None
-    rng = np.random.default_rng(0)
-    means = [rng.choice(values, (RESAMPLES, len(values))).mean(axis=1) for values in scores]
-    return np.percentile(np.mean(means, axis=0), [2.5, 97.5]).tolist()
-
-
 def to_markdown(result: dict[str, Any], players: Sequence[str]) -> str:
-    lines = [["game", *players], ["---", *["---:"] * len(players)], *_rows(result, players)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    """Two tables: normalised scores, and failed episodes."""
+    tables = []
+    for corner, rows in (("game", _rows(result, players)), ("failed episodes", _failures(result, players))):
+        lines = [[corner, *players], ["---", *["---:"] * len(players)], *rows]
+        tables.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
+    return "\n".join(tables)
 
 
-def _table(result: dict[str, Any], players: Sequence[str]) -> Table:
-    table = Table(title=f"{result['suite']}: normalized scores", title_justify="left", box=box.SIMPLE_HEAD)
+def _table(title: str, rows: Sequence[Sequence[str]], players: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("game")
     for player in players:
         table.add_column(player, justify="right")
-    for row in _rows(result, players):
+    for row in rows:
         table.add_row(*row)
     return table
 
@@ -217,8 +196,17 @@ def _rows(result: dict[str, Any], players: Sequence[str]) -> list[list[str]]:
 def _cell(score: dict[str, Any] | None) -> str:
     if score is None or score["normalized"] is None:
         return "–"
-    interval = score["normalized_ci95"]
-    return f"{score['normalized']:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+    return metrics.number(score["normalized"]) + interval_text(score["normalized_ci95"], metrics.number)
+
+
+def _failures(result: dict[str, Any], players: Sequence[str]) -> list[list[str]]:
+    """A line a game."""
+    rows = []
+    for game, scores in result["games"].items():
+        played = [scores.get(who) for who in players]
+        cells = ["–" if score is None else failed_text(score, len(score["returns"])) for score in played]
+        rows.append([game.rpartition("/")[2], *cells])
+    return rows
 
 
 def _scripted(config: Config, folder: Path, console: Console) -> dict[str, list[float]]:

@@ -174,6 +174,7 @@ def run_epochs(
             "inputs": setup.inputs.to_dict(),
             "decoding": setup.decoding.to_dict(),
             "split": setup.dataset.names_of(setup.split),
+            "seeds": setup.seeds,
             "majority": setup.majority.tolist(),
             "metrics": row,
             "fingerprint": setup.fingerprint,

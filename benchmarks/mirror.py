@@ -16,9 +16,10 @@ from rich.console import Console
 
 from BC_training.common import checkpoint
 from BC_training.common.augment import mirrored
+from BC_training.common.intervals import mean_interval
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.workers import run_tasks
-from BC_training.rollout import Outcome, RolloutSession, confidence_interval
+from BC_training.rollout import Outcome, RolloutSession
 
 GAME, SKILL = "doom/deadly_corridor", 3
 
@@ -77,7 +78,7 @@ def main() -> None:
     for player in arguments.checkpoints:
         for name, session in (("normal", RolloutSession), ("mirrored", MirroredSession)):
             scores = returns(session, player, seeds, console)
-            low, high = confidence_interval(scores) or (float("nan"),) * 2
+            low, high = mean_interval(scores, {}) or (float("nan"),) * 2
             print(f"{player}  {name:8}  mean return {np.mean(scores):6.0f}  (95 % interval {low:.0f} to {high:.0f})")
 
 

@@ -22,7 +22,8 @@ from BC_training.common.checkpoint_edit import editing, update_meta
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.compare import compare
-from BC_training.compare.runs import Run, incomparable, play_scores, training_costs, validation_scores
+from BC_training.compare.runs import Run, incomparable
+from BC_training.compare.scores import play_scores, training_costs, validation_scores
 from BC_training.compare.show import draw, groups, tables, to_markdown
 from BC_training.evaluate import evaluate
 from tests import trainings
@@ -30,6 +31,7 @@ from tests.pages import Page
 
 BUTTONS = ["move_left", "move_right", "attack", "move_forward", "move_backward", "turn_left", "turn_right"]
 GAME = "doom/deadly_corridor"
+TEST_SCORES = ("test_exact_match", "test_macro_f1", "test_onset_f1")  # these runs have no test split
 
 
 PLAY = {
@@ -41,6 +43,9 @@ PLAY = {
     "ci95": [500.0, 1500.0],
     "random_mean": 0.0,
     "expert_mean": 2000.0,
+    "normalized_ci95": [0.25, 0.75],
+    "failed": 1,
+    "failed_ci95": [0.2, 1.0],
 }
 
 
@@ -140,6 +145,8 @@ def test_the_commands_below_the_table_make_what_is_missing(runs, monkeypatch, ca
     assert {key for key, value in result["runs"][1].items() if value is None} == {
         *("exact_match", "macro_f1", "rarest_action", "rarest_f1", "onset_f1"),
         *("mean_return", "normalized", "normalized_low", "normalized_high", "episodes"),
+        *("failed", "failed_low", "failed_high"),
+        *TEST_SCORES,
     }
     lines = [line.split() for line in shown.splitlines() if line.split()[:1] == ["b"]]
     assert len(lines) > 1
@@ -152,10 +159,31 @@ def test_the_commands_below_the_table_make_what_is_missing(runs, monkeypatch, ca
     assert read("l/b/rollout.json")["seed"] == PLAY["seed"]
     row = result["runs"][1]
     assert row["mean_return"] == read("l/b/rollout.json")["mean"]
-    assert {key for key, value in row.items() if value is None} == {"normalized_low", "normalized_high"}
+    assert {key for key, value in row.items() if value is None} == {"normalized_low", "normalized_high", *TEST_SCORES}
     assert result["notes"][0].startswith("scores are normalised by means over other episodes (a: random 0.0, ")
     assert result["notes"][1].startswith("b: one episode has no interval: uv run -m BC_training rollout --player c/b ")
     assert "--episodes 20" in result["notes"][1]
+
+
+def test_the_test_split_is_scored_shown_and_compared_where_there_is_one(runs, monkeypatch, capsys):
+    trainings.run(".", "x.zarr", "logging.run_name=t", "dataset.split={train: 0.34, val: 0.33, test: 0.33}")
+    report = read("l/t/evaluation.json")
+    assert (report["split"], report["chosen_here"]) == ("val", ["checkpoint"])
+    assert (report["test"]["split"], report["test"]["chosen_here"]) == ("test", [])
+    assert report["test"] == evaluate("c/t", Console(file=StringIO()), split="test")
+    page = Page(Path("l/t/report.html").read_text()).text
+    assert "Exact match, test split" in page
+    assert f"{report['test']['frames']} frames that nothing was chosen by" in page
+    result, shown = compared([Path("c/t"), Path("c/b")])
+    assert [row["test_exact_match"] for row in result["runs"]] == [report["test"]["exact_match"], None]
+    assert "test exact match" in shown
+    del report["test"]
+    write("l/t/evaluation.json", report)
+    (note,) = (note for note in compared([Path("c/t")])[0]["notes"] if "test split" in note)
+    start, _, command = note.partition(": uv run")
+    assert start == "t: l/t/evaluation.json has no scores of the test split"
+    assert call(monkeypatch, capsys, f"uv run{command}") == (0, "")
+    assert not any("test split" in note for note in compared([Path("c/t")])[0]["notes"])
 
 
 def test_files_of_another_checkpoint_or_split_are_not_used(runs):
@@ -202,8 +230,7 @@ def test_older_files_are_of_the_best_checkpoint(runs):
     assert row["exact_match"] == read("l/a/evaluation.json")["exact_match"]
     assert (row["onset_f1"], row["normalized"]) == (None, 0.5)
     assert result["notes"] == [
-        "a: l/a/evaluation.json has no onset F1: "
-        "uv run -m BC_training evaluate c/a --split val --json l/a/evaluation.json"
+        "a: l/a/evaluation.json has no onset F1: uv run -m BC_training evaluate c/a --json l/a/evaluation.json"
     ]
     other = Path("c/a/last/1") if checkpoint.find("c/a").name != "1" else Path("c/a/last/2")
     assert set(Run.read(other).missing) == {"evaluation.json", "rollout.json"}
@@ -274,7 +301,9 @@ def test_different_play_does_not_compare(runs, monkeypatch, capsys, change):
     "text",
     [
         *("{", '["a"]', '{"kind": "epoch"}', '{"game": "doom/deadly_corridor"}'),
-        *(json.dumps(PLAY | {name: "<b>3</b>"}) for name in ("episodes", "seed", "mean")),
+        *(json.dumps(PLAY | {name: "<b>3</b>"}) for name in ("episodes", "seed", "mean", "failed", "seen")),
+        *(json.dumps(PLAY | {name: ["<b>3</b>", 4]}) for name in ("ci95", "normalized_ci95", "expert_ci95", "seen")),
+        *(json.dumps(PLAY | {name: float("nan")}) for name in ("mean", "random_mean")),
     ],
 )
 def test_damaged_scores_are_said_and_not_used(runs, text):
@@ -335,23 +364,41 @@ def test_the_rarest_action_is_one_that_is_pressed():
     assert (nothing["rarest_action"], nothing["rarest_f1"]) == (None, None)
 
 
-def test_the_interval_is_normalised_as_the_mean_is():
+def test_the_interval_of_the_score_is_that_of_the_file():
     play = PLAY | {"random_mean": -100.0, "expert_mean": 300.0, "mean": 100.0, "ci95": [0.0, 180.0]}
     scores = play_scores(play)
-    assert [scores[key] for key in ("normalized_low", "normalized", "normalized_high")] == [0.25, 0.5, 0.7]
+    assert [scores[key] for key in ("normalized_low", "normalized", "normalized_high")] == [0.25, 0.5, 0.75]
+    older = {key: value for key, value in play.items() if key not in ("normalized_ci95", "failed", "failed_ci95")}
+    scores = play_scores(older)
+    assert scores["normalized"] == 0.5
+    assert {scores[key] for key in ("normalized_low", "normalized_high", "failed", "failed_low")} == {None}
     for change in ({"expert_mean": None}, {"expert_mean": -100.0}, {"expert_mean": -150.0}):
-        scores = play_scores(play | change)
-        assert scores["mean_return"] == 100.0
-        assert {scores[key] for key in ("normalized_low", "normalized", "normalized_high")} == {None}
+        scores = play_scores(older | change)
+        assert (scores["mean_return"], scores["normalized"]) == (100.0, None)
+
+
+def test_older_play_has_no_interval_and_says_how_to_get_one(runs):
+    new = ("normalized_ci95", "failed", "failed_ci95")
+    older = {key: value for key, value in read("l/a/rollout.json").items() if key not in new} | {"episodes": 20}
+    write("l/a/rollout.json", older)
+    result, _ = compared(runs[:1])
+    assert result["runs"][0]["normalized"] == 0.5
+    assert result["runs"][0]["normalized_low"] is None
+    (note,) = result["notes"]
+    assert note.startswith("a: l/a/rollout.json is of an earlier version, without the returns of random and the expert")
+    assert "rollout --player c/a --game doom/deadly_corridor --episodes 20 --seed 0 --skill 3 --json" in note
 
 
 # --- how they are shown ----------------------------------------------------------------------
 
 
+FAILED = {"failed": 2, "failed_low": 0.03, "failed_high": 0.3}
+
+
 def a_row(name: str, **values: Any) -> dict[str, Any]:
     row = {column.key: 1.0 for group in groups([{"rarest_action": "x"}]).values() for column in group}
     row |= {"run": name, "model": "pure_cnn", "parameters": 655_623, "rarest_action": "attack", "episodes": 20}
-    return row | {"minutes": 2.0, "normalized": 0.5, "normalized_low": 0.4, "normalized_high": 0.6} | values
+    return row | {"minutes": 2.0, "normalized": 0.5, "normalized_low": 0.4, "normalized_high": 0.6, **FAILED} | values
 
 
 def bold_cells(rows: list[dict[str, Any]], *without_best: str) -> list[str]:
@@ -375,13 +422,13 @@ def test_other_validation_labels_are_said_and_have_no_best():
     inputs = SimpleNamespace(action_names=("a",), window=SimpleNamespace(action_shift=0))
     runs: list[Any] = []
     for names, play in ((["e0", "e1"], PLAY), (["e1", "e0"], PLAY | {"expert_mean": 1.0}), (["e2"], {})):
-        saved = SimpleNamespace(fingerprint="f", split={"val": names}, inputs=inputs)
+        saved = SimpleNamespace(fingerprint="f", split={"val": names, "test": []}, inputs=inputs)
         runs.append(SimpleNamespace(saved=saved, validation={"exact_match": 1.0}, play=play))
     assert incomparable(["a", "b"], [runs[0], runs[0]]) == ([], set())
     lines, columns = incomparable(["a", "b", "c"], runs)
     assert lines[0] == "validation scores of a and c do not compare: they are of other labels"
     assert "a: random 0.0, expert 2000.0; b: random 0.0, expert 1.0" in lines[1]
-    assert columns == {"exact_match", "macro_f1", "rarest_f1", "onset_f1"}
+    assert columns == {"exact_match", "macro_f1", "rarest_f1", "onset_f1", *TEST_SCORES}
 
 
 def test_the_rarest_action_is_named_in_the_heading_or_in_the_cells():

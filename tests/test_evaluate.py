@@ -19,6 +19,8 @@ from BC_training.common.resume import fingerprint
 from BC_training.common.train_state import init_state, make_optimizer, split_model
 from BC_training.evaluate import evaluate
 from BC_training.inference import Policy
+from BC_training.predict import open_episode
+from BC_training.visualize.report import report
 
 QUIET = Console(file=StringIO())
 
@@ -63,6 +65,43 @@ def test_the_split_of_another_dataset_is_refused(run, tmp_path, make_dataset, mo
     assert evaluate(run, QUIET, data=data, split="val")["frames"] == 6
     with pytest.raises(UserError, match="is not a zarr group"):
         evaluate(run, QUIET, data="")
+
+
+def test_another_dataset_in_the_place_of_the_trainings_is_noticed(run, tmp_path, make_dataset, monkeypatch):
+    """By whatever opens it without being told; one that only grew is still its own."""
+    data = tmp_path / "my data.zarr"
+    shutil.copytree(run.parent / "x.zarr", data)
+    saved = checkpoint.read(run)
+    config = dataclasses.replace(saved.config, dataset=dataclasses.replace(saved.config.dataset, path=str(data)))
+    own = fingerprint(ZarrGameplayDataset.from_config(config.dataset))
+    known = dataclasses.replace(saved, config=config, fingerprint=own)
+    monkeypatch.setattr(checkpoint, "read", lambda path: known)
+    assert evaluate(run, QUIET)["frames"] == 6
+    make_dataset(tmp_path / "more.zarr", [3], actions=3)
+    shutil.copytree(tmp_path / "more.zarr/episode_0", data / "episode_3")
+    assert evaluate(run, QUIET)["frames"] == 6
+    assert open_episode(run, None, 1)[2] == 1
+    shutil.rmtree(data)
+    make_dataset(data, [4, 6, 5], actions=3, seed=1)
+    message = (
+        r"my data\.zarr is not the dataset that .* was trained on.*: restore that, or .* with --data '.*my data\.zarr'"
+    )
+    for act in (
+        lambda: evaluate(run, QUIET),
+        lambda: evaluate(run, QUIET, tune=True),
+        lambda: evaluate(run, QUIET, split="train"),
+        lambda: open_episode(run, None, 0),  # inference, and visualize episode and saliency
+        lambda: report(run, QUIET, out=tmp_path / "r.html"),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            act()
+        assert "\n" not in str(error.value)
+    assert evaluate(run, QUIET, data=data)["frames"] == 15  # the remedy
+    assert evaluate(run, QUIET, data=data)["chosen_here"] == []
+    assert open_episode(run, data, 1)[2] == 1
+    shutil.rmtree(data / "episode_0")
+    with pytest.raises(UserError, match=message):
+        evaluate(run, QUIET)
 
 
 def test_other_state_values_are_an_error_where_the_model_sees_them(run, tmp_path, make_dataset, monkeypatch):

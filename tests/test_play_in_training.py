@@ -7,6 +7,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import zarr
 from rich.console import Console
 from trainings import final_state, rows, run
 
@@ -43,11 +44,15 @@ def data(tmp_path_factory, make_dataset) -> Path:
         ("quickstart", "evaluation.thresholds={atack: 0.4}", "unknown action 'atack'; did you mean 'attack'"),
         ("quickstart", "evaluation.exclusive=[[atack, turn_left]]", "unknown action 'atack'; did you mean 'attack'"),
         ("quickstart", "training.augmentation={temporal_jitter: 1}", "moves frames within the history"),
-        ("quickstart", "evaluation.rollout.seed=9981", "evaluation.rollout.seed=9981 is out of range: its 20 episodes"),
+        (
+            "quickstart",
+            "evaluation.rollout.seed=9981",
+            "evaluation.rollout.seed=9981: 1 of its 20 episodes are in dataset.record",
+        ),
         (
             "quickstart",
             "evaluation.rollout={every_n_epochs: 1, validation_seed: 10059}",
-            "evaluation.rollout.validation_seed=10059 is out of range: its 20 episodes none of the 60",
+            "evaluation.rollout.validation_seed=10059: 1 of its 20 episodes are in .*rollout.validation_seed=20 has",
         ),
     ],
 )
@@ -59,6 +64,21 @@ def test_what_cannot_be_built_or_scored_is_not_recorded_first(tmp_path, name, ch
     with pytest.raises(UserError, match=message):
         training.train(config, Console(file=StringIO()))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dataset_with_episodes_that_are_played_for_a_score_is_refused_before_the_first_step(tmp_path, data):
+    """Whoever recorded it; what the checkpoint was trained on it knows afterwards."""
+    shutil.copytree(data, tmp_path / "x.zarr")
+    for number in (0, 1):
+        episode = zarr.open_group(tmp_path / f"x.zarr/episode_{number}")
+        episode.attrs.update({"game": "doom/deadly_corridor", "skill": 5, "seed": 7 * number})
+    with pytest.raises(UserError, match=r"rollout.seed=0: 1 of its 1 episodes are in .*x\.zarr .*rollout.seed=1 has"):
+        run(tmp_path, tmp_path / "x.zarr", *PLAY[:1], "training.num_epochs=1")
+    assert not (tmp_path / "c").exists()
+    run(tmp_path, tmp_path / "x.zarr", *PLAY[:1], "training.num_epochs=1", "evaluation.rollout.seed=1")
+    saved = checkpoint.read(tmp_path / "c/pure_cnn")
+    held = {name: [span[2:] for span in saved.seeds[name]] for name in ("train", "val")}
+    assert sorted(held["train"] + held["val"]) == [[0, 0], [7, 7]]
 
 
 def before_scoring(monkeypatch, number: int, act) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from io import StringIO
@@ -14,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from BC_training.common import checkpoint
+from BC_training.common.checkpoint_edit import editing, update_meta
 from BC_training.common.checkpoint_writer import CheckpointWriter, hold
 from BC_training.common.config import to_dict
 from BC_training.common.decode import DecodeSettings
@@ -22,7 +24,7 @@ from BC_training.common.preprocess import InputSpec
 from BC_training.common.train_state import init_state, make_optimizer, split_model
 from BC_training.games import make_game
 from BC_training.games.players import PolicyPlayer
-from BC_training.rollout import confidence_interval, play_episodes, rollout
+from BC_training.rollout import RolloutSession, play_episodes, rollout
 from BC_training.visualize.video import VideoWriter, draw_buttons
 
 GAME = "doom/deadly_corridor"
@@ -42,6 +44,19 @@ def test_result_has_the_documented_keys_and_arithmetic(tmp_path):
     assert low <= result["mean"] <= high
     span = result["expert_mean"] - result["random_mean"]
     assert result["normalized"] == pytest.approx((result["mean"] - result["random_mean"]) / span)
+    low, high = result["normalized_ci95"]
+    assert low <= result["normalized"] <= high
+    assert (result["failed"], result["seen"]) == (2, {})
+    for who, returns in result["references"].items():
+        assert result[f"{who}_mean"] == np.mean(returns)
+        assert result[f"{who}_ci95"][0] <= np.mean(returns) <= result[f"{who}_ci95"][1]
+
+
+@pytest.mark.parametrize("reward", [np.nan, np.inf, -np.inf])
+def test_a_return_that_is_no_number_is_refused_with_its_seed(monkeypatch, reward):
+    monkeypatch.setattr(RolloutSession, "_play", lambda self, seed, film: (float(reward), 3))
+    with pytest.raises(UserError, match=rf"doom/basic: the return of seed 7 is {reward}"):
+        rollout("noop", "doom/basic", QUIET, episodes=1, seed=7, workers=1)
 
 
 def test_expert_is_1_and_random_is_0_on_the_same_seeds():
@@ -85,20 +100,6 @@ def test_videos_of_any_size_are_written(tmp_path, size):
     writer.close()
     with av.open(str(tmp_path / "v.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 5
-
-
-def test_interval_covers_the_mean_about_95_times_in_100():
-    rng = np.random.default_rng(0)
-    inside = 0
-    for _ in range(200):
-        low, high = confidence_interval(list(rng.normal(size=40)))
-        inside += low <= 0 <= high
-    assert 0.88 <= inside / 200 <= 0.99
-
-
-def test_interval_of_one_return_is_undefined_and_of_equal_ones_a_point():
-    assert confidence_interval([1.0]) is None
-    assert confidence_interval([2.0, 2.0, 2.0]) == [2.0, 2.0]
 
 
 def test_the_players_own_episode_is_filmed_not_the_reference_without_delay(tmp_path, monkeypatch):
@@ -215,3 +216,15 @@ def test_decode_is_for_checkpoints_and_checked_before_playing(run):
     with pytest.raises(UserError, match="unknown action 'atack'; did you mean 'attack'"):
         rollout(str(run), GAME, QUIET, decode=["thresholds.atack=0.4"])
     assert rollout("noop", GAME, QUIET, episodes=1, workers=1)["decoding"] is None
+
+
+def test_play_of_seeds_that_were_trained_on_is_marked(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    step = checkpoint.find(tmp_path / "run")
+    with editing(step):
+        update_meta(step, {"seeds": {"train": [[GAME, 3, 4, 9]], "val": []}})
+    screen = StringIO()
+    result = rollout(str(step), GAME, Console(file=screen, width=250), episodes=3, seed=2, workers=1)
+    assert result["seen"] == {"trained": 1, "chosen": 0, "free": 0}
+    assert "of these 3 seeds the policy was trained on 1" in screen.getvalue()
+    assert rollout(str(step), GAME, QUIET, episodes=3, seed=0, workers=1)["seen"] == {}

@@ -124,7 +124,7 @@ def test_a_checkpoint_is_tuned_reloaded_and_played(run):
     report = evaluate(run, screen, tune=True)
     checkpoint.verify(step)
     saved = checkpoint.read(run).decoding
-    assert report["before"] == before
+    assert report["before"] == {k: v for k, v in before.items() if k != "test"}
     assert report["decoding"] == saved.to_dict()
     assert saved.thresholds["a6"] == 0.5
     assert len(set(saved.thresholds.values())) > 2
@@ -147,13 +147,47 @@ def test_a_checkpoint_is_tuned_reloaded_and_played(run):
     assert policy.act(frame).tolist() == (p.astype(np.float64) >= [*saved.thresholds.values()]).tolist()
 
 
+def test_scores_on_what_thresholds_were_tuned_on_say_so_and_those_of_the_test_split_are_beside(run, tmp_path):
+    """Wherever the frames are met again, and only there."""
+    assert evaluate(run, QUIET)["chosen_here"] == ["checkpoint"]
+    report = evaluate(run, QUIET, tune=True)
+    assert (report["split"], report["chosen_here"]) == ("val", ["checkpoint", "thresholds"])
+    assert report["before"]["chosen_here"] == ["checkpoint"]
+    assert (report["test"]["split"], report["test"]["chosen_here"]) == ("test", [])
+    assert report["test"]["decoding"] == report["decoding"]
+    alone = evaluate(run, QUIET, split="test")
+    assert alone == report["test"]
+    screen = StringIO()
+    again = evaluate(run, Console(file=screen, width=250), json_file=tmp_path / "e.json")
+    assert json.loads((tmp_path / "e.json").read_text()) == again
+    assert again["test"] == alone
+    assert "was chosen by, given its thresholds by these frames (val): expect less on others" in screen.getvalue()
+    assert " on test of " in " ".join(screen.getvalue().split())
+    assert "test" not in evaluate(run, QUIET, split="val")
+    data = Path(checkpoint.read(run).config.dataset.path)
+    shutil.copytree(data, tmp_path / "moved.zarr")
+    assert evaluate(run, QUIET, data=tmp_path / "moved.zarr")["chosen_here"] == [
+        "parameters",
+        "checkpoint",
+        "thresholds",
+    ]
+    assert evaluate(run, QUIET, split="train")["chosen_here"] == ["parameters"]
+
+
+def test_thresholds_tuned_on_other_data_are_not_of_this(run, tmp_path, make_dataset):
+    make_dataset(tmp_path / "other.zarr", [20, 40, 10], seed=9)
+    evaluate(run, QUIET, data=tmp_path / "other.zarr", tune=True, force=True)
+    assert "thresholds" not in evaluate(run, QUIET)["chosen_here"]
+    assert "thresholds" in evaluate(run, QUIET, data=tmp_path / "other.zarr")["chosen_here"]
+
+
 def test_what_is_best_already_is_not_written_again(run):
     evaluate(run, QUIET, tune=True)
     files = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
     screen = Console(file=StringIO(), width=200)
     report = evaluate(run, screen, tune=True)
     assert "had the best thresholds already" in screen.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
-    assert report["before"] == {k: v for k, v in report.items() if k != "before"}
+    assert report["before"] == {k: v for k, v in report.items() if k not in ("before", "test")}
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()} == files
 
 

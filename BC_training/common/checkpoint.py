@@ -15,7 +15,7 @@ whether it still is.
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class Checkpoint:
     metrics: dict[str, Any]
     fingerprint: str | None  # of the dataset; None in format 1
     progress: dict[str, Any] | None  # of ``progress.Progress``; None in format 1
+    seeds: dict[str, list[Any]] = field(default_factory=dict)  # of ``seeds.recorded_seeds``; older ones do not say
+    tuned_on: dict[str, Any] | None = None  # episodes (names) and fingerprint of what its thresholds were tuned on
 
 
 def write_checksums(step: Path) -> None:
@@ -150,6 +152,8 @@ def read(path: str | Path) -> Checkpoint:
             metrics=meta["metrics"],
             fingerprint=meta.get("fingerprint"),
             progress=meta.get("progress"),
+            seeds=meta.get("seeds", {}),
+            tuned_on=meta.get("tuned_on"),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise UserError(f"{folder} is a damaged checkpoint (meta: {error!r}): use another step") from error

@@ -272,6 +272,13 @@ def action_table(values: Report) -> Table:
     return table
 
 
+def chosen_text(report: Report) -> str:
+    """What a report's frames have decided, which makes its scores too good; empty for nothing."""
+    said = {"parameters": "trained on", "checkpoint": "chosen by", "thresholds": "given its thresholds by"}
+    done = [said[what] for what in report.get("chosen_here", ())]
+    return f"the policy was {', '.join(done)} these frames ({report['split']}): expect less on others" if done else ""
+
+
 def number(value: float | None) -> str:
     """Three decimals, or a dash for an undefined value."""
     return "–" if value is None else f"{value:.3f}"

@@ -101,19 +101,25 @@ def find_start(config: Config, inputs: InputSpec, fingerprint: str, console: Con
     return Start(None, Progress())
 
 
-def fingerprint(dataset: ZarrGameplayDataset) -> str:
+def fingerprint(dataset: ZarrGameplayDataset, episodes: Sequence[int] | None = None) -> str:
     """A hash of the episodes' names, lengths, actions and state, and of some frames.
 
     It does not depend on where the dataset is.
+
+    Args:
+        episodes: of which, in ascending order; None for all.
     """
+    positions = range(len(dataset.episodes)) if episodes is None else episodes
     digest = hashlib.sha256(repr((dataset.action_names, dataset.state_names, dataset.channel_order)).encode())
-    for i, episode in enumerate(dataset.episodes):
+    for i in positions:
+        episode = dataset.episodes[i]
         digest.update(repr((episode.name, episode.length)).encode())
         digest.update(np.ascontiguousarray(dataset.actions(i)).data)
         if dataset.state_names:
             digest.update(np.ascontiguousarray(dataset.state(i)).data)
-    count = len(dataset.episodes)
-    sampled = np.unique(np.linspace(0, count - 1, min(_SAMPLED_FRAMES, count)).astype(int)).tolist()
+    count = len(positions)
+    chosen = np.unique(np.linspace(0, count - 1, min(_SAMPLED_FRAMES, count)).astype(int)).tolist()
+    sampled = [positions[k] for k in chosen]
     for frames in dataset.read_frames([(i, np.array([dataset.episodes[i].length // 2])) for i in sampled]):
         digest.update(np.ascontiguousarray(frames).data)
     return digest.hexdigest()[:24]

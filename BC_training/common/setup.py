@@ -18,7 +18,7 @@ from BC_training.common.augment import make_augment
 from BC_training.common.checkpoint import read_state
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.decode import Decoding
-from BC_training.common.errors import UserError, require, unknown
+from BC_training.common.errors import UserError, unknown
 from BC_training.common.loader import Batch, Tier
 from BC_training.common.metrics import class_weights
 from BC_training.common.mirror import MirrorTable
@@ -26,6 +26,7 @@ from BC_training.common.preprocess import InputSpec
 from BC_training.common.resume import Start, fingerprint
 from BC_training.common.samples import SampleOrder, Samples
 from BC_training.common.schema import Config
+from BC_training.common.seeds import Seeds, recorded_seeds, require_unseen
 from BC_training.common.sharding import all_devices, broadcast, from_main, replicated, to_devices
 from BC_training.common.state import StateFeatures
 from BC_training.common.store import is_remote
@@ -54,6 +55,7 @@ class Setup:
         mesh: the devices that a batch is split over.
         fingerprint: of the dataset.
         split: "train", "val" and "test" to positions in ``dataset.episodes``.
+        seeds: of the episodes of games among these.
         augment: changes a batch inside the step, given the step's key.
         decoding: how probabilities become buttons.
         model: with shapes in place of arrays.
@@ -66,6 +68,7 @@ class Setup:
     dataset: ZarrGameplayDataset
     fingerprint: str
     split: dict[str, list[int]]
+    seeds: Seeds
     inputs: InputSpec
     train_samples: Samples
     val_samples: Samples
@@ -91,12 +94,16 @@ class Setup:
                 f"training.batch_size={config.training.batch_size} cannot be split over {mesh.size} devices: use "
                 f"{_nearest_multiple(config.training.batch_size, mesh.size)}"
             )
-        if config.evaluation.rollout is not None:
-            require_game(config.evaluation.rollout.game)
-        _require_unseen_episodes(config)
+        if (play := config.evaluation.rollout) is not None:
+            require_game(play.game)
+            if (recorded := config.dataset.record) is not None:
+                require_unseen(play, [recorded.span], "dataset.record")
         from_main(lambda: _record_if_missing(config, console))
         dataset = _open_dataset(config, console)
         split = dataset.split(config.dataset.split.shares, config.system.seed, config.dataset.split.by_player)
+        seeds = recorded_seeds(dataset, split)
+        if play is not None:
+            require_unseen(play, [*seeds["train"], *seeds["val"]], dataset.path)
         state = _fit_state(config, dataset, split["train"])
         inputs = InputSpec(
             dataset.action_names,
@@ -129,6 +136,7 @@ class Setup:
             dataset,
             fingerprint(dataset),
             split,
+            seeds,
             inputs,
             train_samples,
             val_samples,
@@ -203,18 +211,6 @@ class Setup:
 def _nearest_multiple(size: int, devices: int) -> str:
     below = size // devices * devices
     return f"{below} or {below + devices}" if below else str(devices)
-
-
-def _require_unseen_episodes(config: Config) -> None:
-    """Raises a UserError if an episode to be recorded is one that is played for a score."""
-    recorded, play = config.dataset.record, config.evaluation.rollout
-    if recorded is None or play is None or (recorded.game, recorded.skill) != (play.game, play.skill):
-        return
-    for name in ("seed",) if play.every_n_epochs is None else ("seed", "validation_seed"):
-        first = getattr(play, name)
-        apart = first + play.episodes <= recorded.seed or recorded.seed + recorded.episodes <= first
-        rule = f"its {play.episodes} episodes none of the {recorded.episodes} from dataset.record.seed on"
-        require(apart, f"evaluation.rollout.{name}", first, rule)
 
 
 def _record_if_missing(config: Config, console: Console) -> None:

@@ -13,7 +13,8 @@ from rich.progress import Progress
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError, disk_full_is_user_error, require_writable
-from BC_training.compare.runs import COMMAND, Row, Run, assemble, incomparable, names_of, require_same_play
+from BC_training.compare.runs import COMMAND, Run, assemble, incomparable, names_of, require_same_play
+from BC_training.compare.scores import Row
 from BC_training.compare.show import draw, tables, to_csv, to_markdown
 from BC_training.inference import Policy
 

@@ -1,8 +1,8 @@
 """What a run has left in its checkpoint and its logs, and the numbers of it that are compared."""
 
 import json
+import math
 import shlex
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,10 @@ from typing import Any
 from BC_training.common import checkpoint as checkpoints
 from BC_training.common.errors import UserError
 from BC_training.common.evaluation_config import RolloutConfig
-from BC_training.common.metrics import normalize_score
+from BC_training.common.seeds import seen_text
 from BC_training.common.train_state import abstract_model
+from BC_training.compare.scores import Row, play_scores, training_costs, validation_scores
 
-Row = dict[str, Any]
 COMMAND = "uv run -m BC_training"
 _NEEDED = {
     "evaluation.json": ("exact_match", "macro_f1", "per_action"),
@@ -100,77 +100,28 @@ def assemble(name: str, run: Run, runs: Sequence[Run]) -> tuple[Row, list[str]]:
     if row["minutes"] is None:
         again = f"{COMMAND} --config {shlex.quote(f'{run.log_dir}/config.yaml')} training.resume=never"
         lacks.append(f"{run.log_dir / 'metrics.jsonl'} lacks its epochs; only training anew writes them: {again}")
+    evaluation = _command(run, "evaluate", [str(run.path)], "evaluation.json")
     if "onset_f1" not in run.validation:  # nor has an older evaluation.json
         reason = run.missing.get("evaluation.json", f"{run.log_dir / 'evaluation.json'} has no onset F1")
-        lacks.append(f"{reason}: {_command(run, 'evaluate', [str(run.path), '--split', 'val'], 'evaluation.json')}")
+        lacks.append(f"{reason}: {evaluation}")
+    elif saved.split["test"] and "test" not in run.validation:
+        lacks.append(f"{run.log_dir / 'evaluation.json'} has no scores of the test split: {evaluation}")
     if not run.play:
         lacks.append(f"{run.missing['rollout.json']}: {play_command(run, runs)}")
     elif row["normalized"] is None:
         lacks.append(f"{run.play['game']} has no score of an expert better than random to normalise by")
-    elif row["normalized_low"] is None:
+    elif row["normalized_low"] is None and row["episodes"] == 1:
         lacks.append(f"one episode has no interval: {play_command(run, [run], episodes=RolloutConfig('').episodes)}")
+    elif "normalized_ci95" not in run.play:
+        lacks.append(
+            f"{run.log_dir / 'rollout.json'} is of an earlier version, without the returns of random and the expert "
+            f"that an interval takes: {play_command(run, [run])}"
+        )
+    if "thresholds" in run.validation.get("chosen_here", ()):
+        lacks.append("its thresholds were tuned on the frames of its validation scores: expect less on others")
+    if seen := run.play.get("seen"):
+        lacks.append(seen_text(seen, run.play["episodes"]))
     return row, [f"{name}: {line}" for line in lacks]
-
-
-def training_costs(epochs: Sequence[dict[str, Any]], saved: checkpoints.Checkpoint) -> Row:
-    """Speed and time of a training; None where the log lacks the checkpoint's epochs.
-
-    An epoch's time is its steps * batch size / frames per second. It has waiting for data in it, but
-    not compiling, validating, saving, recording or play.
-
-    Args:
-        epochs: the rows of that kind in ``metrics.jsonl``.
-
-    Returns:
-        frames_per_second (the epochs' median), minutes (up to the checkpoint, with its part of an
-        epoch that was not over), total_minutes (of all epochs).
-    """
-    if not epochs or epochs[-1]["epoch"] < saved.epoch:
-        return {"frames_per_second": None, "minutes": None, "total_minutes": None}
-    total = until = before = 0
-    a_step = saved.config.training.batch_size * saved.inputs.window.targets
-    for row in epochs:
-        frames = (row["step"] - before) * a_step
-        total += frames / row["frames_per_second"]
-        before = row["step"]
-        if before <= saved.step:
-            until = total
-    until += (saved.progress or {"seconds": 0})["seconds"]
-    return {
-        "frames_per_second": statistics.median(row["frames_per_second"] for row in epochs),
-        "minutes": until / 60,
-        "total_minutes": max(total, until) / 60,
-    }
-
-
-def validation_scores(report: dict[str, Any]) -> Row:
-    """Of ``evaluation.json``; the rarest action is the one held in the fewest frames, of those held at all."""
-    held = {name: scores for name, scores in report.get("per_action", {}).items() if scores["frequency"]}
-    rarest = min(held, key=lambda name: held[name]["frequency"], default=None)
-    return {
-        "exact_match": report.get("exact_match"),
-        "macro_f1": report.get("macro_f1"),
-        "rarest_action": rarest,
-        "rarest_f1": None if rarest is None else held[rarest]["f1"],
-        "onset_f1": report.get("onset_f1"),
-    }
-
-
-def play_scores(play: dict[str, Any]) -> Row:
-    """Of ``rollout.json``: the mean return and its 95 % interval, normalised by the means of random and the expert."""
-    low, high = play.get("random_mean"), play.get("expert_mean")
-
-    def normalized(value: float | None) -> float | None:
-        return None if value is None or low is None else normalize_score(value, low, high)
-
-    interval = play.get("ci95") or (None, None)
-    return {
-        "mean_return": play.get("mean"),
-        "normalized": normalized(play.get("mean")),
-        "normalized_low": normalized(interval[0]),
-        "normalized_high": normalized(interval[1]),
-        "episodes": play.get("episodes"),
-    }
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
@@ -206,6 +157,7 @@ def incomparable(names: Sequence[str], runs: Sequence[Run]) -> tuple[list[str], 
         name: (
             run.saved.fingerprint,
             sorted(run.saved.split["val"]),
+            sorted(run.saved.split["test"]),
             run.saved.inputs.action_names,
             run.saved.inputs.window.action_shift,
         )
@@ -215,6 +167,7 @@ def incomparable(names: Sequence[str], runs: Sequence[Run]) -> tuple[list[str], 
     if len(different := _different(labels)) > 1:
         lines.append(f"validation scores of {' and '.join(different)} do not compare: they are of other labels")
         columns |= {"exact_match", "macro_f1", "rarest_f1", "onset_f1"}
+        columns |= {"test_exact_match", "test_macro_f1", "test_onset_f1"}
     means = {
         name: (run.play["random_mean"], run.play["expert_mean"])
         for name, run in zip(names, runs, strict=True)
@@ -274,7 +227,17 @@ def _read_scores(file: Path, saved: checkpoints.Checkpoint, is_best: bool) -> di
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file} ({error})") from error
     whole = isinstance(scores, dict) and set(_NEEDED[file.name]) <= scores.keys()
-    if not whole or not all(isinstance(scores.get(name, 0), int | float) for name in ("seed", "episodes", "mean")):
+    if not whole or not all(_is_number(scores.get(name, 0)) for name in ("seed", "episodes", "mean")):
+        raise UserError(f"{file} is damaged")
+    means = [scores.get(name) for name in ("random_mean", "expert_mean", "failed")]
+    intervals = [scores.get(name) for name in ("ci95", "normalized_ci95", "failed_ci95", "random_ci95", "expert_ci95")]
+    right = all(x is None or _is_number(x) for x in means) and all(x is None or _is_interval(x) for x in intervals)
+    seen = scores.get("seen") or {"trained": 0, "chosen": 0, "free": 0}
+    if (
+        not right
+        or not isinstance(seen, dict)
+        or not all(_is_number(seen.get(k)) for k in ("trained", "chosen", "free"))
+    ):
         raise UserError(f"{file} is damaged")
     if scores.get("step", saved.step if is_best else None) != saved.step:
         raise UserError(f"{file} is not of step {saved.step}")
@@ -283,6 +246,14 @@ def _read_scores(file: Path, saved: checkpoints.Checkpoint, is_best: bool) -> di
     if scores.get("decoding", decoding := saved.decoding.to_dict()) != decoding:
         raise UserError(f"{file} is of other thresholds or rules of decoding than the checkpoint has")
     return scores
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
 
 
 def _read_log(file: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from BC_training.common.metrics import return_text
-from BC_training.compare.runs import Row
+from BC_training.compare.scores import Row
 
 DASH = "–"
 
@@ -42,6 +42,11 @@ def groups(rows: Sequence[Row]) -> dict[str, list[Column]]:
     """The columns beside the run's name, by the title of their table."""
     rarest = {row["rarest_action"] for row in rows} - {None}
     one = len(rarest) == 1  # then the heading names it, else every cell
+    test = [
+        Column("test_exact_match", "test exact match", "{test_exact_match:.3f}", max),
+        Column("test_macro_f1", "test macro F1", "{test_macro_f1:.3f}", max),
+        Column("test_onset_f1", "test onset F1", "{test_onset_f1:.3f}", max),
+    ]
     return {
         "Training": [
             Column("model", "model", "{model}"),
@@ -62,10 +67,12 @@ def groups(rows: Sequence[Row]) -> dict[str, list[Column]]:
             ),
             Column("onset_f1", "onset F1", "{onset_f1:.3f}", max),
         ],
+        **({"Test": test} if any(row.get(c.key) is not None for row in rows for c in test) else {}),
         "Play": [
             Column("mean_return", "return", return_text, max),
             Column("normalized", "normalized", "{normalized:.3f}", max),
             Column("normalized_low", "95 % interval", "{normalized_low:.3f} to {normalized_high:.3f}"),
+            Column("failed", "failed", "{failed} ({failed_low:.1%} to {failed_high:.1%})"),
             Column("episodes", "episodes", "{episodes}"),
             Column("latency_p50_ms", "p50 ms", "{latency_p50_ms:.2f}", min),
             Column("latency_p99_ms", "p99 ms", "{latency_p99_ms:.2f}", min),

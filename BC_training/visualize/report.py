@@ -38,7 +38,12 @@ def report(
     out = out or run.log_dir / "report.html"
     require_writable(out)
     predictions = predict_split(checkpoint, console, data=data, split=split)
-    missing = save_report(run, predictions, score(predictions, predictions.saved.decoding), out)
+    saved = predictions.saved
+    scores = score(predictions, saved.decoding)
+    if split is None and data is None and saved.split["test"]:
+        test = predict_split(checkpoint, console, split="test")
+        scores["test"] = score(test, saved.decoding)
+    missing = save_report(run, predictions, scores, out)
     for part, reason in missing.items():
         console.print(f"not in the report: {part}: {reason}", soft_wrap=True, markup=False)
     size = out.stat().st_size / 1e6
@@ -47,7 +52,8 @@ def report(
 
 
 def save_report(run: Run, predictions: SplitPredictions, scores: dict[str, Any], out: Path) -> dict[str, str]:
-    """Writes the page of ``run`` to ``out``, from what its checkpoint predicts and scores (``evaluate.score``).
+    """Writes the page of ``run`` to ``out``, from what its checkpoint predicts and scores (``evaluate.score``,
+    in "test" that of the test split).
 
     Returns:
         Why the page lacks a part, by the part's name.

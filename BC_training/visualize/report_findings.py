@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from BC_training.common.config import to_dict
 from BC_training.common.errors import UserError
 from BC_training.common.train_state import abstract_model
-from BC_training.compare.runs import Run, play_command, training_costs
+from BC_training.compare.runs import Run, play_command
+from BC_training.compare.scores import training_costs
 from BC_training.split_predictions import SplitPredictions
 from BC_training.visualize import mistakes
 from BC_training.visualize.calibration import PrecisionRecall, Reliability, precision_recall, reliability
@@ -56,7 +57,7 @@ class Findings:
         episodes: of the split.
         parameters: of the model.
         costs: of ``training_costs``.
-        scores: of ``evaluate.score``.
+        scores: of ``evaluate.score``; in "test" those of the test split, where there is one.
         pooled: reliability over all buttons and frames together.
         reliability: of each button.
         curves: of each button; None where it is never held.

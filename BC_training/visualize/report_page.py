@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from BC_training import diagnose as diagnosis
+from BC_training.common.intervals import interval_text
+from BC_training.common.metrics import chosen_text, return_text
 from BC_training.common.metrics import number as three
-from BC_training.common.metrics import return_text
-from BC_training.compare.runs import play_scores
+from BC_training.common.seeds import seen_text
+from BC_training.compare.scores import play_scores
 from BC_training.visualize import report_sections as sections
 from BC_training.visualize.charts import reliability_plot
 from BC_training.visualize.page import as_tiles, clean, fill, heat_map, number, percent, warning
@@ -79,7 +81,16 @@ def _tiles(found: Findings) -> list[tuple[str, str, str]]:
     if play:
         normalized = play_scores(play)["normalized"]
         played = return_text(play["mean"]) if normalized is None else f"{normalized:.2f}"
-        note = f"mean return {return_text(play['mean'])}" + _interval(play)
+        note = f"mean return {return_text(play['mean'])}" + interval_text(play["ci95"], return_text)
+    tested = [
+        (
+            "Exact match, test split",
+            percent(test["exact_match"]),
+            f"{test['frames']:,} frames that nothing was chosen by",
+        )
+        for test in [scores.get("test")]
+        if test
+    ]
     return [
         ("Model", escape(saved.config.model.name), f"{found.parameters:,} parameters"),
         (
@@ -90,12 +101,9 @@ def _tiles(found: Findings) -> list[tuple[str, str, str]]:
         ("Trained for", "–" if minutes is None else f"{minutes:.1f} min", f"{speed:,.0f} frames/s" if speed else ""),
         ("Scored on", escape(scores["split"]), f"{found.episodes:,} episodes, {scores['frames']:,} frames"),
         ("Exact match", percent(scores["exact_match"]), f"{percent(scores['change_match'])} where buttons change"),
+        *tested,
         ("In play", played, note),
     ]
-
-
-def _interval(play: dict[str, Any]) -> str:
-    return "" if play["ci95"] is None else f" ({' to '.join(map(return_text, play['ci95']))})"
 
 
 def _read_first(found: Findings) -> list[str]:
@@ -117,6 +125,10 @@ def _read_first(found: Findings) -> list[str]:
         f"{scores['change_frames']:,} frames where the buttons change it is right in "
         f"<b>{percent(scores['change_match'])}</b>, repeating in none."
     )
+    if text := chosen_text(scores):
+        test = scores.get("test")
+        beside = f" On the test split it is exactly right in <b>{percent(test['exact_match'])}</b>." if test else ""
+        lines.append(f"{escape(text[0].upper() + text[1:])}.{beside}")
     if text := diagnosis.warning(scores):
         lines.append(f"<b>{escape(text)}</b>")
     held = [(s["f1"], name, s) for name, s in zip(names, scores["per_action"].values(), strict=True) if s["frequency"]]
@@ -153,28 +165,36 @@ def _play(found: Findings) -> str:
     play = found.run.play
     if not play:
         return sections.empty(f"Not played: {found.missing['play']}")
-    interval, returns = play["ci95"], play.get("returns")
+    returns, scores = play.get("returns"), play_scores(play)
     span = play["seed"], play["seed"] + play["episodes"] - 1
     tiles = [
         (
             "Mean return",
             return_text(play["mean"]),
-            f"95 % interval{_interval(play)}" if interval else "",
+            f"95 % interval{interval_text(play['ci95'], return_text)}" if play["ci95"] else "",
         ),
-        ("Normalized", number(play_scores(play)["normalized"]), _normalized_interval(play)),
-        ("Expert", return_text(play["expert_mean"]), "mean return, same seeds"),
-        ("Random", return_text(play["random_mean"]), "mean return, same seeds"),
+        ("Normalized", number(scores["normalized"]), _normalized_interval(scores)),
+        ("Expert", return_text(play["expert_mean"]), _of_reference(play, "expert")),
+        ("Random", return_text(play["random_mean"]), _of_reference(play, "random")),
     ]
+    if scores["failed"] is not None:
+        low, high = 100 * scores["failed_low"], 100 * scores["failed_high"]
+        words = f"95 % interval of the share {low:.1f} to {high:.1f} %; nearer to random's mean than to the expert's"
+        tiles.append(("Failed episodes", f"{scores['failed']} of {play['episodes']}", words))
     if returns:
         ends = f"lowest {return_text(min(returns))}, highest {return_text(max(returns))}"
         tiles.append(("Median return", return_text(statistics.median(returns)), ends))
     what = f"{clean(play['game'])}, skill {play['skill']}, seeds {span[0]} to {span[1]}"
     delay = f", actions {play['delay']} tics late" if play.get("delay") else ""
-    return f'<p>{escape(what + delay)}.</p><dl class="tiles">{as_tiles(tiles)}</dl>'
+    seen = f" Attention: {seen_text(play['seen'], play['episodes'])}." if play.get("seen") else ""
+    return f'<p>{escape(what + delay)}.{escape(clean(seen, 300))}</p><dl class="tiles">{as_tiles(tiles)}</dl>'
 
 
-def _normalized_interval(play: dict[str, Any]) -> str:
-    scores = play_scores(play)
+def _of_reference(play: dict[str, Any], who: str) -> str:
+    return "mean return, same seeds" + interval_text(play.get(f"{who}_ci95"), return_text)
+
+
+def _normalized_interval(scores: dict[str, Any]) -> str:
     if scores["normalized_low"] is None:
         return "random 0, expert 1"
     return f"95 % interval {scores['normalized_low']:.2f} to {scores['normalized_high']:.2f}"

@@ -99,6 +99,7 @@ def epochs(found: Findings) -> str:
 def scores(found: Findings) -> str:
     keys = ("exact_match", "change_match", "macro_f1", "onset_f1", "l1", "l2", "kl")
     of = {"this policy": found.scores} | {words: found.scores["baselines"][key] for key, words in _BASELINES.items()}
+    of |= {"this policy, test split": found.scores["test"]} if "test" in found.scores else {}
     rows = (row(name, (three(values.get(key)) for key in keys)) for name, values in of.items())
     headings = ("", "exact match", "at changes", "macro F1", "onset F1", "L1", "L2", "KL")
     return table(headings, rows, "Scores beside the baselines", "plain")

@@ -55,7 +55,15 @@ def whole(bare) -> Iterator[Path]:
         rows.append({"kind": "val", "step": 5 * epoch, "epoch": epoch, "loss": 0.6, "exact_match": 0.3})
         rows.append({"kind": "rollout", "step": 5 * epoch, "epoch": epoch, "mean": 40.0 * epoch})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    play = {"game": "doom/basic", "skill": 3, "seed": 0, "episodes": 3, "mean": 60.0, "ci95": [50.0, 70.0]}
+    play = {
+        "game": "doom/basic",
+        "skill": 3,
+        "seed": 0,
+        "episodes": 3,
+        "mean": 60.0,
+        "ci95": [50.0, 70.0],
+        "normalized_ci95": [0.62, 0.88],
+    }
     play |= {"random_mean": 0.0, "expert_mean": 80.0, "returns": [50.0, 60.0, 70.0]}
     (folder / "rollout.json").write_text(json.dumps(play))
     with VideoWriter(folder / "rollout.mp4", 17.0) as video:
