@@ -20,7 +20,6 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.loader import Batch, Tier
-from BC_training.common.metrics import class_weights
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.resume import Start, fingerprint
