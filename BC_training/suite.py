@@ -17,6 +17,7 @@ from BC_training.common.config import load_config, parse_overrides, read_yaml
 from BC_training.common.errors import UserError, unknown, write_whole
 from BC_training.common.metrics import normalize_score
 from BC_training.common.schema import Config
+from BC_training.common.yaml_values import settle
 from BC_training.games import require_game
 from BC_training.games.episodes import say_restarts
 from BC_training.games.players import BUILT_IN, EXPERTS
@@ -65,7 +66,10 @@ class Suite:
         variants, games = raw.get("variants") or {}, raw.get("games") or {}
         if not variants or not games:
             raise UserError(f"suite {file}: write at least one of 'variants' and one of 'games'")
-        for variant in variants:
+        variants = settle(variants, dict[str, str])
+        for variant, base in variants.items():
+            if not isinstance(base, str):
+                raise UserError(f"suite {file}: what is of {variant} is a config file, found '{base}'")
             if variant in BUILT_IN:
                 raise UserError(f"suite {file}: '{variant}' is a scripted player: give the variant another name")
         configs: dict[tuple[str, str], Config] = {}
@@ -73,6 +77,8 @@ class Suite:
             require_game(game)
             if game not in EXPERTS:
                 raise UserError(f"suite {file}: {game} has no expert to learn from")
+            if not isinstance(own or {}, dict):
+                raise UserError(f"suite {file}: what is of {game} is a mapping, found '{own}'")
             scenario = game.rpartition("/")[2]
             for variant, base in variants.items():
                 settings = {

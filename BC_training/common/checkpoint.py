@@ -26,6 +26,8 @@ import orbax.checkpoint as ocp
 from BC_training.common import config as config_module
 from BC_training.common.decode import DecodeSettings, Decoding
 from BC_training.common.errors import UserError
+from BC_training.common.orbax_path import orbax_path
+from BC_training.common.paths import as_path
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
 from BC_training.common.train_state import SplitModel, TrainState, Tree, abstract_model
@@ -109,14 +111,19 @@ def find(path: str | Path) -> Path:
     Raises:
         UserError: it is no checkpoint.
     """
-    folder = Path(path)
-    for candidate in (folder, folder / "best", folder / "last"):
-        if (candidate / "meta").is_dir() and (candidate / "model").is_dir():
-            return candidate
-        steps = [p for p in candidate.glob("*") if p.name.isdigit() and (p / "meta").is_dir()]
-        if steps:
-            return max(steps, key=lambda p: int(p.name))
-    what = "is not a checkpoint" if folder.exists() else "does not exist"
+    try:
+        folder = as_path(path)
+        for candidate in (folder, folder / "best", folder / "last"):
+            if (candidate / "meta").is_dir() and (candidate / "model").is_dir():
+                return candidate
+            steps = [p for p in candidate.glob("*") if p.name.isdigit() and (p / "meta").is_dir()]
+            if steps:
+                return max(steps, key=lambda p: int(p.name))
+        what = "is not a checkpoint" if folder.exists() else "does not exist"
+    except OSError as error:
+        what = f"cannot be read ({error.strerror})"
+    except TypeError:
+        what = "is no path"
     raise UserError(
         f"{path} {what}: give a run's folder, such as BC_training/checkpoints/quickstart, or one of its steps"
     )
@@ -226,7 +233,7 @@ def _restore(step: Path, item: str, target: Tree) -> Tree:
     try:
         handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
         with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
-            return checkpointer.restore((step / item).resolve(), target)
+            return checkpointer.restore(orbax_path(step / item), target)
     except Exception as error:  # Orbax raises all sorts, and bare ones
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # its other reads would each print theirs
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
