@@ -6,17 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from BC_training.common import checkpoint
-from BC_training.common.checkpoint_writer import run_folders
+from BC_training.common.checkpoint_writer import make_folder, run_folders
 from BC_training.common.config import load_config, parse_overrides, read_yaml
+from BC_training.common.devices import prepare_devices
 from BC_training.common.errors import UserError, unknown, write_whole
 from BC_training.common.metrics import normalize_score
 from BC_training.common.schema import Config
+from BC_training.common.sharding import from_main
 from BC_training.common.yaml_values import settle
 from BC_training.games import require_game
 from BC_training.games.episodes import say_restarts
@@ -115,32 +118,38 @@ def suite(plan: Suite, console: Console) -> dict[str, Any]:
         UserError: at the end, if a training failed.
         Interrupted: a training was interrupted; what there was to save is saved.
     """
-    folder = Path(next(iter(plan.configs.values())).logging.log_dir) / plan.name
-    folder.mkdir(parents=True, exist_ok=True)
+    first = next(iter(plan.configs.values()))
+    prepare_devices(first.system)
+    is_main = jax.process_index() == 0
+    console.quiet = console.quiet or not is_main
+    folder = Path(first.logging.log_dir) / plan.name
+    if is_main:
+        make_folder(folder)
     games = list(dict.fromkeys(game for game, _ in plan.configs))
     variants = list(dict.fromkeys(variant for _, variant in plan.configs))
-    returns = {game: _scripted(plan.configs[game, variants[0]], folder, console) for game in games}
+    returns = from_main(lambda: {game: _scripted(plan.configs[game, variants[0]], folder, console) for game in games})
     failed = []
     for number, ((game, variant), config) in enumerate(plan.configs.items(), 1):
         console.rule(f"{game}, {variant} ({number} of {len(plan.configs)})")
-        played = _played(config)
+        played = from_main(lambda config=config: _played(config))
         if played is None:
             try:
                 train(config, console, {who: returns[game][who] for who in ("random", "expert")})
             except UserError as error:
                 console.print(f"failed: {error}", style="red", soft_wrap=True, markup=False)
                 failed.append(f"{game} {variant} ({error})")
-            played = _played(config)
+            played = from_main(lambda config=config: _played(config))
         else:
             console.print("finished before", soft_wrap=True)
         if played is not None:
             returns[game][variant] = played["returns"]
     result = {"suite": plan.name, **summarize(returns)}
     console.print(_table(result, [*BUILT_IN, *variants]))
-    write_whole(folder / "suite.json", json.dumps(result, indent=2) + "\n")
-    write_whole(folder / "suite.md", to_markdown(result, [*BUILT_IN, *variants]))
+    if is_main:
+        write_whole(folder / "suite.json", json.dumps(result, indent=2) + "\n")
+        write_whole(folder / "suite.md", to_markdown(result, [*BUILT_IN, *variants]))
     console.print(f"written to {folder / 'suite.md'} and suite.json", soft_wrap=True, highlight=False, markup=False)
-    if failed:
+    if failed := from_main(lambda: failed):
         raise UserError(f"of {len(plan.configs)} trainings {len(failed)} failed: {'; '.join(failed)}")
     return result
 

@@ -58,6 +58,7 @@ class Checkpoint:
     metrics: dict[str, Any]
     fingerprint: str | None  # of the dataset; None in format 1
     progress: dict[str, Any] | None  # of ``progress.Progress``; None in format 1
+    delivery: dict[str, Any] | None = None  # "backend", "cache", "steps_per_dispatch" that training had; None if older
 
 
 def write_checksums(step: Path) -> None:
@@ -157,6 +158,7 @@ def read(path: str | Path) -> Checkpoint:
             metrics=meta["metrics"],
             fingerprint=meta.get("fingerprint"),
             progress=meta.get("progress"),
+            delivery=meta.get("delivery"),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise UserError(f"{folder} is a damaged checkpoint (meta: {error!r}): use another step") from error

@@ -53,15 +53,8 @@ def hold(run: Path) -> Iterator[None]:
     Raises:
         UserError: another training is in it, or it cannot be created or written to.
     """
-    remedy = "choose another training.checkpoint_dir or logging.log_dir"
     require_orbax_path(run)
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create the folder {run}: {error.strerror}; {remedy}") from error
-    for written in (run, *(run / name for name in ("best", "last") if (run / name).exists())):
-        if not os.access(written, os.R_OK | os.W_OK | os.X_OK):
-            raise UserError(f"cannot write to the folder {written}: see to its permissions, or {remedy}")
+    make_folder(run)
     folder = os.open(run, os.O_RDONLY)
     try:
         try:
@@ -76,6 +69,22 @@ def hold(run: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Creates a folder of a run, if need be.
+
+    Raises:
+        UserError: it cannot be created or written to.
+    """
+    remedy = "choose another training.checkpoint_dir or logging.log_dir"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the folder {folder}: {error.strerror}; {remedy}") from error
+    for written in (folder, *(folder / name for name in ("best", "last") if (folder / name).exists())):
+        if not os.access(written, os.R_OK | os.W_OK | os.X_OK):
+            raise UserError(f"cannot write to the folder {written}: see to its permissions, or {remedy}")
 
 
 def move_aside(config: Config) -> str:
