@@ -36,6 +36,7 @@ FORMAT_VERSION = 3
 CHECKSUMS = "checksums.json"
 NEXT_META = "next meta"  # in the checksums while the metadata is replaced, those of what it is replaced with
 ITEMS = ("model", "optimizer", "meta")
+_TYPES = {"step": int, "epoch": int, "config": dict, "split": dict, "majority": list, "metrics": dict}  # in the metadata
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
 
 
@@ -145,6 +146,10 @@ def read(path: str | Path) -> Checkpoint:
                 f"{folder} was written by a newer version of this program (format {meta['format_version']}, "
                 f"this one reads {FORMAT_VERSION}): update it"
             )
+        verify(folder, ("meta",))
+        for key, kind in _TYPES.items():
+            if not isinstance(meta[key], kind):
+                raise TypeError(f"{key} is {str(meta[key])[:50]}")
         inputs = InputSpec.from_dict(meta["inputs"])
         return Checkpoint(
             path=folder,
