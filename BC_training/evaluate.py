@@ -117,7 +117,7 @@ def show_scores(
     temperature = predictions.saved.decoding.temperature
     if temperature is not None:
         note = f"these scores are without sampling; in play it samples at temperature {temperature:g}"
-        console.print(note, style="yellow", soft_wrap=True)
+        console.print(note, style="yellow", soft_wrap=True, markup=False)
     if json_file is not None:
         write_whole(json_file, json.dumps(report, indent=2) + "\n")
 
@@ -131,4 +131,4 @@ def print_report(report: metrics.Report, title: str, console: Console, fps: floa
     if "ablations" in report:
         console.print(diagnosis.ablation_table(report))
     if text := diagnosis.warning(report):
-        console.print(text, style="yellow")
+        console.print(text, style="yellow", markup=False)

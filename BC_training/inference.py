@@ -156,7 +156,7 @@ class Policy:
         if isinstance(given, Image.Image):
             given = np.moveaxis(np.asarray(given.convert("RGB")), -1, 0)
         frame = _as_array(given, takes)
-        if frame.dtype.kind in "iu" and frame.size and 0 <= frame.min() and frame.max() <= 255:
+        if frame.dtype.kind in "iu" and frame.size and frame.min() >= 0 and frame.max() <= 255:
             frame = frame.astype(np.uint8, copy=False)
         if frame.dtype != np.uint8 or frame.shape != (3, height, width):
             hint = ""
@@ -179,7 +179,9 @@ class Policy:
             raise UserError(f"{takes}, got none: call act(frame, state)")
         if isinstance(state, Mapping):
             if odd := sorted(map(str, state.keys() ^ set(names))):
-                raise UserError(f"{takes}, got a table in which '{odd[0]}' is {'missing' if odd[0] in names else 'new'}")
+                raise UserError(
+                    f"{takes}, got a table in which '{odd[0]}' is {'missing' if odd[0] in names else 'new'}"
+                )
             state = [state[name] for name in names]
         state = _as_array(state, takes)
         if np.shape(state) != (len(names),) or not np.can_cast(np.asarray(state).dtype, np.float32, "same_kind"):

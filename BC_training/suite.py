@@ -11,6 +11,7 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from BC_training.common import checkpoint
 from BC_training.common.checkpoint_writer import make_folder, run_folders
@@ -211,7 +212,8 @@ def to_markdown(result: dict[str, Any], players: Sequence[str]) -> str:
 
 
 def _table(result: dict[str, Any], players: Sequence[str]) -> Table:
-    table = Table(title=f"{result['suite']}: normalized scores", title_justify="left", box=box.SIMPLE_HEAD)
+    title = Text(f"{result['suite']}: normalized scores", "table.title")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("game")
     for player in players:
         table.add_column(player, justify="right")

@@ -36,7 +36,14 @@ FORMAT_VERSION = 3
 CHECKSUMS = "checksums.json"
 NEXT_META = "next meta"  # in the checksums while the metadata is replaced, those of what it is replaced with
 ITEMS = ("model", "optimizer", "meta")
-_TYPES = {"step": int, "epoch": int, "config": dict, "split": dict, "majority": list, "metrics": dict}  # in the metadata
+_TYPES = {
+    "step": int,
+    "epoch": int,
+    "config": dict,
+    "split": dict,
+    "majority": list,
+    "metrics": dict,
+}  # in the metadata
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
 
 

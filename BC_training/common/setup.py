@@ -274,6 +274,7 @@ def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
         f"dataset {options.path}: {len(dataset.episodes)} episodes, {len(dataset):,} frames{rate}, "
         f"{len(dataset.action_names)} actions, {len(dataset.state_names)} state values",
         soft_wrap=True,
+        markup=False,
     )
     if dataset.skipped:
         listed = "; ".join(f"{s.name}: {s.reason}" for s in dataset.skipped)
