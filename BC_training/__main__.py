@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from BC_training import data_commands, visualize_commands
-from BC_training.common.command_line import run_command
+from BC_training.common.command_line import as_command, make_console, run_command
 from BC_training.common.devices import leave
 from BC_training.common.errors import unknown
 
@@ -25,7 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(data_commands.app)
 app.add_typer(visualize_commands.app, name="visualize")
-console = Console()
+console = make_console()
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")]
 Skill = Annotated[int, typer.Option(min=1, max=5, help="Difficulty of the game.")]
@@ -257,12 +256,13 @@ def main() -> None:
 
 def _run() -> None:
     arguments = sys.argv[1:]
-    commands = set(typer.main.get_group(app).commands)
+    command = as_command(app)
+    commands = set(command.commands)
     if arguments and arguments[0] not in commands | {"-h", "--help"}:
         if not arguments[0].startswith("-") and "=" not in arguments[0]:
             raise unknown("command", arguments[0], commands, "see --help")
         arguments = ["train", *arguments]
-    app(arguments, prog_name="BC_training")
+    command(arguments, prog_name="BC_training")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from BC_training.common.command_line import make_console
 from BC_training.common.errors import UserError, unknown
 
 app = typer.Typer()
-console = Console()
+console = make_console()
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result to this file.")]

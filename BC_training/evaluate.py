@@ -151,9 +151,9 @@ def show_scores(predictions: SplitPredictions, report: metrics.Report, console: 
     temperature = predictions.saved.decoding.temperature
     if temperature is not None:
         note = f"these scores are without sampling; in play it samples at temperature {temperature:g}"
-        console.print(note, style="yellow", soft_wrap=True)
+        console.print(note, style="yellow", soft_wrap=True, markup=False)
     if text := metrics.chosen_text(report):
-        console.print(text, style="yellow", soft_wrap=True)
+        console.print(text, style="yellow", soft_wrap=True, markup=False)
 
 
 def print_report(report: metrics.Report, title: str, console: Console, fps: float | None = None) -> None:
@@ -165,4 +165,4 @@ def print_report(report: metrics.Report, title: str, console: Console, fps: floa
     if "ablations" in report:
         console.print(diagnosis.ablation_table(report))
     if text := diagnosis.warning(report):
-        console.print(text, style="yellow")
+        console.print(text, style="yellow", markup=False)

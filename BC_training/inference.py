@@ -4,10 +4,13 @@ As a command (``python -m BC_training.inference``) it predicts a recorded episod
 """
 
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 
 from BC_training.common import checkpoint
 from BC_training.common.compilation_cache import use_compilation_cache
@@ -78,27 +81,25 @@ class Policy:
         self._changes = ChangeCounter()
         self._pressed.extend([np.zeros(len(self.inputs.action_names), bool)] * self.inputs.window.action_history)
 
-    def probabilities(self, frame: np.ndarray, state: np.ndarray | None = None) -> np.ndarray:
+    def probabilities(self, frame: Any, state: Any = None) -> np.ndarray:
         """float32 [A] in [0, 1]: how likely the recorded player holds each button.
 
         Frames are to be given in order, each once; the model's history is kept from one to the next.
         A model that takes previous actions knows those that ``act`` returned.
 
         Args:
-            frame: uint8 [3, H, W] RGB, of the recording's size.
-            state: float32 [S], the values of ``inputs.state_names``; ignored if the model sees none.
+            frame: uint8 [3, H, W] RGB, of the recording's size; also an image of Pillow, or what NumPy makes such
+                an array of.
+            state: float32 [S], the values of ``inputs.state_names``, or a dict of them by name; ignored if the
+                model sees none.
 
         Raises:
             UserError: not such a frame or state.
         """
-        if frame.dtype != np.uint8 or frame.shape != (3, *self.inputs.recorded_size):
-            raise UserError(
-                f"the policy takes frames uint8 (3, {self.inputs.recorded_size[0]}, {self.inputs.recorded_size[1]}), "
-                f"got {frame.dtype} {frame.shape}"
-            )
+        frame = self._checked_frame(frame)
         window, model = self.inputs.window, (self._params, self._batch_stats)
         # Copies: the caller may capture the next frame into the same memory.
-        seen = {"state": self._checked(state)} if window.state else {}
+        seen = {"state": self._checked_state(state)} if window.state else {}
         seen["frames"] = np.array(resize_frames(frame[None], self.inputs.frame_size)[0])
         if window.since_change:
             values = seen["state"][[self.inputs.state_names.index(name) for name in window.since_change]]
@@ -119,7 +120,7 @@ class Policy:
         self.last_probabilities = np.asarray(jax.nn.sigmoid(logits[0]))
         return self.last_probabilities
 
-    def act(self, frame: np.ndarray, state: np.ndarray | None = None) -> np.ndarray:
+    def act(self, frame: Any, state: Any = None) -> np.ndarray:
         """bool [A]: the buttons to hold, by the rules of ``decoding``; call it once a frame.
 
         Args:
@@ -144,7 +145,29 @@ class Policy:
         """float32 [A]: the probabilities from which on each button is held."""
         return np.array([self.decoding.thresholds[name] for name in self.inputs.action_names], np.float32)
 
-    def _checked(self, state: np.ndarray | None) -> np.ndarray:
+    def _checked_frame(self, given: Any) -> np.ndarray:
+        """A frame as uint8 [3, H, W].
+
+        Raises:
+            UserError: it is none.
+        """
+        height, width = self.inputs.recorded_size
+        takes = f"the policy takes frames uint8 (3, {height}, {width}) of RGB"
+        if isinstance(given, Image.Image):
+            given = np.moveaxis(np.asarray(given.convert("RGB")), -1, 0)
+        frame = _as_array(given, takes)
+        if frame.dtype.kind in "iu" and frame.size and frame.min() >= 0 and frame.max() <= 255:
+            frame = frame.astype(np.uint8, copy=False)
+        if frame.dtype != np.uint8 or frame.shape != (3, height, width):
+            hint = ""
+            if frame.shape == (height, width, 3):
+                hint = "; give frame.transpose(2, 0, 1), the colours first"
+            elif frame.dtype.kind == "f":
+                hint = "; give integers from 0 to 255"
+            raise UserError(f"{takes}, got {frame.dtype} {frame.shape}{hint}")
+        return frame
+
+    def _checked_state(self, state: Any) -> np.ndarray:
         """A copy of a state, float32 [S].
 
         Raises:
@@ -154,6 +177,13 @@ class Policy:
         takes = f"the policy takes a state float32 ({len(names)},) of {', '.join(names)}"
         if state is None:
             raise UserError(f"{takes}, got none: call act(frame, state)")
+        if isinstance(state, Mapping):
+            if odd := sorted(map(str, state.keys() ^ set(names))):
+                raise UserError(
+                    f"{takes}, got a table in which '{odd[0]}' is {'missing' if odd[0] in names else 'new'}"
+                )
+            state = [state[name] for name in names]
+        state = _as_array(state, takes)
         if np.shape(state) != (len(names),) or not np.can_cast(np.asarray(state).dtype, np.float32, "same_kind"):
             raise UserError(f"{takes}, got {np.asarray(state).dtype} {np.shape(state)}")
         values = np.array(state, np.float32)
@@ -162,6 +192,15 @@ class Policy:
             if not np.isfinite(value := values[names.index(name)]):
                 raise UserError(f"the policy takes finite state values, got '{name}' {value}")
         return values
+
+
+def _as_array(given: Any, takes: str) -> np.ndarray:
+    """A list, or an array of another library, as NumPy's."""
+    try:
+        return np.asarray(given)
+    except Exception as error:  # of other libraries, too: PyTorch has a TypeError for a tensor on a GPU
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise UserError(f"{takes}, got {type(given).__name__}, which is no array ({reason})") from error
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from BC_training.common.command_line import run_command
+from BC_training.common.command_line import as_command, make_console, run_command
 from BC_training.common.errors import UserError, disk_full_is_user_error, require_writable
 
 if TYPE_CHECKING:  # not at run time: --help needs no JAX
@@ -273,8 +273,8 @@ def _command(
     ] = None,
 ) -> None:
     """Predict a recorded episode as in play, and write true and predicted buttons with their probabilities."""
-    predict(checkpoint, out, Console(), data=data, episode=episode, json_file=json)
+    predict(checkpoint, out, make_console(), data=data, episode=episode, json_file=json)
 
 
 def main() -> None:
-    run_command(lambda: app(prog_name="BC_training.inference"))
+    run_command(lambda: as_command(app)(prog_name="BC_training.inference"))

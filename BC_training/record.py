@@ -139,7 +139,9 @@ def record_missing(
     used = {int(episode.attrs["seed"]) for episode in recorded}
     if first_number is None and path.exists() and not used and LocalStore(path).episode_names():
         console.print(
-            f"{path} is used as it is: none of its episodes was recorded as dataset.record says", soft_wrap=True
+            f"{path} is used as it is: none of its episodes was recorded as dataset.record says",
+            soft_wrap=True,
+            markup=False,
         )
         return
     wanted = range(config.seed, config.seed + config.episodes)
@@ -184,6 +186,7 @@ def _record_seeds(
         f"recorded {len(results)} episodes, {frames:,} frames of {config.player}{labelled} in {config.game} "
         f"(mean score {return_text(float(np.mean([r['score'] for r in results])))}) into {path}",
         soft_wrap=True,
+        markup=False,
     )
     say_restarts(sum(r["restarts"] for r in results), console)
 

@@ -6,17 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from BC_training.common import checkpoint, metrics
-from BC_training.common.checkpoint_writer import run_folders
+from BC_training.common.checkpoint_writer import make_folder, run_folders
 from BC_training.common.config import load_config, parse_overrides, read_yaml
+from BC_training.common.devices import prepare_devices
 from BC_training.common.errors import UserError, unknown, write_whole
 from BC_training.common.intervals import failed_text, interval_text, normalized_interval, play_statistics
 from BC_training.common.schema import Config
+from BC_training.common.sharding import from_main
+from BC_training.common.yaml_values import settle
 from BC_training.games import require_game
 from BC_training.games.episodes import say_restarts
 from BC_training.games.players import BUILT_IN, EXPERTS
@@ -66,7 +71,10 @@ class Suite:
         variants, games = raw.get("variants") or {}, raw.get("games") or {}
         if not variants or not games:
             raise UserError(f"suite {file}: write at least one of 'variants' and one of 'games'")
-        for variant in variants:
+        variants = settle(variants, dict[str, str])
+        for variant, base in variants.items():
+            if not isinstance(base, str):
+                raise UserError(f"suite {file}: what is of {variant} is a config file, found '{base}'")
             if variant in BUILT_IN:
                 raise UserError(f"suite {file}: '{variant}' is a scripted player: give the variant another name")
         configs: dict[tuple[str, str], Config] = {}
@@ -74,6 +82,8 @@ class Suite:
             require_game(game)
             if game not in EXPERTS:
                 raise UserError(f"suite {file}: {game} has no expert to learn from")
+            if not isinstance(own or {}, dict):
+                raise UserError(f"suite {file}: what is of {game} is a mapping, found '{own}'")
             scenario = game.rpartition("/")[2]
             for variant, base in variants.items():
                 settings = {
@@ -110,22 +120,27 @@ def suite(plan: Suite, console: Console) -> dict[str, Any]:
         UserError: at the end, if a training failed.
         Interrupted: a training was interrupted; what there was to save is saved.
     """
-    folder = Path(next(iter(plan.configs.values())).logging.log_dir) / plan.name
-    folder.mkdir(parents=True, exist_ok=True)
+    first = next(iter(plan.configs.values()))
+    prepare_devices(first.system)
+    is_main = jax.process_index() == 0
+    console.quiet = console.quiet or not is_main
+    folder = Path(first.logging.log_dir) / plan.name
+    if is_main:
+        make_folder(folder)
     games = list(dict.fromkeys(game for game, _ in plan.configs))
     variants = list(dict.fromkeys(variant for _, variant in plan.configs))
-    returns = {game: _scripted(plan.configs[game, variants[0]], folder, console) for game in games}
+    returns = from_main(lambda: {game: _scripted(plan.configs[game, variants[0]], folder, console) for game in games})
     failed = []
     for number, ((game, variant), config) in enumerate(plan.configs.items(), 1):
         console.rule(f"{game}, {variant} ({number} of {len(plan.configs)})")
-        played = _played(config)
+        played = from_main(lambda config=config: _played(config))
         if played is None:
             try:
                 train(config, console, {who: returns[game][who] for who in ("random", "expert")})
             except UserError as error:
                 console.print(f"failed: {error}", style="red", soft_wrap=True, markup=False)
                 failed.append(f"{game} {variant} ({error})")
-            played = _played(config)
+            played = from_main(lambda config=config: _played(config))
         else:
             console.print("finished before", soft_wrap=True)
         if played is not None:
@@ -134,10 +149,11 @@ def suite(plan: Suite, console: Console) -> dict[str, Any]:
     players = [*BUILT_IN, *variants]
     console.print(_table(f"{plan.name}: normalized scores", _rows(result, players), players))
     console.print(_table(f"{plan.name}: failed episodes", _failures(result, players), players))
-    write_whole(folder / "suite.json", json.dumps(result, indent=2) + "\n")
-    write_whole(folder / "suite.md", to_markdown(result, players))
+    if is_main:
+        write_whole(folder / "suite.json", json.dumps(result, indent=2) + "\n")
+        write_whole(folder / "suite.md", to_markdown(result, players))
     console.print(f"written to {folder / 'suite.md'} and suite.json", soft_wrap=True, highlight=False, markup=False)
-    if failed:
+    if failed := from_main(lambda: failed):
         raise UserError(f"of {len(plan.configs)} trainings {len(failed)} failed: {'; '.join(failed)}")
     return result
 
@@ -175,7 +191,7 @@ def to_markdown(result: dict[str, Any], players: Sequence[str]) -> str:
 
 
 def _table(title: str, rows: Sequence[Sequence[str]], players: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=Text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("game")
     for player in players:
         table.add_column(player, justify="right")

@@ -126,6 +126,7 @@ def run_epochs(
     predict = make_predict(setup.model, replicated(setup.mesh))
     loss = make_loss(training, setup.class_weights)
     row: dict[str, Any] = {}  # of the last epoch that ended
+    delivery: dict[str, Any] = {"backend": jax.default_backend()}  # how batches reach the steps
     play_options = config.evaluation.rollout
     benchmark = Benchmark(play_options, config.system.workers, console) if play_options is not None else None
     if writer is not None and start.step_folder is not None:
@@ -179,6 +180,7 @@ def run_epochs(
             "metrics": row,
             "fingerprint": setup.fingerprint,
             "progress": progress.to_dict(),
+            "delivery": delivery,
         }
         if writer is not None:
             writer.save(state, meta, is_best)
@@ -203,12 +205,16 @@ def run_epochs(
         return scores
 
     with training_progress(console) as bars:
-        options = choose_tier(config.dataset, setup.dataset, setup.inputs.frame_size)
+        options = choose_tier(config.dataset, setup.dataset, setup.inputs.frame_size, start.cache)
+        if config.dataset.cache == "auto" and start.cache not in (None, options.cache):
+            console.print(f"dataset.cache={start.cache}, as before, has no room now: {options.cache} is used")
         train_tier = make_tier(options, setup.train_samples, setup.inputs.frame_size, bars, setup.mesh)
         val_tier = make_tier(options, setup.val_samples, setup.inputs.frame_size, bars, setup.mesh)
         bar = bars.add_task("compiling", total=order.steps_per_epoch * training.num_epochs, status="")
         state = setup.initial_state(start)
-        train_steps = setup.compile_steps(state, train_tier)
+        size = setup.dispatch_size(train_tier, start.steps_per_dispatch)
+        delivery |= {"cache": train_tier.name, "steps_per_dispatch": size}
+        train_steps = setup.compile_steps(state, train_tier, size)
         table = EpochTable(console)
         while not progress.is_finished(config):
             state = train_epoch(train_steps, state, train_tier, order, progress, on_step, proceed)

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from BC_training.common.decode import Decoding
 from BC_training.common.metrics import Report, number
@@ -70,5 +70,5 @@ def changes_table(before: Report, after: Report) -> Table:
     for name in after["per_action"]:
         thresholds = [report["decoding"]["thresholds"][name] for report in (before, after)]
         f1 = [report["per_action"][name]["f1"] for report in (before, after)]
-        table.add_row(escape(name), *map(number, thresholds), *map(number, f1))
+        table.add_row(Text(name), *map(number, thresholds), *map(number, f1))
     return table

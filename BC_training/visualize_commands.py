@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from BC_training.common.command_line import make_console
 from BC_training.common.evaluation_config import SEEDS
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Make a video of an episode, of what a policy looks at, or of play, or a page about a run.",
 )
-console = Console()
+console = make_console()
 
 Checkpoint = Annotated[Path, typer.Argument(help="A run's folder (its best is used) or one of its steps.")]
 Data = Annotated[str | None, typer.Option(help="A dataset; by default the one it was trained on.")]

@@ -39,7 +39,7 @@ def main() -> None:
     with training_progress(console) as bars:
         tier = make_tier(setup.config.dataset, setup.train_samples, setup.inputs.frame_size, bars, setup.mesh)
     state = setup.initial_state(Start(None, Progress()))
-    step = setup.compile_steps(state, tier)[1]
+    step = setup.compile_steps(state, tier, 1)[1]
     seconds: dict[bool, list[float]] = {False: [], True: []}
     with tempfile.TemporaryDirectory() as folder, CheckpointWriter(Path(folder), 2, console) as writer:
         for stretch in range(2 * rounds + 1):

@@ -9,9 +9,11 @@ import sys
 from io import StringIO
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import zarr
+from PIL import Image
 from pyarrow import csv, parquet
 from rich.console import Console
 from untrained import save_run
@@ -156,6 +158,71 @@ def call(monkeypatch, capsys, arguments: list[str]) -> tuple[int, str]:
     with pytest.raises(SystemExit) as exit_:
         prediction.main()
     return int(exit_.value.code or 0), capsys.readouterr().err
+
+
+class Lazy:
+    """As Gymnasium's LazyFrames and PyTorch's tensors: NumPy makes an array of it, or not."""
+
+    def __init__(self, frame: np.ndarray | None):
+        self.frame = frame
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        if self.frame is None:
+            raise TypeError("can't convert cuda:0 device type tensor to numpy.\nUse Tensor.cpu()")
+        return self.frame
+
+
+FRAME = np.random.default_rng(0).integers(0, 256, (3, 24, 32), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        FRAME.tolist(),
+        [*FRAME],
+        Lazy(FRAME),
+        FRAME.astype(np.int64),
+        jnp.asarray(FRAME),
+        np.asfortranarray(FRAME),
+        Image.fromarray(np.moveaxis(FRAME, 0, -1)),
+        Image.fromarray(np.moveaxis(FRAME, 0, -1)).convert("RGBA"),
+    ],
+    ids=["lists", "a list of arrays", "lazy", "int64", "jax", "fortran", "pillow", "pillow with alpha"],
+)
+def test_what_is_clearly_a_frame_is_taken_for_it(runs, given):
+    policy = Policy.load(runs["pure_cnn"])
+    expected = policy.probabilities(FRAME)
+    policy.reset()
+    np.testing.assert_array_equal(policy.probabilities(given), expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.moveaxis(FRAME, 0, -1), "the colours first"),
+        (FRAME.astype(np.float32), "give integers from 0 to 255"),
+        (FRAME[:, :12], "got uint8 (3, 12, 32)"),
+        (FRAME[None], "got uint8 (1, 3, 24, 32)"),
+        (FRAME.astype(np.int16) - 1, "got int16"),
+        (FRAME.astype(np.int16) + 1, "got int16"),
+        (FRAME > 99, "got bool"),
+        (FRAME[:0], "got uint8 (0, 24, 32)"),
+        (Image.new("RGB", (24, 32)), "got uint8 (3, 32, 24)"),
+        (Image.new("L", (33, 24)), "got uint8 (3, 24, 33)"),
+        ([[1], [1, 2]], "is no array"),
+        (Lazy(None), "can't convert cuda:0"),
+        (None, "got object ()"),
+        ("frame.png", "got <U9 ()"),
+        ({"frame": FRAME}, "got object ()"),
+        (np.datetime64("2024-01-01"), "got datetime64"),
+    ],
+)
+def test_what_is_no_frame_is_refused_in_one_line(runs, given, message):
+    with pytest.raises(UserError) as error:
+        Policy.load(runs["pure_cnn"]).act(given)
+    assert str(error.value).startswith("the policy takes frames uint8 (3, 24, 32)")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def _plain(value: Any) -> float | int | str:
 
 @contextlib.contextmanager
 def _progress(console: Console) -> Iterator[Progress]:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True) as progress:
         yield progress
 

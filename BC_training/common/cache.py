@@ -31,9 +31,9 @@ from typing import TextIO
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from BC_training.common.compilation_cache import default_folder as default_folder
 from BC_training.common.dataset import ZarrGameplayDataset
@@ -182,14 +182,15 @@ def remove(cache: Cache) -> bool:
 def list_caches(folder: Path, console: Console) -> None:
     """Prints the caches in ``folder``, the most recently used first."""
     caches = find_caches(folder)
-    table = Table(title=f"{len(caches)} disk caches in {folder}", title_justify="left", box=box.SIMPLE_HEAD)
+    title = Text(f"{len(caches)} disk caches in {folder}", "table.title")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("dataset", "frame size", "frames", "GB", "last used"):
         table.add_column(heading, justify="left" if heading == "dataset" else "right", overflow="fold")
     for found in caches:
         size = f"{found.frame_size[0]}x{found.frame_size[1]}"
         used = datetime.fromtimestamp(found.used).strftime("%Y-%m-%d %H:%M")
         note = "" if found.complete else " (unfinished)"
-        table.add_row(escape(found.dataset) + note, size, f"{found.frames:,}", f"{found.bytes / 1e9:.2f}", used)
+        table.add_row(Text(found.dataset + note), size, f"{found.frames:,}", f"{found.bytes / 1e9:.2f}", used)
     console.print(table)
 
 

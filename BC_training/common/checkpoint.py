@@ -26,6 +26,8 @@ import orbax.checkpoint as ocp
 from BC_training.common import config as config_module
 from BC_training.common.decode import DecodeSettings, Decoding
 from BC_training.common.errors import UserError
+from BC_training.common.orbax_path import orbax_path
+from BC_training.common.paths import as_path
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
 from BC_training.common.train_state import SplitModel, TrainState, Tree, abstract_model
@@ -34,6 +36,14 @@ FORMAT_VERSION = 3
 CHECKSUMS = "checksums.json"
 NEXT_META = "next meta"  # in the checksums while the metadata is replaced, those of what it is replaced with
 ITEMS = ("model", "optimizer", "meta")
+_TYPES = {
+    "step": int,
+    "epoch": int,
+    "config": dict,
+    "split": dict,
+    "majority": list,
+    "metrics": dict,
+}  # in the metadata
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
 
 
@@ -58,6 +68,7 @@ class Checkpoint:
     progress: dict[str, Any] | None  # of ``progress.Progress``; None in format 1
     seeds: dict[str, list[Any]] = field(default_factory=dict)  # of ``seeds.recorded_seeds``; older ones do not say
     tuned_on: dict[str, Any] | None = None  # episodes (names) and fingerprint of what its thresholds were tuned on
+    delivery: dict[str, Any] | None = None  # "backend", "cache", "steps_per_dispatch" that training had; None if older
 
 
 def write_checksums(step: Path) -> None:
@@ -111,14 +122,19 @@ def find(path: str | Path) -> Path:
     Raises:
         UserError: it is no checkpoint.
     """
-    folder = Path(path)
-    for candidate in (folder, folder / "best", folder / "last"):
-        if (candidate / "meta").is_dir() and (candidate / "model").is_dir():
-            return candidate
-        steps = [p for p in candidate.glob("*") if p.name.isdigit() and (p / "meta").is_dir()]
-        if steps:
-            return max(steps, key=lambda p: int(p.name))
-    what = "is not a checkpoint" if folder.exists() else "does not exist"
+    try:
+        folder = as_path(path)
+        for candidate in (folder, folder / "best", folder / "last"):
+            if (candidate / "meta").is_dir() and (candidate / "model").is_dir():
+                return candidate
+            steps = [p for p in candidate.glob("*") if p.name.isdigit() and (p / "meta").is_dir()]
+            if steps:
+                return max(steps, key=lambda p: int(p.name))
+        what = "is not a checkpoint" if folder.exists() else "does not exist"
+    except OSError as error:
+        what = f"cannot be read ({error.strerror})"
+    except TypeError:
+        what = "is no path"
     raise UserError(
         f"{path} {what}: give a run's folder, such as BC_training/checkpoints/quickstart, or one of its steps"
     )
@@ -139,6 +155,10 @@ def read(path: str | Path) -> Checkpoint:
                 f"{folder} was written by a newer version of this program (format {meta['format_version']}, "
                 f"this one reads {FORMAT_VERSION}): update it"
             )
+        verify(folder, ("meta",))
+        for key, kind in _TYPES.items():
+            if not isinstance(meta[key], kind):
+                raise TypeError(f"{key} is {str(meta[key])[:50]}")
         inputs = InputSpec.from_dict(meta["inputs"])
         return Checkpoint(
             path=folder,
@@ -154,6 +174,7 @@ def read(path: str | Path) -> Checkpoint:
             progress=meta.get("progress"),
             seeds=meta.get("seeds", {}),
             tuned_on=meta.get("tuned_on"),
+            delivery=meta.get("delivery"),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise UserError(f"{folder} is a damaged checkpoint (meta: {error!r}): use another step") from error
@@ -230,7 +251,7 @@ def _restore(step: Path, item: str, target: Tree) -> Tree:
     try:
         handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
         with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
-            return checkpointer.restore((step / item).resolve(), target)
+            return checkpointer.restore(orbax_path(step / item), target)
     except Exception as error:  # Orbax raises all sorts, and bare ones
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # its other reads would each print theirs
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]

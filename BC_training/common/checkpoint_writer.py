@@ -18,6 +18,7 @@ from rich.console import Console
 
 from BC_training.common.checkpoint import FORMAT_VERSION, alone, is_good, state_items, verify, write_checksums
 from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.orbax_path import orbax_path, require_orbax_path
 from BC_training.common.schema import Config
 from BC_training.common.train_state import TrainState, Tree
 
@@ -50,15 +51,10 @@ def hold(run: Path) -> Iterator[None]:
     """Creates the folder of a run's checkpoints, or logs, if need be, and keeps other trainings out of it.
 
     Raises:
-        UserError: another training is in it, or it cannot be created.
+        UserError: another training is in it, or it cannot be created or written to.
     """
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot create the folder {run}: {error.strerror}; choose another training.checkpoint_dir or "
-            "logging.log_dir"
-        ) from error
+    require_orbax_path(run)
+    make_folder(run)
     folder = os.open(run, os.O_RDONLY)
     try:
         try:
@@ -73,6 +69,22 @@ def hold(run: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Creates a folder of a run, if need be.
+
+    Raises:
+        UserError: it cannot be created or written to.
+    """
+    remedy = "choose another training.checkpoint_dir or logging.log_dir"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the folder {folder}: {error.strerror}; {remedy}") from error
+    for written in (folder, *(folder / name for name in ("best", "last") if (folder / name).exists())):
+        if not os.access(written, os.R_OK | os.W_OK | os.X_OK):
+            raise UserError(f"cannot write to the folder {written}: see to its permissions, or {remedy}")
 
 
 def move_aside(config: Config) -> str:
@@ -301,7 +313,7 @@ def _write_items(folder: Path, snapshot: _Snapshot) -> None:
     meta = ocp.args.JsonSave(snapshot.meta)  # pyright: ignore[reportCallIssue]
     handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=options))
     with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
-        checkpointer.save(folder.resolve(), args=ocp.args.Composite(**arrays, meta=meta))
+        checkpointer.save(orbax_path(folder), args=ocp.args.Composite(**arrays, meta=meta))
 
 
 def _sync(path: Path, deep: bool = True) -> None:

@@ -1,11 +1,51 @@
-"""How a command ends: its errors become one line and an exit code."""
+"""What all commands share: their screen, the paths they are given, and how they end."""
 
+import copy
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.console import Console
 
 from BC_training.common.devices import leave
 from BC_training.common.errors import UserError
+from BC_training.common.paths import expand
+
+
+def make_console() -> Console:
+    """The screen. It shows names and messages as they are: "[v2]" is no markup to it, ":bug:" no emoji."""
+    return Console(markup=False, emoji=False)
+
+
+def as_command(app: typer.Typer) -> Any:
+    """The click command of an app, in all of whose paths a leading ~ is the home folder.
+
+    Shells expand none after a "=". Options of type str may be paths as well, which a slash tells.
+    """
+    command: Any = typer.main.get_command(app)
+    waiting = [command]
+    while waiting:
+        one = waiting.pop()
+        waiting += getattr(one, "commands", {}).values()
+        for parameter in one.params:
+            if parameter.type.name in ("path", "text", "str"):
+                parameter.type = _expanding(parameter.type)
+    return command
+
+
+def _expanding(kind: Any) -> Any:
+    """A click type as ``kind``, with paths expanded."""
+    expanding = copy.copy(kind)
+
+    def convert(value: Any, parameter: Any, context: Any) -> Any:
+        found = kind.convert(value, parameter, context)
+        is_path = isinstance(found, str) and found.startswith("~") and (kind.name == "path" or "/" in found)
+        return expand(found) if is_path else found
+
+    expanding.convert = convert
+    return expanding
 
 
 def run_command(command: Callable[[], None]) -> None:

@@ -77,23 +77,23 @@ class Decoding:
         Raises:
             UserError: an unknown key or action, or a value of the wrong type or out of range.
         """
-        from omegaconf import OmegaConf  # here: the processes of scripted players need none
-        from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-        from yaml import YAMLError
+        from BC_training.common.config import (  # here: scripted players' processes need no OmegaConf
+            build,
+            parse_overrides,
+        )
 
         for change in changes:
             if "=" not in change:
                 raise UserError(f"--decode {change} is not KEY=VALUE; write for example --decode threshold=0.4")
         kept = {} if any(change.startswith("threshold=") for change in changes) else dict(self.thresholds)
         present = DecodeSettings(0.5, kept, self.temperature, self.hysteresis, self.exclusive)
-        try:
-            merged = OmegaConf.merge(OmegaConf.structured(present), OmegaConf.from_dotlist(list(changes)))
-            settings: Any = OmegaConf.to_object(merged)
-        except ConfigKeyError as error:
-            raise unknown("key of --decode", str(error.full_key), asdict(present)) from error
-        except (OmegaConfBaseException, YAMLError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"--decode {' '.join(changes)}: {reason}; rollout --help has examples") from error
+        given = parse_overrides(changes, DecodeSettings, "--decode")
+        for key in given:
+            if key not in asdict(present):
+                raise unknown("key of --decode", key, asdict(present))
+        thresholds = given.get("thresholds")
+        given |= {"thresholds": kept | thresholds} if isinstance(thresholds, dict) else {}
+        settings = build(DecodeSettings, asdict(present) | given, f"--decode {' '.join(changes)}")
         try:
             return settings.decoding(self.thresholds)
         except UserError as error:

@@ -40,8 +40,9 @@ def prepare_devices(system: "SystemConfig") -> str:
     """
     from BC_training.common.compilation_cache import use_compilation_cache
 
-    if system.deterministic:
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+    flags, flag = os.environ.get("XLA_FLAGS", ""), "--xla_gpu_deterministic_ops=true"
+    if system.deterministic and flag not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
     start_distributed(system.distributed)
     use_compilation_cache()
     return choose_device(system.device)
@@ -86,7 +87,7 @@ def choose_device(kind: str) -> str:
 
 
 def start_distributed(options: "DistributedConfig | None") -> None:
-    """Connects this process with the others of its run, where it is one of several.
+    """Connects this process with the others of its run, where it is one of several and not connected already.
 
     They are those of ``options``, of an Open MPI job, or of a Slurm step (``srun``). An allocation
     without srun, or a single task, is a single process.
@@ -99,6 +100,9 @@ def start_distributed(options: "DistributedConfig | None") -> None:
     if arguments is None:
         return
     import jax
+
+    if jax.distributed.is_initialized():  # by a training before, in the same process
+        return
     from orbax.checkpoint import multihost  # noqa: F401 (it cannot be loaded at exit)
 
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM and go on

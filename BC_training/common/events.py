@@ -8,8 +8,8 @@ so a policy that flickers is charged for every event that it makes up.
 from collections.abc import Sequence
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from BC_training.common.metrics import Report, number, targets
 
@@ -151,7 +151,7 @@ def event_table(values: Report, fps: float | None) -> Table:
         for kind in KINDS:
             counts = [str(exact[kind][count]) for count in ("recorded", "predicted")]
             cells += [*counts, number(exact[kind]["f1"]), number(within[kind]["f1"])]
-        table.add_row(escape(name), *cells)
+        table.add_row(Text(name), *cells)
 
     rows = {"policy": values} | {name.replace("_", " "): v for name, v in values["baselines"].items()}
     for name, row in rows.items():

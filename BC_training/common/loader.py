@@ -213,26 +213,36 @@ def _pick(frames: jax.Array, rows: jax.Array) -> jax.Array:
     return jax.lax.psum_scatter(found, AXIS, tiled=True)
 
 
-def choose_tier(options: DatasetConfig, dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> DatasetConfig:
+def choose_tier(
+    options: DatasetConfig, dataset: ZarrGameplayDataset, frame_size: tuple[int, int], before: str | None = None
+) -> DatasetConfig:
     """``options`` with ``auto`` replaced by the fastest tier that all frames fit: device, disk, none.
 
     Several processes take what fits the first.
+
+    Args:
+        before: the tier that this training had when it was interrupted, which is kept if all frames still fit it.
     """
     if options.cache != "auto":
         return options
-    return dataclasses.replace(options, cache=from_main(lambda: _fastest_that_fits(options, dataset, frame_size)))
+    fitting = from_main(lambda: _fitting(options, dataset, frame_size, before))
+    return dataclasses.replace(options, cache=before if before in fitting else fitting[0])
 
 
-def _fastest_that_fits(options: DatasetConfig, dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> str:
+def _fitting(
+    options: DatasetConfig, dataset: ZarrGameplayDataset, frame_size: tuple[int, int], before: str | None
+) -> list[str]:
+    """The tiers that all frames fit, the fastest first."""
     folder, needed = _cache_dir(options), cache.packed_bytes(dataset, frame_size)
     # Processes on CPUs may be on one machine and share its memory.
     processes = 1 if jax.default_backend() == "cpu" else jax.process_count()
-    if needed <= _free_memory() * processes * _DEVICE_SHARE:
-        return "device"
+    share = 1.0 if before == "device" else _DEVICE_SHARE  # once chosen, it may fill what there is
+    device = ["device"] if needed <= _free_memory() * processes * share else []
+    if device and before in (None, "device"):
+        return device
     taken = cache.unfinished_bytes(dataset, frame_size, folder)
-    if cache.is_built(dataset, frame_size, folder) or needed <= _disk_room(folder, options.cache_limit, taken):
-        return "disk"
-    return "none"
+    is_room = cache.is_built(dataset, frame_size, folder) or needed <= _disk_room(folder, options.cache_limit, taken)
+    return [*device, *["disk"] * is_room, "none"]
 
 
 def make_tier(

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from BC_training.common.decode import DecodeSettings, Decoding, decode_episodes
 
@@ -225,7 +225,7 @@ def flatten(values: Report, prefix: str = "") -> dict[str, float]:
 
 def summary_table(values: Report, title: str) -> Table:
     """The whole-split scores, the policy beside the baselines."""
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=Text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
     rows = {"policy": values} | {name.replace("_", " "): v for name, v in values["baselines"].items()}
     columns = {
@@ -247,8 +247,11 @@ def action_table(values: Report) -> Table:
     """The breakdown by button, with its F1 under the baselines."""
     decoding = Decoding.from_dict(values["decoding"])
     table = Table(
-        title=f"By action at {escape(decoding.describe())}: accuracy, precision, recall, F1, share of frames held "
-        "and predicted, F1 of the majority and repeat-previous baselines",
+        title=Text(
+            f"By action at {decoding.describe()}: accuracy, precision, recall, F1, share of frames held "
+            "and predicted, F1 of the majority and repeat-previous baselines",
+            "table.title",
+        ),
         title_justify="left",
         box=None,  # fits 80 columns
         padding=(0, 1, 0, 0),
@@ -268,7 +271,7 @@ def action_table(values: Report) -> Table:
     for name, row in values["per_action"].items():
         base = [values["baselines"][b]["per_action"][name]["f1"] for b in ("majority", "repeat_previous")]
         at = [number(decoding.thresholds[name])] if own else []
-        table.add_row(escape(name), *at, *(number(row[column]) for column in columns), *(number(b) for b in base))
+        table.add_row(Text(name), *at, *(number(row[column]) for column in columns), *(number(b) for b in base))
     return table
 
 

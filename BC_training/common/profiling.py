@@ -44,4 +44,4 @@ class StepProfiler:
                     f"profile of steps {self._steps}: {self._folder} (for xprof; its perfetto_trace.json.gz "
                     "opens in Perfetto)"
                 )
-            self._console.print(message, soft_wrap=True, highlight=False)
+            self._console.print(message, soft_wrap=True, highlight=False, markup=False)

@@ -3,10 +3,11 @@
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console
 
@@ -47,17 +48,33 @@ class Start:
 
     Attributes:
         step_folder: the checkpoint it goes on from; None for a fresh start.
+        cache: the tier that the run had, to be chosen again; None where that is free.
+        steps_per_dispatch: likewise.
     """
 
     step_folder: Path | None
     progress: Progress
+    cache: str | None = None
+    steps_per_dispatch: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"step_folder": self.step_folder and str(self.step_folder), "progress": self.progress.to_dict()}
+        return asdict(self) | {"step_folder": self.step_folder and str(self.step_folder)}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> "Start":
-        return cls(raw["step_folder"] and Path(raw["step_folder"]), Progress(**raw["progress"]))
+        place, progress = raw["step_folder"] and Path(raw["step_folder"]), Progress(**raw["progress"])
+        return cls(place, progress, raw["cache"], raw["steps_per_dispatch"])
+
+    @classmethod
+    def after(cls, found: Checkpoint, progress: Progress, config: Config) -> "Start":
+        """From ``found``, with what gives the same bits as without an interruption, if this is such a device."""
+        had = found.delivery or {}
+        if had.get("backend") != jax.default_backend():
+            had = {}
+        size = had.get("steps_per_dispatch")
+        if config.training.steps_per_dispatch != found.config.training.steps_per_dispatch:
+            size = None
+        return cls(found.path, progress, had.get("cache"), size)
 
 
 def find_start(config: Config, inputs: InputSpec, fingerprint: str, console: Console) -> Start:
@@ -96,7 +113,7 @@ def find_start(config: Config, inputs: InputSpec, fingerprint: str, console: Con
             progress.forget_other_metrics(found.config, config)
             _check_best(run, found, progress, console)
             _check_last(run, found, console)
-            return Start(found.path, progress)
+            return Start.after(found, progress, config)
     _say(console, f"the earlier run '{run.name}' {reason}; it is kept as '{move_aside(config)}'")
     return Start(None, Progress())
 
@@ -220,7 +237,7 @@ def _start_from(origin: Path, config: Config, inputs: InputSpec, fingerprint: st
     found = checkpoint.read(target)
     _check_best(run, found, progress, console)
     progress.wandb_id = None  # the other run keeps its own; W&B takes no step twice
-    return Start(target, progress)
+    return Start.after(found, progress, config)
 
 
 def _require_same(found: Checkpoint, config: Config, inputs: InputSpec, fingerprint: str) -> None:

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from BC_training.common.errors import UserError, require
 from BC_training.common.evaluation_config import SEEDS, EvaluationConfig
+from BC_training.common.logging_config import LoggingConfig
+from BC_training.common.paths import expand_fields
 from BC_training.common.preprocess import Window
 from BC_training.common.state_config import StateConfig
 
@@ -26,6 +28,7 @@ class RecordConfig:
     mix: float = 0.0  # chance a frame that this is executed in place of what the player presses
 
     def __post_init__(self) -> None:
+        expand_fields(self, "dataset.record", "player", "label")  # these may be checkpoints
         require(self.episodes >= 1, "dataset.record.episodes", self.episodes, "at least 1")
         possible = 0 <= self.seed <= SEEDS - self.episodes
         require(possible, "dataset.record.seed", self.seed, "0 or more, the last one below 2^32")
@@ -103,6 +106,7 @@ class DatasetConfig:
     prefetch: int = 2  # batches prepared ahead of the step
 
     def __post_init__(self) -> None:
+        expand_fields(self, "dataset", "path", "cache_dir")
         if self.frame_size is not None:
             require(min(self.frame_size) >= 8, "dataset.frame_size", self.frame_size, "sides of 8 or more")
         if self.actions is not None:
@@ -176,6 +180,7 @@ class TrainingConfig:
     steps_per_dispatch: int | None = None  # with cache=device; null: 1 on a CPU, where more is far slower, else 8
 
     def __post_init__(self) -> None:
+        expand_fields(self, "training", "checkpoint_dir", "resume")
         require(self.num_epochs >= 1, "training.num_epochs", self.num_epochs, "at least 1")
         require(self.batch_size >= 2, "training.batch_size", self.batch_size, "at least 2 (batch statistics)")
         accumulation = self.gradient_accumulation
@@ -201,33 +206,6 @@ class TrainingConfig:
         )
         steps = self.steps_per_dispatch
         require(steps is None or steps >= 1, "training.steps_per_dispatch", steps, "at least 1")
-
-
-@dataclass(frozen=True)
-class WandbConfig:
-    enabled: bool = True  # online with a key, else offline; never prompts
-    project: str = "BC_training"
-    entity: str | None = None
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class LoggingConfig:
-    run_name: str | None = None  # null: the config file's stem
-    log_dir: str = "BC_training/logs"
-    log_every_steps: int = 20
-    report: bool = True  # write report.html at the end, the page of ``visualize report``
-    wandb: WandbConfig = field(default_factory=WandbConfig)
-
-    def __post_init__(self) -> None:
-        require(self.log_every_steps >= 1, "logging.log_every_steps", self.log_every_steps, "at least 1")
-        name = self.run_name
-        require(
-            name is None or (name not in ("", ".", "..") and not set(name) & set("/\\")),
-            "logging.run_name",
-            name,
-            "a folder name, without slashes",
-        )
 
 
 @dataclass(frozen=True)

@@ -183,8 +183,17 @@ class Setup:
             f"training.learning_rate or look at its batch (episode:frame): {', '.join(episodes)}"
         )
 
-    def compile_steps(self, state: TrainState, tier: Tier) -> dict[int, Any]:
-        """The training steps compiled, by how many of them one dispatch takes."""
+    def dispatch_size(self, tier: Tier, before: int | None = None) -> int:
+        """How many steps one dispatch takes; ``before``, where the run had a number before it was interrupted."""
+        if before is not None:
+            return before
+        if tier.name != "device":
+            return 1  # the host delivers batch by batch
+        one = 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
+        return self.config.training.steps_per_dispatch or one
+
+    def compile_steps(self, state: TrainState, tier: Tier, size: int) -> dict[int, Any]:
+        """The training steps compiled, by how many of them, at most ``size``, one dispatch takes."""
         step_function = make_train_step(
             self.model,
             self.optimizer,
@@ -195,11 +204,6 @@ class Setup:
             self.augment,
             replicated(self.mesh),
         )
-        size = self.config.training.steps_per_dispatch
-        if tier.name != "device":
-            size = 1  # the host delivers batch by batch
-        elif size is None:
-            size = 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
         compiled = {}
         for k in {len(steps) for steps in self.order.dispatches(0, size)} | {1}:
             item = next(tier.items(iter([np.stack([self.order.batch(0)] * k)])))
@@ -266,6 +270,7 @@ def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
         f"dataset {options.path}: {len(dataset.episodes)} episodes, {len(dataset):,} frames{rate}, "
         f"{len(dataset.action_names)} actions, {len(dataset.state_names)} state values",
         soft_wrap=True,
+        markup=False,
     )
     if dataset.skipped:
         listed = "; ".join(f"{s.name}: {s.reason}" for s in dataset.skipped)

@@ -177,10 +177,10 @@ class EpochTable:
 def training_progress(console: Console) -> Progress:
     """Bars with a status text and the time left."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.fields[status]}", markup=False),
         TimeRemainingColumn(),
         console=console,
         refresh_per_second=2,  # drawing takes from the cores that train

@@ -81,7 +81,9 @@ def compare(
                 file.write_text(text, encoding="utf-8")
     if plot_file is not None:
         with disk_full_is_user_error(plot_file):
-            draw(plot_file, rows)
+            note = draw(plot_file, rows)
+        if note is not None:
+            console.print(note, soft_wrap=True, markup=False, highlight=False)
     return result
 
 

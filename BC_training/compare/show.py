@@ -13,6 +13,7 @@ from rich.text import Text
 
 from BC_training.common.metrics import return_text
 from BC_training.compare.scores import Row
+from BC_training.visualize.text import drawable, substitutions
 
 DASH = "–"
 
@@ -127,8 +128,12 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def draw(file: Path, rows: Sequence[Row]) -> None:
-    """Draws a PNG of the score in play against the minutes of training, for the rows that have both."""
+def draw(file: Path, rows: Sequence[Row]) -> str | None:
+    """Draws a PNG of the score in play against the minutes of training, for the rows that have both.
+
+    Returns:
+        What there is to say of names that cannot be drawn.
+    """
     from matplotlib.figure import Figure  # here: it takes a while, and not all want a picture
 
     points = [row for row in rows if row["minutes"] is not None and row["normalized"] is not None]
@@ -147,6 +152,7 @@ def draw(file: Path, rows: Sequence[Row]) -> None:
     figure.draw_without_rendering()  # settles where the axes are
     _label(axes, points)
     figure.savefig(file, format="png")
+    return substitutions([row["run"] for row in points], "runs")
 
 
 def _label(axes: Any, points: Sequence[Row]) -> None:
@@ -158,10 +164,11 @@ def _label(axes: Any, points: Sequence[Row]) -> None:
         ends = [row["normalized"] if row[key] is None else row[key] for key in ("normalized_low", "normalized_high")]
         box = axes.transData.transform([(row["minutes"], end) for end in ends])
         taken.append(Bbox([box[0] - 12, box[1] + 12]))
+    names = drawable([row["run"] for row in points])
     for i, row in enumerate(points):
         point = (row["minutes"], row["normalized"])
         label = axes.annotate(
-            row["run"], point, xytext=(0, 0), textcoords="offset points", color=f"C{i}", va="center", parse_math=False
+            names[i], point, xytext=(0, 0), textcoords="offset points", color=f"C{i}", va="center", parse_math=False
         )
         label.set_in_layout(False)
         for up, side in itertools.product((0, 12, -12, 24, -24, 36, -36, 48, -48), ("left", "right")):

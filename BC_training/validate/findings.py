@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from BC_training.common.storage import EpisodeInfo
 
@@ -149,13 +149,12 @@ def print_findings(findings: list[Finding], console: Console) -> None:
         table.add_column(column, no_wrap=column in ("severity", "kind", "episode"), overflow="fold")
     colours = {"error": "red", "warning": "yellow", "info": "cyan"}
     for finding in findings[:_ROWS]:
-        colour = colours[finding.severity]
         table.add_row(
-            f"[{colour}]{finding.severity}[/{colour}]",
+            Text(finding.severity, colours[finding.severity]),
             finding.kind,
-            (finding.episode or "all").removeprefix("episode_"),
+            Text((finding.episode or "all").removeprefix("episode_")),
             _spans_text(finding),
-            escape(finding.message),
+            Text(finding.message),
         )
     console.print(table)
     if len(findings) > _ROWS:
@@ -163,7 +162,7 @@ def print_findings(findings: list[Finding], console: Console) -> None:
     console.print("\nwhat to do:")
     remedies = Table(box=None, pad_edge=False, show_header=False)
     for kind in dict.fromkeys(finding.kind for finding in findings):
-        remedies.add_row(f"  {kind}", escape(KINDS[kind][1]))
+        remedies.add_row(f"  {kind}", Text(KINDS[kind][1]))
     console.print(remedies)
 
 

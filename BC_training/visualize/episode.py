@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import track
 
 from BC_training.common.errors import disk_full_is_user_error
 from BC_training.predict import EpisodePredictions, frames_of, open_episode, predict_episode
 from BC_training.visualize.rerun_file import require_rerun, write_episode
+from BC_training.visualize.text import drawable, fit, font, substitutions
 from BC_training.visualize.video import DISAGREE, PREDICTED, RECORDED, UNKNOWN_FPS, VideoWriter, require_video
 
 Colour = tuple[int, int, int]
@@ -49,6 +50,8 @@ def film_episode(
         require_rerun(rerun)
     policy, dataset, position = open_episode(checkpoint, data, episode)
     shown = predict_episode(policy, dataset, position, console)
+    if note := substitutions(shown.action_names, "actions"):
+        console.print(note, style="yellow", soft_wrap=True, markup=False)
     fps = shown.fps or UNKNOWN_FPS
     painter = EpisodePainter(shown, fps)
     frames = track(frames_of(dataset, position), "drawing", len(shown), console=console, transient=True)
@@ -85,14 +88,15 @@ class EpisodePainter:
         self._shown, self._fps = predictions, fps
         self._span = max(2, round(_WINDOW * fps))
         self._page, self._strips = -1, np.empty(0)
-        self._font, self._small = ImageFont.load_default(13), ImageFont.load_default(11)
+        self._font, self._small = font(12), font(10)
+        self._names = drawable(predictions.action_names)
         self._disagree = predictions.disagree
 
     def paint(self, frame: np.ndarray, t: int) -> np.ndarray:
         """The picture of frame ``t``, uint8 [3, H, W] as recorded."""
         scale = max(1, -(-_WIDTH // frame.shape[2]))
         height, width = frame.shape[1] * scale, frame.shape[2] * scale
-        names = self._shown.action_names
+        names = self._names
         canvas = Image.new("RGB", (_even(width), _even(height + _ROW * len(names) + _FOOT)), _BACK)
         picture = Image.fromarray(np.moveaxis(frame, 0, -1)).resize((width, height), Image.Resampling.NEAREST)
         canvas.paste(picture, (0, 0))
@@ -118,7 +122,7 @@ class EpisodePainter:
         shown, middle = self._shown, top + _ROW / 2
         if self._disagree[t, i]:
             pen.rectangle((0, top + 2, 4, top + _ROW - 3), fill=DISAGREE)
-        pen.text((12, middle), shown.action_names[i][:18], fill=_TEXT, font=self._font, anchor="lm")
+        pen.text((12, middle), fit(self._names[i], self._font, _NAME - 18), fill=_TEXT, font=self._font, anchor="lm")
         recorded = bool(shown.true[t, i]) if t < len(shown.true) else None
         for column, (held, colour) in enumerate(((recorded, RECORDED), (bool(shown.predicted[t, i]), PREDICTED))):
             left = _NAME + column * (_BOX + 6)

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
-from BC_training.common.config import to_dict
+from BC_training.common.config import to_dict, to_yaml
 from BC_training.common.errors import UserError
 from BC_training.common.train_state import abstract_model
 from BC_training.compare.runs import Run, play_command
@@ -122,7 +121,7 @@ def find(run: Run, predictions: SplitPredictions, scores: dict[str, Any]) -> Fin
         mistakes=mistakes.commonest_mistakes(true, predicted, MISTAKES),
         worst=_worst(predictions, probability, predicted),
         video=video,
-        config=OmegaConf.to_yaml(OmegaConf.create(config)),
+        config=to_yaml(config),
         missing={part: clean(reason, 500) for part, reason in missing.items()},
     )
 

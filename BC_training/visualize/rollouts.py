@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from rich.console import Console
 from rich.progress import track
 
@@ -20,6 +20,7 @@ from BC_training.games import make_game, require_game
 from BC_training.games.episodes import Session, say_restarts
 from BC_training.games.players import BUILT_IN, make_player, require_fit
 from BC_training.visualize.rerun_file import require_rerun, write_rollouts
+from BC_training.visualize.text import drawable, font, substitutions
 from BC_training.visualize.video import VideoWriter, draw_buttons, require_video
 
 _SIZE = (288, 512)  # (H, W) of the frames that are filmed of players that do not look at them
@@ -135,6 +136,8 @@ def film_rollouts(
         for picture in pictures:
             writer.add_picture(picture)
     labels = [label(player) for player in players]
+    if note := substitutions(labels, "players"):
+        console.print(note, style="yellow", soft_wrap=True, markup=False)
     if rerun is not None:
         with disk_full_is_user_error(rerun):
             numbered = [f"{i + 1} {name}" for i, name in enumerate(labels)]  # one may play twice
@@ -182,17 +185,18 @@ def compose(films: Sequence[Film]) -> Iterator[np.ndarray]:
 
     A film that is over shows its last picture, dimmed, with its final return.
     """
+    labels = drawable([label(film.player) for film in films])
     columns = len(films) if len(films) <= 3 else 2 if len(films) == 4 else 3
     with Image.open(io.BytesIO(films[0].pictures[0])) as first:
         size = _WIDTH, 2 * round(_WIDTH * first.height / first.width / 2)
     for t in range(max(map(len, films)) + 1):
-        panels = [_panel(film, t, size) for film in films]
+        panels = [_panel(film, name, t, size) for film, name in zip(films, labels, strict=True)]
         panels += [np.zeros_like(panels[0])] * (-len(panels) % columns)
         rows = [np.concatenate(panels[i : i + columns], axis=1) for i in range(0, len(panels), columns)]
         yield np.concatenate(rows)
 
 
-def _panel(film: Film, t: int, size: tuple[int, int]) -> np.ndarray:
+def _panel(film: Film, name: str, t: int, size: tuple[int, int]) -> np.ndarray:
     """A film's part of picture ``t``."""
     is_over = t >= len(film)
     with Image.open(io.BytesIO(film.pictures[min(t, len(film))])) as picture:
@@ -203,9 +207,9 @@ def _panel(film: Film, t: int, size: tuple[int, int]) -> np.ndarray:
         seconds = len(film) / film.fps
         text = f"final return {return_text(score)}\nafter {seconds:.1f} s"
         place = (size[0] // 2, size[1] // 2)
-        ImageDraw.Draw(image).text(place, text, font=ImageFont.load_default(22), anchor="mm", align="center")
+        ImageDraw.Draw(image).text(place, text, font=font(20), anchor="mm", align="center")
     action = np.zeros(len(film.action_names), bool) if is_over else film.actions[t]
-    caption = f"{label(film.player)}   return {return_text(score)}"
+    caption = f"{name}   return {return_text(score)}"
     return draw_buttons(np.asarray(image), film.action_names, action, caption)
 
 

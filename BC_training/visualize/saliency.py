@@ -23,6 +23,7 @@ from BC_training.common.samples import Samples
 from BC_training.common.sharding import one_device
 from BC_training.common.train_state import make_predict
 from BC_training.predict import frames_of, open_episode, predict_episode
+from BC_training.visualize.text import drawable, substitutions
 from BC_training.visualize.video import UNKNOWN_FPS, VideoWriter, require_video
 
 Predict = Callable[[Any, Any, Mapping[str, ArrayLike]], jax.Array]
@@ -67,6 +68,8 @@ def film_saliency(
     if action is not None and action not in names:
         raise unknown("action", action, names)
     shown = predict_episode(policy, dataset, position, console)
+    if note := substitutions(names, "actions"):
+        console.print(note, style="yellow", soft_wrap=True, markup=False)
     chosen = choose_logits(shown.probability, shown.predicted, None if action is None else names.index(action))
     model, size = checkpoints.read_model(saved), saved.inputs.frame_size
     predict = make_predict(model)
@@ -83,7 +86,7 @@ def film_saliency(
                 seen = {name: batch[name] for name in OBSERVATION if name in batch}
                 found = np.asarray(saliency(model.params, model.batch_stats, seen, chosen[t : t + 1])[0])
                 heat = smooth(found) if method == "gradient" else found
-                of = [f"{name} {shown.probability[t, i]:.2f}" for i, name in enumerate(names) if chosen[t, i]]
+                of = [f"{name} {shown.probability[t, i]:.2f}" for i, name in enumerate(drawable(names)) if chosen[t, i]]
                 writer.add(overlay(frame, heat), shown.predicted[t], f"frame {t}   {method} of {', '.join(of)}")
                 progress.advance(bar)
     console.print(

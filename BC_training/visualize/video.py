@@ -7,9 +7,10 @@ from typing import Self
 
 import av
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from BC_training.common.errors import UserError, require_writable
+from BC_training.visualize.text import drawable, drawable_text, fit, font
 
 _MIN_WIDTH = 512  # pixels: smaller frames are enlarged
 _HELD, _RELEASED = (255, 196, 0), (70, 70, 70)
@@ -32,7 +33,7 @@ class VideoWriter:
 
     def __init__(self, path: Path, fps: float, action_names: Sequence[str] = ()):
         try:
-            self._container = av.open(str(path), "w")
+            self._container = av.open(str(path.absolute()), "w")  # "a:b.mp4" would be of a protocol "a"
         except OSError as error:
             raise UserError(f"cannot write the video {path}: {error.strerror or error}") from error
         self._stream = self._container.add_stream("libx264", rate=round(fps * 1000), options={"crf": "23"})
@@ -94,16 +95,24 @@ def draw_buttons(image: np.ndarray, names: Sequence[str], action: np.ndarray, ca
     line, margin = 22, 4
     canvas = Image.new("RGB", (width + width % 2, height + rows * line + margin + (height + rows * line + margin) % 2))
     canvas.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (0, 0))
-    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
-    for i, name in enumerate(names):
+    pen, small = ImageDraw.Draw(canvas), font(11)
+    for i, name in enumerate(drawable(names)):
         left = (i % columns) * width // columns
         right = (i % columns + 1) * width // columns
         top = height + margin + (i // columns) * line
         pen.rounded_rectangle((left + 2, top, right - 3, top + line - 4), 4, fill=_HELD if action[i] else _RELEASED)
         colour = (0, 0, 0) if action[i] else (170, 170, 170)
-        pen.text(((left + right) / 2, top + line / 2 - 2), name, fill=colour, font=font, anchor="mm")
+        pen.text(
+            ((left + right) / 2, top + line / 2 - 2),
+            fit(name, small, right - left - 6),
+            fill=colour,
+            font=small,
+            anchor="mm",
+        )
     if caption:
-        pen.text((6, 4), caption, fill=(255, 255, 255), font=font, stroke_width=2, stroke_fill=(0, 0, 0))
+        pen.text(
+            (6, 4), drawable_text(caption), fill=(255, 255, 255), font=small, stroke_width=2, stroke_fill=(0, 0, 0)
+        )
     return np.asarray(canvas)
 
 

@@ -210,9 +210,11 @@ def test_not_a_checkpoint(tmp_path, saved):
 
 
 def change_meta(run: Path, **changes) -> None:
+    """Changes the metadata, and the checksum with it."""
     file = run / "best" / "20" / "meta" / "metadata"
     raw = json.loads(file.read_text()) | changes
     file.write_text(json.dumps({k: v for k, v in raw.items() if v is not ...}))
+    checkpoint.write_checksums(run / "best" / "20")
 
 
 def test_newer_version_is_refused(run):
@@ -237,6 +239,33 @@ def test_missing_meta_file(run):
 def test_meta_that_lacks_a_key(run, key):
     change_meta(run, **{key: ...})
     assert key in error_of(read, run)
+
+
+@pytest.mark.parametrize("key", ["step", "epoch", "config", "split", "majority", "metrics", "inputs"])
+@pytest.mark.parametrize("value", [None, "text", float("nan")])
+def test_meta_of_wrong_types(run, key, value):
+    change_meta(run, **{key: value})
+    assert "damaged checkpoint (meta" in error_of(read, run)
+
+
+def test_meta_edited_by_hand_is_damaged(run):
+    file = run / "best" / "20" / "meta" / "metadata"
+    file.write_text(file.read_text().replace('"a0"', '"b0"'))
+    assert "damaged checkpoint (meta/metadata has changed)" in error_of(read, run)
+
+
+def test_references_in_a_checkpoints_config_are_text(run, monkeypatch):
+    monkeypatch.setenv("SECRET", "do not read")
+    config = json.loads((run / "best/20/meta/metadata").read_text())["config"]
+    for text in ("${oc.env:SECRET}", "${training.batch_size}", "${", "\\\\${x}", "${no.such:resolver}"):
+        config["dataset"]["path"] = text
+        change_meta(run, config=config)
+        assert read(run).config.dataset.path == text
+
+
+@pytest.mark.parametrize("thing", [None, 5, [], "a\0b", "x" * 5000, "~nobody-of-this-name"])
+def test_what_is_no_path_is_no_checkpoint(thing):
+    error_of(find, thing)
 
 
 def test_the_one_threshold_of_format_2(run):

@@ -192,6 +192,14 @@ def test_override(changes, expected):
     assert base.override(changes) == replace(base, **expected)
 
 
+@pytest.mark.parametrize("name", ["Key.space", "Key[0].x", "on", "0012", "a=b", "a b", "[x]", "${oc.env:HOME}"])
+def test_a_threshold_of_an_action_whatever_it_is_called(name):
+    base = DecodeSettings(0.5, exclusive=((name, "other"),)).decoding([name, "other"])
+    assert base.override([f"thresholds.{name}=0.4"]).thresholds == {name: 0.4, "other": 0.5}
+    assert base.override([f"thresholds[{name}]=0.4"]).thresholds == {name: 0.4, "other": 0.5}
+    assert base.override(["temperature=1"]) == replace(base, temperature=1.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -202,7 +210,7 @@ def test_override(changes, expected):
         (["threshold=0"], "=0.0 is out of range: between 0 and 1"),
         (["thresholds.attack=1"], "thresholds.attack=1.0 is out of range"),
         (["thresholds.attack=.nan"], "thresholds.attack=nan is out of range"),
-        (["thresholds.attack.x=1"], "could not be converted to Float"),
+        (["thresholds.attack.x=1"], "unknown action 'attack.x'; did you mean 'attack'?"),
         (["thresholds.attack=often"], "'often' of type 'str' could not be converted to Float"),
         (["thresholds=0.4"], "--decode thresholds=0.4: "),
         (["temperature=0"], "temperature=0.0 is out of range: more than 0"),
@@ -214,7 +222,7 @@ def test_override(changes, expected):
         (["exclusive=[[left,left]]"], "exclusive=[[left,left]] is out of range"),
         (["exclusive=[[left,right],[right,use]]"], "each action in one of them at most"),
         (["exclusive=[[[left],right]]"], "unknown action '[left]'"),
-        (["exclusive=[[left"], "--decode exclusive=[[left: "),
+        (["exclusive=[[left"], "--decode 'exclusive=[[left': "),
     ],
 )
 def test_bad_settings_are_one_line(changes, message):

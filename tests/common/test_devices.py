@@ -25,7 +25,8 @@ PROCESS = """
     if len(sys.argv) > 1:
         distributed = DistributedConfig(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
     try:
-        words = devices.prepare_devices(SystemConfig(device="cpu", distributed=distributed))
+        for _ in range(2):  # as in a suite, whose trainings share the process
+            words = devices.prepare_devices(SystemConfig(device="cpu", distributed=distributed))
     except devices.UserError as error:
         print(f"error: {error}")
         devices.leave(2)
@@ -115,6 +116,7 @@ def test_deterministic_programs_are_asked_for_beside_the_users_flags():
         from BC_training.common.devices import prepare_devices
         from BC_training.common.schema import SystemConfig
         print(prepare_devices(SystemConfig(deterministic=True)))
+        prepare_devices(SystemConfig(deterministic=True))
         print(os.environ["XLA_FLAGS"], int(jax.numpy.ones(3).sum()))
     """
     process = start(code=textwrap.dedent(code), XLA_FLAGS="--xla_force_host_platform_device_count=2")
