@@ -179,9 +179,8 @@ class Policy:
             raise UserError(f"{takes}, got none: call act(frame, state)")
         if isinstance(state, Mapping):
             if odd := sorted(map(str, state.keys() ^ set(names))):
-                raise UserError(
-                    f"{takes}, got a table in which '{odd[0]}' is {'missing' if odd[0] in names else 'new'}"
-                )
+                fault = "is missing" if odd[0] in names else "is none of them"
+                raise UserError(f"{takes}, got a table in which '{odd[0]}' {fault}")
             state = [state[name] for name in names]
         state = _as_array(state, takes)
         if np.shape(state) != (len(names),) or not np.can_cast(np.asarray(state).dtype, np.float32, "same_kind"):

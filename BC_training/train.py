@@ -16,7 +16,7 @@ from BC_training.common.checkpoint_writer import CheckpointWriter, hold, newest,
 from BC_training.common.config import save_config, to_dict
 from BC_training.common.devices import prepare_devices
 from BC_training.common.interruption import Interrupted, Interruption, Wish, Wishes
-from BC_training.common.loader import Batch, Tier, choose_tier, faster_tier, make_tier
+from BC_training.common.loader import Batch, Tier, make_tier
 from BC_training.common.losses import make_loss
 from BC_training.common.profiling import StepProfiler
 from BC_training.common.progress import Progress
@@ -25,13 +25,9 @@ from BC_training.common.samples import SampleOrder
 from BC_training.common.schema import Config
 from BC_training.common.setup import Setup
 from BC_training.common.sharding import from_main, replicated
+from BC_training.common.tier_choice import choose_tier, dispatch_size, faster_tier
 from BC_training.common.tracking import EpochTable, Tracker, training_progress
-from BC_training.common.train_state import (
-    StepMetrics,
-    TrainState,
-    make_predict,
-    playing,
-)
+from BC_training.common.train_state import StepMetrics, TrainState, make_predict, playing
 from BC_training.finish import finish
 from BC_training.rollout import Benchmark
 from BC_training.split_predictions import predict_logits
@@ -205,14 +201,12 @@ def run_epochs(
         return scores
 
     with training_progress(console) as bars:
-        options = choose_tier(config.dataset, setup.dataset, setup.inputs.frame_size, start.cache)
-        if config.dataset.cache == "auto" and start.cache not in (None, options.cache):
-            console.print(f"dataset.cache={start.cache}, as before, has no room now: {options.cache} is used")
+        options = choose_tier(config.dataset, setup.dataset, setup.inputs.frame_size, console, start.cache)
         train_tier = make_tier(options, setup.train_samples, setup.inputs.frame_size, bars, setup.mesh)
         val_tier = make_tier(options, setup.val_samples, setup.inputs.frame_size, bars, setup.mesh)
         bar = bars.add_task("compiling", total=order.steps_per_epoch * training.num_epochs, status="")
         state = setup.initial_state(start)
-        size = setup.dispatch_size(train_tier, start.steps_per_dispatch)
+        size = dispatch_size(train_tier.name, training.steps_per_dispatch, start.steps_per_dispatch)
         delivery |= {"cache": train_tier.name, "steps_per_dispatch": size}
         train_steps = setup.compile_steps(state, train_tier, size)
         table = EpochTable(console)

@@ -12,7 +12,7 @@ import zarr
 from rich.console import Console
 
 from BC_training import __main__ as main
-from BC_training.common import checkpoint, loader
+from BC_training.common import checkpoint, tier_choice
 from BC_training.common.checkpoint_writer import CheckpointWriter, hold
 from BC_training.common.command_line import make_console
 from BC_training.common.config import load_config
@@ -95,11 +95,11 @@ def test_a_training_goes_on_with_the_tier_and_dispatches_it_had(tmp_path, make_d
     one = ["dataset.cache=auto", *CONSTANT, "training.steps_per_dispatch=2"]
     trainings.run(tmp_path / "whole", tmp_path / "x.zarr", *one)
     trainings.run(tmp_path / "parts", tmp_path / "x.zarr", *one, "training.num_epochs=1")
-    monkeypatch.setattr(loader, "_free_memory", lambda: 0)
-    monkeypatch.setattr(loader, "_disk_room", lambda *_: 0)
-    monkeypatch.setattr(loader.cache, "is_built", lambda *_: False)
+    monkeypatch.setattr(tier_choice, "free_memory", lambda: 0)
+    monkeypatch.setattr(tier_choice, "_disk_room", lambda *_: 0)
+    monkeypatch.setattr(tier_choice.cache, "is_built", lambda *_: False)
     printed = trainings.run(tmp_path / "parts", tmp_path / "x.zarr", *one)
-    assert "dataset.cache=device, as before, has no room now: none is used" in printed.replace("\n", " ")
+    assert "dataset.cache=device, as before, has no room now: none is used" in printed
     assert trainings.final_state(tmp_path / "parts") == trainings.final_state(tmp_path / "whole")
     last = checkpoint.read(tmp_path / "parts/c/pure_cnn/last")
     assert last.delivery == {"backend": "cpu", "cache": "none", "steps_per_dispatch": 2}
@@ -107,7 +107,7 @@ def test_a_training_goes_on_with_the_tier_and_dispatches_it_had(tmp_path, make_d
 
 def test_a_remembered_tier_that_fits_is_kept_though_another_would_be_chosen_now(tmp_path, make_dataset, monkeypatch):
     make_dataset(tmp_path / "x.zarr", [40, 40])
-    monkeypatch.setattr(loader, "_free_memory", lambda: 0)
+    monkeypatch.setattr(tier_choice, "free_memory", lambda: 0)
     trainings.run(tmp_path, tmp_path / "x.zarr", "dataset.cache=auto", *CONSTANT, "training.num_epochs=1")
     monkeypatch.undo()
     trainings.run(tmp_path, tmp_path / "x.zarr", "dataset.cache=auto", *CONSTANT)

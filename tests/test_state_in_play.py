@@ -175,12 +175,23 @@ def test_a_state_in_the_callers_memory(saved, setup):
         (np.zeros((1, 14), np.float32), r"\(1, 14\)"),
         (np.array(["x"] * 14), r"got <U1 \(14,\)"),
         (np.full(14, np.nan, np.float32), "got 'health' nan"),
+        ({"health": 1.0}, "got a table in which '.*' is missing"),
+        (dict.fromkeys([*STATE_NAMES, "x"], 0.0), "got a table in which 'x' is none of them"),
+        ([[0], [0, 1]], "is no array"),
     ],
 )
 def test_policy_refuses_other_states(saved, setup, state, message):
     with pytest.raises(UserError, match=f"the policy takes .*{message}") as caught:
         Policy.load(saved[0]).act(setup.dataset.frames(0, [0])[0], state)
     assert "\n" not in str(caught.value)
+
+
+def test_a_state_as_a_list_or_by_name(saved, setup):
+    policy, frame, state = Policy.load(saved[0]), setup.dataset.frames(0, [0])[0], setup.dataset.state(0)[0]
+    expected = policy.probabilities(frame, state)
+    for given in (state.tolist(), dict(zip(reversed(STATE_NAMES), reversed(state.tolist()), strict=True))):
+        policy.reset()
+        np.testing.assert_array_equal(policy.probabilities(frame, given), expected)
 
 
 def test_values_that_the_model_does_not_see_may_be_anything(saved, setup):

@@ -7,35 +7,28 @@
 Frames travel as uint8; the step normalises them.
 """
 
-import dataclasses
-import shutil
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 from jax.sharding import Mesh, PartitionSpec
 from rich.progress import Progress
 
-from BC_training.common import cache
-from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common import cache, tier_choice
 from BC_training.common.errors import UserError
 from BC_training.common.frame_readers import CachedFrames, DecodedFrames, FrameReader
 from BC_training.common.samples import Samples
 from BC_training.common.schema import DatasetConfig
-from BC_training.common.sharding import AXIS, from_main, local_part, split_along, to_devices
+from BC_training.common.sharding import AXIS, local_part, split_along, to_devices
 
 # "frames" uint8 [..., T, 3, H, W] and the labels of `Samples.labels`
 Batch = dict[str, jax.Array]
 
-_DEVICE_SHARE = 0.5  # of the free memory that `auto` lets the frames fill
-_DISK_SHARE = 0.8  # of the free disk that `auto` lets a cache fill
 _BLOCK = 256  # frames moved at once while filling the device
 
 
@@ -213,38 +206,6 @@ def _pick(frames: jax.Array, rows: jax.Array) -> jax.Array:
     return jax.lax.psum_scatter(found, AXIS, tiled=True)
 
 
-def choose_tier(
-    options: DatasetConfig, dataset: ZarrGameplayDataset, frame_size: tuple[int, int], before: str | None = None
-) -> DatasetConfig:
-    """``options`` with ``auto`` replaced by the fastest tier that all frames fit: device, disk, none.
-
-    Several processes take what fits the first.
-
-    Args:
-        before: the tier that this training had when it was interrupted, which is kept if all frames still fit it.
-    """
-    if options.cache != "auto":
-        return options
-    fitting = from_main(lambda: _fitting(options, dataset, frame_size, before))
-    return dataclasses.replace(options, cache=before if before in fitting else fitting[0])
-
-
-def _fitting(
-    options: DatasetConfig, dataset: ZarrGameplayDataset, frame_size: tuple[int, int], before: str | None
-) -> list[str]:
-    """The tiers that all frames fit, the fastest first."""
-    folder, needed = _cache_dir(options), cache.packed_bytes(dataset, frame_size)
-    # Processes on CPUs may be on one machine and share its memory.
-    processes = 1 if jax.default_backend() == "cpu" else jax.process_count()
-    share = 1.0 if before == "device" else _DEVICE_SHARE  # once chosen, it may fill what there is
-    device = ["device"] if needed <= _free_memory() * processes * share else []
-    if device and before in (None, "device"):
-        return device
-    taken = cache.unfinished_bytes(dataset, frame_size, folder)
-    is_room = cache.is_built(dataset, frame_size, folder) or needed <= _disk_room(folder, options.cache_limit, taken)
-    return [*device, *["disk"] * is_room, "none"]
-
-
 def make_tier(
     options: DatasetConfig, samples: Samples, frame_size: tuple[int, int], progress: Progress, mesh: Mesh
 ) -> Tier:
@@ -260,47 +221,16 @@ def make_tier(
     """
     mine = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
     needed = -(-samples.num_rows // mesh.size) * mine * 3 * frame_size[0] * frame_size[1]
-    if options.cache == "device" and needed > (free := _free_memory()):
+    if options.cache == "device" and needed > (free := tier_choice.free_memory()):
         raise UserError(
             f"dataset.cache=device needs {needed / 1e9:.1f} GB for this process's part of the frames, "
             f"{free / 1e9:.1f} GB are free: use dataset.cache=disk or none, or a smaller dataset.frame_size"
         )
     if options.cache == "disk":
         limit = int(options.cache_limit * 1e9)
-        packed = cache.open_packed(samples.dataset, frame_size, _cache_dir(options), limit, progress)
+        packed = cache.open_packed(samples.dataset, frame_size, tier_choice.cache_dir(options), limit, progress)
         return HostTier("disk", samples, CachedFrames(samples, packed), frame_size, options.prefetch, mesh)
     reader = DecodedFrames(samples, frame_size)
     if options.cache == "device":
         return DeviceTier(samples, reader, frame_size, progress, mesh)
     return HostTier("none", samples, reader, frame_size, options.prefetch, mesh)
-
-
-def faster_tier(name: str, dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> str | None:
-    """What would make a training that waits for its data wait less, in words; None if nothing here would."""
-    gigabytes = cache.packed_bytes(dataset, frame_size) / 1e9
-    advice = {
-        "none": f"dataset.cache=disk ({gigabytes:.1f} GB on disk) or device ({gigabytes:.1f} GB of its memory)",
-        "disk": f"dataset.cache=device ({gigabytes:.1f} GB of its memory), or a larger dataset.prefetch",
-    }
-    return advice.get(name)
-
-
-def _cache_dir(options: DatasetConfig) -> Path:
-    return Path(options.cache_dir) if options.cache_dir else cache.default_folder()
-
-
-def _disk_room(folder: Path, limit: float, taken: int) -> float:
-    """Bytes a cache may have, of which an unfinished build has ``taken`` some."""
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    return min(limit * 1e9, (shutil.disk_usage(existing).free + taken) * _DISK_SHARE)
-
-
-def _free_memory() -> int:
-    """Bytes free on this process's devices together; on CPUs, in this machine."""
-    free = 0
-    for device in jax.local_devices():
-        stats = device.memory_stats()
-        if not stats:
-            return psutil.virtual_memory().available
-        free += stats["bytes_limit"] - stats["bytes_in_use"]
-    return free

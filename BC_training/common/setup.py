@@ -43,8 +43,6 @@ from BC_training.games import make_game, require_game
 from BC_training.games.players import require_fit
 from BC_training.record import record_missing
 
-_STEPS_PER_DISPATCH = 8  # on an accelerator, whose step can be shorter than its dispatch
-
 
 @dataclass(frozen=True, eq=False)
 class Setup:
@@ -182,15 +180,6 @@ class Setup:
             f"parameter norm {values['param_norm']}), the checkpoints before it are kept; lower "
             f"training.learning_rate or look at its batch (episode:frame): {', '.join(episodes)}"
         )
-
-    def dispatch_size(self, tier: Tier, before: int | None = None) -> int:
-        """How many steps one dispatch takes; ``before``, where the run had a number before it was interrupted."""
-        if before is not None:
-            return before
-        if tier.name != "device":
-            return 1  # the host delivers batch by batch
-        one = 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
-        return self.config.training.steps_per_dispatch or one
 
     def compile_steps(self, state: TrainState, tier: Tier, size: int) -> dict[int, Any]:
         """The training steps compiled, by how many of them, at most ``size``, one dispatch takes."""

@@ -1,20 +1,23 @@
 import shutil
+from io import StringIO
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 from rich.progress import Progress
 
-from BC_training.common import cache, loader
+from BC_training.common import cache, loader, tier_choice
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.frame_readers import DecodedFrames
-from BC_training.common.loader import HostTier, choose_tier, faster_tier, make_tier
+from BC_training.common.loader import HostTier, make_tier
 from BC_training.common.preprocess import Window, resize_frames
 from BC_training.common.samples import Samples
 from BC_training.common.schema import DatasetConfig
 from BC_training.common.sharding import one_device
+from BC_training.common.tier_choice import choose_tier, faster_tier
 
 LENGTHS = (5, 1, 7, 3)
 SIZE = (24, 32)
@@ -34,7 +37,7 @@ def tier_of(tmp_path):
 
     def make(name, samples, frame_size=SIZE, prefetch=2, **options):
         config = DatasetConfig("unused", cache=name, prefetch=prefetch, cache_dir=str(tmp_path / "cache"), **options)
-        config = choose_tier(config, samples.dataset, frame_size)
+        config = choose_tier(config, samples.dataset, frame_size, Console(file=StringIO()))
         with Progress(disable=True) as progress:
             tier = make_tier(config, samples, frame_size, progress, one_device())
             assert progress.tasks == []
@@ -169,7 +172,7 @@ def test_cache_setting_chooses_the_tier(tmp_path, recorded, monkeypatch, tier_of
     split, whole = 12 * 3 * 24 * 32, 16 * 3 * 24 * 32
 
     def name(cache, free, **options):
-        monkeypatch.setattr(loader, "_free_memory", lambda: free)
+        monkeypatch.setattr(tier_choice, "free_memory", lambda: free)
         return tier_of(cache, samples, **options).name
 
     assert name("none", 10**12) == "none"
@@ -191,9 +194,9 @@ def test_an_unfinished_build_is_no_reason_to_give_it_up(tmp_path, recorded, monk
     (built,) = (tmp_path / "cache").iterdir()
     built.rename(built.with_name(built.name + ".partial"))
     needed = 16 * 3 * 24 * 32
-    monkeypatch.setattr(loader, "_free_memory", lambda: 0)
+    monkeypatch.setattr(tier_choice, "free_memory", lambda: 0)
     free = SimpleNamespace(free=needed // 2)
-    monkeypatch.setattr(loader, "shutil", SimpleNamespace(disk_usage=lambda path: free))
+    monkeypatch.setattr(tier_choice, "shutil", SimpleNamespace(disk_usage=lambda path: free))
     assert cache.unfinished_bytes(dataset, SIZE, tmp_path / "cache") >= needed
     assert tier_of("auto", samples).name == "disk"
     shutil.rmtree(tmp_path / "cache")
@@ -207,9 +210,9 @@ def test_a_process_needs_memory_for_its_own_part(recorded, monkeypatch):
     monkeypatch.setattr(loader, "DeviceTier", lambda *_: "a tier")
     config = DatasetConfig("unused", cache="device")
     half = 12 * 3 * 24 * 32 // 2
-    monkeypatch.setattr(loader, "_free_memory", lambda: half)
+    monkeypatch.setattr(tier_choice, "free_memory", lambda: half)
     assert make_tier(config, samples, SIZE, Progress(disable=True), mesh) == "a tier"
-    monkeypatch.setattr(loader, "_free_memory", lambda: half - 1)
+    monkeypatch.setattr(tier_choice, "free_memory", lambda: half - 1)
     with pytest.raises(UserError, match="this process's part"):
         make_tier(config, samples, SIZE, Progress(disable=True), mesh)
 
@@ -233,4 +236,4 @@ def test_what_would_be_faster_is_said(recorded):
 
 
 def test_free_memory_is_plausible():
-    assert 2**24 < loader._free_memory() < 2**50
+    assert 2**24 < tier_choice.free_memory() < 2**50
