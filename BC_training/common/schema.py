@@ -45,11 +45,6 @@ class RecordConfig:
         """Who labels the frames."""
         return self.player if self.label is None else self.label
 
-    @property
-    def span(self) -> tuple[str, int, int, int]:
-        """Which episodes: game, skill, first and last seed."""
-        return self.game, self.skill, self.seed, self.seed + self.episodes - 1
-
 
 @dataclass(frozen=True)
 class SplitConfig:

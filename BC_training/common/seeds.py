@@ -13,6 +13,7 @@ from BC_training.common.evaluation_config import RolloutConfig
 if TYPE_CHECKING:  # the processes of scripted players need no JAX
     from BC_training.common.checkpoint import Checkpoint
     from BC_training.common.dataset import ZarrGameplayDataset
+    from BC_training.common.schema import RecordConfig
 
 Span = tuple[str, int | None, int, int]  # game, skill (None: any), first and last seed
 Seeds = dict[str, list[Span]]  # by split: "train", which the parameters follow from, and "val", which chooses
@@ -21,6 +22,11 @@ Seeds = dict[str, list[Span]]  # by split: "train", which the parameters follow 
 def recorded_seeds(dataset: "ZarrGameplayDataset", split: dict[str, list[int]]) -> Seeds:
     """The episodes of games in the training and the validation split, consecutive seeds as one span."""
     return {name: _spans(dataset.episodes[e].attrs for e in split[name]) for name in ("train", "val")}
+
+
+def planned_seeds(record: "RecordConfig") -> list[Span]:
+    """The episodes that are to be recorded."""
+    return [(record.game, record.skill, record.seed, record.seed + record.episodes - 1)]
 
 
 def seen_seeds(saved: "Checkpoint", game: str, skill: int, seeds: range) -> dict[str, int]:
@@ -49,12 +55,15 @@ def seen_text(seen: dict[str, int], episodes: int) -> str:
     return f"of these {episodes} seeds {parts}: this says little of others; --seed {seen['free']} has none of them"
 
 
-def require_unseen(play: RolloutConfig, spans: Sequence[Span], where: str) -> None:
+def require_unseen(play: RolloutConfig | None, spans: Sequence[Span], where: str) -> None:
     """Raises a UserError if an episode to be trained on is one that is played for a score.
 
     Args:
+        play: None where nothing is played.
         where: the episodes come from, in words.
     """
+    if play is None:
+        return
     blocks = {"seed": play.seed} | ({} if play.every_n_epochs is None else {"validation_seed": play.validation_seed})
     for name, first in blocks.items():
         if met := _met(spans, play.game, play.skill, range(first, first + play.episodes)):

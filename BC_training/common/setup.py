@@ -25,7 +25,7 @@ from BC_training.common.preprocess import InputSpec
 from BC_training.common.resume import Start, fingerprint
 from BC_training.common.samples import SampleOrder, Samples
 from BC_training.common.schema import Config
-from BC_training.common.seeds import Seeds, recorded_seeds, require_unseen
+from BC_training.common.seeds import Seeds, planned_seeds, recorded_seeds, require_unseen
 from BC_training.common.sharding import all_devices, broadcast, from_main, replicated, to_devices
 from BC_training.common.state import StateFeatures
 from BC_training.common.store import is_remote
@@ -93,14 +93,13 @@ class Setup:
             )
         if (play := config.evaluation.rollout) is not None:
             require_game(play.game)
-            if (recorded := config.dataset.record) is not None:
-                require_unseen(play, [recorded.span], "dataset.record")
+        if config.dataset.record is not None:
+            require_unseen(play, planned_seeds(config.dataset.record), "dataset.record")
         from_main(lambda: _record_if_missing(config, console))
         dataset = _open_dataset(config, console)
         split = dataset.split(config.dataset.split.shares, config.system.seed, config.dataset.split.by_player)
         seeds = recorded_seeds(dataset, split)
-        if play is not None:
-            require_unseen(play, [*seeds["train"], *seeds["val"]], dataset.path)
+        require_unseen(play, [*seeds["train"], *seeds["val"]], dataset.path)
         state = _fit_state(config, dataset, split["train"])
         inputs = InputSpec(
             dataset.action_names,
