@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, reason
 from BC_training.common.preprocess import resize_frames
 from BC_training.common.writer import EpisodeWriter
 from BC_training.convert import identity
@@ -84,8 +84,9 @@ def _damage_is_user_error() -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), "")[:200]
-        raise UserError(f"it cannot be read ({type(error).__name__}: {reason}): restore it, or remove it") from error
+        raise UserError(
+            f"it cannot be read ({type(error).__name__}: {reason(error)}): restore it, or remove it"
+        ) from error
 
 
 def _steps(recording: Recording) -> Iterator[Step]:

@@ -17,8 +17,9 @@ from BC_training.common import storage
 from BC_training.common.errors import UserError
 from BC_training.common.store import LocalStore
 from BC_training.common.writer import EpisodeWriter
-from BC_training.convert import Options, Recording, convert, doom_demo, lerobot, sessions
+from BC_training.convert import Options, convert, doom_demo, lerobot, sessions
 from BC_training.convert.identity import sampled
+from BC_training.convert.source import Recording
 
 N = 6
 
