@@ -59,7 +59,7 @@ _PRIVATE = ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
 
 @dataclass(frozen=True)
 class DoomDemos:
-    """The demos at a path; see ``convert.Source``.
+    """The demos at a path; see ``source.Source``.
 
     Attributes:
         program: dsda-doom's path.

@@ -43,7 +43,7 @@ def open_source(path: Path, options: Options) -> "LeRobotSource":
 
 
 class LeRobotSource:
-    """The episodes of one dataset; see ``convert.Source``.
+    """The episodes of one dataset; see ``source.Source``.
 
     Args:
         fps: frames per second to hand out; None as recorded.
