@@ -70,15 +70,18 @@ def dtype_fault(name: str, dtype: str) -> str | None:
 def as_float32(state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A state as float32 [N, S], and bool [N, S] where that changes a whole number, which may be an id.
 
-    float32 holds whole numbers up to 2^24; of those above several become one.
+    float32 holds whole numbers up to 2^24; of those above several become one. A column of floats counts as whole
+    numbers if all of its values are; fractions, which are measured, are rounded.
     """
-    if state.dtype == np.float32:
-        return state, np.zeros(state.shape, bool)
     with np.errstate(over="ignore", invalid="ignore"):
-        narrow = state.astype(np.float32)
-        changed = (narrow.astype(state.dtype) != state) & (np.abs(narrow) >= 2**24)
-        whole = np.isfinite(state) & (np.rint(state) == state)
-    return narrow, changed & whole
+        narrow = state.astype(np.float32, copy=False)
+        if state.dtype.kind in "iu":  # the largest may be rounded to what the integer has not
+            over = narrow >= float(np.iinfo(state.dtype).max)
+            return narrow, ((narrow.astype(state.dtype) != state) | over) & (np.abs(narrow) >= 2**24)
+    if state.dtype.kind != "f" or state.dtype.itemsize <= 4:
+        return narrow, np.zeros(state.shape, bool)
+    whole = ((state == np.floor(state)) | np.isnan(state)).all(axis=0)
+    return narrow, whole & (narrow != state) & (np.abs(state) < 2.0**64)  # above are no ids, only stand-ins as 1e30
 
 
 def inexact(state: np.ndarray, changed: np.ndarray, names: Sequence[str]) -> str:

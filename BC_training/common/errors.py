@@ -29,6 +29,11 @@ def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> Use
     return UserError(f"unknown {kind} '{name}'{hint} (known: {listing}){'; ' + remedy if remedy else ''}")
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what a library says, its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
 def require(condition: bool, key: str, value: Any, rule: str) -> None:
     """Raises a UserError for a setting that breaks ``rule``."""
     if not condition:

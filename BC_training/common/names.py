@@ -8,12 +8,12 @@ _LONGEST = 200  # characters of a name
 _LINE = 400  # characters of a proposed list
 
 
-def names_fault(attrs: Mapping[str, Any], path: str) -> str | None:
-    """What is wrong with "keys" and "attributes" of a dataset, and what to do; None if nothing is.
+def names_fault(attrs: Mapping[str, Any], path: str | None = None) -> str | None:
+    """What is wrong with "keys" and "attributes" of a dataset; None if nothing is.
 
     Args:
         attrs: the dataset's attributes.
-        path: of the dataset, for the remedy.
+        path: of the dataset, to say what to do.
     """
     for label, of in (("keys", "actions"), ("attributes", "state values")):
         names = attrs.get(label)
@@ -21,7 +21,7 @@ def names_fault(attrs: Mapping[str, Any], path: str) -> str | None:
             continue
         fault = _fault(names, label, of)
         if fault:
-            return f"{fault}; name each once, {rename(path, label, proposed(names))}"
+            return fault if path is None else f"{fault}; name each once, {rename(path, label, proposed(names))}"
     return None
 
 

@@ -62,8 +62,8 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
     """
     if re.match(r"\w+:/", str(path)):  # Path has made one slash of two
         raise UserError(f"cannot write to {path}: recordings are written to a local folder, copy them there afterwards")
-    if fault := names_fault({"keys": list(keys), "attributes": list(attributes)}, str(path)):
-        raise UserError(f"cannot create {path}: {fault.split(';')[0]}: give each a name of its own")
+    if fault := names_fault({"keys": list(keys), "attributes": list(attributes)}):
+        raise UserError(f"cannot write {path}: {fault}: give each a name of its own where they come from")
     created, existed = is_unused(path), os.access(path, os.F_OK)
     if created:
         _create(path, keys, attributes)

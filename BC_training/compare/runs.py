@@ -1,7 +1,6 @@
 """What a run has left in its checkpoint and its logs, and the numbers of it that are compared."""
 
 import json
-import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from BC_training.common import checkpoint as checkpoints
+from BC_training.common.documents import finite
 from BC_training.common.errors import UserError
 from BC_training.common.evaluation_config import RolloutConfig
 from BC_training.common.seeds import seen_text
@@ -232,12 +232,9 @@ def _read_scores(file: Path, saved: checkpoints.Checkpoint, is_best: bool) -> di
     means = [scores.get(name) for name in ("random_mean", "expert_mean", "failed")]
     intervals = [scores.get(name) for name in ("ci95", "normalized_ci95", "failed_ci95", "random_ci95", "expert_ci95")]
     right = all(x is None or _is_number(x) for x in means) and all(x is None or _is_interval(x) for x in intervals)
-    seen = scores.get("seen") or {"trained": 0, "chosen": 0, "free": 0}
-    if (
-        not right
-        or not isinstance(seen, dict)
-        or not all(_is_number(seen.get(k)) for k in ("trained", "chosen", "free"))
-    ):
+    if seen := scores.get("seen"):
+        right &= isinstance(seen, dict) and all(_is_number(seen.get(k)) for k in ("trained", "chosen", "free"))
+    if not right:
         raise UserError(f"{file} is damaged")
     if scores.get("step", saved.step if is_best else None) != saved.step:
         raise UserError(f"{file} is not of step {saved.step}")
@@ -249,7 +246,7 @@ def _read_scores(file: Path, saved: checkpoints.Checkpoint, is_best: bool) -> di
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return finite(value) is not None
 
 
 def _is_interval(value: Any) -> bool:

@@ -32,9 +32,9 @@ from typing import BinaryIO
 import numpy as np
 
 from BC_training.common.errors import UserError
-from BC_training.convert import Options, Recording, Step, every_nth
 from BC_training.convert.doom_files import KEYS, Wad, parse_demo, read_wad
 from BC_training.convert.identity import content_digest
+from BC_training.convert.source import Options, Recording, Step, every_nth
 from BC_training.convert.state_values import kept_columns
 
 FPS = 35.0  # the engine's clock
@@ -59,7 +59,7 @@ _PRIVATE = ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
 
 @dataclass(frozen=True)
 class DoomDemos:
-    """The demos at a path; see ``convert.Source``.
+    """The demos at a path; see ``source.Source``.
 
     Attributes:
         program: dsda-doom's path.

@@ -19,7 +19,6 @@ import h5py
 import numpy as np
 
 from BC_training.common.errors import UserError
-from BC_training.convert import Options, Recording, Step, every_nth
 from BC_training.convert.hdf5_actions import Actions
 from BC_training.convert.hdf5_file import opened, require_stored
 from BC_training.convert.hdf5_images import decode, is_image, trailing_zeros
@@ -36,6 +35,7 @@ from BC_training.convert.hdf5_layout import (
 )
 from BC_training.convert.hdf5_metadata import number, plain, read_metadata, whole
 from BC_training.convert.identity import content_digest
+from BC_training.convert.source import Options, Recording, Step, every_nth
 from BC_training.convert.state_values import exact_float32
 
 BLOCK = 64  # frames read at once

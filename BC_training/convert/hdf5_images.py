@@ -1,14 +1,10 @@
 """Images among an HDF5 file's arrays: which are, and what they show."""
 
-import io
-import warnings
-
 import h5py
 import numpy as np
-from PIL import Image
 
-from BC_training.common.errors import UserError
 from BC_training.convert.hdf5_file import require_stored
+from BC_training.convert.pictures import decode_picture
 
 _JPEG_START = b"\xff\xd8\xff"
 _BLOCK = 64  # frames read at once
@@ -35,14 +31,7 @@ def is_jpeg(dataset: h5py.Dataset, where: str) -> bool:
 def decode(image: np.ndarray, where: str) -> np.ndarray:
     """uint8 [3, H, W] of an image [H, W, 3] or [3, H, W], or of a JPEG file's bytes."""
     if image.ndim == 1:
-        try:
-            with warnings.catch_warnings():
-                # A picture of 90 million pixels and more, which a small file may claim to be.
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with Image.open(io.BytesIO(image.tobytes()), formats=["JPEG"]) as opened:
-                    image = np.asarray(opened.convert("RGB"))
-        except Exception as error:  # Pillow promises no common kind
-            raise UserError(f"{where} is not a JPEG that can be read ({error}): remove the episode") from error
+        image = decode_picture(image.tobytes(), where, "remove the episode")
     return np.ascontiguousarray(image.transpose(2, 0, 1)) if image.shape[2] == 3 else image
 
 

@@ -11,11 +11,11 @@ import h5py
 import numpy as np
 
 from BC_training.common.errors import UserError, unknown
-from BC_training.convert import Options
 from BC_training.convert.hdf5_actions import Actions, in_parts, minari_actions, robomimic_actions
 from BC_training.convert.hdf5_file import DAMAGE, arrays, follow, require_stored
 from BC_training.convert.hdf5_images import is_image
 from BC_training.convert.hdf5_metadata import control_frequency
+from BC_training.convert.source import Options
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from BC_training.common.errors import UserError
-from BC_training.convert import Options, Recording, Step, every_nth
 from BC_training.convert.identity import content_digest
 from BC_training.convert.lerobot_features import choose_columns, frame_size
 from BC_training.convert.lerobot_frames import at, first_picture, stored_images, video_frames
 from BC_training.convert.lerobot_layout import Episode, Layout, read_layout
 from BC_training.convert.lerobot_parquet import damage_is_user_error, numbers, open_columns, read_columns
+from BC_training.convert.source import Options, Recording, Step, every_nth
 from BC_training.convert.state_values import exact_float32, kept_columns
 
 
@@ -43,7 +43,7 @@ def open_source(path: Path, options: Options) -> "LeRobotSource":
 
 
 class LeRobotSource:
-    """The episodes of one dataset; see ``convert.Source``.
+    """The episodes of one dataset; see ``source.Source``.
 
     Args:
         fps: frames per second to hand out; None as recorded.

@@ -30,9 +30,9 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError, disk_full_is_user_error
 from BC_training.common.preprocess import resize_frames
 from BC_training.common.workers import run_tasks
-from BC_training.convert import Step, every_nth
 from BC_training.convert.lerobot_features import is_text
 from BC_training.convert.lerobot_meta import data_file, video_file, write_metadata
+from BC_training.convert.source import Step, every_nth
 
 _CODEC, _CRF = "libx264", 12  # of 0 (lossless) to 51; 18 is called visually lossless
 _KEY_FRAME_EVERY = 2  # frames: LeRobot reads single frames in random order

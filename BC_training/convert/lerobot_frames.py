@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.dataset as pads
 from av.error import FFmpegError
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, reason
 from BC_training.convert.lerobot_layout import Episode, Layout, within
-from BC_training.convert.lerobot_parquet import damage_is_user_error, is_file, open_columns, reason, rows_of
+from BC_training.convert.lerobot_parquet import damage_is_user_error, is_file, open_columns, rows_of
 from BC_training.convert.pictures import decode_picture
 from BC_training.convert.video import upright
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from BC_training.common.errors import UserError, unknown
+from BC_training.common.errors import UserError, reason, unknown
 from BC_training.convert.lerobot_features import Feature, choose_camera, is_text, is_whole, read_features
-from BC_training.convert.lerobot_parquet import is_file, open_columns, read_rows, reason
+from BC_training.convert.lerobot_parquet import is_file, open_columns, read_rows
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 _CHUNK = 1000  # LeRobot's own chunks_size, for metadata that do not say

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from pyarrow.fs import LocalFileSystem
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, reason
 
 
 def read_columns(file: Path, names: list[str], episode: int | None = None) -> pa.Table:
@@ -111,11 +111,6 @@ def numbers(table: pa.Table, name: str, width: int, where: str) -> np.ndarray:
 def is_file(path: Path) -> bool:
     """Whether there is such a file; Path.is_file raises where it may not look, or for a name too long."""
     return os.path.isfile(path)  # noqa: PTH113
-
-
-def reason(error: BaseException) -> str:
-    """An error of a library as part of a line."""
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
 def _require(valid: np.ndarray, held: int, name: str, width: int, where: str) -> None:

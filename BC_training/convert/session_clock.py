@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from BC_training.common.documents import finite
 from BC_training.common.errors import UserError
 from BC_training.convert.session_files import Inputs
-from BC_training.convert.session_folder import NAMES, VIDEO_START, is_number, read_metadata
+from BC_training.convert.session_folder import NAMES, VIDEO_START, read_metadata
 
 UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "ns": 1e-3}  # in microseconds
 _WORDS = {"us": "microseconds", "ms": "milliseconds", "s": "seconds", "ns": "nanoseconds"}
@@ -92,7 +93,7 @@ def video_start(path: Path, times: np.ndarray, length: float) -> float | None:
     if VIDEO_START in metadata:
         return float(metadata[VIDEO_START])
     for name, value in metadata.items():
-        likely = _looks_like_start(name) and is_number(value) and value != 0
+        likely = _looks_like_start(name) and finite(value)
         if likely and times.size and times[0] < value + length and times[-1] >= value:
             raise UserError(f"{path} has no {VIDEO_START} (did you mean {name}?): rename the entry, or remove it")
     return None

@@ -1,10 +1,10 @@
 """What lies in a session's folder: its files, however they are spelled, and its metadata."""
 
-import math
 import re
 from pathlib import Path
 from typing import Any
 
+from BC_training.common.documents import finite
 from BC_training.common.errors import UserError
 from BC_training.convert.session_files import read_json
 
@@ -65,17 +65,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """The entries that have a value, {} without the file; ``video_start_us``, if there, is a finite number."""
     raw = read_json(path) if path.exists() else {}
     start = raw.get(VIDEO_START)
-    if start is not None and not is_number(start):
+    if start is not None and finite(start) is None:
         raise UserError(f"{path}: {VIDEO_START} is {start!r}: write the timestamp of the first frame, a number")
     return {name: value for name, value in raw.items() if value is not None}
-
-
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number."""
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # an integer beyond any float
-        return False
 
 
 def unread(folder: Path) -> list[str]:

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from BC_training.common.errors import UserError, unknown
-from BC_training.convert import Options, Recording, Step
 from BC_training.convert import session_clock as clock
 from BC_training.convert import session_coverage as coverage
 from BC_training.convert import session_files as files
@@ -31,6 +30,7 @@ from BC_training.convert.held_buttons import describe_unmatched, held_actions, i
 from BC_training.convert.identity import content_digest, sampled
 from BC_training.convert.keybinds import Keybinds, read_keybinds
 from BC_training.convert.session_folder import NAMES, find_file, session_names, unread
+from BC_training.convert.source import Options, Recording, Step
 from BC_training.convert.state_values import kept_columns
 from BC_training.convert.video import Video
 

@@ -17,8 +17,9 @@ from BC_training.common import storage
 from BC_training.common.errors import UserError
 from BC_training.common.store import LocalStore
 from BC_training.common.writer import EpisodeWriter
-from BC_training.convert import Options, Recording, convert, doom_demo, lerobot, sessions
+from BC_training.convert import Options, convert, doom_demo, lerobot, sessions
 from BC_training.convert.identity import sampled
+from BC_training.convert.source import Recording
 
 N = 6
 
@@ -242,11 +243,11 @@ def test_what_a_library_raises_for_one_recording_costs_that_alone(tmp_path, monk
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ({"keys": ("jump", "")}, "action 2 of 2 has the name ''"),
-        ({"keys": ("jump", "duck", "jump")}, "actions 1 and 3 are both called 'jump'"),
-        ({"attributes": ("x", " ")}, "state value 2 of 2 has the name ' '"),
-        ({"attributes": ("x", "x")}, "state values 1 and 2 are both called 'x'"),
-        ({"attributes": (None,)}, "state value 1 of 1 has the name None"),
+        ({"keys": ("jump", "")}, "'keys' has '' in column 1, which is empty"),
+        ({"keys": ("jump", "duck", "jump")}, "'keys' has 'jump' twice, in columns 0 and 2"),
+        ({"attributes": ("x", " ")}, "'attributes' has ' ' in column 1, which is empty"),
+        ({"attributes": ("x", "x")}, "'attributes' has 'x' twice, in columns 0 and 1"),
+        ({"attributes": (None,)}, "'attributes' has None in column 0, which is no text"),
     ],
 )
 def test_names_are_different_and_say_something(tmp_path, monkeypatch, names, said):

@@ -222,7 +222,7 @@ BOX = {"type": "Box", "shape": [2]}
         (MINARI_DICT | {"pos": POSITION[:9]}, DISCRETE, SPACES["discrete"], ("9 of 'pos' for 70 actions",)),
         (MINARI_DICT | {"pos": nan_at(7)}, DISCRETE, SPACES["discrete"], ("0: 'pos_0' is not finite in row 7",)),
         (MINARI_DICT | {"more": IMAGES}, DISCRETE, SPACES["discrete"], ("several images", "--camera (more, pixels)")),
-        (cut_jpeg(8), DISCRETE, SPACES["discrete"], ("episode_0 frame 8", "not a JPEG")),
+        (cut_jpeg(8), DISCRETE, SPACES["discrete"], ("episode_0 frame 8", "cannot decode the picture")),
         ([*map(jpeg, IMAGES[:N]), jpeg(IMAGES[0])][:3] + [jpeg(i[2:]) for i in IMAGES[3:]], DISCRETE, None,
          ("episode_0 frame 3 has another size",)),
     ],
@@ -394,7 +394,7 @@ def test_pictures_that_were_only_allotted_are_told_and_a_bomb_is_refused(tmp_pat
     for side in (24, 32):
         files = [jpeg(np.zeros((side, 24, 3), np.uint8))] * (N + 1)
         folder = minari(tmp_path / f"b{side}", files, DISCRETE, SPACES["discrete"])
-        with pytest.raises(UserError, match=r"episode_0 frame 0 is not a JPEG that can be read .*bomb"):
+        with pytest.raises(UserError, match=r"episode_0 frame 0: cannot decode the picture .*bomb"):
             read(folder)
 
 

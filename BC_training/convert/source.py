@@ -1,0 +1,115 @@
+"""What a module that reads a kind of recordings is asked for, and what it gives."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from BC_training.common.errors import UserError
+
+Step = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # frame uint8 [3, H, W] RGB, action bool [A], state float32 [S]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for.
+
+    Attributes:
+        kind: one of ``convert.KINDS``.
+        size: (H, W) of the frames to write, in pixels; None as they are.
+        fps: frames per second to write; None as they are.
+        keybinds: for ``sessions``, the JSON that maps keys to actions.
+        iwad: for ``doom-demo``, the game's WAD.
+        camera: where there are several, the one to use; None if there is one.
+        pwads: for ``doom-demo``, the WADs that add to it, in the order of loading.
+        leave_out: names of state values that are not to be converted.
+        time_unit: for ``sessions``, the unit of their times.
+        allow_missing: for ``sessions``, whether much of the inputs, memory values or video may be missing.
+    """
+
+    kind: str
+    size: tuple[int, int] | None = None
+    fps: float | None = None
+    keybinds: Path | None = None
+    iwad: Path | None = None
+    camera: str | None = None
+    pwads: tuple[Path, ...] = ()
+    leave_out: tuple[str, ...] = ()
+    time_unit: str = "us"
+    allow_missing: bool = False
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One episode of a source.
+
+    Attributes:
+        fps: frames per second of ``steps``.
+        steps: its frames in order, read as they are asked for.
+        attrs: what else to remember of it, JSON types.
+        notes: what to tell the user, each one line.
+    """
+
+    fps: float
+    steps: Iterator[Step]
+    attrs: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """Recordings found at a path. It is pickled into every process, so it holds no open file.
+
+    Attributes:
+        keys: the A actions.
+        attributes: the S state values; empty without a state.
+        episodes: the recordings' names, unique and the same in every run.
+
+    It may have ``notes``: what to tell the user once, each one line.
+    """
+
+    keys: tuple[str, ...]
+    attributes: tuple[str, ...]
+    episodes: tuple[str, ...]
+
+    def digest(self, episode: str) -> str:
+        """``identity.content_digest`` of a recording's raw content, without decoding it.
+
+        It is the same wherever the source lies.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        ...
+
+    def place(self, episode: str) -> Path:
+        """The file or folder that goes where the recording goes."""
+        ...
+
+    def read(self, episode: str) -> Recording:
+        """Opens a recording, at ``Options.fps`` if that is given; one without a frame has no steps.
+
+        Raises:
+            UserError: it is damaged; names what and where. ``steps`` may raise it, too.
+        """
+        ...
+
+
+def every_nth(steps: Iterator[Step], recorded_fps: float, fps: float) -> Iterator[Step]:
+    """Thins steps of a constant rate to ``fps``; a button held in a step left out is kept.
+
+    The action of each step that stays is the union of its own and of those dropped after it.
+
+    Raises:
+        UserError: ``fps`` above the recorded rate.
+    """
+    if fps > recorded_fps:
+        raise UserError(f"--fps {fps:g} is above the recording's {recorded_fps:g}: frames would be repeated; lower it")
+    grouped = itertools.groupby(enumerate(steps), key=lambda item: int(item[0] * fps / recorded_fps + 1e-9))
+    for _, group in grouped:
+        _, (frame, action, state) = next(group)
+        for _, (_, later, _) in group:
+            action = action | later
+        yield frame, action, state
