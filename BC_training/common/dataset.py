@@ -20,6 +20,7 @@ from BC_training.common.storage import EpisodeInfo
 from BC_training.common.store import open_store
 
 _OPEN_ARRAYS = 4096  # kept open for reading frames: bounds the memory of a dataset of many episodes
+_STATE_MEMORY = 2**30  # bytes of state kept: a start asks for it four times, and decoding is most of its time
 _CHECKED = 128  # frames read at once to see that they can be
 
 
@@ -108,6 +109,7 @@ class ZarrGameplayDataset:
             lambda episode: storage.open_array(self.episodes[episode], "frames")
         )
         self._actions: dict[str, np.ndarray] = {}
+        self._states: dict[str, np.ndarray] = {}
 
     @classmethod
     def from_config(cls, options: DatasetConfig, path: str | Path | None = None) -> Self:
@@ -239,11 +241,15 @@ class ZarrGameplayDataset:
         return self._actions[info.name]
 
     def _read_state(self, info: EpisodeInfo) -> np.ndarray:
+        if info.name in self._states:
+            return self._states[info.name]
         with self._reading(info, "state"):
             stored = storage.read_whole(storage.open_array(info, "state"))
         state, changed = as_float32(stored)
         if changed.any():
             raise UserError(f"{self.path}/{info.name}: {inexact(stored, changed, self.state_names)}")
+        if sum(s.nbytes for s in self._states.values()) + state.nbytes <= _STATE_MEMORY:
+            self._states[info.name] = state
         return state
 
     def _check_state(self, info: EpisodeInfo) -> None:
@@ -268,7 +274,7 @@ class ZarrGameplayDataset:
     def _reading(self, info: EpisodeInfo, name: str) -> Iterator[None]:
         try:
             yield
-        except (ValueError, OSError) as error:
+        except (*storage.DAMAGE, OSError) as error:
             raise UserError(
                 f"{self.path}/{info.name}: cannot read '{name}' ({_short(error)}): "
                 "restore the file or remove the episode; 'validate --repair' keeps what is good"

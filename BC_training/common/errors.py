@@ -12,8 +12,13 @@ from typing import Any
 class UserError(Exception):
     """Something the user can mend. The message is one line: what, where, and what to do.
 
-    The command line prints it and exits with code 2, without a traceback.
+    The command line prints it and exits with code 2, without a traceback. What cannot be printed of names
+    that come from data, such as halves of characters, stands in it as Python writes it, "\\ud800".
     """
+
+    def __init__(self, message: str):
+        line = " ".join(message.splitlines())
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
 
 
 class GameDied(Exception):

@@ -32,6 +32,7 @@ from BC_training.common.remote_store import context
 from BC_training.common.store import LocalStore, Store, is_zip
 
 FORMAT, VERSION = "framewise", 1
+DAMAGE = (ValueError, NotImplementedError)  # what TensorStore raises for metadata and chunks that are damaged
 _PART = 1 << 18  # rows of actions or state read at once
 
 
@@ -181,7 +182,7 @@ def read_actions(episode: EpisodeInfo) -> np.ndarray:
     """
     try:
         return read_whole(open_array(episode, "actions"))
-    except ValueError as error:
+    except DAMAGE as error:
         if "missing" not in str(error) or read_attributes(episode.store).get("format") == FORMAT:
             raise
         array, rows = _open(episode, "actions", missing_is_zero=True), episode.arrays["actions"].chunks[0]
@@ -251,7 +252,7 @@ def _open(episode: EpisodeInfo, name: str, missing_is_zero: bool) -> "ts.TensorS
     }
     try:
         return ts.open(spec, open=True, read=True, context=_CONTEXT).result()
-    except ValueError:
+    except DAMAGE:
         document = other_codecs(episode.store, folder, zarr_format)
         if document is None:
             raise

@@ -202,7 +202,7 @@ def open_rows(episode: EpisodeInfo, name: str) -> Array | Fault:
         array = storage.open_array(episode, name)
     except UnknownCodec as error:
         return "codec", str(error).split(":")[0]
-    except ValueError as error:
+    except storage.DAMAGE as error:
         return "metadata", f"'{name}' cannot be opened ({_fault(error, episode)[1]})"
     if array.shape != episode.arrays[name].shape:
         said = episode.arrays[name].shape
@@ -228,7 +228,7 @@ def read_blocks(
             ahead = array[end : min(end + block, stop)].read()
         try:
             frames, faults = this.result(), {}
-        except ValueError:
+        except storage.DAMAGE:
             frames, faults = _chunk_by_chunk(episode, array, at, end, rows)
         yield at, frames, faults
 
@@ -241,7 +241,7 @@ def read_rows(episode: EpisodeInfo, name: str, length: int) -> tuple[np.ndarray,
         return np.zeros((length, columns), ARRAYS[name][0]), dict.fromkeys(range(length), array)
     try:
         return np.array(array[:length].read().result()), {}
-    except ValueError:
+    except storage.DAMAGE:
         return _chunk_by_chunk(episode, array, 0, length, episode.arrays[name].rows)
 
 
@@ -256,17 +256,17 @@ def _chunk_by_chunk(
     for a, b, read in reads:
         try:
             values[a - start : b - start] = read.result()
-        except ValueError as error:
+        except storage.DAMAGE as error:
             faults |= dict.fromkeys(range(a, b), _fault(error, episode))
     return values, faults
 
 
-def _fault(error: ValueError, episode: EpisodeInfo) -> Fault:
+def _fault(error: Exception, episode: EpisodeInfo) -> Fault:
     text = str(error).splitlines()[0].split(" [")[0]
     code = text.split(":")[0]
     if code == "NOT_FOUND" and text.endswith("is missing"):
         return "missing", "missing"
-    if code not in _DAMAGE:
+    if code not in _DAMAGE and not isinstance(error, NotImplementedError):
         raise UserError(
             f"cannot read {episode.store.address}/{episode.name}: {text[:200]}; check permissions, network and "
             "credentials, and run it again"

@@ -2,6 +2,8 @@ import errno
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from BC_training.common.errors import UserError, disk_full_is_user_error, require_writable, unknown
 
@@ -69,3 +71,13 @@ def test_require_writable_refuses(tmp_path):
         with pytest.raises(UserError, match="cannot write") as caught:
             require_writable(file)
         assert "\n" not in str(caught.value)
+
+
+@given(st.text(st.characters()))
+def test_a_message_is_one_line_that_can_be_printed_whatever_a_name_holds(name):
+    line = str(UserError(f"no action '{name}'"))
+    assert len(line.splitlines()) == 1
+    line.encode()
+    assert line.isprintable()
+    if name.isprintable():
+        assert line == f"no action '{name}'"

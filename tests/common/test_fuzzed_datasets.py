@@ -80,3 +80,13 @@ def dataset_property(examples: int):
 
 test_a_damaged_dataset_is_read_right_or_refused_in_one_line = dataset_property(60)
 test_damaged_datasets_by_the_thousand = pytest.mark.slow(dataset_property(3000))
+
+
+def test_damage_that_tensorstore_calls_not_implemented_is_damage(originals, tmp_path):
+    shutil.copytree(originals / "v2.zarr", path := tmp_path / "d.zarr")
+    header = bytes([2, 1, 0x33, 1, 2, 0, 0, 0, 2, 0, 0, 0, 18, 0, 0, 0, 2, 0])
+    (path / "episode_0/actions/0.0").write_bytes(header)
+    with pytest.raises(UserError, match="cannot read 'actions'"):
+        read(path)
+    findings = validate(path, Console(file=io.StringIO()), workers=1)
+    assert [f.kind for f in findings if f.severity == "error"] == ["damaged"]
