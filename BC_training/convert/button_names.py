@@ -265,7 +265,8 @@ def _of_character(character: str, quoted: bool) -> str | None:
     if 1 <= ord(character) <= 26 or 28 <= ord(character) <= 31:
         base = chr(ord(character) + 64)
         return _SHIFTED.get(base, base)
-    return _CONTROL.get(character, character.upper())
+    upper = character.upper()  # of a dotless i it is another key's, of a sharp s it is two
+    return _CONTROL.get(character, upper if upper.lower() == character.lower() else character)
 
 
 def _mouse_name(squeezed: str) -> str | None:

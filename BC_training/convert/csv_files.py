@@ -36,6 +36,8 @@ def open_csv(path: Path, needed: tuple[str, ...]) -> tuple[list[str], Rows]:
     if missing:
         near = [cell for cell in header if TIMESTAMP in missing and cell.lower().startswith("time")]
         remedy = f"rename {near[0]}; --time-unit says which unit it has" if near else "add it"
+        if len(header) == 1 and all(name in header[0].lower() for name in missing):
+            remedy = "separate the columns by commas, in every row"
         listed = ", ".join(cell or "a column without a name" for cell in header) or "none"
         raise UserError(f"{path} has no column {', '.join(missing)}: it has {listed}; {remedy}")
     repeated = sorted({name for name in header if name and header.count(name) > 1})
@@ -48,7 +50,9 @@ def timestamp(path: Path, line: int, text: str, before: list[float]) -> float:
     """A time that is not before the last of ``before``."""
     time = number(text)
     if not np.isfinite(time):
-        raise UserError(f"{path} line {line}: {TIMESTAMP} '{text}' is not a number; correct the line or remove it")
+        raise UserError(
+            f"{path} line {line}: {TIMESTAMP} '{text}' is not a number: write it as one, or remove the line"
+        )
     # A spreadsheet's 1.25E+06 lost its last digits; Python writes exponents only from 1e16 on.
     rounded = _EXPONENT.fullmatch(text)
     if rounded and len(rounded[1]) < int(rounded[2]) < 16:
@@ -80,6 +84,10 @@ def _csv_rows(path: Path) -> Rows:
                 line = before + reader.line_num
                 if not any(cell.strip() for cell in row):
                     continue
+                if "\0" in "".join(row):
+                    raise UserError(f"{path} line {line} holds zero bytes, as a crash leaves them: remove them")
+                if any(delimiter in cell and re.search(r"[\r\n]", cell) for cell in row):
+                    raise csv.Error(f"a quotation mark joins the lines up to {line}")
                 cells = [cell.strip() or cell[: len(cell) == 1] for cell in row]  # a space alone is the space bar
                 if width is None:
                     width = max(i for i, cell in enumerate(cells) if cell.strip()) + 1
@@ -117,15 +125,15 @@ def _encoding(path: Path) -> str:
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-        if start[first::2].count(0) > len(start) // 4:
+        if start[first::2].count(0) > len(start) // 4 >= start[1 - first :: 2].count(0):
             return name
     return "utf-8-sig"
 
 
 def _header(file: TextIO) -> tuple[int, str]:
-    """The header's line, and how many come before it: empty ones, or a spreadsheet's ``sep=;``."""
+    """The header's line, and how many come before it: empty ones, # comments, a spreadsheet's ``sep=;``."""
     for before, line in enumerate(file):
-        if line.strip() and not re.fullmatch(r'"?sep=.?"?', line.strip()):
+        if line.strip() and not re.fullmatch(r'"?sep=.?"?|#.*', line.strip()):
             return before, line
     return 0, ""
 

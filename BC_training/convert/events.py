@@ -8,7 +8,7 @@ from BC_training.convert.button_names import Button, button_of
 EVENTS = ("KEY_DOWN", "KEY_UP", "MOUSE_DOWN", "MOUSE_UP")
 _BUTTON_EVENT = re.compile(
     r"(?:WM|EV|ON)?(?:SYS)?(?P<device>KEYBOARD|KEY|MOUSEBUTTON|MOUSE|BUTTON|POINTER)?"
-    r"(?:(?P<down>DOWN|PRESS|PRESSED|REPEAT|REPEATED)|UP|RELEASE|RELEASED)"
+    r"(?:(?P<down>DOWN|PRESS|PRESSED|REPEAT|REPEATED|HOLD)|UP|RELEASE|RELEASED)"
 )  # a repeat is one more press of what is held
 _NO_BUTTON = re.compile(
     r"MOVE|MOTION|DRAG|HOVER|POSITION|DELTA|WHEEL|SCROLL|FOCUS|BLUR|ENTER|LEAVE|RESIZE|WINDOW|EV(?:REL|ABS|MSC|SYN)"

@@ -22,6 +22,7 @@ from BC_training.convert.session_files import Inputs
 
 UNMATCHED_SECONDS = 1.5  # above the longest wait for the first repeat that Windows offers, 1 s
 _LISTED = 8  # buttons or events in a line
+_MANY = 10  # unmatched events, from which on they are no accident
 
 Unmatched = tuple[float, Button, bool]  # time in microseconds, button, whether it is a press
 
@@ -108,6 +109,17 @@ def identify(inputs: Inputs, binds: Keybinds, path: Path) -> tuple[list[Button],
         listed = ", ".join(f"{count} of {shown(key)} as {shown(base)}" for (key, base), count in shifted.items())
         notes.append(f"presses with Shift are taken for those of a US keyboard: {listed}")
     return keys, notes
+
+
+def require_both_halves(inputs: Inputs, binds: Keybinds, unmatched: list[Unmatched], path: Path) -> None:
+    """Raises UserError if presses alone were recorded, or releases alone."""
+    halves = {bool(down) for button, down in zip(inputs.buttons, inputs.down, strict=True) if button in binds.columns}
+    if len(halves) == 1 and len(unmatched) >= _MANY:
+        there, lacks = ("presses", "releases") if True in halves else ("releases", "presses")
+        raise UserError(
+            f"{path} has {there} but no {lacks}, so that nothing says how long a button was held: record both, or "
+            "remove the session"
+        )
 
 
 def describe_unmatched(unmatched: list[Unmatched], edges: np.ndarray, start: float) -> str:

@@ -40,9 +40,17 @@ class Stream:
 
     def misfits(self, start: float, length: float) -> bool:
         """Whether the times, as they are, are hardly those of a video of that ``start`` and ``length``."""
-        outside = self.times[-1] - start > 2 * length or self.times[-1] < start or self.times[0] > start + length
         hasty = self.pace is not None and self.pace < self.least
-        return bool(outside or hasty) and not self.fits(1, start, length)
+        return (self.lies_outside(start, length) or hasty) and not self.fits(1, start, length)
+
+    def lies_outside(self, start: float, length: float) -> bool:
+        """Whether the times go on for long after the video, or none is of it."""
+        return bool(self.times[-1] - start > 2 * length or self.times[-1] < start or self.times[0] > start + length)
+
+    def is_of_no_unit(self, length: float) -> bool:
+        """Whether the times are closer together than in any unit, as numbers of frames are."""
+        spans = self.times[-1] - self.times[0]
+        return self.pace is not None and self.pace < _FASTEST_ROW_INTERVAL and bool(0 < spans < length / 100)
 
     def fits(self, ratio: float, start: float, length: float) -> bool:
         """Whether the times, were they ``ratio`` times as long, would be likely to be that video's."""
@@ -95,7 +103,10 @@ def video_start(path: Path, times: np.ndarray, length: float) -> float | None:
     for name, value in metadata.items():
         likely = _looks_like_start(name) and finite(value)
         if likely and times.size and times[0] < value + length and times[-1] >= value:
-            raise UserError(f"{path} has no {VIDEO_START} (did you mean {name}?): rename the entry, or remove it")
+            raise UserError(
+                f"{path} has no {VIDEO_START} (did you mean {name}?): rename the entry and write it in the unit of the "
+                "times, or remove it"
+            )
     return None
 
 
@@ -129,12 +140,16 @@ def check_unit(streams: list[Stream], unit: str, start: float | None, length: fl
                 other = fitting[0]
                 notes.append(f"{lasts}: if its times are {_WORDS[other]}, add --time-unit {other}")
             continue
-        if not fitting and start is None and not stream.lasts_as_long(1, length):
+        tells = len(stream.times) >= _MANY or stream.lies_outside(began, length)  # else one quick press would mislead
+        if not fitting and tells and start is None and not stream.lasts_as_long(1, length):
             fitting = [name for name, ratio in others.items() if stream.lasts_as_long(ratio, length)]
         if not fitting and start:
             _require_one_unit(stream, unit, others, start, length, metadata)
         if fitting:
             likely[f"{lasts}; its times seem to be {_WORDS[fitting[0]]}, not {_WORDS[unit]}"] = fitting[0]
+        elif stream.is_of_no_unit(length):
+            none = f"its times fit none of {', '.join(UNITS)}, are they numbers of frames? Write microseconds"
+            raise UserError(f"{lasts}; {none}")
     if not likely:
         return notes
     message, other = next(iter(likely.items()))

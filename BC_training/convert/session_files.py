@@ -132,7 +132,10 @@ def _value(path: Path, line: int, column: str, text: str) -> float:
     if value is None:
         value = number(text)
     if not abs(value) <= float(np.finfo(np.float32).max):
-        raise UserError(f"{path} line {line}: {column} is '{text}', not a finite number; correct it or remove the line")
+        raise UserError(
+            f"{path} line {line}: {column} is '{text}', not a finite number: "
+            f'correct it, or add --leave-out "{column}"'
+        )
     if re.fullmatch(r"[+-]?\d{16,}", text) and int(text) != value:
         raise UserError(
             f"{path} line {line}: {column} is {text}, a whole number that no float holds, so ids would merge: "

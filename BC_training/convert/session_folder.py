@@ -56,7 +56,7 @@ def find_file(folder: Path, role: str) -> Path:
     if role in ("video", "inputs"):
         known = {file for other in NAMES for file in _spelled(folder, other)}
         others = ", ".join(file.name for file in _visible(folder) if file not in known)
-        there = f" ({others} may be meant: then rename it)" if others else ""
+        there = f" ({others} may be meant: then save it as that)" if others else ""
         raise UserError(f"{folder / NAMES[role]} is missing{there}: restore it, or remove the session")
     return folder / NAMES[role]
 

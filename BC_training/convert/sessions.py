@@ -26,7 +26,13 @@ from BC_training.common.errors import UserError, unknown
 from BC_training.convert import session_clock as clock
 from BC_training.convert import session_coverage as coverage
 from BC_training.convert import session_files as files
-from BC_training.convert.held_buttons import describe_unmatched, held_actions, identify, list_buttons
+from BC_training.convert.held_buttons import (
+    describe_unmatched,
+    held_actions,
+    identify,
+    list_buttons,
+    require_both_halves,
+)
 from BC_training.convert.identity import content_digest, sampled
 from BC_training.convert.keybinds import Keybinds, read_keybinds
 from BC_training.convert.session_folder import NAMES, find_file, session_names, unread
@@ -103,6 +109,7 @@ class Sessions:
             count, types = sum(inputs.left_out.values()), ", ".join(inputs.left_out)
             notes.append(f"{count} {'event' if count == 1 else 'events'} of no button left out ({types})")
         actions, unmatched = held_actions(inputs, self.binds.columns, len(self.keys), edges)
+        require_both_halves(inputs, self.binds, unmatched, inputs_file)
         attrs: dict[str, Any] = {
             "recorded_fps": video.fps,
             "frame_interval_cv": float(np.std(np.diff(video.times)) * video.fps / 1e6),

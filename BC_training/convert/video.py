@@ -135,7 +135,8 @@ def _declared_seconds(container: Any, stream: Any) -> float:
         return float(stream.duration * stream.time_base)
     tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))  # Matroska's, per stream
     if tag:
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+        end = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+        return end - float((stream.start_time or 0) * stream.time_base)
     return (container.duration or 0) / 1e6
 
 

@@ -91,6 +91,11 @@ def test_names_in_no_table_stay_in_upper_case(name):
     assert button_of("key", name.lower()) == ("key", name)
 
 
+@pytest.mark.parametrize("letter", ["\u0131", "\u00df", "\u03c2"])
+def test_a_letter_stays_if_its_capital_is_another_keys(letter):
+    assert button_of("key", letter) == button_of("key", f"'{letter}'") == ("key", letter)
+
+
 @pytest.mark.parametrize("text", ["VK_LBUTTON", "BTN_LEFT", "Button.left", "MOUSE1", "LMB"])
 def test_a_button_of_the_mouse_is_one_whatever_the_event_says(text):
     assert button_of("key", text) == button_of(None, text) == ("mouse", "LEFT")

@@ -74,6 +74,9 @@ def test_a_column_without_a_name_is_left_out_only_if_it_numbers_the_rows(tmp_pat
         ("timestamp_us;health\n1,25E+06;1\n", ("line 2", "has lost digits")),
         ("timestamp_us,health\n1.7e9,1\n", ("line 2", "has lost digits")),
         ("timestamp_ms,health\n0,1\n", ("it has timestamp_ms, health", "rename timestamp_ms", "--time-unit")),
+        ("timestamp_us health\n0 1\n", ("separate the columns by commas",)),
+        ("timestamp_us,health\n0,1\n" + "\0" * 600, ("line 3 holds zero bytes", "remove them")),
+        ('timestamp_us,health\n0,1\n1,"\n2,1\n3,"\n', ("a quotation mark joins the lines up to 5", 'written """"')),
         ('timestamp_us,health\n0,1\n1,"\n', ("after line 2: not a CSV", "a quotation mark alone")),
     ],
 )
@@ -86,6 +89,12 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path, text, parts):
 @pytest.mark.parametrize("text", ["1250400", "1250400.5", "1.2504005e+06", "1e+16", "1.25040000E6", "0"])
 def test_times_that_kept_their_digits_are_read(tmp_path, text):
     assert timestamp(tmp_path, 2, text, []) == float(text)
+
+
+def test_comments_before_the_header_are_passed_over(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("# a recorder, version 1\n#\ntimestamp_us,health\n0,7\n")
+    assert read_memory(path, memory_columns(path)).values.tolist() == [[7]]
 
 
 def test_names_are_found_in_any_case(tmp_path):

@@ -257,6 +257,7 @@ def test_a_code_of_two_actions_is_refused(tmp_path):
         ("KEY_DOWN", "KEY_UP", "VK_LBUTTON"),
         ("WM_KEYDOWN", "WM_KEYUP", "VK_W"),
         ("KEY_REPEAT", "KEY_UP", "w"),
+        ("key_hold", "key_up", "w"),
     ],
 )
 def test_events_in_other_words(tmp_path, down, up, button):
@@ -323,6 +324,18 @@ def test_a_session_without_a_fitting_press_is_refused_and_an_idle_one_is_not(tmp
     assert "1 of 3" in error
     assert "never pressed in what was converted: fire\n" in printed
     assert len(ZarrGameplayDataset(tmp_path / "x.zarr").episodes) == 2
+
+
+@pytest.mark.parametrize(("half", "lacks"), [("DOWN", "presses but no releases"), ("UP", "releases but no presses")])
+def test_presses_alone_and_releases_alone_are_refused_where_they_are_many(tmp_path, half, lacks):
+    keys = list("abcdefghijkl")
+    binds = {"actions": {"move": {"index": 0, "key": keys}}}
+    at = 200_000 if half == "DOWN" else 2_500_000
+    many = [(at + i * 20_000, f"KEY_{half}", key) for i, key in enumerate(keys)]
+    _, error = converted(tmp_path, binds, a=many, b=many[:9])
+    assert error is not None
+    assert "1 of 2" in error
+    assert f"a/inputs.csv has {lacks}" in error
 
 
 def test_all_that_was_assumed_is_printed_and_kept(tmp_path):

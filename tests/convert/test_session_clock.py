@@ -197,6 +197,18 @@ def test_a_few_presses_at_the_very_start_are_asked_about_not_refused():
     assert check([(0, "W", True), (30, "A", True)], "us", None, 3 * SECOND) == []
 
 
+@pytest.mark.parametrize(("count", "seconds"), [(2, 3), (50, 30)])
+def test_numbers_of_frames_are_no_times(count, seconds):
+    events = [(8.0 + i * 10, "W", i % 2 == 0) for i in range(count)]
+    with pytest.raises(UserError, match="fit none of us, ms, s, ns, are they numbers of frames"):
+        check(events, "us", None, seconds * SECOND)
+
+
+def test_a_quick_press_alone_is_not_taken_for_another_unit():
+    (note,) = check([(5 * SECOND, "W", True), (5.008 * SECOND, "W", False)], "us", None, 7200 * SECOND)
+    assert note.startswith("inputs.csv ends 7195.0 s before")
+
+
 def test_a_split_video_is_not_taken_for_another_unit():
     presses = [(0.4e6 + i * 0.5e6, "W", i % 2 == 0) for i in range(2000)]
     with pytest.raises(UserError, match=r"1994 of 2000 events .* come after the video's end"):

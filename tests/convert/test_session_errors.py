@@ -123,7 +123,7 @@ def test_inputs(session, binds, text, parts):
         ("timestamp_us,health,ammo\n0,,2\n", ("line 2", "health is ''")),
         ("timestamp_us,health,ammo\n0,inf,2\n", ("line 2", "health is 'inf'")),
         ("timestamp_us,health,ammo\n0,1e39,2\n", ("line 2", "health is '1e39'")),
-        ("timestamp_us,health,ammo\n0,full,2\n", ("line 2", "health is 'full'")),
+        ("timestamp_us,health,ammo\n0,full,2\n", ("line 2", "health is 'full'", 'add --leave-out "health"')),
         ("timestamp_us,health,ammo\n700000,1,2\n", ("spans 700000", "add metadata.json")),
     ],
 )

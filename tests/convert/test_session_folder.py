@@ -50,7 +50,7 @@ def test_the_expected_name_comes_first_and_several_others_are_named(tmp_path):
 
 def test_what_is_missing_is_said_with_what_may_be_meant(tmp_path):
     put(tmp_path, "video.mp4", "inputs.csv.gz")
-    with pytest.raises(UserError, match=r"inputs\.csv is missing \(inputs\.csv\.gz may be meant"):
+    with pytest.raises(UserError, match=r"inputs\.csv is missing \(inputs\.csv\.gz may be meant: then save it as that"):
         find_file(tmp_path, "inputs")
     assert not find_file(tmp_path, "memory").exists()
 
@@ -81,7 +81,7 @@ TIMES = np.array([400_000.0, 1_500_000.0])
 def test_a_misspelt_start_is_asked_about(tmp_path, name):
     path = tmp_path / "metadata.json"
     path.write_text(f'{{"{name}": 500000}}')
-    with pytest.raises(UserError, match=rf"has no video_start_us \(did you mean {name}\?\): rename the entry"):
+    with pytest.raises(UserError, match=rf"has no video_start_us \(did you mean {name}\?\): rename the entry and"):
         video_start(path, TIMES, 3e6)
     path.write_text(f'{{"{name}": 500000, "video_start_us": 7}}')
     assert video_start(path, TIMES, 3e6) == 7

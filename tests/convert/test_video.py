@@ -95,6 +95,12 @@ def test_a_recording_that_was_never_finished_is_used_and_the_cut_is_said(tmp_pat
         assert "is cut off" in video.notes[0]
 
 
+def test_a_video_that_begins_late_in_its_file_holds_no_less_than_it_says(tmp_path):
+    write_video(tmp_path / "v.mkv", [time + 5_000_000 for time in TIMES])
+    video = Video(tmp_path / "v.mkv")
+    assert (len(video.times), video.notes) == (40, ())
+
+
 def test_pixels_that_are_not_square_are_said(tmp_path):
     with av.open(str(tmp_path / "v.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=20)
