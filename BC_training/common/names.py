@@ -21,7 +21,8 @@ def names_fault(attrs: Mapping[str, Any], path: str | None = None) -> str | None
             continue
         fault = _fault(names, label, of)
         if fault:
-            return fault if path is None else f"{fault}; name each once, {rename(path, label, proposed(names))}"
+            line = rename(path, label, proposed(names) or proposed(None)) if path is not None else None
+            return fault if line is None else f"{fault}; name each once, {line}"
     return None
 
 
@@ -36,6 +37,8 @@ def proposed(names: Any) -> list[str]:
     """Names that can be told apart, close to those there are."""
     if isinstance(names, str):
         names = names.split(",")
+    if isinstance(names, dict):
+        names = list(names)
     if not isinstance(names, list):
         count = names if isinstance(names, int) and 0 < names <= 1000 else 2
         names = [None] * count

@@ -21,6 +21,7 @@ from BC_training.common.errors import UserError
 SCHEMES = ("s3", "gs", "http", "https")
 _EPISODE = re.compile(r"episode_(\d+)", re.ASCII)
 _RETRIES = {"max_retries": 3, "initial_delay": "200ms", "max_delay": "2s"}  # TensorStore's own take minutes
+_ZIP_METHODS = (0, 8, 12, 93)  # of TensorStore: stored, deflate, bzip2 and zstd
 _PROBED = 64  # a remote dataset ends where this many numbers in a row have no episode
 
 
@@ -123,9 +124,14 @@ class ZipStore(RemoteStore):
         """Not kept: there may be millions, and the store travels to other processes."""
         try:
             with zipfile.ZipFile(self.path) as opened:
-                return opened.namelist()
+                members = opened.infolist()
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise UserError(f"cannot read {self.path}: {error}; {self._remedy}, or copy it anew") from error
+        for member in members:  # else they would pass for files that are not there
+            if member.flag_bits & 1 or member.compress_type not in _ZIP_METHODS or member.filename.startswith("/"):
+                reason = "encrypted, or packed or named as is not read here"
+                raise UserError(f"{self.path}: '{member.filename}' in it is {reason}: {self._remedy}")
+        return [member.filename for member in members]
 
     def stamps(self, folder: str) -> list[tuple[str, int, int]]:
         """(path, size in bytes, modification time in ns) of the file that ``folder`` is in."""

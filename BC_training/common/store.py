@@ -1,8 +1,10 @@
 """Where a dataset's files are: a local folder, a ZIP file, or an s3://, gs:// or http(s):// address."""
 
+import itertools
 import os
+import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,11 +56,26 @@ def open_store(address: str | Path) -> Store:
     """
     scheme, separator, _ = str(address).partition("://")
     if not separator:
+        if lookalike := re.match(rf"({'|'.join(SCHEMES)}):/", str(address), re.IGNORECASE):
+            raise UserError(f"cannot read {address}: write two slashes, {lookalike[1].lower()}://")
         path = Path(address)
+        require_utf8(path)
         return ZipStore(path) if is_zip(path) else LocalStore(path)
     if scheme not in SCHEMES:
-        raise UserError(f"cannot read {address}: '{scheme}://' is none of {', '.join(s + '://' for s in SCHEMES)}")
+        raise UserError(
+            f"cannot read {address}: '{scheme}://' is none of {', '.join(s + '://' for s in SCHEMES)}; "
+            "name a local folder by its path alone"
+        )
     return RemoteStore(str(address))
+
+
+def require_utf8(path: Path) -> None:
+    """Raises a UserError for a path that zarr and TensorStore cannot name."""
+    try:
+        os.path.realpath(path).encode()
+    except UnicodeEncodeError as error:
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise UserError(f"{shown} is no path in UTF-8: rename the folder, or choose another") from error
 
 
 def is_remote(address: str | Path) -> bool:
@@ -97,11 +114,11 @@ class LocalStore:
             return None
         except OSError as error:
             raise _cannot_read(file, error) from error
-        with os.fdopen(handle, "rb") as opened:
-            try:
+        try:
+            with os.fdopen(handle, "rb") as opened:  # which a folder does not let itself be
                 return opened.read()
-            except OSError as error:
-                raise _cannot_read(file, error) from error
+        except OSError as error:
+            raise _cannot_read(file, error) from error
 
     def files(self, folder: str) -> list[str]:
         top = self.path / folder
@@ -111,7 +128,7 @@ class LocalStore:
         if not self.path.is_dir():
             return []
         try:
-            return numbered(e.name for e in os.scandir(self.path) if e.is_dir())
+            return numbered(e.name for e in os.scandir(self.path) if e.is_symlink() or e.is_dir())
         except OSError as error:
             raise UserError(
                 f"cannot list {self.path}: {error.strerror}; give this user the right to read it"
@@ -148,8 +165,12 @@ class LocalStore:
         root = self.path.resolve()
         parts = Path(folder).parts
         way = [self.path.joinpath(*parts[:n]) for n in range(1, len(parts) + 1)]
-        for entry in (*(p for p in way if p.is_symlink()), *_links_below(self.path / folder)):
-            if not Path(entry).resolve().is_relative_to(root):
+        for entry in itertools.chain(filter(Path.is_symlink, way), _links_below(self.path / folder)):
+            try:
+                inside = Path(entry).resolve().is_relative_to(root)
+            except (OSError, RuntimeError) as error:
+                raise UserError(f"{entry} is a symbolic link in a circle: replace it by what it is to be") from error
+            if not inside:
                 raise UserError(f"{entry} is a symbolic link out of the dataset: replace it by what it points to")
 
 
@@ -165,18 +186,19 @@ def _modified(file: str) -> int:
         return 0
 
 
-def _links_below(folder: Path) -> list[str]:
+def _links_below(folder: Path) -> Iterator[str]:
     """Symbolic links below a folder; the directory entries say it without a system call each."""
-    links: list[str] = []
     folders = [str(folder)]
     while folders:
+        here = folders.pop()
         try:
-            entries = list(os.scandir(folders.pop()))
+            entries = list(os.scandir(here))
         except (FileNotFoundError, NotADirectoryError):
             continue
-        links += [e.path for e in entries if e.is_symlink()]
+        except OSError as error:
+            raise _cannot_read(here, error) from error
+        yield from (e.path for e in entries if e.is_symlink())
         folders += [e.path for e in entries if e.is_dir(follow_symlinks=False)]
-    return links
 
 
 def _cannot_read(file: str, error: OSError) -> UserError:

@@ -18,7 +18,7 @@ from BC_training.common.array_info import ARRAYS
 from BC_training.common.errors import UserError
 from BC_training.common.names import names_fault
 from BC_training.common.storage import FORMAT, VERSION, read_root
-from BC_training.common.store import LocalStore, episode_number
+from BC_training.common.store import LocalStore, episode_number, require_utf8
 
 _PARTIAL = ".partial-"
 _BLOCK = 32  # frames written at once: bounds the recorder's memory, not the chunk size
@@ -50,6 +50,13 @@ def require_appendable(path: Path, keys: tuple[str, ...], attributes: tuple[str,
             )
 
 
+def require_local(path: Path) -> None:
+    """Raises a UserError for an address, or a path that cannot be written to."""
+    if re.match(r"\w+:/", str(path)):  # Path has made one slash of two
+        raise UserError(f"cannot write to {path}: recordings are written to a local folder, copy them there afterwards")
+    require_utf8(path)
+
+
 @contextlib.contextmanager
 def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> Iterator[None]:
     """Creates the dataset, or opens it for appending, and holds it for this process alone.
@@ -60,8 +67,7 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
         UserError: it cannot be created, another process records into it, or it holds other actions or
             state values.
     """
-    if re.match(r"\w+:/", str(path)):  # Path has made one slash of two
-        raise UserError(f"cannot write to {path}: recordings are written to a local folder, copy them there afterwards")
+    require_local(path)
     if fault := names_fault({"keys": list(keys), "attributes": list(attributes)}):
         raise UserError(f"cannot write {path}: {fault}: give each a name of its own where they come from")
     created, existed = is_unused(path), os.access(path, os.F_OK)

@@ -84,7 +84,8 @@ class Episodes:
             group, where = episode_group(file, self.kind, episode, self.path)
             actions = self.actions.buttons(stored_actions(group, where), where)
             count = len(actions)
-            if layout.length in group.attrs and whole(said := plain(group.attrs[layout.length])) != count:
+            said = plain(group.attrs.get(layout.length))
+            if said is not None and whole(said) != count:
                 raise UserError(f"{where} has {count} actions, its {layout.length} says {said}: restore the file")
             if not count:
                 return Recording(fps, iter(()))

@@ -68,13 +68,19 @@ def minari_actions(path: Path, episodes: Iterable[tuple[str, np.ndarray]], metad
         UserError: they are no buttons.
     """
     space = _space(path, metadata.get("action_space"))
-    one_of, start, count = _infer(path, episodes, True) if space is None else _of_space(path, space)
+    if space is None or space.get("type") == "Box":  # of which 0 and 1 may be all that is used
+        one_of, start, count = _infer(path, episodes, space is None)
+    else:
+        one_of, start, count = _of_space(path, space)
     names = metadata.get("action_names")
     if names is None:
         names = [f"action_{i}" for i in range(count)]
-    if not isinstance(names, list) or len(set(map(str, names))) != count or len(names) != count:
-        raise UserError(f"{path}: action_names in its metadata must be {count} different names: correct or remove it")
-    return Actions(tuple(map(str, names)), one_of, start)
+    texts = names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+    if len(texts) != count or len(set(texts)) != count:
+        raise UserError(
+            f"{path}: action_names in its metadata must be a list of {count} different texts: correct or remove it"
+        )
+    return Actions(tuple(texts), one_of, start)
 
 
 def robomimic_actions(path: Path, episodes: Iterable[tuple[str, np.ndarray]], metadata: dict[str, Any]) -> Actions:
@@ -165,7 +171,8 @@ def _infer(path: Path, episodes: Iterable[tuple[str, np.ndarray]], numbers: bool
         for i, values in enumerate(stored.reshape(len(stored), -1).T):
             seen[i].update(np.unique(values).astype(float).tolist())
             if not _is_binary(seen[i]) and not (numbers and _are_numbers(seen[i])):
-                held = ", ".join(f"{v:.4g}" for v in sorted(seen[i])[:3])
+                odd = sorted(seen[i], key=lambda value: (value.is_integer(), value))  # NaN and fractions first
+                held = ", ".join(f"{v:.4g}" for v in odd[:3])
                 raise _no_buttons(path, f"{name} column {i} holds {held}{', ...' if len(seen[i]) > 3 else ''}")
     if shape is None:
         raise UserError(f"{path}: none of its episodes has an action: there is nothing to convert")

@@ -118,6 +118,8 @@ def arrays(group: h5py.Group, where: str, skip: Collection[str] = ()) -> tuple[d
             if full in skip:
                 skipped.add(full)
                 continue
+            if isinstance(name, bytes):  # as h5py gives what it cannot look up
+                raise UserError(f'{where}: the name {full} is not in UTF-8: rename it, or add --leave-out "{full}"')
             seen += 1
             if seen > _MOST_OBJECTS:
                 raise UserError(

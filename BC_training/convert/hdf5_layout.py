@@ -126,7 +126,10 @@ def _schema(found: dict[str, h5py.Dataset], skipped: set[str], options: Options,
     images = [name for name, dataset in found.items() if is_image(dataset, where)]
     if not images:
         held = ", ".join(f"{name} {d.dtype} {list(d.shape)}" for name, d in found.items())
-        raise UserError(f"{where} has no image, uint8 [N, H, W, 3] or [N, 3, H, W], only {held}: policies see images")
+        raise UserError(
+            f"{where} has no image, uint8 [N, H, W, 3] or [N, 3, H, W] or JPEG files, only {held or 'nothing'}: write "
+            "its images so (of grey ones the channel three times)"
+        )
     if options.camera is not None and options.camera not in images:
         raise unknown("camera", options.camera, images)
     if options.camera is None and len(images) > 1:
@@ -141,10 +144,15 @@ def _schema(found: dict[str, h5py.Dataset], skipped: set[str], options: Options,
         raise unknown(
             "state value of --leave-out", wrong[0], {*found, *(label for own in labels.values() for label in own)}
         )
+    skipped = skipped | {name for name, own in labels.items() if own and left_out.issuperset(own)}
     return Schema(
         image=options.camera or images[0],
         images=tuple(images),
-        state={name: tuple(None if label in left_out else label for label in own) for name, own in labels.items()},
+        state={
+            name: tuple(None if label in left_out else label for label in own)
+            for name, own in labels.items()
+            if name not in skipped
+        },
         left_out=tuple(sorted(skipped)),
         notes=tuple(
             f"the values of '{n}' are called {', '.join(labels[n])}: others have the names {n}_0, ..." for n in renamed

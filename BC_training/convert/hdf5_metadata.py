@@ -26,7 +26,7 @@ def read_metadata(attrs: h5py.AttributeManager, beside: Path | None) -> dict[str
     except OSError as error:
         raise UserError(f"cannot read {beside}: {error.strerror}") from error
     except ValueError as error:
-        raise UserError(f"{beside} is not a JSON object ({error}): restore it") from error
+        raise UserError(f"{beside} is not a JSON object in UTF-8 ({error}): correct it") from error
 
 
 def parse_object(raw: Any) -> dict[str, Any]:

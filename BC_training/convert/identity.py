@@ -110,7 +110,7 @@ def _name(attrs: dict[str, Any]) -> str:
 def _relative(place: Path, out: Path) -> str:
     """A path from the dataset, which stays right where both are moved together."""
     try:
-        return Path(os.path.relpath(place.resolve(), out.resolve())).as_posix()
+        return Path(os.path.relpath(os.path.realpath(place), os.path.realpath(out))).as_posix()
     except ValueError:  # on another drive
         return place.resolve().as_posix()
 

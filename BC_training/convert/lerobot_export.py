@@ -30,6 +30,7 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError, disk_full_is_user_error
 from BC_training.common.preprocess import resize_frames
 from BC_training.common.workers import run_tasks
+from BC_training.common.writer import require_local
 from BC_training.convert.lerobot_features import is_text
 from BC_training.convert.lerobot_meta import data_file, video_file, write_metadata
 from BC_training.convert.source import Step, every_nth
@@ -69,6 +70,7 @@ def export(
         UserError: ``out`` exists, an episode of ``source`` is damaged, the episodes' rates differ
             or are unknown, the frames have an odd side, or the unfinished export is another's.
     """
+    require_local(out)
     if not _is_unused(out):
         raise UserError(f"{out} exists and is no empty folder: remove it, or choose another folder")
     dataset = ZarrGameplayDataset(source)

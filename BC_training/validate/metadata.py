@@ -65,7 +65,8 @@ def check_metadata(
             if isinstance(store, LocalStore):
                 store.refuse_links_out(name)
         except UserError as error:
-            findings.append(Finding("link", name, _within(store, error)))
+            kind = "access" if isinstance(error, NoAccess) else "link"
+            findings.append(Finding(kind, name, _within(store, error)))
             continue
         if isinstance(episode, UserError):
             kind = "access" if isinstance(episode, NoAccess) else "metadata"
@@ -85,7 +86,7 @@ def check_metadata(
         findings += [Finding(kind, info.name, message) for kind, message in faults]
         sound = all(kind == "length" for kind, _ in faults)
         checked.append(Checked(info, rates.get(info.name, usual), readable, sound))
-    with contextlib.suppress(NoAccess):  # reported with the episode
+    with contextlib.suppress(UserError):  # reported with the episode
         findings += _check_consolidated(store, list(episodes))
     return findings, checked
 

@@ -168,7 +168,7 @@ class Scanner:
                 faults = dict.fromkeys(np.flatnonzero(changed.any(axis=1)).tolist(), fault) | faults
             whole = (np.rint(narrow) == narrow).all(axis=0) & (np.abs(narrow) >= 2**24).any(axis=0)
             labels.large = tuple(np.flatnonzero(whole & np.isfinite(narrow).all(axis=0)).tolist())
-            for row, column in np.argwhere(~np.isfinite(state)):
+            for row, column in np.argwhere(~np.isfinite(narrow)):
                 named = f"'{names[column]}'" if column < len(names) else f"column {column}"
                 faults.setdefault(int(row), ("state_value", f"state {named} is {state[row, column]}"))
             labels.faults |= {("state", row): fault for row, fault in faults.items()}

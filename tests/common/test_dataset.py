@@ -1,4 +1,5 @@
 import shutil
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -6,12 +7,14 @@ import pytest
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from BC_training.common.array_info import as_float32
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.metrics import class_weights
 from BC_training.common.schema import DatasetConfig
+from BC_training.validate import validate
 
 # --- reading -------------------------------------------------------------------------------
 
@@ -294,6 +297,25 @@ def test_ids_that_float32_would_merge_are_refused_by_name(tmp_path, make_dataset
     skipping = ZarrGameplayDataset(tmp_path / "x.zarr", validate_episodes=True)
     skipping.load_labels()
     assert [s.name for s in skipping.skipped] == ["episode_1"]
+
+
+def test_measured_and_stand_in_values_are_no_ids(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [4, 4])
+    state = np.array([[0.5, 1e30, 2.0**25 + 1], [1, 1e30, 1], [2.0**25 + 1, 1e30, 0.5], [1, 1e30, 0]])
+    replace(tmp_path / "x.zarr", "state", state)
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
+    dataset.load_labels()
+    np.testing.assert_array_equal(dataset.state(1), state.astype(np.float32))
+    assert not [f for f in validate(tmp_path / "x.zarr", Console(file=StringIO()), workers=1) if f.severity == "error"]
+
+
+def test_a_value_beyond_float32_is_an_error_in_training_and_in_validate(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [4, 4])
+    replace(tmp_path / "x.zarr", "state", np.array([[1.5, 0, 0], [1.5, 0, 1e300], [1, 0, 0], [1, 0, 0]]))
+    with pytest.raises(UserError, match="state 's2' is inf at frame 1"):
+        ZarrGameplayDataset(tmp_path / "x.zarr").load_labels()
+    findings = validate(tmp_path / "x.zarr", Console(file=StringIO()), workers=1)
+    assert [(f.kind, f.spans) for f in findings if f.severity == "error"] == [("state_value", ((1, 1),))]
 
 
 def test_labels_that_cannot_be_read(tmp_path, make_dataset):

@@ -71,3 +71,11 @@ def test_a_dataset_is_not_made_with_names_that_would_be_refused(tmp_path):
     ):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_line_given_for_no_action_names_gives_some(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [3], actions=2, root_attributes={"keys": []})
+    with pytest.raises(UserError, match="'keys' is an empty list") as caught:
+        ZarrGameplayDataset(tmp_path / "x.zarr")
+    run_remedy(str(caught.value))
+    assert len(ZarrGameplayDataset(tmp_path / "x.zarr").action_names) == 2

@@ -1,6 +1,8 @@
 import http.server
+import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,12 +16,14 @@ import boto3
 import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
+from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.remote_store import RemoteStore
 from BC_training.common.store import LocalStore, is_remote, open_store
 from BC_training.common.writer import recording
+from BC_training.validate import validate
 
 
 @pytest.fixture
@@ -272,3 +276,51 @@ def test_nothing_is_recorded_into_a_zip_file(tmp_path, make_dataset):
     with pytest.raises(UserError, match="is a file, a dataset is a folder"), recording(file, ("a",), ()):
         pass
     assert file.read_bytes() == before
+
+
+def test_a_member_of_a_zip_that_cannot_be_read_does_not_pass_for_missing(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [3])
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as packed:
+        for file in (tmp_path / "x.zarr").rglob("*"):
+            method = zipfile.ZIP_LZMA if "actions" in file.parts else zipfile.ZIP_STORED
+            packed.write(file, file.relative_to(tmp_path / "x.zarr"), method)
+    with pytest.raises(UserError, match=r"x\.zip: 'episode_0/actions.* unpack it and give the folder"):
+        ZarrGameplayDataset(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("place", ["episode_0", "episode_0/actions", "episode_0/frames/c/1", "episode_7"])
+def test_a_link_in_a_circle_costs_its_episode(tmp_path, make_dataset, place):
+    path = tmp_path / "x.zarr"
+    make_dataset(path, [3, 4])
+    if (path / place).exists():
+        shutil.rmtree(path / place)
+    (path / place).symlink_to(path / place)
+    with pytest.raises(UserError):
+        ZarrGameplayDataset(path).frames(0, [1])
+    findings = validate(path, Console(file=io.StringIO()), workers=1)
+    assert [(f.kind, f.episode) for f in findings if f.severity == "error"] == [("link", place.split("/")[0])]
+
+
+@pytest.mark.parametrize("address", ["s3:/bucket/x", "http:/host/x", "S3:/bucket/x", "file:///x", "ftp://host/x"])
+def test_what_looks_like_an_address_is_told_from_a_missing_folder(address):
+    with pytest.raises(UserError, match=r"write two slashes|by its path alone"):
+        open_store(address)
+
+
+def test_a_path_that_is_not_utf8_is_refused_before_anything_is_written(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [3])
+    odd = tmp_path / "caf\udce9"
+    (tmp_path / "x.zarr").rename(odd)
+    with pytest.raises(UserError, match=r"caf\\udce9 is no path in UTF-8"):
+        ZarrGameplayDataset(odd)
+    with pytest.raises(UserError, match="is no path in UTF-8"), recording(odd / "y.zarr", ("a",), ()):
+        pass
+    assert not (odd / "y.zarr").exists()
+
+
+def test_a_folder_in_place_of_a_file_is_an_error(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [3])
+    (tmp_path / "x.zarr/zarr.json").unlink()
+    (tmp_path / "x.zarr/zarr.json").mkdir()
+    with pytest.raises(UserError, match=r"cannot read .*zarr\.json"):
+        ZarrGameplayDataset(tmp_path / "x.zarr")

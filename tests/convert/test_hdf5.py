@@ -196,7 +196,7 @@ BOX = {"type": "Box", "shape": [2]}
 @pytest.mark.parametrize(
     ("observations", "actions", "space", "parts"),
     [
-        (IMAGES, POSITION[:N], BOX, ("continuous", "space Box", "press buttons", "columns of 0 and 1")),
+        (IMAGES, POSITION[:N], BOX, ("continuous", "episode_0 column 0", "press buttons", "columns of 0 and 1")),
         (IMAGES, POSITION[:N], None, ("continuous", "episode_0 column 0", "press buttons")),
         (IMAGES, DISCRETE, {"type": "MultiDiscrete", "nvec": [3]}, ("MultiDiscrete", "press buttons")),
         (IMAGES, DISCRETE + (np.arange(N) == 9), {"type": "Discrete", "n": 2}, ("episode_0 frame", "0 to 1")),
@@ -260,7 +260,7 @@ def test_other_faults(tmp_path):
     with pytest.raises(UserError, match=r"demo_1 column 0 holds .*0\.5"):
         read(path, "robomimic")
     minari(folder, IMAGES, DISCRETE, SPACES["discrete"], action_names=["a", "a", "b"])
-    with pytest.raises(UserError, match="3 different names"):
+    with pytest.raises(UserError, match="3 different texts"):
         read(folder)
 
 
@@ -405,3 +405,42 @@ def test_the_other_kind_is_named(tmp_path):
     path = robomimic(tmp_path / "x.hdf5", {"image": IMAGES[:N]}, BINARY * 1.0)
     with pytest.raises(UserError, match=r"does not hold episode_0, .*: it looks like --from robomimic"):
         read(path)
+
+
+def test_a_box_of_0_and_1_is_buttons_and_one_of_fractions_is_not(tmp_path):
+    box = {"type": "Box", "shape": [2], "low": [0, 0], "high": [1, 1]}
+    _, _, _, actions, _ = read(minari(tmp_path / "a", IMAGES, BINARY.astype(np.float32), box))
+    np.testing.assert_array_equal(actions, BINARY == 1)
+    fraction = BINARY.astype(float)
+    fraction[5] = 0.5, np.nan
+    with pytest.raises(UserError, match=r"column 0 holds 0\.5, 0, 1"):
+        read(minari(tmp_path / "b", IMAGES, fraction, box))
+
+
+@pytest.mark.parametrize("names", [[None, 1], [["jump"], ["duck"]], "jump,duck", ["jump"], {"jump": 0, "duck": 1}])
+def test_action_names_that_are_no_texts_are_refused(tmp_path, names):
+    with pytest.raises(UserError, match="a list of 2 different texts"):
+        read(minari(tmp_path, IMAGES, BINARY, SPACES["binary"], action_names=names))
+
+
+def test_a_name_that_is_not_utf8_is_not_skipped_and_can_be_left_out(tmp_path):
+    folder = minari(tmp_path, MINARI_DICT, DISCRETE, SPACES["discrete"])
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        file["episode_0/observations"].create_dataset(b"caf\xe9", data=HEALTH)
+    with pytest.raises(UserError, match="not in UTF-8: rename it, or add --leave-out") as raised:
+        read(folder)
+    name = str(raised.value).split('--leave-out "')[1].rstrip('"')
+    opened = open_source(folder, Options("minari", fps=20, leave_out=(name,)))
+    assert opened.read("episode_0").attrs["not_converted"] == [name]
+
+
+def test_state_values_that_are_left_out_need_not_have_been_written(tmp_path):
+    folder = minari(tmp_path, MINARI_DICT, DISCRETE, SPACES["discrete"])
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        del file["episode_0/observations/pos"]
+        file["episode_0/observations"].create_dataset("pos", (N + 1, 2), "f4", chunks=(4, 2))
+    assert open_source(folder, Options("minari", fps=20)).attributes == ("health", "pos_0", "pos_1")
+    opened = open_source(folder, Options("minari", fps=20, leave_out=("pos_0", "pos_1")))
+    assert opened.attributes == ("health",)
+    recording = opened.read("episode_0")
+    assert (recording.attrs["not_converted"], recording.notes) == (["pos"], ())
