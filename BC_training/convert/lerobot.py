@@ -39,7 +39,7 @@ def open_source(path: Path, options: Options) -> "LeRobotSource":
         UserError: see ``read_layout`` and ``choose_columns``; or the action is no row of buttons, or there are fewer
             frames per second than asked for.
     """
-    return LeRobotSource(read_layout(path, options.camera), options.fps, options.leave_out)
+    return LeRobotSource(read_layout(path.absolute(), options.camera), options.fps, options.leave_out)
 
 
 class LeRobotSource:

@@ -71,6 +71,7 @@ def export(
             or are unknown, the frames have an odd side, or the unfinished export is another's.
     """
     require_local(out)
+    out = out.absolute()  # "a:b" would be of a protocol "a", to pyarrow and to FFmpeg
     if not _is_unused(out):
         raise UserError(f"{out} exists and is no empty folder: remove it, or choose another folder")
     dataset = ZarrGameplayDataset(source)

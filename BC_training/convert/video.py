@@ -52,7 +52,7 @@ class Video:
     def __init__(self, path: Path):
         self._path = path
         try:
-            with av.open(str(path)) as container:
+            with av.open(str(path.absolute())) as container:
                 stream = _video_stream(container, path)
                 # AVI has no presentation time stamps: its pictures are shown one after the other.
                 self._stamped = container.format.name != "avi"
@@ -94,7 +94,7 @@ class Video:
         """Decodes the frames of those numbers, ascending, each uint8 [3, H, W] RGB; one is in memory."""
         last, shape, wanted = int(indices[-1]), None, 0
         try:
-            with av.open(str(self._path)) as container:
+            with av.open(str(self._path.absolute())) as container:
                 stream = _video_stream(container, self._path)
                 stream.thread_type = "AUTO"
                 stream.codec_context.options = {"err_detect": "explode"}  # else damage is painted over

@@ -97,6 +97,13 @@ def test_colours_survive(tmp_path, make_dataset):
         assert next(container.decode(video=0)).colorspace == 6  # BT.601
 
 
+def test_a_colon_in_a_relative_path_is_no_protocol(tmp_path, source, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = exported(source, Path("take:2"))
+    after = imported(out, Path("back:2.zarr"))
+    assert numbers(after.frames(0, [0])) == [(0, 0)]
+
+
 def test_one_action_without_state(tmp_path, make_dataset):
     (before,) = make_dataset(tmp_path / "x.zarr", [6], actions=1, state=0)
     out = exported(tmp_path / "x.zarr", tmp_path / "lr")
