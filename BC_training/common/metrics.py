@@ -23,7 +23,7 @@ def majority_actions(actions: np.ndarray) -> np.ndarray:
 
     Of several as common, the one that comes first where rows are sorted by their first button, then the next.
     """
-    packed = np.packbits(actions, axis=1)
+    packed = np.packbits(np.ascontiguousarray(actions), axis=1)
     packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))
     # Rows as numbers whose highest bit is the first button: of two as common that wins which comes first in order.
     first, *others = packed.view(">u8").astype(np.uint64).T

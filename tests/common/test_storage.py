@@ -561,9 +561,14 @@ def test_nothing_is_appended_to_zarr_v2(tmp_path, make_older_dataset):
 
 
 def test_recording_leaves_nothing_but_the_dataset(tmp_path):
+    write_episode(tmp_path / "x.zarr")
+    assert sorted(p.name for p in (tmp_path / "x.zarr").iterdir()) == ["episode_0", "zarr.json"]
+
+
+def test_a_recording_without_an_episode_leaves_nothing(tmp_path):
     with recording(tmp_path / "x.zarr", ("jump",), ()):
         pass
-    assert [p.name for p in (tmp_path / "x.zarr").iterdir()] == ["zarr.json"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_recorded_episode_opens_from_one_file(tmp_path, monkeypatch):
