@@ -147,7 +147,8 @@ def require_same_play(names: Sequence[str], runs: Sequence[Run]) -> None:
             same_buttons = run.saved.inputs.action_names == other.saved.inputs.action_names
             alike = f", or play alike: {play_command(run, [other])}" if same_buttons else ""
             raise UserError(
-                f"{name} played {_played(run)} but {first} {_played(other)}, which does not compare; leave one out{alike}"
+                f"{name} played {_played(run)} but {first} {_played(other)}, which does not compare; leave one "
+                f"out{alike}"
             )
 
 
