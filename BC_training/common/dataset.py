@@ -110,6 +110,7 @@ class ZarrGameplayDataset:
         )
         self._actions: dict[str, np.ndarray] = {}
         self._states: dict[str, np.ndarray] = {}
+        self._state_memory = _STATE_MEMORY
 
     @classmethod
     def from_config(cls, options: DatasetConfig, path: str | Path | None = None) -> Self:
@@ -248,7 +249,8 @@ class ZarrGameplayDataset:
         state, changed = as_float32(stored)
         if changed.any():
             raise UserError(f"{self.path}/{info.name}: {inexact(stored, changed, self.state_names)}")
-        if sum(s.nbytes for s in self._states.values()) + state.nbytes <= _STATE_MEMORY:
+        if state.nbytes <= self._state_memory:
+            self._state_memory -= state.nbytes
             self._states[info.name] = state
         return state
 

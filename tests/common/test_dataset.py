@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from BC_training.common import storage
 from BC_training.common.array_info import as_float32
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
@@ -524,3 +525,16 @@ def test_the_frame_size_of_most_episodes_counts(tmp_path, make_dataset):
     dataset = ZarrGameplayDataset(tmp_path / "x.zarr", validate_episodes=True)
     assert dataset.frame_size == (16, 16)
     assert [s.name for s in dataset.skipped] == ["episode_0"]
+
+
+def test_state_is_decoded_once_as_far_as_memory_is_set_aside(tmp_path, make_dataset, monkeypatch):
+    written = make_dataset(tmp_path / "d.zarr", [5, 5])
+    monkeypatch.setattr("BC_training.common.dataset._STATE_MEMORY", written[0].state.nbytes)
+    dataset = ZarrGameplayDataset(tmp_path / "d.zarr")
+    decoded = []
+    read_whole = storage.read_whole
+    monkeypatch.setattr(storage, "read_whole", lambda array: decoded.append(array.shape) or read_whole(array))
+    for _ in "12":
+        for episode in (0, 1):
+            np.testing.assert_array_equal(dataset.state(episode), written[episode].state)
+    assert len(decoded) == 3
