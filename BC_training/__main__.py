@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from BC_training import data_commands, visualize_commands
-from BC_training.common.command_line import as_command, make_console, run_command
-from BC_training.common.devices import leave
+from BC_training.command_line import as_command, make_console, run_command
 from BC_training.common.errors import unknown
+from BC_training.runtime.devices import leave
 
 app = typer.Typer(
     add_completion=False,
@@ -59,7 +59,7 @@ def suite(
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings of every training.")] = None,
 ) -> None:
     """Record, train and play several games with several variants, unattended, into one table."""
-    from BC_training.suite import Suite, suite
+    from BC_training.experiments.suite import Suite, suite
 
     with _resumable():
         suite(Suite.load(config, overrides or []), console)
@@ -101,7 +101,7 @@ def record(
 ) -> None:
     """Record a player's episodes in a game, labelled by the player itself or by another."""
     from BC_training.common.schema import RecordConfig
-    from BC_training.record import record
+    from BC_training.play.record import record
 
     config = RecordConfig(game, player, episodes, seed, skill, (height, width), noise, noise_frames, label, mix)
     record(out, config, workers, console)
@@ -133,7 +133,7 @@ def evaluate(
     ] = 3,
 ) -> None:
     """Score a checkpoint's predictions on recorded episodes, and say whether it only repeats what is pressed."""
-    from BC_training.evaluate import evaluate
+    from BC_training.evaluation.evaluate import evaluate
 
     evaluate(
         checkpoint,
@@ -177,7 +177,7 @@ def rollout(
     ] = None,
 ) -> None:
     """Let a player play, and score it beside random and the expert."""
-    from BC_training.rollout import rollout
+    from BC_training.play.rollout import rollout
 
     rollout(
         player,
@@ -210,7 +210,7 @@ def dagger(
 ) -> None:
     """Train in rounds: the policy plays, an expert labels its frames, it is trained again (DAgger)."""
     from BC_training.common.config import load_config
-    from BC_training.dagger import dagger
+    from BC_training.experiments.dagger import dagger
 
     with _resumable():
         dagger(load_config(config, overrides or []), console, rounds=rounds, episodes=episodes, mix=mix, label=label)
@@ -231,7 +231,7 @@ def compare(
     plot: Annotated[Path | None, typer.Option(help="Draw scores in play against training time into this PNG.")] = None,
 ) -> None:
     """Compare runs: cost of training, scores on recordings and in play, latency."""
-    from BC_training.compare import compare
+    from BC_training.reports.compare.compare import compare
 
     compare(checkpoints or [], console, json_file=json, csv_file=csv, markdown_file=markdown, plot_file=plot)
 
@@ -239,7 +239,7 @@ def compare(
 @contextlib.contextmanager
 def _resumable() -> Iterator[None]:
     """Ends a training that a signal has stopped with the code that says so."""
-    from BC_training.common.interruption import EXIT_CODE, Interrupted
+    from BC_training.runtime.interruption import EXIT_CODE, Interrupted
 
     try:
         yield

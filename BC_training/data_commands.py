@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from BC_training.common.command_line import make_console
+from BC_training.command_line import make_console
 from BC_training.common.errors import UserError, unknown
 
 app = typer.Typer()
@@ -67,7 +67,7 @@ def convert(
     for name, value in {**given, "allow-missing": allow_missing, "time-unit": time_unit != "us"}.items():
         if value:
             raise UserError(f"--{name} belongs to --from, it means nothing with --to: leave it out")
-    from BC_training.convert.lerobot_export import export
+    from BC_training.convert.lerobot.export import export
 
     export(source, out, _size(size), fps, workers, console)
 
@@ -84,7 +84,7 @@ def analyze(
     json: JsonFile = None,
 ) -> None:
     """Show what is in a dataset: tables here, and a page to open in a browser."""
-    from BC_training.analyze import analyze
+    from BC_training.reports.dataset.analyze import analyze
 
     chosen = None if actions is None else [name.strip() for name in actions.split(",")]
     analyze(data, console, out=out, actions=chosen, json_file=json)
@@ -96,7 +96,7 @@ def cache(
     folder: Annotated[Path | None, typer.Option(help="Where they are; by default ~/.cache/bc_training.")] = None,
 ) -> None:
     """List or clear the disk caches of decoded frames (dataset.cache=disk)."""
-    from BC_training.common.cache import clear_caches, default_folder, list_caches
+    from BC_training.data.cache import clear_caches, default_folder, list_caches
 
     (clear_caches if clear else list_caches)(folder or default_folder(), console)
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from BC_training.common import checkpoint
 from BC_training.common.errors import write_whole
 from BC_training.common.schema import Config
-from BC_training.common.tracking import Tracker
-from BC_training.compare.runs import Run
-from BC_training.evaluate import score, score_test, show_scores
-from BC_training.rollout import rollout
-from BC_training.split_predictions import predict_split
-from BC_training.visualize.report import save_report
+from BC_training.evaluation.evaluate import score, score_test, show_scores
+from BC_training.evaluation.split_predictions import predict_split
+from BC_training.play.rollout import rollout
+from BC_training.reports.compare.runs import Run
+from BC_training.reports.run.report import save_report
+from BC_training.training import checkpoint
+from BC_training.training.tracking import Tracker
 
 
 def finish(

@@ -11,26 +11,27 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from BC_training.common import checkpoint, metrics
-from BC_training.common.checkpoint_writer import CheckpointWriter, hold, newest, run_folders
+from BC_training.common import metrics
 from BC_training.common.config import save_config, to_dict
-from BC_training.common.devices import prepare_devices
-from BC_training.common.interruption import Interrupted, Interruption, Wish, Wishes
-from BC_training.common.loader import Batch, Tier, make_tier
-from BC_training.common.losses import make_loss
-from BC_training.common.profiling import StepProfiler
-from BC_training.common.progress import Progress
-from BC_training.common.resume import Start, find_start
-from BC_training.common.samples import SampleOrder
 from BC_training.common.schema import Config
-from BC_training.common.setup import Setup
-from BC_training.common.sharding import from_main, replicated
-from BC_training.common.tier_choice import choose_tier, dispatch_size, faster_tier
-from BC_training.common.tracking import EpochTable, Tracker, training_progress
-from BC_training.common.train_state import StepMetrics, TrainState, make_predict, playing
+from BC_training.data.loader import Batch, Tier, make_tier
+from BC_training.data.samples import SampleOrder
+from BC_training.data.tier_choice import choose_tier, dispatch_size, faster_tier
+from BC_training.evaluation.split_predictions import predict_logits
 from BC_training.finish import finish
-from BC_training.rollout import Benchmark
-from BC_training.split_predictions import predict_logits
+from BC_training.play.rollout import Benchmark
+from BC_training.runtime.devices import prepare_devices
+from BC_training.runtime.interruption import Interrupted, Interruption, Wish, Wishes
+from BC_training.runtime.profiling import StepProfiler
+from BC_training.runtime.sharding import from_main, replicated
+from BC_training.training import checkpoint
+from BC_training.training.checkpoint_writer import CheckpointWriter, hold, newest, run_folders
+from BC_training.training.losses import make_loss
+from BC_training.training.progress import Progress
+from BC_training.training.resume import Start, find_start
+from BC_training.training.setup import Setup
+from BC_training.training.tracking import EpochTable, Tracker, training_progress
+from BC_training.training.train_state import StepMetrics, TrainState, make_predict, playing
 
 _LAG = 2  # dispatches between a step's own and reading its metrics, so that reading never stalls it
 _SLOW = 1.0  # seconds; a dispatch of this length or more is waited for, so that a signal finds one under way, not three

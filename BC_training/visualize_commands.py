@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from BC_training.common.command_line import make_console
-from BC_training.common.evaluation_config import SEEDS
+from BC_training.command_line import make_console
+from BC_training.common.settings.evaluation import SEEDS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,7 +29,7 @@ Rerun = Annotated[Path | None, typer.Option(help="Write a Rerun recording, too; 
 )
 def episode(checkpoint: Checkpoint, out: Out, data: Data = None, episode: Episode = 0, rerun: Rerun = None) -> None:
     """Show a recorded episode: recorded and predicted buttons, probabilities, and where they disagree."""
-    from BC_training.visualize.episode import film_episode
+    from BC_training.videos.episode import film_episode
 
     film_episode(checkpoint, out, console, data=data, episode=episode, rerun=rerun)
 
@@ -52,7 +52,7 @@ def saliency(
     ] = "gradient",
 ) -> None:
     """Show, as heat over the newest frame, which pixels a policy's buttons depend on."""
-    from BC_training.visualize.saliency import film_saliency
+    from BC_training.videos.saliency import film_saliency
 
     film_saliency(checkpoint, out, console, data=data, episode=episode, action=action, method=method)
 
@@ -75,7 +75,7 @@ def rollouts(
     rerun: Rerun = None,
 ) -> None:
     """Let several players play one seed, and show them side by side."""
-    from BC_training.visualize.rollouts import film_rollouts
+    from BC_training.videos.rollouts import film_rollouts
 
     del players
     film_rollouts(names, game, out, console, seed=seed, skill=skill, workers=workers, rerun=rerun)
@@ -97,6 +97,6 @@ def report(
     ] = None,
 ) -> None:
     """Write one HTML page about a run: play, training, scores, calibration, mistakes, config."""
-    from BC_training.visualize.report import report
+    from BC_training.reports.run.report import report
 
     report(checkpoint, console, data=data, split=split, out=out)

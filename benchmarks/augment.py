@@ -18,12 +18,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from BC_training.common.augment import make_augment
 from BC_training.common.config import load_config
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import AugmentationConfig, Config
-from BC_training.common.train_state import init_state, make_optimizer, make_train_step, split_model
+from BC_training.data.augment import make_augment
+from BC_training.training.train_state import init_state, make_optimizer, make_train_step, split_model
 
 ACTIONS = ("move_left", "move_right", "attack", "move_forward", "move_backward", "turn_left", "turn_right")
 KINDS = {

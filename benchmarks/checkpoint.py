@@ -18,13 +18,13 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from BC_training.common.checkpoint_writer import CheckpointWriter
 from BC_training.common.config import load_config
-from BC_training.common.loader import make_tier
-from BC_training.common.progress import Progress
-from BC_training.common.resume import Start
-from BC_training.common.setup import Setup
-from BC_training.common.tracking import training_progress
+from BC_training.data.loader import make_tier
+from BC_training.training.checkpoint_writer import CheckpointWriter
+from BC_training.training.progress import Progress
+from BC_training.training.resume import Start
+from BC_training.training.setup import Setup
+from BC_training.training.tracking import training_progress
 
 STEPS = 20  # of a stretch
 

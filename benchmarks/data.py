@@ -28,16 +28,16 @@ from rich.console import Console
 from rich.progress import Progress
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from BC_training.common.cache import find_caches
 from BC_training.common.config import load_config
 from BC_training.common.dataset import ZarrGameplayDataset
-from BC_training.common.loader import HostTier, make_tier
 from BC_training.common.preprocess import Window
-from BC_training.common.samples import Samples
 from BC_training.common.schema import DatasetConfig, RecordConfig
-from BC_training.common.sharding import one_device
-from BC_training.common.writer import EpisodeWriter, recording
-from BC_training.record import record_missing
+from BC_training.common.storage.writer import EpisodeWriter, recording
+from BC_training.data.cache import find_caches
+from BC_training.data.loader import HostTier, make_tier
+from BC_training.data.samples import Samples
+from BC_training.play.record import record_missing
+from BC_training.runtime.sharding import one_device
 from BC_training.train import train
 
 BATCH = 32

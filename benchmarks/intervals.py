@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from BC_training.common.intervals import mean_interval, normalized_interval
+from BC_training.play.intervals import mean_interval, normalized_interval
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 RESAMPLES = 1000

@@ -30,8 +30,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from BC_training.common import checkpoint
 from BC_training.common.errors import UserError
+from BC_training.training import checkpoint
 
 EPOCHS = 2
 STUCK = 300.0  # seconds; a run takes about ten

@@ -14,12 +14,12 @@ import gymnasium
 import numpy as np
 from rich.console import Console
 
-from BC_training.common import checkpoint
-from BC_training.common.augment import mirrored
-from BC_training.common.intervals import mean_interval
 from BC_training.common.mirror import MirrorTable
-from BC_training.common.workers import run_tasks
-from BC_training.rollout import Outcome, RolloutSession
+from BC_training.data.augment import mirrored
+from BC_training.play.intervals import mean_interval
+from BC_training.play.rollout import Outcome, RolloutSession
+from BC_training.runtime.workers import run_tasks
+from BC_training.training import checkpoint
 
 GAME, SKILL = "doom/deadly_corridor", 3
 

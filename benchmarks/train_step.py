@@ -26,8 +26,8 @@ from rich.console import Console
 from BC_training.common.config import load_config
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
-from BC_training.common.train_state import init_state, make_optimizer, make_train_step, split_model
 from BC_training.train import train
+from BC_training.training.train_state import init_state, make_optimizer, make_train_step, split_model
 
 PEER = Path(__file__).with_name("torch_train_step.py")
 

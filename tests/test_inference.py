@@ -18,17 +18,17 @@ from pyarrow import csv, parquet
 from rich.console import Console
 from untrained import save_run
 
-from BC_training import predict as prediction
-from BC_training.common import checkpoint
-from BC_training.common.checkpoint_edit import editing, update_meta
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.common.schema import Config, DatasetConfig
-from BC_training.evaluate import evaluate
+from BC_training.evaluation import predict as prediction
+from BC_training.evaluation.evaluate import evaluate
+from BC_training.evaluation.predict import EpisodePredictions, open_episode, predict, predict_episode
 from BC_training.inference import Policy
 from BC_training.models.temporal_cnn.model import Config as TemporalConfig
-from BC_training.predict import EpisodePredictions, open_episode, predict, predict_episode
+from BC_training.training import checkpoint
+from BC_training.training.checkpoint_edit import editing, update_meta
 
 QUIET = Console(file=StringIO())
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -66,7 +66,7 @@ def test_an_episodes_own_rate_is_used_where_it_is_one(runs, tmp_path, make_datas
 
 @pytest.mark.parametrize("name", ["pure_cnn", "temporal_cnn"])
 def test_streaming_equals_the_offline_evaluation(runs, name, monkeypatch):
-    from BC_training import evaluate as evaluation
+    from BC_training.evaluation import evaluate as evaluation
 
     seen = []
     report = evaluation.metrics.report

@@ -12,18 +12,19 @@ import zarr
 from rich.console import Console
 
 from BC_training import __main__ as main
-from BC_training.common import checkpoint, tier_choice
-from BC_training.common.checkpoint_writer import CheckpointWriter, hold
-from BC_training.common.command_line import make_console
+from BC_training.command_line import make_console
 from BC_training.common.config import load_config
 from BC_training.common.errors import UserError
-from BC_training.common.paths import expand
-from BC_training.common.train_state import TrainState
-from BC_training.evaluate import evaluate
+from BC_training.common.files import expand
+from BC_training.data import tier_choice
+from BC_training.evaluation.evaluate import evaluate
 from BC_training.inference import Policy
+from BC_training.reports.run.report import report
 from BC_training.train import train
-from BC_training.visualize.episode import film_episode
-from BC_training.visualize.report import report
+from BC_training.training import checkpoint
+from BC_training.training.checkpoint_writer import CheckpointWriter, hold
+from BC_training.training.train_state import TrainState
+from BC_training.videos.episode import film_episode
 
 NAMES = [
     "v[2]",

@@ -20,21 +20,21 @@ from rich.console import Console
 from trainings import SMALL
 
 from BC_training import train as training
-from BC_training.common import checkpoint
 from BC_training.common.config import load_config
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
-from BC_training.common.progress import Progress
-from BC_training.common.samples import SampleOrder
 from BC_training.common.schema import RecordConfig
-from BC_training.common.setup import Setup
-from BC_training.common.train_state import StepMetrics, abstract_model, abstract_state, make_optimizer
-from BC_training.evaluate import evaluate
+from BC_training.data.samples import SampleOrder
+from BC_training.evaluation.evaluate import evaluate
 from BC_training.inference import Policy
-from BC_training.record import record
+from BC_training.play.record import record
 from BC_training.train import train
+from BC_training.training import checkpoint
+from BC_training.training.progress import Progress
+from BC_training.training.setup import Setup
+from BC_training.training.train_state import StepMetrics, abstract_model, abstract_state, make_optimizer
 
 REPO = Path(__file__).resolve().parent.parent
 

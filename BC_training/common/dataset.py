@@ -10,14 +10,14 @@ from typing import Literal, Self
 
 import numpy as np
 
-from BC_training.common import storage
-from BC_training.common.array_info import as_float32, inexact
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.schema import DatasetConfig
 from BC_training.common.split import SPLITS, split_groups
-from BC_training.common.storage import EpisodeInfo
-from BC_training.common.store import open_store
+from BC_training.common.storage import zarr_groups
+from BC_training.common.storage.array_info import as_float32, inexact
+from BC_training.common.storage.store import open_store
+from BC_training.common.storage.zarr_groups import EpisodeInfo
 
 _OPEN_ARRAYS = 4096  # kept open for reading frames: bounds the memory of a dataset of many episodes
 _STATE_MEMORY = 2**30  # bytes of state kept: a start asks for it four times, and decoding is most of its time
@@ -33,7 +33,7 @@ class Skipped:
 
 
 class ZarrGameplayDataset:
-    """Episodes of gameplay in the format of ``storage.py``, in numeric order.
+    """Episodes of gameplay in the format of ``zarr_groups.py``, in numeric order.
 
     Opening reads metadata only; frames, actions and state are read when asked for. "Episode"
     arguments below are positions in ``episodes``, not the numbers in the folder names.
@@ -69,7 +69,7 @@ class ZarrGameplayDataset:
     ):
         self.path = str(path)
         self.store = open_store(path)
-        root = storage.read_root(self.store)
+        root = zarr_groups.read_root(self.store)
         keys = list(root["keys"])
         for name in actions or ():
             if name not in keys:
@@ -86,7 +86,7 @@ class ZarrGameplayDataset:
         if not names:
             raise UserError(f"{self.path} has no episodes (folders episode_0, episode_1, ...): record some into it")
         infos: list[EpisodeInfo] = []
-        for name, episode in zip(names, storage.read_episodes(self.store, names), strict=True):
+        for name, episode in zip(names, zarr_groups.read_episodes(self.store, names), strict=True):
             if isinstance(episode, UserError):
                 self._fault(name, str(episode))
             else:
@@ -96,7 +96,7 @@ class ZarrGameplayDataset:
         sizes = Counter(info.arrays["frames"].shape[2:] for info in infos)
         size = sizes.most_common(1)[0][0] if sizes else ()
         for info in infos:
-            reason = storage.metadata_fault(info, len(keys), len(attributes) if has_state else None, size)
+            reason = zarr_groups.metadata_fault(info, len(keys), len(attributes) if has_state else None, size)
             if reason:
                 self._fault(info.name, reason)
             else:
@@ -106,7 +106,7 @@ class ZarrGameplayDataset:
         rates = [e.fps for e in self.episodes if e.fps is not None]
         self.fps = sum(rates) / len(rates) if rates else None
         self._frames = lru_cache(maxsize=_OPEN_ARRAYS)(
-            lambda episode: storage.open_array(self.episodes[episode], "frames")
+            lambda episode: zarr_groups.open_array(self.episodes[episode], "frames")
         )
         self._actions: dict[str, np.ndarray] = {}
         self._states: dict[str, np.ndarray] = {}
@@ -238,14 +238,14 @@ class ZarrGameplayDataset:
     def _read_actions(self, info: EpisodeInfo) -> np.ndarray:
         if info.name not in self._actions:
             with self._reading(info, "actions"):
-                self._actions[info.name] = storage.read_actions(info)[:, self._action_columns]
+                self._actions[info.name] = zarr_groups.read_actions(info)[:, self._action_columns]
         return self._actions[info.name]
 
     def _read_state(self, info: EpisodeInfo) -> np.ndarray:
         if info.name in self._states:
             return self._states[info.name]
         with self._reading(info, "state"):
-            stored = storage.read_whole(storage.open_array(info, "state"))
+            stored = zarr_groups.read_whole(zarr_groups.open_array(info, "state"))
         state, changed = as_float32(stored)
         if changed.any():
             raise UserError(f"{self.path}/{info.name}: {inexact(stored, changed, self.state_names)}")
@@ -268,7 +268,7 @@ class ZarrGameplayDataset:
 
     def _check_frames(self, info: EpisodeInfo) -> None:
         with self._reading(info, "frames"):
-            array = storage.open_array(info, "frames")
+            array = zarr_groups.open_array(info, "frames")
             for start in range(0, info.length, _CHECKED):
                 array[start : min(start + _CHECKED, info.length)].read().result()
 
@@ -276,7 +276,7 @@ class ZarrGameplayDataset:
     def _reading(self, info: EpisodeInfo, name: str) -> Iterator[None]:
         try:
             yield
-        except (*storage.DAMAGE, OSError) as error:
+        except (*zarr_groups.DAMAGE, OSError) as error:
             raise UserError(
                 f"{self.path}/{info.name}: cannot read '{name}' ({_short(error)}): "
                 "restore the file or remove the episode; 'validate --repair' keeps what is good"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from BC_training.common.errors import UserError, unknown
+from BC_training.common.settings.typed import build, parse_overrides
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,6 @@ class Decoding:
         Raises:
             UserError: an unknown key or action, or a value of the wrong type or out of range.
         """
-        from BC_training.common.config import (  # here: scripted players' processes need no OmegaConf
-            build,
-            parse_overrides,
-        )
-
         for change in changes:
             if "=" not in change:
                 raise UserError(f"--decode {change} is not KEY=VALUE; write for example --decode threshold=0.4")

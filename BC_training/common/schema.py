@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from BC_training.common.errors import UserError, require
-from BC_training.common.evaluation_config import SEEDS, EvaluationConfig
-from BC_training.common.logging_config import LoggingConfig
-from BC_training.common.paths import expand_fields
+from BC_training.common.files import expand_fields
 from BC_training.common.preprocess import Window
-from BC_training.common.state_config import StateConfig
+from BC_training.common.settings.evaluation import SEEDS, EvaluationConfig
+from BC_training.common.settings.logging import LoggingConfig
+from BC_training.common.settings.state import StateConfig
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from BC_training.common.errors import UserError, unknown
-from BC_training.common.state_config import RelativeConfig, StateConfig
+from BC_training.common.settings.state import RelativeConfig, StateConfig
 
 if TYPE_CHECKING:
     import jax  # not at run time: see ``preprocess``

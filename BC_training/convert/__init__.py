@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from BC_training.common import storage
 from BC_training.common.errors import UserError, disk_full_is_user_error, unknown
-from BC_training.common.store import LocalStore
-from BC_training.common.workers import run_tasks
-from BC_training.common.writer import is_unused, next_number, recording, require_dataset
+from BC_training.common.storage import zarr_groups
+from BC_training.common.storage.store import LocalStore
+from BC_training.common.storage.writer import is_unused, next_number, recording, require_dataset
 from BC_training.convert import identity
 from BC_training.convert.converter import Converter, frame_size, readable_digest
 from BC_training.convert.source import Options, Source
+from BC_training.runtime.workers import run_tasks
 
 KINDS = {
     "sessions": "sessions",
@@ -25,7 +25,7 @@ KINDS = {
     "minari": "hdf5",
     "robomimic": "hdf5",
     "doom-demo": "doom_demo",
-}  # to the module that reads it
+}  # to the folder of its reader
 
 
 def convert(source: Path, out: Path, options: Options, workers: int | None, console: Console) -> None:
@@ -44,7 +44,7 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
         raise UserError(f"no recordings at {source}: check the path")
     if options.kind == "sessions" and out.is_dir() and is_unused(out) and out.resolve().parent == source.resolve():
         raise UserError(f"{out} is an empty folder among the sessions and would count as one: remove it")
-    module = importlib.import_module(f"BC_training.convert.{KINDS[options.kind]}")
+    module = importlib.import_module(f"BC_training.convert.{KINDS[options.kind]}.reader")
     opened: Source = module.open_source(source, options)
     if not opened.episodes:
         raise UserError(f"{source} holds no recordings of the kind '{options.kind}'")
@@ -90,15 +90,15 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
         raise UserError(f"{len(failed)} of {len(missing)} recordings of {source} were not converted ({listed})")
 
 
-def _episodes(out: Path) -> list[storage.EpisodeInfo]:
+def _episodes(out: Path) -> list[zarr_groups.EpisodeInfo]:
     """What ``out`` holds already."""
     if is_unused(out):
         return []
     require_dataset(out)
     store = LocalStore(out)
-    storage.read_root(store)
-    episodes = storage.read_episodes(store, store.episode_names())
-    return [episode for episode in episodes if isinstance(episode, storage.EpisodeInfo)]
+    zarr_groups.read_root(store)
+    episodes = zarr_groups.read_episodes(store, store.episode_names())
+    return [episode for episode in episodes if isinstance(episode, zarr_groups.EpisodeInfo)]
 
 
 def _say(console: Console, line: str) -> None:

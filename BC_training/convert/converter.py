@@ -9,7 +9,7 @@ import numpy as np
 
 from BC_training.common.errors import UserError, reason
 from BC_training.common.preprocess import resize_frames
-from BC_training.common.writer import EpisodeWriter
+from BC_training.common.storage.writer import EpisodeWriter
 from BC_training.convert import identity
 from BC_training.convert.source import Recording, Source, Step
 

@@ -8,7 +8,7 @@ Every game is a Gymnasium environment with observation ``{"frame": uint8 [3, H, 
 import gymnasium
 
 from BC_training.common.errors import unknown
-from BC_training.games.doom import SCENARIOS, DoomGame
+from BC_training.games.doom.game import SCENARIOS, DoomGame
 
 GAMES = tuple(f"doom/{scenario}" for scenario in SCENARIOS)
 

@@ -15,31 +15,3 @@ in training its logits are [B, T, A]. Its module has two more functions, ``encod
 train)``, of each frame by itself, to features [B, T, F], and ``remember(features, *, train)`` from
 those to the logits [B, T, A], so that play encodes each frame once.
 """
-
-import importlib
-from pathlib import Path
-from types import ModuleType
-
-from BC_training.common.errors import UserError, unknown
-
-
-def names() -> list[str]:
-    """Every variant's name."""
-    return sorted(p.parent.name for p in Path(__file__).parent.glob("*/model.py"))
-
-
-def find(name: str) -> ModuleType:
-    """The ``model`` module of the variant ``name``.
-
-    Raises:
-        UserError: no such variant (with the nearest match), or one that lacks a part.
-    """
-    if name not in names():
-        raise unknown("model", name, names(), "set model.name, or add BC_training/models/<name>/model.py")
-    module = importlib.import_module(f"BC_training.models.{name}.model")
-    for part in ("Config", "create_model"):
-        if not hasattr(module, part):
-            raise UserError(
-                f"BC_training/models/{name}/model.py has no {part}; see BC_training/models/pure_cnn/model.py"
-            )
-    return module

@@ -50,7 +50,7 @@ def packages(config: Config) -> str:
 
 
 def devices(config: Config) -> str:
-    from BC_training.common.devices import choose_device
+    from BC_training.runtime.devices import choose_device
 
     found = choose_device(config.system.device)
     if "cpu" in found.lower():
@@ -76,7 +76,7 @@ def dataset(config: Config) -> str:
 
 
 def model(config: Config) -> str:
-    from BC_training.common.train_state import abstract_model
+    from BC_training.training.train_state import abstract_model
 
     inputs = _inputs(config)
     count = abstract_model(config, inputs).parameter_count
@@ -86,7 +86,7 @@ def model(config: Config) -> str:
 def training_step(config: Config) -> str:
     import jax
 
-    from BC_training.common.train_state import init_state, make_optimizer, make_train_step, split_model
+    from BC_training.training.train_state import init_state, make_optimizer, make_train_step, split_model
 
     inputs = _inputs(config)
     net = split_model(config, inputs)
@@ -103,8 +103,8 @@ def training_step(config: Config) -> str:
 def _random_batch(inputs: InputSpec) -> dict[str, np.ndarray]:
     """Four samples of random frames and buttons, of an episode that is written and read."""
     from BC_training.common.dataset import ZarrGameplayDataset
-    from BC_training.common.samples import Samples
-    from BC_training.common.writer import EpisodeWriter, recording
+    from BC_training.common.storage.writer import EpisodeWriter, recording
+    from BC_training.data.samples import Samples
 
     rng, length = np.random.default_rng(0), 4 + inputs.window.action_shift
     frames = rng.integers(0, 256, (length, *inputs.frame_shape), np.uint8)
@@ -136,7 +136,7 @@ def game(config: Config) -> str:
 
 
 def _is_there(config: Config) -> bool:
-    from BC_training.common.store import is_remote
+    from BC_training.common.storage.store import is_remote
 
     return is_remote(config.dataset.path) or Path(config.dataset.path).exists()
 

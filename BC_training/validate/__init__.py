@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
-from BC_training.common import storage
 from BC_training.common.errors import UserError, require_writable
-from BC_training.common.store import open_store
-from BC_training.common.workers import run_tasks
+from BC_training.common.storage import zarr_groups
+from BC_training.common.storage.store import open_store
+from BC_training.runtime.workers import run_tasks
 from BC_training.validate.findings import Checked, Finding, counts, in_order, print_findings, spans_of
 from BC_training.validate.metadata import check_metadata, check_names
 from BC_training.validate.oddities import STUCK_SECONDS, WHOLE_SECONDS, Seen, find_oddities, gather
@@ -45,12 +45,12 @@ def validate(
         require_writable(json_file)
     out = None if repair_to is None else free_folder(repair_to)
     store = open_store(path)
-    root = storage.read_attributes(store)
+    root = zarr_groups.read_attributes(store)
     names = store.episode_names()
     if not names:
         raise UserError(f"{path} has no episodes (folders episode_0, episode_1, ...): record some into it")
     started = time.monotonic()
-    found = dict(zip(names, storage.read_episodes(store, names), strict=True))
+    found = dict(zip(names, zarr_groups.read_episodes(store, names), strict=True))
     findings, root = check_names(root, found, store.address)
     misnamed = next((f.message for f in findings if f.kind == "names"), None)
     more, checked = check_metadata(root, found, store)

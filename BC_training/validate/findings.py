@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from BC_training.common.storage import EpisodeInfo
+from BC_training.common.storage.zarr_groups import EpisodeInfo
 
 SEVERITIES = ("error", "warning", "info")
 _ROWS = 200  # of the table; the JSON has them all

@@ -7,13 +7,13 @@ from collections import Counter
 from statistics import median
 from typing import Any
 
-from BC_training.common.array_info import ARRAYS, dtype_fault
-from BC_training.common.documents import parse_document
 from BC_training.common.errors import UserError
 from BC_training.common.mirror import MirrorTable
-from BC_training.common.names import names_fault, proposed
-from BC_training.common.storage import EpisodeInfo
-from BC_training.common.store import LocalStore, NoAccess, Store
+from BC_training.common.storage.array_info import ARRAYS, dtype_fault
+from BC_training.common.storage.documents import parse_document
+from BC_training.common.storage.names import names_fault, proposed
+from BC_training.common.storage.store import LocalStore, NoAccess, Store
+from BC_training.common.storage.zarr_groups import EpisodeInfo
 from BC_training.validate.findings import Checked, Finding
 
 RATE_TOLERANCE = 0.05  # of the median: a policy that plays 5 % faster is still that policy

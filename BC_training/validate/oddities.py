@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from BC_training.common.documents import finite
+from BC_training.common.storage.documents import finite
 from BC_training.validate.findings import Checked, Finding, runs_of
 from BC_training.validate.scan import COLOUR_GRID, Labels, Scanned
 

@@ -8,12 +8,12 @@ from typing import Any
 import zarr
 from rich.console import Console
 
-from BC_training.common.array_info import as_float32
 from BC_training.common.errors import UserError, disk_full_is_user_error
-from BC_training.common.storage import EpisodeInfo
-from BC_training.common.store import episode_number, is_remote
-from BC_training.common.workers import run_tasks
-from BC_training.common.writer import EpisodeWriter, recording
+from BC_training.common.storage.array_info import as_float32
+from BC_training.common.storage.store import episode_number, is_remote
+from BC_training.common.storage.writer import EpisodeWriter, recording
+from BC_training.common.storage.zarr_groups import EpisodeInfo
+from BC_training.runtime.workers import run_tasks
 from BC_training.validate.scan import Fault, open_rows, read_actions, read_blocks, read_rows
 
 MIN_FRAMES = 2  # one frame shows no play

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from BC_training.common import storage
-from BC_training.common.array_info import ARRAYS, as_float32, inexact
 from BC_training.common.errors import UserError
-from BC_training.common.other_codecs import DecodedArray, UnknownCodec
-from BC_training.common.storage import EpisodeInfo
+from BC_training.common.storage import zarr_groups
+from BC_training.common.storage.array_info import ARRAYS, as_float32, inexact
+from BC_training.common.storage.other_codecs import DecodedArray, UnknownCodec
+from BC_training.common.storage.zarr_groups import EpisodeInfo
 from BC_training.validate.findings import runs_of
 
 TASK_FRAMES = 1024  # read by a process before it reports
@@ -178,12 +178,12 @@ class Scanner:
 def read_actions(episode: EpisodeInfo, length: int, root: dict[str, Any]) -> tuple[np.ndarray, dict[int, Fault]]:
     """bool [length, A] of the first rows, and what cannot be read of them.
 
-    ``storage.read_actions`` says when a chunk that is not there means "no button pressed"; it is
+    ``zarr_groups.read_actions`` says when a chunk that is not there means "no button pressed"; it is
     so here, too.
     """
     actions, faults = read_rows(episode, "actions", length)
     missing = [row for row, (kind, _) in faults.items() if kind == "missing"]
-    if missing and root.get("format") != storage.FORMAT:
+    if missing and root.get("format") != zarr_groups.FORMAT:
         rows = episode.arrays["actions"].chunks[0]
         written = [actions[at : at + rows] for at in range(0, length, rows) if at not in faults]
         if written and all(chunk.any() for chunk in written):
@@ -199,10 +199,10 @@ def open_rows(episode: EpisodeInfo, name: str) -> Array | Fault:
         UserError: the dataset cannot be reached.
     """
     try:
-        array = storage.open_array(episode, name)
+        array = zarr_groups.open_array(episode, name)
     except UnknownCodec as error:
         return "codec", str(error).split(":")[0]
-    except storage.DAMAGE as error:
+    except zarr_groups.DAMAGE as error:
         return "metadata", f"'{name}' cannot be opened ({_fault(error, episode)[1]})"
     if array.shape != episode.arrays[name].shape:
         said = episode.arrays[name].shape
@@ -228,7 +228,7 @@ def read_blocks(
             ahead = array[end : min(end + block, stop)].read()
         try:
             frames, faults = this.result(), {}
-        except storage.DAMAGE:
+        except zarr_groups.DAMAGE:
             frames, faults = _chunk_by_chunk(episode, array, at, end, rows)
         yield at, frames, faults
 
@@ -241,7 +241,7 @@ def read_rows(episode: EpisodeInfo, name: str, length: int) -> tuple[np.ndarray,
         return np.zeros((length, columns), ARRAYS[name][0]), dict.fromkeys(range(length), array)
     try:
         return np.array(array[:length].read().result()), {}
-    except storage.DAMAGE:
+    except zarr_groups.DAMAGE:
         return _chunk_by_chunk(episode, array, 0, length, episode.arrays[name].rows)
 
 
@@ -256,7 +256,7 @@ def _chunk_by_chunk(
     for a, b, read in reads:
         try:
             values[a - start : b - start] = read.result()
-        except storage.DAMAGE as error:
+        except zarr_groups.DAMAGE as error:
             faults |= dict.fromkeys(range(a, b), _fault(error, episode))
     return values, faults
 

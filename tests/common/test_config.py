@@ -8,7 +8,7 @@ import pytest
 from BC_training.common.config import PACKAGE, from_dict, load_config, save_config, to_dict
 from BC_training.common.errors import UserError
 from BC_training.common.schema import Config
-from BC_training.games.doom import STATE_NAMES
+from BC_training.games.doom.game import STATE_NAMES
 
 MINIMAL = "dataset:\n  path: data/x.zarr\n"
 ELDEN_RING = (

@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.progress import Progress
 
-from BC_training.common.checkpoint_writer import CheckpointWriter, hold
 from BC_training.common.config import to_dict
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.decode import Decoder, Decoding
 from BC_training.common.errors import UserError
-from BC_training.common.loader import make_tier
 from BC_training.common.preprocess import InputSpec, Window, normalize, resize_frames
-from BC_training.common.samples import Samples
 from BC_training.common.schema import DatasetConfig
-from BC_training.common.sharding import one_device
-from BC_training.common.train_state import init_state, make_optimizer, make_predict, split_model
+from BC_training.data.loader import make_tier
+from BC_training.data.samples import Samples
 from BC_training.inference import Policy
+from BC_training.runtime.sharding import one_device
+from BC_training.training.checkpoint_writer import CheckpointWriter, hold
+from BC_training.training.train_state import init_state, make_optimizer, make_predict, split_model
 
 
 def area_average(frames: np.ndarray, rows: int, cols: int) -> np.ndarray:

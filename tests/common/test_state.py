@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec, Window, normalize
+from BC_training.common.settings.state import AnglesConfig, RelativeConfig, StateConfig
 from BC_training.common.state import ChangeCounter, StateFeatures, frames_since_change
-from BC_training.common.state_config import AnglesConfig, RelativeConfig, StateConfig
 
 NAMES = ("hp", "max_hp", "x", "y", "z", "ex", "ey", "ez", "angle", "anim", "enemy", "ammo")
 EVERYTHING = StateConfig(

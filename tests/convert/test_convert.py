@@ -13,12 +13,15 @@ import recorded_sessions
 from rich.console import Console
 
 import BC_training.convert
-from BC_training.common import storage
 from BC_training.common.errors import UserError
-from BC_training.common.store import LocalStore
-from BC_training.common.writer import EpisodeWriter
-from BC_training.convert import Options, convert, doom_demo, lerobot, sessions
+from BC_training.common.storage import zarr_groups
+from BC_training.common.storage.store import LocalStore
+from BC_training.common.storage.writer import EpisodeWriter
+from BC_training.convert import Options, convert
+from BC_training.convert.doom_demo import reader as doom_demo
 from BC_training.convert.identity import sampled
+from BC_training.convert.lerobot import reader as lerobot
+from BC_training.convert.sessions import reader as sessions
 from BC_training.convert.source import Recording
 
 N = 6
@@ -233,8 +236,8 @@ def test_what_a_library_raises_for_one_recording_costs_that_alone(tmp_path, monk
         assert "bad: it cannot be read (KeyError: 'Unable to" in str(raised.value)
         assert "\n" not in str(raised.value)
     store = LocalStore(tmp_path / "out.zarr")
-    (episode,) = storage.read_episodes(store, store.episode_names())
-    assert isinstance(episode, storage.EpisodeInfo)
+    (episode,) = zarr_groups.read_episodes(store, store.episode_names())
+    assert isinstance(episode, zarr_groups.EpisodeInfo)
     assert episode.attrs["source"].endswith("good")
     fake(monkeypatch, Fake(episodes=("good", "empty")))
     assert "empty: left out, it has no frame" in run(tmp_path, tmp_path / "out.zarr")[0]

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hdf5_recordings import minari, robomimic
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lerobot_datasets import LENGTHS, actions, numbers, write_v21, write_v30
 from mutations import WEIRD, change_file, changed, require_one_line
 from recorded_sessions import number_of, write_session
 from rich.console import Console
-from test_hdf5 import minari, robomimic
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from BC_training import models
+from BC_training.common import variants
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
-from BC_training.common.train_state import abstract_model
 from BC_training.models.pure_cnn import model as pure_cnn_model
+from BC_training.training.train_state import abstract_model
 
 DEFAULT = pure_cnn_model.Config("pure_cnn")
 
@@ -44,13 +44,13 @@ def outputs(config, inputs, batch: int, train: bool) -> jax.ShapeDtypeStruct:
 
 
 def test_names_lists_the_folders():
-    assert "pure_cnn" in models.names()
-    assert models.names() == sorted(models.names())
+    assert "pure_cnn" in variants.names()
+    assert variants.names() == sorted(variants.names())
 
 
 def test_every_config_is_frozen_and_begins_with_the_name():
-    for name in models.names():
-        variant = models.find(name)
+    for name in variants.names():
+        variant = variants.find(name)
         assert dataclasses.is_dataclass(variant.Config)
         assert variant.Config.__dataclass_params__.frozen
         assert dataclasses.fields(variant.Config)[0].name == "name"
@@ -58,18 +58,18 @@ def test_every_config_is_frozen_and_begins_with_the_name():
 
 def test_unknown_variant():
     with pytest.raises(UserError, match="unknown model 'pure_cn'; did you mean 'pure_cnn'") as caught:
-        models.find("pure_cn")
+        variants.find("pure_cn")
     assert "\n" not in str(caught.value)
     for name in ("layers", "", "../models/pure_cnn", "pure_cnn.model"):
         with pytest.raises(UserError, match="unknown model"):
-            models.find(name)
+            variants.find(name)
 
 
 @pytest.mark.parametrize("part", ["Config", "create_model"])
 def test_a_variant_that_lacks_a_part(monkeypatch, part):
     monkeypatch.delattr(pure_cnn_model, part)
     with pytest.raises(UserError, match=f"has no {part}"):
-        models.find("pure_cnn")
+        variants.find("pure_cnn")
 
 
 # --- PureCNN -------------------------------------------------------------------------------

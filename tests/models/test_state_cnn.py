@@ -11,10 +11,10 @@ from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec, Window
 from BC_training.common.schema import Config as WholeConfig
 from BC_training.common.schema import DatasetConfig
+from BC_training.common.settings.state import StateConfig
 from BC_training.common.state import StateFeatures
-from BC_training.common.state_config import StateConfig
-from BC_training.common.train_state import abstract_model
 from BC_training.models.state_cnn.model import Config, create_model
+from BC_training.training.train_state import abstract_model
 
 STATE = StateConfig(categories=("weapon", "enemy"), standardized=("x", "y"))
 FEATURES = StateFeatures(STATE, ((1.0, 5.0), (2.0, 3.0, 4.0)), (0.0, 0.0), (1.0, 1.0))

@@ -13,18 +13,19 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
-from BC_training import models
-from BC_training.common import checkpoint
-from BC_training.common.checkpoint_writer import CheckpointWriter, hold
+from BC_training.common import variants
 from BC_training.common.config import load_config, to_dict
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import OBSERVATION, InputSpec, Window, normalize
-from BC_training.common.samples import Samples
 from BC_training.common.schema import Config, DatasetConfig, TrainingConfig
+from BC_training.common.settings.state import StateConfig
 from BC_training.common.state import StateFeatures
-from BC_training.common.state_config import StateConfig
-from BC_training.common.train_state import (
+from BC_training.data.samples import Samples
+from BC_training.inference import Policy
+from BC_training.training import checkpoint
+from BC_training.training.checkpoint_writer import CheckpointWriter, hold
+from BC_training.training.train_state import (
     abstract_model,
     abstract_state,
     init_state,
@@ -33,10 +34,9 @@ from BC_training.common.train_state import (
     make_train_step,
     split_model,
 )
-from BC_training.inference import Policy
 
 SIZE = (24, 32)
-CONFIGS = Path(models.__file__).parent.parent / "configs"
+CONFIGS = Path(variants.__file__).parents[1] / "configs"
 # Of each variant, one that compiles in seconds, without dropout.
 SMALL: dict[str, dict[str, Any]] = {
     "pure_cnn": {"conv_features": (8, 16), "conv_strides": (2, 2), "dense_features": (32,)},
@@ -66,11 +66,11 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in VARIANTS),
     ("temporal_cnn", {"temporal": "transformer"}),
 ]
-variants = pytest.mark.parametrize(("name", "fields"), KINDS, ids=[*VARIANTS, "temporal_cnn-transformer"])
+each_variant = pytest.mark.parametrize(("name", "fields"), KINDS, ids=[*VARIANTS, "temporal_cnn-transformer"])
 
 
 def test_every_variant_is_here():
-    assert models.names() == VARIANTS
+    assert variants.names() == VARIANTS
 
 
 # Of those that look back: the history, and the previous actions that they see.
@@ -78,7 +78,7 @@ LOOKS_BACK = {"temporal_cnn": (4, 2)}
 
 
 def a_config(name: str, training: dict[str, Any] | None = None, **fields: Any) -> Config:
-    variant = models.find(name)
+    variant = variants.find(name)
     return Config(
         dataset=DatasetConfig(path="unused", state=STATE if name == "state_cnn" else None),
         model=variant.Config(**({"name": name, "dropout": 0.0} | SMALL[name] | fields)),
@@ -121,7 +121,7 @@ def stepper(config: Config, inputs: InputSpec, rate: float) -> tuple[Any, Any]:
     return step, init_state(model, optimizer)
 
 
-@variants
+@each_variant
 @pytest.mark.parametrize(("history", "chunk"), [(1, 1), (3, 1), (2, 4)])
 @pytest.mark.parametrize("train", [False, True])
 def test_shapes_and_dtypes(name, fields, history, chunk, train):
@@ -129,7 +129,7 @@ def test_shapes_and_dtypes(name, fields, history, chunk, train):
     inputs = inputs_of(config, history)
 
     def run(batch):
-        model = models.find(name).create_model(config.model, inputs, nnx.Rngs(0))
+        model = variants.find(name).create_model(config.model, inputs, nnx.Rngs(0))
         observation = {name: batch[name] for name in OBSERVATION if name in batch}
         return model(normalize(observation, inputs), train=train, rngs=nnx.Rngs(dropout=1))
 
@@ -141,7 +141,7 @@ def test_shapes_and_dtypes(name, fields, history, chunk, train):
     assert {x.dtype for x in jax.tree.leaves((model.params, model.batch_stats))} == {jnp.dtype("float32")}
 
 
-@variants
+@each_variant
 def test_32_samples_are_learnt_by_heart(name, fields):
     """With a finite gradient, that is not all zero, to every parameter on the way."""
     config = a_config(name, **fields)
@@ -163,7 +163,7 @@ def test_32_samples_are_learnt_by_heart(name, fields):
     np.testing.assert_array_equal(np.asarray(logits) > 0, wanted)
 
 
-@variants
+@each_variant
 def test_a_step_in_bfloat16_of_chunks(name, fields):
     config = a_config(name, {"precision": "bfloat16"}, action_chunk=3, **fields, dropout=0.1)
     inputs = inputs_of(config)
@@ -221,7 +221,7 @@ def test_play_is_the_forward_pass_of_training(tmp_path, recorded, name, fields, 
             policy._pressed.append(actions[t])  # as if it had pressed what was recorded
 
 
-@variants
+@each_variant
 def test_a_mirrored_frame_is_told_from_the_original(name, fields):
     """By all but PureCNN, here of an object that is its own mirror image, away from the border."""
     config = a_config(name, **fields, **({"batch_norm": False} if name == "pure_cnn" else {}))
@@ -312,7 +312,7 @@ def test_previous_actions_are_refused(name):
 )
 def test_settings_out_of_range(name, fields, message):
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        models.find(name).Config(name=name, **fields)
+        variants.find(name).Config(name=name, **fields)
     assert "\n" not in str(caught.value)
 
 

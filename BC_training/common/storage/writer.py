@@ -1,0 +1,255 @@
+"""Writes a dataset: episodes that appear whole or not at all."""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from BC_training.common.errors import UserError
+from BC_training.common.storage.array_info import ARRAYS
+from BC_training.common.storage.names import names_fault
+from BC_training.common.storage.store import LocalStore, episode_number, require_utf8
+from BC_training.common.storage.zarr_groups import FORMAT, VERSION, read_root
+
+_PARTIAL = ".partial-"
+_BLOCK = 32  # frames written at once: bounds the recorder's memory, not the chunk size
+
+
+def require_dataset(path: Path) -> None:
+    """Raises a UserError where something is at ``path`` that is no dataset."""
+    if not path.is_dir():
+        raise UserError(f"{path} is a file, a dataset is a folder: choose another name")
+    if not any((path / name).exists() for name in ("zarr.json", ".zgroup")):
+        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:3])
+        raise UserError(f"{path} is no dataset but a folder that holds other things ({found}): choose another folder")
+
+
+def require_appendable(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> None:
+    """Raises a UserError where episodes of these actions and state values cannot be added to the dataset."""
+    require_dataset(path)
+    attrs = read_root(LocalStore(path))
+    if not (path / "zarr.json").exists():
+        raise UserError(f"{path} is zarr v2, which is read but not written: choose another folder")
+    for label, old, new in (
+        ("actions", attrs["keys"], keys),
+        ("state values", attrs.get("attributes") or [], attributes),
+    ):
+        if tuple(old) != tuple(new):
+            raise UserError(
+                f"{path} holds other {label} ({', '.join(old)}) than are to be added ({', '.join(new)}): "
+                "choose another folder"
+            )
+
+
+def require_local(path: Path) -> None:
+    """Raises a UserError for an address, or a path that cannot be written to."""
+    if re.match(r"\w+:/", str(path)):  # Path has made one slash of two
+        raise UserError(f"cannot write to {path}: recordings are written to a local folder, copy them there afterwards")
+    require_utf8(path)
+
+
+@contextlib.contextmanager
+def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> Iterator[None]:
+    """Creates the dataset, or opens it for appending, and holds it for this process alone.
+
+    What an earlier recorder that was killed left unfinished is removed, and so is a new dataset that got no episode.
+
+    Raises:
+        UserError: it cannot be created, another process records into it, or it holds other actions or
+            state values.
+    """
+    require_local(path)
+    if fault := names_fault({"keys": list(keys), "attributes": list(attributes)}):
+        raise UserError(f"cannot write {path}: {fault}: give each a name of its own where they come from")
+    created, existed = is_unused(path), os.access(path, os.F_OK)
+    if created:
+        _create(path, keys, attributes)
+    else:
+        require_appendable(path, keys, attributes)
+    try:
+        folder = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; choose another folder") from error
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another process is recording into {path}: wait for it, or choose another folder"
+            ) from None
+        for leftover in path.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        _require_writable(path)
+        yield
+    finally:
+        if created and not LocalStore(path).episode_names():
+            (path / "zarr.json").unlink(missing_ok=True)  # its names would bind what is recorded next
+            if not existed:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+        os.close(folder)
+
+
+def is_unused(path: Path) -> bool:
+    """Whether nothing is at ``path``, or a folder with nothing in it but what a killed recorder left."""
+    if not os.access(path, os.F_OK):  # Path.exists raises where it may not look
+        return True
+    try:
+        return path.is_dir() and all(entry.name.startswith(_PARTIAL) for entry in path.iterdir())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; choose another folder") from error
+
+
+def _create(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> None:
+    """Makes an empty dataset of a path that ``is_unused``."""
+    import zarr  # here and below: it takes long to import, and training only reads
+
+    attrs = {"format": FORMAT, "version": VERSION, "keys": list(keys), "attributes": list(attributes)}
+    try:
+        there = path.is_dir()
+        unnamed = path / f"{_PARTIAL}{os.getpid()}" if there else path.with_name(f"{_PARTIAL}{path.name}-{os.getpid()}")
+        unnamed.mkdir(parents=True)
+        zarr.create_group(unnamed, attributes=attrs, zarr_format=3)
+        if there:  # it may be a link or a disk of its own, which stays
+            (unnamed / "zarr.json").rename(path / "zarr.json")
+            unnamed.rmdir()
+        else:
+            unnamed.rename(path)  # a folder without attributes would be no dataset, for good
+    except OSError as error:
+        raise UserError(f"cannot create {path}: {error.strerror}; choose another folder") from error
+
+
+def _require_writable(path: Path) -> None:
+    """Raises a UserError, before an episode is recorded, where none can be written."""
+    try:
+        probe = path / f"{_PARTIAL}{os.getpid()}"
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise UserError(
+            f"cannot write into {path}: {error.strerror}; make it writable or choose another folder"
+        ) from error
+
+
+def next_number(path: Path) -> int:
+    """The number after the last episode's; 0 in an empty dataset."""
+    names = LocalStore(path).episode_names()
+    return episode_number(names[-1]) + 1 if names else 0
+
+
+class EpisodeWriter:
+    """Writes one episode, which appears in the dataset whole, by ``commit``, or not at all."""
+
+    def __init__(self, dataset: Path, number: int):
+        """``number``: the first to try; a taken one is never overwritten."""
+        self._dataset, self._number = dataset, number
+        self._folder = dataset / f"{_PARTIAL}{number}-{os.getpid()}"
+        self._rows: list[dict[str, np.ndarray]] = []
+        self._arrays: dict[str, ts.TensorStore] = {}
+        self._writes: list[ts.WriteFutures] = []
+        self.frame_count = 0
+
+    def append(self, frame: np.ndarray, action: np.ndarray, state: np.ndarray | None) -> None:
+        """Adds frame uint8 [3, H, W], action bool [A] and state float32 [S], which without values is left out."""
+        row = {"frames": frame, "actions": action}
+        if state is not None and len(state):
+            row["state"] = state
+        # Copies: rows wait in memory, while the caller may fill the same arrays anew.
+        self._rows.append({name: np.array(values) for name, values in row.items()})
+        self.frame_count += 1
+        if len(self._rows) == _BLOCK:
+            self._flush()
+
+    def commit(self, attrs: dict[str, Any]) -> Path:
+        """Publishes the episode with ``attrs`` (and frame_count); returns its folder.
+
+        Raises:
+            UserError: it has no frame.
+        """
+        if self.frame_count == 0:
+            raise UserError(f"{self._dataset}: episode {self._number} has no frame, it is not written")
+        import zarr
+        from zarr.errors import ZarrUserWarning
+
+        self._flush()
+        self._wait()
+        zarr.open_group(self._folder).update_attributes({**attrs, "frame_count": self.frame_count})
+        with warnings.catch_warnings():
+            # Not in the v3 specification yet; it makes opening read one file an episode instead of four.
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            zarr.consolidate_metadata(self._folder)
+        while True:
+            target = self._dataset / f"episode_{self._number}"
+            try:
+                os.rename(self._folder, target)  # atomic; refuses a folder that holds something
+                return target
+            except OSError:
+                if not target.exists():
+                    raise
+                self._number += 1
+
+    def abort(self) -> None:
+        """Forgets the episode."""
+        for write in self._writes:  # each: one still in flight would bring the folder back
+            with contextlib.suppress(ValueError):
+                write.result()
+        for _ in range(100):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            if not self._folder.exists():
+                break
+            time.sleep(0.02)  # zarr, too, may still be writing what it no longer waits for
+
+    def _flush(self) -> None:
+        """Starts writing the rows in memory, once those before them are written."""
+        if not self._rows:
+            return
+        if not self._arrays:
+            self._create()
+        self._wait()
+        first = self.frame_count - len(self._rows)
+        for name, array in self._arrays.items():
+            values = [row[name] for row in self._rows]
+            array = array.resize(exclusive_max=(self.frame_count, *values[0].shape), expand_only=True).result()
+            if name == "frames":  # a future a chunk: one of several would end with the first that fails
+                self._writes += [array[first + i].write(frame) for i, frame in enumerate(values)]
+            else:
+                self._writes.append(array[first : self.frame_count].write(np.stack(values)))
+        self._rows.clear()
+
+    def _wait(self) -> None:
+        for write in self._writes:
+            write.result()
+        self._writes.clear()
+
+    def _create(self) -> None:
+        import zarr
+        from zarr.codecs import Crc32cCodec, ZstdCodec
+
+        group = zarr.create_group(self._folder, zarr_format=3)
+        for name, row in self._rows[0].items():
+            group.create_array(
+                name,
+                shape=(0, *row.shape),
+                dtype=ARRAYS[name][0],
+                # Actions and state are read whole, frames one at a time in random order.
+                chunks=(1 if name == "frames" else 4096, *row.shape),
+                # One folder of chunks, not four a frame.
+                chunk_key_encoding={"name": "default", "separator": "."},
+                compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            )
+            spec = {
+                "driver": "zarr3",
+                # The rename publishes; a sync for every chunk would cost a third of the speed.
+                "kvstore": {"driver": "file", "path": f"{self._folder.resolve()}/{name}/", "file_io_sync": False},
+                "store_data_equal_to_fill_value": True,  # so that a missing chunk means a loss
+            }
+            self._arrays[name] = ts.open(spec, open=True, write=True).result()

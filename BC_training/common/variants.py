@@ -1,0 +1,31 @@
+"""The variants of the policy, found by the names of their folders; ``models`` says what each must hold."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from BC_training.common.errors import UserError, unknown
+
+_MODELS = Path(__file__).resolve().parents[1] / "models"
+
+
+def names() -> list[str]:
+    """Every variant's name."""
+    return sorted(p.parent.name for p in _MODELS.glob("*/model.py"))
+
+
+def find(name: str) -> ModuleType:
+    """The ``model`` module of the variant ``name``.
+
+    Raises:
+        UserError: no such variant (with the nearest match), or one that lacks a part.
+    """
+    if name not in names():
+        raise unknown("model", name, names(), "set model.name, or add BC_training/models/<name>/model.py")
+    module = importlib.import_module(f"BC_training.models.{name}.model")
+    for part in ("Config", "create_model"):
+        if not hasattr(module, part):
+            raise UserError(
+                f"BC_training/models/{name}/model.py has no {part}; see BC_training/models/pure_cnn/model.py"
+            )
+    return module

@@ -1,0 +1,212 @@
+"""Actions in HDF5 files, as buttons: one of n, or several that are each up or down."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from BC_training.common.errors import UserError
+from BC_training.convert.hdf5.metadata import parse_object, whole, whole_numbers
+
+MOST_BUTTONS = 4096  # more are not an action space, but a damaged number
+
+
+@dataclass(frozen=True)
+class Actions:
+    """How stored actions become buttons.
+
+    Attributes:
+        names: the A buttons.
+        one_of: stored is the number of the one that is pressed; otherwise a value for each.
+        start: with ``one_of`` the number of the first; otherwise for each button the value that means "up", and the
+            next one means "down", or empty where 1 is down and 0 and -1 are up.
+    """
+
+    names: tuple[str, ...]
+    one_of: bool
+    start: tuple[int, ...] = ()
+
+    def buttons(self, stored: np.ndarray, where: str) -> np.ndarray:
+        """bool [N, A] of one episode's stored actions, [N] or [N, 1] with ``one_of``, otherwise N times A values.
+
+        Raises:
+            UserError: another shape, or a value that is no button's; names the frame.
+        """
+        count, across = len(self.names), math.prod(stored.shape[1:])
+        if not len(stored):
+            return np.zeros((0, count), bool)
+        if self.one_of:
+            if across != 1 or stored.dtype.kind not in "biuf":
+                raise _unexpected(stored, where, "whole numbers [N]")
+            numbers, first = stored.reshape(len(stored), 1), self.start[0]
+            wrong = np.isin(numbers[:, 0], first + np.arange(count), invert=True)
+            _refuse(wrong, stored, where, f"{first} to {first + count - 1}")
+            return numbers == first + np.arange(count)
+        if across != count or stored.dtype.kind not in "biuf":
+            raise _unexpected(stored, where, f"numbers [N, {count}]")
+        values = stored.reshape(len(stored), count)
+        if self.start:
+            up = np.array(self.start)
+            _refuse(((values != up) & (values != up + 1)).any(axis=1), stored, where, f"{up.tolist()} and one more")
+            return values == up + 1
+        _refuse(np.asarray(np.isin(values, (-1, 0, 1), invert=True).any(axis=1)), stored, where, "0 and 1")
+        return values > 0
+
+
+def minari_actions(path: Path, episodes: Iterable[tuple[str, np.ndarray]], metadata: dict[str, Any]) -> Actions:
+    """From the action space in the metadata; without one, from every episode's actions.
+
+    Names come from "action_names" in the metadata, if someone added them.
+
+    Args:
+        episodes: (name, stored actions) of every episode, read as they are asked for.
+
+    Raises:
+        UserError: they are no buttons.
+    """
+    space = _space(path, metadata.get("action_space"))
+    if space is None or space.get("type") == "Box":  # of which 0 and 1 may be all that is used
+        one_of, start, count = _infer(path, episodes, space is None)
+    else:
+        one_of, start, count = _of_space(path, space)
+    names = metadata.get("action_names")
+    if names is None:
+        names = [f"action_{i}" for i in range(count)]
+    texts = names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+    if len(texts) != count or len(set(texts)) != count:
+        raise UserError(
+            f"{path}: action_names in its metadata must be a list of {count} different texts: correct or remove it"
+        )
+    return Actions(tuple(texts), one_of, start)
+
+
+def robomimic_actions(path: Path, episodes: Iterable[tuple[str, np.ndarray]], metadata: dict[str, Any]) -> Actions:
+    """Buttons if each column holds two values in all episodes, 0 and 1 or -1 and 1.
+
+    Raises:
+        UserError: it does not.
+    """
+    del metadata
+    one_of, start, count = _infer(path, episodes, False)
+    return Actions(tuple(f"action_{i}" for i in range(count)), one_of, start)
+
+
+def _space(path: Path, stored: Any) -> dict[str, Any] | None:
+    """The action space; None where the metadata have none."""
+    if stored is None or (isinstance(stored, str) and stored.strip() in ("", "null")):
+        return None
+    while isinstance(stored, list) and len(stored) == 1:
+        stored = stored[0]
+    try:
+        return parse_object(stored)
+    except ValueError as error:
+        raise UserError(
+            f"{path}: the action_space in its metadata is not a JSON object ({error}): correct it, or remove it to "
+            "have the actions read as they are"
+        ) from error
+
+
+def _of_space(path: Path, space: dict[str, Any]) -> tuple[bool, tuple[int, ...], int]:
+    """(one_of, start, number of buttons) of a Gymnasium space."""
+    kind = space.get("type")
+    if kind in ("Dict", "Tuple"):
+        parts = space.get("subspaces")
+        items = parts.items() if isinstance(parts, dict) else enumerate(parts if isinstance(parts, list) else ())
+        raise UserError(in_parts(str(path), f"the space {kind}", [f"{n} {_kind(part)}" for n, part in items]))
+    start = whole_numbers(space["start"]) if space.get("start") is not None else []
+    if kind == "Discrete":
+        count, first = whole(space.get("n")), 0 if start == [] else start[0] if start and len(start) == 1 else None
+        if count is None or first is None or not 0 < count <= MOST_BUTTONS:
+            raise _unusable(path, space)
+        return True, (first,), count
+    if kind not in ("MultiBinary", "MultiDiscrete"):
+        raise _no_buttons(path, f"the space {kind}")
+    sides = whole_numbers(space.get("n" if kind == "MultiBinary" else "nvec"))
+    if not sides or start is None or min(sides) < 1:
+        raise _unusable(path, space)
+    if kind == "MultiDiscrete" and set(sides) != {2}:
+        raise _no_buttons(path, f"the space MultiDiscrete of {', '.join(map(str, sides[:8]))} values")
+    count = math.prod(sides) if kind == "MultiBinary" else len(sides)
+    if count > MOST_BUTTONS or len(start) not in (0, count):
+        raise _unusable(path, space)
+    return False, tuple(start) if any(start) else (), count
+
+
+def in_parts(where: str, what: str, parts: list[str]) -> str:
+    """The message for actions that are a group of arrays."""
+    return (
+        f"{where}: its actions are in parts ({what}: {', '.join(parts) or 'none'}), but policies here press buttons: "
+        "write the buttons as one array 'actions' [N, A] of 0 and 1, with a MultiBinary space or none"
+    )
+
+
+def _kind(space: Any) -> str:
+    return str(space.get("type")) if isinstance(space, dict) else str(type(space).__name__)
+
+
+def _unusable(path: Path, space: dict[str, Any]) -> UserError:
+    entries = ", ".join(f"{name} {str(space[name])[:40]}" for name in ("n", "nvec", "start") if name in space)
+    return UserError(
+        f"{path}: the action_space in its metadata is {space.get('type')} with {entries or 'no entries'}, which is no "
+        f"number of buttons from 1 to {MOST_BUTTONS}: correct it, or remove it to have the actions read as they are"
+    )
+
+
+def _infer(path: Path, episodes: Iterable[tuple[str, np.ndarray]], numbers: bool) -> tuple[bool, tuple[int, ...], int]:
+    """(one_of, start, number of buttons) from the actions themselves; ``numbers``: one of n may be pressed."""
+    shape, seen = None, []
+    for name, stored in episodes:
+        if not stored.size:
+            continue
+        if stored.dtype.kind not in "biuf" or stored.ndim not in (1, 2):
+            raise _no_buttons(path, f"{name} has {stored.dtype} of shape {list(stored.shape)}")
+        if shape is None:
+            shape, seen = stored.shape[1:], [set() for _ in range(math.prod(stored.shape[1:]))]
+            numbers = numbers and len(seen) == 1 and stored.dtype.kind != "b"
+        if stored.shape[1:] != shape:
+            raise _unexpected(stored, f"{path}: {name}", f"numbers [N{''.join(f', {n}' for n in shape)}]")
+        for i, values in enumerate(stored.reshape(len(stored), -1).T):
+            seen[i].update(np.unique(values).astype(float).tolist())
+            if not _is_binary(seen[i]) and not (numbers and _are_numbers(seen[i])):
+                odd = sorted(seen[i], key=lambda value: (value.is_integer(), value))  # NaN and fractions first
+                held = ", ".join(f"{v:.4g}" for v in odd[:3])
+                raise _no_buttons(path, f"{name} column {i} holds {held}{', ...' if len(seen[i]) > 3 else ''}")
+    if shape is None:
+        raise UserError(f"{path}: none of its episodes has an action: there is nothing to convert")
+    if numbers and not (all(map(_is_binary, seen)) and (shape or -1 in seen[0])):
+        return True, (0,), 1 + int(max(seen[0]))
+    return False, (), len(seen)
+
+
+def _is_binary(values: set[float]) -> bool:
+    return values <= {0, 1} or values <= {-1, 1}
+
+
+def _are_numbers(values: set[float]) -> bool:
+    return all(value.is_integer() and 0 <= value < MOST_BUTTONS for value in values)
+
+
+def _refuse(wrong: np.ndarray, stored: np.ndarray, where: str, allowed: str) -> None:
+    if wrong.any():
+        frame = int(np.flatnonzero(wrong)[0])
+        raise UserError(
+            f"{where} frame {frame} has the action {stored[frame].tolist()}, {allowed} are expected: "
+            "correct the action space or the episode"
+        )
+
+
+def _unexpected(stored: np.ndarray, where: str, expected: str) -> UserError:
+    return UserError(
+        f"{where} has actions {stored.dtype} {list(stored.shape)}, {expected} are expected: correct the action space "
+        "or the episode"
+    )
+
+
+def _no_buttons(path: Path, what: str) -> UserError:
+    return UserError(
+        f"{path} has continuous or many-valued actions ({what}), but policies here press buttons: "
+        "write them as columns of 0 and 1, or as the number of one of n actions, and convert that"
+    )

@@ -1,0 +1,211 @@
+"""Where Minari's and robomimic's HDF5 files keep what, and what the observations of an episode become."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from BC_training.common.errors import UserError, unknown
+from BC_training.convert.hdf5.actions import Actions, in_parts, minari_actions, robomimic_actions
+from BC_training.convert.hdf5.file import DAMAGE, arrays, follow, require_stored
+from BC_training.convert.hdf5.images import is_image
+from BC_training.convert.hdf5.metadata import control_frequency
+from BC_training.convert.source import Options
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a kind keeps its episodes.
+
+    Attributes:
+        group: that holds the episodes.
+        episode: a regular expression of an episode's name.
+        observations: an episode's dataset or group of them.
+        extra: observations there are beyond the actions.
+        length: the episode's attribute with the number of its actions.
+        actions: what the actions mean, from the file, its episodes' actions and its metadata.
+        fps: frames per second, if the metadata say.
+    """
+
+    group: str
+    episode: str
+    observations: str
+    extra: int
+    length: str
+    actions: Callable[[Path, Iterable[tuple[str, np.ndarray]], dict[str, Any]], Actions]
+    fps: Callable[[dict[str, Any]], Any]
+
+
+LAYOUTS = {
+    "minari": Layout(
+        "/", r"episode_\d+", "observations", 1, "total_steps", minari_actions, lambda meta: meta.get("fps")
+    ),
+    "robomimic": Layout("data", r"demo_\d+", "obs", 0, "num_samples", robomimic_actions, control_frequency),
+}
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What the observations of every episode become.
+
+    Attributes:
+        image: the observation to see.
+        images: all that could have been.
+        state: the observations that become the state, with the name of each value; None for one that is left out.
+        left_out: the observations that are not looked at.
+        notes: what to tell the user of the names.
+    """
+
+    image: str
+    images: tuple[str, ...]
+    state: Mapping[str, tuple[str | None, ...]]
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def root_group(file: h5py.File, kind: str, path: Path) -> h5py.Group | None:
+    """The group that holds the episodes."""
+    root = follow(file, LAYOUTS[kind].group, str(path))
+    return root if isinstance(root, h5py.Group) else None
+
+
+def episode_names(file: h5py.File, kind: str, path: Path) -> list[str]:
+    """The episodes in the order of their numbers.
+
+    Raises:
+        UserError: there are none; says so where the file is of another kind.
+    """
+    if found := _names(file, kind, path):
+        return sorted(found, key=lambda name: int(name.rsplit("_", 1)[1]))
+    expected = f"{LAYOUTS[kind].group}/{LAYOUTS[kind].episode}".lstrip("/").replace(r"\d+", "0")
+    others = [other for other in LAYOUTS if other != kind and _names(file, other, path)]
+    hint = f"it looks like --from {others[0]}" if others else f"check --from {kind}"
+    raise UserError(f"{path} does not hold {expected}, ...: {hint}")
+
+
+def _names(file: h5py.File, kind: str, path: Path) -> list[str]:
+    return [str(n) for n in root_group(file, kind, path) or () if re.fullmatch(LAYOUTS[kind].episode, str(n))]
+
+
+def all_actions(file: h5py.File, kind: str, names: list[str], path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, stored actions) of the episodes; those that cannot be read show when they are converted.
+
+    Raises:
+        UserError: none of them can be read; the first one's error.
+    """
+    errors, some = [], False
+    for name in names:
+        try:
+            yield name, stored_actions(*episode_group(file, kind, name, path))
+            some = True
+        except (UserError, *DAMAGE) as error:
+            errors.append(error)
+    if errors and not some:
+        raise errors[0]
+
+
+def first_schema(file: h5py.File, kind: str, names: list[str], path: Path, options: Options) -> Schema:
+    """From the first episode that has frames and can be read; without one, its error."""
+    errors = []
+    for name in names:
+        try:
+            group, where = episode_group(file, kind, name, path)
+            if len(stored_actions(group, where)):
+                return _schema(*observations(group, kind, where, options.leave_out), options, where)
+        except (UserError, *DAMAGE) as error:
+            errors.append(error)
+    raise errors[0] if errors else UserError(f"{path}: none of its episodes has an action: there is nothing to convert")
+
+
+def _schema(found: dict[str, h5py.Dataset], skipped: set[str], options: Options, where: str) -> Schema:
+    images = [name for name, dataset in found.items() if is_image(dataset, where)]
+    if not images:
+        held = ", ".join(f"{name} {d.dtype} {list(d.shape)}" for name, d in found.items())
+        raise UserError(
+            f"{where} has no image, uint8 [N, H, W, 3] or [N, 3, H, W] or JPEG files, only {held or 'nothing'}: write "
+            "its images so (of grey ones the channel three times)"
+        )
+    if options.camera is not None and options.camera not in images:
+        raise unknown("camera", options.camera, images)
+    if options.camera is None and len(images) > 1:
+        raise UserError(f"{where} has several images: choose one with --camera ({', '.join(images)})")
+    values = {n: d for n, d in found.items() if d.ndim <= 2 and d.dtype.kind in "biuf" and n not in images}
+    labels = {name: _labels(name, dataset, "_") for name, dataset in values.items()}
+    counts = Counter(label for own in labels.values() for label in own)
+    renamed = [n for n, own in labels.items() if values[n].ndim == 2 and any(counts[label] > 1 for label in own)]
+    labels |= {name: _labels(name, values[name], "/") for name in renamed}
+    left_out = set(options.leave_out) - skipped
+    if wrong := sorted(left_out - {label for own in labels.values() for label in own}):
+        raise unknown(
+            "state value of --leave-out", wrong[0], {*found, *(label for own in labels.values() for label in own)}
+        )
+    skipped = skipped | {name for name, own in labels.items() if own and left_out.issuperset(own)}
+    return Schema(
+        image=options.camera or images[0],
+        images=tuple(images),
+        state={
+            name: tuple(None if label in left_out else label for label in own)
+            for name, own in labels.items()
+            if name not in skipped
+        },
+        left_out=tuple(sorted(skipped)),
+        notes=tuple(
+            f"the values of '{n}' are called {', '.join(labels[n])}: others have the names {n}_0, ..." for n in renamed
+        ),
+    )
+
+
+def _labels(name: str, dataset: h5py.Dataset, joint: str) -> list[str]:
+    """The names of the state values of an observation [N] or [N, D]."""
+    return [name] if dataset.ndim == 1 else [f"{name}{joint}{i}" for i in range(dataset.shape[1])]
+
+
+def episode_group(file: h5py.File, kind: str, episode: str, path: Path) -> tuple[h5py.Group, str]:
+    """An episode, and how to call it in an error."""
+    root, where = root_group(file, kind, path), f"{path}: {episode}"
+    group = None if root is None else follow(root, episode, where)
+    if not isinstance(group, h5py.Group):
+        raise UserError(f"{where} is not a group: restore the file, or remove the episode")
+    return group, where
+
+
+def _dataset(group: h5py.Group, name: str, where: str) -> h5py.Dataset:
+    dataset = follow(group, name, where)
+    if isinstance(dataset, h5py.Group):
+        raise UserError(in_parts(where, "a group", [str(part) for part in dataset]))
+    if not isinstance(dataset, h5py.Dataset):
+        raise UserError(f"{where} has no array '{name}': restore it or remove the episode")
+    if not dataset.ndim:
+        raise UserError(f"{where} has a single value as '{name}', one a frame is needed: restore it")
+    return dataset
+
+
+def stored_actions(group: h5py.Group, where: str) -> np.ndarray:
+    dataset = _dataset(group, "actions", where)
+    require_stored(dataset, dataset.shape[0], where)
+    return dataset[()]
+
+
+def observations(
+    episode: h5py.Group, kind: str, where: str, skip: Collection[str]
+) -> tuple[dict[str, h5py.Dataset], set[str]]:
+    """Every array of observations by its name, "outer/inner" for groups in groups; and which of ``skip`` are there."""
+    name = LAYOUTS[kind].observations
+    item = follow(episode, name, where)
+    if isinstance(item, h5py.Group):
+        found, skipped = arrays(item, where, skip)
+    elif isinstance(item, h5py.Dataset):
+        found, skipped = {name: item}, set()
+    else:
+        raise UserError(f"{where} has no '{name}': write the observations into the file, images among them")
+    for inner, dataset in found.items():
+        if not dataset.ndim:
+            raise UserError(
+                f"{where} has a single value as '{inner}', one a frame is needed: add --leave-out \"{inner}\""
+            )
+    return found, skipped

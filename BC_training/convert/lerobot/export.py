@@ -1,0 +1,293 @@
+"""A dataset as a LeRobot dataset of format v3.0, which LeRobot 0.4 and later load.
+
+Every episode is a parquet file and an MP4 of its own. v3.0 allows files that hold many episodes;
+one each lets processes work side by side and an export that was killed go on where it stopped.
+
+The video is H.264 of high quality in 4:2:0, so frames change by a few grey levels. Everything
+else is kept exactly: actions as float32 0 and 1, the state, and the rate. LeRobot declares
+``fps`` a whole number but calculates with a fraction (17.5) all the same.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from itertools import accumulate, chain, repeat
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.preprocess import resize_frames
+from BC_training.common.storage.writer import require_local
+from BC_training.convert.lerobot.features import is_text
+from BC_training.convert.lerobot.meta import data_file, video_file, write_metadata
+from BC_training.convert.source import Step, every_nth
+from BC_training.runtime.workers import run_tasks
+
+_CODEC, _CRF = "libx264", 12  # of 0 (lossless) to 51; 18 is called visually lossless
+_KEY_FRAME_EVERY = 2  # frames: LeRobot reads single frames in random order
+_LONGEST_SIDE = 16_384  # pixels, of the codec
+_RATES = 0.001, 1e6  # frames per second that the file's clock can count
+_BLOCK = 32  # frames read at once
+_PROGRESS = "progress"  # folder of the unfinished export: its settings, and a file for each episode done
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What makes two runs the same export; JSON types."""
+
+    source: str
+    episodes: list[list[Any]]  # name and number of frames
+    fps: float | None  # frames per second to thin to
+    size: list[int] | None  # (H, W) to resize to
+
+
+def export(
+    source: Path, out: Path, size: tuple[int, int] | None, fps: float | None, workers: int | None, console: Console
+) -> None:
+    """Writes the dataset ``source`` as the LeRobot dataset ``out``.
+
+    It grows in ``out`` with ".partial" appended and is renamed when it is whole. The same command
+    continues one that was killed.
+
+    Args:
+        size: (H, W) of the frames to write, in pixels; None as they are.
+        fps: frames per second to thin to; None as recorded.
+        workers: processes; None for one a core.
+
+    Raises:
+        UserError: ``out`` exists, an episode of ``source`` is damaged, the episodes' rates differ
+            or are unknown, the frames have an odd side, or the unfinished export is another's.
+    """
+    require_local(out)
+    out = out.absolute()  # "a:b" would be of a protocol "a", to pyarrow and to FFmpeg
+    if not _is_unused(out):
+        raise UserError(f"{out} exists and is no empty folder: remove it, or choose another folder")
+    dataset = ZarrGameplayDataset(source)
+    rate = _common_rate(dataset, fps)
+    height, width = size or dataset.frame_size
+    if height % 2 or width % 2:
+        raise UserError(
+            f"frames of {height}x{width} have an odd side, which the video cannot have: "
+            f"add --size {max(8, height - height % 2)}x{max(8, width - width % 2)}"
+        )
+    if max(height, width) > _LONGEST_SIDE:
+        raise UserError(f"frames of {height}x{width} have a side above the video's {_LONGEST_SIDE}: add --size")
+    dataset.load_labels()
+    lengths = [_thinned(e.length, e.attrs["fps"], fps) for e in dataset.episodes]
+    starts = list(accumulate(lengths, initial=0))
+    tasks = [_tasks(e.attrs, f"{source}/{e.name}") for e in dataset.episodes]
+    task_names = list(dict.fromkeys(chain.from_iterable(tasks)))
+    settings = _Settings(
+        str(source.resolve()), [[e.name, e.length] for e in dataset.episodes], fps, list(size) if size else None
+    )
+    with disk_full_is_user_error(out), _partial(out, settings) as folder:
+        missing = [i for i in range(len(lengths)) if not _done(folder, i).exists()]
+        if len(missing) < len(lengths):
+            line = f"{folder}: {len(lengths) - len(missing)} of {len(lengths)} episodes are there"
+            console.print(line, soft_wrap=True, markup=False, emoji=False)
+        run_tasks(
+            _Exporter,
+            (source, folder, size, fps, rate),
+            [(i, starts[i], task_names.index(tasks[i][0])) for i in missing],
+            workers or os.cpu_count() or 1,
+            console,
+            title="exporting",
+            unit=("frames", int),
+        )
+        histograms = [np.array(json.loads(_done(folder, i).read_bytes()), np.int64) for i in range(len(lengths))]
+        write_metadata(
+            folder, rate, (height, width), dataset.action_names, dataset.state_names, lengths, tasks, histograms
+        )
+        if not _is_unused(out):
+            raise UserError(f"{out} is there by now: move it away and run the same command again")
+        if out.exists():
+            out.rmdir()
+        shutil.rmtree(folder / _PROGRESS)
+        os.rename(folder, out)
+    line = f"exported {len(lengths)} episodes, {sum(lengths):,} frames, to {out}"
+    console.print(line, soft_wrap=True, markup=False, emoji=False)
+
+
+class _Exporter:
+    """One process's share of the work."""
+
+    def __init__(self, source: Path, folder: Path, size: tuple[int, int] | None, fps: float | None, rate: float):
+        self._dataset = ZarrGameplayDataset(source)
+        self._folder, self._size, self._fps, self._rate = folder, size, fps, rate
+
+    def run(self, task: tuple[int, int, int]) -> int:
+        """Exports an episode: its position, its first frame's number of all, its task's; returns its frames."""
+        episode, first, task_index = task
+        steps = _steps(self._dataset, episode)
+        if self._fps is not None:
+            steps = every_nth(steps, self._dataset.episodes[episode].attrs["fps"], self._fps)
+        actions, states = [], []
+        histogram = np.zeros((3, 256), np.int64)
+
+        def frames() -> Iterator[np.ndarray]:
+            for frame, action, state in steps:
+                actions.append(action)
+                states.append(state)
+                resized = frame if self._size is None else resize_frames(frame[None], self._size)[0]
+                for channel in range(3):
+                    histogram[channel] += np.bincount(resized[channel].ravel(), minlength=256)
+                yield resized
+
+        video = self._folder / video_file(episode)
+        video.parent.mkdir(parents=True, exist_ok=True)
+        _encode(video, frames(), self._rate)
+        columns = {"observation.state": _vectors(np.stack(states))} if self._dataset.state_names else {}
+        columns["action"] = _vectors(np.stack(actions))
+        columns["timestamp"] = pa.array((np.arange(len(actions)) / self._rate).astype(np.float32))
+        columns["frame_index"] = pa.array(np.arange(len(actions)))
+        columns["episode_index"] = pa.array(np.full(len(actions), episode))
+        columns["index"] = pa.array(first + np.arange(len(actions)))
+        columns["task_index"] = pa.array(np.full(len(actions), task_index))
+        rows = self._folder / data_file(episode)
+        rows.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), rows)
+        _write_json(_done(self._folder, episode), histogram.tolist())
+        return len(actions)
+
+    def close(self) -> None:
+        pass
+
+
+def _steps(dataset: ZarrGameplayDataset, episode: int) -> Iterator[Step]:
+    actions = dataset.actions(episode)
+    state = dataset.state(episode) if dataset.state_names else None
+    for begin in range(0, len(actions), _BLOCK):
+        block = range(begin, min(begin + _BLOCK, len(actions)))
+        for i, frame in zip(block, dataset.frames(episode, block), strict=True):
+            yield frame, actions[i], None if state is None else state[i]
+
+
+def _encode(file: Path, frames: Iterator[np.ndarray], fps: float) -> None:
+    """Writes frames uint8 [3, H, W] RGB as an MP4, frame i shown at i / fps seconds."""
+    rate = Fraction(fps).limit_denominator(10_000)
+    # The colours are tagged as the BT.601 that they are: players guess, and differ.
+    options = {"crf": str(_CRF), "g": str(_KEY_FRAME_EVERY), "bf": "0", "colorspace": "smpte170m"}
+    with av.open(str(file), "w", format="mp4") as container:
+        stream = container.add_stream(_CODEC, rate=rate, options=options)
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = 1 / rate
+        stream.codec_context.thread_count = 1  # the other cores have episodes of their own
+        for i, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.transpose(1, 2, 0)), format="rgb24")
+            if i == 0:
+                stream.height, stream.width = picture.height, picture.width
+            picture.pts, picture.time_base = i, 1 / rate
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def _vectors(values: np.ndarray) -> pa.Array:
+    """[N, D] as LeRobot has it: float32, a list a row, or a number where D is 1."""
+    flat = pa.array(values.astype(np.float32).ravel())
+    return flat if values.shape[1] == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def _common_rate(dataset: ZarrGameplayDataset, fps: float | None) -> float:
+    """Frames per second of the export: LeRobot has one for all episodes."""
+    rates = {}
+    for episode in dataset.episodes:
+        rate = episode.fps
+        if rate is None:
+            raise UserError(
+                f"{dataset.path}/{episode.name} does not say its frames per second, which LeRobot needs: "
+                "add 'fps' to its group attributes"
+            )
+        if fps is not None and fps > rate:
+            raise UserError(f"--fps {fps:g} is above the {rate:g} of {dataset.path}/{episode.name}: lower it")
+        if not _RATES[0] <= rate <= _RATES[1]:
+            raise UserError(
+                f"{dataset.path}/{episode.name} has {rate:g} frames per second, a video has {_RATES[0]:g} to "
+                f"{_RATES[1]:g}: correct 'fps' among its group attributes"
+            )
+        rates[episode.name] = rate
+    slowest, fastest = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
+    if fps is None and rates[slowest] != rates[fastest]:
+        raise UserError(
+            f"{dataset.path} has {rates[slowest]:g} frames per second in {slowest} and {rates[fastest]:g} in "
+            f"{fastest}, LeRobot has one rate: add --fps {rates[slowest]!r}"
+        )
+    return rates[slowest] if fps is None else fps
+
+
+def _thinned(length: int, recorded_fps: float, fps: float | None) -> int:
+    """How many of ``length`` steps ``every_nth`` leaves."""
+    if fps is None:
+        return length
+    nothing: Step = (np.empty(0, np.uint8), np.empty(0, bool), None)
+    return sum(1 for _ in every_nth(repeat(nothing, length), recorded_fps, fps))
+
+
+def _tasks(attrs: dict[str, Any], where: str) -> list[str]:
+    """What the player was to do, in words: LeRobot wants a task for every episode; its rows name the first."""
+    tasks = attrs.get("tasks")
+    if not tasks:
+        return [f"play {attrs['game']}" if is_text(attrs.get("game")) else "play"]
+    tasks = tasks if isinstance(tasks, list) else [tasks]
+    if not all(map(is_text, tasks)):
+        raise UserError(f"{where} has the attribute 'tasks' {str(tasks)[:100]}, not a list of texts: correct it")
+    return tasks
+
+
+def _is_unused(out: Path) -> bool:
+    """Whether nothing is there, or an empty folder that can be replaced."""
+    if not os.path.lexists(out):
+        return True
+    try:
+        return out.is_dir() and not out.is_symlink() and not os.path.ismount(out) and not any(out.iterdir())
+    except OSError:
+        return False
+
+
+def _done(folder: Path, episode: int) -> Path:
+    """The file that appears when an episode is written: its histogram of the colours."""
+    return folder / _PROGRESS / f"episode_{episode:06d}.json"
+
+
+@contextlib.contextmanager
+def _partial(out: Path, settings: _Settings) -> Iterator[Path]:
+    """The folder of the unfinished export, held for this process alone."""
+    folder = out.with_name(f"{out.name}.partial")
+    try:
+        (folder / _PROGRESS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {folder} ({error.strerror}): choose another folder") from error
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process exports to {out}: wait for it, or choose another folder") from None
+        file = folder / _PROGRESS / "settings.json"
+        if not file.exists():
+            _write_json(file, asdict(settings))
+        elif json.loads(file.read_bytes()) != asdict(settings):
+            raise UserError(
+                f"{folder} is an unfinished export of another dataset, or with other options: finish it with the same "
+                "command, or remove it"
+            )
+        yield folder
+    finally:
+        os.close(lock)
+
+
+def _write_json(file: Path, value: Any) -> None:
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value))
+    temporary.rename(file)

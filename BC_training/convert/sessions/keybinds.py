@@ -1,0 +1,124 @@
+"""Which button is which action: keybinds.json."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from BC_training.common.errors import UserError
+from BC_training.convert.sessions.button_names import (
+    MODIFIERS,
+    MOUSE_BUTTONS,
+    Button,
+    button_of,
+    is_key,
+    shifted,
+    shown,
+    sides,
+)
+from BC_training.convert.sessions.files import read_json
+
+KEYBINDS_VERSION = "2.0"
+_ENTRIES = ("index", "key", "mouse")
+
+
+@dataclass(frozen=True)
+class Keybinds:
+    """Which button is which action.
+
+    Attributes:
+        actions: the A names, by column.
+        columns: from a button to its action's column; an action may have several buttons. A bind of
+            SHIFT is there for LSHIFT and RSHIFT, too, unless they have their own (so are CTRL, ALT and META),
+            and two that are bound to one action are there for SHIFT.
+        same_key: from a character to the bound one that its key has without Shift ("!" to "1" on a US
+            keyboard), unless it is bound itself.
+        unused: entries of the file that mean nothing here.
+    """
+
+    actions: tuple[str, ...]
+    columns: dict[Button, int]
+    same_key: dict[Button, Button]
+    unused: tuple[str, ...] = ()
+
+
+def read_keybinds(path: Path) -> Keybinds:
+    """Reads and checks the file.
+
+    Raises:
+        UserError: it cannot be read, has another version, or holds an action that no button can press.
+    """
+    raw = read_json(path)
+    if raw.get("version") != KEYBINDS_VERSION:
+        raise UserError(
+            f'{path} has version {raw.get("version")!r}, this program reads "{KEYBINDS_VERSION}": '
+            f'convert it and write "version": "{KEYBINDS_VERSION}"'
+        )
+    actions = raw.get("actions")
+    if not isinstance(actions, dict) or not actions:
+        raise UserError(f'{path} binds no actions: it needs "actions": {{"forward": {{"index": 0, "key": "W"}}, ...}}')
+    names: dict[int, str] = {}
+    written: dict[Button, int] = {}
+    for name, bind in actions.items():
+        index = _index(path, name, bind)
+        if index in names:
+            raise UserError(f"{path}: actions '{names[index]}' and '{name}' both have index {index}: renumber one")
+        names[index] = name
+        for button in _buttons(path, name, bind):
+            other = written.setdefault(button, index)
+            if other != index:
+                raise UserError(
+                    f"{path}: {button[0]} {shown(button)} is bound to both '{names[other]}' and '{name}': "
+                    "keep it for one of them"
+                )
+    if sorted(names) != list(range(len(names))):
+        listed = ", ".join(map(str, sorted(names)))
+        raise UserError(f"{path}: the indices of {len(names)} actions must be 0 to {len(names) - 1}, not {listed}")
+    unused = tuple(str(entry) for entry in raw if entry not in ("version", "actions"))
+    return _bind([names[i] for i in range(len(names))], written, unused)
+
+
+def _bind(actions: Iterable[str], written: dict[Button, int], unused: tuple[str, ...] = ()) -> Keybinds:
+    """``written``: from the buttons that are bound to their actions' columns."""
+    same_key = {other: button for button in written if (other := shifted(button)) and other not in written}
+    columns = {side: column for button, column in written.items() for side in sides(button)} | written
+    for modifier in MODIFIERS:
+        left, right = sides(modifier)
+        if left in columns and columns[left] == columns.get(right):
+            columns.setdefault(modifier, columns[left])
+    return Keybinds(tuple(actions), columns, same_key, unused)
+
+
+def _index(path: Path, name: str, bind: Any) -> int:
+    if not name.strip() or not name.isprintable():
+        raise UserError(f'{path}: {name!r} is no name of an action: write a word such as "forward"')
+    index = bind.get("index") if isinstance(bind, dict) else None
+    if not isinstance(index, int) or isinstance(index, bool):
+        raise UserError(f"{path}: action '{name}' has no whole number as \"index\": give it the column it is")
+    return index
+
+
+def _buttons(path: Path, name: str, bind: dict[str, Any]) -> Iterable[Button]:
+    """The buttons of an action, at least one."""
+    for entry in bind:
+        if entry not in _ENTRIES:
+            raise UserError(
+                f"{path}: action '{name}' has the unknown entry {entry!r}; known are {', '.join(_ENTRIES)}: "
+                'write several buttons as a list, "key": ["W", "UP"], and remove what is none of these'
+            )
+    bound = 0
+    for device in ("key", "mouse"):
+        entry = bind.get(device)
+        for text in [] if entry is None else entry if isinstance(entry, list) else [entry]:
+            button = button_of(device, text) if isinstance(text, str) else None
+            if button is None:
+                example = "W" if device == "key" else "LEFT"
+                raise UserError(
+                    f"{path}: the {device} of action '{name}' is {text!r}: write a name such as \"{example}\""
+                )
+            if button[0] == "mouse" and button[1] not in MOUSE_BUTTONS and is_key(text):
+                raise UserError(f"{path}: the mouse of action '{name}' is {text!r}, a key: write it as \"key\"")
+            bound += 1
+            yield button
+    if not bound:
+        raise UserError(f'{path}: no button is bound to action \'{name}\': give it a "key" or a "mouse", or remove it')

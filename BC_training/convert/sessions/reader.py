@@ -1,0 +1,208 @@
+"""Recorded sessions: folders of a video, what was pressed, and what the game's memory held.
+
+    SOURCE/                  or one session's folder itself
+      NAME/
+        video.mp4
+        inputs.csv           timestamp_us, event_type, key_or_button
+        memory_data.csv      timestamp_us and one column a state value; in every session or in none
+        metadata.json        {"video_start_us": ...}, optional
+
+One clock, in microseconds. The video's first frame is at ``video_start_us``, or at 0 without it;
+the later frames follow by their presentation time stamps. A button is part of a frame's action if
+it was held at any moment from when the frame was shown until the next one was; the last frame is
+taken to be shown for the mean interval. The state of a frame is the last row at or before it.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from BC_training.common.errors import UserError, unknown
+from BC_training.convert.identity import content_digest, sampled
+from BC_training.convert.sessions import clock, coverage, files
+from BC_training.convert.sessions.folder import NAMES, find_file, session_names, unread
+from BC_training.convert.sessions.held_buttons import (
+    describe_unmatched,
+    held_actions,
+    identify,
+    list_buttons,
+    require_both_halves,
+)
+from BC_training.convert.sessions.keybinds import Keybinds, read_keybinds
+from BC_training.convert.source import Options, Recording, Step
+from BC_training.convert.state_values import kept_columns
+from BC_training.convert.video import Video
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """A ``Source`` of one episode a session."""
+
+    keys: tuple[str, ...]
+    attributes: tuple[str, ...]
+    episodes: tuple[str, ...]
+    folder: Path  # holds the sessions
+    binds: Keybinds
+    fps: float | None
+    time_unit: str
+    allow_missing: bool
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        unused = ", ".join(map(repr, self.binds.unused))
+        return (f"the key binds' entries {unused} are not used; known are 'version' and 'actions'",) if unused else ()
+
+    def digest(self, episode: str) -> str:
+        """Of what was recorded; not of metadata.json, which people correct."""
+        folder, roles = self.folder / episode, ("video", "inputs", "memory")
+        files = {role: file for role in roles if (file := find_file(folder, role)).exists()}
+        return content_digest(piece for role, file in files.items() for piece in (role, *sampled(file)))
+
+    def place(self, episode: str) -> Path:
+        return self.folder / episode
+
+    def read(self, episode: str) -> Recording:
+        folder = self.folder / episode
+        video_file, inputs_file = find_file(folder, "video"), find_file(folder, "inputs")
+        memory_file, metadata_file = find_file(folder, "memory"), find_file(folder, "metadata")
+        video, unit = Video(video_file), clock.UNITS[self.time_unit]
+        notes = [*video.notes, *unread(folder)]
+        length = float(video.times[-1]) + 1e6 / video.fps
+        inputs = files.read_inputs(inputs_file)
+        begins = clock.video_start(metadata_file, inputs.times, length / unit)
+        start = None if begins is None else begins * unit
+        inputs = replace(inputs, times=inputs.times * unit)
+        streams = [clock.input_stream(inputs_file, inputs)] if inputs.times.size else []
+        memory = None
+        if self.attributes or (memory_file.exists() and files.memory_columns(memory_file)):
+            memory = files.read_memory(memory_file, self.attributes)
+            memory = replace(memory, times=memory.times * unit)
+            streams.append(clock.memory_stream(memory_file, memory.times))
+            if memory.numbered:
+                notes.append(f"the column of {memory_file.name} without a name is left out: it numbers the rows")
+        notes += clock.check_unit(streams, self.time_unit, start, length, metadata_file)
+        edges, indices = _frame_edges(video, (start or 0.0) + video.times, self.fps)
+        for stream in streams:
+            clock.require_overlap(stream, edges, start)
+            notes += coverage.notes(stream, edges, self.allow_missing)
+        buttons, guessed = identify(inputs, self.binds, inputs_file)
+        notes += guessed
+        inputs = replace(inputs, buttons=buttons)
+        presses = [button for button, down in zip(buttons, inputs.down, strict=True) if down]
+        unbound = [button for button in presses if button not in self.binds.columns]
+        without = f"{len(unbound)} of {len(presses)} presses are of buttons without an action"
+        if presses and len(unbound) == len(presses):
+            raise UserError(
+                f"{inputs_file}: {without}; pressed were {list_buttons(unbound)}; bound are "
+                f"{list_buttons(list(self.binds.columns))}: name them alike in the key binds, or remove the session"
+            )
+        if unbound:
+            notes.append(f"{without} ({list_buttons(unbound)})")
+        if inputs.left_out:
+            count, types = sum(inputs.left_out.values()), ", ".join(inputs.left_out)
+            notes.append(f"{count} {'event' if count == 1 else 'events'} of no button left out ({types})")
+        actions, unmatched = held_actions(inputs, self.binds.columns, len(self.keys), edges)
+        require_both_halves(inputs, self.binds, unmatched, inputs_file)
+        attrs: dict[str, Any] = {
+            "recorded_fps": video.fps,
+            "frame_interval_cv": float(np.std(np.diff(video.times)) * video.fps / 1e6),
+            "unbound_presses": len(unbound),
+            "unmatched_releases": sum(not down for _, _, down in unmatched),
+        }
+        if lost := sum(down for _, _, down in unmatched):
+            attrs["unmatched_presses"] = lost
+        state, first = None, 0
+        if memory is not None:
+            rows = np.searchsorted(memory.times, edges[:-1], side="right") - 1
+            first = int(np.searchsorted(edges[1:], memory.times[0], side="right"))
+            rows = np.maximum(rows, 0)  # a first row that comes while the first kept frame is shown
+            state = memory.values[rows]
+            attrs["frames_dropped_before_state"] = first
+            if first:
+                notes.append(f"the first {first} frames are left out: {memory_file.name} begins after them")
+            attrs["state_age_max_s"] = float(np.max(edges[:-1][first:] - memory.times[rows[first:]])) / 1e6
+
+        if unmatched:
+            notes.append(describe_unmatched(unmatched, edges[first:], edges[0]))
+
+        def steps() -> Iterator[Step]:
+            for k, frame in enumerate(video.frames(indices[first:]), start=first):
+                yield frame, actions[k], None if state is None else state[k]
+
+        return Recording(self.fps or video.fps, steps(), attrs, tuple(notes))
+
+
+def open_source(path: Path, options: Options) -> Sessions:
+    """Finds the sessions at ``path`` and reads the key binds.
+
+    Raises:
+        UserError: no key binds or wrong ones, or sessions with different memory columns.
+    """
+    if options.keybinds is None:
+        raise UserError("--from sessions needs --keybinds FILE, the JSON that says which key is which action")
+    keybinds = read_keybinds(options.keybinds)
+    if not path.is_dir():
+        raise UserError(f"{path} is not a folder: name the folder that holds the sessions")
+    if options.time_unit not in clock.UNITS:
+        raise unknown("unit of time", options.time_unit, clock.UNITS)
+    folder, names = session_names(path.resolve())
+    names.sort(key=_numeric_order)
+    columns = _common_columns(folder, names)
+    return Sessions(
+        keybinds.actions,
+        tuple(columns[i] for i in kept_columns(columns, options.leave_out)),
+        tuple(names),
+        folder,
+        keybinds,
+        options.fps,
+        options.time_unit,
+        options.allow_missing,
+    )
+
+
+def _frame_edges(video: Video, shown: np.ndarray, fps: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """When each frame to write begins, and the last ends, [N + 1]; and which of the video's it is, [N].
+
+    Raises:
+        UserError: ``fps`` above the video's.
+    """
+    end = shown[-1] + 1e6 / video.fps
+    if fps is None:
+        return np.append(shown, end), np.arange(len(shown))
+    # Time stamps are rounded to a tick, so a video of 30 frames/s may seem to have a little less.
+    fastest = (len(shown) - 1) / max(video.times[-1] - 2 * video.tick, 1e-9) * 1e6
+    if fps > fastest:
+        raise UserError(
+            f"--fps {fps:g} is above the {video.fps:.4g} of the session's video: frames would be repeated; lower it"
+        )
+    count = int(np.ceil((end - shown[0] - video.tick) * fps / 1e6))
+    edges = shown[0] + np.arange(count + 1) * 1e6 / fps
+    return edges, np.searchsorted(shown, edges[:-1] + video.tick, side="right") - 1
+
+
+def _common_columns(folder: Path, names: list[str]) -> tuple[str, ...]:
+    """The memory attributes, in the order of the first session; what cannot be read is told by ``read``."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        with contextlib.suppress(UserError):
+            find_file(folder / name, "inputs")  # else it is no session
+            memory = find_file(folder / name, "memory")
+            found[name] = files.memory_columns(memory) if memory.exists() else ()
+    first = next(iter(found), "")
+    for name, columns in found.items():
+        if set(columns) != set(found[first]):
+            raise UserError(
+                f"{folder / name / NAMES['memory']} has the columns {', '.join(columns) or 'none'}, session {first} "
+                f"has {', '.join(found[first]) or 'none'}: convert them apart, or add what is missing"
+            )
+    return found.get(first, ())
+
+
+def _numeric_order(name: str) -> list[Any]:
+    """Sorts "s2" before "s10"."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,131 @@
+"""Augmentation: random changes of training batches, on the device, inside the jitted step.
+
+Each sample draws its own numbers, which all frames of its window share. They follow from the
+step's key and the sample's place in the batch alone, not from the number of devices or the cache
+tier. The changes to pixels are those of dm-pix.
+"""
+
+from collections.abc import Callable
+
+import dm_pix as pix
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from BC_training.common.errors import UserError
+from BC_training.common.mirror import Mirror, MirrorTable
+from BC_training.common.preprocess import InputSpec, scale_frames
+from BC_training.common.schema import AugmentationConfig
+from BC_training.data.loader import Batch
+
+Augment = Callable[[jax.Array, Batch], Batch]
+
+_STREAM = 0x617567  # folded into the step's key; dropout folds in 0, 1, 2, ...
+# Each has a key of its own, so that switching one on leaves the others' draws as they are.
+_DRAWS = ("temporal_jitter", "flip", "crop", "brightness", "contrast", "saturation", "hue")
+
+
+def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: MirrorTable) -> Augment:
+    """The augmentation that ``config`` describes.
+
+    In this order: temporal jitter, flip, crop, brightness, contrast, saturation, hue. Colours are
+    clipped to [0, 1] after contrast, where the next two stay, and rounded to uint8 in the end.
+
+    Args:
+        config: None for none.
+        inputs: what the model sees and presses.
+        table: the dataset's mirror images, for ``flip``.
+
+    Returns:
+        A function of (the step's key, a batch as ``loader`` makes it) to a batch of the same
+        shapes and dtypes. It is to be called inside a jitted function.
+
+    Raises:
+        UserError: temporal jitter without a history, a crop as large as the frame, or a flip
+            where the mirror image of a button, or of a state value the model sees, is not known.
+    """
+    if config is None:
+        return lambda key, batch: batch
+    if config.temporal_jitter and inputs.window.history < 2:
+        raise UserError(
+            f"training.augmentation.temporal_jitter={config.temporal_jitter} moves frames within the history, but "
+            f"dataset.history is {inputs.window.history}: set it to 2 or more, or temporal_jitter=0"
+        )
+    if config.crop >= min(inputs.frame_size):
+        raise UserError(
+            f"training.augmentation.crop={config.crop} would shift frames of {inputs.frame_size[0]}x"
+            f"{inputs.frame_size[1]} out of sight: set it below {min(inputs.frame_size)}"
+        )
+    state_names = inputs.state_names if inputs.window.state else ()
+    used = None if inputs.state is None else inputs.state.config.names
+    mirror = None
+    if config.flip:
+        mirror = table.find(inputs.action_names, state_names, used, inputs.window.since_change)
+
+    def of_sample(sample_keys: jax.Array, sample: Batch) -> Batch:
+        keys: dict[str, jax.Array] = dict(zip(_DRAWS, sample_keys, strict=True))
+        if config.temporal_jitter:
+            sample = delayed(sample, jax.random.randint(keys["temporal_jitter"], (), 0, config.temporal_jitter + 1))
+        if mirror is not None:
+            flip = jax.random.bernoulli(keys["flip"], float(config.flip))
+            sample = jax.tree.map(lambda a, b: jnp.where(flip, a, b), mirrored(sample, mirror), sample)
+        frames = sample["frames"]
+        if config.crop:
+            height, width = (side + 2 * config.crop for side in inputs.frame_size)
+            padded = pix.pad_to_size(frames, height, width, mode="edge", channel_axis=-3)
+            frames = jnp.asarray(pix.random_crop(keys["crop"], padded, frames.shape))
+        return sample | {"frames": _recolored(config, keys, frames)}
+
+    def augment(key: jax.Array, batch: Batch) -> Batch:
+        keys = jax.random.split(jax.random.fold_in(key, _STREAM), (batch["frames"].shape[0], len(_DRAWS)))
+        return jax.vmap(of_sample)(keys, batch)
+
+    return augment
+
+
+def delayed(sample: Batch, positions: jax.Array) -> Batch:
+    """A sample whose frames, and state, are those seen ``positions`` (int32 scalar) window positions before.
+
+    The oldest stands in for what is older still. "frames" uint8 [T, 3, H, W], "state" [T, S],
+    "since_change" [T, K].
+    """
+    times = jnp.maximum(jnp.arange(sample["frames"].shape[0]) - positions, 0)
+    return sample | {name: sample[name][times] for name in ("frames", "state", "since_change") if name in sample}
+
+
+def mirrored(sample: Batch, mirror: Mirror) -> Batch:
+    """Frames [..., 3, H, W] flipped horizontally, and the labels that go with them; a mask stays.
+
+    Also of batches: "action" and "previous_actions" are [..., A], "state" is [..., S],
+    "since_change" [..., K].
+    """
+    changed: Batch = {"frames": jnp.asarray(pix.flip_left_right(sample["frames"], channel_axis=-3))}
+    for name in ("action", "previous_actions"):
+        if name in sample:
+            changed[name] = sample[name][..., np.array(mirror.actions)]
+    if "state" in sample:
+        signs = np.array(mirror.signs, np.float32).reshape(*(1,) * (sample["state"].ndim - 1), -1)
+        changed["state"] = sample["state"][..., np.array(mirror.state)] * signs
+    if "since_change" in sample:
+        changed["since_change"] = sample["since_change"][..., np.array(mirror.since_change)]
+    return sample | changed
+
+
+def _recolored(config: AugmentationConfig, keys: dict[str, jax.Array], frames: jax.Array) -> jax.Array:
+    """Frames uint8 [T, 3, H, W] in other colours."""
+    if not (config.brightness or config.contrast or config.saturation or config.hue):
+        return frames
+    x = scale_frames(frames)
+    if config.brightness:
+        x = pix.random_brightness(keys["brightness"], x, config.brightness)
+    if config.contrast:
+        x = pix.random_contrast(keys["contrast"], x, 1 - config.contrast, 1 + config.contrast, channel_axis=-3)
+    x = jnp.clip(x, 0, 1)  # hue and saturation are not defined outside, and their changes do not leave it
+    if config.saturation or config.hue:
+        factor = jax.random.uniform(keys["saturation"], (), minval=1 - config.saturation, maxval=1 + config.saturation)
+        delta = jax.random.uniform(keys["hue"], (), minval=-config.hue, maxval=config.hue)
+        with jax.numpy_dtype_promotion("standard"):  # dm-pix adds a bool to floats
+            hue, saturation, value = jnp.moveaxis(pix.rgb_to_hsv(x, channel_axis=-3), -3, 0)
+            hsv = jnp.stack(((hue + delta) % 1, jnp.clip(saturation * factor, 0, 1), value), axis=-3)
+            x = jnp.asarray(pix.hsv_to_rgb(hsv, channel_axis=-3))
+    return jnp.round(x * 255).astype(jnp.uint8)

@@ -1,0 +1,297 @@
+"""The disk cache: a dataset's frames, decoded and resized once into one uncompressed file.
+
+    <cache_dir>/<fingerprint>/           the whole cache, published by renaming
+      frames.bin                         uint8 [frames, 3, H, W], episode after episode
+      meta.json                          dataset, frame size, episodes, bytes
+    <cache_dir>/<fingerprint>.partial/   one being built, or left by a build that was killed
+      done                               a line for each episode that is in frames.bin
+    <cache_dir>/<fingerprint>-<hex>.partial/   one being removed, or left by a removal that was killed
+
+The fingerprint covers the frames' metadata, for a local dataset also the size and time of every
+chunk's file, the frame size and the channel order: what changes one of them gets another cache.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import secrets
+import shutil
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.preprocess import resize_frames
+from BC_training.common.storage.store import LocalStore, ZipStore
+from BC_training.runtime.compilation_cache import default_folder as default_folder
+
+_VERSION = 1  # of the files' layout and of the preprocessing in them
+_BLOCK = 64  # frames decoded at once by a thread
+_PARTIAL = ".partial"
+_DONE = "done"
+_REMEDY = "remove the disk cache with 'cache --clear' and run again"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """One cache found on disk."""
+
+    path: Path
+    dataset: str
+    frame_size: tuple[int, int]
+    frames: int
+    bytes: int  # on disk, so far
+    used: float  # when last, seconds since 1970
+    complete: bool
+
+
+class PackedFrames:
+    """The frames of a cache, read in any order.
+
+    They are read, not mapped: mapped pages would count as this process's memory.
+    """
+
+    def __init__(self, path: Path, frame_size: tuple[int, int], first_frames: dict[str, int]):
+        self._path = path
+        with self._errors():
+            self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        self._frame_bytes = 3 * frame_size[0] * frame_size[1]
+        self.first_frames = first_frames  # of each episode, by its name
+
+    def read(self, frames: np.ndarray, out: np.ndarray) -> None:
+        """Reads the frames of these numbers, int64 [n], into ``out``, uint8 [n, 3, H, W].
+
+        Raises:
+            UserError: the file was truncated or cannot be read.
+        """
+        # Frames that follow each other, as in a window, are read at once.
+        ends = [*(np.flatnonzero(np.diff(frames) != 1) + 1).tolist(), len(frames)]
+        start = 0
+        for end in ends:
+            view, offset = out[start:end].data.cast("B"), int(frames[start]) * self._frame_bytes
+            while view:  # one call reads 2 GiB at most
+                with self._errors():
+                    count = os.preadv(self._file, [view], offset)
+                if count == 0:
+                    raise UserError(f"{self._path} is truncated: {_REMEDY}")
+                view, offset = view[count:], offset + count
+            start = end
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot read {self._path} ({error.strerror}): {_REMEDY}") from error
+
+
+def open_packed(
+    dataset: ZarrGameplayDataset, frame_size: tuple[int, int], folder: Path, limit: int, progress: Progress
+) -> PackedFrames:
+    """The dataset's cache, built first where it is missing or unfinished.
+
+    Args:
+        frame_size: (H, W) in pixels.
+        folder: holds all caches.
+        limit: bytes they may take together; the least recently used are removed to make room.
+
+    Raises:
+        UserError: the cache is larger than ``limit`` or than the disk has room for, or a frame
+            cannot be read.
+    """
+    path = folder / _fingerprint(dataset, frame_size)
+    lengths = {episode.name: episode.length for episode in dataset.episodes}
+    first_frames = dict(zip(lengths, itertools.accumulate(lengths.values(), initial=0), strict=False))
+    if not (path / "meta.json").exists():
+        partial = path.with_name(path.name + _PARTIAL)
+        with disk_full_is_user_error(folder), _locked(partial, progress) as meta:
+            if path.exists():  # another process has finished it while this one waited
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                _make_room(folder, packed_bytes(dataset, frame_size), limit, keep=partial)
+                described = {"dataset": dataset.path, "frame_size": frame_size, "frames": len(dataset)}
+                meta.truncate(0)
+                meta.write(json.dumps(described))
+                meta.flush()
+                _build(dataset, frame_size, partial, first_frames, progress)
+                partial.rename(path)
+                (path / _DONE).unlink()
+    os.utime(path / "meta.json")  # used now
+    return PackedFrames(path / "frames.bin", frame_size, first_frames)
+
+
+def is_built(dataset: ZarrGameplayDataset, frame_size: tuple[int, int], folder: Path) -> bool:
+    """Whether the dataset's cache is there, whole."""
+    return (folder / _fingerprint(dataset, frame_size) / "meta.json").exists()
+
+
+def unfinished_bytes(dataset: ZarrGameplayDataset, frame_size: tuple[int, int], folder: Path) -> int:
+    """What an unfinished build of the dataset's cache has taken of the disk."""
+    return _stored(folder / (_fingerprint(dataset, frame_size) + _PARTIAL))
+
+
+def packed_bytes(dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> int:
+    """Size of the dataset's cache."""
+    return len(dataset) * 3 * frame_size[0] * frame_size[1]
+
+
+def find_caches(folder: Path) -> list[Cache]:
+    """Every cache in ``folder``, the most recently used first."""
+    found = []
+    for path in folder.glob("*") if folder.is_dir() else ():
+        complete, meta = not path.name.endswith(_PARTIAL), path / "meta.json"
+        with contextlib.suppress(OSError, ValueError, KeyError):  # not a cache, or being removed
+            raw = json.loads(meta.read_text())
+            size, used = (raw["frame_size"][0], raw["frame_size"][1]), meta.stat().st_mtime
+            found.append(Cache(path, raw["dataset"], size, raw["frames"], _stored(path), used, complete))
+    return sorted(found, key=lambda cache: -cache.used)
+
+
+def remove(cache: Cache) -> bool:
+    """Removes a cache; returns False, and leaves it, where it is being built."""
+    with open(cache.path / "meta.json") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        # Whatever a kill leaves is then no whole cache, nor a build to go on with, but still listed.
+        doomed = cache.path.with_name(f"{cache.path.name.removesuffix(_PARTIAL)}-{secrets.token_hex(4)}{_PARTIAL}")
+        cache.path.rename(doomed)
+        (doomed / "frames.bin").unlink(missing_ok=True)
+        shutil.rmtree(doomed)
+        return True
+
+
+def list_caches(folder: Path, console: Console) -> None:
+    """Prints the caches in ``folder``, the most recently used first."""
+    caches = find_caches(folder)
+    title = Text(f"{len(caches)} disk caches in {folder}", "table.title")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("dataset", "frame size", "frames", "GB", "last used"):
+        table.add_column(heading, justify="left" if heading == "dataset" else "right", overflow="fold")
+    for found in caches:
+        size = f"{found.frame_size[0]}x{found.frame_size[1]}"
+        used = datetime.fromtimestamp(found.used).strftime("%Y-%m-%d %H:%M")
+        note = "" if found.complete else " (unfinished)"
+        table.add_row(Text(found.dataset + note), size, f"{found.frames:,}", f"{found.bytes / 1e9:.2f}", used)
+    console.print(table)
+
+
+def clear_caches(folder: Path, console: Console) -> None:
+    """Removes the caches in ``folder`` and says how much that freed."""
+    caches = find_caches(folder)
+    removed = [found for found in caches if remove(found)]
+    kept = f"; {len(caches) - len(removed)} are being built and stay" if len(removed) < len(caches) else ""
+    console.print(f"removed {len(removed)} caches, {sum(c.bytes for c in removed) / 1e9:.2f} GB{kept}")
+
+
+def _stored(path: Path) -> int:
+    """Bytes on disk of the frames in a cache's folder."""
+    try:
+        return (path / "frames.bin").stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
+
+
+@lru_cache(maxsize=1)  # a start asks some times, and there may be millions of chunks to look at
+def _fingerprint(dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> str:
+    store = dataset.store
+    address = str(store.path.resolve()) if isinstance(store, LocalStore | ZipStore) else store.address
+    digest = hashlib.sha256(repr((_VERSION, address, frame_size, dataset.channel_order)).encode())
+    for episode in dataset.episodes:
+        digest.update(repr((episode.name, episode.arrays["frames"])).encode())
+        if isinstance(store, LocalStore | ZipStore):
+            digest.update(repr(store.stamps(f"{episode.name}/frames")).encode())
+    return digest.hexdigest()[:24]
+
+
+def _build(
+    dataset: ZarrGameplayDataset,
+    frame_size: tuple[int, int],
+    partial: Path,
+    first_frames: dict[str, int],
+    progress: Progress,
+) -> None:
+    frame_bytes = 3 * frame_size[0] * frame_size[1]
+    done_file = partial / _DONE
+    done = set(done_file.read_text().splitlines()) if done_file.exists() else set()
+    bar = progress.add_task("building the cache", total=len(dataset), status="")
+    with (
+        open(partial / "frames.bin", "r+b" if (partial / "frames.bin").exists() else "w+b") as frames,
+        open(done_file, "a") as log,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        os.posix_fallocate(frames.fileno(), 0, packed_bytes(dataset, frame_size))
+
+        def pack(episode: int, start: int) -> int:
+            count = min(_BLOCK, dataset.episodes[episode].length - start)
+            block = resize_frames(dataset.frames(episode, np.arange(start, start + count)), frame_size)
+            offset = (first_frames[dataset.episodes[episode].name] + start) * frame_bytes
+            os.pwrite(frames.fileno(), np.ascontiguousarray(block).data, offset)
+            progress.update(bar, advance=count)
+            return count
+
+        for i, episode in enumerate(dataset.episodes):
+            if episode.name in done:
+                progress.update(bar, advance=episode.length)
+                continue
+            for _ in pool.map(pack, itertools.repeat(i), range(0, episode.length, _BLOCK)):
+                pass
+            os.fdatasync(frames.fileno())  # before the log says that they are there
+            log.write(episode.name + "\n")
+            log.flush()
+    progress.remove_task(bar)
+
+
+@contextlib.contextmanager
+def _locked(partial: Path, progress: Progress) -> Iterator[TextIO]:
+    """Lets one process build, and hands it meta.json; another waits, and finds the cache built."""
+    while True:
+        partial.mkdir(parents=True, exist_ok=True)
+        with open(partial / "meta.json", "a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                progress.console.print("another process is building this cache: waiting for it", soft_wrap=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_at(lock, partial / "meta.json"):  # not published or removed meanwhile
+                yield lock
+                return
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _make_room(folder: Path, needed: int, limit: int, keep: Path) -> None:
+    if needed > limit:
+        raise UserError(
+            f"the disk cache needs {needed / 1e9:.1f} GB, dataset.cache_limit is {limit / 1e9:.1f}: raise it, use "
+            "dataset.cache=none or a smaller dataset.frame_size"
+        )
+    others = [cache for cache in find_caches(folder) if cache.path != keep]
+    taken = sum(cache.bytes for cache in others)
+    while taken + needed > limit and others:
+        oldest = others.pop()
+        if remove(oldest):  # not one that is being built
+            taken -= oldest.bytes

@@ -1,0 +1,280 @@
+"""A recorded episode, predicted frame by frame as in play: the table of ``python -m BC_training.inference``."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from BC_training.command_line import as_command, make_console, run_command
+from BC_training.common.errors import UserError, disk_full_is_user_error, require_writable
+
+if TYPE_CHECKING:  # not at run time: --help needs no JAX
+    import pyarrow as pa
+
+    from BC_training.common.dataset import ZarrGameplayDataset
+    from BC_training.play.policy import Policy
+
+_BLOCK = 32  # frames read at once
+_SUFFIXES = (".parquet", ".csv")
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@dataclass(frozen=True)
+class EpisodePredictions:
+    """A recorded episode of N frames beside what a policy makes of it.
+
+    With ``shift`` s the prediction at frame t is of the buttons of frame t + s, which the recording
+    has for the first N - s frames alone; those are in ``true``.
+
+    Attributes:
+        true: bool [N - s, A], the recorded buttons that each prediction is about.
+        predicted: bool [N, A].
+        probability: float32 [N, A] in [0, 1].
+        thresholds: float32 [A].
+        seconds: float64 [N] that ``Policy.act`` took for each frame; the first compiles.
+        fps: frames per second; None if the recording does not say.
+    """
+
+    episode: str
+    action_names: tuple[str, ...]
+    true: np.ndarray
+    predicted: np.ndarray
+    probability: np.ndarray
+    thresholds: np.ndarray
+    seconds: np.ndarray
+    fps: float | None
+
+    def __len__(self) -> int:
+        return len(self.predicted)
+
+    @property
+    def disagree(self) -> np.ndarray:
+        """bool [N, A], False where nothing was recorded."""
+        differs = np.zeros_like(self.predicted)
+        differs[: len(self.true)] = self.true != self.predicted[: len(self.true)]
+        return differs
+
+    @property
+    def exact_match(self) -> float | None:
+        """The share of frames with every button right; None without a recorded one."""
+        return float(1 - self.disagree[: len(self.true)].any(axis=1).mean()) if len(self.true) else None
+
+    @property
+    def latency_ms(self) -> dict[str, float | None]:
+        """p50, p90 and p99 of ``Policy.act`` in milliseconds, without the first; None for a single frame."""
+        rest = self.seconds[1:] * 1000
+        return {f"p{p}": float(np.percentile(rest, p)) if len(rest) else None for p in (50, 90, 99)}
+
+    def table(self) -> "pa.Table":
+        """A row a frame: ``frame`` int32 and, of each action, ``NAME_true`` and ``NAME_predicted`` bool,
+        ``NAME_probability`` float32; ``NAME_true`` is null where nothing was recorded."""
+        import pyarrow as pa
+
+        columns: dict[str, Any] = {"frame": pa.array(np.arange(len(self), dtype=np.int32))}
+        missing = [None] * (len(self) - len(self.true))
+        for i, name in enumerate(self.action_names):
+            columns[f"{name}_true"] = pa.array([*self.true[:, i].tolist(), *missing], pa.bool_())
+            columns[f"{name}_predicted"] = pa.array(self.predicted[:, i])
+            columns[f"{name}_probability"] = pa.array(self.probability[:, i])
+        return pa.table(columns)
+
+
+def open_episode(
+    checkpoint: str | Path, data: str | Path | None, number: int
+) -> "tuple[Policy, ZarrGameplayDataset, int]":
+    """A policy, a dataset, and the position there of episode ``number``, that of its folder's name.
+
+    The policy does not sample, also where the checkpoint's would: as in ``evaluate``, what it presses on a
+    recording does not depend on chance.
+
+    Args:
+        data: a dataset; None for the one the policy was trained on.
+
+    Raises:
+        UserError: checkpoint or dataset do not load or do not fit, or there is no such episode.
+    """
+    from BC_training.evaluation.trained_data import open_dataset
+    from BC_training.play.policy import Policy
+    from BC_training.training import checkpoint as checkpoints
+
+    saved = checkpoints.read(checkpoint)
+    dataset = open_dataset(saved, data)
+    if dataset.frame_size != saved.inputs.recorded_size:
+        ours, theirs = ("x".join(map(str, size)) for size in (saved.inputs.recorded_size, dataset.frame_size))
+        raise UserError(f"{dataset.path} has frames of {theirs}; {saved.path} was trained on {ours}")
+    position = _find_episode(dataset, number)
+    return Policy.load(saved.path, dataclasses.replace(saved.decoding, temperature=None)), dataset, position
+
+
+def _find_episode(dataset: "ZarrGameplayDataset", number: int) -> int:
+    from BC_training.common.storage.store import episode_number
+
+    numbers = [episode_number(info.name) for info in dataset.episodes]
+    if number in numbers:
+        return numbers.index(number)
+    for skipped in dataset.skipped:
+        if episode_number(skipped.name) == number:
+            raise UserError(f"{dataset.path}: episode {number} cannot be used: {skipped.reason}")
+    raise UserError(f"{dataset.path} has no episode {number} (it has {_ranges(numbers)}): choose one with --episode")
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Increasing numbers as "0 to 4, 6, 8 to 20"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in runs)
+
+
+def predict_episode(
+    policy: "Policy", dataset: "ZarrGameplayDataset", position: int, console: Console
+) -> EpisodePredictions:
+    """Shows a policy a recorded episode frame by frame, as in play.
+
+    What the policy remembers of previous actions are the recorded ones, as in ``evaluate``: in play it
+    would see its own, but here the frames follow from what the recorded player pressed.
+    """
+    from rich.progress import track
+
+    info, actions = dataset.episodes[position], dataset.actions(position)
+    states = dataset.state(position) if policy.inputs.window.state else None
+    predicted, probability, seconds = [], [], []
+    policy.reset()
+    frames = track(
+        frames_of(dataset, position),
+        f"predicting {info.name}",
+        total=info.length,
+        console=console,
+        transient=True,
+    )
+    for t, frame in enumerate(frames):
+        state = None if states is None else states[t]
+        start = time.perf_counter()
+        pressed = policy.act(frame, state)
+        seconds.append(time.perf_counter() - start)
+        policy.override(actions[t])
+        predicted.append(pressed)
+        probability.append(policy.last_probabilities)
+    return EpisodePredictions(
+        info.name,
+        dataset.action_names,
+        actions[policy.inputs.window.action_shift :],
+        np.stack(predicted),
+        np.stack(probability),
+        policy.thresholds,
+        np.array(seconds),
+        info.fps or dataset.fps,
+    )
+
+
+def frames_of(dataset: "ZarrGameplayDataset", position: int) -> Iterator[np.ndarray]:
+    """The frames of an episode in order, uint8 [3, H, W] each, read in blocks."""
+    length = dataset.episodes[position].length
+    for start in range(0, length, _BLOCK):
+        yield from dataset.frames(position, np.arange(start, min(start + _BLOCK, length)))
+
+
+def predict(
+    checkpoint: str | Path,
+    out: Path,
+    console: Console,
+    *,
+    data: str | Path | None = None,
+    episode: int = 0,
+    json_file: Path | None = None,
+) -> dict[str, Any]:
+    """Writes ``EpisodePredictions.table`` of an episode to ``out``, a Parquet or CSV file by its suffix.
+
+    Args:
+        data: a dataset; None for the one the policy was trained on.
+        episode: the number in the name of the episode's folder.
+        json_file: where to write what is returned.
+
+    Returns:
+        checkpoint (its folder), data, episode (its name), frames, exact_match (None without a recorded
+        target), latency_ms ({p50, p90, p99} of ``Policy.act``, without the first call, which compiles).
+
+    Raises:
+        UserError: see ``open_episode``; or a file that could not be written (found first).
+    """
+    if out.suffix not in _SUFFIXES:
+        raise UserError(
+            f"cannot write {out}: predictions are .parquet or .csv, call it {out.stem or 'predictions'}.parquet"
+        )
+    for file in (out, json_file):
+        if file is not None:
+            require_writable(file)
+    policy, dataset, position = open_episode(checkpoint, data, episode)
+    predictions = predict_episode(policy, dataset, position, console)
+    result = {
+        "checkpoint": str(checkpoint),
+        "data": dataset.path,
+        "episode": predictions.episode,
+        "frames": len(predictions),
+        "exact_match": predictions.exact_match,
+        "latency_ms": predictions.latency_ms,
+    }
+    with disk_full_is_user_error(out):
+        _write_table(predictions.table(), out)
+        if json_file is not None:
+            json_file.write_text(json.dumps(result, indent=2) + "\n")
+    match, latency = predictions.exact_match, predictions.latency_ms
+    console.print(
+        f"{predictions.episode} of {dataset.path}: {len(predictions):,} frames, exact match "
+        f"{'–' if match is None else f'{match:.3f}'}; act takes "
+        + ", ".join(f"{'–' if value is None else f'{value:.1f} ms'} ({name})" for name, value in latency.items()),
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
+    console.print(f"written to {out}", soft_wrap=True, highlight=False, markup=False)
+    return result
+
+
+def _write_table(table: "pa.Table", out: Path) -> None:
+    if out.suffix == ".csv":
+        from pyarrow import csv
+
+        csv.write_csv(table, out)
+    else:
+        from pyarrow import parquet
+
+        parquet.write_table(table, out)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "uv run -m BC_training.inference --checkpoint BC_training/checkpoints/quickstart --out predictions.parquet\n\n"
+    "uv run -m BC_training.inference --checkpoint BC_training/checkpoints/quickstart --data data/mine.zarr "
+    "--episode 3 --out predictions.csv --json latency.json"
+)
+def _command(
+    checkpoint: Annotated[Path, typer.Option(help="A run's folder (its best is used) or one of its steps.")],
+    out: Annotated[Path, typer.Option(help="The table to write: .parquet or .csv.")],
+    data: Annotated[str | None, typer.Option(help="A dataset; by default the one it was trained on.")] = None,
+    episode: Annotated[int, typer.Option(min=0, help="The number in the episode's name.")] = 0,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Write exact match and latency percentiles to this file.")
+    ] = None,
+) -> None:
+    """Predict a recorded episode as in play, and write true and predicted buttons with their probabilities."""
+    predict(checkpoint, out, make_console(), data=data, episode=episode, json_file=json)
+
+
+def main() -> None:
+    run_command(lambda: as_command(app)(prog_name="BC_training.inference"))

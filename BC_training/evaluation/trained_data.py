@@ -1,0 +1,54 @@
+"""The dataset that a checkpoint was trained on, found again."""
+
+import shlex
+from pathlib import Path
+
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+from BC_training.training.checkpoint import Checkpoint
+from BC_training.training.resume import fingerprint
+
+
+def open_dataset(saved: Checkpoint, data: str | Path | None = None) -> ZarrGameplayDataset:
+    """The dataset at ``data``, read as in the training; None for the one of the training.
+
+    Raises:
+        UserError: it does not load, has other buttons or, where the model sees them, other state values; or without
+            ``data`` another dataset lies where that of the training was.
+    """
+    dataset = ZarrGameplayDataset.from_config(saved.config.dataset, data)
+    _require_recorded_alike(dataset, saved)
+    if data is None and not holds_training(dataset, saved):
+        raise UserError(
+            f"{dataset.path} is not the dataset that {saved.path} was trained on, or its episodes have changed since: "
+            f"restore that, or say that you mean this one with --data {shlex.quote(dataset.path)}"
+        )
+    return dataset
+
+
+def holds_training(dataset: ZarrGameplayDataset, saved: Checkpoint) -> bool:
+    """Whether a dataset holds the episodes of a training, unchanged; it may have others since.
+
+    A checkpoint of format 1 does not say what they were, and any will do.
+    """
+    names = {name for episodes in saved.split.values() for name in episodes}
+    return saved.fingerprint is None or episodes_are(dataset, names, saved.fingerprint)
+
+
+def episodes_are(dataset: ZarrGameplayDataset, names: set[str], expected: str) -> bool:
+    """Whether a dataset has the episodes ``names``, and they have the fingerprint ``expected``."""
+    positions = [i for i, episode in enumerate(dataset.episodes) if episode.name in names]
+    return fingerprint(dataset, positions) == expected
+
+
+def _require_recorded_alike(dataset: ZarrGameplayDataset, saved: Checkpoint) -> None:
+    if dataset.action_names != saved.inputs.action_names:
+        raise UserError(
+            f"{dataset.path} has actions {', '.join(dataset.action_names)}; {saved.path} was trained on "
+            f"{', '.join(saved.inputs.action_names)}"
+        )
+    if saved.inputs.window.state and dataset.state_names != saved.inputs.state_names:
+        raise UserError(
+            f"{dataset.path} has state values {', '.join(dataset.state_names) or 'none'}; {saved.path} was trained on "
+            f"{', '.join(saved.inputs.state_names)}"
+        )

@@ -1,0 +1,21 @@
+"""The expert of ``doom/basic``: one monster across a room, to be shot as soon and with as few shots as can be."""
+
+from typing import Any
+
+from BC_training.games.doom.experts.expert import Expert
+from BC_training.games.doom.game import ENEMY_TYPES
+
+
+class BasicExpert(Expert):
+    """Steps sideways until it stands before the monster, and fires."""
+
+    TOLERANCE = 20.0  # map units to the side
+
+    def buttons(self, player: Any) -> list[str]:
+        monster = next((o for o in self.game.objects if o.name in ENEMY_TYPES), None)
+        if monster is None:
+            return []
+        aside = monster.position_y - player.position_y  # it faces +x, so +y is left
+        if abs(aside) <= self.TOLERANCE:
+            return ["attack"]
+        return ["move_left" if aside > 0 else "move_right"]

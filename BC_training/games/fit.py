@@ -1,0 +1,31 @@
+"""Whether a policy fits a game."""
+
+from typing import Any
+
+import gymnasium
+
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import InputSpec
+
+
+def require_fit(trained: str, inputs: InputSpec, env: gymnasium.Env) -> None:
+    """Whether a policy that was ``trained`` on ``inputs`` can play in ``env``.
+
+    Raises:
+        UserError: the buttons, the frame size or the state values that the model sees differ;
+            lists both.
+    """
+    game: Any = env.unwrapped
+    compared = [
+        ("buttons", game.action_names, inputs.action_names),
+        ("frame size", game.frame_size, inputs.recorded_size),
+    ]
+    if inputs.window.state:
+        compared.append(("state values", game.state_names, inputs.state_names))
+    for label, theirs, ours in compared:
+        if tuple(theirs) != tuple(ours):
+            raise UserError(f"{trained} has {label} {_listed(ours)}, the game has {_listed(theirs)}")
+
+
+def _listed(values: Any) -> str:
+    return f"[{', '.join(str(v) for v in values)}]"

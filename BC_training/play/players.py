@@ -1,0 +1,99 @@
+"""Who plays: random buttons, nobody, and trained policies; the scripted experts are in ``experts/``."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+
+from BC_training.common.decode import Decoding
+from BC_training.common.errors import UserError, unknown
+from BC_training.games.doom.experts import EXPERTS
+from BC_training.games.fit import require_fit
+
+
+class Player(Protocol):
+    """Chooses the buttons; made once an environment, reset once an episode."""
+
+    def reset(self, seed: int) -> None:
+        """Starts an episode; everything random in it follows from ``seed``."""
+        ...
+
+    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        """bool [A], the buttons to hold until the next frame."""
+        ...
+
+
+class Noop:
+    """Presses nothing."""
+
+    def __init__(self, env: gymnasium.Env):
+        self._actions = len(_unwrapped(env).action_names)
+
+    def reset(self, seed: int) -> None:
+        del seed
+
+    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        return np.zeros(self._actions, bool)
+
+
+class Random:
+    """Presses each button with probability 1/2, drawn anew every frame."""
+
+    def __init__(self, env: gymnasium.Env):
+        self._actions = len(_unwrapped(env).action_names)
+        self._rng = np.random.default_rng()
+
+    def reset(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        return self._rng.random(self._actions) < 0.5
+
+
+class PolicyPlayer:
+    """A trained policy, from its checkpoint folder."""
+
+    def __init__(self, checkpoint: str, env: gymnasium.Env, decoding: Decoding | None = None):
+        from BC_training.play.policy import Policy  # here: scripted players need no JAX
+
+        self._policy = Policy.load(checkpoint, decoding)
+        require_fit(checkpoint, self._policy.inputs, env)
+
+    def reset(self, seed: int) -> None:
+        self._policy.reset(seed)
+
+    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        return self._policy.act(observation["frame"], observation["state"])
+
+
+BUILT_IN = ("expert", "random", "noop")
+
+
+def make_player(name: str, game: str, env: gymnasium.Env, decoding: Decoding | None = None) -> Player:
+    """A player for ``env``.
+
+    Args:
+        name: ``expert``, ``random``, ``noop`` or a checkpoint folder.
+        game: the game's id.
+        decoding: of a checkpoint, in place of its own.
+
+    Raises:
+        UserError: another name, ``expert`` in a game that has none, or a checkpoint that does
+            not load or does not fit the game (``require_fit``).
+    """
+    if name == "random":
+        return Random(env)
+    if name == "noop":
+        return Noop(env)
+    if name == "expert":
+        if game not in EXPERTS:
+            raise UserError(f"{game} has no expert (those that have: {', '.join(sorted(EXPERTS))}); use random or noop")
+        return EXPERTS[game](env)
+    if not Path(name).exists():
+        raise unknown("player", name, BUILT_IN, "or give the folder of a checkpoint")
+    return PolicyPlayer(name, env, decoding)
+
+
+def _unwrapped(env: gymnasium.Env) -> Any:
+    return env.unwrapped

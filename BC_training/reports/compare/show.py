@@ -1,0 +1,179 @@
+"""A comparison as tables, Markdown, CSV and a picture. What a run lacks is a dash."""
+
+import csv
+import io
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from BC_training.common.metrics import return_text
+from BC_training.play.video_text import drawable, substitutions
+from BC_training.reports.compare.scores import Row
+
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One of a table.
+
+    Attributes:
+        key: in a row; None there makes the cell a dash.
+        form: what the cell shows, filled in from the row, or made of the value.
+        best: which of the column's values is; None where that means nothing.
+    """
+
+    key: str
+    heading: str
+    form: str | Callable[[Any], str]
+    best: Callable[..., Any] | None = None
+
+    def cell(self, row: Row) -> str:
+        if row[self.key] is None:
+            return DASH
+        return self.form.format_map(row) if isinstance(self.form, str) else self.form(row[self.key])
+
+
+def groups(rows: Sequence[Row]) -> dict[str, list[Column]]:
+    """The columns beside the run's name, by the title of their table."""
+    rarest = {row["rarest_action"] for row in rows} - {None}
+    one = len(rarest) == 1  # then the heading names it, else every cell
+    test = [
+        Column("test_exact_match", "test exact match", "{test_exact_match:.3f}", max),
+        Column("test_macro_f1", "test macro F1", "{test_macro_f1:.3f}", max),
+        Column("test_onset_f1", "test onset F1", "{test_onset_f1:.3f}", max),
+    ]
+    return {
+        "Training": [
+            Column("model", "model", "{model}"),
+            Column("parameters", "parameters", "{parameters:,}", min),
+            Column("frames_per_second", "frames/s", "{frames_per_second:,.0f}", max),
+            Column("minutes", "minutes", "{minutes:.2f}", min),
+            Column("total_minutes", "in total", "{total_minutes:.2f}", min),
+            Column("checkpoint_mb", "MB", "{checkpoint_mb:.1f}", min),
+        ],
+        "Validation": [
+            Column("exact_match", "exact match", "{exact_match:.3f}", max),
+            Column("macro_f1", "macro F1", "{macro_f1:.3f}", max),
+            Column(
+                "rarest_f1",
+                f"F1 of {rarest.pop()}" if one else "F1 of the rarest action",
+                "{rarest_f1:.3f}" if one else "{rarest_f1:.3f} {rarest_action}",
+                max,
+            ),
+            Column("onset_f1", "onset F1", "{onset_f1:.3f}", max),
+        ],
+        **({"Test": test} if any(row.get(c.key) is not None for row in rows for c in test) else {}),
+        "Play": [
+            Column("mean_return", "return", return_text, max),
+            Column("normalized", "normalized", "{normalized:.3f}", max),
+            Column("normalized_low", "95 % interval", "{normalized_low:.3f} to {normalized_high:.3f}"),
+            Column("failed", "failed", "{failed} ({failed_low:.1%} to {failed_high:.1%})"),
+            Column("episodes", "episodes", "{episodes}"),
+            Column("latency_p50_ms", "p50 ms", "{latency_p50_ms:.2f}", min),
+            Column("latency_p99_ms", "p99 ms", "{latency_p99_ms:.2f}", min),
+        ],
+    }
+
+
+def tables(rows: Sequence[Row], without_best: set[str]) -> list[Table]:
+    """One a group, each of which fits 80 columns; the best value of a column is bold.
+
+    Args:
+        without_best: keys of columns whose values do not compare.
+    """
+    found = []
+    for title, columns in groups(rows).items():
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+        table.add_column("run", overflow="fold")
+        for column in columns:
+            table.add_column(column.heading, justify="left" if column.key == "model" else "right")
+        for row in rows:
+            bold = [c.key not in without_best and is_best(row, c, rows) for c in columns]
+            cells = [Text(c.cell(row), "bold" if b else "") for c, b in zip(columns, bold, strict=True)]
+            table.add_row(Text(row["run"]), *cells)
+        found.append(table)
+    return found
+
+
+def is_best(row: Row, column: Column, rows: Sequence[Row]) -> bool:
+    """Whether the row's value is the column's best one, where several rows have one and they differ."""
+    values = {r[column.key] for r in rows} - {None}
+    return column.best is not None and len(values) > 1 and row[column.key] == column.best(values)
+
+
+def to_markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """One table and the notes as a list below it."""
+    columns = [Column("run", "run", "{run}"), *(c for group in groups(rows).values() for c in group)]
+    return markdown_table(columns, rows) + "".join([*(["\n"] if notes else []), *(f"- {note}\n" for note in notes)])
+
+
+def markdown_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    lines = [[c.heading for c in columns], ["---" if c.key in ("run", "model") else "---:" for c in columns]]
+    lines += [[c.cell(row) for c in columns] for row in rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """All keys of the rows, unrounded; what is missing is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def draw(file: Path, rows: Sequence[Row]) -> str | None:
+    """Draws a PNG of the score in play against the minutes of training, for the rows that have both.
+
+    Returns:
+        What there is to say of names that cannot be drawn.
+    """
+    from matplotlib.figure import Figure  # here: it takes a while, and not all want a picture
+
+    points = [row for row in rows if row["minutes"] is not None and row["normalized"] is not None]
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for i, row in enumerate(points):
+        x, y = row["minutes"], row["normalized"]
+        low, high = row["normalized_low"], row["normalized_high"]
+        interval = None if low is None else [[y - low], [high - y]]
+        axes.errorbar([x], [y], interval, fmt="o", capsize=4, color=f"C{i}")
+    axes.set(xlabel="minutes of training, up to the checkpoint", ylabel="return in play (random 0, expert 1)")
+    axes.set_title("mean and its 95 % interval", fontsize="medium", loc="left")
+    axes.set_xlim(0, 1.15 * max(row["minutes"] for row in points))
+    axes.margins(y=0.15)
+    axes.grid(alpha=0.3)
+    figure.draw_without_rendering()  # settles where the axes are
+    _label(axes, points)
+    figure.savefig(file, format="png")
+    return substitutions([row["run"] for row in points], "runs")
+
+
+def _label(axes: Any, points: Sequence[Row]) -> None:
+    """Names the points, in their colours, where no other name or interval is in the way if there is such a place."""
+    from matplotlib.transforms import Bbox
+
+    taken = []
+    for row in points:
+        ends = [row["normalized"] if row[key] is None else row[key] for key in ("normalized_low", "normalized_high")]
+        box = axes.transData.transform([(row["minutes"], end) for end in ends])
+        taken.append(Bbox([box[0] - 12, box[1] + 12]))
+    names = drawable([row["run"] for row in points])
+    for i, row in enumerate(points):
+        point = (row["minutes"], row["normalized"])
+        label = axes.annotate(
+            names[i], point, xytext=(0, 0), textcoords="offset points", color=f"C{i}", va="center", parse_math=False
+        )
+        label.set_in_layout(False)
+        for up, side in itertools.product((0, 12, -12, 24, -24, 36, -36, 48, -48), ("left", "right")):
+            label.set(position=(8 if side == "left" else -8, up), horizontalalignment=side)
+            box = label.get_window_extent()
+            if axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) and not box.count_overlaps(taken):
+                break
+        taken.append(label.get_window_extent())

@@ -1,0 +1,175 @@
+"""What a run's report shows: numbers, pictures and texts, found before any of it is drawn."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from BC_training.common.config import to_dict, to_yaml
+from BC_training.common.errors import UserError
+from BC_training.evaluation.split_predictions import SplitPredictions
+from BC_training.reports.compare.runs import Run, play_command
+from BC_training.reports.compare.scores import training_costs
+from BC_training.reports.page import clean, error_text, to_jpeg, without_secrets
+from BC_training.reports.run import mistakes
+from BC_training.reports.run.calibration import PrecisionRecall, Reliability, precision_recall, reliability
+from BC_training.training.train_state import abstract_model
+
+WORST = 12  # frames shown
+APART = 2.0  # seconds between two of them in an episode
+MISTAKES = 12  # pairs of combinations
+VIDEO_LIMIT = 12_000_000  # bytes; a larger video is named instead of embedded
+_APART_FRAMES = 30  # where no frame rate is known
+
+
+@dataclass(frozen=True)
+class WorstFrame:
+    """A frame whose buttons are predicted badly.
+
+    Attributes:
+        place: episode, frame and time, in words.
+        loss: of ``mistakes.frame_losses``, in nats.
+        true: bool [A], the buttons held.
+        predicted: bool [A].
+        probability: float [A].
+        picture: the frame as a JPEG file, or why it cannot be shown.
+    """
+
+    place: str
+    loss: float
+    true: np.ndarray
+    predicted: np.ndarray
+    probability: np.ndarray
+    picture: bytes | str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the page is drawn from; texts are cleaned, not escaped.
+
+    Attributes:
+        run: what the run has left.
+        names: the A buttons.
+        dataset: its address.
+        episodes: of the split.
+        parameters: of the model.
+        costs: of ``training_costs``.
+        scores: of ``evaluate.score``; in "test" those of the test split, where there is one.
+        pooled: reliability over all buttons and frames together.
+        reliability: of each button.
+        curves: of each button; None where it is never held.
+        given_held: of ``mistakes.predicted_given_held``.
+        instead: of ``mistakes.pressed_instead``.
+        mistakes: of ``mistakes.commonest_mistakes``.
+        worst: the highest loss first.
+        video: the rollout's, an MP4 file, or why it is not embedded.
+        config: as YAML.
+        missing: why the page lacks its "training", "play" or "video", and how to get it.
+    """
+
+    run: Run
+    names: list[str]
+    dataset: str
+    episodes: int
+    parameters: int
+    costs: dict[str, Any]
+    scores: dict[str, Any]
+    pooled: Reliability
+    reliability: list[Reliability]
+    curves: list[PrecisionRecall | None]
+    given_held: mistakes.Shares
+    instead: mistakes.Shares
+    mistakes: list[tuple[tuple[int, ...], tuple[int, ...], int]]
+    worst: list[WorstFrame]
+    video: bytes | str
+    config: str
+    missing: dict[str, str]
+
+
+def find(run: Run, predictions: SplitPredictions, scores: dict[str, Any]) -> Findings:
+    """The numbers, pictures and texts of the page; ``scores`` as in ``Findings``."""
+    saved, dataset = predictions.saved, predictions.dataset
+    true, probability = predictions.samples.targets, predictions.probability
+    predicted = predictions.pressed(saved.decoding, predictions.logits)
+    video = _video(run)
+    missing = {}
+    if not any(row["kind"] in ("train", "val") for row in run.log):
+        missing["training"] = (
+            f"{run.log_dir / 'metrics.jsonl'} lacks the steps and epochs; only training anew writes them"
+        )
+    if not run.play:
+        missing["play"] = f"{run.missing['rollout.json']}; to play: {play_command(run, [run])}"
+    if isinstance(video, str):
+        missing["video"] = video
+    config = to_dict(saved.config)
+    config["dataset"]["path"] = without_secrets(config["dataset"]["path"])
+    return Findings(
+        run=run,
+        names=[clean(name) for name in saved.inputs.action_names],
+        dataset=without_secrets(dataset.path),
+        episodes=len(predictions.episodes),
+        parameters=abstract_model(saved.config, saved.inputs).parameter_count,
+        costs=training_costs(run.epochs, saved),
+        scores=scores,
+        pooled=reliability(true.ravel(), probability.ravel()),
+        reliability=[reliability(t, p) for t, p in zip(true.T, probability.T, strict=True)],
+        curves=[precision_recall(t, p) for t, p in zip(true.T, probability.T, strict=True)],
+        given_held=mistakes.predicted_given_held(true, predicted),
+        instead=mistakes.pressed_instead(true, predicted),
+        mistakes=mistakes.commonest_mistakes(true, predicted, MISTAKES),
+        worst=_worst(predictions, probability, predicted),
+        video=video,
+        config=to_yaml(config),
+        missing={part: clean(reason, 500) for part, reason in missing.items()},
+    )
+
+
+def _worst(predictions: SplitPredictions, probability: np.ndarray, predicted: np.ndarray) -> list[WorstFrame]:
+    samples, dataset = predictions.samples, predictions.dataset
+    losses = mistakes.frame_losses(samples.targets, predictions.logits)
+    places = samples.locate(np.arange(len(samples)))
+    apart = round(APART * dataset.fps) if dataset.fps else _APART_FRAMES
+    found = []
+    for i in mistakes.worst(losses, places, WORST, apart):
+        name, frame = places[i]
+        seconds = f" · {frame / dataset.fps:,.1f} s" if dataset.fps else ""
+        try:
+            picture = to_jpeg(dataset.frames(dataset.find([name])[0], [frame])[0])
+        except UserError as error:
+            picture = error_text(error)
+        place = f"{clean(name)} · frame {frame:,}{seconds}"
+        found.append(WorstFrame(place, losses[i], samples.targets[i], predicted[i], probability[i], picture))
+    return found
+
+
+def video_file(run: Run) -> Path | None:
+    """Where the video of the run's play is; None if ``rollout.json`` says that there is none.
+
+    Older ones do not say: theirs is beside them.
+    """
+    usual = run.log_dir / "rollout.mp4"
+    named = run.play.get("video", str(usual))
+    if named is None:
+        return None
+    file = Path(named)
+    # A run set aside, or copied, has its video with its logs.
+    return run.log_dir / file.name if file.parent.name == run.saved.config.logging.run_name else file
+
+
+def _video(run: Run) -> bytes | str:
+    """The rollout's video, or why it is not embedded."""
+    film = f"to film an episode: {play_command(run, [run])} --video {shlex.quote(str(run.log_dir / 'rollout.mp4'))}"
+    file = video_file(run)
+    if file is None:
+        return f"{run.log_dir / 'rollout.json'} is of play that was not filmed; {film}"
+    if not file.is_file():
+        return f"there is no {file}; {film}"
+    if not run.play:
+        return f"{file} is not known to be of this checkpoint, as {run.missing['rollout.json']}"
+    size = file.stat().st_size
+    if size > VIDEO_LIMIT:
+        limit = f"more than the {VIDEO_LIMIT / 1e6:.0f} MB that are embedded"
+        return f"{file} has {size / 1e6:.1f} MB, {limit}: open it by itself"
+    return file.read_bytes()

@@ -1,0 +1,64 @@
+"""One page about a run: how it was trained, what it scores, how it plays, and where it is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from BC_training.common.errors import disk_full_is_user_error, require_writable
+from BC_training.evaluation.evaluate import score
+from BC_training.evaluation.split_predictions import SplitPredictions, predict_split
+from BC_training.reports.compare.runs import Run
+from BC_training.reports.run.findings import find
+from BC_training.reports.run.page import render
+
+
+def report(
+    checkpoint: Path,
+    console: Console,
+    *,
+    data: str | Path | None = None,
+    split: str | None = None,
+    out: Path | None = None,
+) -> Path:
+    """Writes the page of a checkpoint's run.
+
+    Args:
+        data, split: what to predict, as in ``evaluate``.
+        out: the HTML file; None for report.html in the run's logs.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: checkpoint or dataset do not load or do not fit, the log is damaged, or the file
+            cannot be written (found first). What is merely absent is said on the page.
+    """
+    run = Run.read(checkpoint)
+    out = out or run.log_dir / "report.html"
+    require_writable(out)
+    predictions = predict_split(checkpoint, console, data=data, split=split)
+    saved = predictions.saved
+    scores = score(predictions, saved.decoding)
+    if split is None and data is None and saved.split["test"]:
+        test = predict_split(checkpoint, console, split="test")
+        scores["test"] = score(test, saved.decoding)
+    missing = save_report(run, predictions, scores, out)
+    for part, reason in missing.items():
+        console.print(f"not in the report: {part}: {reason}", soft_wrap=True, markup=False)
+    size = out.stat().st_size / 1e6
+    console.print(f"wrote {out} ({size:.1f} MB): open it in a browser", soft_wrap=True, markup=False)
+    return out
+
+
+def save_report(run: Run, predictions: SplitPredictions, scores: dict[str, Any], out: Path) -> dict[str, str]:
+    """Writes the page of ``run`` to ``out``, from what its checkpoint predicts and scores (``evaluate.score``,
+    in "test" that of the test split).
+
+    Returns:
+        Why the page lacks a part, by the part's name.
+    """
+    findings = find(run, predictions, scores)
+    with disk_full_is_user_error(out):
+        out.write_text(render(findings), encoding="utf-8")
+    return findings.missing

@@ -1,0 +1,189 @@
+"""SIGTERM and SIGINT: a training saves where it is and ends within ten seconds."""
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from enum import IntEnum
+from time import monotonic
+from types import FrameType
+from typing import Self
+
+import jax
+import numpy as np
+
+from BC_training.runtime.sharding import all_devices, replicated, split_along, to_devices
+
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, goes on
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_DEADLINE = 9.0  # seconds from the first signal to the end, saved or not
+_ECHO = 0.5  # seconds in which the same signal is still the first: one to the group, which a launcher passes on
+
+
+class Interrupted(Exception):
+    """The training was asked to end, and has saved what there was to save. The message says where.
+
+    Attributes:
+        agreed: whether the other processes of the run end, too, at the same place.
+    """
+
+    def __init__(self, message: str = "", agreed: bool = True):
+        super().__init__(message)
+        self.agreed = agreed
+
+
+class Interruption:
+    """Turns the first SIGTERM or SIGINT into a request, the second into an end at once.
+
+    While ``deferred``, a request only sets ``requested``, for the training to act on where its
+    state is whole; otherwise it raises KeyboardInterrupt. A training that takes longer than nine
+    seconds to act, in the middle of a compilation for example, is ended: checkpoints are committed
+    whole or not at all, so the last one stays good.
+
+    Attributes:
+        requested: the signal's name, None before one came.
+        last_saved: returns what to say of the newest checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        self.last_saved: Callable[[], str] = lambda: "nothing was saved yet"
+        self._deferred = False
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    @contextlib.contextmanager
+    def immediate(self) -> Iterator[None]:
+        """Within ``deferred``, where all is saved: a request raises KeyboardInterrupt, one that came before, too."""
+        self._deferred = False
+        try:
+            if self.requested is not None:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._deferred = True
+
+    def __enter__(self) -> Self:
+        self._installed = threading.current_thread() is threading.main_thread()  # no other may set handlers
+        if not self._installed:
+            return self
+        self._wake, wakeup = os.pipe()
+        os.set_blocking(wakeup, False)
+        self._wakeup = wakeup
+        self._before = [signal.signal(number, self._handle) for number in _SIGNALS]
+        # The interpreter runs handlers between two bytecodes of the main thread, which may be in
+        # the middle of a long call; the file descriptor is written to at once.
+        self._old_wakeup = signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, name="interruption", daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if not self._installed:
+            return
+        signal.set_wakeup_fd(self._old_wakeup)
+        for number, handler in zip(_SIGNALS, self._before, strict=True):
+            signal.signal(number, handler)
+        os.close(self._wakeup)  # ends the thread
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        first = self.requested is None
+        self.requested = signal.Signals(number).name
+        if not self._deferred and first:
+            raise KeyboardInterrupt
+
+    def _watch(self) -> None:
+        first = self._next_signal(None)
+        if not first:
+            return
+        start = monotonic()
+        _say("stopping: saving first; once more ends it at once")
+        number = first
+        while number == first and monotonic() - start < _ECHO:
+            number = self._next_signal(start + _DEADLINE - monotonic())
+        if number is None:
+            return
+        if number:
+            _end(128 + number, f"ended without saving; {self.last_saved()}")
+        _end(EXIT_CODE, f"ended: not done after {_DEADLINE:.0f} s; {self.last_saved()}")
+
+    def _next_signal(self, timeout: float | None) -> int | None:
+        """The next one's number, 0 after ``timeout`` seconds, None when there will be no more."""
+        while True:
+            if not select.select([self._wake], [], [], timeout)[0]:
+                return 0
+            numbers = os.read(self._wake, 1)
+            if not numbers:
+                os.close(self._wake)
+                return None
+            if numbers[0] in _SIGNALS:
+                return numbers[0]
+
+
+def _say(message: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(message, file=sys.stderr, flush=True)
+
+
+def _end(code: int, message: str) -> None:
+    _say(message)
+    os._exit(code)
+
+
+class Wish(IntEnum):
+    """What a training is to do next; of several processes' wishes the largest counts."""
+
+    GO_ON = 0
+    SAVE = 1
+    STOP = 2  # save and end
+
+
+class Wishes:
+    """Says before each dispatch whether to go on, to save, or to save and end.
+
+    Several processes have to do the same at the same dispatch, without waiting for each other:
+    the largest of their wishes is computed behind the training step and counts some dispatches
+    later, when it is there.
+
+    Attributes:
+        stopping: whether the last word was to save and end.
+
+    Args:
+        lag: dispatches from a wish to its effect, with several processes.
+    """
+
+    def __init__(self, interruption: Interruption, save_every_minutes: float, lag: int):
+        self._interruption, self._seconds, self._lag = interruption, save_every_minutes * 60, lag
+        self.stopping = False
+        self._since = monotonic()
+        self._agreeing: deque[jax.Array] = deque()
+        if jax.process_count() > 1:
+            mesh = all_devices()
+            self._split = split_along(mesh, 0)
+            self._largest = jax.jit(lambda wishes: wishes.max(), out_shardings=replicated(mesh))
+
+    def next(self) -> Wish:
+        wish = Wish.SAVE if monotonic() - self._since > self._seconds else Wish.GO_ON
+        if self._interruption.requested is not None:
+            wish = Wish.STOP
+        if jax.process_count() > 1:
+            mine = np.full(jax.local_device_count(), wish, np.int32)
+            self._agreeing.append(self._largest(to_devices(mine, self._split)))
+            wish = Wish(int(self._agreeing.popleft())) if len(self._agreeing) > self._lag else Wish.GO_ON
+        self.stopping = wish == Wish.STOP
+        return wish
+
+    def saved(self) -> None:
+        """To be called after each save, by every process."""
+        self._since = monotonic()
+        self._agreeing.clear()

@@ -1,0 +1,112 @@
+"""How far a training is, beside its state: what a checkpoint has to hold for it to go on."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from BC_training.common import metrics
+from BC_training.common.schema import Config
+from BC_training.data.samples import SampleOrder
+
+
+@dataclass
+class Progress:
+    """How far a training is, beside its state.
+
+    Attributes:
+        step: steps taken.
+        epochs: that are closed: trained, evaluated and logged.
+        loss_sum: of the steps of the open epoch.
+        seconds: that they took.
+        waited: of these, waiting for data.
+        best_score: of the best checkpoint, higher is better; None before the first.
+        best_step: of the best checkpoint.
+        patience_score: the last score that early stopping took for a gain.
+        evaluations_without_gain: since then.
+        log_bytes: of metrics.jsonl, written so far.
+        wandb_id: of the W&B run.
+    """
+
+    step: int = 0
+    epochs: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
+    best_score: float | None = None
+    best_step: int | None = None
+    patience_score: float | None = None
+    evaluations_without_gain: int = 0
+    log_bytes: int = 0
+    wandb_id: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def is_finished(self, config: Config) -> bool:
+        """Whether the last epoch is closed, or early stopping has run out of patience."""
+        stopping = config.training.early_stopping
+        out_of_patience = stopping is not None and self.evaluations_without_gain >= stopping.patience
+        return self.epochs >= config.training.num_epochs or out_of_patience
+
+    def speed(self, order: SampleOrder) -> tuple[float, float]:
+        """Of the open epoch so far: frames per second, and the share of time spent waiting for data."""
+        taken = self.step - self.epochs * order.steps_per_epoch
+        return taken * order.batch_size * order.one_in / self.seconds, self.waited / self.seconds
+
+    def note_scores(self, config: Config, report: metrics.Report) -> bool:
+        """Takes in an evaluation; returns whether it is the best so far.
+
+        Args:
+            report: of the metrics; "rollout", the mean return, only after the epochs that played.
+        """
+        if config.evaluation.best_metric == "rollout" and "rollout" not in report:
+            return False
+        stopping = config.training.early_stopping
+        score = _score(report, config.evaluation.best_metric)
+        is_best = self.best_score is None or score > self.best_score
+        if is_best:
+            self.best_score, self.best_step = score, self.step
+        if stopping is not None:
+            score = _score(report, _stopping_metric(config))
+            if self.patience_score is None or score > self.patience_score + stopping.min_delta:
+                self.patience_score, self.evaluations_without_gain = score, 0
+            else:
+                self.evaluations_without_gain += 1
+        return is_best
+
+    def forget_other_metrics(self, before: Config, now: Config) -> None:
+        """Forgets the scores that do not compare with what ``now`` goes by."""
+        if _measure(before, before.evaluation.best_metric) != _measure(now, now.evaluation.best_metric):
+            self.best_score = self.best_step = None
+        if _measure(before, _stopping_metric(before)) != _measure(now, _stopping_metric(now)):
+            self.patience_score, self.evaluations_without_gain = None, 0
+
+    def close_epoch(self) -> None:
+        self.epochs += 1
+        self.loss_sum = self.seconds = self.waited = 0.0
+
+
+def _stopping_metric(config: Config) -> str:
+    stopping = config.training.early_stopping
+    return (stopping and stopping.metric) or config.evaluation.best_metric
+
+
+def _measure(config: Config, metric: str) -> tuple[Any, ...]:
+    """A metric, and the settings that its value depends on."""
+    if metric == "rollout":
+        play = config.evaluation.rollout
+        assert play is not None
+        return metric, config.evaluation.decode_settings, play.game, play.skill, play.validation_seed, play.episodes
+    if metric != "loss":
+        return metric, replace(config.evaluation.decode_settings, temperature=None)  # offline nothing is sampled
+    training = config.training
+    weights = training.class_weights, training.max_class_weight
+    return metric, training.loss, training.focal_gamma, training.label_smoothing, *weights
+
+
+def _score(report: metrics.Report, name: str) -> float:
+    """The value of a metric, so that higher is better and undefined is worst."""
+    value = report[name]
+    if value is None or math.isnan(value):
+        return -math.inf
+    return -value if name == "loss" else value

@@ -1,0 +1,293 @@
+"""Where a training goes on: the newest good checkpoint of its run, if that is of the same training."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from BC_training.common.config import to_dict
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import InputSpec
+from BC_training.common.schema import Config
+from BC_training.training import checkpoint
+from BC_training.training.checkpoint import Checkpoint
+from BC_training.training.checkpoint_writer import copy_step, hold, move_aside, run_folders, set_aside_damaged
+from BC_training.training.progress import Progress
+
+_SAMPLED_FRAMES = 64  # of a dataset, for its fingerprint
+_ORIGIN = "resumed_from"  # the file in a run's folder that says what training.resume=PATH was
+
+# Settings that may differ from those the run began with. Of the others some change the mathematics
+# in a way that the saved state can go on with, if the user says so; the rest is another training.
+_FREE = (
+    *(f"dataset.{key}" for key in ("path", "record", "validate_episodes", "prefetch")),
+    *(f"dataset.{key}" for key in ("cache", "cache_dir", "cache_limit")),
+    *(f"training.{key}" for key in ("checkpoint_dir", "keep_last", "save_every_minutes", "resume", "resume_changed")),
+    *(f"training.{key}" for key in ("steps_per_dispatch", "profile_steps")),
+    *("evaluation.batch_size", "evaluation.rollout", "logging"),
+    *(f"system.{key}" for key in ("device", "workers", "distributed", "deterministic")),
+)
+# Of these, the settings that decide which checkpoint is the best, where that is chosen by play.
+_CHOOSING = tuple(
+    f"evaluation.rollout.{key}" for key in ("game", "episodes", "every_n_epochs", "validation_seed", "skill")
+)
+_ALLOWABLE = ("training", "evaluation")
+_NEVER = ("training.batch_size", "training.gradient_accumulation", "training.ema_decay")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training begins.
+
+    Attributes:
+        step_folder: the checkpoint it goes on from; None for a fresh start.
+        cache: the tier that the run had, to be chosen again; None where that is free.
+        steps_per_dispatch: likewise.
+    """
+
+    step_folder: Path | None
+    progress: Progress
+    cache: str | None = None
+    steps_per_dispatch: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"step_folder": self.step_folder and str(self.step_folder)}
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> "Start":
+        place, progress = raw["step_folder"] and Path(raw["step_folder"]), Progress(**raw["progress"])
+        return cls(place, progress, raw["cache"], raw["steps_per_dispatch"])
+
+    @classmethod
+    def after(cls, found: Checkpoint, progress: Progress, config: Config) -> "Start":
+        """From ``found``, with what gives the same bits as without an interruption, if this is such a device."""
+        had = found.delivery or {}
+        if had.get("backend") != jax.default_backend():
+            had = {}
+        size = had.get("steps_per_dispatch")
+        if config.training.steps_per_dispatch != found.config.training.steps_per_dispatch:
+            size = None
+        return cls(found.path, progress, had.get("cache"), size)
+
+
+def find_start(config: Config, inputs: InputSpec, fingerprint: str, console: Console) -> Start:
+    """Finds the checkpoint to go on from and makes room for a fresh start where there is none.
+
+    What is damaged on the way is said and set aside.
+
+    Args:
+        fingerprint: of the dataset, from ``fingerprint``.
+
+    Raises:
+        UserError: the run is of another training, all its checkpoints are damaged, or
+            ``training.resume`` is no checkpoint.
+    """
+    run, log_dir = run_folders(config)
+    resume = config.training.resume
+    if resume == "never":
+        if run.exists() or log_dir.exists():
+            _say(console, f"the earlier run '{run.name}' is kept as '{move_aside(config)}'")
+        return Start(None, Progress())
+    if resume != "auto" and not _goes_on_from(run, Path(resume)):
+        return _start_from(Path(resume), config, inputs, fingerprint, console)
+    if not run.exists():
+        if log_dir.exists():
+            _say(console, f"'{run.name}' has logs but no checkpoints: they are kept as '{move_aside(config)}'")
+        return Start(None, Progress())
+    with hold(run):
+        found = _newest_good(run, console)
+        if found is None:
+            return Start(None, Progress())
+        if found.progress is None:
+            reason = "was written by an earlier version, which saved too little to go on from"
+        else:
+            _require_same(found, config, inputs, fingerprint)
+            progress = Progress(**found.progress)
+            progress.forget_other_metrics(found.config, config)
+            _check_best(run, found, progress, console)
+            _check_last(run, found, console)
+            return Start.after(found, progress, config)
+    _say(console, f"the earlier run '{run.name}' {reason}; it is kept as '{move_aside(config)}'")
+    return Start(None, Progress())
+
+
+def fingerprint(dataset: ZarrGameplayDataset, episodes: Sequence[int] | None = None) -> str:
+    """A hash of the episodes' names, lengths, actions and state, and of some frames.
+
+    It does not depend on where the dataset is.
+
+    Args:
+        episodes: of which, in ascending order; None for all.
+    """
+    positions = range(len(dataset.episodes)) if episodes is None else episodes
+    digest = hashlib.sha256(repr((dataset.action_names, dataset.state_names, dataset.channel_order)).encode())
+    for i in positions:
+        episode = dataset.episodes[i]
+        digest.update(repr((episode.name, episode.length)).encode())
+        digest.update(np.ascontiguousarray(dataset.actions(i)).data)
+        if dataset.state_names:
+            digest.update(np.ascontiguousarray(dataset.state(i)).data)
+    count = len(positions)
+    chosen = np.unique(np.linspace(0, count - 1, min(_SAMPLED_FRAMES, count)).astype(int)).tolist()
+    sampled = [positions[k] for k in chosen]
+    for frames in dataset.read_frames([(i, np.array([dataset.episodes[i].length // 2])) for i in sampled]):
+        digest.update(np.ascontiguousarray(frames).data)
+    return digest.hexdigest()[:24]
+
+
+def _newest_good(run: Path, console: Console, is_held: bool = True) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None where there are none at all.
+
+    Args:
+        is_held: whether damaged ones may be set aside.
+    """
+    steps = [path for folder in ("best", "last") for path in (run / folder).glob("*") if path.name.isdigit()]
+    damaged = []
+    for path in sorted(steps, key=lambda path: int(path.name), reverse=True):
+        try:
+            checkpoint.verify(path)
+            found = checkpoint.read(path)
+        except checkpoint.NewerFormat:
+            raise
+        except UserError as error:
+            damaged.append((path, error))
+            continue
+        for bad, reason in damaged:
+            _say(console, f"{reason}: step {found.step} is used instead")
+            if is_held:
+                set_aside_damaged(bad)
+        return found
+    if damaged:
+        raise UserError(
+            f"every checkpoint of {run} is damaged ({damaged[0][1]}): training.resume=never starts again and keeps them"
+        )
+    return None
+
+
+def _check_best(run: Path, found: Checkpoint, progress: Progress, console: Console) -> None:
+    """Has ``best/`` hold what ``progress`` says is the best, or forgets about that."""
+    if progress.best_step is None or checkpoint.is_good(best := run / "best" / str(progress.best_step)):
+        return
+    if found.step == progress.best_step and found.path != best:
+        set_aside = best.exists()
+        if set_aside:
+            set_aside_damaged(best)
+        copy_step(found.path, best)
+        return
+    _say(console, f"the best checkpoint, {best}, is missing or damaged: the next one evaluated takes its place")
+    if best.exists():
+        set_aside_damaged(best)
+    progress.best_score = progress.best_step = None
+
+
+def _check_last(run: Path, found: Checkpoint, console: Console) -> None:
+    """Has ``last/`` hold the step that the run goes on from, of which ``best/`` may have the only good copy."""
+    last = run / "last" / str(found.step)
+    if found.path == last or checkpoint.is_good(last):
+        return
+    if last.exists():
+        _say(console, f"{last} is a damaged checkpoint: {found.path} is used instead")
+        set_aside_damaged(last)
+    copy_step(found.path, last)
+
+
+def _goes_on_from(run: Path, origin: Path) -> bool:
+    """Whether the run was begun from ``origin`` before, so that it now goes on by itself."""
+    note = run / _ORIGIN
+    return note.is_file() and note.read_text() == str(origin.resolve())
+
+
+def _start_from(origin: Path, config: Config, inputs: InputSpec, fingerprint: str, console: Console) -> Start:
+    """Makes the run a copy of what ``origin``, a run or one of its steps, was at its newest good step."""
+    run, log_dir = run_folders(config)
+    is_step = (origin / "meta").is_dir()
+    found = checkpoint.read(origin) if is_step else _newest_good(origin, console, is_held=False)
+    if found is None or found.progress is None:
+        raise UserError(f"training.resume={origin} is not a run or a checkpoint that a training can go on from")
+    checkpoint.verify(found.path)
+    _require_same(found, config, inputs, fingerprint)
+    progress = Progress(**found.progress)
+    progress.forget_other_metrics(found.config, config)
+    step, source = found.path.resolve(), found.path.resolve().parent.parent
+    best = source / "best" / str(progress.best_step)
+    log = (Path(found.config.logging.log_dir) / source.name / "metrics.jsonl").resolve()
+    if run.exists() or log_dir.exists():
+        aside = move_aside(config)
+        _say(console, f"the earlier run '{run.name}' is kept as '{aside}'")
+        if source == run.resolve():
+            moved = run.with_name(aside)
+            step, best = moved / step.relative_to(source), moved / best.relative_to(source)
+        if log.parent == log_dir.resolve():
+            log = log_dir.with_name(aside) / log.name
+    log_dir.mkdir(parents=True)
+    if log.is_file():
+        shutil.copy(log, log_dir)
+    if best.is_dir() and best != step:
+        copy_step(best, run / "best" / best.name)
+    target = run / "last" / str(found.step)
+    copy_step(step, target)
+    (run / _ORIGIN).write_text(str(origin.resolve()))
+    found = checkpoint.read(target)
+    _check_best(run, found, progress, console)
+    progress.wandb_id = None  # the other run keeps its own; W&B takes no step twice
+    return Start.after(found, progress, config)
+
+
+def _require_same(found: Checkpoint, config: Config, inputs: InputSpec, fingerprint: str) -> None:
+    """Raises a UserError where the checkpoint is of another training than ``config`` describes."""
+    remedy = "choose another logging.run_name, or training.resume=never, which keeps the earlier run"
+    saved, wanted = (dict(_flat(to_dict(c))) for c in (found.config, config))
+    changed = {key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key)}
+    if wanted["training.schedule"] == "constant":
+        changed -= {"training.num_epochs"}  # the rate does not depend on it
+    chosen_by_play = "rollout" in (found.config.evaluation.best_metric, config.evaluation.best_metric)
+    kept = _CHOOSING if chosen_by_play else ()
+    changed = sorted(key for key in changed if not _is_under(key, _FREE) or _is_under(key, kept))
+    hard = [key for key in changed if not _is_under(key, _ALLOWABLE) or _is_under(key, _NEVER)]
+    listed = [f"{key} {_short(saved.get(key))} -> {_short(wanted.get(key))}" for key in hard or changed]
+    if hard:
+        raise UserError(f"{found.path} is of another training ({'; '.join(listed)}): {remedy}")
+    old, new = found.inputs.to_dict(), inputs.to_dict()
+    del old["state"], new["state"]  # fitted: it follows from the settings and the dataset, which are compared
+    listed += [f"{key} {_short(old[key])} -> {_short(new[key])}" for key in old if _short(old[key]) != _short(new[key])]
+    if len(listed) > len(changed):
+        raise UserError(f"{found.path} is of another training ({'; '.join(listed[len(changed) :])}): {remedy}")
+    if found.fingerprint != fingerprint:
+        raise UserError(
+            f"{found.path} is of another training (the dataset {config.dataset.path} has changed, its fingerprint "
+            f"{found.fingerprint} -> {fingerprint}): {remedy}"
+        )
+    if changed and not config.training.resume_changed:
+        raise UserError(
+            f"{found.path} was trained with other settings ({'; '.join(listed)}): set them back, or "
+            f"training.resume_changed=true to go on with them, or {remedy}"
+        )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, list(value) if isinstance(value, tuple) else value
+
+
+def _is_under(key: str, prefixes: Sequence[str]) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_short, value))}]"
+    return "null" if value is None else str(value)
+
+
+def _say(console: Console, message: str) -> None:
+    console.print(message, style="yellow", soft_wrap=True, markup=False)

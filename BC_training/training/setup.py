@@ -1,0 +1,293 @@
+"""What a training is made of, built from its config and checked before anything is written."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.progress import Progress
+
+from BC_training.common import metrics
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.decode import Decoding
+from BC_training.common.errors import UserError, unknown
+from BC_training.common.mirror import MirrorTable
+from BC_training.common.preprocess import InputSpec
+from BC_training.common.schema import Config
+from BC_training.common.state import StateFeatures
+from BC_training.common.storage.store import is_remote
+from BC_training.data.augment import make_augment
+from BC_training.data.loader import Batch, Tier
+from BC_training.data.samples import SampleOrder, Samples
+from BC_training.games import make_game, require_game
+from BC_training.games.fit import require_fit
+from BC_training.play.record import record_missing
+from BC_training.runtime.sharding import all_devices, broadcast, from_main, replicated, to_devices
+from BC_training.training.checkpoint import read_state
+from BC_training.training.resume import Start, fingerprint
+from BC_training.training.seeds import Seeds, planned_seeds, recorded_seeds, require_unseen
+from BC_training.training.train_state import (
+    SplitModel,
+    TrainState,
+    abstract_model,
+    abstract_state,
+    init_state,
+    make_optimizer,
+    make_train_step,
+    split_model,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """Everything that a training needs and does not change.
+
+    Attributes:
+        mesh: the devices that a batch is split over.
+        fingerprint: of the dataset.
+        split: "train", "val" and "test" to positions in ``dataset.episodes``.
+        seeds: of the episodes of games among these.
+        augment: changes a batch inside the step, given the step's key.
+        decoding: how probabilities become buttons.
+        model: with shapes in place of arrays.
+        class_weights: float32 [A].
+        majority: bool [A], the training split's commonest combination of buttons.
+    """
+
+    config: Config
+    mesh: Mesh
+    dataset: ZarrGameplayDataset
+    fingerprint: str
+    split: dict[str, list[int]]
+    seeds: Seeds
+    inputs: InputSpec
+    train_samples: Samples
+    val_samples: Samples
+    order: SampleOrder
+    augment: Callable[[jax.Array, Batch], Batch]
+    decoding: Decoding
+    model: SplitModel
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    class_weights: np.ndarray
+    majority: np.ndarray
+
+    @classmethod
+    def build(cls, config: Config, console: Console) -> "Setup":
+        """Opens the dataset, recorded first where it is missing and the config says how.
+
+        Raises:
+            UserError: what was asked for does not exist or does not fit together.
+        """
+        mesh = all_devices()
+        if config.training.batch_size % mesh.size:
+            raise UserError(
+                f"training.batch_size={config.training.batch_size} cannot be split over {mesh.size} devices: use "
+                f"{_nearest_multiple(config.training.batch_size, mesh.size)}"
+            )
+        if (play := config.evaluation.rollout) is not None:
+            require_game(play.game)
+        if config.dataset.record is not None:
+            require_unseen(play, planned_seeds(config.dataset.record), "dataset.record")
+        from_main(lambda: _record_if_missing(config, console))
+        dataset = _open_dataset(config, console)
+        split = dataset.split(config.dataset.split.shares, config.system.seed, config.dataset.split.by_player)
+        seeds = recorded_seeds(dataset, split)
+        require_unseen(play, [*seeds["train"], *seeds["val"]], dataset.path)
+        state = _fit_state(config, dataset, split["train"])
+        inputs = InputSpec(
+            dataset.action_names,
+            dataset.state_names,
+            dataset.frame_size,
+            config.dataset.frame_size or dataset.frame_size,
+            dataset.fps,
+            config.window(),
+            state,
+        )
+        decoding = config.evaluation.decoding(dataset.action_names)
+        augment = make_augment(config.training.augmentation, inputs, dataset.mirror)
+        from_main(lambda: _require_playable(config, inputs))
+        model = abstract_model(config, inputs)
+        train_samples = Samples(dataset, split["train"], inputs.window)
+        val_samples = Samples(dataset, split["val"], inputs.window)
+        shortest = min(episode.length for episode in dataset.episodes)
+        if inputs.window.span > shortest:
+            console.print(
+                f"a history of {inputs.window.span} frames is longer than the shortest episode ({shortest}): before an "
+                "episode its first frame stands in",
+                soft_wrap=True,
+            )
+        order = train_samples.order(config.training.batch_size, config.system.seed, config.dataset.oversample)
+        optimizer, schedule = make_optimizer(config.training, order.steps_per_epoch * config.training.num_epochs)
+        frequencies = train_samples.frequencies(order)
+        return cls(
+            config,
+            mesh,
+            dataset,
+            fingerprint(dataset),
+            split,
+            seeds,
+            inputs,
+            train_samples,
+            val_samples,
+            order,
+            augment,
+            decoding,
+            model,
+            optimizer,
+            schedule,
+            metrics.class_weights(frequencies, config.training.class_weights, config.training.max_class_weight),
+            metrics.majority_actions(train_samples.targets),
+        )
+
+    def describe(self, device: str) -> str:
+        height, width = self.inputs.frame_size
+        return (
+            f"{self.config.model.name}: {self.model.parameter_count:,} parameters on {device}; "
+            f"{len(self.train_samples):,} training and {len(self.val_samples):,} validation frames of "
+            f"{height}x{width}; {self.order.steps_per_epoch} steps an epoch"
+        )
+
+    def initial_state(self, start: Start) -> TrainState:
+        """The state on all devices: of the checkpoint, or drawn from the seed."""
+        averaged = self.config.training.ema_decay is not None
+        if start.step_folder is None:
+            state = init_state(split_model(self.config, self.inputs), self.optimizer, averaged)
+        else:
+            like = abstract_state(self.model, self.optimizer, averaged)
+            if jax.process_index() == 0:
+                state = read_state(start.step_folder, like)
+            else:
+                state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+            state = broadcast(state)
+        return to_devices(jax.tree.map(np.asarray, state), replicated(self.mesh))
+
+    def require_finite(self, values: dict[str, float], step: int) -> None:
+        """Raises a UserError that lists the batch of ``step``, counted from 1, if its metrics are not finite."""
+        if all(math.isfinite(values[name]) for name in ("loss", "grad_norm", "param_norm")):
+            return
+        batch = self.train_samples.locate(self.order.batch(step - 1))
+        episodes = sorted({f"{name}:{frame}" for name, frame in batch})
+        raise UserError(
+            f"step {step} is not finite (loss {values['loss']}, gradient norm {values['grad_norm']}, "
+            f"parameter norm {values['param_norm']}), the checkpoints before it are kept; lower "
+            f"training.learning_rate or look at its batch (episode:frame): {', '.join(episodes)}"
+        )
+
+    def compile_steps(self, state: TrainState, tier: Tier, size: int) -> dict[int, Any]:
+        """The training steps compiled, by how many of them, at most ``size``, one dispatch takes."""
+        step_function = make_train_step(
+            self.model,
+            self.optimizer,
+            self.schedule,
+            self.class_weights,
+            self.config,
+            tier.gather,
+            self.augment,
+            replicated(self.mesh),
+        )
+        compiled = {}
+        for k in {len(steps) for steps in self.order.dispatches(0, size)} | {1}:
+            item = next(tier.items(iter([np.stack([self.order.batch(0)] * k)])))
+            compiled[k] = step_function.lower(state, tier.data, item).compile()
+        return compiled
+
+
+def _nearest_multiple(size: int, devices: int) -> str:
+    below = size // devices * devices
+    return f"{below} or {below + devices}" if below else str(devices)
+
+
+def _record_if_missing(config: Config, console: Console) -> None:
+    options = config.dataset
+    if options.record is not None and not is_remote(options.path):
+        if not Path(options.path).exists():
+            _require_buildable(config)
+        record_missing(options.path, options.record, config.system.workers, console)
+    elif not is_remote(options.path) and not Path(options.path).exists():
+        raise UserError(
+            f"no dataset at {options.path}: set dataset.path, record one with "
+            f"'record --out {options.path}', or give the config a dataset.record section"
+        )
+
+
+def _require_buildable(config: Config) -> None:
+    """Raises a UserError where the config does not fit what the game shows, before that is recorded."""
+    options = config.dataset
+    assert options.record is not None
+    env = make_game(options.record.game, frame_size=options.record.frame_size, skill=options.record.skill)
+    try:
+        game: Any = env.unwrapped
+        state = None
+        if config.uses_state:
+            assert options.state is not None
+            any_values = np.zeros((1, len(game.state_names)), np.float32)
+            state = StateFeatures.fit(options.state, game.state_names, [("", any_values)], options.record.game)
+        size = options.frame_size or game.frame_size
+        names = options.actions or game.action_names
+        for name in names:
+            if name not in game.action_names:
+                raise unknown("action", name, game.action_names, "in dataset.actions")
+        for name in options.oversample.actions if options.oversample else ():
+            if name not in names:
+                raise unknown("action", name, names, "in dataset.oversample.actions")
+        config.evaluation.decoding(names)
+        inputs = InputSpec(names, game.state_names, game.frame_size, size, game.fps, config.window(), state)
+        mirror = MirrorTable(None, game.action_names, game.state_names, options.record.game)
+        make_augment(config.training.augmentation, inputs, mirror)
+        abstract_model(config, inputs)
+    finally:
+        env.close()
+
+
+def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
+    options = config.dataset
+    dataset = ZarrGameplayDataset.from_config(options)
+    what = "all of it" if options.validate_episodes else "actions and state"
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task(f"reading {what}", total=len(dataset))
+        dataset.load_labels(lambda frames: progress.update(bar, advance=frames))
+    rate = f" at {dataset.fps:.4g}/s" if dataset.fps else ""
+    console.print(
+        f"dataset {options.path}: {len(dataset.episodes)} episodes, {len(dataset):,} frames{rate}, "
+        f"{len(dataset.action_names)} actions, {len(dataset.state_names)} state values",
+        soft_wrap=True,
+        markup=False,
+    )
+    if dataset.skipped:
+        listed = "; ".join(f"{s.name}: {s.reason}" for s in dataset.skipped)
+        console.print(
+            f"skipped {len(dataset.skipped)} faulty episodes ({listed})", style="yellow", soft_wrap=True, markup=False
+        )
+    return dataset
+
+
+def _fit_state(config: Config, dataset: ZarrGameplayDataset, episodes: Sequence[int]) -> StateFeatures | None:
+    """What the model sees of the state, learned from the training episodes; None if it sees none."""
+    if not config.uses_state:
+        return None
+    if not dataset.state_names:
+        raise UserError(
+            f"{dataset.path} has no state, but model {config.model.name} sees it: record the state, set "
+            "model.use_state=false, or choose another model"
+        )
+    assert config.dataset.state is not None
+    states = ((dataset.episodes[e].name, dataset.state(e)) for e in episodes)
+    return StateFeatures.fit(config.dataset.state, dataset.state_names, states, dataset.path)
+
+
+def _require_playable(config: Config, inputs: InputSpec) -> None:
+    """Starts the game of the final rollout once, so that a misfit shows now and not after training."""
+    options = config.evaluation.rollout
+    if options is not None:
+        env = make_game(options.game, frame_size=inputs.recorded_size, skill=options.skill)
+        try:
+            require_fit(f"{config.dataset.path} (evaluation.rollout=null trains without play)", inputs, env)
+        finally:
+            env.close()

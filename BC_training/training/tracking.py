@@ -1,0 +1,187 @@
+"""Where a run's numbers go: ``metrics.jsonl`` always, Weights & Biases if enabled."""
+
+import contextlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from BC_training.common import metrics
+from BC_training.common.schema import Config
+from BC_training.training.wandb_mirror import WandbMirror
+
+_FINISH_SECONDS = 30.0  # that W&B may take to upload the rest
+_INTERRUPTED_SECONDS = 5.0
+
+
+class Tracker:
+    """Appends rows to ``<log_dir>/metrics.jsonl`` and mirrors them to W&B.
+
+    Neither a full disk nor a failure of W&B ends the run.
+    """
+
+    def __init__(
+        self,
+        log_dir: Path,
+        config: Config,
+        console: Console,
+        *,
+        position: int | None = None,
+        wandb_id: str | None = None,
+        writes: bool = True,
+    ):
+        """Opens the log.
+
+        Args:
+            position: where it is continued, in bytes from the file's start; what follows is cut
+                off. None: at its end.
+            wandb_id: the W&B run to continue; None for a new one.
+            writes: False makes a tracker that does nothing, for the processes beside the first.
+        """
+        self.path = log_dir / "metrics.jsonl"
+        self._console = console
+        self._rows: RowFile | None = None
+        self._mirror: WandbMirror | None = None
+        if writes:
+            log_dir.mkdir(parents=True, exist_ok=True)
+            self._rows = RowFile(self.path, position, self._say)
+            if config.logging.wandb.enabled:
+                self._mirror = WandbMirror(log_dir, config, wandb_id, self._say)
+
+    @property
+    def wandb_id(self) -> str | None:
+        """Of the W&B run; None where there is none."""
+        return self._mirror.id if self._mirror is not None else None
+
+    def log(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Writes one row.
+
+        Args:
+            kind: "train", "epoch", "val", "rollout" (of an epoch) or "final" (the rollout of the best): what the
+                values are of; their prefix in W&B, which keeps one value a step.
+            step: training steps taken.
+            values: flat, JSON types.
+        """
+        if self._rows is not None:
+            self._rows.write(json.dumps({"kind": kind, "step": step, **values}))
+        if self._mirror is not None:
+            self._mirror.log({f"{kind}/{key}": value for key, value in values.items()}, step)
+
+    def position(self) -> int:
+        """Bytes of ``metrics.jsonl``, all rows so far in it and on the disk, if that is not full."""
+        return self._rows.sync() if self._rows is not None else 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if self._rows is not None:
+            self._rows.close()
+        if self._mirror is not None:
+            self._mirror.finish(kind is not None, _FINISH_SECONDS if kind is None else _INTERRUPTED_SECONDS)
+
+    def _say(self, message: str) -> None:
+        self._console.print(message, soft_wrap=True, markup=False)
+
+
+class RowFile:
+    """A file of whole lines; those that a full disk does not take wait until it does."""
+
+    def __init__(self, path: Path, position: int | None, say: Callable[[str], None]):
+        """Opens the file.
+
+        Args:
+            position: bytes to keep; None for all.
+            say: prints a line.
+        """
+        self._path, self._say = path, say
+        self._waiting: deque[bytes] = deque()
+        self._failing = False
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        found = os.fstat(self._file).st_size
+        if position is not None and found < position:
+            say(f"{path} has {found:,} bytes, not the {position:,} of the checkpoint: it goes on with what is there")
+        self._size = self._end_of_lines(found if position is None else min(found, position))
+        os.ftruncate(self._file, self._size)
+
+    def write(self, line: str) -> None:
+        self._waiting.append(line.encode() + b"\n")
+        self._write_waiting()
+
+    def sync(self) -> int:
+        """Brings all lines to the disk, if it takes them; returns the file's size in bytes."""
+        self._write_waiting()
+        with contextlib.suppress(OSError):  # the next write says it
+            os.fsync(self._file)
+        return self._size
+
+    def close(self) -> None:
+        self.sync()
+        os.close(self._file)
+        if self._waiting:
+            self._say(f"the last {len(self._waiting)} rows are not in {self._path}: it could not be written")
+
+    def _write_waiting(self) -> None:
+        try:
+            while self._waiting:
+                rest = self._waiting[0]
+                while rest:
+                    rest = rest[os.write(self._file, rest) :]
+                self._size += len(self._waiting.popleft())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._size)  # no torn line is left
+            if not self._failing:
+                self._say(f"cannot write {self._path} ({error.strerror}): rows are kept until it can be written again")
+            self._failing = True
+            return
+        if self._failing:
+            self._say(f"{self._path} can be written again; no row is missing")
+        self._failing = False
+
+    def _end_of_lines(self, position: int) -> int:
+        """Where the last whole line before ``position`` ends."""
+        block = 1 << 16
+        while position > 0:
+            start = max(position - block, 0)
+            end = os.pread(self._file, position - start, start).rfind(b"\n")
+            if end >= 0:
+                return start + end + 1
+            position = start
+        return 0
+
+
+class EpochTable:
+    """One printed row an epoch."""
+
+    _COLUMNS = ("epoch", "train loss", "val loss", "exact match", "macro F1", "return", "frames/s", "")
+
+    def __init__(self, console: Console):
+        self._console = console
+        console.print("  ".join(f"{heading:>11}" for heading in self._COLUMNS), style="bold", soft_wrap=True)
+
+    def add(self, row: dict[str, Any], is_best: bool) -> None:
+        val = row.get("val", {})
+        cells = [str(row["epoch"]), f"{row['train_loss']:.4f}"]
+        cells += [metrics.number(val.get(name)) for name in ("loss", "exact_match", "macro_f1")]
+        cells += [metrics.return_text(val.get("rollout"))]
+        cells += [f"{row['frames_per_second']:,.0f}", "best" if is_best else ""]
+        self._console.print("  ".join(f"{cell:>11}" for cell in cells), highlight=False, soft_wrap=True)
+
+
+def training_progress(console: Console) -> Progress:
+    """Bars with a status text and the time left."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}", markup=False),
+        TimeRemainingColumn(),
+        console=console,
+        refresh_per_second=2,  # drawing takes from the cores that train
+    )

@@ -1,0 +1,219 @@
+"""Several players on one seed, side by side."""
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
+from rich.console import Console
+from rich.progress import track
+
+from BC_training.common.errors import UserError, disk_full_is_user_error, unknown
+from BC_training.common.metrics import return_text
+from BC_training.games import make_game, require_game
+from BC_training.play.episodes import Session, say_restarts
+from BC_training.play.players import BUILT_IN, make_player, require_fit
+from BC_training.play.video import VideoWriter, draw_buttons, require_video
+from BC_training.play.video_text import drawable, font, substitutions
+from BC_training.runtime.workers import closing_on_sigterm, run_tasks
+from BC_training.videos.rerun_file import require_rerun, write_rollouts
+
+_SIZE = (288, 512)  # (H, W) of the frames that are filmed of players that do not look at them
+_WIDTH = 512  # pixels of a panel
+_QUALITY = 95  # of the JPEG pictures that a film is kept as: a long episode's would not fit memory raw
+_DIMMED = 0.35
+
+
+@dataclass
+class Film:
+    """One player's episode of N frames.
+
+    Attributes:
+        pictures: N + 1 JPEG files, what was on the screen before each frame's buttons, and at the end.
+        actions: N of bool [A].
+        returns: N + 1, before each frame's reward, and at the end.
+        restarts: how often the game died and was restarted.
+    """
+
+    player: str
+    fps: float
+    action_names: tuple[str, ...]
+    pictures: list[bytes] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
+    returns: list[float] = field(default_factory=list)
+    restarts: int = 0
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+class Filming:
+    """A worker (``runtime/workers.py``) that lets one player after another play, and films them."""
+
+    def __init__(self, game: str, seed: int, skill: int):
+        self._game, self._seed, self._skill = game, seed, skill
+        self._session: Session | None = None
+
+    def run(self, task: tuple[str, tuple[int, int]]) -> Film:
+        """``task`` = (player, (H, W) of the frames it takes)."""
+        player, frame_size = task
+        self._session = session = Session(
+            self._game, player, frame_size=frame_size, skill=self._skill, render_mode="rgb_array"
+        )
+        film, restarts = session.surviving(lambda: self._play(session, player))
+        film.restarts = restarts
+        self.close()
+        return film
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _play(self, session: Session, player: str) -> Film:
+        film = Film(player, session.game.fps, session.game.action_names)
+        observation, _ = session.env.reset(seed=self._seed)
+        session.player.reset(self._seed)
+        score, over = 0.0, False
+        while not over:
+            action = np.asarray(session.player.act(observation), bool)
+            film.pictures.append(_jpeg(session.env.render()))
+            film.returns.append(score)
+            film.actions.append(action)
+            observation, reward, terminated, truncated, _ = session.env.step(action)
+            score, over = score + float(reward), terminated or truncated
+        film.pictures.append(_jpeg(session.env.render()))
+        film.returns.append(score)
+        return film
+
+
+def film_rollouts(
+    players: Sequence[str],
+    game: str,
+    out: Path,
+    console: Console,
+    *,
+    seed: int = 0,
+    skill: int = 3,
+    workers: int | None = None,
+    rerun: Path | None = None,
+) -> list[Film]:
+    """Lets players play one seed of a game, in parallel processes, and writes a video of all side by side.
+
+    Args:
+        players: "expert", "random", "noop" or a checkpoint folder each.
+        workers: processes; None for one a core.
+        rerun: where to write a Rerun recording of the same.
+
+    Raises:
+        UserError: unknown game or player, a checkpoint that does not fit the game, or a file that could not
+            be written (found first).
+    """
+    if not players:
+        raise UserError("no player is given: name some, such as --players BC_training/checkpoints/quickstart expert")
+    require_video(out)
+    if rerun is not None:
+        require_rerun(rerun)
+    require_game(game)
+    tasks = [(player, _fitting_size(player, game, skill)) for player in players]
+    films: list[Film] = run_tasks(
+        Filming,
+        (game, seed, skill),
+        tasks,
+        workers or os.cpu_count() or 1,
+        console,
+        title=f"{len(players)} players play",
+        unit=("frames", len),
+    )
+    length = max(map(len, films)) + 1
+    pictures = track(compose(films), "drawing", length, console=console, transient=True)
+    with disk_full_is_user_error(out), VideoWriter(out, films[0].fps) as writer:
+        for picture in pictures:
+            writer.add_picture(picture)
+    labels = [label(player) for player in players]
+    if note := substitutions(labels, "players"):
+        console.print(note, style="yellow", soft_wrap=True, markup=False)
+    if rerun is not None:
+        with disk_full_is_user_error(rerun):
+            numbered = [f"{i + 1} {name}" for i, name in enumerate(labels)]  # one may play twice
+            write_rollouts(rerun, films, numbered)
+    say_restarts(sum(film.restarts for film in films), console)
+    scores = ", ".join(f"{name} {return_text(film.returns[-1])}" for name, film in zip(labels, films, strict=True))
+    written = f"{out} and {rerun}" if rerun is not None else f"{out}"
+    console.print(f"{game}, seed {seed}: {scores}; written to {written}", soft_wrap=True, highlight=False, markup=False)
+    return films
+
+
+def _fitting_size(player: str, game: str, skill: int) -> tuple[int, int]:
+    """(H, W) of the frames that a player takes.
+
+    Raises:
+        UserError: no such player, or a checkpoint that does not fit the game.
+    """
+    inputs, size = None, _SIZE
+    if player not in BUILT_IN:
+        if not Path(player).exists():
+            raise unknown("player", player, BUILT_IN, "or give the folder of a checkpoint")
+        from BC_training.training import checkpoint  # here: the processes of scripted players need no JAX
+
+        inputs = checkpoint.read(player).inputs
+        size = inputs.recorded_size
+    with closing_on_sigterm(), contextlib.closing(make_game(game, frame_size=size, skill=skill)) as env:
+        if inputs is not None:
+            require_fit(player, inputs, env)
+        else:
+            make_player(player, game, env)
+    return size
+
+
+def label(player: str) -> str:
+    """A short name of a player: of a checkpoint its run, and what of the run where that was given."""
+    parts = Path(player).parts
+    first = len(parts) - 1
+    while first > 0 and (parts[first] in ("best", "last") or parts[first].isdigit()):
+        first -= 1
+    return "/".join(parts[first:])
+
+
+def compose(films: Sequence[Film]) -> Iterator[np.ndarray]:
+    """The pictures of the video, uint8 [H, W, 3] all the same size, as many as the longest film has frames, and one.
+
+    A film that is over shows its last picture, dimmed, with its final return.
+    """
+    labels = drawable([label(film.player) for film in films])
+    columns = len(films) if len(films) <= 3 else 2 if len(films) == 4 else 3
+    with Image.open(io.BytesIO(films[0].pictures[0])) as first:
+        size = _WIDTH, 2 * round(_WIDTH * first.height / first.width / 2)
+    for t in range(max(map(len, films)) + 1):
+        panels = [_panel(film, name, t, size) for film, name in zip(films, labels, strict=True)]
+        panels += [np.zeros_like(panels[0])] * (-len(panels) % columns)
+        rows = [np.concatenate(panels[i : i + columns], axis=1) for i in range(0, len(panels), columns)]
+        yield np.concatenate(rows)
+
+
+def _panel(film: Film, name: str, t: int, size: tuple[int, int]) -> np.ndarray:
+    """A film's part of picture ``t``."""
+    is_over = t >= len(film)
+    with Image.open(io.BytesIO(film.pictures[min(t, len(film))])) as picture:
+        image: Any = ImageOps.pad(picture.convert("RGB"), size)
+    score = film.returns[min(t, len(film))]
+    if is_over:
+        image = image.point(lambda value: int(value * _DIMMED))
+        seconds = len(film) / film.fps
+        text = f"final return {return_text(score)}\nafter {seconds:.1f} s"
+        place = (size[0] // 2, size[1] // 2)
+        ImageDraw.Draw(image).text(place, text, font=font(20), anchor="mm", align="center")
+    action = np.zeros(len(film.action_names), bool) if is_over else film.actions[t]
+    caption = f"{name}   return {return_text(score)}"
+    return draw_buttons(np.asarray(image), film.action_names, action, caption)
+
+
+def _jpeg(image: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=_QUALITY, subsampling=0)
+    return file.getvalue()

@@ -1,0 +1,212 @@
+"""Saliency: which pixels of the newest frame a policy's logits depend on."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from jax.typing import ArrayLike
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+from scipy import ndimage
+
+from BC_training.common.errors import disk_full_is_user_error, unknown
+from BC_training.common.preprocess import OBSERVATION
+from BC_training.data.loader import make_tier
+from BC_training.data.samples import Samples
+from BC_training.evaluation.predict import frames_of, open_episode, predict_episode
+from BC_training.play.video import UNKNOWN_FPS, VideoWriter, require_video
+from BC_training.play.video_text import drawable, substitutions
+from BC_training.runtime.sharding import one_device
+from BC_training.training import checkpoint as checkpoints
+from BC_training.training.train_state import make_predict
+
+Predict = Callable[[Any, Any, Mapping[str, ArrayLike]], jax.Array]
+Saliency = Callable[[Any, Any, Mapping[str, ArrayLike], ArrayLike], jax.Array]
+
+METHODS = ("gradient", "occlusion")
+_BLUR = 0.02  # standard deviation of a gradient's smoothing, of the frame's width
+_PATCHES = 16  # along the frame's width
+_AT_ONCE = 16  # patches in one forward pass: bounds memory
+
+
+def film_saliency(
+    checkpoint: str | Path,
+    out: Path,
+    console: Console,
+    *,
+    data: str | Path | None = None,
+    episode: int = 0,
+    action: str | None = None,
+    method: str = "gradient",
+) -> None:
+    """Writes a video of a recorded episode with the saliency of a policy's logits as heat over the frames.
+
+    With a history it is the saliency of the newest frame alone; previous actions are the recorded ones.
+
+    Args:
+        data: a dataset; None for the one the policy was trained on.
+        episode: the number in the name of the episode's folder.
+        action: whose logit; None for those of ``choose_logits``.
+        method: one of ``METHODS``.
+
+    Raises:
+        UserError: see ``predict.open_episode``; an unknown action or method; or a file that could not be
+            written (found first).
+    """
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    require_video(out)
+    policy, dataset, position = open_episode(checkpoint, data, episode)
+    saved = checkpoints.read(checkpoint)
+    names = saved.inputs.action_names
+    if action is not None and action not in names:
+        raise unknown("action", action, names)
+    shown = predict_episode(policy, dataset, position, console)
+    if note := substitutions(names, "actions"):
+        console.print(note, style="yellow", soft_wrap=True, markup=False)
+    chosen = choose_logits(shown.probability, shown.predicted, None if action is None else names.index(action))
+    model, size = checkpoints.read_model(saved), saved.inputs.frame_size
+    predict = make_predict(model)
+    saliency = make_gradient(predict) if method == "gradient" else make_occlusion(predict, size)
+    # Of every frame, also of those whose target was not recorded.
+    samples = Samples(dataset, [position], dataclasses.replace(saved.inputs.window, action_shift=0))
+    with Progress(console=console, transient=True) as progress:
+        options = dataclasses.replace(saved.config.dataset, cache="none")
+        tier = make_tier(options, samples, size, progress, one_device())
+        batches = tier.batches(np.array([t]) for t in range(len(shown)))
+        bar = progress.add_task(f"{method} saliency", total=len(shown))
+        with disk_full_is_user_error(out), VideoWriter(out, shown.fps or UNKNOWN_FPS, names) as writer:
+            for t, (frame, batch) in enumerate(zip(frames_of(dataset, position), batches, strict=True)):
+                seen = {name: batch[name] for name in OBSERVATION if name in batch}
+                found = np.asarray(saliency(model.params, model.batch_stats, seen, chosen[t : t + 1])[0])
+                heat = smooth(found) if method == "gradient" else found
+                of = [f"{name} {shown.probability[t, i]:.2f}" for i, name in enumerate(drawable(names)) if chosen[t, i]]
+                writer.add(overlay(frame, heat), shown.predicted[t], f"frame {t}   {method} of {', '.join(of)}")
+                progress.advance(bar)
+    console.print(
+        f"{shown.episode} of {dataset.path}: {len(shown):,} frames written to {out}",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
+
+
+def make_gradient(predict: Predict) -> Saliency:
+    """The gradient of the chosen logits at the newest frame.
+
+    Simonyan, Vedaldi and Zisserman, Deep inside convolutional networks, 2014: there the largest of the
+    channels, here their sum.
+
+    Args:
+        predict: of ``train_state.make_predict``.
+
+    Returns:
+        A jitted function of (params, batch_stats, batch, weights) to float32 [B, H, W]: for each pixel
+        the sum over its channels of \\|d (weights . logits) / d pixel\\|, a pixel counted from 0 to 255.
+        ``batch`` is an observation as ``predict`` takes it, "frames" uint8 [B, T, 3, H, W]; weights are
+        float32 [B, A].
+    """
+
+    def saliency(params: Any, batch_stats: Any, batch: Mapping[str, jax.Array], weights: jax.Array) -> jax.Array:
+        frames = batch["frames"].astype(jnp.float32)
+
+        def chosen(newest: jax.Array) -> jax.Array:  # of all samples, which do not depend on each other
+            seen = {**batch, "frames": jnp.concatenate([frames[:, :-1], newest], axis=1)}
+            return (predict(params, batch_stats, seen) * weights).sum()
+
+        return jnp.abs(jax.grad(chosen)(frames[:, -1:])).sum(axis=(1, 2))
+
+    return jax.jit(saliency)
+
+
+def make_occlusion(predict: Predict, frame_size: tuple[int, int]) -> Saliency:
+    """By how much the chosen logits fall when a patch of the newest frame is covered.
+
+    Zeiler and Fergus, Visualizing and understanding convolutional networks, 2014. A patch is a square
+    of a sixteenth of the width, covered with the frame's mean colour. All patches of a frame are tried
+    in one call.
+
+    Args:
+        predict: of ``train_state.make_predict``.
+        frame_size: (H, W) in pixels that the model sees.
+
+    Returns:
+        As ``make_gradient``'s, but float32 [B, h, w], a value a patch: weights . logits, less that with
+        the patch covered. Negative where covering it raises them.
+    """
+    height, width = frame_size
+    side = max(1, width // _PATCHES)
+    rows, columns = -(-height // side), -(-width // side)
+    of_pixel = (np.arange(height) // side)[:, None] * columns + np.arange(width) // side  # int [H, W]
+
+    def of_sample(params: Any, batch_stats: Any, sample: Mapping[str, jax.Array], weights: jax.Array) -> jax.Array:
+        frames = sample["frames"].astype(jnp.float32)
+        mean = jnp.broadcast_to(frames[-1].mean(axis=(1, 2), keepdims=True), frames[-1].shape)
+
+        def chosen(patch: jax.Array) -> jax.Array:  # of -1, nothing is covered
+            newest = jnp.where(jnp.broadcast_to(of_pixel == patch, mean.shape), mean, frames[-1])
+            seen = {**sample, "frames": jnp.concatenate([frames[:-1], newest[None]])}
+            return predict(params, batch_stats, jax.tree.map(lambda x: x[None], seen))[0] @ weights
+
+        values = jax.lax.map(chosen, jnp.arange(-1, rows * columns), batch_size=_AT_ONCE)
+        return (values[0] - values[1:]).reshape(rows, columns)
+
+    def saliency(params: Any, batch_stats: Any, batch: Mapping[str, jax.Array], weights: jax.Array) -> jax.Array:
+        def one(sample_and_weights: tuple[Mapping[str, jax.Array], jax.Array]) -> jax.Array:
+            return of_sample(params, batch_stats, *sample_and_weights)
+
+        return jax.lax.map(one, (dict(batch), weights))
+
+    return jax.jit(saliency)
+
+
+def smooth(gradient: np.ndarray) -> np.ndarray:
+    """A gradient's magnitude, float32 [H, W], blurred: single pixels say little."""
+    return ndimage.gaussian_filter(gradient, _BLUR * gradient.shape[1])
+
+
+def choose_logits(probability: np.ndarray, held: np.ndarray, action: int | None) -> np.ndarray:
+    """Which logits a frame's saliency is of: of ``action``; without one, of all buttons predicted as held
+    together, and where none is, of the likeliest alone.
+
+    Args:
+        probability: float [N, A].
+        held: bool [N, A], predicted.
+
+    Returns:
+        float32 [N, A] of 0 and 1.
+    """
+    if action is None:
+        chosen = held.copy()
+        none = ~held.any(axis=1)
+        chosen[none, probability[none].argmax(axis=1)] = True
+    else:
+        chosen = np.zeros_like(held)
+        chosen[:, action] = True
+    return chosen.astype(np.float32)
+
+
+def overlay(frame: np.ndarray, saliency: np.ndarray) -> np.ndarray:
+    """A frame with its saliency as heat, the largest value the brightest; below 0 is as 0.
+
+    Args:
+        frame: uint8 [3, H, W] RGB.
+        saliency: float [h, w], of any size.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    heat = np.maximum(saliency, 0).astype(np.float32)
+    heat /= max(float(heat.max()), 1e-12)
+    size = frame.shape[2], frame.shape[1]
+    heat = np.clip(np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BICUBIC)), 0, 1)[..., None]
+    grey = frame.astype(np.float32).mean(axis=0)[..., None] * np.ones(3, np.float32)  # so that colour is heat alone
+    colour = matplotlib.colormaps["inferno"](0.3 + 0.55 * heat[..., 0])[..., :3].astype(np.float32) * 255
+    share = 0.65 * heat  # what is under the brightest heat can still be made out
+    return np.clip(grey * (1 - share) + colour * share, 0, 255).astype(np.uint8)

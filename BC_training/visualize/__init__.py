@@ -1,1 +1,0 @@
-"""Videos, pictures and pages a person looks at."""

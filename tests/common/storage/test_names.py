@@ -1,0 +1,81 @@
+import contextlib
+
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+from BC_training.common.storage.names import names_fault, proposed
+from BC_training.common.storage.writer import recording
+
+BAD = {
+    "twice": (["jump", "fire", "jump"], "'jump' twice, in columns 0 and 2"),
+    "numbers": ([0, 1, 2], "has 0 in column 0, which is no text"),
+    "null": (["jump", None, "fire"], "has None in column 1, which is no text"),
+    "empty": (["jump", "", "fire"], "has '' in column 1, which is empty"),
+    "spaces": (["jump", "  ", "fire"], "which is empty"),
+    "lists": ([["jump"], "fire", "run"], "which is no text"),
+    "long": (["jump" * 99, "fire", "run"], "longer than 200 characters"),
+    "control characters": (["jump", "fi\nre", "run"], "has a control character"),
+    "half a character": (["jump", "\ud800", "run"], "has a control character"),
+    "a number": (3, "is 3, not a list"),
+    "text": ("jump,fire,run", "is 'jump,fire,run', not a list"),
+    "a table": ({"jump": 0}, "not a list"),
+    "true": (True, "is True, not a list"),
+}
+
+
+def run_remedy(message: str) -> None:
+    """Does what a message says to do in Python."""
+    exec(message.split("in Python: ")[1], {})
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("label", ["keys", "attributes"])
+@pytest.mark.parametrize("bad", BAD)
+def test_names_that_are_no_names_are_refused_and_the_line_given_mends_them(
+    tmp_path, make_dataset, zarr_format, label, bad
+):
+    path, (names, said) = tmp_path / "x.zarr", BAD[bad]
+    make_dataset(path, [3], actions=3, state=3, zarr_format=zarr_format, root_attributes={label: names})
+    with pytest.raises(UserError) as caught:
+        ZarrGameplayDataset(path)
+    message = str(caught.value)
+    assert f"'{label}'" in message
+    assert said in message
+    assert "\n" not in message
+    run_remedy(message)
+    with contextlib.suppress(UserError):  # where no list said how many there are
+        dataset = ZarrGameplayDataset(path)
+        assert len(dataset.action_names) == len(dataset.state_names) == 3
+    assert names_fault(zarr.open_group(path, mode="r").attrs, "x") is None
+
+
+@given(st.one_of(st.none(), st.integers(), st.text(), st.lists(st.none() | st.integers() | st.text(max_size=3))))
+def test_proposed_names_can_always_be_told_apart(names):
+    assert names_fault({"keys": proposed(names) or ["a"], "attributes": proposed(names)}, "x") is None
+
+
+@given(st.lists(st.text("abc", min_size=1), min_size=1, unique=True))
+def test_good_names_are_kept(names):
+    assert names_fault({"keys": names, "attributes": names}, "x") is None
+    assert proposed(names) == names
+
+
+def test_a_dataset_is_not_made_with_names_that_would_be_refused(tmp_path):
+    with (
+        pytest.raises(UserError, match="'attributes' has 'hp' twice"),
+        recording(tmp_path / "x.zarr", ("jump",), ("hp", "hp")),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_line_given_for_no_action_names_gives_some(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [3], actions=2, root_attributes={"keys": []})
+    with pytest.raises(UserError, match="'keys' is an empty list") as caught:
+        ZarrGameplayDataset(tmp_path / "x.zarr")
+    run_remedy(str(caught.value))
+    assert len(ZarrGameplayDataset(tmp_path / "x.zarr").action_names) == 2

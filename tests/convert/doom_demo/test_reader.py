@@ -1,0 +1,341 @@
+"""Doom demos: their bytes, their errors, and what dsda-doom draws of a real one."""
+
+import io
+import shutil
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from BC_training import __main__ as command_line
+from BC_training.common.errors import UserError
+from BC_training.common.storage import zarr_groups
+from BC_training.common.storage.store import LocalStore
+from BC_training.convert import Options, convert
+from BC_training.convert.doom_demo import reader as doom_demo
+from BC_training.convert.doom_demo.files import KEYS, LONG_TURNS, VERSIONS, parse_demo, read_wad
+
+FREEDOOM = Path("/usr/share/games/doom/freedoom1.wad")
+needs_game = pytest.mark.skipif(
+    not FREEDOOM.exists() or not (shutil.which("dsda-doom") or shutil.which("dsda-doom", path=doom_demo.GAMES_FOLDER)),
+    reason="dsda-doom and freedoom are not installed (apt install dsda-doom freedoom)",
+)
+OPTIONS = Options("doom-demo", size=(72, 128))
+
+
+def header(version: int = 109, level: tuple[int, int] = (1, 1), viewpoint: int = 0, players=(1, 0, 0, 0)) -> bytes:
+    return bytes([version, 3, *level, 0, 0, 0, 0, viewpoint, *players])
+
+
+def tics(*inputs: tuple[int, int, int, int], long: bool = False) -> bytes:
+    """(forward, side, turn, buttons) each."""
+    return b"".join(struct.pack("<bbhB" if long else "<bbbB", *one) for one in inputs)
+
+
+def write_wad(path: Path, kind: bytes, lumps: dict[str, bytes]) -> Path:
+    data, directory = b"", b""
+    for name, content in lumps.items():
+        directory += struct.pack("<ii8s", 12 + len(data), len(content), name.encode())
+        data += content
+    path.write_bytes(struct.pack("<4sii", kind, len(lumps), 12 + len(data)) + data + directory)
+    return path
+
+
+@pytest.fixture
+def program(monkeypatch, tmp_path) -> Path:
+    """A program called dsda-doom, the only one there; it fails."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    file = folder / "dsda-doom"
+    file.write_text("#!/bin/sh\necho starting\necho 'cannot do that'\necho\nexit 3\n")
+    file.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    return file
+
+
+moves = st.integers(-127, 127)
+inputs = st.lists(st.tuples(moves, moves, moves, st.integers(0, 255)), max_size=20)
+
+
+@given(inputs, st.sampled_from(VERSIONS), st.binary(max_size=9))
+def test_actions_are_the_signs_and_the_buttons(given_inputs, version, footer):
+    demo = parse_demo(header(version, (2, 5)) + tics(*given_inputs, long=version == LONG_TURNS) + b"\x80" + footer)
+    assert (demo.version, demo.skill, demo.episode, demo.map, demo.player) == (version, 4, 2, 5, 1)
+    assert demo.actions.shape == (len(given_inputs), len(KEYS))
+    for row, (forward, side, turn, buttons) in zip(demo.actions, given_inputs, strict=True):
+        pressed = {
+            "move_forward": forward > 0,
+            "move_backward": forward < 0,
+            "move_left": side < 0,
+            "move_right": side > 0,
+            "turn_left": turn > 0,
+            "turn_right": turn < 0,
+            "attack": buttons < 128 and buttons % 2 == 1,
+            "use": buttons < 128 and buttons // 2 % 2 == 1,
+        }
+        assert dict(zip(KEYS, row.tolist(), strict=True)) == pressed
+
+
+def test_long_turns_below_one_short_turn_count():
+    demo = parse_demo(header(LONG_TURNS) + tics((0, 0, 200, 0), (0, 0, -200, 0), long=True) + b"\x80")
+    assert [KEYS[row.argmax()] for row in demo.actions] == ["turn_left", "turn_right"]
+
+
+def test_the_viewpoints_inputs_are_read():
+    ahead, attack, back = (50, 0, 0, 0), (0, 0, 0, 1), (-50, 0, 0, 0)
+    raw = header(viewpoint=2, players=(1, 0, 1, 1)) + tics(ahead, attack, back, back, ahead, attack) + b"\x80"
+    demo = parse_demo(raw)
+    assert demo.player == 3
+    assert [KEYS[row.argmax()] for row in demo.actions] == ["attack", "move_forward"]
+
+
+def test_a_negative_first_byte_in_a_tic_is_not_the_end():
+    """0x80 ends a demo only where a tic begins."""
+    demo = parse_demo(header() + tics((1, -128, -128, 128), (2, 0, 0, 0)) + b"\x80")
+    assert len(demo.actions) == 2
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", "not a Doom demo"),
+        (b"made by hand, this is text", "not a Doom demo"),
+        (header()[:12], "not a Doom demo"),
+        (header(players=(0, 0, 0, 0)) + b"\x80", "not a Doom demo"),
+        (header(110) + b"\x80", "not a Doom demo"),
+        (bytes([109, 5]) + header()[2:] + b"\x80", "not a Doom demo"),  # skill 6
+        (header(viewpoint=1) + b"\x80", "shows player 2, who does not play"),
+        (header(3) + b"\x80", "a demo of Doom 1.2 or older"),
+        (header(203) + b"\x80", "a demo of version 203, of Boom"),
+        (header() + tics((1, 1, 1, 0), (1, 1, 1, 0)), "cut off after 2 tics"),
+        (header() + tics((1, 1, 1, 0)) + b"\x01", "cut off after 1 tics"),
+    ],
+)
+def test_what_is_no_whole_demo_is_refused(raw, message):
+    with pytest.raises(UserError, match=message):
+        parse_demo(raw)
+
+
+@settings(max_examples=20)
+@given(st.dictionaries(st.from_regex(r"[A-Z][A-Z0-9]{0,7}", fullmatch=True), st.binary(max_size=20), max_size=6))
+def test_a_wads_lumps_are_found(tmp_path_factory, lumps):
+    path = write_wad(tmp_path_factory.mktemp("wad") / "x.wad", b"PWAD", lumps)
+    wad = read_wad(path)
+    raw = path.read_bytes()
+    assert wad.kind == "PWAD"
+    assert {name: raw[at : at + size] for name, (at, size) in wad.lumps.items()} == lumps
+
+
+@pytest.mark.parametrize(
+    "directory",
+    [
+        (-1, 12),
+        (1, -1),
+        (2**31 - 1, 12),  # 32 GiB
+        (1, 2**31 - 1),
+        (2, 12),
+    ],
+)
+def test_a_directory_that_is_not_there_is_refused(tmp_path, directory):
+    path = tmp_path / "x.wad"
+    path.write_bytes(struct.pack("<4sii", b"IWAD", *directory) + struct.pack("<ii8s", 0, 0, b"E1M1"))
+    with pytest.raises(UserError, match=r"x.wad is cut off or damaged: copy it again"):
+        read_wad(path)
+
+
+@pytest.mark.parametrize("place", [(-4, 8), (12, -1), (20, 9), (2**31 - 1, 2**31 - 1)])
+def test_a_lump_that_is_not_there_is_refused(tmp_path, place):
+    path = tmp_path / "x.wad"
+    path.write_bytes(struct.pack("<4sii", b"IWAD", 1, 12) + struct.pack("<ii8s", *place, b"DEMO1"))
+    with pytest.raises(UserError, match=r"x.wad is cut off or damaged"):
+        read_wad(path)
+
+
+def test_what_means_nothing_in_a_directory_is_ignored(tmp_path):
+    path = tmp_path / "x.wad"
+    path.write_bytes(struct.pack("<4sii", b"IWAD", 1, 12) + struct.pack("<ii8s", -7, 0, b"e1m1\0LD"))
+    assert read_wad(path).lumps == {"E1M1": (-7, 0)}
+
+
+@given(st.binary(max_size=60), st.sampled_from([b"", b"IWAD", b"PWAD"]))
+def test_any_bytes_are_a_wad_or_a_line(tmp_path_factory, content, start):
+    path = tmp_path_factory.getbasetemp() / "any.wad"
+    path.write_bytes(start + content)
+    try:
+        wad = read_wad(path)
+    except UserError:
+        return
+    assert all(0 <= size <= len(content) for _, size in wad.lumps.values())
+
+
+@given(st.binary(max_size=40), st.sampled_from(VERSIONS))
+def test_any_bytes_are_a_demo_or_a_line(content, version):
+    for raw in (content, bytes([version]) + content, header(version) + content):
+        try:
+            demo = parse_demo(raw)
+        except UserError:
+            continue
+        assert demo.actions.shape[1] == len(KEYS)
+
+
+DEMO = header() + tics((50, 0, 0, 0), (0, 0, 0, 1)) + b"\x80"
+
+
+def test_demos_are_found_in_a_wad_a_folder_and_a_file(program, tmp_path):
+    game = write_wad(tmp_path / "game.wad", b"IWAD", {"E1M1": b"", "DEMO2": DEMO, "DEMO1": DEMO, "DEMOX": b""})
+    (tmp_path / "a").mkdir()
+    for name in ("a/z.lmp", "a.LMP", "b.txt"):
+        (tmp_path / name).write_bytes(DEMO)
+    with_game = Options("doom-demo", iwad=game)
+    assert doom_demo.open_source(game, OPTIONS).episodes == ("game.wad/DEMO1", "game.wad/DEMO2")
+    assert doom_demo.open_source(game, OPTIONS).wads == (game,)
+    assert set(doom_demo.open_source(tmp_path, with_game).episodes) == {
+        f"{tmp_path.name}/a/z.lmp",
+        f"{tmp_path.name}/a.LMP",
+    }
+    assert doom_demo.open_source(tmp_path / "a.LMP", with_game).episodes == ("a.LMP",)
+
+
+def test_a_wad_that_adds_to_a_game_is_loaded_with_it(program, tmp_path):
+    game = write_wad(tmp_path / "game.wad", b"IWAD", {"MAP01": b""})
+    levels = write_wad(tmp_path / "levels.wad", b"PWAD", {"MAP07": b"", "DEMO1": header(level=(1, 7)) + DEMO[13:]})
+    with pytest.raises(UserError, match=r"levels.wad is no whole game .a PWAD.: give the game's WAD"):
+        doom_demo.open_source(levels, Options("doom-demo", iwad=levels))
+    with pytest.raises(UserError, match=r"does not hold its game: give the game's WAD|is no whole game"):
+        doom_demo.open_source(levels, OPTIONS)
+    source = doom_demo.open_source(levels, Options("doom-demo", iwad=game))
+    assert source.wads == (game, levels)
+    attrs = source.read("levels.wad/DEMO1").attrs
+    assert attrs["map"] == "MAP07"
+    assert attrs["game"] == "game.wad"
+    assert list(attrs["wads"]) == ["game.wad", "levels.wad"]
+
+
+def refused(monkeypatch, capsys, *arguments: object) -> str:
+    """The error of ``convert``, after checking that it is one line and exit code 2."""
+    command = ["BC_training", "convert", *map(str, arguments), "--from", "doom-demo", "--out", "out.zarr"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as exit_:
+        command_line.main()
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_bad_input_is_one_line(monkeypatch, capsys, program, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    game = write_wad(tmp_path / "game.wad", b"IWAD", {"E1M1": b"", "DEMO1": DEMO})
+    (tmp_path / "a.lmp").write_bytes(DEMO)
+    (tmp_path / "short.lmp").write_bytes(DEMO[:-1])
+    (tmp_path / "other.lmp").write_bytes(header(level=(1, 7)) + DEMO[13:])
+    (tmp_path / "text.wad").write_text("no wad")
+    (tmp_path / "cut.wad").write_bytes(game.read_bytes()[:-20])
+
+    def error(*arguments: object) -> str:
+        return refused(monkeypatch, capsys, *arguments)
+
+    assert "a.lmp does not hold its game: give the game's WAD" in error("a.lmp")
+    assert "cannot read the WAD none.wad: No such file" in error("a.lmp", "--iwad", "none.wad")
+    assert "text.wad is not a WAD" in error("text.wad")
+    assert "the WAD cut.wad is cut off" in error("cut.wad")
+    write_wad(tmp_path / "other.wad", b"IWAD", {"E1M1": b""})
+    assert "game.wad is itself a game, which its demos are played with" in error(game, "--iwad", "other.wad")
+    assert "short.lmp: cut off after 2 tics" in error("short.lmp", "--iwad", game)
+    assert "played on E1M7, which is not in game.wad" in error("other.lmp", "--iwad", game)
+    assert "dsda-doom could not play it: cannot do that" in error(game)
+    program.write_text("#!/bin/sh\nexit 0\n")
+    assert "the demo has 2 tics, dsda-doom drew 0 pictures" in error(game)
+    assert "--fps 70 is above the recording's 35" in error(game, "--fps", "70")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(doom_demo, "GAMES_FOLDER", "")
+    assert "is not installed: 'apt install dsda-doom'" in error(game)
+
+
+def test_a_demo_without_a_picture_is_an_empty_recording(program, tmp_path):
+    game = write_wad(tmp_path / "game.wad", b"IWAD", {"E1M1": b""})
+    (tmp_path / "empty.lmp").write_bytes(header() + b"\x80")
+    source = doom_demo.open_source(tmp_path / "empty.lmp", Options("doom-demo", iwad=game))
+    assert list(source.read("empty.lmp").steps) == []
+
+
+def test_enlarged_pictures_are_reduced_and_others_refused():
+    picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    enlarged = b"12 8\n" + 2 * picture.repeat(2, 0).repeat(2, 1).tobytes()
+    for one in doom_demo._pictures(io.BytesIO(enlarged), (4, 6)):
+        np.testing.assert_array_equal(one, picture.transpose(2, 0, 1))
+    assert len(list(doom_demo._pictures(io.BytesIO(enlarged[:-1]), (4, 6)))) == 1  # the second is cut off
+    with pytest.raises(UserError, match="dsda-doom draws 8x12, not 4x5: choose another --size"):
+        list(doom_demo._pictures(io.BytesIO(enlarged), (4, 5)))
+
+
+@needs_game
+def test_a_real_demo_is_drawn(tmp_path):
+    """The first tics of one of Freedoom's demos, at the resolution and rate asked for."""
+    offset, _ = read_wad(FREEDOOM).lumps["DEMO1"]
+    raw = FREEDOOM.read_bytes()[offset : offset + 13 + 4 * 100] + b"\x80"
+    (tmp_path / "a.lmp").write_bytes(raw)
+    options = Options("doom-demo", size=(72, 128), fps=17.5, iwad=FREEDOOM)
+    convert(tmp_path / "a.lmp", tmp_path / "out.zarr", options, 1, Console(quiet=True))
+    (episode,) = zarr_groups.read_episodes(LocalStore(tmp_path / "out.zarr"), ["episode_0"])
+    actions = parse_demo(raw).actions[1:]
+    pairs = np.concatenate([actions, np.zeros((1, 8), bool)]).reshape(50, 2, 8)
+    np.testing.assert_array_equal(zarr_groups.read_actions(episode), pairs.any(axis=1))
+    frames = zarr_groups.open_array(episode, "frames").read().result()
+    assert frames.shape == (50, 3, 72, 128)
+    assert episode.attrs["fps"] == 17.5
+    assert (episode.attrs["game"], episode.attrs["map"], episode.attrs["skill"]) == ("freedoom1.wad", "E1M4", 4)
+    red, _, blue = frames[0, :, 62:70, 22:44].astype(int)  # the health, written in red
+    assert red.max() > 120 > 60 > blue[red == red.max()].max()
+
+
+@needs_game
+def test_an_action_goes_with_the_picture_before_its_effect(tmp_path):
+    """Standing still, only a turn moves the view: the picture after it, not its own."""
+    left, right, shot = 30, 40, 50
+    raw = [(0, 0, 0, 0)] * 60
+    raw[left], raw[right], raw[shot] = (0, 0, 10, 0), (0, 0, -10, 0), (0, 0, 0, 1)
+    (tmp_path / "a.lmp").write_bytes(header(level=(1, 2)) + tics(*raw) + b"\x80")
+    source = doom_demo.open_source(tmp_path / "a.lmp", Options("doom-demo", size=(240, 320), iwad=FREEDOOM))
+    steps = list(source.read("a.lmp").steps)
+    assert [step[1].nonzero()[0].tolist() for step in steps] == [
+        [KEYS.index({left: "turn_left", right: "turn_right", shot: "attack"}[k])] if k in (left, right, shot) else []
+        for k in range(1, 60)
+    ]
+    view = np.stack([frame[:, 20:150].mean(axis=(0, 1)) for frame, _, _ in steps])  # mean of each column
+    moved = np.abs(np.diff(view, axis=0)).mean(axis=1)  # [k]: from picture k to k + 1
+    assert set(np.argsort(moved[20:45])[-2:] + 20) == {left - 1, right - 1}  # step k holds the input of tic k + 1
+
+    def distance(before: int, shift: int) -> float:
+        a, b = view[before][40:-40], view[before + 1][40 + shift : 280 + shift]
+        return float(np.abs(a - b).mean())
+
+    assert min(range(-39, 40), key=lambda shift: distance(left - 1, shift)) > 0  # turned left, the view goes right
+    assert min(range(-39, 40), key=lambda shift: distance(right - 1, shift)) < 0
+
+
+@needs_game
+def test_the_game_ends_when_the_reader_stops(monkeypatch, tmp_path):
+    started, start = [], doom_demo._start
+
+    def remembered(program, wads, folder, size, pipe):
+        started.append((start(program, wads, folder, size, pipe), folder))
+        return started[-1][0]
+
+    monkeypatch.setattr(doom_demo, "_start", remembered)
+    (tmp_path / "a.lmp").write_bytes(header() + tics((0, 0, 0, 0)) * 2000 + b"\x80")
+    source = doom_demo.open_source(tmp_path / "a.lmp", Options("doom-demo", size=(72, 128), iwad=FREEDOOM))
+    steps = source.read("a.lmp").steps
+    next(steps)
+    ((process, folder),) = started
+    assert process.poll() is None
+    assert folder.exists()
+    del steps
+    assert process.poll() is not None
+    assert not folder.exists()

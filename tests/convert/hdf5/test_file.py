@@ -1,0 +1,288 @@
+"""HDF5 files as they are: nothing of another file, no fill values for data, and damage that costs one episode."""
+
+import fcntl
+import itertools
+import json
+import subprocess
+import sys
+from io import StringIO
+
+import h5py
+import numpy as np
+import pytest
+from rich.console import Console
+
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+from BC_training.convert import Options, convert
+from BC_training.convert.hdf5.reader import open_source
+
+N = 20
+IMAGES = np.random.default_rng(0).integers(1, 256, (N + 1, 8, 12, 3), np.uint8)
+ACTIONS = np.random.default_rng(1).integers(0, 3, N)
+POSITION = np.arange(N + 1) / 4
+FRAMES = IMAGES[:N].transpose(0, 3, 1, 2)
+
+
+@pytest.fixture
+def minari(tmp_path):
+    """Two episodes; an open file to change the second one."""
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / "metadata.json").write_text(json.dumps({"action_space": {"type": "Discrete", "n": 3}, "fps": 10}))
+    with h5py.File(folder / "main_data.hdf5", "w") as file:
+        for i in range(2):
+            file[f"episode_{i}/observations/pixels"] = IMAGES
+            file[f"episode_{i}/observations/pos"] = POSITION
+            file[f"episode_{i}/actions"] = ACTIONS
+        with h5py.File(tmp_path / "other.hdf5", "w") as other:
+            other["pixels"], other["actions"] = IMAGES, ACTIONS
+            other.copy(file["episode_0"], "episode_1")
+        yield file
+
+
+def replaced(file, name, *args, **kwargs):
+    path = f"episode_1/{name}"
+    del file[path]
+    return file.create_dataset(path, *args, **kwargs)
+
+
+def converted(file, tmp_path):
+    """Converts after the file is closed, which costs the second episode alone; its error, or None."""
+    name = file.filename
+    file.close()
+    out = tmp_path / "out.zarr"
+    try:
+        convert(tmp_path / "d", out, Options("minari"), 1, Console(file=StringIO()))
+        error = None
+    except UserError as raised:
+        error = str(raised)
+    assert error is None or ("1 of 2 recordings" in error and "\n" not in error and f"{name}: episode_1" in error)
+    dataset = ZarrGameplayDataset(out)
+    assert len(dataset.episodes) == (1 if error else 2)
+    for i in range(len(dataset.episodes)):
+        np.testing.assert_array_equal(dataset.frames(i, range(N)), FRAMES)
+        np.testing.assert_array_equal(dataset.actions(i), np.eye(3, dtype=bool)[ACTIONS])
+        np.testing.assert_array_equal(dataset.state(i)[:, 0], POSITION[:N])
+    return error
+
+
+def test_links_within_the_file_are_followed(minari, tmp_path):
+    minari["store/all"] = minari["episode_1/observations"]  # two names of one group
+    del minari["episode_1"]
+    minari["episode_1"] = h5py.SoftLink("kept/second")
+    minari["kept/second/observations/pixels"] = h5py.SoftLink("/alias/pixels")
+    minari["alias"] = h5py.SoftLink("/store/all/.")
+    minari["kept/second/observations/pos"] = minari["store/all/pos"]
+    minari["kept/second/observations/circle"] = minari["kept/second/observations"]
+    minari["kept/second/actions"] = h5py.SoftLink("/episode_0/actions")
+    assert converted(minari, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "link", "said"),
+    [
+        ("episode_1", h5py.ExternalLink("other.hdf5", "/"), "link into another file, other.hdf5"),
+        ("episode_1", h5py.ExternalLink("gone.hdf5", "/"), "link into another file, gone.hdf5"),
+        ("episode_1", h5py.SoftLink("/nowhere"), "link to /nowhere, which is not in the file"),
+        ("episode_1", h5py.SoftLink("/episode_1"), "leads in a circle"),
+        ("episode_1/actions", h5py.ExternalLink("other.hdf5", "/actions"), "another file, other.hdf5"),
+        ("episode_1/observations", h5py.SoftLink("/out/of"), "another file, other.hdf5"),
+        ("episode_1/observations/pixels", h5py.ExternalLink("other.hdf5", "/pixels"), "another file, other.hdf5"),
+        ("episode_1/observations/pos", h5py.SoftLink("gone"), "link to gone, which is not in the file"),
+    ],
+)
+def test_a_link_that_leads_out_of_the_file_or_nowhere_costs_its_episode(
+    minari, tmp_path, monkeypatch, name, link, said
+):
+    monkeypatch.chdir(tmp_path)
+    minari["out"] = h5py.ExternalLink("other.hdf5", "/")
+    del minari[name]
+    minari[name] = link
+    assert said in converted(minari, tmp_path)
+
+
+def test_links_that_multiply_end(minari, tmp_path):
+    groups = [minari.create_group(f"g{i}") for i in range(40)]
+    for outer, inner in itertools.pairwise(groups):
+        outer["a"], outer["b"] = inner, inner
+    minari["episode_1/observations/many"] = groups[0]
+    assert "more than 2000 arrays and groups" in converted(minari, tmp_path)
+
+
+def chunked(file, name, written, shape, chunks, dtype):
+    data = replaced(file, name, shape, dtype, chunks=chunks)
+    whole = {"observations/pixels": IMAGES, "observations/pos": POSITION, "actions": ACTIONS}[name]
+    for rows in written:
+        data[rows] = whole[rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "shape", "chunks", "frame"),
+    [
+        ("observations/pixels", [slice(0, 12)], IMAGES.shape, (1, 8, 12, 3), 12),
+        ("observations/pixels", [slice(0, 12), slice(16, 21)], IMAGES.shape, (4, 8, 12, 1), 12),
+        ("observations/pixels", [], IMAGES.shape, None, 0),
+        ("observations/pos", [slice(5, 21)], (N + 1,), (5,), 0),
+        ("observations/pos", [], (N + 1,), None, 0),
+        ("actions", [slice(0, 10)], (N,), (10,), 10),
+        ("actions", [], (N,), None, 0),
+        ("observations/pixels", [slice(0, 20)], IMAGES.shape, (1, 8, 12, 3), None),  # all that is converted is there
+        ("observations/pixels", [slice(0, 21)], IMAGES.shape, (2, 3, 5, 2), None),
+    ],
+)
+def test_data_that_was_never_written_is_no_zeros(minari, tmp_path, name, written, shape, chunks, frame):
+    dtype = {"observations/pixels": np.uint8, "observations/pos": float, "actions": int}[name]
+    chunked(minari, name, written, shape, chunks, dtype)
+    error = converted(minari, tmp_path)
+    if frame is None:
+        assert error is None
+    else:
+        assert f"episode_1 frame {frame}: '{name.rpartition('/')[2]}' was never written" in error
+
+
+def test_rows_that_a_resize_added_are_not_zeros(minari, tmp_path):
+    images = replaced(minari, "observations/pixels", data=IMAGES[:12], chunks=(4, 8, 12, 3), maxshape=(None, 8, 12, 3))
+    images.resize(N + 1, axis=0)
+    assert "episode_1 frame 12: 'pixels' was never written" in converted(minari, tmp_path)
+
+
+def test_zeros_that_were_written_are_data(minari, tmp_path):
+    data = replaced(minari, "observations/pixels", IMAGES.shape, np.uint8, chunks=(1, 8, 12, 3), compression="gzip")
+    data[:] = 0
+    minari.close()
+    recording = open_source(tmp_path / "d", Options("minari")).read("episode_1")
+    assert sum(not frame.any() for frame, _, _ in recording.steps) == N
+
+
+def virtual(file, *parts, rows=N + 1):
+    """Puts the images together from (first row, sources)."""
+    layout = h5py.VirtualLayout((rows, *IMAGES.shape[1:]), np.uint8)
+    for first, source in parts:
+        layout[first : first + source.shape[0]] = source
+    del file["episode_1/observations/pixels"]
+    file.create_virtual_dataset("episode_1/observations/pixels", layout)
+
+
+def test_virtual_arrays_within_the_file_are_read(minari, tmp_path):
+    minari["parts/first"], minari["parts/second"] = IMAGES[:9], IMAGES[5:]
+    virtual(minari, (9, h5py.VirtualSource(minari["parts/second"])[4:]), (0, h5py.VirtualSource(minari["parts/first"])))
+    assert converted(minari, tmp_path) is None
+
+
+def test_virtual_arrays_of_other_files_or_with_holes_are_refused(minari, tmp_path):
+    minari["part"] = IMAGES[:9]
+    virtual(minari, (0, h5py.VirtualSource("left_behind.hdf5", "/images", IMAGES.shape)))
+    with pytest.raises(UserError, match=r"episode_1: 'pixels' is a virtual array of data in another file, left_beh"):
+        read_second(minari, tmp_path)
+    with h5py.File(tmp_path / "d" / "main_data.hdf5", "a") as file:
+        virtual(file, (0, h5py.VirtualSource(file["part"])), (12, h5py.VirtualSource(file["part"])))
+    with pytest.raises(UserError, match="episode_1 frame 9: 'pixels' was never written"):
+        read_second(file, tmp_path)
+    for source, said in (("gone", "of a form that is not read"), ("part", "more than 'part' holds")):
+        with h5py.File(tmp_path / "d" / "main_data.hdf5", "a") as file:
+            virtual(file, (0, h5py.VirtualSource(".", source, IMAGES.shape)))
+        with pytest.raises(UserError, match=said):
+            read_second(file, tmp_path)
+    with h5py.File(tmp_path / "d" / "main_data.hdf5", "a") as file:
+        file.create_dataset("empty", IMAGES.shape, np.uint8, chunks=(1, 8, 12, 3))
+        virtual(file, (0, h5py.VirtualSource(file["empty"])))
+    with pytest.raises(UserError, match="episode_1 frame 0: 'empty' was never written"):
+        read_second(file, tmp_path)
+
+
+def read_second(file, tmp_path):
+    if file:
+        file.close()
+    open_source(tmp_path / "d", Options("minari")).read("episode_1")
+
+
+def test_external_storage_is_not_read(minari, tmp_path):
+    (tmp_path / "raw").write_bytes(IMAGES.tobytes())
+    place = [(str(tmp_path / "raw"), 0, h5py.h5f.UNLIMITED)]
+    replaced(minari, "observations/pixels", IMAGES.shape, np.uint8, external=place)
+    assert f"'pixels' is kept in another file, {tmp_path / 'raw'}, which is not read" in converted(minari, tmp_path)
+
+
+def with_filter(file, number, values=()):
+    del file["episode_1/observations/pixels"]
+    made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    made.set_chunk((1, *IMAGES.shape[1:]))
+    made.set_filter(number, h5py.h5z.FLAG_OPTIONAL, values)
+    space = h5py.h5s.create_simple(IMAGES.shape)
+    stored = h5py.h5d.create(file["episode_1/observations"].id, b"pixels", h5py.h5t.NATIVE_UINT8, space, made)
+    for i, image in enumerate(IMAGES):
+        stored.write_direct_chunk((i, 0, 0, 0), image.tobytes())
+
+
+def test_a_filter_that_is_not_installed_is_named_with_what_helps(minari, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)  # as if it were not installed
+    monkeypatch.setattr(h5py.h5z, "filter_avail", lambda number: number < 256)
+    with_filter(minari, 32001, (2, 2, 1, 288, 5, 1, 1))
+    with pytest.raises(UserError, match=r"'pixels' is compressed .* 32001 \(blosc\), .* run 'uv sync --extra hdf5'"):
+        read_second(minari, tmp_path)
+    with h5py.File(tmp_path / "d" / "main_data.hdf5", "a") as file:
+        with_filter(file, 40000)
+    with pytest.raises(UserError, match=r"filter 40000 .* not installed: write the file again with gzip"):
+        read_second(file, tmp_path)
+
+
+def test_the_filters_of_hdf5plugin_are_read(minari, tmp_path):
+    plugin = pytest.importorskip("hdf5plugin")
+    replaced(minari, "observations/pixels", data=IMAGES, chunks=(4, 8, 12, 3), **plugin.Blosc(cname="zstd"))
+    replaced(minari, "observations/pos", data=POSITION, chunks=(4,), **plugin.Bitshuffle())
+    assert converted(minari, tmp_path) is None
+
+
+def test_damage_that_h5py_reports_in_its_own_ways_is_one_line(minari, tmp_path):
+    del minari["episode_1/observations/pos"]
+    minari["episode_1/observations/pos"] = np.dtype("f4")  # a type, not an array
+    minari["episode_1/observations/bits"] = 0
+    assert "a single value as 'bits'" in converted(minari, tmp_path)
+
+
+def test_a_first_episode_whose_bytes_are_damaged_does_not_hide_the_others(minari, tmp_path):
+    path, place = tmp_path / "d" / "main_data.hdf5", h5py.h5o.get_info(minari["episode_0/actions"].id).addr
+    minari.close()
+    raw = bytearray(path.read_bytes())
+    raw[place : place + 16] = b"\xff" * 16
+    path.write_bytes(raw)
+    source = open_source(tmp_path / "d", Options("minari"))
+    assert len(list(source.read("episode_1").steps)) == N
+    with pytest.raises(UserError, match=r"cannot read .*: it is damaged"):
+        source.read("episode_0")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"", "not an HDF5 file"), (b"PK", "not an HDF5 file"), (None, "is cut off")]
+)
+def test_a_file_that_is_none_or_cut_off_is_called_that(minari, tmp_path, content, said):
+    name = minari.filename
+    minari.close()
+    with open(name, "r+b") as file:
+        file.truncate(0 if content is not None else 5000)
+        file.write(content or b"")
+        file.truncate() if content is not None else None
+    with pytest.raises(UserError, match=said):
+        open_source(tmp_path / "d", Options("minari"))
+
+
+LEAVE_OPEN = """
+import h5py, os, sys
+file = h5py.File(sys.argv[1], "w", libver="latest")
+file["episode_0/actions"] = [1]
+file.flush()
+os._exit(0)
+"""
+
+
+def test_a_file_that_is_locked_or_was_left_open_is_called_that(minari, tmp_path):
+    path = tmp_path / "d" / "main_data.hdf5"
+    minari.close()
+    with open(path, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=r"is locked .*: close the program that has it open"):
+            open_source(tmp_path / "d", Options("minari"))
+    subprocess.run([sys.executable, "-c", LEAVE_OPEN, str(path)], check=True)
+    with pytest.raises(UserError, match=r"marked as being written: .* 'h5clear -s"):
+        open_source(tmp_path / "d", Options("minari"))

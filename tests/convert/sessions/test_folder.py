@@ -1,0 +1,103 @@
+"""The files of a session are found as people and recorders name them, and nothing is passed over in silence."""
+
+import numpy as np
+import pytest
+
+from BC_training.common.errors import UserError
+from BC_training.convert.sessions.clock import video_start
+from BC_training.convert.sessions.folder import find_file, session_names, unread
+
+
+def put(folder, *names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_text("")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [
+        ("video", "video.mp4"),
+        ("video", "video.mkv"),
+        ("video", "Video.MP4"),
+        ("video", "2024-01-15 12-00-00.mkv"),
+        ("inputs", "inputs.csv"),
+        ("inputs", "Inputs.CSV"),
+        ("inputs", "inputs.csv.txt"),
+        ("inputs", "inputs (1).csv"),
+        ("inputs", "inputs.tsv"),
+        ("memory", "memory_data.csv.txt"),
+        ("memory", "MemoryData.csv"),
+        ("memory", "memory.csv"),
+        ("metadata", "Metadata.json"),
+        ("metadata", "metadata.json.txt"),
+    ],
+)
+def test_the_file_that_is_meant_is_found(tmp_path, role, name):
+    put(tmp_path, name, ".DS_Store", f"._{name}", "Thumbs.db", f"{name}_Zone.Identifier")
+    assert find_file(tmp_path, role).name == name
+
+
+def test_the_expected_name_comes_first_and_several_others_are_named(tmp_path):
+    put(tmp_path, "video_1.mkv", "video_2.mkv", "inputs.csv", "inputs (1).csv")
+    assert find_file(tmp_path, "inputs").name == "inputs.csv"
+    with pytest.raises(UserError, match=r"has video_1\.mkv, video_2\.mkv: rename the one .* to video\.mp4, or move"):
+        find_file(tmp_path, "video")
+    (tmp_path / "video_2.mkv").rename(tmp_path / "video.mp4")
+    assert find_file(tmp_path, "video").name == "video.mp4"
+
+
+def test_what_is_missing_is_said_with_what_may_be_meant(tmp_path):
+    put(tmp_path, "video.mp4", "inputs.csv.gz")
+    with pytest.raises(UserError, match=r"inputs\.csv is missing \(inputs\.csv\.gz may be meant: then save it as that"):
+        find_file(tmp_path, "inputs")
+    assert not find_file(tmp_path, "memory").exists()
+
+
+def test_files_and_entries_that_are_not_read_are_named(tmp_path):
+    put(tmp_path, "video.mp4", "inputs.csv", "ram.csv", "keybinds.json", "readme.txt")
+    (tmp_path / "metadata.json").write_text('{"video_start_us": 5, "game": "x", "delay_ms": 3, "Mic": 1}')
+    assert unread(tmp_path) == ["ram.csv is not read", "of metadata.json is not read: delay_ms, Mic"]
+
+
+def test_a_session_alone_is_told_from_a_folder_of_sessions(tmp_path):
+    sessions = put(tmp_path / "s", "highlights.mp4", "notes.txt")
+    for name in ("a", "b", "__MACOSX", "$RECYCLE.BIN"):
+        (sessions / name).mkdir()
+    folder, names = session_names(sessions)
+    assert (folder, sorted(names)) == (sessions, ["a", "b"])
+    put(sessions / "a", "Video.mkv")
+    assert session_names(sessions / "a") == (sessions, ["a"])
+
+
+TIMES = np.array([400_000.0, 1_500_000.0])
+
+
+@pytest.mark.parametrize("name", [
+    "video_start", "videoStartUs", "VIDEO_START_US", "video-start-us", "video_start_time", "start_us",
+    "video_offset_us", "first_frame_us", "recording_start_us", "video_begin", "vide_start_us",
+])  # fmt: skip
+def test_a_misspelt_start_is_asked_about(tmp_path, name):
+    path = tmp_path / "metadata.json"
+    path.write_text(f'{{"{name}": 500000}}')
+    with pytest.raises(UserError, match=rf"has no video_start_us \(did you mean {name}\?\): rename the entry and"):
+        video_start(path, TIMES, 3e6)
+    path.write_text(f'{{"{name}": 500000, "video_start_us": 7}}')
+    assert video_start(path, TIMES, 3e6) == 7
+
+
+@pytest.mark.parametrize("entry", [
+    '"video_start": 0', '"video_start": 1.7e9', '"video_start": "12:00"', '"start_level": 500000', '"fps": 60',
+    '"video_start_us": null', '"video_codec": "h264"', '"video_bitrate": 2500000', '"audio_start": 500000',
+])  # fmt: skip
+def test_an_entry_that_is_not_the_start_costs_nothing(tmp_path, entry):
+    (tmp_path / "metadata.json").write_text(f"{{{entry}}}")
+    assert video_start(tmp_path / "metadata.json", TIMES, 3e6) is None
+
+
+@pytest.mark.parametrize("value", ["1e999", "NaN", "true", '"5"', "1" + "0" * 400])
+def test_a_start_that_is_no_number_is_refused(tmp_path, value):
+    (tmp_path / "metadata.json").write_text(f'{{"video_start_us": {value}}}')
+    with pytest.raises(UserError, match="write the timestamp of the first frame"):
+        video_start(tmp_path / "metadata.json", TIMES, 3e6)

@@ -1,0 +1,205 @@
+"""Sessions, with videos that were really encoded: what is paired with which frame."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from io import StringIO
+
+import numpy as np
+import pytest
+from recorded_sessions import frame_of, number_of, write_inputs, write_keybinds, write_session
+from rich.console import Console
+
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+from BC_training.convert import Options, convert
+from BC_training.convert.sessions.reader import open_source
+
+UNEVEN = np.cumsum([0, *[16_000, 33_000, 21_000, 50_000] * 10])  # 41 frames, a mean of 30 ms
+EVENTS = [
+    (5_000, "KEY_UP", "W"),  # held from before the video
+    (50_000, "KEY_DOWN", "w"),
+    (51_000, "KEY_DOWN", "W"),  # repeat
+    (52_000, "KEY_UP", "W"),
+    (70_000, "MOUSE_DOWN", "Button1"),
+    (90_000, "KEY_DOWN", "ctrl"),
+    (120_000, "MOUSE_UP", "BUTTON1"),  # the other button of the action still holds it
+    (136_000, "KEY_UP", "CTRL"),
+    (140_000, "KEY_DOWN", "F1"),
+    (140_000, "KEY_DOWN", "W"),
+]
+
+
+@pytest.fixture
+def binds(tmp_path):
+    return write_keybinds(tmp_path / "binds.json")
+
+
+def read(source, binds, **options):
+    """(fps, frames' numbers, actions bool [N, A], state float32 [N, S] or None, attrs) of the first session."""
+    opened = open_source(source, Options("sessions", keybinds=binds, **options))
+    recording = opened.read(opened.episodes[0])
+    frames, actions, state = zip(*recording.steps, strict=True)
+    numbers = [number_of(frame) for frame in frames]
+    return recording.fps, numbers, np.array(actions), None if state[0] is None else np.array(state), recording
+
+
+def test_every_frame_in_order_exact_and_with_what_was_held(tmp_path, binds):
+    write_session(tmp_path / "s" / "a", UNEVEN, EVENTS)
+    opened = open_source(tmp_path / "s", Options("sessions", keybinds=binds))
+    assert opened.keys == ("forward", "fire", "idle")
+    assert opened.attributes == ()
+    recording = opened.read("a")
+    frames, actions, states = zip(*recording.steps, strict=True)
+    np.testing.assert_array_equal(frames, [frame_of(n, (24, 32)).transpose(2, 0, 1) for n in range(41)])
+    assert set(states) == {None}
+    forward, fire, idle = np.array(actions).T
+    # Shown at 0, 16, 49, 70, 120, 136, 169, ... ms
+    np.testing.assert_array_equal(np.flatnonzero(forward), [0, 2, *range(5, 41)])
+    np.testing.assert_array_equal(np.flatnonzero(fire), [3, 4])
+    assert not idle.any()
+    assert recording.fps == pytest.approx(1 / 0.030)
+    intervals = np.diff(UNEVEN)
+    assert recording.attrs["frame_interval_cv"] == pytest.approx(intervals.std() / intervals.mean())
+    assert recording.attrs["unbound_presses"] == 1
+    assert recording.notes == ("1 of 6 presses are of buttons without an action (F1)",)
+
+
+def test_reordered_frames_are_matched_by_their_time_stamps(tmp_path, binds):
+    times = UNEVEN + 500_000  # the first frame's stamp is not 0
+    write_session(tmp_path / "s" / "a", times, EVENTS, codec="libx264", size=(64, 96))  # with B-frames
+    _, numbers, actions, _, _ = read(tmp_path / "s", binds)
+    assert numbers == list(range(41))
+    np.testing.assert_array_equal(np.flatnonzero(actions[:, 1]), [3, 4])
+
+
+def test_state_is_the_last_row_at_or_before_the_frame(tmp_path, binds):
+    rows = [(0, 100, 5), (15_999, 90, 5), (16_001, 80, 5), (49_000, 70, 4), (70_001, 60, 3)]
+    write_session(tmp_path / "s" / "a", UNEVEN, (), rows)
+    _, _, _, state, recording = read(tmp_path / "s", binds)
+    np.testing.assert_array_equal(state[:6, 0], [100, 90, 70, 70, 60, 60])
+    np.testing.assert_array_equal(state[:6, 1], [5, 5, 4, 4, 3, 3])
+    assert state.dtype == np.float32
+    assert recording.attrs["frames_dropped_before_state"] == 0
+    assert recording.attrs["state_age_max_s"] == pytest.approx((UNEVEN[-1] - 70_001) / 1e6)
+
+
+def test_frames_before_the_first_state_are_left_out_never_zeros(tmp_path, binds):
+    # The frame of 49 ms is shown until 70 ms: the row of 60 ms is within it.
+    write_session(tmp_path / "s" / "a", UNEVEN, EVENTS, [(60_000, 7, 7)])
+    _, numbers, actions, state, recording = read(tmp_path / "s", binds)
+    assert numbers == list(range(2, 41))
+    assert (state == 7).all()
+    np.testing.assert_array_equal(np.flatnonzero(actions[:, 1]), [1, 2])  # still frames 3 and 4
+    assert recording.attrs["frames_dropped_before_state"] == 2
+    assert "first 2 frames" in recording.notes[-1]
+
+
+def test_fps_shows_the_frame_of_that_moment_and_every_press_of_the_interval(tmp_path, binds):
+    rows = [(t, t, 0) for t in range(0, 1_300_000, 1_000)]
+    write_session(tmp_path / "s" / "a", UNEVEN, EVENTS, rows)
+    fps, numbers, actions, state, recording = read(tmp_path / "s", binds, fps=10)
+    grid = np.arange(0, 1_230_000, 100_000)  # the last frame is shown until 1200 + 30 ms
+    assert fps == 10
+    assert numbers == [int(np.flatnonzero(t >= UNEVEN)[-1]) for t in grid]
+    np.testing.assert_array_equal(np.flatnonzero(actions[:, 0]), [0, *range(1, 13)])
+    np.testing.assert_array_equal(np.flatnonzero(actions[:, 1]), [0, 1])
+    np.testing.assert_array_equal(state[:, 0], grid)
+    assert recording.attrs["recorded_fps"] == pytest.approx(1 / 0.030)
+
+
+@pytest.mark.parametrize("fps", [30, 15, 10])
+def test_rounded_time_stamps_neither_repeat_nor_lose_a_frame(tmp_path, binds, fps):
+    write_session(tmp_path / "s" / "a", [round(i * 1e6 / 30) for i in range(90)])
+    _, numbers, _, _, _ = read(tmp_path / "s", binds, fps=fps)
+    assert numbers == list(range(0, 90, 30 // fps))
+
+
+def test_more_frames_than_were_recorded_are_refused(tmp_path, binds):
+    write_session(tmp_path / "s" / "a", UNEVEN)
+    with pytest.raises(UserError, match=r"--fps 34 is above the 33\.33 "):
+        read(tmp_path / "s", binds, fps=34)
+
+
+def test_a_clock_of_its_own_needs_the_videos_start(tmp_path, binds):
+    epoch = 1_700_000_000_000_000
+    events = [(epoch + t, kind, key) for t, kind, key in EVENTS]
+    folder = write_session(tmp_path / "s" / "a", UNEVEN, events, [(epoch, 1, 1)])
+    with pytest.raises(UserError, match=r"add metadata\.json with"):
+        read(tmp_path / "s", binds)
+    (folder / "metadata.json").write_text(f'{{"video_start_us": {epoch}, "game": "x"}}')
+    _, _, actions, _, _ = read(tmp_path / "s", binds)
+    np.testing.assert_array_equal(np.flatnonzero(actions[:, 1]), [3, 4])
+    (folder / "metadata.json").write_text(f'{{"video_start_us": {epoch + 10**12}}}')
+    with pytest.raises(UserError, match="correct video_start_us"):
+        read(tmp_path / "s", binds)
+
+
+def test_sessions_in_numeric_order_and_one_alone(tmp_path, binds):
+    for name in ("run10", "run9", ".trash", "x"):
+        (tmp_path / "s" / name).mkdir(parents=True)
+    (tmp_path / "s" / "x" / "zarr.json").write_text("{}")
+    (tmp_path / "s" / "README").write_text("mine")
+    options = Options("sessions", keybinds=binds)
+    assert open_source(tmp_path / "s", options).episodes == ("run9", "run10")
+    write_inputs(tmp_path / "s" / "run9" / "inputs.csv", [])
+    assert open_source(tmp_path / "s" / "run9", options).episodes == ("run9",)
+
+
+def test_one_broken_session_does_not_keep_the_others_from_being_written(tmp_path, binds):
+    for name in ("a", "b", "c"):
+        write_session(tmp_path / "s" / name, UNEVEN, EVENTS)
+    (tmp_path / "s" / "b" / "video.mp4").unlink()
+    output = StringIO()
+    options = Options("sessions", size=(12, 16), fps=20, keybinds=binds)
+    with pytest.raises(UserError, match=r"1 of 3 .*b: .*video.mp4 is missing"):
+        convert(tmp_path / "s", tmp_path / "x.zarr", options, 1, Console(file=output))
+    assert "a: 1 of 6 presses are of buttons without an action" in output.getvalue()
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
+    assert [e.attrs["source"].split("/")[-1] for e in dataset.episodes] == ["a", "c"]
+    assert dataset.fps == 20
+    frames = dataset.frames(0, range(dataset.episodes[0].length))
+    assert frames.shape == (25, 3, 12, 16)
+    assert [number_of(f) for f in frames[:3]] == [0, 2, 3]
+
+
+def test_recordings_of_another_frame_size_are_refused_one_by_one(tmp_path, binds):
+    write_session(tmp_path / "s" / "a", UNEVEN, EVENTS)
+    write_session(tmp_path / "s" / "b", UNEVEN, EVENTS, size=(96, 96))
+    with pytest.raises(UserError, match=r"b: its frames are 96x96, those of .* add --size"):
+        convert(tmp_path / "s", tmp_path / "x.zarr", Options("sessions", keybinds=binds), 1, Console(file=StringIO()))
+    assert len(ZarrGameplayDataset(tmp_path / "x.zarr").episodes) == 1
+
+
+def test_sessions_of_one_name_from_two_folders_are_both_converted(tmp_path, binds):
+    for folder in ("monday", "tuesday"):
+        write_session(tmp_path / folder / "a", UNEVEN, EVENTS)
+        options = Options("sessions", keybinds=binds)
+        convert(tmp_path / folder, tmp_path / "x.zarr", options, 1, Console(file=StringIO()))
+    assert len(ZarrGameplayDataset(tmp_path / "x.zarr").episodes) == 2
+
+
+def test_killed_and_continued_equals_uninterrupted(tmp_path, binds):
+    for i in range(4):
+        write_session(tmp_path / "s" / f"s{i}", np.arange(150) * 10_000, EVENTS, [(0, i, 2)], size=(96, 96))
+    base = [sys.executable, "-m", "BC_training", "convert", str(tmp_path / "s"), "--from", "sessions"]
+    command = [*base, "--keybinds", str(binds), "--workers", "1", "--out"]
+    killed = subprocess.Popen([*command, str(tmp_path / "x.zarr")], stdout=subprocess.DEVNULL)
+    while not (tmp_path / "x.zarr" / "episode_1").exists():
+        assert killed.poll() is None
+        time.sleep(0.005)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "x.zarr" / "episode_3").exists()
+    again = subprocess.run([*command, str(tmp_path / "x.zarr")], capture_output=True, text=True, check=True)
+    assert "of 4 recordings are there" in again.stdout
+    convert(tmp_path / "s", tmp_path / "y.zarr", Options("sessions", keybinds=binds), 1, Console(file=StringIO()))
+    one, two = ZarrGameplayDataset(tmp_path / "x.zarr"), ZarrGameplayDataset(tmp_path / "y.zarr")
+    assert [e.attrs for e in one.episodes] == [e.attrs for e in two.episodes]
+    assert not list((tmp_path / "x.zarr").glob(".partial*"))
+    for e in range(4):
+        np.testing.assert_array_equal(one.frames(e, range(150)), two.frames(e, range(150)))
+        np.testing.assert_array_equal(one.actions(e), two.actions(e))
+        np.testing.assert_array_equal(one.state(e), two.state(e))

@@ -1,0 +1,305 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from io import StringIO
+
+import numpy as np
+import pytest
+from rich.console import Console
+from rich.progress import Progress
+
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import resize_frames
+from BC_training.data import cache
+from BC_training.data.cache import clear_caches, find_caches, open_packed, packed_bytes, remove
+
+SIZE = (12, 16)
+NO_LIMIT = 10**12
+
+
+def pack(dataset, folder, size=SIZE, limit=NO_LIMIT):
+    with Progress(disable=True) as progress:
+        return open_packed(dataset, size, folder, limit, progress)
+
+
+def read(packed, frames, size=SIZE) -> np.ndarray:
+    out = np.empty((len(frames), 3, *size), np.uint8)
+    packed.read(np.asarray(frames), out)
+    return out
+
+
+@pytest.fixture
+def recorded(tmp_path, make_dataset):
+    written = make_dataset(tmp_path / "x.zarr", [5, 130, 7])
+    return ZarrGameplayDataset(tmp_path / "x.zarr"), written
+
+
+def decodes_of(dataset, monkeypatch) -> list[str]:
+    """A list that grows by the name of each episode that is decoded from now on."""
+    names, read = [], dataset.read_frames
+    monkeypatch.setattr(
+        dataset, "read_frames", lambda wanted: names.extend(dataset.episodes[e].name for e, _ in wanted) or read(wanted)
+    )
+    return names
+
+
+def test_every_frame_is_there_resized(tmp_path, recorded):
+    dataset, written = recorded
+    packed = pack(dataset, tmp_path / "cache")
+    frames = np.concatenate([resize_frames(w.frames, SIZE) for w in written])
+    np.testing.assert_array_equal(read(packed, np.arange(len(frames))), frames)
+    shuffled = np.random.default_rng(0).permutation(len(frames))
+    np.testing.assert_array_equal(read(packed, shuffled), frames[shuffled])
+    runs = [3, 4, 5, 5, 6, 2, 1, 2, 3, 141]  # frames that follow each other, repeated ones, and neither
+    np.testing.assert_array_equal(read(packed, runs), frames[runs])
+    assert packed.first_frames == {"episode_0": 0, "episode_1": 5, "episode_2": 135}
+
+
+def test_a_cache_is_built_once(tmp_path, recorded, monkeypatch):
+    dataset, _ = recorded
+    decoded = decodes_of(dataset, monkeypatch)
+    pack(dataset, tmp_path / "cache")
+    assert set(decoded) == {"episode_0", "episode_1", "episode_2"}
+    decoded.clear()
+    pack(dataset, tmp_path / "cache")
+    pack(ZarrGameplayDataset(tmp_path / "x.zarr"), tmp_path / "cache")
+    assert decoded == []
+    assert len(find_caches(tmp_path / "cache")) == 1
+
+
+def test_what_changes_the_frames_changes_the_cache(tmp_path, recorded, make_dataset):
+    dataset, _ = recorded
+    pack(dataset, tmp_path / "cache")
+    changed = [
+        lambda: pack(dataset, tmp_path / "cache", (6, 8)),
+        lambda: pack(ZarrGameplayDataset(tmp_path / "x.zarr", channel_order="bgr"), tmp_path / "cache"),
+    ]
+    for count, change in enumerate(changed, 2):
+        change()
+        assert len(find_caches(tmp_path / "cache")) == count
+    chunk = tmp_path / "x.zarr/episode_1/frames/c/3/0/0/0"
+    other = tmp_path / "x.zarr/episode_1/frames/c/4/0/0/0"
+    shutil.copy(other, chunk)  # a frame replaced by another of its episode
+    again = pack(ZarrGameplayDataset(tmp_path / "x.zarr"), tmp_path / "cache")
+    assert len(find_caches(tmp_path / "cache")) == 4
+    third, fourth = read(again, [5 + 3, 5 + 4])
+    np.testing.assert_array_equal(third, fourth)
+
+
+BUILD = """
+    import sys, time
+    from pathlib import Path
+    from rich.progress import Progress
+    from BC_training.common import cache
+    from BC_training.common.dataset import ZarrGameplayDataset
+
+    dataset, slow = ZarrGameplayDataset({path!r}), {slow}
+    read = dataset.read_frames
+    def slowly(wanted):
+        if wanted[0][0] == 1:
+            print("second\\n", end="", flush=True)
+            time.sleep(slow)
+        return read(wanted)
+    dataset.read_frames = slowly
+    with Progress(disable=True) as progress:
+        cache.open_packed(dataset, (12, 16), Path({folder!r}), 10**12, progress)
+"""
+
+
+def builder(tmp_path, slow) -> subprocess.Popen:
+    program = BUILD.format(path=str(tmp_path / "x.zarr"), folder=str(tmp_path / "cache"), slow=slow)
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_build_goes_on_where_it_stopped(tmp_path, recorded, monkeypatch):
+    dataset, written = recorded
+    process = builder(tmp_path, slow=60)
+    assert process.stdout.readline() == "second\n"  # the first episode is packed
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    (unfinished,) = find_caches(tmp_path / "cache")
+    assert not unfinished.complete
+    decoded = decodes_of(dataset, monkeypatch)
+    packed = pack(dataset, tmp_path / "cache")
+    assert set(decoded) == {"episode_1", "episode_2"}
+    frames = np.concatenate([resize_frames(w.frames, SIZE) for w in written])
+    np.testing.assert_array_equal(read(packed, np.arange(len(frames))), frames)
+    (finished,) = find_caches(tmp_path / "cache")
+    assert finished.complete
+    assert sorted(p.name for p in finished.path.iterdir()) == ["frames.bin", "meta.json"]
+
+
+def test_a_second_process_waits_for_the_first(tmp_path, recorded, monkeypatch):
+    dataset, _ = recorded
+    process = builder(tmp_path, slow=1)
+    assert process.stdout.readline() == "second\n"
+    decoded = decodes_of(dataset, monkeypatch)
+    pack(dataset, tmp_path / "cache")
+    assert decoded == []
+    process.communicate()
+    assert process.returncode == 0
+    assert [c.complete for c in find_caches(tmp_path / "cache")] == [True]
+
+
+def test_a_frame_that_cannot_be_read_leaves_no_finished_cache(tmp_path, recorded):
+    dataset, _ = recorded
+    (tmp_path / "x.zarr/episode_2/frames/c/6/0/0/0").unlink()
+    with pytest.raises(UserError, match="episode_2"):
+        pack(dataset, tmp_path / "cache")
+    assert [c.complete for c in find_caches(tmp_path / "cache")] == [False]
+
+
+def test_the_least_recently_used_make_room(tmp_path, make_dataset):
+    datasets = []
+    for name in "abc":
+        make_dataset(tmp_path / f"{name}.zarr", [100], size=(64, 64))
+        datasets.append(ZarrGameplayDataset(tmp_path / f"{name}.zarr"))
+    one = packed_bytes(datasets[0], (64, 64))
+    pack(datasets[0], tmp_path / "cache", (64, 64))
+    pack(datasets[1], tmp_path / "cache", (64, 64))
+    used = {c.dataset: c for c in find_caches(tmp_path / "cache")}
+    os.utime(used[datasets[1].path].path / "meta.json", (time.time() - 100,) * 2)
+    pack(datasets[2], tmp_path / "cache", (64, 64), limit=int(2.5 * one))
+    assert {c.dataset for c in find_caches(tmp_path / "cache")} == {datasets[0].path, datasets[2].path}
+
+
+def test_a_cache_above_the_limit_is_an_error_and_removes_nothing(tmp_path, recorded):
+    dataset, _ = recorded
+    pack(dataset, tmp_path / "cache", (6, 8))
+    with pytest.raises(UserError, match="cache_limit"):
+        pack(dataset, tmp_path / "cache", SIZE, limit=packed_bytes(dataset, SIZE) - 1)
+    assert [c.frame_size for c in find_caches(tmp_path / "cache") if c.complete] == [(6, 8)]
+
+
+def test_a_full_disk_is_said_before_the_work(tmp_path, recorded, monkeypatch):
+    dataset, _ = recorded
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache.os, "posix_fallocate", full)
+    decoded = decodes_of(dataset, monkeypatch)
+    with pytest.raises(UserError, match="full"):
+        pack(dataset, tmp_path / "cache")
+    assert decoded == []
+
+
+def test_a_truncated_cache_is_an_error(tmp_path, recorded):
+    packed = pack(recorded[0], tmp_path / "cache")
+    (found,) = find_caches(tmp_path / "cache")
+    os.truncate(found.path / "frames.bin", found.bytes // 2)
+    with pytest.raises(UserError, match="truncated"):
+        read(packed, [len(recorded[0]) - 1])
+
+
+def test_a_read_that_the_system_cuts_short_is_continued(tmp_path, recorded, monkeypatch):
+    """One call reads 2 GiB at most."""
+    dataset, written = recorded
+    packed, whole = pack(dataset, tmp_path / "cache"), os.preadv
+    monkeypatch.setattr(cache.os, "preadv", lambda file, views, offset: whole(file, [views[0][:1000]], offset))
+    frames = np.concatenate([resize_frames(w.frames, SIZE) for w in written])
+    np.testing.assert_array_equal(read(packed, np.arange(3, 60)), frames[3:60])
+
+
+def test_a_cache_that_cannot_be_read_is_an_error(tmp_path, recorded, monkeypatch):
+    packed = pack(recorded[0], tmp_path / "cache")
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.os, "preadv", fail)
+        with pytest.raises(UserError, match=r"cannot read .*frames.bin \(Input/output error\): .*'cache --clear'"):
+            read(packed, [0])
+    (found,) = find_caches(tmp_path / "cache")
+    (found.path / "frames.bin").unlink()
+    with pytest.raises(UserError, match=r"cannot read .*frames.bin"):
+        pack(recorded[0], tmp_path / "cache")
+    clear_caches(tmp_path / "cache", Console(file=StringIO()))  # as the message says
+    assert len(read(pack(recorded[0], tmp_path / "cache"), [0])) == 1
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_removal_that_is_killed_leaves_nothing_to_trust(tmp_path, recorded, monkeypatch, complete):
+    dataset, written = recorded
+    packed = pack(dataset, tmp_path / "cache")
+    (found,) = find_caches(tmp_path / "cache")
+    if not complete:  # all but published
+        (found.path / "done").write_text("".join(f"{episode.name}\n" for episode in dataset.episodes))
+        found.path.rename(found.path.with_name(found.path.name + ".partial"))
+        (found,) = find_caches(tmp_path / "cache")
+
+    def killed(path, *_, **__):
+        (path / "frames.bin").unlink(missing_ok=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove(found)
+    assert not cache.is_built(dataset, SIZE, tmp_path / "cache")
+    packed = pack(dataset, tmp_path / "cache")
+    frames = np.concatenate([resize_frames(w.frames, SIZE) for w in written])
+    np.testing.assert_array_equal(read(packed, np.arange(len(frames))), frames)
+    clear_caches(tmp_path / "cache", Console(file=StringIO()))
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_build_that_waited_for_a_removal_begins_anew(tmp_path, recorded, monkeypatch):
+    """The lock that it waited for is that of a file which is gone."""
+    dataset, written = recorded
+    flock, waited = cache.fcntl.flock, []
+
+    def removed_meanwhile(file, how):
+        if not waited:
+            waited.append(True)
+            shutil.rmtree(next((tmp_path / "cache").iterdir()))
+        flock(file, how)
+
+    monkeypatch.setattr(cache.fcntl, "flock", removed_meanwhile)
+    packed = pack(dataset, tmp_path / "cache")
+    np.testing.assert_array_equal(read(packed, [0]), resize_frames(written[0].frames[:1], SIZE))
+
+
+def test_a_dataset_is_looked_at_once(tmp_path, recorded, monkeypatch):
+    """Though each tier asks for its cache: there may be millions of files."""
+    dataset, _ = recorded
+    looked, stamps = [], dataset.store.stamps
+    monkeypatch.setattr(dataset.store, "stamps", lambda folder: looked.append(folder) or stamps(folder))
+    cache.is_built(dataset, SIZE, tmp_path / "cache")
+    pack(dataset, tmp_path / "cache")
+    pack(dataset, tmp_path / "cache")
+    assert looked == [f"{episode.name}/frames" for episode in dataset.episodes]
+
+
+def test_caches_are_listed_and_removed(tmp_path, recorded):
+    dataset, _ = recorded
+    pack(dataset, tmp_path / "cache")
+    (found,) = find_caches(tmp_path / "cache")
+    assert (found.dataset, found.frame_size, found.frames) == (dataset.path, SIZE, len(dataset))
+    assert found.bytes >= packed_bytes(dataset, SIZE)
+    assert remove(found)
+    assert find_caches(tmp_path / "cache") == []
+    assert find_caches(tmp_path / "none") == []
+
+
+def test_a_cache_being_built_is_not_removed(tmp_path, recorded):
+    process = builder(tmp_path, slow=60)
+    assert process.stdout.readline() == "second\n"
+    (found,) = find_caches(tmp_path / "cache")
+    assert not remove(found)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert remove(found)
+
+
+def test_the_default_folder_follows_the_users_setting(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.default_folder() == tmp_path / "bc_training"

@@ -1,0 +1,239 @@
+import shutil
+from io import StringIO
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+from rich.progress import Progress
+
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import Window, resize_frames
+from BC_training.common.schema import DatasetConfig
+from BC_training.data import cache, loader, tier_choice
+from BC_training.data.frame_readers import DecodedFrames
+from BC_training.data.loader import HostTier, make_tier
+from BC_training.data.samples import Samples
+from BC_training.data.tier_choice import choose_tier, faster_tier
+from BC_training.runtime.sharding import one_device
+
+LENGTHS = (5, 1, 7, 3)
+SIZE = (24, 32)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory, make_dataset):
+    """A dataset, and what was written into it."""
+    path = tmp_path_factory.mktemp("loader") / "x.zarr"
+    written = make_dataset(path, LENGTHS, numbers=[0, 2, 5, 10])
+    return ZarrGameplayDataset(path), written
+
+
+@pytest.fixture
+def tier_of(tmp_path):
+    """Makes the tier of samples by its name."""
+
+    def make(name, samples, frame_size=SIZE, prefetch=2, **options):
+        config = DatasetConfig("unused", cache=name, prefetch=prefetch, cache_dir=str(tmp_path / "cache"), **options)
+        config = choose_tier(config, samples.dataset, frame_size, Console(file=StringIO()))
+        with Progress(disable=True) as progress:
+            tier = make_tier(config, samples, frame_size, progress, one_device())
+            assert progress.tasks == []
+        return tier
+
+    return make
+
+
+def arrays(batches):
+    return [{name: np.asarray(x) for name, x in batch.items()} for batch in batches]
+
+
+@pytest.mark.parametrize("frame_size", [(24, 32), (12, 16), (10, 13)])
+@pytest.mark.parametrize(
+    "window", [Window(), Window(history=3, frame_skip=2, action_history=2, action_shift=1, action_chunk=2, state=True)]
+)
+def test_tiers_give_identical_bytes(recorded, tier_of, frame_size, window):
+    """And those that were recorded, resized."""
+    dataset, written = recorded
+    samples = Samples(dataset, [3, 0, 2], window)
+    ids = [samples.order(4, 0).batch(step) for step in range(6)]
+    decoded, *others = (
+        arrays(tier_of(name, samples, frame_size).batches(iter(ids))) for name in ("none", "disk", "device")
+    )
+    resized = [resize_frames(written[e].frames, frame_size) for e in (3, 0, 2)]
+    for batch, wanted in zip(decoded, ids, strict=True):
+        rows = samples.rows(wanted)
+        assert batch["frames"].dtype == np.uint8
+        np.testing.assert_array_equal(batch["frames"], np.concatenate(resized)[rows])
+        for name, expected in samples.labels(wanted).items():
+            np.testing.assert_array_equal(batch[name], expected)
+    for other in others:
+        assert len(other) == len(decoded)
+        for a, b in zip(decoded, other, strict=True):
+            assert a.keys() == b.keys()
+            for name in a:
+                assert a[name].dtype == b[name].dtype
+                np.testing.assert_array_equal(a[name], b[name])
+
+
+@pytest.mark.parametrize("name", ["none", "disk", "device"])
+def test_items_of_several_steps_gather_to_their_batches(recorded, tier_of, name):
+    samples = Samples(recorded[0], [0, 2], Window(history=2))
+    tier = tier_of(name, samples)
+    ids = np.arange(12).reshape(3, 4)
+    (items,) = tier.items(iter([ids]))
+    for k, batch in enumerate(arrays(tier.batches(iter(ids)))):
+        gathered = tier.gather(tier.data, jax.tree.map(lambda x, k=k: x[k], items))
+        assert gathered.keys() == batch.keys()
+        for label in batch:
+            np.testing.assert_array_equal(gathered[label], batch[label])
+
+
+@pytest.mark.parametrize("name", ["none", "disk", "device"])
+def test_batches_stay_what_they_were(recorded, tier_of, name):
+    """Though the memory they were read into is used again."""
+    dataset, written = recorded
+    batches = list(tier_of(name, Samples(dataset, [2], Window())).batches(iter(np.arange(70).reshape(-1, 2) % 7)))
+    frames = np.concatenate([np.asarray(batch["frames"])[:, 0] for batch in batches])
+    np.testing.assert_array_equal(frames, written[2].frames[np.arange(70) % 7])
+
+
+def test_bgr_recordings_are_handed_out_as_rgb_by_every_tier(tmp_path, make_dataset, tier_of):
+    (written,) = make_dataset(tmp_path / "x.zarr", [4])
+    samples = Samples(ZarrGameplayDataset(tmp_path / "x.zarr", channel_order="bgr"), [0], Window())
+    for name in ("none", "disk", "device"):
+        (batch,) = tier_of(name, samples).batches(iter([np.arange(4)]))
+        np.testing.assert_array_equal(np.asarray(batch["frames"])[:, 0], written.frames[:, ::-1])
+
+
+def test_device_tier_loads_in_several_pieces(recorded, monkeypatch, tier_of):
+    monkeypatch.setattr(loader, "_BLOCK", 3)
+    samples = Samples(recorded[0], [0, 1, 2, 3], Window())
+    (batch,) = arrays(tier_of("device", samples).batches(iter([np.arange(len(samples))])))
+    np.testing.assert_array_equal(batch["frames"][:, 0], np.concatenate([w.frames for w in recorded[1]]))
+
+
+@pytest.mark.parametrize("name", ["none", "disk", "device"])
+def test_batches_are_on_the_device_as_uint8(recorded, tier_of, name):
+    (batch,) = tier_of(name, Samples(recorded[0], [0], Window())).batches(iter([np.array([0, 1])]))
+    assert isinstance(batch["frames"], jax.Array)
+    assert isinstance(batch["action"], jax.Array)
+    assert (batch["frames"].dtype, batch["action"].dtype) == (np.uint8, np.bool_)
+
+
+def test_a_frame_that_windows_share_is_decoded_once(recorded, monkeypatch):
+    asked = []
+
+    samples = Samples(recorded[0], [2], Window(history=3))
+    rows = samples.rows(np.array([3, 4, 5])).reshape(-1)
+    read = recorded[0].read_frames
+    monkeypatch.setattr(
+        recorded[0],
+        "read_frames",
+        lambda wanted: asked.extend((e, int(i)) for e, indices in wanted for i in indices) or read(wanted),
+    )
+    DecodedFrames(samples, SIZE).read(rows, np.empty((len(rows), 3, *SIZE), np.uint8))
+    assert sorted(asked) == [(2, 1), (2, 2), (2, 3), (2, 4), (2, 5)]
+
+
+def test_a_host_tier_stays_a_few_batches_ahead(recorded):
+    """It may not pull the whole order at once: that would hold a whole epoch in memory."""
+    pulled = []
+
+    def order():
+        for i in range(50):
+            pulled.append(i)
+            yield np.array([i % 5])
+
+    samples = Samples(recorded[0], [0], Window())
+    tier = HostTier("none", samples, DecodedFrames(samples, SIZE), SIZE, 3, one_device())
+    batches = tier.batches(order())
+    next(batches)
+    assert len(pulled) == 4
+    next(batches)
+    assert len(pulled) == 5
+    batches.close()
+
+
+@pytest.mark.parametrize("name", ["none", "disk", "device"])
+def test_damage_met_while_decoding_reaches_the_caller(tmp_path, make_dataset, tier_of, name):
+    """Named with its episode and chunk; never zeros in its place."""
+    make_dataset(tmp_path / "x.zarr", [5])
+    samples = Samples(ZarrGameplayDataset(tmp_path / "x.zarr"), [0], Window())
+    (tmp_path / "x.zarr" / "episode_0" / "frames" / "c" / "3" / "0" / "0" / "0").unlink()
+    with pytest.raises(UserError, match=r"episode_0: cannot read 'frames'.*3"):
+        list(tier_of(name, samples).batches(iter([np.array([i]) for i in range(5)])))
+
+
+def test_cache_setting_chooses_the_tier(tmp_path, recorded, monkeypatch, tier_of):
+    samples = Samples(recorded[0], [0, 2], Window())
+    split, whole = 12 * 3 * 24 * 32, 16 * 3 * 24 * 32
+
+    def name(cache, free, **options):
+        monkeypatch.setattr(tier_choice, "free_memory", lambda: free)
+        return tier_of(cache, samples, **options).name
+
+    assert name("none", 10**12) == "none"
+    assert name("disk", 0) == "disk"
+    assert name("device", split) == "device"
+    assert name("auto", 2 * whole) == "device"
+    assert name("auto", 2 * whole - 1, cache_limit=(whole - 1) / 1e9) == "disk"  # built already
+    shutil.rmtree(tmp_path / "cache")
+    assert name("auto", 2 * whole - 1, cache_limit=(whole - 1) / 1e9) == "none"
+    assert name("auto", 2 * whole - 1) == "disk"
+    with pytest.raises(UserError, match=r"dataset\.cache=device needs"):
+        name("device", split - 1)
+
+
+def test_an_unfinished_build_is_no_reason_to_give_it_up(tmp_path, recorded, monkeypatch, tier_of):
+    """It has taken its space already, so that less is free than the cache needs."""
+    dataset, samples = recorded[0], Samples(recorded[0], [0], Window())
+    tier_of("disk", samples)
+    (built,) = (tmp_path / "cache").iterdir()
+    built.rename(built.with_name(built.name + ".partial"))
+    needed = 16 * 3 * 24 * 32
+    monkeypatch.setattr(tier_choice, "free_memory", lambda: 0)
+    free = SimpleNamespace(free=needed // 2)
+    monkeypatch.setattr(tier_choice, "shutil", SimpleNamespace(disk_usage=lambda path: free))
+    assert cache.unfinished_bytes(dataset, SIZE, tmp_path / "cache") >= needed
+    assert tier_of("auto", samples).name == "disk"
+    shutil.rmtree(tmp_path / "cache")
+    assert tier_of("auto", samples).name == "none"
+
+
+def test_a_process_needs_memory_for_its_own_part(recorded, monkeypatch):
+    samples = Samples(recorded[0], [0, 2], Window())
+    devices = np.array([SimpleNamespace(process_index=process) for process in (0, 0, 1, 1)])
+    mesh = SimpleNamespace(devices=devices, size=4)
+    monkeypatch.setattr(loader, "DeviceTier", lambda *_: "a tier")
+    config = DatasetConfig("unused", cache="device")
+    half = 12 * 3 * 24 * 32 // 2
+    monkeypatch.setattr(tier_choice, "free_memory", lambda: half)
+    assert make_tier(config, samples, SIZE, Progress(disable=True), mesh) == "a tier"
+    monkeypatch.setattr(tier_choice, "free_memory", lambda: half - 1)
+    with pytest.raises(UserError, match="this process's part"):
+        make_tier(config, samples, SIZE, Progress(disable=True), mesh)
+
+
+def test_a_frame_that_windows_share_is_copied_straight_to_its_places(recorded, monkeypatch):
+    """NumPy's default mode would fill an array of its own first."""
+    modes, take = [], np.take
+    monkeypatch.setattr(
+        np, "take", lambda *args, **options: modes.append(options.get("mode")) or take(*args, **options)
+    )
+    out = np.empty((3, 3, *SIZE), np.uint8)
+    DecodedFrames(Samples(recorded[0], [2], Window()), SIZE).read(np.array([4, 1, 4]), out)
+    np.testing.assert_array_equal(out, recorded[1][2].frames[[4, 1, 4]])
+    assert modes == ["clip"]
+
+
+def test_what_would_be_faster_is_said(recorded):
+    assert "cache=disk" in faster_tier("none", recorded[0], SIZE)
+    assert "cache=device" in faster_tier("disk", recorded[0], SIZE)
+    assert faster_tier("device", recorded[0], SIZE) is None
+
+
+def test_free_memory_is_plausible():
+    assert 2**24 < tier_choice.free_memory() < 2**50

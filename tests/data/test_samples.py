@@ -1,0 +1,314 @@
+import itertools
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import Window
+from BC_training.common.schema import OversampleConfig
+from BC_training.data import samples as samples_module
+from BC_training.data.samples import SampleOrder, Samples, permute
+
+# --- order ---------------------------------------------------------------------------------
+
+
+@st.composite
+def orders(draw) -> SampleOrder:
+    num_samples = draw(st.integers(1, 200))
+    return SampleOrder(num_samples, draw(st.integers(1, num_samples)), draw(st.integers(0, 2**31 - 1)))
+
+
+def epoch_of(order: SampleOrder, epoch: int) -> np.ndarray:
+    first = epoch * order.steps_per_epoch
+    return np.concatenate([order.batch(step) for step in range(first, first + order.steps_per_epoch)])
+
+
+@given(order=orders(), epoch=st.integers(0, 5))
+def test_every_sample_once_an_epoch_up_to_the_dropped_remainder(order, epoch):
+    seen = epoch_of(order, epoch)
+    assert len(np.unique(seen)) == len(seen) == order.num_samples - order.num_samples % order.batch_size
+    assert seen.min() >= 0
+    assert seen.max() < order.num_samples
+
+
+@given(size=st.integers(1, 3000), seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 1000))
+def test_permute_is_a_permutation(size, seed, epoch):
+    assert np.array_equal(np.sort(permute(np.arange(size), size, seed, epoch)), np.arange(size))
+
+
+def test_permute_looks_random():
+    """Against what uniformly random permutations give: mean rank, neighbours kept, and correlation."""
+    size, trials = 1000, 200
+    shuffled = np.stack([permute(np.arange(size), size, seed, 0) for seed in range(trials)])
+    spread = size / np.sqrt(12 * trials)  # standard deviation of a place's mean over the trials
+    assert np.abs(shuffled.mean(axis=0) - (size - 1) / 2).max() < 5 * spread
+    neighbours = (np.abs(np.diff(shuffled, axis=1)) == 1).mean()
+    assert abs(neighbours - 2 / size) < 5 * np.sqrt(2 / size / (size * trials))
+    for lag in (1, 2, 3, 16, 64):
+        correlation = np.corrcoef(shuffled[:, :-lag].ravel(), shuffled[:, lag:].ravel())[0, 1]
+        assert abs(correlation + 1 / size) < 5 / np.sqrt(size * trials)
+    counts = Counter(map(tuple, (permute(np.arange(4), 4, seed, 0).tolist() for seed in range(4800))))
+    assert len(counts) == 24
+    assert max(abs(count - 200) for count in counts.values()) < 6 * np.sqrt(200)
+
+
+def test_ten_million_samples_need_no_table():
+    order = SampleOrder(10_000_000, 64, 0)
+    seen = np.concatenate([order.batch(step) for step in range(0, order.steps_per_epoch, 5000)])
+    assert seen.min() >= 0
+    assert seen.max() < 10_000_000
+    assert len(np.unique(seen)) == len(seen)
+
+
+@given(order=orders(), steps=st.lists(st.integers(0, 2000), min_size=1, max_size=8))
+def test_random_access_equals_a_sequential_pass(order, steps):
+    """The batch of a step does not depend on what was asked before: a resumed run goes on as if never stopped."""
+    sequential = {step: order.batch(step).copy() for step in sorted(steps)}
+    for step in steps:
+        samples_module._constants.cache_clear()
+        again = SampleOrder(order.num_samples, order.batch_size, order.seed)
+        np.testing.assert_array_equal(again.batch(step), sequential[step])
+
+
+def test_the_order_never_changes():
+    """Golden: another order would make a resumed run repeat samples, and old runs irreproducible.
+
+    Written down from ``SampleOrder(10, 4, 7)``.
+    """
+    order = SampleOrder(10, 4, 7)
+    assert [order.batch(step).tolist() for step in range(4)] == [[3, 9, 0, 7], [2, 5, 8, 4], [9, 2, 5, 3], [8, 6, 0, 1]]
+
+
+def test_epochs_and_seeds_differ():
+    order = SampleOrder(100, 100, 0)
+    rows = [order.batch(0), order.batch(1), order.batch(2), SampleOrder(100, 100, 1).batch(0), np.arange(100)]
+    for a, b in itertools.combinations(rows, 2):
+        assert not np.array_equal(a, b)
+
+
+@given(order=orders(), size=st.integers(1, 20), epoch=st.integers(0, 3), taken=st.integers(0, 200))
+def test_dispatches_are_the_steps_that_an_epoch_has_left(order, size, epoch, taken):
+    """In order, and each once. A whole range begins where it does in an undisturbed epoch."""
+    first, last = epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch
+    start = min(first + taken, last)
+    whole, left = order.dispatches(epoch, size), order.dispatches(epoch, size, start)
+    assert [step for steps in whole for step in steps] == list(range(first, last))
+    assert [step for steps in left for step in steps] == list(range(start, last))
+    assert {len(steps) for steps in whole + left} <= {size, 1}
+    assert [steps for steps in left if len(steps) > 1] == [s for s in whole if len(s) > 1 and s.start >= start]
+    assert [len(steps) for steps in whole if len(steps) > 1] == [size] * (
+        order.steps_per_epoch // size if size > 1 else 0
+    )
+
+
+@given(order=orders(), size=st.integers(1, 20), epoch=st.integers(1, 3))
+def test_dispatches_ask_for_nothing_of_an_epoch_before(order, size, epoch):
+    assert order.dispatches(epoch, size, 0) == order.dispatches(epoch, size)
+
+
+def test_a_batch_larger_than_the_set_is_an_error():
+    with pytest.raises(
+        UserError, match=r"training.batch_size=11 is larger than the training set \(10 frames\)"
+    ) as caught:
+        SampleOrder(10, 11, 0)
+    assert "\n" not in str(caught.value)
+    assert SampleOrder(10, 10, 0).steps_per_epoch == 1
+
+
+@given(num_samples=st.integers(2, 60), rare=st.integers(1, 20), extra=st.integers(1, 200), seed=st.integers(0, 1000))
+def test_oversampling_visits_all_and_the_rare_evenly(num_samples, rare, extra, seed):
+    ids = np.random.default_rng(seed).permutation(num_samples)[: min(rare, num_samples)]
+    order = SampleOrder(num_samples, 1, seed, ids, extra)
+    epochs = 3
+    visits = np.bincount(np.concatenate([epoch_of(order, e) for e in range(epochs)]), minlength=num_samples)
+    common = np.setdiff1d(np.arange(num_samples), ids)
+    assert (visits[common] == epochs).all()
+    extras = visits[ids] - epochs
+    assert extras.sum() == epochs * extra
+    assert extras.max() - extras.min() <= 1
+
+
+# --- samples -------------------------------------------------------------------------------
+
+LENGTHS = (5, 1, 7, 3)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory, make_dataset):
+    """A dataset, and what was written into it."""
+    path = tmp_path_factory.mktemp("samples") / "x.zarr"
+    written = make_dataset(path, LENGTHS, numbers=[0, 2, 5, 10], actions=3, state=2)
+    return ZarrGameplayDataset(path), written
+
+
+windows = st.builds(
+    Window,
+    history=st.integers(1, 4),
+    frame_skip=st.integers(1, 3),
+    action_history=st.integers(0, 3),
+    action_shift=st.integers(0, 4),
+    action_chunk=st.integers(1, 3),
+    state=st.booleans(),
+)
+
+
+@given(
+    episodes=st.permutations(range(4)).flatmap(lambda p: st.integers(1, 4).map(lambda n: p[:n])),
+    window=windows,
+    data=st.data(),
+)
+def test_a_sample_is_what_the_design_says_and_never_crosses_episodes(recorded, episodes, window, data):
+    """Against a loop over episodes and frames."""
+    dataset, written = recorded
+    expected = [(e, t) for e in episodes for t in range(LENGTHS[e] - window.action_shift)]
+    if not expected:
+        with pytest.raises(UserError, match="action_shift"):
+            Samples(dataset, episodes, window)
+        return
+    samples = Samples(dataset, episodes, window)
+    assert len(samples) == len(expected)
+    ids = np.array(data.draw(st.lists(st.integers(0, len(expected) - 1), min_size=1, max_size=6)))
+    labels = samples.labels(ids)
+    names = ("episode_0", "episode_2", "episode_5", "episode_10")
+    assert samples.locate(ids) == [(names[expected[i][0]], expected[i][1]) for i in ids]
+    for row, i in enumerate(ids):
+        e, t = expected[i]
+        seen = [max(t - k * window.frame_skip, 0) for k in reversed(range(window.history))]
+        which, frames = samples.locate_rows(samples.rows(ids)[row])
+        assert [(episodes[w], f) for w, f in zip(which, frames, strict=True)] == [(e, f) for f in seen]
+        ahead = [t + window.action_shift + c for c in range(window.action_chunk)]
+        action = written[e].actions[[min(a, LENGTHS[e] - 1) for a in ahead]]
+        np.testing.assert_array_equal(labels["action"][row], action if window.action_chunk > 1 else action[0])
+        np.testing.assert_array_equal(samples.targets[i], action[0])
+        if window.action_chunk > 1:
+            assert labels["mask"][row].tolist() == [a < LENGTHS[e] for a in ahead]
+        if window.action_history:
+            before = [
+                written[e].actions[k] if k >= 0 else np.zeros(3, bool) for k in range(t - window.action_history, t)
+            ]
+            np.testing.assert_array_equal(labels["previous_actions"][row], before)
+        if window.state:
+            np.testing.assert_array_equal(labels["state"][row], written[e].state[seen])
+    assert ("mask" in labels, "previous_actions" in labels, "state" in labels) == (
+        window.action_chunk > 1,
+        window.action_history > 0,
+        window.state,
+    )
+
+
+@given(window=windows)
+def test_each_frame_of_a_history_has_the_labels_of_its_own_sample(recorded, window):
+    """Where the episode has begun; before, what is to be pressed does not count."""
+    dataset, _ = recorded
+    plain, every = (Samples(dataset, [2, 0], replace(window, every_frame=e)) for e in (False, True))
+    ids = np.arange(len(every))
+    labels = every.labels(ids)
+    for i in ids:
+        ((_, t),) = plain.locate(ids[i : i + 1])
+        for place, back in enumerate(reversed(range(0, window.history * window.frame_skip, window.frame_skip))):
+            if back > t:
+                assert not labels["mask"][i, place].any()
+                if window.action_history:
+                    assert not labels["previous_actions"][i, place].any()
+                continue
+            own = plain.labels(np.array(i - back))
+            for name in {"action", "previous_actions"} & own.keys():
+                np.testing.assert_array_equal(labels[name][i, place], own[name])
+            np.testing.assert_array_equal(labels["mask"][i, place], own.get("mask", True))
+    if window.state:
+        np.testing.assert_array_equal(labels["state"], plain.labels(ids)["state"])
+
+
+@given(order=orders(), one_in=st.integers(1, 8))
+def test_an_epoch_of_one_in_some_visits_is_the_begin_of_a_whole_one(order, one_in):
+    if order.batch_size * one_in > order.num_samples:
+        with pytest.raises(UserError, match=f"windows of {one_in} frames"):
+            replace(order, one_in=one_in)
+        return
+    part = replace(order, one_in=one_in)
+    assert part.steps_per_epoch == order.num_samples // one_in // order.batch_size
+    seen = epoch_of(part, 3)
+    np.testing.assert_array_equal(seen, epoch_of(order, 3)[: len(seen)])
+
+
+def test_histories_that_are_trained_on_whole_are_fewer(recorded):
+    for every_frame, one_in in ((False, 1), (True, 2)):
+        order = Samples(recorded[0], [0, 2], Window(history=2, every_frame=every_frame)).order(3, 0)
+        assert order.one_in == one_in
+
+
+@given(window=windows)
+def test_targets_are_the_first_actions_of_the_labels(recorded, window):
+    samples = Samples(recorded[0], [2, 0], window)
+    action = samples.labels(np.arange(len(samples)))["action"]
+    np.testing.assert_array_equal(samples.targets, action[:, 0] if window.action_chunk > 1 else action)
+
+
+def test_targets_are_made_without_the_rest_of_the_labels(recorded, monkeypatch):
+    """Of all samples at once, state and chunks would be many times as large."""
+    monkeypatch.setattr(Samples, "labels", None)
+    assert Samples(recorded[0], [0], Window(history=4, action_chunk=3, state=True)).targets.shape == (5, 3)
+
+
+def test_labels_take_the_shape_of_the_samples(recorded):
+    samples = Samples(recorded[0], [0, 2], Window(history=2, action_history=3, action_chunk=2, state=True))
+    labels = samples.labels(np.arange(12).reshape(3, 4))
+    assert {name: array.shape for name, array in labels.items()} == {
+        "action": (3, 4, 2, 3),
+        "mask": (3, 4, 2),
+        "previous_actions": (3, 4, 3, 3),
+        "state": (3, 4, 2, 2),
+    }
+    assert samples.rows(np.arange(12).reshape(3, 4)).shape == (3, 4, 2)
+
+
+def pressing(tmp_path, make_dataset) -> Samples:
+    """20 frames, of which every tenth presses the second action."""
+    rows = [np.stack([np.ones(10), np.arange(10) == e, np.zeros(10)], axis=1) for e in range(2)]
+    make_dataset(tmp_path / "x.zarr", [10, 10], actions=3, rows=rows)
+    return Samples(ZarrGameplayDataset(tmp_path / "x.zarr"), [0, 1], Window())
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.25, 0.5, 0.9])
+def test_oversampled_actions_are_the_share_asked_for(tmp_path, make_dataset, ratio):
+    samples = pressing(tmp_path, make_dataset)
+    order = samples.order(1, 0, OversampleConfig(("a1",), ratio))
+    pressed = samples.targets[epoch_of(order, 0)].mean(axis=0)
+    assert pressed[1] == pytest.approx(ratio, abs=0.5 / len(samples))
+    np.testing.assert_allclose(samples.frequencies(order), pressed)
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_frequencies_of_windows_count_all_their_frames(tmp_path, make_dataset, chunk):
+    samples = pressing(tmp_path, make_dataset)
+    samples = Samples(samples.dataset, [0, 1], Window(history=4, action_chunk=chunk, every_frame=True))
+    order = samples.order(1, 0, OversampleConfig(("a1",), 0.5))
+    visited = np.concatenate([np.arange(len(samples)), np.resize(order.rare, order.extra)])
+    shares = []
+    for sample in visited:  # each of its frames that lies in the episode
+        episode, t = divmod(int(sample), 10)
+        shares.append(np.mean([frame == episode for frame in range(max(t - 3, 0), t + 1)]))
+    found = samples.frequencies(order)
+    assert found[0] == 1
+    assert found[1] == pytest.approx(np.mean(shares), rel=0.2)
+    assert found[1] < 0.4
+
+
+def test_actions_more_frequent_than_asked_for_are_left_alone(tmp_path, make_dataset):
+    samples = pressing(tmp_path, make_dataset)
+    assert samples.order(1, 0, OversampleConfig(("a1",), 0.05)).extra == 0
+    assert samples.order(1, 0, OversampleConfig(("a0",), 0.5)).extra == 0
+    np.testing.assert_allclose(samples.frequencies(samples.order(1, 0)), [1, 0.1, 0])
+
+
+def test_oversampling_what_is_not_there_is_an_error(tmp_path, make_dataset):
+    samples = pressing(tmp_path, make_dataset)
+    with pytest.raises(UserError, match="did you mean 'a1'"):
+        samples.order(1, 0, OversampleConfig(("a11",), 0.5))
+    with pytest.raises(UserError, match=r"a2.*pressed"):
+        samples.order(1, 0, OversampleConfig(("a2",), 0.5))

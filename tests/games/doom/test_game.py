@@ -1,0 +1,203 @@
+"""The game's contract, on the real engine."""
+
+import dataclasses
+import threading
+
+import gymnasium
+import numpy as np
+import pytest
+import vizdoom
+from gymnasium.utils.env_checker import check_env
+
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import InputSpec, Window, resize_frames
+from BC_training.games import GAMES, make_game
+from BC_training.games.doom.game import ENEMY_TYPES, STATE_NAMES, DoomGame
+from BC_training.play.players import make_player, require_fit
+
+GAME = "doom/deadly_corridor"
+
+
+@pytest.fixture
+def env():
+    env = make_game(GAME, frame_size=(72, 128))
+    yield env
+    env.close()
+
+
+def play(env: gymnasium.Env, player_name: str, seed: int, steps: int = 10_000):
+    """Frames, states and return of one episode."""
+    player = make_player(player_name, GAME, env)
+    observation, _ = env.reset(seed=seed)
+    player.reset(seed)
+    frames, states, score, over = [], [], 0.0, False
+    while not over and len(frames) < steps:
+        frames.append(observation["frame"])
+        states.append(observation["state"])
+        observation, reward, terminated, truncated, _ = env.step(player.act(observation))
+        score += float(reward)
+        over = terminated or truncated
+    return np.stack(frames), np.stack(states), score
+
+
+def test_a_model_that_sees_the_state_needs_the_games_values_in_their_order(env):
+    game = env.unwrapped
+    inputs = InputSpec(game.action_names, game.state_names, game.frame_size, game.frame_size, game.fps)
+    seeing = dataclasses.replace(inputs, window=Window(state=True))
+    require_fit("my_model", seeing, env)
+    names = (game.state_names[1], game.state_names[0], *game.state_names[2:])
+    require_fit("my_model", dataclasses.replace(inputs, state_names=names), env)  # does not look at them
+    with pytest.raises(
+        UserError, match=r"state values \[max_health, health, .*the game has \[health, max_health, "
+    ) as e:
+        require_fit("my_model", dataclasses.replace(seeing, state_names=names), env)
+    assert "\n" not in str(e.value)
+
+
+# The state has no bounds that all its values share.
+@pytest.mark.filterwarnings("ignore:.*Box observation space:UserWarning")
+@pytest.mark.parametrize("name", GAMES)
+def test_every_scenario_is_a_gymnasium_environment_that_seed_and_actions_decide(name):
+    env = make_game(name, frame_size=(72, 128))
+    try:
+        check_env(env, skip_render_check=True)
+        first = play(env, "random", seed=5, steps=25)
+        play(env, "noop", seed=6, steps=5)  # whatever happened before
+        second, other = (play(env, "random", seed=seed, steps=25) for seed in (5, 7))
+        for one, again in zip(first, second, strict=True):
+            np.testing.assert_array_equal(one, again)
+        assert not np.array_equal(first[0], other[0])
+        game = env.unwrapped
+        assert (game.state_names, game.fps) == (STATE_NAMES, 17.5)
+        assert len(set(game.action_names)) == env.action_space.n
+    finally:
+        env.close()
+
+
+def test_the_corridor_has_the_projects_names(env):
+    game = env.unwrapped
+    assert game.action_names == (
+        *("move_left", "move_right", "attack", "move_forward"),
+        *("move_backward", "turn_left", "turn_right"),
+    )
+    assert env.action_space == gymnasium.spaces.MultiBinary(7)
+
+
+@pytest.mark.parametrize("size", [(288, 512), (72, 128), (90, 160), (50, 70)])
+def test_frames_have_the_size_asked_for(size):
+    env = make_game(GAME, frame_size=size)
+    try:
+        observation, _ = env.reset(seed=0)
+        assert observation in env.observation_space
+        assert observation["frame"].shape == (3, *size)
+        assert observation["frame"].std() > 5  # a picture, not a blank
+    finally:
+        env.close()
+
+
+def test_frames_do_not_depend_on_render_mode(env):
+    filmed = make_game(GAME, frame_size=(72, 128), render_mode="rgb_array")
+    try:
+        plain, _, _ = play(env, "expert", seed=1, steps=30)
+        np.testing.assert_array_equal(play(filmed, "expert", seed=1, steps=30)[0], plain)
+        filmed.reset(seed=1)
+        image = filmed.render()
+        np.testing.assert_array_equal(resize_frames(np.moveaxis(image, -1, 0)[None], (72, 128))[0], plain[0])
+    finally:
+        filmed.close()
+
+
+def test_state_follows_the_game(env):
+    _, states, _ = play(env, "expert", seed=0)
+    column = {name: states[:, i] for i, name in enumerate(STATE_NAMES)}
+    assert np.isfinite(states).all()
+    assert column["health"][0] == 100
+    assert (column["max_health"] == 100).all()
+    assert column["kills"][0] == 0
+    assert (np.diff(column["kills"]) >= 0).all()
+    assert column["kills"][-1] >= 5  # the expert clears the corridor
+    assert column["player_x"][-1] > column["player_x"][0] + 1000  # and walks along it
+    assert set(column["enemy_type"]) <= {0.0, *map(float, ENEMY_TYPES.values())}
+    gone = column["enemy_type"] == 0
+    assert gone.any()
+    np.testing.assert_array_equal(column["enemy_x"][gone], column["player_x"][gone])
+    assert column["ammo"].min() >= 0
+
+
+def test_players_differ_as_they_should(env):
+    _, _, expert = play(env, "expert", seed=0)
+    _, _, noop = play(env, "noop", seed=0)
+    assert expert > 2000
+    assert noop < 0
+
+
+@pytest.mark.slow
+def test_expert_scores_at_least_2000_over_seeds_0_to_19(env):
+    assert np.mean([play(env, "expert", seed)[2] for seed in range(20)]) >= 2000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"game": "doom/deadly_coridor"}, "did you mean 'doom/deadly_corridor'"),
+        ({"game": GAME, "skill": 6}, "skill 6 is out of range"),
+        ({"game": GAME, "frame_size": (4000, 4000)}, "larger than Doom draws"),
+    ],
+)
+def test_bad_arguments_are_one_line_errors(arguments, message):
+    with pytest.raises(UserError, match=message) as error:
+        make_game(**arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_an_engine_that_does_not_start_leaves_nothing_behind(monkeypatch):
+    def fail(game):
+        raise RuntimeError("no such file")
+
+    before = set(threading.enumerate())
+    monkeypatch.setattr(vizdoom.DoomGame, "init", fail)
+    with pytest.raises(UserError, match=r"did not start \(no such file\)"):
+        make_game(GAME)
+    assert set(threading.enumerate()) <= before
+
+
+def test_unknown_player_names_the_nearest(env):
+    with pytest.raises(UserError, match="did you mean 'expert'"):
+        make_player("expertt", GAME, env)
+
+
+def test_engines_started_together_do_not_collide():
+    """Two engines that share a working directory can fail to start."""
+    environments = [make_game(GAME, frame_size=(72, 128)) for _ in range(4)]
+    try:
+        for env in environments:
+            env.reset(seed=0)
+    finally:
+        for env in environments:
+            env.close()
+
+
+def test_a_delay_shifts_the_actions_by_tics():
+    """Delayed by 3 tics at two tics a step: what tic by tic would come of the same buttons, 3 tics later."""
+    rng = np.random.default_rng(0)
+    actions = rng.random((25, 7)) < 0.4
+    late = make_game(GAME, frame_size=(72, 128), delay=3)
+    by_tic = DoomGame("deadly_corridor", frame_size=(72, 128), frame_skip=1)
+    try:
+        late.reset(seed=4)
+        by_tic.reset(seed=4)
+        tics = np.concatenate([np.zeros((3, 7), bool), actions.repeat(2, axis=0)])
+        for step, action in enumerate(actions):
+            seen, reward, *_ = late.step(action)
+            first, second = (by_tic.step(tics[2 * step + i]) for i in (0, 1))
+            np.testing.assert_array_equal(seen["frame"], second[0]["frame"])
+            assert reward == pytest.approx(first[1] + second[1])
+    finally:
+        late.close()
+        by_tic.close()
+
+
+@pytest.mark.parametrize("delay", [-1, 351])
+def test_a_delay_out_of_range_is_refused(delay):
+    with pytest.raises(UserError, match=f"delay {delay} is out of range: 0 to 350"):
+        make_game(GAME, delay=delay)

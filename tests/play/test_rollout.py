@@ -1,0 +1,230 @@
+"""Scores of real play."""
+
+import contextlib
+import errno
+import json
+import shutil
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from rich.console import Console
+
+from BC_training.common.config import to_dict
+from BC_training.common.decode import DecodeSettings
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import InputSpec
+from BC_training.games import make_game
+from BC_training.play.players import PolicyPlayer
+from BC_training.play.rollout import RolloutSession, play_episodes, rollout
+from BC_training.play.video import VideoWriter, draw_buttons
+from BC_training.training import checkpoint
+from BC_training.training.checkpoint_edit import editing, update_meta
+from BC_training.training.checkpoint_writer import CheckpointWriter, hold
+from BC_training.training.train_state import init_state, make_optimizer, split_model
+
+GAME = "doom/deadly_corridor"
+QUIET = Console(file=StringIO())
+
+
+def test_result_has_the_documented_keys_and_arithmetic(tmp_path):
+    result = rollout("noop", GAME, QUIET, episodes=2, seed=3, workers=1, json_file=tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text()) == result
+    assert result["game"] == GAME
+    assert result["player"] == "noop"
+    assert result["video"] is None
+    assert result["episodes"] == len(result["returns"]) == 2
+    assert result["seed"] == 3
+    assert result["mean"] == pytest.approx(np.mean(result["returns"]))
+    low, high = result["ci95"]
+    assert low <= result["mean"] <= high
+    span = result["expert_mean"] - result["random_mean"]
+    assert result["normalized"] == pytest.approx((result["mean"] - result["random_mean"]) / span)
+    low, high = result["normalized_ci95"]
+    assert low <= result["normalized"] <= high
+    assert (result["failed"], result["seen"]) == (2, {})
+    for who, returns in result["references"].items():
+        assert result[f"{who}_mean"] == np.mean(returns)
+        assert result[f"{who}_ci95"][0] <= np.mean(returns) <= result[f"{who}_ci95"][1]
+
+
+@pytest.mark.parametrize("reward", [np.nan, np.inf, -np.inf])
+def test_a_return_that_is_no_number_is_refused_with_its_seed(monkeypatch, reward):
+    monkeypatch.setattr(RolloutSession, "_play", lambda self, seed, film: (float(reward), 3))
+    with pytest.raises(UserError, match=rf"doom/basic: the return of seed 7 is {reward}"):
+        rollout("noop", "doom/basic", QUIET, episodes=1, seed=7, workers=1)
+
+
+def test_expert_is_1_and_random_is_0_on_the_same_seeds():
+    assert rollout("expert", GAME, QUIET, episodes=2, workers=2)["normalized"] == 1
+    assert rollout("random", GAME, QUIET, episodes=2, workers=1)["normalized"] == 0
+
+
+def test_processes_of_scripted_players_start_without_jax():
+    code = "import sys, BC_training.play.rollout, BC_training.play.record; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_video_shows_every_frame_at_the_games_rate(tmp_path):
+    video = tmp_path / "play.mp4"
+    assert rollout("expert", GAME, QUIET, episodes=1, workers=1, video=video)["video"] == str(video)
+    with av.open(str(video)) as container:
+        stream = container.streams.video[0]
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        assert float(stream.average_rate) == 17.5
+    assert len(frames) > 100
+    assert frames[0].shape == (288 + 48, 512, 3)
+    assert frames[len(frames) // 2].std() > 5
+
+
+def test_buttons_are_drawn_as_held_or_released():
+    image = np.zeros((288, 512, 3), np.uint8)
+    names = ["left", "right"]
+    none, left = (draw_buttons(image, names, np.array(a), "") for a in ([False, False], [True, False]))
+    changed = np.argwhere((none != left).any(axis=-1))
+    assert len(changed) > 1000
+    assert changed[:, 0].min() >= 288  # under the picture
+    assert changed[:, 1].max() < 256  # the left half
+
+
+@pytest.mark.parametrize("size", [(72, 128), (100, 101), (288, 512)])
+def test_videos_of_any_size_are_written(tmp_path, size):
+    writer = VideoWriter(tmp_path / "v.mp4", 17.08, ["a", "b", "c"])
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        writer.add(rng.integers(0, 256, (*size, 3), dtype=np.uint8), np.array([True, False, True]))
+    writer.close()
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 5
+
+
+def test_the_players_own_episode_is_filmed_not_the_reference_without_delay(tmp_path, monkeypatch):
+    filmed = []
+
+    def noted(game, player, seeds, options, workers, console, video=None, decoding=None):
+        if video is not None:
+            filmed.append((player, options["delay"]))
+        return play_episodes(game, player, seeds, options, workers, console, video, decoding)
+
+    monkeypatch.setattr("BC_training.play.rollout.play_episodes", noted)
+    rollout("random", "doom/basic", QUIET, episodes=1, delay=2, workers=1, video=tmp_path / "x.mp4")
+    assert filmed == [("random", 2)]
+
+
+def test_a_full_disk_keeps_the_older_result(tmp_path, monkeypatch):
+    file = tmp_path / "r.json"
+    file.write_text("older")
+
+    def full(self, *args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match=r"the disk that holds .*r.json is full"):
+        rollout("random", "doom/basic", QUIET, episodes=1, workers=1, json_file=file)
+    assert file.read_text() == "older"
+
+
+def test_names_are_printed_as_they_are(run):
+    screen = StringIO()
+    rollout(
+        str(run),
+        GAME,
+        Console(file=screen, width=200),
+        episodes=1,
+        workers=1,
+        decode=["exclusive=[[turn_left,turn_right]]"],
+    )
+    assert "exclusive=[[turn_left,turn_right]]" in screen.getvalue()
+
+
+def test_seeds_that_the_game_does_not_take_are_refused():
+    with pytest.raises(UserError, match="--seed 4294967295 is out of range"):
+        rollout("noop", GAME, QUIET, episodes=2, seed=2**32 - 1)
+
+
+def test_unwritable_files_are_found_before_playing(tmp_path):
+    for kind in ("json_file", "video"):
+        with pytest.raises(UserError, match="cannot write"):
+            rollout("noop", GAME, QUIET, episodes=1, workers=1, **{kind: tmp_path / "no" / "x"})
+    assert not list(tmp_path.iterdir())
+
+
+# --- a checkpoint's decoding ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, make_config) -> Path:
+    """A policy that fits the game and has learned nothing."""
+    with contextlib.closing(make_game(GAME, frame_size=(24, 32))) as env:
+        names: tuple[str, ...] = tuple(env.unwrapped.action_names)  # pyright: ignore[reportAttributeAccessIssue]
+    config, inputs = make_config(), InputSpec(names, (), (24, 32), (24, 32), 17.5)
+    state = init_state(split_model(config, inputs), make_optimizer(config.training, 10)[0])
+    meta = {"epoch": 1, "config": to_dict(config), "inputs": inputs.to_dict(), "split": {}, "metrics": {}}
+    meta |= {"majority": [False] * 7, "decoding": DecodeSettings().decoding(names).to_dict()}
+    folder = tmp_path_factory.mktemp("rollout") / "run"
+    with hold(folder), CheckpointWriter(folder, 1, QUIET) as writer:
+        writer.save(state, meta, is_best=True)
+        writer.finish()
+    return folder
+
+
+def test_decode_changes_this_play_and_is_recorded(run, monkeypatch):
+    """Each setting reaches the player: what it holds, of 30 frames, is what the setting says."""
+    held = []
+    act = PolicyPlayer.act
+
+    def noted(self, observation):
+        held.append(act(self, observation))
+        return held[-1]
+
+    monkeypatch.setattr(PolicyPlayer, "act", noted)
+    own = rollout(str(run), GAME, QUIET, episodes=1, workers=1)
+    names = list(own["decoding"]["thresholds"])
+    assert own["decoding"] == checkpoint.read(run).decoding.to_dict()
+    held.clear()
+    decode = ["threshold=0.999", "thresholds.attack=0.001", "hysteresis=0.0005"]
+    result = rollout(str(run), GAME, QUIET, episodes=1, workers=1, decode=decode)
+    assert (np.array(held) == [name == "attack" for name in names]).all()
+    assert result["decoding"]["thresholds"] == dict.fromkeys(names, 0.999) | {"attack": 0.001}
+    assert result["decoding"]["hysteresis"] == 0.0005
+    assert checkpoint.read(run).decoding.to_dict() == own["decoding"]
+    held.clear()
+    group = ["threshold=0.001", "exclusive=[[turn_left,turn_right]]"]
+    rollout(str(run), GAME, QUIET, episodes=1, workers=1, decode=group)
+    turns = np.array(held)[:, [names.index("turn_left"), names.index("turn_right")]]
+    assert (turns.sum(axis=1) == 1).all()
+
+
+def test_sampled_play_follows_from_the_episodes_seeds(run):
+    decode = ["temperature=3"]
+    returns = [rollout(str(run), GAME, QUIET, episodes=2, workers=n, decode=decode)["returns"] for n in (1, 2)]
+    assert returns[0] == returns[1]
+    alone = rollout(str(run), GAME, QUIET, episodes=1, seed=1, workers=1, decode=decode)
+    assert alone["returns"] == returns[0][1:]
+
+
+def test_decode_is_for_checkpoints_and_checked_before_playing(run):
+    for player in ("expert", "random", "noop"):
+        with pytest.raises(UserError, match=f"--decode is for checkpoints: the player '{player}'"):
+            rollout(player, GAME, QUIET, decode=["threshold=0.4"])
+    with pytest.raises(UserError, match=r"--decode exclusive=\{a: b\}: "):
+        rollout(str(run), GAME, QUIET, decode=["exclusive={a: b}"])
+    with pytest.raises(UserError, match="unknown action 'atack'; did you mean 'attack'"):
+        rollout(str(run), GAME, QUIET, decode=["thresholds.atack=0.4"])
+    assert rollout("noop", GAME, QUIET, episodes=1, workers=1)["decoding"] is None
+
+
+def test_play_of_seeds_that_were_trained_on_is_marked(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    step = checkpoint.find(tmp_path / "run")
+    with editing(step):
+        update_meta(step, {"seeds": {"train": [[GAME, 3, 4, 9]], "val": []}})
+    screen = StringIO()
+    result = rollout(str(step), GAME, Console(file=screen, width=250), episodes=3, seed=2, workers=1)
+    assert result["seen"] == {"trained": 1, "chosen": 0, "free": 0}
+    assert "of these 3 seeds the policy was trained on 1" in screen.getvalue()
+    assert rollout(str(step), GAME, QUIET, episodes=3, seed=0, workers=1)["seen"] == {}

@@ -1,0 +1,456 @@
+"""Runs side by side, from two small trainings and from hand-made numbers."""
+
+import csv
+import json
+import shlex
+import shutil
+import sys
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import trainings
+from pages import Page
+from PIL import Image
+from rich.console import Console
+
+from BC_training import __main__ as command_line
+from BC_training.common.errors import UserError
+from BC_training.common.preprocess import Window
+from BC_training.evaluation.evaluate import evaluate
+from BC_training.reports.compare.compare import compare
+from BC_training.reports.compare.runs import Run, incomparable
+from BC_training.reports.compare.scores import play_scores, training_costs, validation_scores
+from BC_training.reports.compare.show import draw, groups, tables, to_markdown
+from BC_training.training import checkpoint
+from BC_training.training.checkpoint_edit import editing, update_meta
+
+BUTTONS = ["move_left", "move_right", "attack", "move_forward", "move_backward", "turn_left", "turn_right"]
+GAME = "doom/deadly_corridor"
+TEST_SCORES = ("test_exact_match", "test_macro_f1", "test_onset_f1")  # these runs have no test split
+
+
+PLAY = {
+    "game": GAME,
+    "episodes": 1,
+    "seed": 0,
+    "skill": 3,
+    "mean": 1000.0,
+    "ci95": [500.0, 1500.0],
+    "random_mean": 0.0,
+    "expert_mean": 2000.0,
+    "normalized_ci95": [0.25, 0.75],
+    "failed": 1,
+    "failed_ci95": [0.2, 1.0],
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, make_dataset) -> Path:
+    """The folder of a dataset, of run "a" whose scores in play are made up, and of "b" without."""
+    folder = tmp_path_factory.mktemp("compare")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_dataset(folder / "x.zarr", [30, 40, 30], root_attributes={"keys": BUTTONS})
+        trainings.run(".", "x.zarr", "logging.run_name=a")
+        trainings.run(".", "x.zarr", "logging.run_name=b", "training.num_epochs=1")
+        write("l/a/rollout.json", PLAY | {"step": checkpoint.read("c/a").step})
+    return folder
+
+
+@pytest.fixture
+def runs(trained, tmp_path, monkeypatch) -> list[Path]:
+    """Both runs in a copy of the folder, which is the current one."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return [Path("c/a"), Path("c/b")]
+
+
+def write(file: str | Path, values: dict[str, Any]) -> None:
+    Path(file).write_text(json.dumps(values))
+
+
+def read(file: str | Path) -> dict[str, Any]:
+    return json.loads(Path(file).read_text())
+
+
+def compared(paths: list[Path], **files: Path) -> tuple[dict[str, Any], str]:
+    """The result, and what 80 columns showed of it."""
+    screen = StringIO()
+    return compare(paths, Console(file=screen, width=80), **files), screen.getvalue()
+
+
+def call(monkeypatch, capsys, command: str) -> tuple[int, str]:
+    """Runs a command as it was printed; its exit code and what it said of an error."""
+    program, _, arguments = command.partition("uv run -m BC_training ")
+    assert program == ""
+    monkeypatch.setattr(sys, "argv", ["BC_training", *shlex.split(arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        command_line.main()
+    return int(exit_.value.code or 0), capsys.readouterr().err
+
+
+def test_every_number_is_that_of_its_file(runs):
+    result, _ = compared(runs)
+    for row, path in zip(result["runs"], runs, strict=True):
+        saved, logs = checkpoint.read(path), Path("l") / path.name
+        assert (row["run"], row["step"], row["model"]) == (path.name, saved.step, "pure_cnn")
+        assert row["parameters"] == checkpoint.read_model(saved).parameter_count
+        assert row["checkpoint_mb"] == sum(f.stat().st_size for f in saved.path.glob("**/*") if f.is_file()) / 1e6
+        report = read(logs / "evaluation.json")
+        for key in ("exact_match", "macro_f1", "onset_f1"):
+            assert row[key] == report[key]
+        assert row["rarest_f1"] == report["per_action"][row["rarest_action"]]["f1"]
+        epochs = [json.loads(line) for line in (logs / "metrics.jsonl").read_text().splitlines()]
+        rates = [line["frames_per_second"] for line in epochs if line["kind"] == "epoch"]
+        assert row["frames_per_second"] == np.median(rates)
+        per_epoch = epochs[-1]["step"] // len(rates) * 16  # frames
+        assert row["total_minutes"] == pytest.approx(sum(per_epoch / rate for rate in rates) / 60)
+        assert 0 < row["minutes"] <= row["total_minutes"]
+        assert 0 < row["latency_p50_ms"] <= row["latency_p99_ms"]
+    assert [row["normalized"] for row in result["runs"]] == [0.5, None]
+    assert result["device"] == jax.devices()[0].device_kind
+
+
+def test_terminal_markdown_csv_and_json_say_the_same(runs):
+    files = {f"{kind}_file": Path(f"out.{kind}") for kind in ("json", "csv", "markdown")}
+    result, shown = compared(runs, **files, plot_file=Path("out.png"))
+    assert read("out.json") == result
+    with open("out.csv", newline="") as file:
+        saved = list(csv.DictReader(file))
+    assert saved == [{k: "" if v is None else str(v) for k, v in row.items()} for row in result["runs"]]
+    markdown = Path("out.markdown").read_text().splitlines()
+    heading, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in markdown[:4])
+    assert [line[0] for line in lines] == ["a", "b"]
+    assert [line[heading.index("normalized")] for line in lines] == ["0.500", "–"]
+    assert [line[heading.index("95 % interval")] for line in lines] == ["0.250 to 0.750", "–"]
+    assert [line.removeprefix("- ") for line in markdown[5:]] == result["notes"]
+    for note in result["notes"]:
+        assert shown.splitlines().count(note) == 1
+    for line in lines:
+        rows = [row.split() for row in shown.splitlines()]
+        assert [cell for row in rows if row[:1] == line[:1] for cell in row[1:]] == " ".join(line[1:]).split()
+    assert max(len(line) for line in shown.splitlines() if line not in result["notes"]) <= 80
+    with Image.open("out.png") as picture:
+        assert picture.size == (1200, 750)
+
+
+def test_the_commands_below_the_table_make_what_is_missing(runs, monkeypatch, capsys):
+    Path("l/b/evaluation.json").unlink()
+    result, shown = compared(runs)
+    assert {key for key, value in result["runs"][1].items() if value is None} == {
+        *("exact_match", "macro_f1", "rarest_action", "rarest_f1", "onset_f1"),
+        *("mean_return", "normalized", "normalized_low", "normalized_high", "episodes"),
+        *("failed", "failed_low", "failed_high"),
+        *TEST_SCORES,
+    }
+    lines = [line.split() for line in shown.splitlines() if line.split()[:1] == ["b"]]
+    assert len(lines) > 1
+    assert all("–" in line and "0.000" not in line for line in lines[1:])  # of validation and play
+    for note, name in zip(result["notes"], ("evaluation.json", "rollout.json"), strict=True):
+        start, _, command = note.partition(": uv run")
+        assert start == f"b: there is no l/b/{name}"
+        assert call(monkeypatch, capsys, f"uv run{command}") == (0, "")
+    result, _ = compared(runs)
+    assert read("l/b/rollout.json")["seed"] == PLAY["seed"]
+    row = result["runs"][1]
+    assert row["mean_return"] == read("l/b/rollout.json")["mean"]
+    assert {key for key, value in row.items() if value is None} == {"normalized_low", "normalized_high", *TEST_SCORES}
+    assert result["notes"][0].startswith("scores are normalised by means over other episodes (a: random 0.0, ")
+    assert result["notes"][1].startswith("b: one episode has no interval: uv run -m BC_training rollout --player c/b ")
+    assert "--episodes 20" in result["notes"][1]
+
+
+def test_the_test_split_is_scored_shown_and_compared_where_there_is_one(runs, monkeypatch, capsys):
+    trainings.run(".", "x.zarr", "logging.run_name=t", "dataset.split={train: 0.34, val: 0.33, test: 0.33}")
+    report = read("l/t/evaluation.json")
+    assert (report["split"], report["chosen_here"]) == ("val", ["checkpoint"])
+    assert (report["test"]["split"], report["test"]["chosen_here"]) == ("test", [])
+    assert report["test"] == evaluate("c/t", Console(file=StringIO()), split="test")
+    page = Page(Path("l/t/report.html").read_text()).text
+    assert "Exact match, test split" in page
+    assert f"{report['test']['frames']} frames that nothing was chosen by" in page
+    result, shown = compared([Path("c/t"), Path("c/b")])
+    assert [row["test_exact_match"] for row in result["runs"]] == [report["test"]["exact_match"], None]
+    assert "test exact match" in shown
+    del report["test"]
+    write("l/t/evaluation.json", report)
+    (note,) = (note for note in compared([Path("c/t")])[0]["notes"] if "test split" in note)
+    start, _, command = note.partition(": uv run")
+    assert start == "t: l/t/evaluation.json has no scores of the test split"
+    assert call(monkeypatch, capsys, f"uv run{command}") == (0, "")
+    assert not any("test split" in note for note in compared([Path("c/t")])[0]["notes"])
+
+
+def test_files_of_another_checkpoint_or_split_are_not_used(runs):
+    for key, value, reason in (("step", 99, "is not of step"), ("split", "all", "is of split 'all'")):
+        report = read("l/a/evaluation.json")
+        write("l/a/evaluation.json", report | {key: value})
+        result, _ = compared(runs[:1])
+        write("l/a/evaluation.json", report)
+        assert result["runs"][0]["exact_match"] is None
+        assert result["notes"][0].startswith(f"a: l/a/evaluation.json {reason}")
+    assert Run.read(Path("c/a")).missing == {}
+    other = Path("c/a/last/1") if checkpoint.find("c/a").name != "1" else Path("c/a/last/2")
+    assert set(Run.read(other).missing) == {"evaluation.json", "rollout.json"}
+
+
+def test_scores_of_thresholds_that_were_changed_since_are_not_used(runs):
+    saved = checkpoint.read("c/a")
+    write("l/a/rollout.json", PLAY | {"step": saved.step, "decoding": saved.decoding.to_dict()})
+    assert Run.read(Path("c/a")).missing == {}
+    with editing(saved.path):
+        update_meta(saved.path, {"decoding": saved.decoding.override(["thresholds.attack=0.3"]).to_dict()})
+    result, _ = compared(runs[:1])
+    row = result["runs"][0]
+    assert (row["exact_match"], row["mean_return"]) == (None, None)
+    for note, (name, verb) in zip(
+        result["notes"], (("evaluation", "evaluate c/a"), ("rollout", "rollout --player c/a")), strict=True
+    ):
+        reason, _, command = note.partition(": uv run -m BC_training ")
+        assert reason == f"a: l/a/{name}.json is of other thresholds or rules of decoding than the checkpoint has"
+        assert command.startswith(verb)
+        assert command.endswith(f"--json l/a/{name}.json")
+    evaluate(Path("c/a"), Console(file=StringIO()), json_file=Path("l/a/evaluation.json"))
+    assert set(Run.read(Path("c/a")).missing) == {"rollout.json"}
+
+
+def test_older_files_are_of_the_best_checkpoint(runs):
+    for name in ("evaluation.json", "rollout.json"):
+        write(
+            f"l/a/{name}",
+            {k: v for k, v in read(f"l/a/{name}").items() if k not in ("step", "split", "decoding", "onset_f1")},
+        )
+    result, _ = compared(runs[:1])
+    row = result["runs"][0]
+    assert row["exact_match"] == read("l/a/evaluation.json")["exact_match"]
+    assert (row["onset_f1"], row["normalized"]) == (None, 0.5)
+    assert result["notes"] == [
+        "a: l/a/evaluation.json has no onset F1: uv run -m BC_training evaluate c/a --json l/a/evaluation.json"
+    ]
+    other = Path("c/a/last/1") if checkpoint.find("c/a").name != "1" else Path("c/a/last/2")
+    assert set(Run.read(other).missing) == {"evaluation.json", "rollout.json"}
+
+
+def test_a_training_that_goes_on_with_other_logs_reads_those(runs):
+    trainings.run(".", "x.zarr", "logging.run_name=a", "logging.log_dir=m")
+    text = Page(Path("m/a/report.html").read_text()).text
+    assert "there is no m/a/rollout.json" in text
+    assert "l/a/" not in text
+
+
+def test_without_dataset_and_logs_size_and_latency_are_left(runs):
+    shutil.rmtree("x.zarr")
+    shutil.rmtree("l/a")
+    result, _ = compared(runs[:1])
+    row = result["runs"][0]
+    there = {key for key, value in row.items() if value is not None}
+    assert there == {
+        *("run", "checkpoint", "step", "model", "parameters", "checkpoint_mb", "latency_p50_ms", "latency_p99_ms")
+    }
+    log, evaluation, rollout, latency = result["notes"]
+    assert "l/a/metrics.jsonl lacks its epochs" in log
+    assert evaluation.partition(": mkdir -p l/a && ")[2].endswith("--json l/a/evaluation.json")
+    assert rollout.endswith("rollout --player c/a --json l/a/rollout.json")
+    assert latency.startswith("a: latency is of random frames")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "nothing to compare"),
+        ("l/a", "l/a is not a checkpoint"),
+        ("c/a nowhere", "nowhere does not exist"),
+        ("c/a c/b c/a/last", "c/a and c/a/last are the same run"),
+        ("c/a --json no/x", "cannot write no/x"),
+        ("c/a --csv no/x", "cannot write no/x"),
+        ("c/a --markdown no/x", "cannot write no/x"),
+        ("c/a --plot no/x.png", "cannot write no/x.png"),
+        ("c/a --plot x.pdf", "call it x.png"),
+        ("c/a --json x --csv ./x", "two results would go to"),
+        ("c/b --plot x.png", "nothing to draw: no run has both minutes and a score in play; b: there is no l/b/roll"),
+    ],
+)
+def test_bad_input_is_found_before_measuring(runs, monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr("BC_training.reports.compare.compare._latency", None)
+    before = sorted(Path().rglob("*"))
+    code, error = call(monkeypatch, capsys, f"uv run -m BC_training compare {arguments}")
+    assert (code, error.count("\n")) == (2, 1)
+    assert message in error
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("change", [{"game": "doom/other"}, {"skill": 4}, {"seed": 7}, {"delay": 2}])
+def test_different_play_does_not_compare(runs, monkeypatch, capsys, change):
+    write("l/b/rollout.json", PLAY | {"step": 1} | change)
+    code, error = call(monkeypatch, capsys, "uv run -m BC_training compare c/a c/b")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "b played " in error
+    assert str(next(iter(change.values()))) in error
+    assert "rollout --player c/b --game doom/deadly_corridor --episodes 1 --seed 0 --skill 3 --json l/b/roll" in error
+    write("l/a/rollout.json", read("l/a/rollout.json") | {"delay": 4})
+    _, error = call(monkeypatch, capsys, "uv run -m BC_training compare c/a c/b")
+    assert "--skill 3 --delay 4 --json l/b/roll" in error
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", '["a"]', '{"kind": "epoch"}', '{"game": "doom/deadly_corridor"}'),
+        *(json.dumps(PLAY | {name: "<b>3</b>"}) for name in ("episodes", "seed", "mean", "failed", "seen")),
+        *(json.dumps(PLAY | {name: ["<b>3</b>", 4]}) for name in ("ci95", "normalized_ci95", "expert_ci95", "seen")),
+        *(json.dumps(PLAY | {name: float("nan")}) for name in ("mean", "random_mean")),
+    ],
+)
+def test_damaged_scores_are_said_and_not_used(runs, text):
+    Path("l/a/rollout.json").write_text(text)
+    run = Run.read(Path("c/a"))
+    assert run.play == {}
+    assert "l/a/rollout.json" in run.missing["rollout.json"]
+    stopped = '{"kind": "epoch", "epoch": 1, "step": 2, "frames_per_second": 0}'
+    named = '{"kind": "val", "epoch": "<b>1</b>", "step": 2, "loss": 0.5}'
+    for row in ("{", '{"kind": "epoch"}', stopped, stopped.replace(": 0}", ": null}"), named):
+        Path("l/a/metrics.jsonl").write_text(row)
+        with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
+            Run.read(Path("c/a"))
+
+
+# --- the numbers -----------------------------------------------------------------------------
+
+
+ONE_FRAME = Window()
+
+
+def saved_at(step: int, epoch: int, seconds: float = 0.0, window: Window = ONE_FRAME) -> Any:
+    training, inputs = SimpleNamespace(training=SimpleNamespace(batch_size=10)), SimpleNamespace(window=window)
+    return SimpleNamespace(step=step, epoch=epoch, progress={"seconds": seconds}, config=training, inputs=inputs)
+
+
+EPOCHS = [
+    {"epoch": 1, "step": 60, "frames_per_second": 5.0},  # 120 s
+    {"epoch": 2, "step": 120, "frames_per_second": 20.0},  # 30 s
+    {"epoch": 3, "step": 180, "frames_per_second": 10.0},  # 60 s
+]
+
+
+def test_time_is_of_the_steps_up_to_the_checkpoint_and_of_all():
+    costs = training_costs(EPOCHS, saved_at(120, 2))
+    assert costs == {"frames_per_second": 10.0, "minutes": 2.5, "total_minutes": 3.5}
+    assert training_costs(EPOCHS, saved_at(150, 2, 30.0))["minutes"] == 3.0  # saved in the middle of the last epoch
+    assert training_costs(EPOCHS, saved_at(200, 3, 30.0)) == {
+        "frames_per_second": 10.0,
+        "minutes": 4.0,
+        "total_minutes": 4.0,
+    }
+    windows = saved_at(120, 2, window=Window(history=4, every_frame=True))  # each of whose frames counts
+    assert training_costs(EPOCHS, windows)["minutes"] == 4 * 2.5
+
+
+@pytest.mark.parametrize("epochs", [[], EPOCHS[:1]])
+def test_a_log_that_ends_before_the_checkpoint_gives_no_time(epochs):
+    assert set(training_costs(epochs, saved_at(120, 2)).values()) == {None}
+
+
+def test_the_rarest_action_is_one_that_is_pressed():
+    shares = {"often": (0.5, 0.9), "never": (0.0, None), "seldom": (0.1, 0.2), "sometimes": (0.2, 0.1)}
+    report = {"per_action": {name: {"frequency": f, "f1": f1} for name, (f, f1) in shares.items()}}
+    scores = validation_scores(report)
+    assert (scores["rarest_action"], scores["rarest_f1"]) == ("seldom", 0.2)
+    nothing = validation_scores({"per_action": {"never": {"frequency": 0.0, "f1": None}}})
+    assert (nothing["rarest_action"], nothing["rarest_f1"]) == (None, None)
+
+
+def test_the_interval_of_the_score_is_that_of_the_file():
+    play = PLAY | {"random_mean": -100.0, "expert_mean": 300.0, "mean": 100.0, "ci95": [0.0, 180.0]}
+    scores = play_scores(play)
+    assert [scores[key] for key in ("normalized_low", "normalized", "normalized_high")] == [0.25, 0.5, 0.75]
+    older = {key: value for key, value in play.items() if key not in ("normalized_ci95", "failed", "failed_ci95")}
+    scores = play_scores(older)
+    assert scores["normalized"] == 0.5
+    assert {scores[key] for key in ("normalized_low", "normalized_high", "failed", "failed_low")} == {None}
+    for change in ({"expert_mean": None}, {"expert_mean": -100.0}, {"expert_mean": -150.0}):
+        scores = play_scores(older | change)
+        assert (scores["mean_return"], scores["normalized"]) == (100.0, None)
+
+
+def test_older_play_has_no_interval_and_says_how_to_get_one(runs):
+    new = ("normalized_ci95", "failed", "failed_ci95")
+    older = {key: value for key, value in read("l/a/rollout.json").items() if key not in new} | {"episodes": 20}
+    write("l/a/rollout.json", older)
+    result, _ = compared(runs[:1])
+    assert result["runs"][0]["normalized"] == 0.5
+    assert result["runs"][0]["normalized_low"] is None
+    (note,) = result["notes"]
+    assert note.startswith("a: l/a/rollout.json is of an earlier version, without the returns of random and the expert")
+    assert "rollout --player c/a --game doom/deadly_corridor --episodes 20 --seed 0 --skill 3 --json" in note
+
+
+# --- how they are shown ----------------------------------------------------------------------
+
+
+FAILED = {"failed": 2, "failed_low": 0.03, "failed_high": 0.3}
+
+
+def a_row(name: str, **values: Any) -> dict[str, Any]:
+    row = {column.key: 1.0 for group in groups([{"rarest_action": "x"}]).values() for column in group}
+    row |= {"run": name, "model": "pure_cnn", "parameters": 655_623, "rarest_action": "attack", "episodes": 20}
+    return row | {"minutes": 2.0, "normalized": 0.5, "normalized_low": 0.4, "normalized_high": 0.6, **FAILED} | values
+
+
+def bold_cells(rows: list[dict[str, Any]], *without_best: str) -> list[str]:
+    found = []
+    for table in tables(rows, set(without_best)):
+        found += [str(cell) for column in table.columns for cell in column.cells if "bold" in str(cell.style)]
+    return found
+
+
+def test_the_best_value_of_each_column_is_bold():
+    rows = [
+        a_row("a", macro_f1=0.2, latency_p50_ms=7.0, onset_f1=None),
+        a_row("b", macro_f1=0.3, latency_p50_ms=8.0, onset_f1=0.9),
+        a_row("c", macro_f1=0.3, latency_p50_ms=None, onset_f1=None),
+    ]
+    assert sorted(bold_cells(rows)) == ["0.300", "0.300", "7.00"]
+    assert bold_cells(rows, "macro_f1") == ["7.00"]
+
+
+def test_other_validation_labels_are_said_and_have_no_best():
+    inputs = SimpleNamespace(action_names=("a",), window=SimpleNamespace(action_shift=0))
+    runs: list[Any] = []
+    for names, play in ((["e0", "e1"], PLAY), (["e1", "e0"], PLAY | {"expert_mean": 1.0}), (["e2"], {})):
+        saved = SimpleNamespace(fingerprint="f", split={"val": names, "test": []}, inputs=inputs)
+        runs.append(SimpleNamespace(saved=saved, validation={"exact_match": 1.0}, play=play))
+    assert incomparable(["a", "b"], [runs[0], runs[0]]) == ([], set())
+    lines, columns = incomparable(["a", "b", "c"], runs)
+    assert lines[0] == "validation scores of a and c do not compare: they are of other labels"
+    assert "a: random 0.0, expert 2000.0; b: random 0.0, expert 1.0" in lines[1]
+    assert columns == {"exact_match", "macro_f1", "rarest_f1", "onset_f1", *TEST_SCORES}
+
+
+def test_the_rarest_action_is_named_in_the_heading_or_in_the_cells():
+    both = to_markdown([a_row("a"), a_row("b")], [])
+    assert "| F1 of attack |" in both
+    different = to_markdown([a_row("a"), a_row("b", rarest_action="jump|duck", rarest_f1=0.25)], ["note"])
+    assert "| F1 of the rarest action |" in different
+    assert "| 1.000 attack |" in different
+    assert "| 0.250 jump\\|duck |" in different
+    assert different.endswith("|\n\n- note\n")
+
+
+def test_runs_of_one_name_are_called_by_their_paths(runs):
+    shutil.copytree("c", "d")
+    result, _ = compared([Path("c/a"), Path("d/a"), Path("c/b")])
+    assert [row["run"] for row in result["runs"]] == ["c/a", "d/a", "b"]
+
+
+@pytest.mark.parametrize("interval", [(0.4, 0.6), (None, None)])
+def test_a_picture_takes_any_name_and_a_point_without_interval(tmp_path, interval):
+    low, high = interval
+    rows = [a_row(n, normalized_low=low, normalized_high=high) for n in ("a_$run_$", "b", "a" * 60)]
+    draw(tmp_path / "x.png", [*rows, a_row("c", normalized=None), a_row("d", minutes=None)])
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.size == (1200, 750)

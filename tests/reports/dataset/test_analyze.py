@@ -1,0 +1,207 @@
+"""The analyze command: its numbers, and how it refuses."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from rich.console import Console
+
+from BC_training import __main__ as command_line
+from BC_training.common import metrics
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+from BC_training.common.metrics import class_weights
+from BC_training.reports.dataset import analyze as package
+from BC_training.reports.dataset.analyze import analyze, default_page
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=120)
+
+
+def test_report_of_an_older_dataset(tmp_path, make_older_dataset):
+    written = make_older_dataset(tmp_path / "x.zarr", [30, 1, 17])
+    report = analyze(tmp_path / "x.zarr", quiet(), json_file=tmp_path / "x.json")
+    assert json.loads((tmp_path / "x.json").read_text()) == report
+    assert (report["episodes"], report["frames"]) == (3, 48)
+    assert report["seconds"] == pytest.approx(48 / 17.08)
+    assert report["hours"] == pytest.approx(48 / 17.08 / 3600)
+    assert report["fps"] == {"mean": 17.08, "min": 17.08, "max": 17.08}
+    everything = np.concatenate([e.actions for e in written])
+    assert [a["frequency"] for a in report["actions"]] == pytest.approx(everything.mean(axis=0).tolist())
+    states = np.concatenate([e.state for e in written])
+    assert [s["mean"] for s in report["state"]] == pytest.approx(states.mean(axis=0, dtype=np.float64).tolist())
+    assert [e["frames"] for e in report["per_episode"]] == [30, 1, 17]
+    assert report["per_episode"][2]["frequencies"] == pytest.approx(written[2].actions.mean(axis=0).tolist())
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
+    for mode in ("none", "sqrt", "balanced"):
+        weights = [a["class_weight"][mode] for a in report["actions"]]
+        assert weights == pytest.approx(class_weights(dataset.action_frequencies([0, 1, 2]), mode, 10.0).tolist())
+    scores = metrics.report([e.actions for e in written], everything.astype(float), everything[0], "abcdefghijklm", 0.5)
+    assert report["baselines"]["repeat_previous"] == scores["baselines"]["repeat_previous"]["exact_match"]
+
+
+def test_without_state_and_frame_rate(tmp_path, make_dataset):
+    rows = [np.array([[True, False]] * 3 + [[False, False]]), np.array([[True, False]])]
+    make_dataset(tmp_path / "x.zarr", [4, 1], actions=2, state=0, fps=None, rows=rows)
+    console = quiet()
+    report = analyze(tmp_path / "x.zarr", console)
+    assert report["fps"] is report["hours"] is report["seconds"] is None
+    assert report["state"] == []
+    duration = report["actions"][0]["duration"]
+    assert (duration["unit"], duration["median"], duration["p90"], duration["longest"]) == ("frames", 1, 3, 3)
+    assert report["actions"][1]["duration"]["median"] is None
+    assert report["cooccurrence"]["conditional"][1] == [None, None]
+    last = next(line for line in console.file.getvalue().splitlines() if line.strip().startswith("a1"))
+    assert last.split() == ["a1", "0.0%", "0", "0.0", "–", "–", "1.00", "1.00"]
+    text = (tmp_path / "x.html").read_text()
+    assert "The dataset has no state" in text
+    assert "never pressed" in text
+    assert "<td>0</td><td>0.0</td>" in text
+    assert "median 1 frames" in text
+    assert 'title="a1, a0: –">–</td>' in text
+
+
+def test_facts_of_an_episode_name_who_labelled_it(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [10])
+    attributes = {"player": "c/x", "label": "expert", "mix": 0.5}
+    zarr.open_group(tmp_path / "x.zarr/episode_0").attrs.update(attributes | {"frame_count": 10})
+    report = analyze(tmp_path / "x.zarr", quiet())
+    assert report["per_episode"][0]["facts"] == attributes
+
+
+def test_unusable_frame_rates_count_as_unknown(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [10, 10, 10], fps=20.0)
+    for number, fps in ((0, 0), (1, "fast")):
+        zarr.open_group(tmp_path / f"x.zarr/episode_{number}").attrs["fps"] = fps
+    report = analyze(tmp_path / "x.zarr", quiet())
+    assert report["fps"]["mean"] == 20
+    assert report["seconds"] == pytest.approx(1.5)
+    assert [e["fps"] for e in report["per_episode"]] == [None, None, 20.0]
+
+
+def call(monkeypatch, capsys, arguments: list[str]) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["BC_training", "analyze", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        command_line.main()
+    captured = capsys.readouterr()
+    return int(exit_.value.code or 0), captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.zarr"], "no dataset at nowhere.zarr"),
+        (["."], ". is not a zarr group"),
+        (["x.zarr", "--out", "no/where.html"], "cannot write no/where.html"),
+        (["x.zarr", "--json", "no/where.json"], "cannot write no/where.json"),
+        (["x.zarr", "--out", "same", "--json", "same"], "--out and --json name the same file"),
+        (["x.zarr", "--actions", "a0,b1"], "unknown action 'b1'"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(monkeypatch, capsys, tmp_path, make_dataset, arguments, message):
+    make_dataset(tmp_path / "x.zarr", [3])
+    monkeypatch.chdir(tmp_path)
+    code, _, error = call(monkeypatch, capsys, arguments)
+    assert code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert [p.name for p in tmp_path.iterdir()] == ["x.zarr"]
+
+
+def test_command_takes_actions_in_order(monkeypatch, capsys, tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [9, 9])
+    monkeypatch.chdir(tmp_path)
+    arguments = ["x.zarr", "--actions", "a3, a1", "--out", "o.html", "--json", "o.json"]
+    code, out, _ = call(monkeypatch, capsys, arguments)
+    assert code == 0
+    assert [a["name"] for a in json.loads(Path("o.json").read_text())["actions"]] == ["a3", "a1"]
+    assert "wrote o.html" in out
+    assert "Repeating the frame before" in out
+
+
+def test_help_has_an_example(monkeypatch, capsys):
+    code, out, _ = call(monkeypatch, capsys, ["--help"])
+    assert code == 0
+    assert "uv run -m BC_training analyze" in out
+
+
+def test_damaged_episodes_are_left_out_and_named(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [8, 8, 8])
+    (tmp_path / "x.zarr/episode_1/actions/c/0/0").write_bytes(b"nonsense")
+    (tmp_path / "x.zarr/episode_2/zarr.json").write_text("{")
+    console = quiet()
+    report = analyze(tmp_path / "x.zarr", console)
+    assert report["episodes"] == 1
+    assert {s["name"] for s in report["skipped"]} == {"episode_1", "episode_2"}
+    assert "left out episode_1" in console.file.getvalue()
+    assert "Left out, 2 of 3 episodes" in (tmp_path / "x.html").read_text()
+    (tmp_path / "x.zarr/episode_0/actions/c/0/0").write_bytes(b"nonsense")
+    (tmp_path / "x.html").unlink()
+    with pytest.raises(UserError, match="no usable episode"):
+        analyze(tmp_path / "x.zarr", quiet())
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_frames_that_cannot_be_read_are_named(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [8])
+    for chunk in (tmp_path / "x.zarr/episode_0/frames/c").rglob("0"):
+        if chunk.is_file():
+            chunk.write_bytes(b"nonsense")
+    report = analyze(tmp_path / "x.zarr", quiet())
+    assert report["frames"] == 8
+    assert "cannot read 'frames'" in report["unreadable_frames"][0]
+    text = (tmp_path / "x.html").read_text()
+    assert "Sample frames that cannot be read" in text
+    assert "<img" not in text
+
+
+def test_place_of_the_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert default_page("data/x.zarr/") == tmp_path / "data/x.html"
+    assert default_page(Path()) == tmp_path.parent / f"{tmp_path.name}.html"
+    assert default_page("s3://bucket/runs/x.zarr/") == Path("x.html")
+    assert default_page("s3://bucket") == Path("bucket.html")
+
+
+def test_addresses_are_shown_without_what_they_sign():
+    assert package.without_secrets("https://me:word@host/x.zarr?X-Signature=abc") == "https://host/x.zarr"
+    assert package.without_secrets("data/x.zarr") == "data/x.zarr"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("https://me:w@rd@h/x?sig=ab/c/episode_3: cannot read 'frames'", "https://h/x/episode_3: cannot read 'frames'"),
+        ("https://h/x.zarr/episode_3?sig=abc: lost", "https://h/x.zarr/episode_3 lost"),
+        (
+            'Error reading "http://me@h/x/zarr.json?sig=abc": 404; see s3://k:w@b/x',
+            'Error reading "http://h/x/zarr.json": 404; see s3://b/x',
+        ),
+        ("https://h/x.zarr?sig=abc", "https://h/x.zarr"),
+        ("data/x.zarr/episode_3: why? me@host", "data/x.zarr/episode_3: why? me@host"),
+    ],
+)
+def test_errors_are_shown_without_what_addresses_sign(said, shown):
+    assert package.error_text(said) == shown
+
+
+def test_a_page_tells_no_secret_of_a_dataset(tmp_path, make_dataset, monkeypatch):
+    make_dataset(tmp_path / "x.zarr", [8, 8, 8])
+    (tmp_path / "x.zarr/episode_1/actions/c/0/0").write_bytes(b"nonsense")
+    for chunk in (tmp_path / "x.zarr/episode_2/frames/c").rglob("0"):
+        if chunk.is_file():
+            chunk.write_bytes(b"nonsense")
+    dataset = ZarrGameplayDataset(tmp_path / "x.zarr", validate_episodes=True)
+    dataset.path = address = "https://me:SECRET@host/x.zarr?sig=SECRET"
+    monkeypatch.setattr(package, "ZarrGameplayDataset", lambda *_, **options: dataset)
+    report = analyze(address, quiet(), out=tmp_path / "x.html", json_file=tmp_path / "x.json")
+    assert report["skipped"][0]["reason"].startswith("https://host/x.zarr/episode_1: cannot read 'actions'")
+    assert report["unreadable_frames"][0].startswith("https://host/x.zarr/episode_2: cannot read 'frames'")
+    for file in ("x.html", "x.json"):
+        assert "SECRET" not in (tmp_path / file).read_text()

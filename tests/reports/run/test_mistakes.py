@@ -1,0 +1,50 @@
+"""Which button stands for which, and the frames that are worst, counted by hand."""
+
+import numpy as np
+from sklearn.metrics import log_loss
+
+from BC_training.reports.run.mistakes import (
+    commonest_mistakes,
+    frame_losses,
+    predicted_given_held,
+    pressed_instead,
+    worst,
+)
+
+
+def test_shares_are_those_counted_one_by_one():
+    rng = np.random.default_rng(1)
+    true, predicted = rng.random((200, 4)) < 0.3, rng.random((200, 4)) < 0.4
+    true[:, 3] = False
+    given, instead = predicted_given_held(true, predicted), pressed_instead(true, predicted)
+    assert given[3] == instead[3] == [None] * 4
+    for a in range(3):
+        for b in range(4):
+            held = [p[b] for t, p in zip(true, predicted, strict=True) if t[a]]
+            missed = [p[b] and not t[b] for t, p in zip(true, predicted, strict=True) if t[a] and not p[a]]
+            assert given[a][b] == sum(held) / len(held)
+            assert instead[a][b] == sum(missed) / len(missed)
+
+
+def test_the_commonest_mistakes_come_first():
+    true = np.array([[1, 0], [1, 0], [0, 1], [1, 1]], bool)
+    predicted = np.array([[0, 1], [0, 1], [0, 0], [1, 1]], bool)
+    assert commonest_mistakes(true, predicted, 5) == [((0,), (1,), 2), ((1,), (), 1)]
+    assert len(commonest_mistakes(true, predicted, 1)) == 1
+    assert commonest_mistakes(true, true, 5) == []
+
+
+def test_losses_are_those_of_scikit_learn():
+    rng = np.random.default_rng(2)
+    true, logits = rng.random((20, 3)) < 0.5, rng.normal(0, 3, (20, 3)).astype(np.float32)
+    p = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    expected = [log_loss(t, q, labels=[False, True]) for t, q in zip(true, p, strict=True)]
+    np.testing.assert_allclose(frame_losses(true, logits), expected)
+
+
+def test_worst_frames_are_spread():
+    places = [("a", t) for t in range(100)] + [("b", t) for t in range(100)]
+    losses = np.concatenate([np.arange(100, 200), np.arange(100)]).astype(float)
+    assert worst(losses, places, 4, 10) == [99, 89, 79, 69]  # twice a's share of four
+    assert worst(losses, places, 2, 60) == [99, 39]
+    assert worst(losses, places, 3, 60) == [99, 39, 199]  # no third of a is far enough

@@ -1,0 +1,582 @@
+import dataclasses
+import math
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from BC_training.common.errors import UserError
+from BC_training.common.schema import TrainingConfig
+from BC_training.common.settings.state import StateConfig
+from BC_training.common.state import StateFeatures
+from BC_training.models.pure_cnn.model import create_model
+from BC_training.training.losses import binary_cross_entropy
+from BC_training.training.train_state import (
+    SplitModel,
+    TrainState,
+    abstract_model,
+    init_state,
+    make_optimizer,
+    make_predict,
+    make_train_step,
+    playing,
+    split_model,
+)
+
+SIZE, ACTIONS, BATCH = (16, 16), 3, 8
+TINY = {"conv_features": (4,), "conv_strides": (4,), "dense_features": (8,)}
+WEIGHTS = np.array([1, 2, 5], np.float32)
+
+
+def a_batch(seed: int = 0, size: int = BATCH) -> dict[str, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return {
+        "frames": jnp.asarray(rng.integers(0, 256, (size, 1, 3, *SIZE), np.uint8)),
+        "action": jnp.asarray(rng.random((size, ACTIONS)) < 0.4),
+    }
+
+
+def one_at_a_time(steps):
+    """The jitted steps as a function of (state, batch) that takes one."""
+
+    def step(state, batch):
+        state, metrics = steps(state, (), jax.tree.map(lambda x: x[None], batch))
+        return state, jax.tree.map(lambda x: x[0], metrics)
+
+    return step
+
+
+def copy(tree):
+    """For a step to donate."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def leaves(tree) -> list[np.ndarray]:
+    return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def by_name(tree) -> dict[str, np.ndarray]:
+    return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree.leaves_with_path(tree)}
+
+
+def same_bits(a, b) -> bool:
+    return all(x.tobytes() == y.tobytes() for x, y in zip(leaves(a), leaves(b), strict=True))
+
+
+def spy() -> optax.GradientTransformation:
+    """Plain gradient descent that keeps the raw gradients as its state."""
+    return optax.GradientTransformation(
+        init=lambda params: jax.tree.map(jnp.zeros_like, params),
+        update=lambda grads, state, params=None: (jax.tree.map(lambda g: -0.01 * g, grads), grads),
+    )
+
+
+@pytest.fixture(scope="module")
+def inputs(make_inputs):
+    return make_inputs(ACTIONS, SIZE, SIZE)
+
+
+@pytest.fixture(scope="module")
+def config(make_config):
+    return make_config(TINY | {"dropout": 0.5}, {"label_smoothing": 0.1})
+
+
+@pytest.fixture(scope="module")
+def model(config, inputs) -> SplitModel:
+    return split_model(config, inputs)
+
+
+@pytest.fixture(scope="module")
+def step(model, config):
+    """A step that leaves its gradients in ``opt_state``, with class weights, smoothing and dropout."""
+    return one_at_a_time(make_train_step(model, spy(), optax.constant_schedule(0.25), WEIGHTS, config))
+
+
+@pytest.fixture
+def state(model) -> TrainState:
+    return copy(init_state(model, spy()))
+
+
+# --- the model, split ----------------------------------------------------------------------
+
+
+def test_split_model_has_the_shapes_of_the_abstract_one(model, config, inputs):
+    abstract = abstract_model(config, inputs)
+    for real, shape in ((model.params, abstract.params), (model.batch_stats, abstract.batch_stats)):
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), real) == jax.tree.map(lambda x: (x.shape, x.dtype), shape)
+    assert model.parameter_count == abstract.parameter_count == sum(x.size for x in leaves(model.params))
+
+
+def test_parameters_are_those_of_a_model_made_eagerly(model, config, inputs):
+    """Drawn inside a jit, they stay the ones the seed stands for."""
+    eager = create_model(config.model, inputs, nnx.Rngs(config.system.seed))
+    _, params, _ = nnx.split(eager, nnx.Param, nnx.BatchStat)
+    for ours, theirs in zip(leaves(model.params), leaves(nnx.to_pure_dict(params)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+# --- the optimizer -------------------------------------------------------------------------
+
+
+def learning_rate(step: int, peak: float, warmup: int, total: int) -> float:
+    if step < warmup:
+        return peak * step / warmup
+    return peak * (1 + math.cos(math.pi * min((step - warmup) / (total - warmup), 1))) / 2
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(10, 50), (0, 20), (1, 2), (10, 20)])
+def test_schedule_warms_up_then_falls_along_a_cosine(warmup, total):
+    _, schedule = make_optimizer(TrainingConfig(learning_rate=0.3, warmup_steps=warmup), total)
+    for step in range(total + 3):
+        assert float(schedule(step)) == pytest.approx(learning_rate(step, 0.3, warmup, total), abs=1e-7)
+
+
+@pytest.mark.parametrize("total", [1, 2, 5, 20])
+def test_the_warm_up_takes_at_most_half_of_the_training(total):
+    _, schedule = make_optimizer(TrainingConfig(learning_rate=0.3, warmup_steps=100), total)
+    for step in range(total):
+        assert float(schedule(step)) == pytest.approx(learning_rate(step, 0.3, total // 2, total), abs=1e-7)
+    assert float(schedule(total // 2)) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(10, 50), (0, 20), (100, 7)])
+def test_constant_schedule_warms_up_then_stays(warmup, total):
+    config = TrainingConfig(learning_rate=0.3, warmup_steps=warmup, schedule="constant")
+    _, schedule = make_optimizer(config, total)
+    for step in range(total + 3):
+        expected = 0.3 * min(step / warmup, 1) if warmup else 0.3
+        assert float(schedule(step)) == pytest.approx(expected, abs=1e-7)
+
+
+def test_updates_against_a_reference():
+    """AdamW in float64: clipped by the global norm, decay of matrices alone, the rate of each step."""
+    config = TrainingConfig(learning_rate=0.1, warmup_steps=3, weight_decay=0.05, gradient_clip_norm=2.0)
+    optimizer, _ = make_optimizer(config, 8)
+    rng = np.random.default_rng(0)
+    shapes = {"matrix": (3, 4), "kernel": (2, 2, 3, 4), "vector": (4,), "scalar": ()}
+    params = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    expected = {name: x.astype(np.float64) for name, x in params.items()}
+    mean, square = ({name: np.zeros(shape) for name, shape in shapes.items()} for _ in range(2))
+    opt_state, update = optimizer.init(params), jax.jit(optimizer.update)
+    for step in range(8):
+        size = 10.0 if step % 2 else 0.01  # above and below the norm to clip at
+        grads = {name: (size * rng.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
+        updates, opt_state = update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+
+        norm = math.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in grads.values()))
+        rate = learning_rate(step, 0.1, 3, 8)
+        for name, grad in grads.items():
+            clipped = grad.astype(np.float64) * min(1, 2.0 / norm)
+            mean[name] = 0.9 * mean[name] + 0.1 * clipped
+            square[name] = 0.999 * square[name] + 0.001 * clipped**2
+            direction = mean[name] / (1 - 0.9 ** (step + 1))
+            direction /= np.sqrt(square[name] / (1 - 0.999 ** (step + 1))) + 1e-8
+            decay = 0.05 * expected[name] if len(shapes[name]) > 1 else 0
+            expected[name] = expected[name] - rate * (direction + decay)
+        for name in shapes:
+            np.testing.assert_allclose(params[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_weight_decay_spares_vectors():
+    optimizer, _ = make_optimizer(TrainingConfig(learning_rate=0.5, warmup_steps=0, weight_decay=0.1), 10)
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "scale": jnp.ones(2)}
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -0.05 * np.ones((2, 2)), rtol=1e-6)
+    for name in ("bias", "scale"):
+        np.testing.assert_array_equal(updates[name], np.zeros(2))
+
+
+# --- the step ------------------------------------------------------------------------------
+
+
+def test_step_counts_and_reports(step, state):
+    before = leaves(state.params)
+    for taken in (1, 2, 3):
+        state, metrics = step(state, a_batch(taken))
+        assert int(state.step) == taken
+        assert state.step.dtype == jnp.int32
+        norm = math.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in leaves(state.opt_state)))
+        assert float(metrics.grad_norm) == pytest.approx(norm, rel=1e-5)
+        norm = math.sqrt(sum(float((p.astype(np.float64) ** 2).sum()) for p in leaves(state.params)))
+        assert float(metrics.param_norm) == pytest.approx(norm, rel=1e-5)
+        assert float(metrics.learning_rate) == 0.25
+        assert all(x.shape == () for x in metrics)
+        assert all(x.dtype == jnp.float32 for x in metrics)
+    assert not any(np.array_equal(a, b) for a, b in zip(before, leaves(state.params), strict=True) if a.ndim > 1)
+
+
+def test_loss_is_that_of_the_model_in_training_with_its_weights_and_smoothing(step, state, model):
+    batch = a_batch()
+    rngs = nnx.Rngs(dropout=jax.random.fold_in(jax.random.key(0), 5))
+    net = nnx.merge(model.graphdef, model.params, model.batch_stats)
+    logits = net({"frames": batch["frames"].astype(jnp.float32) / 255}, train=True, rngs=rngs)
+    after, metrics = step(state._replace(step=jnp.int32(5)), batch)
+    assert float(metrics.loss) == pytest.approx(
+        float(binary_cross_entropy(logits, batch["action"], WEIGHTS, 0.1)), rel=1e-5
+    )
+    expected = nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
+    for ours, theirs in zip(leaves(after.batch_stats), leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_running_statistics_move_in_training(step, state):
+    before = leaves(state.batch_stats)
+    state, _ = step(state, a_batch())
+    after = leaves(state.batch_stats)
+    assert len(before) == 4
+    for a, b in zip(before, after, strict=True):
+        assert not np.array_equal(a, b)
+        assert np.isfinite(b).all()
+
+
+def test_every_parameter_has_a_finite_gradient_that_is_not_zero(step, state):
+    state, _ = step(state, a_batch())
+    gradients = by_name(state.opt_state)
+    assert set(gradients) == set(by_name(state.params))
+    for name, gradient in gradients.items():
+        assert np.isfinite(gradient).all(), name
+        if name.endswith("['conv']['bias']") or name.endswith("['dense']['bias']"):
+            # Batch norm subtracts the mean, and with it the bias before it.
+            np.testing.assert_allclose(gradient, 0, atol=1e-4, err_msg=name)
+        else:
+            assert np.abs(gradient).max() > 1e-5, name
+
+
+def test_gradient_against_finite_differences(step, state):
+    """Of the whole step: the layers' own backward passes, weights, smoothing and dropout."""
+    batch, rng = a_batch(), np.random.default_rng(0)
+    after, _ = step(copy(state), batch)
+    direction = jax.tree.map(
+        lambda g: jnp.asarray(np.sign(g) + 0.3 * rng.normal(size=g.shape), jnp.float32), after.opt_state
+    )
+
+    def loss_at(distance: float) -> float:
+        params = jax.tree.map(lambda p, d: p + distance * d, state.params, direction)
+        return float(step(copy(state)._replace(params=params), batch)[1].loss)
+
+    slope = (loss_at(1e-3) - loss_at(-1e-3)) / 2e-3
+    expected = sum(float((g * d).sum()) for g, d in zip(leaves(after.opt_state), leaves(direction), strict=True))
+    assert slope == pytest.approx(expected, rel=0.02)
+
+
+def test_dropout_differs_by_step_and_only_by_it(step, state):
+    def loss(at: int) -> float:
+        return float(step(copy(state)._replace(step=jnp.int32(at)), a_batch())[1].loss)
+
+    losses = [loss(at) for at in range(4)]
+    assert len(set(losses)) == 4
+    assert [loss(at) for at in range(4)] == losses
+
+
+def test_the_state_is_donated(step, state):
+    kernel = jax.tree.leaves(state.params)[-1]
+    step(state, a_batch())
+    assert kernel.is_deleted()
+
+
+def test_dtypes_are_never_promoted_silently(step, state):
+    """Forward and backward; the optimizer is left out, for optax promotes in its bias correction."""
+    with jax.numpy_dtype_promotion("strict"):
+        after, metrics = jax.eval_shape(step, state, a_batch())
+    assert {x.dtype for x in jax.tree.leaves((after.params, after.batch_stats, metrics))} == {jnp.dtype("float32")}
+
+
+def test_two_runs_from_one_seed_are_bit_identical(make_config, inputs):
+    """Each builds and compiles everything anew."""
+
+    def start():
+        config = make_config(TINY | {"dropout": 0.5}, {"warmup_steps": 1})
+        split = split_model(config, inputs)
+        optimizer, schedule = make_optimizer(config.training, 10)
+        steps = make_train_step(split, optimizer, schedule, WEIGHTS, config)
+        return init_state(split, optimizer), one_at_a_time(steps)
+
+    def run(state, step, first_batch: int) -> TrainState:
+        for i in range(4):
+            state, _ = step(state, a_batch(first_batch + i))
+        return state
+
+    first = run(*start(), 0)
+    state, step = start()
+    assert same_bits(first, run(copy(state), step, 0))
+    assert not same_bits(first.params, run(state, step, 1).params)
+
+
+def test_several_steps_in_a_dispatch_are_the_same_steps(model, config):
+    """With the batches gathered inside it, as from device memory."""
+    data = jax.tree.map(lambda *x: jnp.stack(x), *(a_batch(i) for i in range(5)))
+    steps = make_train_step(
+        model, spy(), optax.constant_schedule(0.25), WEIGHTS, config, lambda data, i: jax.tree.map(lambda x: x[i], data)
+    )
+    one, metrics = copy(init_state(model, spy())), []
+    for i in (3, 0, 4):
+        one, of_step = steps(one, data, jnp.array([i]))
+        metrics.append(of_step)
+    three, of_all = steps(copy(init_state(model, spy())), data, jnp.array([3, 0, 4]))
+    assert of_all.loss.shape == (3,)
+    np.testing.assert_allclose(of_all.loss, np.concatenate([m.loss for m in metrics]), rtol=1e-5)
+    for a, b in zip(leaves(three), leaves(one), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_what_the_mask_leaves_out_does_not_train(make_config, inputs):
+    config = make_config(TINY | {"action_chunk": 2})
+    split = split_model(config, inputs)
+    step = one_at_a_time(make_train_step(split, spy(), optax.constant_schedule(0.25), WEIGHTS, config))
+    batch = a_batch()
+    action = jnp.stack([batch["action"], batch["action"]], axis=1)
+    mask = jnp.ones((BATCH, 2), bool).at[:, 1].set(False)
+    losses = []
+    for other in (action, action.at[:, 1].set(~action[:, 1])):
+        _, metrics = step(copy(init_state(split, spy())), batch | {"action": other, "mask": mask})
+        losses.append(float(metrics.loss))
+    assert losses[0] == losses[1]
+
+
+def test_the_step_augments_by_its_key_and_leaves_dropout_alone(model, config, step, state):
+    """A step that augments is one without that gets the batch augmented by hand."""
+
+    def augment(key, batch):
+        return batch | {"frames": jax.random.permutation(key, batch["frames"], axis=0)}
+
+    schedule = optax.constant_schedule(0.25)
+    augmenting = one_at_a_time(make_train_step(model, spy(), schedule, WEIGHTS, config, augment=augment))
+    for at in (0, 3):
+        batch = a_batch(at)
+        changed = augment(jax.random.fold_in(jax.random.key(config.system.seed), at), batch)
+        first, second, unchanged = (
+            float(take(copy(state)._replace(step=jnp.int32(at)), of)[1].loss)
+            for take, of in ((augmenting, batch), (step, changed), (step, batch))
+        )
+        assert first == pytest.approx(second, rel=1e-5)
+        assert first != pytest.approx(unchanged, rel=1e-3)
+
+
+def test_the_seed_draws_the_parameters(config, inputs, model):
+    other = dataclasses.replace(config, system=dataclasses.replace(config.system, seed=1))
+    assert not same_bits(split_model(other, inputs).params, model.params)
+
+
+# --- gradient accumulation and averages of the parameters ----------------------------------
+
+NO_BATCH_NORM = TINY | {"batch_norm": False}
+
+
+def steps_of(make_config, inputs, model: dict, training: dict, total: int):
+    """A new model's first state, with its own buffers, and its jitted steps."""
+    config = make_config(model, training)
+    split = split_model(config, inputs)
+    optimizer, schedule = make_optimizer(config.training, total)
+    state = init_state(split, optimizer, averaged=config.training.ema_decay is not None)
+    return state, make_train_step(split, optimizer, schedule, WEIGHTS, config)
+
+
+def test_accumulating_four_batches_equals_one_four_times_as_large(make_config, inputs):
+    """Over several updates, with clipping of some, weight decay and warm-up."""
+    training = {"learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.5, "gradient_clip_norm": 0.8}
+    large, large_step = steps_of(make_config, inputs, NO_BATCH_NORM, training, 6)
+    small, small_step = steps_of(make_config, inputs, NO_BATCH_NORM, training | {"gradient_accumulation": 4}, 26)
+    large_step, small_step = one_at_a_time(large_step), one_at_a_time(small_step)
+    norms = []
+    for update in range(6):
+        batch = a_batch(update, 32)
+        losses, before = [], copy(small.params)
+        large, of_large = large_step(large, batch)
+        for i in range(4):
+            assert same_bits(small.params, before)
+            small, metrics = small_step(small, jax.tree.map(lambda x, i=i: x[8 * i : 8 * i + 8], batch))
+            losses.append(float(metrics.loss))
+            assert float(metrics.learning_rate) == float(of_large.learning_rate)
+        norms.append(float(of_large.grad_norm))
+        assert np.mean(losses) == pytest.approx(float(of_large.loss), abs=1e-5)
+        for ours, theirs in zip(leaves(small.params), leaves(large.params), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+        assert update == 0 or not same_bits(small.params, before)  # the warm-up's first rate is 0
+    assert sum(norm < 0.8 for norm in norms) == 3
+    assert (int(small.step), int(large.step)) == (24, 6)
+
+
+def test_without_accumulation_the_optimizer_is_not_wrapped(model):
+    for accumulation, wrapped in ((1, False), (2, True)):
+        optimizer, _ = make_optimizer(TrainingConfig(gradient_accumulation=accumulation), 10)
+        assert isinstance(optimizer.init(model.params), optax.MultiStepsState) == wrapped
+
+
+def test_a_training_too_short_for_one_update_is_refused():
+    make_optimizer(TrainingConfig(gradient_accumulation=8), 8)
+    with pytest.raises(UserError, match=r"training.gradient_accumulation=9 is more than .* 8 batches"):
+        make_optimizer(TrainingConfig(gradient_accumulation=9), 8)
+
+
+def test_averages_against_a_reference(make_config, inputs):
+    """Of parameters and batch statistics, at each update alone; step by step and several in a dispatch."""
+    config = make_config(TINY, {"ema_decay": 0.3, "gradient_accumulation": 2})
+    # Not Adam, which makes whole updates of gradients that are rounding errors.
+    optimizer = optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation()
+    split = split_model(config, inputs)
+    steps = make_train_step(split, optimizer, optax.constant_schedule(0.1), WEIGHTS, config)
+    state = copy(init_state(split, optimizer, averaged=True))
+    step, several = one_at_a_time(steps), copy(state)
+    assert same_bits(playing(state), (state.params, state.batch_stats))
+    expected = [x.astype(np.float64) for x in leaves(state.ema)]
+    for taken in range(1, 9):
+        before = leaves(state.ema)
+        state, _ = step(state, a_batch(taken))
+        if taken % 2:
+            assert same_bits(state.ema, before)
+            continue
+        updates = taken // 2
+        decay = min(0.3, (1 + updates) / (10 + updates))
+        now = leaves({"params": state.params, "batch_stats": state.batch_stats})
+        expected = [decay * e + (1 - decay) * x for e, x in zip(expected, now, strict=True)]
+        for ours, theirs in zip(leaves(state.ema), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert decay == 0.3  # and below in the first updates
+    params, batch_stats = playing(state)
+    assert same_bits({"params": params, "batch_stats": batch_stats}, state.ema)
+    assert not same_bits(params, state.params)
+    several, _ = steps(several, (), jax.tree.map(lambda *x: jnp.stack(x), *(a_batch(i) for i in range(1, 9))))
+    for ours, theirs in zip(leaves(several.ema), leaves(state.ema), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_without_averages_the_parameters_play(state):
+    assert state.ema is None
+    assert playing(state) == (state.params, state.batch_stats)
+
+
+# --- precision -----------------------------------------------------------------------------
+
+
+def in_precision(config, precision: str):
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, precision=precision))
+
+
+def equations(jaxpr):
+    """All equations, also of the functions called."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_convolutions_compute_in_the_precision_and_everything_kept_is_float32(config, model, state, precision):
+    config = in_precision(config, precision)
+    steps = make_train_step(model, spy(), optax.constant_schedule(0.25), WEIGHTS, config)
+    traced = jax.make_jaxpr(steps)(state, (), jax.tree.map(lambda x: x[None], a_batch()))
+
+    def dtypes(name: str) -> list[set]:
+        found = [e for e in equations(traced.jaxpr) if e.primitive.name == name]
+        return [{x.aval.dtype for x in (*e.invars, *e.outvars)} for e in found]
+
+    assert dtypes("conv_general_dilated") == [{jnp.dtype(precision)}] * 2  # forward and the gradient of the kernel
+    assert dtypes("log1p") == [{jnp.dtype("float32")}] * 2  # of the loss
+    assert {x.dtype for x in traced.out_avals} == {jnp.dtype("float32"), jnp.dtype("int32")}
+
+
+def test_bfloat16_is_near_float32(config, model, state, step):
+    """Loss, gradients and statistics of the first step."""
+    exact, exact_metrics = step(copy(state), a_batch())
+    config = in_precision(config, "bfloat16")
+    rounding_step = one_at_a_time(make_train_step(model, spy(), optax.constant_schedule(0.25), WEIGHTS, config))
+    ours, metrics = rounding_step(state, a_batch())
+    assert float(metrics.loss) == pytest.approx(float(exact_metrics.loss), rel=0.01)
+    assert float(metrics.loss) != float(exact_metrics.loss)
+    assert float(metrics.grad_norm) == pytest.approx(float(exact_metrics.grad_norm), rel=0.05)
+    for x in leaves((ours, metrics)):
+        assert x.dtype in (np.float32, np.int32)
+        assert np.isfinite(x).all()
+    for ours_x, exact_x in zip(leaves(ours.batch_stats), leaves(exact.batch_stats), strict=True):
+        np.testing.assert_allclose(ours_x, exact_x, rtol=0.02, atol=0.02)
+
+
+def test_in_bfloat16_the_state_is_encoded_in_float32_and_then_cast(make_config, inputs):
+    """Positions of thousands would be rounded to multiples of 16 and more."""
+    seen = {}
+
+    class Net(nnx.Module):
+        def __init__(self):
+            self.weight = nnx.Param(jnp.ones((2, ACTIONS)))
+
+        def __call__(self, observation, *, train, rngs):
+            seen.update({name: x.dtype for name, x in observation.items()}, weight=self.weight[...].dtype)
+            return observation["state"][:, 0] @ self.weight[...]
+
+    graphdef, params = nnx.split(Net(), nnx.Param)
+    state = StateFeatures(StateConfig(standardized=("x", "y")), (), (10_001.0, 0.0), (1.0, 1.0))
+    inputs = dataclasses.replace(inputs, state_names=("x", "y"), state=state)
+    split = SplitModel(graphdef, nnx.to_pure_dict(params), {}, inputs)
+    config = make_config(training={"precision": "bfloat16"})
+    step = one_at_a_time(make_train_step(split, spy(), optax.constant_schedule(0.25), WEIGHTS, config))
+    at = jnp.broadcast_to(jnp.array([10_003.0, 0.0]), (BATCH, 1, 2))
+    after, _ = step(init_state(split, spy()), a_batch() | {"state": at})
+    assert seen == {"frames": jnp.bfloat16, "state": jnp.bfloat16, "ids": jnp.int32, "weight": jnp.bfloat16}
+    gradient = leaves(after.opt_state)[0]  # [2 state values, A], as large as what each of them was
+    assert np.abs(gradient[0]).max() > 0
+    assert not gradient[1].any()
+
+
+# --- evaluation ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(model, step) -> TrainState:
+    """A state whose running statistics have moved."""
+    state = copy(init_state(model, spy()))
+    for i in range(3):
+        state, _ = step(state, a_batch(i))
+    return state
+
+
+def test_evaluation_sees_each_frame_alone(model, trained):
+    """Running statistics: the logits of a frame do not depend on the frames beside it."""
+    predict = make_predict(model)
+    frames = a_batch(seed=9)["frames"]
+    others = frames.at[1:].set(255 - frames[1:])
+    logits = np.asarray(predict(trained.params, trained.batch_stats, {"frames": frames}))
+    assert (logits.shape, logits.dtype) == ((BATCH, ACTIONS), np.float32)
+    beside_others = np.asarray(predict(trained.params, trained.batch_stats, {"frames": others}))
+    np.testing.assert_allclose(beside_others[0], logits[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(predict(trained.params, trained.batch_stats, {"frames": frames})), logits)
+
+
+def test_training_sees_the_batch_together(model, trained):
+    """Batch statistics: the logits of a frame do depend on the frames beside it."""
+    net = nnx.merge(model.graphdef, trained.params, trained.batch_stats)
+    frames = a_batch(seed=9)["frames"].astype(jnp.float32) / 255
+    others = frames.at[1:].set(frames[1:] / 2)
+    first, second = (net({"frames": x}, train=True, rngs=nnx.Rngs(dropout=0))[0] for x in (frames, others))
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_evaluation_uses_the_running_statistics(model, trained):
+    predict = make_predict(model)
+    frames = a_batch(seed=9)["frames"]
+    logits = np.asarray(predict(trained.params, trained.batch_stats, {"frames": frames}))
+    net = nnx.merge(model.graphdef, trained.params, trained.batch_stats)
+    expected = net({"frames": frames.astype(jnp.float32) / 255}, train=False)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(logits, predict(trained.params, model.batch_stats, {"frames": frames}), atol=1e-3)
+
+
+def test_overfits_32_random_samples(make_config, inputs):
+    config = make_config(
+        {"conv_features": (8,), "conv_strides": (2,), "dense_features": (64,)},
+        {"learning_rate": 0.02, "warmup_steps": 10},
+    )
+    split = split_model(config, inputs)
+    optimizer, schedule = make_optimizer(config.training, 120)
+    state = init_state(split, optimizer)
+    step = one_at_a_time(make_train_step(split, optimizer, schedule, np.ones(ACTIONS, np.float32), config))
+    batch = a_batch(size=32)
+    for _ in range(120):
+        state, metrics = step(state, batch)
+    logits = make_predict(split)(state.params, state.batch_stats, batch)
+    assert float(metrics.loss) < 0.05
+    assert ((np.asarray(logits) >= 0) == np.asarray(batch["action"])).all(axis=1).mean() == 1.0

@@ -1,0 +1,690 @@
+"""Every fault is planted in a clean dataset and found: its kind, episode and frames, and nothing else."""
+
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+from functools import partial
+from io import StringIO
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numcodecs import Blosc, Zstd
+from rich.console import Console
+
+from BC_training import __main__ as command_line
+from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
+from BC_training.common.schema import RecordConfig
+from BC_training.common.storage.store import open_store
+from BC_training.play.record import record
+from BC_training.validate import scan, validate
+from BC_training.validate.findings import KINDS, in_order, spans_of
+
+QUIET = Console(file=StringIO())
+FORMATS = pytest.mark.parametrize("zarr_format", [3, 2])
+
+
+def found(path: Path | str, **options) -> list[tuple]:
+    """(kind, episode's number or None, spans) of every finding."""
+    findings = validate(path, QUIET, workers=1, **options)
+    return [(f.kind, f.episode and int(f.episode.removeprefix("episode_")), f.spans) for f in findings]
+
+
+def chunk(path: Path, episode: int, array: str, row: int, zarr_format: int) -> Path:
+    """The file of a chunk; ``row`` counts chunks."""
+    zeros = ["0"] * (3 if array == "frames" else 1)
+    key = "/".join(["c", str(row), *zeros]) if zarr_format == 3 else ".".join([str(row), *zeros])
+    return path / f"episode_{episode}" / array / key
+
+
+def edit(path: Path, episode: int, array: str, change) -> None:
+    """Changes an array's metadata in place."""
+    folder = path / f"episode_{episode}" / array
+    file = next(f for f in (folder / "zarr.json", folder / ".zarray") if f.exists())
+    document = json.loads(file.read_text())
+    change(document)
+    file.write_text(json.dumps(document))
+
+
+def rewrite(path: Path, episode: int, array: str, value: np.ndarray) -> None:
+    zarr_format = 3 if (path / "zarr.json").exists() else 2
+    zarr.open_group(path, mode="r+")[f"episode_{episode}"].create_array(  # type: ignore[union-attr]
+        array,
+        data=value,
+        chunks=(1, *value.shape[1:]),
+        compressors=Blosc() if zarr_format == 2 else "auto",
+        config={"write_empty_chunks": True},
+        overwrite=True,
+    )
+
+
+def sized(file: Path, size: int) -> bytes:
+    """A sound chunk of ``size`` bytes for this file, whatever the metadata says."""
+    if "/c/" not in str(file):  # zarr v2
+        return Blosc().encode(bytes(size))
+    packed = Zstd(level=1).encode(bytes(size))
+    return packed + struct.pack("<I", google_crc32c.value(packed))
+
+
+def smooth(rng: np.random.Generator, length: int) -> np.ndarray:
+    """uint8 [length, 3, 24, 32] frames that look a little like a place: warm ground, a bluish sky."""
+    place = np.zeros((3, 24, 32))
+    place[:, :10] = np.array([90, 110, 180])[:, None, None]
+    place[:, 10:] = np.array([140, 100, 60])[:, None, None]
+    light = rng.normal(0, 6, (length, 1, 1, 1))
+    return np.clip(place + light + rng.normal(0, 8, (length, 3, 24, 32)), 0, 255).astype(np.uint8)
+
+
+# --- the dataset's attributes
+
+
+@FORMATS
+def test_names_that_are_no_names_are_one_finding(tmp_path, make_dataset, zarr_format):
+    for i, root in enumerate(({"keys": ["a"] * 7}, {"keys": "a0"}, {"attributes": 3}, {"attributes": [1, 2, 3]})):
+        make_dataset(tmp_path / f"{i}.zarr", [40, 30], zarr_format=zarr_format, root_attributes=root)
+        assert found(tmp_path / f"{i}.zarr") == [("names", None, ())]
+        with pytest.raises(UserError, match=r"name each once, in Python: .*; then --repair it"):
+            validate(tmp_path / f"{i}.zarr", QUIET, workers=1, repair_to=tmp_path / "out.zarr")
+        assert not (tmp_path / "out.zarr").exists()
+
+
+@pytest.mark.parametrize("mirror", [3, ["a0"], {"a0": 1}, {"a0": "nobody"}, {"a0": "a1", "a1": "a2"}, {"a0": "-a1"}])
+def test_a_mirror_table_that_is_none_is_one_finding(tmp_path, make_dataset, mirror):
+    make_dataset(tmp_path / "x.zarr", [40, 30], root_attributes={"mirror": mirror})
+    assert found(tmp_path / "x.zarr") == [("mirror", None, ())]
+
+
+@pytest.mark.parametrize("count", [5, 39, "40", True, [40], 1e400, 10**400, {"a": 1}])
+def test_a_frame_count_that_does_not_count_the_frames(tmp_path, make_dataset, count):
+    make_dataset(tmp_path / "x.zarr", [40, 30])
+    zarr.open_group(tmp_path / "x.zarr/episode_0").attrs["frame_count"] = count
+    assert found(tmp_path / "x.zarr", repair_to=tmp_path / "y.zarr") == [("length", 0, ())]
+    assert found(tmp_path / "y.zarr") == []
+
+
+@pytest.mark.parametrize("fps", ["17", -1, 0, True, None, 1e400, 10**400, [17.0]])
+def test_a_rate_that_is_none(tmp_path, make_dataset, fps):
+    make_dataset(tmp_path / "x.zarr", [40, 30])
+    zarr.open_group(tmp_path / "x.zarr/episode_0").attrs["fps"] = fps
+    assert found(tmp_path / "x.zarr") == [("fps", 0, ())]
+
+
+@FORMATS
+def test_an_array_that_says_millions_of_rows_and_has_few_is_not_searched(tmp_path, make_dataset, zarr_format):
+    make_dataset(tmp_path / "x.zarr", [40, 30], zarr_format=zarr_format)
+    for array in ("frames", "actions", "state"):
+        edit(
+            tmp_path / "x.zarr", 0, array, lambda document: document.update(shape=[90_000_000, *document["shape"][1:]])
+        )
+    assert {f[:2] for f in found(tmp_path / "x.zarr")} == {("shape", 0)}
+
+
+def test_ids_that_float32_merges(tmp_path, make_dataset):
+    state = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    state[:, 1] = 23_000_008 + 2 * np.arange(40)
+    state[5, 2] = 3e7  # among values that are not whole: no id
+    make_dataset(tmp_path / "x.zarr", [40])
+    rewrite(tmp_path / "x.zarr", 0, "state", state)
+    assert found(tmp_path / "x.zarr") == [("rounded", None, ())]
+    exact = state.astype(np.float64)
+    exact[7:, 1] += 1
+    rewrite(tmp_path / "x.zarr", 0, "state", exact)
+    assert ("inexact", 0, ((7, 39),)) in found(tmp_path / "x.zarr", repair_to=tmp_path / "y.zarr")
+    np.testing.assert_array_equal(ZarrGameplayDataset(tmp_path / "y.zarr").state(0), state[:7])
+
+
+# --- clean datasets
+
+
+@FORMATS
+def test_clean_dataset_has_no_finding(tmp_path, make_dataset, zarr_format):
+    make_dataset(tmp_path / "x.zarr", [40, 30, 20], zarr_format=zarr_format)
+    assert found(tmp_path / "x.zarr") == []
+
+
+def test_older_dataset_with_gaps_and_left_out_zeros_has_no_error(tmp_path, make_older_dataset):
+    make_older_dataset(tmp_path / "x.zarr", [40, 30, 20], numbers=[2, 7, 11], state=0, write_empty_chunks=False)
+    assert len(list((tmp_path / "x.zarr").glob("*/actions/*.0"))) < 90
+    assert found(tmp_path / "x.zarr") == []
+
+
+def test_recording_of_the_game_is_clean_and_its_swapped_copy_is_not(tmp_path):
+    path = tmp_path / "x.zarr"
+    record(path, RecordConfig("doom/deadly_corridor", "expert", episodes=3, frame_size=(24, 32)), 1, QUIET)
+    assert {kind for kind, *_ in found(path)} <= {"never"}
+    frames = zarr.open_group(path, mode="r+")["episode_1/frames"]
+    frames[:] = frames[:][:, ::-1]  # type: ignore[index]
+    assert [f for f in found(path) if f[0] != "never"] == [("channels", 1, ())]
+    for name in ("episode_0", "episode_2"):  # all swapped: it cannot be told
+        frames = zarr.open_group(path, mode="r+")[f"{name}/frames"]
+        frames[:] = frames[:][:, ::-1]  # type: ignore[index]
+    assert {kind for kind, *_ in found(path)} <= {"never"}
+
+
+# --- errors
+
+
+def cut_file(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-20])
+
+
+def flip_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 4
+    file.write_bytes(data)
+
+
+CHUNK_FAULTS = {
+    "missing": (Path.unlink, "missing"),
+    "truncated": (cut_file, "damaged"),
+    "emptied": (lambda file: file.write_bytes(b""), "damaged"),
+    "too large": (lambda file: file.write_bytes(sized(file, 3 * 2304)), "damaged"),
+    "too small": (lambda file: file.write_bytes(sized(file, 100)), "damaged"),
+    "bit flipped": (flip_bit, "damaged"),
+}
+
+
+@FORMATS
+@pytest.mark.parametrize("fault", CHUNK_FAULTS)
+def test_faulty_chunks_of_frames(tmp_path, make_dataset, zarr_format, fault):
+    if (fault, zarr_format) == ("bit flipped", 2):
+        pytest.skip("Blosc has no checksum: it cannot be told")
+    path, (plant, kind) = tmp_path / "x.zarr", CHUNK_FAULTS[fault]
+    make_dataset(path, [12, 30], zarr_format=zarr_format)
+    for frame in (5, 6, 7, 20, 29):
+        plant(chunk(path, 1, "frames", frame, zarr_format))
+    assert found(path) == [(kind, 1, ((5, 7), (20, 20), (29, 29)))]
+
+
+@pytest.mark.parametrize("array", ["actions", "state"])
+@pytest.mark.parametrize("fault", ["missing", "truncated", "emptied"])
+def test_faulty_chunks_of_actions_and_state(tmp_path, make_dataset, array, fault):
+    for zarr_format, spans in ((3, ((0, 29),)), (2, ((4, 4), (9, 9)))):  # one chunk in all, one a frame
+        path, (plant, kind) = tmp_path / f"{zarr_format}.zarr", CHUNK_FAULTS[fault]
+        rows = [np.ones((12, 7), bool), np.ones((30, 7), bool)]
+        rows[0][::2], rows[1][::3, 1:] = False, False
+        root = {"format": "framewise", "version": 1}
+        make_dataset(path, [12, 30], zarr_format=zarr_format, rows=rows, root_attributes=root)
+        for row in (0,) if zarr_format == 3 else (4, 9):
+            plant(chunk(path, 1, array, row, zarr_format))
+        assert found(path) == [(kind, 1, spans)]
+
+
+def test_left_out_zeros_count_as_no_button_where_the_reader_says_so(tmp_path, make_older_dataset):
+    """As ``storage.read_actions``: only if no other chunk of zeros was written."""
+    path = tmp_path / "x.zarr"
+    make_older_dataset(path, [30], write_empty_chunks=False, seed=3, rows=[np.eye(30, 13, dtype=bool)])
+    assert found(path) == []
+    cut_file(chunk(path, 0, "actions", 3, 2))  # damage beside them stays the only finding
+    assert found(path) == [("damaged", 0, ((3, 3),))]
+    make_older_dataset(tmp_path / "y.zarr", [30], rows=[np.eye(30, 13, dtype=bool)])
+    chunk(tmp_path / "y.zarr", 0, "actions", 20, 2).unlink()
+    assert found(tmp_path / "y.zarr") == [("missing", 0, ((20, 20),))]
+
+
+def grow(rows: int):
+    def change(document):
+        document["shape"][0] += rows
+
+    return change
+
+
+def set_dtype(document):
+    document["data_type" if "data_type" in document else "dtype"] = "int8" if "data_type" in document else "|i1"
+
+
+METADATA_FAULTS = {
+    "not a group": (lambda p: [f.unlink() for f in (p / "episode_1").iterdir() if f.is_file()], [("metadata", 1, ())]),
+    "no actions": (lambda p: shutil.rmtree(p / "episode_1/actions"), [("metadata", 1, ())]),
+    "not JSON": (lambda p: next((p / "episode_1/frames").glob("*z*ar*")).write_text("{"), [("metadata", 1, ())]),
+    "no shape": (lambda p: edit(p, 1, "frames", lambda d: d.pop("shape")), [("metadata", 1, ())]),
+    "no state": (lambda p: shutil.rmtree(p / "episode_1/state"), [("columns", 1, ())]),
+    "dtype": (lambda p: edit(p, 1, "frames", set_dtype), [("dtype", 1, ())]),
+    "dimensions": (lambda p: rewrite(p, 1, "actions", np.ones((10, 7, 1), bool)), [("shape", 1, ())]),
+    "channels": (lambda p: rewrite(p, 1, "frames", noise(10, 4, 24, 32)), [("shape", 1, ())]),
+    "frame size": (lambda p: rewrite(p, 1, "frames", noise(10, 3, 24, 40)), [("size", 1, ())]),
+    "action columns": (lambda p: rewrite(p, 1, "actions", np.eye(10, 6, dtype=bool)), [("columns", 1, ())]),
+    "state columns": (lambda p: rewrite(p, 1, "state", np.ones((10, 4), np.float32)), [("columns", 1, ())]),
+    "state longer": (lambda p: rewrite(p, 1, "state", np.ones((11, 3), np.float32)), [("length", 1, ())]),
+    "frames shorter": (lambda p: rewrite(p, 1, "frames", noise(8, 3, 24, 32)), [("length", 1, ())]),
+    "frame_count": (lambda p: attribute(p, 1, frame_count=9), [("length", 1, ())]),
+    "NaN": (lambda p: put(p, 1, "state", (4, 2), np.nan), [("state_value", 1, ((4, 4),))]),
+    "infinite": (lambda p: put(p, 1, "state", (9, 0), -np.inf), [("state_value", 1, ((9, 9),))]),
+    "no fps": (lambda p: attribute(p, 1, fps=None), [("fps", 1, ())]),
+    "fps of zero": (lambda p: attribute(p, 1, fps=0), [("fps", 1, ())]),
+    "fps drifts": (lambda p: attribute(p, 1, fps=18.0), [("rate", 1, ())]),
+    "fps nearly the same": (lambda p: attribute(p, 1, fps=17.5), []),
+    "irregular": (lambda p: attribute(p, 1, frame_interval_cv=0.4), [("irregular", 1, ())]),
+    "unmatched": (lambda p: attribute(p, 1, unmatched_presses=1, unmatched_releases=2), [("unmatched", 1, ())]),
+    "few unmatched": (lambda p: attribute(p, 1, unmatched_releases=2, unbound_presses=9), []),
+    "unbound": (lambda p: no_action(p, 1, unbound_presses=9), [("unbound", 1, ())]),
+}
+
+
+def no_action(path: Path, episode: int, **values) -> None:
+    rewrite(path, episode, "actions", np.zeros((10, 7), bool))
+    attribute(path, episode, **values)
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+
+
+def attribute(path: Path, episode: int, **values) -> None:
+    attrs = zarr.open_group(path, mode="r+")[f"episode_{episode}"].attrs
+    attrs.put({k: v for k, v in {**attrs, **values}.items() if v is not None})
+
+
+def put(path: Path, episode: int, array: str, where: tuple, value: float) -> None:
+    zarr.open_group(path, mode="r+")[f"episode_{episode}/{array}"][where] = value  # type: ignore[index]
+
+
+@FORMATS
+@pytest.mark.parametrize("fault", METADATA_FAULTS)
+def test_faulty_metadata_and_values(tmp_path, make_dataset, zarr_format, fault):
+    path, (plant, expected) = tmp_path / "x.zarr", METADATA_FAULTS[fault]
+    make_dataset(path, [12, 10, 8], zarr_format=zarr_format)
+    plant(path)
+    assert found(path) == expected
+
+
+@FORMATS
+def test_empty_and_one_frame_episodes(tmp_path, make_dataset, zarr_format):
+    make_dataset(tmp_path / "x.zarr", [12, 0, 1], zarr_format=zarr_format)
+    assert found(tmp_path / "x.zarr") == [("empty", 1, ()), ("one_frame", 2, ())]
+
+
+@FORMATS
+def test_links_out_of_the_dataset(tmp_path, make_dataset, zarr_format):
+    path, outside = tmp_path / "x.zarr", tmp_path / "elsewhere"
+    make_dataset(path, [12, 10, 8], zarr_format=zarr_format)
+    file = chunk(path, 1, "frames", 3, zarr_format)
+    shutil.move(file, outside)
+    file.symlink_to(outside)
+    shutil.move(path / "episode_2", tmp_path / "moved")
+    (path / "episode_2").symlink_to(tmp_path / "moved")
+    assert found(path) == [("link", 1, ()), ("link", 2, ())]
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated", None])
+def test_faults_are_found_across_tasks_and_blocks(tmp_path, make_dataset, monkeypatch, fault):
+    monkeypatch.setattr(scan, "BLOCK_BYTES", 3 * 2304)
+    monkeypatch.setattr("BC_training.validate.TASK_FRAMES", 7)
+    path = tmp_path / "x.zarr"
+    written = make_dataset(path, [40])[0].frames
+    frozen = written.copy()
+    frozen[5:30] = frozen[5]  # over several tasks
+    zarr.open_group(path, mode="r+")["episode_0/frames"][:] = frozen  # type: ignore[index]
+    if fault is None:
+        assert found(path) == [("frozen", 0, ((5, 29),))]
+    else:
+        CHUNK_FAULTS[fault][0](chunk(path, 0, "frames", 34, 3))
+        assert found(path) == [(CHUNK_FAULTS[fault][1], 0, ((34, 34),)), ("frozen", 0, ((5, 29),))]
+
+
+# --- warnings
+
+
+def write(tmp_path, make_dataset, lengths, frames=None, rows=None, fps=10.0) -> Path:
+    """A dataset with these frames and actions, and random ones where None."""
+    path = tmp_path / "x.zarr"
+    made = make_dataset(path, lengths, actions=3, rows=rows, fps=fps)
+    for e, replaced in (frames or {}).items():
+        made[e].frames[:] = replaced(made[e].frames)
+        zarr.open_group(path, mode="r+")[f"episode_{e}/frames"][:] = made[e].frames  # type: ignore[index]
+    return path
+
+
+def repeat(*runs: tuple[int, int]):
+    """Frames with frame ``first`` shown until before ``stop``."""
+
+    def replaced(frames):
+        for first, stop in runs:
+            frames[first:stop] = frames[first]
+        return frames
+
+    return replaced
+
+
+def test_frozen_video_from_one_second_on(tmp_path, make_dataset):
+    path = write(tmp_path, make_dataset, [200, 200], {0: repeat((20, 30), (50, 59), (100, 125)), 1: repeat((20, 29))})
+    assert found(path) == [("frozen", 0, ((20, 29), (100, 124)))]
+
+
+def test_every_other_frame_repeated(tmp_path, make_dataset):
+    path = write(tmp_path, make_dataset, [40, 40], {1: repeat(*((t, t + 2) for t in range(0, 40, 2)))})
+    assert found(path) == [("duplicates", 1, tuple((t, t) for t in range(1, 40, 2)))]
+
+
+def test_copied_episode(tmp_path, make_dataset):
+    path = write(tmp_path, make_dataset, [20, 20, 20])
+    shutil.copytree(path / "episode_0", path / "episode_3")
+    assert found(path) == [("copy", 3, ())]
+    put(path, 3, "frames", (19, 2, 23, 31), int(zarr.open_group(path)["episode_0/frames"][19, 2, 23, 31]) ^ 1)
+    assert found(path) == []  # one bit is no copy
+
+
+def test_stuck_keys(tmp_path, make_dataset):
+    rng = np.random.default_rng(0)
+    rows = [rng.random((n, 3)) < 0.3 for n in (800, 700, 120, 120)]
+    rows[0][100:700, 1] = True  # 60 s
+    rows[0][99, 1] = rows[0][700, 1] = False
+    rows[1][50:640, 1] = True  # 59 s
+    rows[1][49, 1] = rows[1][640, 1] = False
+    rows[2][:, 2] = True  # throughout
+    path = write(tmp_path, make_dataset, [len(r) for r in rows], rows=rows)
+    assert found(path) == [("stuck", 0, ((100, 699),)), ("stuck", 2, ((0, 119),))]
+
+
+def test_keys_never_and_always_pressed(tmp_path, make_dataset):
+    rows = [np.array([[True, False, bool(t % 2)] for t in range(20)])] * 2
+    assert found(write(tmp_path, make_dataset, [20, 20], rows=rows)) == [("always", None, ()), ("never", None, ())]
+
+
+def test_idle_start_and_end_from_five_seconds_on(tmp_path, make_dataset):
+    rows = [np.ones((200, 3), bool) for _ in range(3)]
+    for r in rows:
+        r[::2] = False
+    rows[0][:60], rows[1][:60], rows[2][150:] = False, False, False
+
+    def flicker(first, stop):
+        def replaced(frames):
+            frames[first:stop] = frames[first]
+            frames[first:stop:2, 0, 0, 0] ^= 1  # nearly the same
+            return frames
+
+        return replaced
+
+    path = write(
+        tmp_path, make_dataset, [200] * 3, {0: flicker(0, 55), 1: flicker(0, 45), 2: flicker(149, 200)}, rows=rows
+    )
+    assert found(path) == [("idle", 0, ((0, 54),)), ("idle", 2, ((150, 199),))]
+
+
+def test_swapped_channels_only_beside_others_that_are_not(tmp_path, make_dataset):
+    rng = np.random.default_rng(0)
+    frames = {e: lambda f: smooth(rng, len(f)) for e in range(5)}
+    path = write(tmp_path, make_dataset, [20] * 5, frames | {3: lambda f: smooth(rng, len(f))[:, ::-1]})
+    assert found(path) == [("channels", 3, ())]
+
+
+def test_another_place_is_no_swap(tmp_path, make_dataset):
+    """A red place beside blue ones, of another brightness and shape."""
+    rng = np.random.default_rng(0)
+    frames = {e: lambda f: smooth(rng, len(f)) for e in range(4)}
+    path = write(tmp_path, make_dataset, [20] * 4, frames | {2: lambda f: smooth(rng, len(f))[:, :, ::-1] // 3})
+    assert found(path) == []
+
+
+def test_stale_consolidated_metadata(tmp_path, make_dataset):
+    path = tmp_path / "x.zarr"
+    make_dataset(path, [12, 10], zarr_format=2)
+    zarr.consolidate_metadata(path, zarr_format=2)
+    assert found(path) == []
+    attribute(path, 1, player="someone")
+    document = json.loads((path / "episode_1/.zattrs").read_text())
+    (path / "episode_1/.zattrs").write_text(json.dumps(document | {"fps": 17.1}))
+    assert found(path) == [("consolidated", None, ())]
+
+
+def test_stale_consolidated_metadata_of_an_episode(tmp_path):
+    path = tmp_path / "x.zarr"
+    record(path, RecordConfig("doom/deadly_corridor", "noop", episodes=1, frame_size=(24, 32)), 1, QUIET)
+    file = path / "episode_0/zarr.json"
+    group = json.loads(file.read_text())
+    group["consolidated_metadata"]["metadata"]["state"]["fill_value"] = 7.0
+    file.write_text(json.dumps(group))
+    assert ("consolidated", 0, ()) in found(path)
+
+
+def test_no_episode_says_its_rate(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [12, 10], fps=None)
+    assert found(tmp_path / "x.zarr") == [("fps", None, ())]
+
+
+# --- the property
+
+
+@settings(max_examples=12)
+@given(data=st.data())
+def test_exactly_what_is_planted_is_found(tmp_path_factory, make_dataset, data):
+    zarr_format = data.draw(st.sampled_from([2, 3]))
+    clean = tmp_path_factory.getbasetemp() / f"clean-{zarr_format}.zarr"
+    if not clean.exists():
+        make_dataset(clean, [12, 9, 15], zarr_format=zarr_format)
+    path = tmp_path_factory.mktemp("planted") / "x.zarr"
+    shutil.copytree(clean, path)
+    places = st.tuples(st.integers(0, 2), st.integers(0, 8))
+    faults = st.sampled_from(["missing", "truncated", "emptied", "NaN"])
+    planted = data.draw(st.dictionaries(places, faults, max_size=8))
+    expected: dict[tuple[str, int], list[int]] = {}
+    for (episode, frame), fault in planted.items():
+        if fault == "NaN":
+            put(path, episode, "state", (frame, 1), np.nan)
+            kind = "state_value"
+        else:
+            plant, kind = CHUNK_FAULTS[fault]
+            plant(chunk(path, episode, "frames", frame, zarr_format))
+        expected.setdefault((kind, episode), []).append(frame)
+    assert set(found(path)) == {(kind, episode, spans_of(rows)) for (kind, episode), rows in expected.items()}
+    if planted:
+        out = path.with_name("good.zarr")
+        try:
+            validate(path, QUIET, workers=1, repair_to=out)
+        except UserError:
+            assert all(any(e == k and frame < 2 for k, frame in planted) for e in range(3))
+        else:
+            first = {e: min((f for k, f in planted if k == e), default=[12, 9, 15][e]) for e in range(3)}
+            assert {e.name: e.length for e in ZarrGameplayDataset(out).episodes} == {
+                f"episode_{e}": n for e, n in first.items() if n >= 2
+            }
+            assert [kind for kind, *_ in found(out) if KINDS[kind][0] == "error"] == []
+    shutil.rmtree(path.parent)
+
+
+# --- repair
+
+
+def snapshot(path: Path) -> dict[str, tuple]:
+    return {
+        str(f.relative_to(path)): (hashlib.sha256(f.read_bytes()).hexdigest(), f.stat().st_mtime_ns, f.stat().st_mode)
+        for f in path.rglob("*")
+        if f.is_file()
+    }
+
+
+@pytest.mark.parametrize(("zarr_format", "workers"), [(3, 1), (2, 1), (3, 2)])
+def test_repair_keeps_good_starts_bit_for_bit_and_never_touches_the_original(
+    tmp_path, make_dataset, zarr_format, workers
+):
+    path, out = tmp_path / "x.zarr", tmp_path / "good.zarr"
+    written = make_dataset(
+        path,
+        [12, 10, 9, 8, 8, 40],
+        zarr_format=zarr_format,
+        numbers=[0, 3, 4, 5, 6, 7],
+        root_attributes={"note": "mine"},
+    )
+    chunk(path, 3, "frames", 6, zarr_format).unlink()
+    put(path, 4, "state", (1, 0), np.nan)  # one good frame: left out
+    rewrite(path, 5, "frames", written[3].frames[:5])
+    attribute(path, 6, frame_count=3, player="someone")
+    folders = [path, *(f for f in path.rglob("*") if f.is_dir())]
+    for file in (*(f for f in path.rglob("*") if f.is_file()), *folders):
+        file.chmod(0o555 if file.is_dir() else 0o444)
+    before = snapshot(path)
+    validate(path, QUIET, workers=workers, repair_to=out)
+    assert snapshot(path) == before
+    for folder in folders:
+        folder.chmod(0o755)
+    assert found(out) == []
+    kept = {"episode_0": (0, 12), "episode_3": (1, 6), "episode_5": (3, 5), "episode_6": (4, 8), "episode_7": (5, 40)}
+    dataset = ZarrGameplayDataset(out)
+    assert [e.name for e in dataset.episodes] == list(kept)
+    for position, (name, (e, length)) in enumerate(kept.items()):
+        np.testing.assert_array_equal(dataset.frames(position, range(length)), written[e].frames[:length])
+        np.testing.assert_array_equal(dataset.actions(position), written[e].actions[:length])
+        np.testing.assert_array_equal(dataset.state(position), written[e].state[:length])
+        attrs = dataset.episodes[position].attrs
+        assert attrs["repaired_from"] == name
+        assert attrs["repaired_from_frames"] == len(written[e].frames)
+        assert attrs["frame_count"] == length
+        assert attrs["fps"] == 17.0
+    assert dataset.episodes[3].attrs["player"] == "someone"
+    assert zarr.open_group(out).attrs["note"] == "mine"
+    report = json.loads((tmp_path / "good.zarr.repair.json").read_text())
+    assert [(e["episode"], e["what"], e["frames"]) for e in report["episodes"]] == [
+        ("episode_0", "whole", 12),
+        ("episode_3", "cut", 6),
+        ("episode_4", "left out", 0),
+        ("episode_5", "cut", 5),
+        ("episode_6", "whole", 8),
+        ("episode_7", "whole", 40),
+    ]
+    assert report["episodes"][1]["why"] == ["chunks of 'frames' are missing"]
+
+
+def test_repair_overwrites_nothing(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [12, 10])
+    make_dataset(tmp_path / "taken.zarr", [3])
+    (tmp_path / "free.zarr.repair.json").write_text("mine")
+    before = snapshot(tmp_path)
+    for name in ("taken.zarr", "free.zarr", "x.zarr"):
+        with pytest.raises(UserError, match="exists, nothing is overwritten"):
+            validate(tmp_path / "x.zarr", QUIET, workers=1, repair_to=tmp_path / name)
+    with pytest.raises(UserError, match="local folder"):
+        validate(tmp_path / "x.zarr", QUIET, workers=1, repair_to="s3://bucket/x.zarr")
+    assert snapshot(tmp_path) == before
+
+
+def test_repair_of_what_cannot_be_repaired(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [12])
+    chunk(tmp_path / "x.zarr", 0, "frames", 1, 3).unlink()
+    with pytest.raises(UserError, match="no episode of which 2 frames can be kept"):
+        validate(tmp_path / "x.zarr", QUIET, workers=1, repair_to=tmp_path / "good.zarr")
+    assert not (tmp_path / "good.zarr").exists()
+
+
+# --- the command
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "BC_training", "validate", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+
+
+def test_exit_codes_and_output(tmp_path, make_dataset):
+    path = tmp_path / "x.zarr"
+    make_dataset(path, [12, 10], rows=[np.tri(12, 7, dtype=bool), np.tri(10, 7, -1, dtype=bool)])
+    clean = command(path)
+    assert clean.returncode == 0, clean.stdout + clean.stderr
+    assert "2 episodes, 22 frames" in clean.stdout
+    assert "no findings" in clean.stdout
+    for frame in range(0, 12, 2):
+        chunk(path, 0, "frames", frame, 3).unlink()
+    faulty = command(path, "--json", tmp_path / "findings.json", "--repair", tmp_path / "good.zarr")
+    assert faulty.returncode == 1
+    assert "Traceback" not in faulty.stderr
+    assert "1 error, 0 warnings, 0 info" in faulty.stdout
+    table = faulty.stdout.split("\n\n")[0]
+    assert max(map(len, table.splitlines())) <= 80
+    assert "error     missing  0        0, 2, ... (6)  chunks of 'frames' are missing" in table
+    written = json.loads((tmp_path / "findings.json").read_text())
+    assert (written["error"], written["warning"], written["info"]) == (1, 0, 0)
+    assert written["findings"] == [
+        {
+            "severity": "error",
+            "kind": "missing",
+            "episode": "episode_0",
+            "frames": [[f, f] for f in range(0, 12, 2)],
+            "count": 6,
+            "message": "chunks of 'frames' are missing",
+            "remedy": KINDS["missing"][1],
+        }
+    ]
+    assert written["repair"]["left out"] == 1
+    assert command(tmp_path / "good.zarr").returncode == 0
+    missing = command(tmp_path / "nowhere.zarr")
+    assert missing.returncode == 2
+    assert missing.stderr.startswith("error: no dataset at")
+    assert missing.stderr.count("\n") == 1
+
+
+def test_info_alone_is_clean(tmp_path, make_dataset, monkeypatch, capsys):
+    make_dataset(tmp_path / "x.zarr", [6], actions=2, rows=[np.tile([[True, False], [False, False]], (3, 1))])
+    monkeypatch.setattr(sys, "argv", ["BC_training", "validate", str(tmp_path / "x.zarr")])
+    with pytest.raises(SystemExit) as exit_:
+        command_line.main()
+    assert exit_.value.code == 0
+    assert "never pressed: a1" in capsys.readouterr().out
+
+
+def test_unreachable_data_is_no_finding(tmp_path, make_dataset, monkeypatch):
+    """A server that fails in the middle must not be taken for a dataset that is damaged."""
+    make_dataset(tmp_path / "x.zarr", [12])
+    read = scan.storage.open_array
+
+    class Failing:
+        def __init__(self, array):
+            self.shape, self.dtype, self._array = array.shape, array.dtype, array
+
+        def __getitem__(self, _):
+            return self
+
+        def read(self):
+            return self
+
+        def result(self):
+            raise ValueError("UNAVAILABLE: connection reset [source locations='x.cc']")
+
+    monkeypatch.setattr(scan.storage, "open_array", lambda *args: Failing(read(*args)))
+    with pytest.raises(UserError, match="UNAVAILABLE: connection reset; check"):
+        validate(tmp_path / "x.zarr", QUIET, workers=1)
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_remote_dataset(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [12, 10])
+    chunk(tmp_path / "x.zarr", 1, "frames", 4, 3).unlink()
+    cut_file(chunk(tmp_path / "x.zarr", 1, "frames", 7, 3))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        findings = found(f"http://127.0.0.1:{server.server_port}/x.zarr", repair_to=tmp_path / "good.zarr")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert findings == [("missing", 1, ((4, 4),)), ("damaged", 1, ((7, 7),))]
+    assert [e.length for e in ZarrGameplayDataset(tmp_path / "good.zarr").episodes] == [12, 4]
+
+
+def test_findings_are_sorted_by_severity_and_episode(tmp_path, make_dataset):
+    make_dataset(
+        tmp_path / "x.zarr", [12, 1, 12], actions=3, rows=[np.eye(n, 3, dtype=bool) * [1, 1, 0] for n in (12, 1, 12)]
+    )
+    chunk(tmp_path / "x.zarr", 2, "frames", 4, 3).unlink()
+    assert [kind for kind, *_ in found(tmp_path / "x.zarr")] == ["missing", "one_frame", "never"]
+    names = open_store(tmp_path / "x.zarr").episode_names()
+    findings = validate(tmp_path / "x.zarr", QUIET, workers=1)
+    assert in_order(reversed(findings), names) == findings
