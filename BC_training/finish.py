@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from BC_training.common.errors import write_whole
+from BC_training.common.files import write_whole
 from BC_training.common.schema import Config
 from BC_training.evaluation.evaluate import score, score_test, show_scores
 from BC_training.evaluation.split_predictions import predict_split

@@ -230,10 +230,10 @@ import sys, time
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.metrics import class_weights, majority_actions
 from BC_training.common.preprocess import Window
-from BC_training.common.resume import fingerprint
-from BC_training.common.samples import Samples
+from BC_training.training.resume import fingerprint
+from BC_training.data.samples import Samples
 from BC_training.common.state import StateFeatures
-from BC_training.common.state_config import StateConfig
+from BC_training.common.settings.state import StateConfig
 
 uses_state = sys.argv[2] == "seen"
 start, cpu = time.perf_counter(), time.process_time()
@@ -274,7 +274,7 @@ sys.path.insert(0, {benchmarks!r})
 from data import BATCH, host_tier, orders
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.preprocess import Window
-from BC_training.common.samples import Samples
+from BC_training.data.samples import Samples
 
 dataset = ZarrGameplayDataset({path!r})
 samples = Samples(dataset, range(len(dataset.episodes)), Window())

@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from BC_training.common.errors import UserError, unknown
+from BC_training.common.errors import UserError, first_line, unknown
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.schema import DatasetConfig
 from BC_training.common.split import SPLITS, split_groups
@@ -300,4 +300,4 @@ class ZarrGameplayDataset:
 
 def _short(error: BaseException) -> str:
     """The heart of a TensorStore message, without its specification dump."""
-    return str(error).splitlines()[0].split(" [")[0][:300]
+    return first_line(error)

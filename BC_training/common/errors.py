@@ -1,11 +1,8 @@
 """The one exception for bad input, and "did you mean"."""
 
-import contextlib
 import difflib
-import errno
-import logging
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+import re
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -34,76 +31,13 @@ def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> Use
     return UserError(f"unknown {kind} '{name}'{hint} (known: {listing}){'; ' + remedy if remedy else ''}")
 
 
-def reason(error: BaseException) -> str:
-    """The first line of what a library says, its kind where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+def first_line(error: BaseException) -> str:
+    """What a library says, in one line: its first, without what TensorStore adds; its kind where it says nothing."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return re.split(r" \[(?:source locations|tensorstore_spec)=", line)[0][:300]
 
 
 def require(condition: bool, key: str, value: Any, rule: str) -> None:
     """Raises a UserError for a setting that breaks ``rule``."""
     if not condition:
         raise UserError(f"config: {key}={value} is out of range: {rule}")
-
-
-@contextlib.contextmanager
-def disk_full_is_user_error(path: Path) -> Iterator[None]:
-    """Turns an error that says a disk is full, while writing below ``path``, into a UserError."""
-    try:
-        yield
-    except Exception as error:
-        if not _is_disk_full(error):
-            raise
-        # Orbax's unfinished writes would each print the same error again at exit.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        raise UserError(
-            f"the disk that holds {path} is full: free some space and run the same command again; "
-            "what was finished before is kept"
-        ) from error
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Writes ``file`` whole or not at all.
-
-    Raises:
-        UserError: the disk is full.
-    """
-    unnamed = file.with_name(f".partial-{file.name}")
-    with disk_full_is_user_error(file):
-        if file.exists() and not file.is_file():  # a pipe or a device keeps its place
-            file.write_text(text, encoding="utf-8")
-            return
-        unnamed.write_text(text, encoding="utf-8")
-        unnamed.replace(file)
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    """Whether ``error`` or one of its causes says that no space is left on a disk.
-
-    TensorStore and Orbax report it as text in a ValueError, Python as an errno.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if any(text in str(seen) for text in ("No space left on device", "ENOSPC")):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
-
-
-def require_writable(file: Path) -> None:
-    """Finds out before the work whether its result can be written to ``file``.
-
-    Raises:
-        UserError: it cannot.
-    """
-    try:
-        existed = file.exists()
-        with open(file, "ab"):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"cannot write {file}: {error.strerror}; choose a file in a folder that exists and can be written"
-        ) from error
-    if not existed:
-        file.resolve().unlink()  # of a link what it names, which was not there

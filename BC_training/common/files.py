@@ -1,8 +1,14 @@
-"""Paths as users write them."""
+"""Files: paths as users write them, locks, and writes that happen whole or not at all."""
 
+import contextlib
+import errno
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from BC_training.common.errors import UserError
 
@@ -43,3 +49,94 @@ def expand_fields(config: Any, section: str, *names: str) -> None:
                 object.__setattr__(config, name, expand(value))
             except UserError as error:
                 raise UserError(f"config: {section}.{name}: {error}") from error
+
+
+@contextlib.contextmanager
+def locked(file: Path, busy: str | None = None) -> Iterator[None]:
+    """Holds the lock ``file`` for this process alone; the file goes with the lock.
+
+    Args:
+        busy: what the UserError says where another process holds it; None waits for that process.
+
+    Raises:
+        UserError: another process holds it, or nothing can be locked there.
+    """
+    lock = FileLock(file, timeout=-1 if busy is None else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        assert busy is not None
+        raise UserError(busy) from None
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"cannot lock {file.parent}: {reason}; choose another folder") from error
+    try:
+        yield
+    finally:
+        if os.name != "nt":  # while it is held: who waits sees that the name is gone, and takes a new file
+            file.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextlib.contextmanager
+def disk_full_is_user_error(path: Path) -> Iterator[None]:
+    """Turns an error that says a disk is full, while writing below ``path``, into a UserError."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_disk_full(error):
+            raise
+        # Orbax's unfinished writes would each print the same error again at exit.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise UserError(
+            f"the disk that holds {path} is full: free some space and run the same command again; "
+            "what was finished before is kept"
+        ) from error
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes ``file`` whole or not at all.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    unnamed = file.with_name(f".partial-{file.name}")
+    with disk_full_is_user_error(file):
+        if file.exists() and not file.is_file():  # a pipe or a device keeps its place
+            file.write_text(text, encoding="utf-8")
+            return
+        unnamed.write_text(text, encoding="utf-8")
+        unnamed.replace(file)
+
+
+def require_writable(file: Path) -> None:
+    """Finds out before the work whether its result can be written to ``file``.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        existed = file.exists()
+        with open(file, "ab"):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write {file}: {error.strerror}; choose a file in a folder that exists and can be written"
+        ) from error
+    if not existed:
+        file.resolve().unlink()  # of a link what it names, which was not there
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """Whether ``error`` or one of its causes says that no space is left on a disk.
+
+    TensorStore and Orbax report it as text in a ValueError, Python as an errno.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(text in str(seen) for text in ("No space left on device", "ENOSPC")):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

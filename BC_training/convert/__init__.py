@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from BC_training.common.errors import UserError, disk_full_is_user_error, unknown
+from BC_training.common.errors import UserError, unknown
+from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.storage import zarr_groups
 from BC_training.common.storage.store import LocalStore
 from BC_training.common.storage.writer import is_unused, next_number, recording, require_dataset

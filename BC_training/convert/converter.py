@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from BC_training.common.errors import UserError, reason
+from BC_training.common.errors import UserError, first_line
 from BC_training.common.preprocess import resize_frames
 from BC_training.common.storage.writer import EpisodeWriter
 from BC_training.convert import identity
@@ -85,7 +85,7 @@ def _damage_is_user_error() -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(
-            f"it cannot be read ({type(error).__name__}: {reason(error)}): restore it, or remove it"
+            f"it cannot be read ({type(error).__name__}: {first_line(error)}): restore it, or remove it"
         ) from error
 
 

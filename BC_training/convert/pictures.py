@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from BC_training.common.errors import UserError, reason
+from BC_training.common.errors import UserError, first_line
 
 
 def decode_picture(encoded: bytes, where: str, remedy: str) -> np.ndarray:
@@ -35,7 +35,7 @@ def decode_picture(encoded: bytes, where: str, remedy: str) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise UserError(f"{where} is no picture in a known format: {remedy}") from error
     except Exception as error:  # Pillow's decoders let through whatever a damaged file makes them stumble over
-        raise UserError(f"{where}: cannot decode the picture ({reason(error)}): {remedy}") from error
+        raise UserError(f"{where}: cannot decode the picture ({first_line(error)}): {remedy}") from error
     raise UserError(
         f"{where} has one channel of more than 8 bits (mode {mode}), as depth maps have: choose another camera, or "
         "save it in 8 bits"

@@ -12,7 +12,6 @@ chunk's file, the frame size and the channel order: what changes one of them get
 """
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
@@ -26,7 +25,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from rich import box
@@ -36,7 +34,8 @@ from rich.table import Table
 from rich.text import Text
 
 from BC_training.common.dataset import ZarrGameplayDataset
-from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.errors import UserError
+from BC_training.common.files import disk_full_is_user_error, locked, write_whole
 from BC_training.common.preprocess import resize_frames
 from BC_training.common.storage.store import LocalStore, ZipStore
 from BC_training.runtime.compilation_cache import default_folder as default_folder
@@ -121,15 +120,15 @@ def open_packed(
     first_frames = dict(zip(lengths, itertools.accumulate(lengths.values(), initial=0), strict=False))
     if not (path / "meta.json").exists():
         partial = path.with_name(path.name + _PARTIAL)
-        with disk_full_is_user_error(folder), _locked(partial, progress) as meta:
+        folder.mkdir(parents=True, exist_ok=True)
+        with disk_full_is_user_error(folder), _building(path, progress):
             if path.exists():  # another process has finished it while this one waited
                 shutil.rmtree(partial, ignore_errors=True)
             else:
                 _make_room(folder, packed_bytes(dataset, frame_size), limit, keep=partial)
+                partial.mkdir(exist_ok=True)
                 described = {"dataset": dataset.path, "frame_size": frame_size, "frames": len(dataset)}
-                meta.truncate(0)
-                meta.write(json.dumps(described))
-                meta.flush()
+                write_whole(partial / "meta.json", json.dumps(described))
                 _build(dataset, frame_size, partial, first_frames, progress)
                 partial.rename(path)
                 (path / _DONE).unlink()
@@ -166,10 +165,10 @@ def find_caches(folder: Path) -> list[Cache]:
 
 def remove(cache: Cache) -> bool:
     """Removes a cache; returns False, and leaves it, where it is being built."""
-    with open(cache.path / "meta.json") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            stack.enter_context(locked(_lock(cache.path), "it is being built"))
+        except UserError:
             return False
         # Whatever a kill leaves is then no whole cache, nor a build to go on with, but still listed.
         doomed = cache.path.with_name(f"{cache.path.name.removesuffix(_PARTIAL)}-{secrets.token_hex(4)}{_PARTIAL}")
@@ -261,26 +260,20 @@ def _build(
 
 
 @contextlib.contextmanager
-def _locked(partial: Path, progress: Progress) -> Iterator[TextIO]:
-    """Lets one process build, and hands it meta.json; another waits, and finds the cache built."""
-    while True:
-        partial.mkdir(parents=True, exist_ok=True)
-        with open(partial / "meta.json", "a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                progress.console.print("another process is building this cache: waiting for it", soft_wrap=True)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            if _is_at(lock, partial / "meta.json"):  # not published or removed meanwhile
-                yield lock
-                return
+def _building(path: Path, progress: Progress) -> Iterator[None]:
+    """Lets one process build the cache ``path`` at a time; another waits, and finds it built."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(_lock(path), "it is being built"))
+        except UserError:
+            progress.console.print("another process is building this cache: waiting for it", soft_wrap=True)
+            stack.enter_context(locked(_lock(path)))
+        yield
 
 
-def _is_at(file: TextIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+def _lock(path: Path) -> Path:
+    """The lock of the cache ``path``, finished or not."""
+    return path.with_name(f"{path.name.removesuffix(_PARTIAL)}.lock")
 
 
 def _make_room(folder: Path, needed: int, limit: int, keep: Path) -> None:

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from BC_training.common import events, metrics
 from BC_training.common.decode import Decoding
-from BC_training.common.errors import UserError, require_writable, write_whole
+from BC_training.common.errors import UserError
+from BC_training.common.files import require_writable, write_whole
 from BC_training.evaluation import diagnose as diagnosis
 from BC_training.evaluation.split_predictions import SplitPredictions, default_split, predict_split
 from BC_training.evaluation.tune import best_thresholds, changes_table

@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 
 from BC_training.command_line import as_command, make_console, run_command
-from BC_training.common.errors import UserError, disk_full_is_user_error, require_writable
+from BC_training.common.errors import UserError
+from BC_training.common.files import disk_full_is_user_error, require_writable
 
 if TYPE_CHECKING:  # not at run time: --help needs no JAX
     import pyarrow as pa

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from BC_training.common.dataset import ZarrGameplayDataset
-from BC_training.common.errors import UserError, disk_full_is_user_error, write_whole
+from BC_training.common.errors import UserError
+from BC_training.common.files import disk_full_is_user_error, write_whole
 from BC_training.common.metrics import return_text
 from BC_training.common.schema import Config, RecordConfig
 from BC_training.common.settings.evaluation import RolloutConfig

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from BC_training.common import metrics
 from BC_training.common.config import load_config, read_yaml
-from BC_training.common.errors import UserError, unknown, write_whole
+from BC_training.common.errors import UserError, unknown
+from BC_training.common.files import write_whole
 from BC_training.common.schema import Config
 from BC_training.common.settings.typed import parse_overrides
 from BC_training.common.settings.yaml_values import settle

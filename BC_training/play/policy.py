@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from BC_training.common.decode import Decoder, Decoding
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, first_line
 from BC_training.common.preprocess import InputSpec, resize_frames
 from BC_training.common.state import ChangeCounter
 from BC_training.runtime.compilation_cache import use_compilation_cache
@@ -195,5 +195,5 @@ def _as_array(given: Any, takes: str) -> np.ndarray:
     try:
         return np.asarray(given)
     except Exception as error:  # of other libraries, too: PyTorch has a TypeError for a tensor on a GPU
-        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        reason = first_line(error)
         raise UserError(f"{takes}, got {type(given).__name__}, which is no array ({reason})") from error

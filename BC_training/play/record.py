@@ -10,7 +10,8 @@ import gymnasium
 import numpy as np
 from rich.console import Console
 
-from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.errors import UserError
+from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.metrics import return_text
 from BC_training.common.schema import RecordConfig
 from BC_training.common.storage import zarr_groups

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from BC_training.common.decode import Decoding
-from BC_training.common.errors import UserError, require_writable, unknown, write_whole
+from BC_training.common.errors import UserError, unknown
+from BC_training.common.files import require_writable, write_whole
 from BC_training.common.metrics import number, return_text
 from BC_training.common.settings.evaluation import SEEDS, RolloutConfig
 from BC_training.games import make_game

@@ -9,7 +9,8 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 
-from BC_training.common.errors import UserError, require_writable
+from BC_training.common.errors import UserError
+from BC_training.common.files import require_writable
 from BC_training.play.video_text import drawable, drawable_text, fit, font
 
 _MIN_WIDTH = 512  # pixels: smaller frames are enlarged

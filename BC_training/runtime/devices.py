@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from BC_training.common.schema import DistributedConfig, SystemConfig
@@ -63,7 +63,7 @@ def choose_device(kind: str) -> str:
     try:
         devices = jax.devices("gpu") if kind == "gpu" else jax.devices()
     except RuntimeError as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         if kind == "gpu":
             raise UserError(
                 f"system.device=gpu, but JAX finds no NVIDIA GPU ({reason}): install JAX for it with "
@@ -128,7 +128,7 @@ def start_distributed(options: "DistributedConfig | None") -> None:
     if failures and not isinstance(failures[0], RuntimeError):
         raise failures[0]
     if failures:
-        reason = _first_line(failures[0])
+        reason = first_line(failures[0])
         raise UserError(f"cannot connect to {where} ({reason}): is its port free, and the address right?")
     # Before JAX's own wait at exit, which ends all processes when it has taken five minutes.
     atexit.register(wait_for_all, "exit")
@@ -159,11 +159,6 @@ def leave(code: int) -> NoReturn:
         time.sleep(_GRACE_SECONDS)
         os._exit(code)
     sys.exit(code)
-
-
-def _first_line(error: Exception) -> str:
-    """Of its message; its type where it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _distributed_arguments(options: "DistributedConfig | None", env: Mapping[str, str]) -> dict[str, Any] | None:

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 from rich.console import Console
 
+from BC_training.common.errors import first_line
+
 
 class StepProfiler:
     """Traces the dispatches that hold the steps first to last, counted from 1, both included.
@@ -38,7 +40,7 @@ class StepProfiler:
             try:
                 jax.profiler.stop_trace()
             except (OSError, RuntimeError, ValueError) as error:  # a full disk, for one
-                message = f"no profile of steps {self._steps}: {str(error).splitlines()[0]}"
+                message = f"no profile of steps {self._steps}: {first_line(error)}"
             else:
                 message = (
                     f"profile of steps {self._steps}: {self._folder} (for xprof; its perfetto_trace.json.gz "

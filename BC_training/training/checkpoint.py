@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 
 from BC_training.common import config as config_module
 from BC_training.common.decode import DecodeSettings, Decoding
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, first_line
 from BC_training.common.files import as_path
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
@@ -254,5 +254,5 @@ def _restore(step: Path, item: str, target: Tree) -> Tree:
             return checkpointer.restore(orbax_path(step / item), target)
     except Exception as error:  # Orbax raises all sorts, and bare ones
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # its other reads would each print theirs
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+        first = first_line(error)
         raise UserError(f"{step} is a damaged checkpoint ({item}: {first}): use another step") from error

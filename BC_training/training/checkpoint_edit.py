@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.errors import UserError
+from BC_training.common.files import disk_full_is_user_error
 from BC_training.training.checkpoint import CHECKSUMS, FORMAT_VERSION, NEXT_META, verify
 from BC_training.training.checkpoint_writer import hold
 

@@ -1,7 +1,6 @@
 """Writes checkpoints beside the training, each whole or not at all."""
 
 import contextlib
-import fcntl
 import itertools
 import os
 import shutil
@@ -16,7 +15,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from rich.console import Console
 
-from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.errors import UserError, first_line
+from BC_training.common.files import disk_full_is_user_error, locked
 from BC_training.common.schema import Config
 from BC_training.training.checkpoint import FORMAT_VERSION, alone, is_good, state_items, verify, write_checksums
 from BC_training.training.orbax_path import orbax_path, require_orbax_path
@@ -55,20 +55,10 @@ def hold(run: Path) -> Iterator[None]:
     """
     require_orbax_path(run)
     make_folder(run)
-    folder = os.open(run, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another training is running in {run}: wait for it, stop it, or choose another logging.run_name"
-            ) from error
-        except OSError as error:
-            raise UserError(f"cannot lock the folder {run}: {error.strerror}; choose another file system") from error
+    busy = f"another training is running in {run}: wait for it, stop it, or choose another logging.run_name"
+    with locked(run / ".lock", busy):
         _tidy(run)
         yield
-    finally:
-        os.close(folder)
 
 
 def make_folder(folder: Path) -> None:
@@ -295,7 +285,7 @@ class CheckpointWriter:
 
 
 def _reason(error: OSError) -> str:
-    return error.strerror or str(error).splitlines()[0][:300]
+    return error.strerror or first_line(error)
 
 
 def _remove_partial(folder: Path) -> None:

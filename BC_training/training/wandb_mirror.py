@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from BC_training.common.config import to_dict
+from BC_training.common.errors import first_line
 from BC_training.common.schema import Config
 
 _INIT_SECONDS = 20  # until W&B counts as unreachable
@@ -70,7 +71,7 @@ class WandbMirror:
             run.finish(exit_code=self._exit_code)
         except Exception as error:
             if not self._abandoned:
-                self._say(f"W&B failed ({_first_line(error)}); the run goes on and is logged in {self._log_dir}")
+                self._say(f"W&B failed ({first_line(error)}); the run goes on and is logged in {self._log_dir}")
                 _end_service()
 
     def _start(self) -> Any:
@@ -84,7 +85,7 @@ class WandbMirror:
             has_key = wandb.login(prompt=False, verify=False)  # looks in the environment and netrc, asks nobody
             mode, why = ("online", "") if has_key else ("offline", "no key")
         except Exception as error:  # a malformed key
-            mode, why = "offline", _first_line(error)
+            mode, why = "offline", first_line(error)
         if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
             mode, why = os.environ["WANDB_MODE"], f"WANDB_MODE={os.environ['WANDB_MODE']}"
         for attempt in (mode, "offline"):
@@ -102,7 +103,7 @@ class WandbMirror:
                     settings=settings,
                 )
             except Exception as error:
-                why = _first_line(error)
+                why = first_line(error)
                 _end_service()  # it goes on trying, and keeps the run's id
                 continue
             if attempt != "disabled":
@@ -125,7 +126,3 @@ def _end_service() -> None:
                 process.terminate()
     with contextlib.suppress(Exception, SystemExit):  # it exits where its process has failed
         wandb.teardown()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

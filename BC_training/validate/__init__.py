@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from BC_training.common.errors import UserError, require_writable
+from BC_training.common.errors import UserError
+from BC_training.common.files import require_writable
 from BC_training.common.storage import zarr_groups
 from BC_training.common.storage.store import open_store
 from BC_training.runtime.workers import run_tasks

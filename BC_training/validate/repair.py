@@ -8,7 +8,8 @@ from typing import Any
 import zarr
 from rich.console import Console
 
-from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.errors import UserError
+from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.storage.array_info import as_float32
 from BC_training.common.storage.store import episode_number, is_remote
 from BC_training.common.storage.writer import EpisodeWriter, recording

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, first_line
 from BC_training.common.storage import zarr_groups
 from BC_training.common.storage.array_info import ARRAYS, as_float32, inexact
 from BC_training.common.storage.other_codecs import DecodedArray, UnknownCodec
@@ -262,7 +262,7 @@ def _chunk_by_chunk(
 
 
 def _fault(error: Exception, episode: EpisodeInfo) -> Fault:
-    text = str(error).splitlines()[0].split(" [")[0]
+    text = first_line(error)
     code = text.split(":")[0]
     if code == "NOT_FOUND" and text.endswith("is missing"):
         return "missing", "missing"

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import track
 
-from BC_training.common.errors import disk_full_is_user_error
+from BC_training.common.files import disk_full_is_user_error
 from BC_training.evaluation.predict import EpisodePredictions, frames_of, open_episode, predict_episode
 from BC_training.play.video import DISAGREE, PREDICTED, RECORDED, UNKNOWN_FPS, VideoWriter, require_video
 from BC_training.play.video_text import drawable, fit, font, substitutions

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from BC_training.common.errors import UserError, require_writable
+from BC_training.common.errors import UserError
+from BC_training.common.files import require_writable
 from BC_training.play.video import PREDICTED, RECORDED
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw, ImageOps
 from rich.console import Console
 from rich.progress import track
 
-from BC_training.common.errors import UserError, disk_full_is_user_error, unknown
+from BC_training.common.errors import UserError, unknown
+from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.metrics import return_text
 from BC_training.games import make_game, require_game
 from BC_training.play.episodes import Session, say_restarts

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import Progress
 from scipy import ndimage
 
-from BC_training.common.errors import disk_full_is_user_error, unknown
+from BC_training.common.errors import unknown
+from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.preprocess import OBSERVATION
 from BC_training.data.loader import make_tier
 from BC_training.data.samples import Samples

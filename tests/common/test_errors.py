@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from BC_training.common.errors import UserError, disk_full_is_user_error, require_writable, unknown
+from BC_training.common.errors import UserError, unknown
+from BC_training.common.files import disk_full_is_user_error, require_writable
 
 
 def test_unknown_names_the_nearest_and_the_whole_list():

@@ -138,7 +138,7 @@ def test_each_kind_tells_contents_apart_wherever_they_lie(tmp_path, kind):
             demos = doom_demo.DoomDemos("", {"x": (place / "a.lmp", 0, -1)}, (), (), frozenset(), False, Options(kind))
             digests.append(demos.digest("x"))
         else:
-            import test_lerobot
+            from tests.convert.lerobot import test_reader as test_lerobot
 
             test_lerobot.write_v30(place, **({} if content == 1 else {"fps": 10}))
             digests.append(lerobot.open_source(place, Options(kind)).digest("same/episode_000001"))

@@ -95,7 +95,7 @@ BUILD = """
     import sys, time
     from pathlib import Path
     from rich.progress import Progress
-    from BC_training.common import cache
+    from BC_training.data import cache
     from BC_training.common.dataset import ZarrGameplayDataset
 
     dataset, slow = ZarrGameplayDataset({path!r}), {slow}
@@ -249,22 +249,6 @@ def test_a_removal_that_is_killed_leaves_nothing_to_trust(tmp_path, recorded, mo
     np.testing.assert_array_equal(read(packed, np.arange(len(frames))), frames)
     clear_caches(tmp_path / "cache", Console(file=StringIO()))
     assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_a_build_that_waited_for_a_removal_begins_anew(tmp_path, recorded, monkeypatch):
-    """The lock that it waited for is that of a file which is gone."""
-    dataset, written = recorded
-    flock, waited = cache.fcntl.flock, []
-
-    def removed_meanwhile(file, how):
-        if not waited:
-            waited.append(True)
-            shutil.rmtree(next((tmp_path / "cache").iterdir()))
-        flock(file, how)
-
-    monkeypatch.setattr(cache.fcntl, "flock", removed_meanwhile)
-    packed = pack(dataset, tmp_path / "cache")
-    np.testing.assert_array_equal(read(packed, [0]), resize_frames(written[0].frames[:1], SIZE))
 
 
 def test_a_dataset_is_looked_at_once(tmp_path, recorded, monkeypatch):

@@ -18,7 +18,7 @@ ENTRY = bytes(range(256)) * 40
 # Prints a hash of what a compiled program gave, and how many programs were compiled and loaded.
 PROGRAM = """
     import hashlib, jax, numpy as np
-    from BC_training.common.compilation_cache import use_compilation_cache
+    from BC_training.runtime.compilation_cache import use_compilation_cache
     counts = {"cache_misses": 0, "cache_hits": 0}
     def count(event, **_):
         counts[event.rsplit("/", 1)[1]] = counts.get(event.rsplit("/", 1)[1], 0) + 1
@@ -32,10 +32,10 @@ PROGRAM = """
 # Trains a small model for some steps.
 TRAINING = """
     import hashlib, jax, numpy as np
-    from BC_training.common.compilation_cache import use_compilation_cache
+    from BC_training.runtime.compilation_cache import use_compilation_cache
     from BC_training.common.preprocess import InputSpec
     from BC_training.common.schema import Config, DatasetConfig, TrainingConfig
-    from BC_training.common.train_state import init_state, make_optimizer, make_train_step, split_model
+    from BC_training.training.train_state import init_state, make_optimizer, make_train_step, split_model
     from BC_training.models.pure_cnn.model import Config as Model
     counts = {"cache_misses": 0, "cache_hits": 0}
     def count(event, **_):
@@ -153,7 +153,7 @@ def test_a_full_disk_costs_the_entry_alone(tmp_path):
     code = """
         import resource, signal, sys
         from pathlib import Path
-        from BC_training.common.compilation_cache import CheckedCache
+        from BC_training.runtime.compilation_cache import CheckedCache
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         cache = CheckedCache(Path(sys.argv[1]))
@@ -172,7 +172,7 @@ def test_a_killed_writer_leaves_no_torn_entry(tmp_path):
     code = """
         import itertools, sys
         from pathlib import Path
-        from BC_training.common.compilation_cache import CheckedCache
+        from BC_training.runtime.compilation_cache import CheckedCache
         print("ready", flush=True)
         for i in itertools.count():
             CheckedCache(Path(sys.argv[1])).put(str(i % 4), bytes(10_000_000))

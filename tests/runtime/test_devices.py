@@ -19,7 +19,7 @@ from BC_training.runtime.devices import _distributed_arguments, choose_device, s
 PROCESS = """
     import sys
     import jax, numpy as np
-    from BC_training.common import devices
+    from BC_training.runtime import devices
     from BC_training.common.schema import DistributedConfig, SystemConfig
     distributed = None
     if len(sys.argv) > 1:
@@ -113,7 +113,7 @@ def test_xla_flags(monkeypatch, version, flags, expected):
 def test_deterministic_programs_are_asked_for_beside_the_users_flags():
     code = """
         import os, jax
-        from BC_training.common.devices import prepare_devices
+        from BC_training.runtime.devices import prepare_devices
         from BC_training.common.schema import SystemConfig
         print(prepare_devices(SystemConfig(deterministic=True)))
         prepare_devices(SystemConfig(deterministic=True))

@@ -81,7 +81,7 @@ def test_wishes(monkeypatch):
 
 STUCK = """
 import signal, sys, time
-from BC_training.common import interruption
+from BC_training.runtime import interruption
 interruption._DEADLINE, interruption._ECHO = map(float, sys.argv[1:])
 with interruption.Interruption() as stop, stop.deferred():
     stop.last_saved = lambda: "step 7 is kept"

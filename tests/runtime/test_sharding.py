@@ -19,13 +19,13 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.progress import Progress
 
-from BC_training.common import loader
+from BC_training.data import loader
 from BC_training.common.dataset import ZarrGameplayDataset
-from BC_training.common.loader import make_tier
+from BC_training.data.loader import make_tier
 from BC_training.common.preprocess import Window
-from BC_training.common.samples import Samples
+from BC_training.data.samples import Samples
 from BC_training.common.schema import DatasetConfig
-from BC_training.common.sharding import AXIS, all_devices, local_part
+from BC_training.runtime.sharding import AXIS, all_devices, local_part
 
 loader._BLOCK = 4  # frames: several blocks a device, the last one partial
 dataset = ZarrGameplayDataset(sys.argv[1])

@@ -304,7 +304,7 @@ import json, sys
 from pathlib import Path
 import jax
 import numpy as np
-from BC_training.common.checkpoint import read, read_model
+from BC_training.training.checkpoint import read, read_model
 from BC_training.common.errors import UserError
 
 run, files = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]

@@ -59,8 +59,8 @@ def test_it_is_whole_afterwards_and_nothing_else_has_changed(step, template):
 KILLED = """
 import json, os, shutil, signal, sys
 from pathlib import Path
-from BC_training.common import checkpoint_edit
-from BC_training.common.checkpoint import verify
+from BC_training.training import checkpoint_edit
+from BC_training.training.checkpoint import verify
 
 template, folder = Path(sys.argv[1]), Path(sys.argv[2])
 outcomes = []

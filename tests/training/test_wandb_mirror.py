@@ -20,7 +20,7 @@ RUN = """
     import os, sys
     from pathlib import Path
     from rich.console import Console
-    from BC_training.common import tracking, wandb_mirror
+    from BC_training.training import tracking, wandb_mirror
     from BC_training.common.config import load_config
     wandb_mirror._INIT_SECONDS, tracking._FINISH_SECONDS, tracking._INTERRUPTED_SECONDS = 5, 20.0, 1.0
     config, first = load_config("configs/quickstart.yaml"), int(sys.argv[2])

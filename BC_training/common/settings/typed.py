@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, first_line
 from BC_training.common.settings.yaml_values import parse_override, settle
 
 OBJECTS = {"allow_objects": True}  # ``Plain``, among the values
@@ -49,7 +49,7 @@ def build(kind: type, raw: dict[str, Any], where: str) -> Any:
     except ConfigKeyError as error:
         raise UserError(_unknown_key(error, where)) from error
     except (OmegaConfBaseException, TypeError) as error:  # a TypeError where a table stands for a list
-        key, reason = str(getattr(error, "full_key", None) or ""), _first_line(error)
+        key, reason = str(getattr(error, "full_key", None) or ""), _where_and_what(error)
         if "." not in key:  # none, or within a list
             key = _faulty_value(raw, build) or key
         if "tuple" in reason.lower() or "$VALUE" in reason or isinstance(error, TypeError):
@@ -94,13 +94,13 @@ def as_user_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (OmegaConfBaseException, YAMLError, ValueError, TypeError, OSError) as error:
-        raise UserError(f"{what}: {_first_line(error)}") from error
+        raise UserError(f"{what}: {_where_and_what(error)}") from error
 
 
-def _first_line(error: BaseException) -> str:
+def _where_and_what(error: BaseException) -> str:
     if isinstance(error, MarkedYAMLError) and (mark := error.context_mark or error.problem_mark) is not None:
         return f"line {mark.line + 1}: {error.context or ''} {error.problem or ''}".replace("  ", " ")
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return first_line(error)
 
 
 def _unknown_key(error: ConfigKeyError, where: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from BC_training.common.errors import UserError, reason
+from BC_training.common.errors import UserError, first_line
 from BC_training.common.storage.store import Store
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class DecodedArray:
         except MemoryError:
             raise
         except Exception as error:  # each codec has exceptions of its own
-            raise ValueError(f"DATA_LOSS: Error reading {self._folder}: {reason(error)[:80]}") from error
+            raise ValueError(f"DATA_LOSS: Error reading {self._folder}: {first_line(error)[:80]}") from error
 
     def _open(self, chunks: dict[str, bytes]) -> "zarr.Array":
         """The array with these chunks, in memory."""
@@ -123,7 +123,7 @@ class DecodedArray:
         try:
             opened = zarr.open_array(MemoryStore(files, read_only=True), mode="r", zarr_format=self._zarr_format)
         except Exception as error:
-            raise ValueError(f"FAILED_PRECONDITION: Error opening {self._folder}: {reason(error)[:120]}") from error
+            raise ValueError(f"FAILED_PRECONDITION: Error opening {self._folder}: {first_line(error)[:120]}") from error
         return opened
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import tensorstore as ts
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, first_line
 
 SCHEMES = ("s3", "gs", "http", "https")
 _EPISODE = re.compile(r"episode_(\d+)", re.ASCII)
@@ -152,4 +152,4 @@ def context() -> ts.Context:
 
 
 def _reason(error: BaseException) -> str:
-    return str(error).splitlines()[0].split(" [")[0][:200]
+    return first_line(error)

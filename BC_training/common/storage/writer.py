@@ -1,7 +1,6 @@
 """Writes a dataset: episodes that appear whole or not at all."""
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ import numpy as np
 import tensorstore as ts
 
 from BC_training.common.errors import UserError
+from BC_training.common.files import locked
 from BC_training.common.storage.array_info import ARRAYS
 from BC_training.common.storage.names import names_fault
 from BC_training.common.storage.store import LocalStore, episode_number, require_utf8
@@ -75,28 +75,24 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
         _create(path, keys, attributes)
     else:
         require_appendable(path, keys, attributes)
-    try:
-        folder = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; choose another folder") from error
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another process is recording into {path}: wait for it, or choose another folder"
-            ) from None
+    busy = f"another process is recording into {path}: wait for it, or choose another folder"
+    with locked(path / f"{_PARTIAL}lock", busy), _forgotten_without_episodes(path, created, existed):
         for leftover in path.glob(f"{_PARTIAL}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         _require_writable(path)
         yield
+
+
+@contextlib.contextmanager
+def _forgotten_without_episodes(path: Path, created: bool, existed: bool) -> Iterator[None]:
+    """Removes a dataset that was ``created`` and got no episode: its names would bind what is recorded next."""
+    try:
+        yield
     finally:
         if created and not LocalStore(path).episode_names():
-            (path / "zarr.json").unlink(missing_ok=True)  # its names would bind what is recorded next
+            (path / "zarr.json").unlink(missing_ok=True)
             if not existed:
-                with contextlib.suppress(OSError):
-                    path.rmdir()
-        os.close(folder)
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def is_unused(path: Path) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import h5py
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, first_line
 
 _OF_PLUGIN = {
     307: "bzip2", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32017: "sz",
@@ -45,7 +45,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 
 def _why_unreadable(path: Path, error: BaseException) -> str:
-    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    reason = first_line(error)
     if "already open for write" in reason or "consistency flags" in reason:
         return (
             f"{path} is marked as being written: wait for the program that writes it; if that ended without closing "

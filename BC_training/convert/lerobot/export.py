@@ -9,7 +9,6 @@ else is kept exactly: actions as float32 0 and 1, the state, and the rate. LeRob
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -27,7 +26,8 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
-from BC_training.common.errors import UserError, disk_full_is_user_error
+from BC_training.common.errors import UserError
+from BC_training.common.files import disk_full_is_user_error, locked, write_whole
 from BC_training.common.preprocess import resize_frames
 from BC_training.common.storage.writer import require_local
 from BC_training.convert.lerobot.features import is_text
@@ -158,7 +158,7 @@ class _Exporter:
         rows = self._folder / data_file(episode)
         rows.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table(columns), rows)
-        _write_json(_done(self._folder, episode), histogram.tolist())
+        write_whole(_done(self._folder, episode), json.dumps(histogram.tolist()))
         return len(actions)
 
     def close(self) -> None:
@@ -268,26 +268,15 @@ def _partial(out: Path, settings: _Settings) -> Iterator[Path]:
         (folder / _PROGRESS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {folder} ({error.strerror}): choose another folder") from error
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process exports to {out}: wait for it, or choose another folder") from None
+    with locked(
+        folder / _PROGRESS / ".lock", f"another process exports to {out}: wait for it, or choose another folder"
+    ):
         file = folder / _PROGRESS / "settings.json"
         if not file.exists():
-            _write_json(file, asdict(settings))
+            write_whole(file, json.dumps(asdict(settings)))
         elif json.loads(file.read_bytes()) != asdict(settings):
             raise UserError(
                 f"{folder} is an unfinished export of another dataset, or with other options: finish it with the same "
                 "command, or remove it"
             )
         yield folder
-    finally:
-        os.close(lock)
-
-
-def _write_json(file: Path, value: Any) -> None:
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value))
-    temporary.rename(file)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.dataset as pads
 from av.error import FFmpegError
 
-from BC_training.common.errors import UserError, reason
+from BC_training.common.errors import UserError, first_line
 from BC_training.convert.lerobot.layout import Episode, Layout, within
 from BC_training.convert.lerobot.parquet import damage_is_user_error, is_file, open_columns, rows_of
 from BC_training.convert.pictures import decode_picture
@@ -70,7 +70,7 @@ def video_frames(episode: Episode, file: Path, times: np.ndarray, fps: float) ->
                 yield upright(frame, file)
                 count += 1
     except (FFmpegError, OSError, ValueError, OverflowError) as error:
-        raise UserError(f"{at(episode, count, file)}: cannot decode ({reason(error)}): restore it") from error
+        raise UserError(f"{at(episode, count, file)}: cannot decode ({first_line(error)}): restore it") from error
     if count < len(times):
         raise UserError(f"{place} has {count} pictures for {len(times)} rows: restore one of them")
 
@@ -100,7 +100,7 @@ def first_picture(layout: Layout, episode: Episode) -> bytes:
                 container.seek(max(0, int(episode.start / (stream.time_base or 1))), stream=stream)
                 return next((bytes(packet) for packet in container.demux(stream) if packet.size), b"")
     except (FFmpegError, OSError, ValueError, OverflowError) as error:
-        raise UserError(f"{episode.video}: cannot read ({reason(error)}): restore it") from error
+        raise UserError(f"{episode.video}: cannot read ({first_line(error)}): restore it") from error
     return b""
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from BC_training.common.errors import UserError, reason, unknown
+from BC_training.common.errors import UserError, first_line, unknown
 from BC_training.convert.lerobot.features import Feature, choose_camera, is_text, is_whole, read_features
 from BC_training.convert.lerobot.parquet import is_file, open_columns, read_rows
 
@@ -117,7 +117,7 @@ def _read_info(root: Path) -> dict[str, Any]:
             f"{root} is no LeRobot dataset, it has no meta/info.json: give the folder that holds meta, data and videos"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {file} ({reason(error)}): restore it") from error
+        raise UserError(f"cannot read {file} ({first_line(error)}): restore it") from error
     if not isinstance(info, dict):
         raise UserError(f"{file} is not a JSON object: restore it")
     return info
@@ -129,14 +129,14 @@ def _read_json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         content = file.read_bytes()
         lines = content.decode(json.detect_encoding(content)).split("\n")  # a text may hold other ends of lines
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file} ({reason(error)}): restore it") from error
+        raise UserError(f"cannot read {file} ({first_line(error)}): restore it") from error
     for i, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{file}, line {i} is damaged ({reason(error)}): restore it") from error
+            raise UserError(f"{file}, line {i} is damaged ({first_line(error)}): restore it") from error
         if not isinstance(row, dict):
             raise UserError(f"{file}, line {i} is damaged (it is no JSON object): restore it")
         yield f"{file}, line {i}", row

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from pyarrow.fs import LocalFileSystem
 
-from BC_training.common.errors import UserError, reason
+from BC_training.common.errors import UserError, first_line
 
 
 def read_columns(file: Path, names: list[str], episode: int | None = None) -> pa.Table:
@@ -44,7 +44,7 @@ def damage_is_user_error(file: Path) -> Iterator[None]:
     except (OSError, ValueError, pa.ArrowException) as error:
         if "duplicate field names" in str(error):
             raise UserError(f"{file} has two columns of a name: rename or remove one of them") from error
-        raise UserError(f"cannot read {file} ({reason(error)}): restore it") from error
+        raise UserError(f"cannot read {file} ({first_line(error)}): restore it") from error
 
 
 def open_columns(file: Path, names: list[str]) -> pads.Dataset:

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import vizdoom
 
-from BC_training.common.errors import GameDied, UserError, unknown
+from BC_training.common.errors import GameDied, UserError, first_line, unknown
 from BC_training.common.preprocess import resize_frames
 from BC_training.games.doom.engine_calls import EngineCalls
 
@@ -179,7 +179,7 @@ class DoomGame(gymnasium.Env):
             if not isinstance(error, Exception):
                 raise
             raise UserError(
-                f"the Doom engine did not start ({str(error).strip().splitlines()[0]}); "
+                f"the Doom engine did not start ({first_line(error)}); "
                 "run BC_training/scripts/test_setup.py to check this machine"
             ) from error
         self._calls = EngineCalls()
@@ -231,7 +231,7 @@ class DoomGame(gymnasium.Env):
         try:
             return self._calls(function)
         except (vizdoom.ViZDoomErrorException, vizdoom.ViZDoomUnexpectedExitException) as error:
-            raise GameDied(f"the Doom engine died ({str(error).strip().splitlines()[0]})") from error
+            raise GameDied(f"the Doom engine died ({first_line(error)})") from error
         except vizdoom.ViZDoomIsNotRunningException as error:
             raise GameDied("the Doom engine is not running") from error
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from BC_training.common.dataset import ZarrGameplayDataset
-from BC_training.common.errors import UserError, disk_full_is_user_error, require_writable
+from BC_training.common.errors import UserError
+from BC_training.common.files import disk_full_is_user_error, require_writable
 from BC_training.play.policy import Policy
 from BC_training.reports.compare.runs import COMMAND, Run, assemble, incomparable, names_of, require_same_play
 from BC_training.reports.compare.scores import Row

@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from BC_training.common.dataset import Skipped, ZarrGameplayDataset
-from BC_training.common.errors import UserError, disk_full_is_user_error, require_writable
+from BC_training.common.errors import UserError
+from BC_training.common.files import disk_full_is_user_error, require_writable
 from BC_training.common.metrics import class_weights
 from BC_training.common.schema import TrainingConfig
 from BC_training.reports.dataset.page import render

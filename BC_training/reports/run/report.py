@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from BC_training.common.errors import disk_full_is_user_error, require_writable
+from BC_training.common.files import disk_full_is_user_error, require_writable
 from BC_training.evaluation.evaluate import score
 from BC_training.evaluation.split_predictions import SplitPredictions, predict_split
 from BC_training.reports.compare.runs import Run

@@ -517,7 +517,7 @@ def test_a_killed_recorder_leaves_what_it_committed(tmp_path):
         import os, signal
         import numpy as np
         from pathlib import Path
-        from BC_training.common.writer import EpisodeWriter, recording
+        from BC_training.common.storage.writer import EpisodeWriter, recording
         path = Path({str(tmp_path / "x.zarr")!r})
         with recording(path, {KEYS!r}, ()):
             for number in range(2):

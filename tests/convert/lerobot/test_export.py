@@ -1,8 +1,6 @@
 """Export to LeRobot v3.0: what is in the files, and the way back."""
 
-import fcntl
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from rich.console import Console
 from BC_training import __main__ as command_line
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
+from BC_training.common.files import locked
 from BC_training.convert import Options, convert
 from BC_training.convert.lerobot import export as lerobot_export
 from BC_training.convert.lerobot import meta as lerobot_meta
@@ -259,11 +258,10 @@ def test_continues_where_it_stopped(tmp_path, source, monkeypatch):
 
 
 def test_two_at_once(tmp_path, source):
-    (tmp_path / "lr.partial").mkdir()
-    lock = os.open(tmp_path / "lr.partial", os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    assert "another process exports to" in error_of(source, tmp_path / "lr")
-    os.close(lock)
+    progress = tmp_path / "lr.partial" / lerobot_export._PROGRESS
+    progress.mkdir(parents=True)
+    with locked(progress / ".lock"):
+        assert "another process exports to" in error_of(source, tmp_path / "lr")
     exported(source, tmp_path / "lr")
 
 
