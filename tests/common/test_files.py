@@ -63,7 +63,7 @@ def test_who_waits_gets_the_lock_alone(tmp_path):
 def test_a_place_that_cannot_be_locked_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with (
-        pytest.raises(UserError, match="cannot lock .*file: .*; choose another folder"),
+        pytest.raises(UserError, match=r"cannot lock .*file: .*; choose another folder"),
         locked(tmp_path / "file/lock"),
     ):
         pass
