@@ -17,8 +17,8 @@ from BC_training.common.errors import UserError
 from BC_training.common.files import locked
 from BC_training.common.storage.array_info import ARRAYS
 from BC_training.common.storage.names import names_fault
-from BC_training.common.storage.store import LocalStore, episode_number, require_utf8
-from BC_training.common.storage.zarr_groups import FORMAT, VERSION, read_root
+from BC_training.common.storage.store import LocalStore, episode_number, is_zip, require_utf8
+from BC_training.common.storage.zarr_groups import FORMAT, VERSION, EpisodeInfo, read_episodes, read_root
 
 _PARTIAL = ".partial-"
 _BLOCK = 32  # frames written at once: bounds the recorder's memory, not the chunk size
@@ -26,6 +26,8 @@ _BLOCK = 32  # frames written at once: bounds the recorder's memory, not the chu
 
 def require_dataset(path: Path) -> None:
     """Raises a UserError where something is at ``path`` that is no dataset."""
+    if is_zip(path):
+        raise UserError(f"{path} is a ZIP file, which is read but not written: unpack it, or choose another folder")
     if not path.is_dir():
         raise UserError(f"{path} is a file, a dataset is a folder: choose another name")
     if not any((path / name).exists() for name in ("zarr.json", ".zgroup")):
@@ -134,6 +136,22 @@ def _require_writable(path: Path) -> None:
         raise UserError(
             f"cannot write into {path}: {error.strerror}; make it writable or choose another folder"
         ) from error
+
+
+def existing_episodes(path: Path) -> list[EpisodeInfo]:
+    """The readable episodes of the dataset at ``path``; none where a new dataset can be made.
+
+    Faulty episodes are left out: opening the dataset for training reports them.
+
+    Raises:
+        UserError: something is there that is no dataset.
+    """
+    if is_unused(path):
+        return []
+    require_dataset(path)
+    store = LocalStore(path)
+    read_root(store)
+    return [info for info in read_episodes(store, store.episode_names()) if isinstance(info, EpisodeInfo)]
 
 
 def next_number(path: Path) -> int:

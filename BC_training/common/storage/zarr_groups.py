@@ -29,7 +29,7 @@ from BC_training.common.storage.layouts import datasets_in, other_layout
 from BC_training.common.storage.names import names_fault
 from BC_training.common.storage.other_codecs import DecodedArray, other_codecs
 from BC_training.common.storage.remote_store import context
-from BC_training.common.storage.store import LocalStore, Store, is_zip
+from BC_training.common.storage.store import LocalStore, Store
 
 FORMAT, VERSION = "framewise", 1
 DAMAGE = (ValueError, NotImplementedError)  # what TensorStore raises for metadata and chunks that are damaged
@@ -77,11 +77,8 @@ def read_attributes(store: Store) -> dict[str, Any]:
         UserError: not a dataset, or a newer version of the format.
     """
     path = store.address
-    if isinstance(store, LocalStore):
-        if not store.exists():
-            raise UserError(f"no dataset at {path}: check the path, or record one with 'record --out {path}'")
-        if is_zip(store.path):
-            raise UserError(f"{path} is a ZIP file, which is read but not written: unpack it, or choose another folder")
+    if isinstance(store, LocalStore) and not store.exists():
+        raise UserError(f"no dataset at {path}: check the path, or record one with 'record --out {path}'")
     raws = store.read(_GROUP_FILES)
     try:
         attrs = group_attributes(

@@ -273,7 +273,7 @@ def test_nothing_is_recorded_into_a_zip_file(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [3])
     file = zipped(tmp_path / "x.zarr", tmp_path / "x.zarr.zip")
     before = file.read_bytes()
-    with pytest.raises(UserError, match="is a file, a dataset is a folder"), recording(file, ("a",), ()):
+    with pytest.raises(UserError, match="is a ZIP file, which is read but not written"), recording(file, ("a",), ()):
         pass
     assert file.read_bytes() == before
 
