@@ -14,9 +14,9 @@ from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.metrics import return_text
 from BC_training.common.schema import RecordConfig
+from BC_training.common.storage.metadata import EpisodeInfo
 from BC_training.common.storage.store import LocalStore
 from BC_training.common.storage.writer import EpisodeWriter, existing_episodes, next_number, recording
-from BC_training.common.storage.zarr_groups import EpisodeInfo
 from BC_training.games import make_game
 from BC_training.play.episodes import Session, say_restarts
 from BC_training.play.players import Player, make_player

@@ -13,9 +13,9 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.metrics import class_weights
 from BC_training.common.schema import DatasetConfig
-from BC_training.common.storage import zarr_groups
-from BC_training.common.storage.array_info import as_float32
-from BC_training.validate import validate
+from BC_training.common.storage import reader
+from BC_training.common.storage.reader import as_float32
+from BC_training.validate.validate import validate
 
 # --- reading -------------------------------------------------------------------------------
 
@@ -532,8 +532,8 @@ def test_state_is_decoded_once_as_far_as_memory_is_set_aside(tmp_path, make_data
     monkeypatch.setattr("BC_training.common.dataset._STATE_MEMORY", written[0].state.nbytes)
     dataset = ZarrGameplayDataset(tmp_path / "d.zarr")
     decoded = []
-    read_whole = zarr_groups.read_whole
-    monkeypatch.setattr(zarr_groups, "read_whole", lambda array: decoded.append(array.shape) or read_whole(array))
+    read_whole = reader.read_whole
+    monkeypatch.setattr(reader, "read_whole", lambda array: decoded.append(array.shape) or read_whole(array))
     for _ in "12":
         for episode in (0, 1):
             np.testing.assert_array_equal(dataset.state(episode), written[episode].state)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.validate import validate
+from BC_training.validate.validate import validate
 
 
 def read(path):

@@ -14,7 +14,8 @@ from rich.console import Console
 
 import BC_training.convert
 from BC_training.common.errors import UserError
-from BC_training.common.storage import zarr_groups
+from BC_training.common.storage import reader
+from BC_training.common.storage.metadata import EpisodeInfo
 from BC_training.common.storage.store import LocalStore
 from BC_training.common.storage.writer import EpisodeWriter
 from BC_training.convert import Options, convert
@@ -236,8 +237,8 @@ def test_what_a_library_raises_for_one_recording_costs_that_alone(tmp_path, monk
         assert "bad: it cannot be read (KeyError: 'Unable to" in str(raised.value)
         assert "\n" not in str(raised.value)
     store = LocalStore(tmp_path / "out.zarr")
-    (episode,) = zarr_groups.read_episodes(store, store.episode_names())
-    assert isinstance(episode, zarr_groups.EpisodeInfo)
+    (episode,) = reader.read_episodes(store, store.episode_names())
+    assert isinstance(episode, EpisodeInfo)
     assert episode.attrs["source"].endswith("good")
     fake(monkeypatch, Fake(episodes=("good", "empty")))
     assert "empty: left out, it has no frame" in run(tmp_path, tmp_path / "out.zarr")[0]
@@ -250,7 +251,7 @@ def test_what_a_library_raises_for_one_recording_costs_that_alone(tmp_path, monk
         ({"keys": ("jump", "duck", "jump")}, "'keys' has 'jump' twice, in columns 0 and 2"),
         ({"attributes": ("x", " ")}, "'attributes' has ' ' in column 1, which is empty"),
         ({"attributes": ("x", "x")}, "'attributes' has 'x' twice, in columns 0 and 1"),
-        ({"attributes": (None,)}, "'attributes' has None in column 0, which is no text"),
+        ({"attributes": (None,)}, "'attributes' has None in column 0, which is not text"),
     ],
 )
 def test_names_are_different_and_say_something(tmp_path, monkeypatch, names, said):

@@ -320,7 +320,7 @@ def test_links_out_of_the_dataset(tmp_path, make_dataset, zarr_format):
 @pytest.mark.parametrize("fault", ["missing", "truncated", None])
 def test_faults_are_found_across_tasks_and_blocks(tmp_path, make_dataset, monkeypatch, fault):
     monkeypatch.setattr(scan, "BLOCK_BYTES", 3 * 2304)
-    monkeypatch.setattr("BC_training.validate.TASK_FRAMES", 7)
+    monkeypatch.setattr("BC_training.validate.validate.TASK_FRAMES", 7)
     path = tmp_path / "x.zarr"
     written = make_dataset(path, [40])[0].frames
     frozen = written.copy()
@@ -637,7 +637,7 @@ def test_info_alone_is_clean(tmp_path, make_dataset, monkeypatch, capsys):
 def test_unreachable_data_is_no_finding(tmp_path, make_dataset, monkeypatch):
     """A server that fails in the middle must not be taken for a dataset that is damaged."""
     make_dataset(tmp_path / "x.zarr", [12])
-    read = scan.storage.open_array
+    read = scan.reader.open_array
 
     class Failing:
         def __init__(self, array):
@@ -652,7 +652,7 @@ def test_unreachable_data_is_no_finding(tmp_path, make_dataset, monkeypatch):
         def result(self):
             raise ValueError("UNAVAILABLE: connection reset [source locations='x.cc']")
 
-    monkeypatch.setattr(scan.storage, "open_array", lambda *args: Failing(read(*args)))
+    monkeypatch.setattr(scan.reader, "open_array", lambda *args: Failing(read(*args)))
     with pytest.raises(UserError, match="UNAVAILABLE: connection reset; check"):
         validate(tmp_path / "x.zarr", QUIET, workers=1)
 

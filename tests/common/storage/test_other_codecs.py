@@ -13,9 +13,10 @@ from zarr.codecs import numcodecs as v3
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.common.storage import zarr_groups
+from BC_training.common.storage import reader
+from BC_training.common.storage.metadata import EpisodeInfo
 from BC_training.common.storage.store import LocalStore
-from BC_training.validate import validate
+from BC_training.validate.validate import validate
 
 QUIET = Console(file=StringIO())
 pytestmark = pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3 specification")
@@ -67,11 +68,11 @@ def test_what_zarr_python_decodes_is_read_as_it_was_written(tmp_path, make_datas
     np.testing.assert_array_equal(ZarrGameplayDataset(tmp_path / "y.zarr").frames(1, range(11)), written[1].frames)
 
 
-def an_lz4_dataset(path: Path, make_dataset) -> zarr_groups.EpisodeInfo:
+def an_lz4_dataset(path: Path, make_dataset) -> EpisodeInfo:
     written = make_dataset(path, [6], size=(8, 10), zarr_format=2)
     write(path, written, 2, {"compressors": numcodecs.LZ4()}, rows=1)
-    (info,) = zarr_groups.read_episodes(LocalStore(path), ["episode_0"])
-    assert isinstance(info, zarr_groups.EpisodeInfo)
+    (info,) = reader.read_episodes(LocalStore(path), ["episode_0"])
+    assert isinstance(info, EpisodeInfo)
     return info
 
 
@@ -96,7 +97,7 @@ def test_a_chunk_that_is_not_whole_is_an_error_and_never_zeros(tmp_path, make_da
 
 def test_an_episode_and_its_arrays_travel_to_other_processes(tmp_path, make_dataset):
     info = an_lz4_dataset(tmp_path / "x.zarr", make_dataset)
-    array = zarr_groups.open_array(info, "actions")
+    array = reader.open_array(info, "actions")
     copy = pickle.loads(pickle.dumps(array))
     np.testing.assert_array_equal(copy.read().result(), array.read().result())
     np.testing.assert_array_equal(copy[2].read().result(), copy[2:3].read().result()[0])
@@ -123,7 +124,7 @@ def test_a_codec_that_would_run_what_a_file_says_is_refused_by_name(tmp_path, ma
     (written,) = make_dataset(tmp_path / "x.zarr", [4], size=(8, 10), zarr_format=2)
     how = {"compressors": _Pickle()} if place == "compressor" else {"filters": [_Pickle()], "compressors": None}
     write(tmp_path / "x.zarr", [written], 2, how)
-    with pytest.raises(UserError, match="stored with codec 'pickle', which is not read here"):
+    with pytest.raises(UserError, match="stored with codec 'pickle', which is not supported"):
         ZarrGameplayDataset(tmp_path / "x.zarr").load_labels()
     findings = validate(tmp_path / "x.zarr", QUIET, workers=1)
     assert {f.kind for f in findings} == {"codec"}

@@ -17,7 +17,7 @@ from rich.console import Console
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.reports.dataset.analyze import analyze
-from BC_training.validate import validate
+from BC_training.validate.validate import validate
 
 QUIET = Console(file=StringIO())
 REMOVED, HUGE, NAN = object(), 10**400, float("nan")

@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.common.storage.names import names_fault, proposed
+from BC_training.common.storage.column_names import names_fault, proposed
 from BC_training.common.storage.writer import recording
 
 BAD = {
     "twice": (["jump", "fire", "jump"], "'jump' twice, in columns 0 and 2"),
-    "numbers": ([0, 1, 2], "has 0 in column 0, which is no text"),
-    "null": (["jump", None, "fire"], "has None in column 1, which is no text"),
+    "numbers": ([0, 1, 2], "has 0 in column 0, which is not text"),
+    "null": (["jump", None, "fire"], "has None in column 1, which is not text"),
     "empty": (["jump", "", "fire"], "has '' in column 1, which is empty"),
     "spaces": (["jump", "  ", "fire"], "which is empty"),
-    "lists": ([["jump"], "fire", "run"], "which is no text"),
+    "lists": ([["jump"], "fire", "run"], "which is not text"),
     "long": (["jump" * 99, "fire", "run"], "longer than 200 characters"),
     "control characters": (["jump", "fi\nre", "run"], "has a control character"),
     "half a character": (["jump", "\ud800", "run"], "has a control character"),

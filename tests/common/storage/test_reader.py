@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from numcodecs import Blosc, Zstd
 
 from BC_training.common.errors import UserError
-from BC_training.common.storage import zarr_groups
+from BC_training.common.storage import reader
+from BC_training.common.storage.metadata import EpisodeInfo
 from BC_training.common.storage.store import LocalStore
 from BC_training.common.storage.writer import EpisodeWriter, recording
 
@@ -46,15 +47,15 @@ def test_a_dataset_that_cannot_be_created_is_one_line(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-def episode(path: Path, number: int = 0) -> zarr_groups.EpisodeInfo:
-    (found,) = zarr_groups.read_episodes(LocalStore(path), [f"episode_{number}"])
+def episode(path: Path, number: int = 0) -> EpisodeInfo:
+    (found,) = reader.read_episodes(LocalStore(path), [f"episode_{number}"])
     if isinstance(found, UserError):
         raise found
     return found
 
 
 def read(path: Path, name: str, number: int = 0) -> np.ndarray:
-    return zarr_groups.open_array(episode(path, number), name).read().result()
+    return reader.open_array(episode(path, number), name).read().result()
 
 
 def chunk_file(path: Path, name: str, index: int, number: int = 0) -> Path:
@@ -88,15 +89,15 @@ def write_episode(path: Path, length: int = 3, number: int = 0, seed: int = 0, a
 def test_read_root_of_both_formats(tmp_path, make_dataset, make_older_dataset):
     make_dataset(tmp_path / "new.zarr", [2])
     make_older_dataset(tmp_path / "old.zarr", [2])
-    assert zarr_groups.read_root(LocalStore(tmp_path / "new.zarr"))["keys"] == [f"a{i}" for i in range(7)]
-    old = zarr_groups.read_root(LocalStore(tmp_path / "old.zarr"))
+    assert reader.read_root(LocalStore(tmp_path / "new.zarr"))["keys"] == [f"a{i}" for i in range(7)]
+    old = reader.read_root(LocalStore(tmp_path / "old.zarr"))
     assert "format" not in old
     assert len(old["keys"]) == 13
     assert len(old["attributes"]) == 19
 
 
 def test_missing_path(tmp_path):
-    message = user_error(zarr_groups.read_root, LocalStore(tmp_path / "nothing.zarr"))
+    message = user_error(reader.read_root, LocalStore(tmp_path / "nothing.zarr"))
     assert str(tmp_path / "nothing.zarr") in message
     assert "record" in message
 
@@ -106,40 +107,40 @@ def test_not_a_zarr_group(tmp_path, make_dataset):
     (tmp_path / "file").write_text("hello")
     zarr.create_array(tmp_path / "array.zarr", shape=(3,), dtype="uint8")
     for name in ("folder", "file", "array.zarr"):
-        assert "not a zarr group" in user_error(zarr_groups.read_root, LocalStore(tmp_path / name))
+        assert "not a zarr group" in user_error(reader.read_root, LocalStore(tmp_path / name))
     make_dataset(tmp_path / "x.zarr", [2])
     # A group, but no dataset.
-    assert "keys" in user_error(zarr_groups.read_root, LocalStore(tmp_path / "x.zarr" / "episode_0"))
+    assert "keys" in user_error(reader.read_root, LocalStore(tmp_path / "x.zarr" / "episode_0"))
 
 
 def test_another_layout_is_named_with_what_to_do(tmp_path, make_dataset):
     make_dataset(tmp_path / "sub/x.zarr", [2], root_attributes={"keys": None})
-    message = user_error(zarr_groups.read_root, LocalStore(tmp_path / "sub/x.zarr"))
+    message = user_error(reader.read_root, LocalStore(tmp_path / "sub/x.zarr"))
     exec(message.split("in Python: ")[1], {})
-    assert zarr_groups.read_root(LocalStore(tmp_path / "sub/x.zarr"))["keys"] == ["name_0", "name_1"]
-    message = user_error(zarr_groups.read_root, LocalStore(tmp_path / "sub/x.zarr/episode_0"))
+    assert reader.read_root(LocalStore(tmp_path / "sub/x.zarr"))["keys"] == ["name_0", "name_1"]
+    message = user_error(reader.read_root, LocalStore(tmp_path / "sub/x.zarr/episode_0"))
     assert f"one episode; give the folder that holds it, {tmp_path}/sub/x.zarr" in message
     (tmp_path / "sub/y.zarr").mkdir()
-    assert "in it are x.zarr, y.zarr" in user_error(zarr_groups.read_root, LocalStore(tmp_path / "sub"))
+    assert "in it are x.zarr, y.zarr" in user_error(reader.read_root, LocalStore(tmp_path / "sub"))
     for zarr_format in (2, 3):
         buffer = zarr.open_group(tmp_path / f"buffer{zarr_format}.zarr", mode="w", zarr_format=zarr_format)
         buffer.create_group("data")
         buffer.create_group("meta").create_array("episode_ends", data=np.array([3, 7]))
-        message = user_error(zarr_groups.read_root, LocalStore(tmp_path / f"buffer{zarr_format}.zarr"))
-        assert "a replay buffer as of diffusion policy" in message
+        message = user_error(reader.read_root, LocalStore(tmp_path / f"buffer{zarr_format}.zarr"))
+        assert "a diffusion-policy replay buffer" in message
         assert "'Your own dataset' in BC_training/QUICKSTART.md" in message
 
 
 def test_the_root_written_anew_as_the_message_says_is_read(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [2])
     (tmp_path / "x.zarr/zarr.json").write_text("[1]")
-    message = user_error(zarr_groups.read_root, LocalStore(tmp_path / "x.zarr"))
+    message = user_error(reader.read_root, LocalStore(tmp_path / "x.zarr"))
     anew = "{" + message.split(": {", 1)[1]
     names = [f'["{", ".join(f"a{i}" for i in range(7))}"]'.replace(", ", '", "'), '["s0", "s1", "s2"]']
     for each in names:
         anew = anew.replace("[...]", each, 1)
     (tmp_path / "x.zarr/zarr.json").write_text(anew)
-    assert zarr_groups.read_root(LocalStore(tmp_path / "x.zarr"))["attributes"] == ["s0", "s1", "s2"]
+    assert reader.read_root(LocalStore(tmp_path / "x.zarr"))["attributes"] == ["s0", "s1", "s2"]
 
 
 IMPOSSIBLE = {
@@ -176,27 +177,27 @@ def test_impossible_sizes_are_told_before_anything_is_allocated(tmp_path, make_d
 
 
 def test_newer_format_version_is_refused(tmp_path, make_dataset):
-    make_dataset(tmp_path / "x.zarr", [2], root_attributes={"version": zarr_groups.VERSION + 1})
-    message = user_error(zarr_groups.read_root, LocalStore(tmp_path / "x.zarr"))
+    make_dataset(tmp_path / "x.zarr", [2], root_attributes={"version": reader.VERSION + 1})
+    message = user_error(reader.read_root, LocalStore(tmp_path / "x.zarr"))
     assert "newer" in message
     assert "update" in message
 
 
 def test_another_format_is_refused(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [2], root_attributes={"format": "eventwise"})
-    assert "eventwise" in user_error(zarr_groups.read_root, LocalStore(tmp_path / "x.zarr"))
+    assert "eventwise" in user_error(reader.read_root, LocalStore(tmp_path / "x.zarr"))
 
 
 @pytest.mark.parametrize("keys", [None, [], "left"])
 def test_action_names_are_required(tmp_path, make_dataset, keys):
     make_dataset(tmp_path / "x.zarr", [2], root_attributes={"keys": keys})
-    assert "'keys'" in user_error(zarr_groups.read_root, LocalStore(tmp_path / "x.zarr"))
+    assert "'keys'" in user_error(reader.read_root, LocalStore(tmp_path / "x.zarr"))
 
 
 def test_damaged_json_is_named(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [2])
     (tmp_path / "x.zarr" / "zarr.json").write_text('{"node_type": "gro')
-    assert "zarr.json" in user_error(zarr_groups.read_root, LocalStore(tmp_path / "x.zarr"))
+    assert "zarr.json" in user_error(reader.read_root, LocalStore(tmp_path / "x.zarr"))
 
 
 def test_episode_names_in_numeric_order_with_gaps(tmp_path, make_dataset):
@@ -255,7 +256,7 @@ def test_arrays_read_back_as_written(tmp_path, make_dataset, make_older_dataset,
         array = read(tmp_path / "x.zarr", name)
         assert array.dtype == getattr(written, name).dtype
         np.testing.assert_array_equal(array, getattr(written, name))
-    np.testing.assert_array_equal(zarr_groups.read_actions(episode(tmp_path / "x.zarr")), written.actions)
+    np.testing.assert_array_equal(reader.read_actions(episode(tmp_path / "x.zarr")), written.actions)
 
 
 # --- damage --------------------------------------------------------------------------------
@@ -267,7 +268,7 @@ def test_missing_chunk_is_an_error_and_never_zeros(tmp_path, make_dataset, zarr_
     make_dataset(tmp_path / "x.zarr", [3], zarr_format=zarr_format)
     index = 1 if name == "frames" or zarr_format == 2 else 0
     chunk_file(tmp_path / "x.zarr", name, index).unlink()
-    array = zarr_groups.open_array(episode(tmp_path / "x.zarr"), name)
+    array = reader.open_array(episode(tmp_path / "x.zarr"), name)
     with pytest.raises(ValueError, match="missing"):
         array[index].read().result()
 
@@ -277,7 +278,7 @@ def test_truncated_chunk_is_an_error(tmp_path, make_dataset, zarr_format):
     make_dataset(tmp_path / "x.zarr", [3], zarr_format=zarr_format)
     file = chunk_file(tmp_path / "x.zarr", "frames", 1)
     whole = file.read_bytes()
-    array = zarr_groups.open_array(episode(tmp_path / "x.zarr"), "frames")
+    array = reader.open_array(episode(tmp_path / "x.zarr"), "frames")
     for size in (0, 1, len(whole) // 2, len(whole) - 1):
         file.write_bytes(whole[:size])
         with pytest.raises(ValueError, match="Error reading"):
@@ -290,7 +291,7 @@ def test_flipped_bit_is_an_error(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [2], size=(8, 8))
     file = chunk_file(tmp_path / "x.zarr", "frames", 1)
     whole = file.read_bytes()
-    array = zarr_groups.open_array(episode(tmp_path / "x.zarr"), "frames")
+    array = reader.open_array(episode(tmp_path / "x.zarr"), "frames")
     for position in range(len(whole)):
         damaged = bytearray(whole)
         damaged[position] ^= 1 << position % 8
@@ -334,21 +335,21 @@ def test_left_out_zero_chunks_of_actions_mean_no_button(tmp_path, make_dataset, 
         group.create_array("actions", shape=(4, 3), dtype=bool, chunks=(1, 3), overwrite=True)[:] = PRESSES
     assert not chunk_file(tmp_path / "x.zarr", "actions", 0).exists()
     assert not chunk_file(tmp_path / "x.zarr", "actions", 2).exists()
-    np.testing.assert_array_equal(zarr_groups.read_actions(episode(tmp_path / "x.zarr")), PRESSES)
+    np.testing.assert_array_equal(reader.read_actions(episode(tmp_path / "x.zarr")), PRESSES)
 
 
 def test_missing_action_chunk_is_an_error_where_zeros_were_written(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [4], actions=3, zarr_format=2, rows=[PRESSES], write_empty_chunks=True)
     chunk_file(tmp_path / "x.zarr", "actions", 0).unlink()  # row 2, all zeros, is there
     with pytest.raises(ValueError, match="missing"):
-        zarr_groups.read_actions(episode(tmp_path / "x.zarr"))
+        reader.read_actions(episode(tmp_path / "x.zarr"))
 
 
 def test_missing_action_chunk_is_an_error_where_none_is_there(tmp_path, make_dataset):
     rows = [np.zeros((4, 3), bool)]
     make_dataset(tmp_path / "x.zarr", [4], actions=3, zarr_format=2, rows=rows, write_empty_chunks=False)
     with pytest.raises(ValueError, match="missing"):
-        zarr_groups.read_actions(episode(tmp_path / "x.zarr"))
+        reader.read_actions(episode(tmp_path / "x.zarr"))
 
 
 def test_missing_action_chunk_is_an_error_in_our_own_format(tmp_path, make_dataset):
@@ -359,17 +360,17 @@ def test_missing_action_chunk_is_an_error_in_our_own_format(tmp_path, make_datas
         zarr_format=2,
         rows=[PRESSES],
         write_empty_chunks=False,
-        root_attributes={"format": zarr_groups.FORMAT, "version": zarr_groups.VERSION},
+        root_attributes={"format": reader.FORMAT, "version": reader.VERSION},
     )
     with pytest.raises(ValueError, match="missing"):
-        zarr_groups.read_actions(episode(tmp_path / "x.zarr"))
+        reader.read_actions(episode(tmp_path / "x.zarr"))
 
 
 def test_damaged_action_chunk_is_an_error_where_zeros_are_left_out(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [4], actions=3, zarr_format=2, rows=[PRESSES], write_empty_chunks=False)
     chunk_file(tmp_path / "x.zarr", "actions", 1).write_bytes(b"")
     with pytest.raises(ValueError, match="Error reading"):
-        zarr_groups.read_actions(episode(tmp_path / "x.zarr"))
+        reader.read_actions(episode(tmp_path / "x.zarr"))
 
 
 @given(presses=st.lists(st.booleans(), min_size=1, max_size=23), rows=st.integers(1, 7))
@@ -383,10 +384,10 @@ def test_left_out_zero_chunks_of_several_rows(tmp_path_factory, make_dataset, pr
     stored = group.create_array("actions", shape=actions.shape, dtype=bool, chunks=(rows, 2), overwrite=True)
     stored[:] = actions  # zarr-python leaves zero chunks out
     if actions.any():
-        np.testing.assert_array_equal(zarr_groups.read_actions(episode(path)), actions)
+        np.testing.assert_array_equal(reader.read_actions(episode(path)), actions)
     else:
         with pytest.raises(ValueError, match="missing"):
-            zarr_groups.read_actions(episode(path))
+            reader.read_actions(episode(path))
 
 
 # --- writing -------------------------------------------------------------------------------
@@ -434,7 +435,7 @@ def test_zeros_are_written_not_left_out(tmp_path):
         stored = read(tmp_path / "x.zarr", name)
         assert stored.shape == shape
         assert not stored.any()
-    assert not zarr_groups.read_actions(episode(tmp_path / "x.zarr")).any()
+    assert not reader.read_actions(episode(tmp_path / "x.zarr")).any()
 
 
 def test_the_callers_arrays_may_be_filled_anew(tmp_path):
@@ -540,7 +541,7 @@ def test_a_killed_recorder_leaves_what_it_committed(tmp_path):
 
 
 def test_recording_into_a_newer_format_is_refused(tmp_path, make_dataset):
-    make_dataset(tmp_path / "x.zarr", [2], root_attributes={"version": zarr_groups.VERSION + 1})
+    make_dataset(tmp_path / "x.zarr", [2], root_attributes={"version": reader.VERSION + 1})
     user_error(recording(tmp_path / "x.zarr", KEYS, ATTRIBUTES).__enter__)
 
 
@@ -552,7 +553,7 @@ def test_an_episode_without_frames_is_not_published(tmp_path):
 
 def test_nothing_is_appended_to_zarr_v2(tmp_path, make_older_dataset):
     make_older_dataset(tmp_path / "x.zarr", [3])
-    root = zarr_groups.read_root(LocalStore(tmp_path / "x.zarr"))
+    root = reader.read_root(LocalStore(tmp_path / "x.zarr"))
     with (
         pytest.raises(UserError, match="zarr v2"),
         recording(tmp_path / "x.zarr", tuple(root["keys"]), tuple(root["attributes"])),
@@ -601,6 +602,6 @@ def test_a_chunk_that_decompresses_to_more_than_declared_is_refused(tmp_path, ma
     if zarr_format == 3:
         content += struct.pack("<I", google_crc32c.value(content))
     chunk_file(tmp_path / "x.zarr", "frames", 1).write_bytes(content)
-    array = zarr_groups.open_array(episode(tmp_path / "x.zarr"), "frames")
+    array = reader.open_array(episode(tmp_path / "x.zarr"), "frames")
     with pytest.raises(ValueError, match="End of data expected"):
         array[1].read().result()
