@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import zarr
 from numcodecs import Blosc
+
+from BC_training.common.errors import UserError
+from BC_training.common.storage import reader
+from BC_training.common.storage.metadata import EpisodeInfo
+from BC_training.common.storage.store import LocalStore
 
 
 def chunk_file(path: Path, array: str, row: int, number: int = 0) -> Path:
@@ -99,3 +105,25 @@ def file_server(find: Callable[[str], Path]) -> Iterator[FileServer]:
         yield running
         server.shutdown()
         thread.join()
+
+
+def user_error(function: Callable[..., Any], *args: Any) -> str:
+    """The message of the UserError that ``function`` raises, which must be one line."""
+    with pytest.raises(UserError) as caught:
+        function(*args)
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+def read_episode(path: Path, number: int = 0) -> EpisodeInfo:
+    """The metadata of an episode; raises its UserError where it is faulty."""
+    (found,) = reader.read_episodes(LocalStore(path), [f"episode_{number}"])
+    if isinstance(found, UserError):
+        raise found
+    return found
+
+
+def read_array(path: Path, array: str, number: int = 0) -> np.ndarray:
+    return np.asarray(reader.open_array(read_episode(path, number), array).read().result())
