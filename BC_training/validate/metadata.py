@@ -86,11 +86,11 @@ def check_metadata(
 
 def _count_fault(info: EpisodeInfo, readable: tuple[str, ...]) -> list[Fault]:
     """The fault of an attribute "frame_count" that differs from the arrays, whose lengths are equal and above 0."""
-    lengths = {info.arrays[name].shape[0] for name in readable}
+    lengths = [info.arrays[name].shape[0] for name in readable]
     count = info.attrs.get("frame_count")
-    if len(lengths) != 1 or 0 in lengths or count is None or (not isinstance(count, bool) and count in lengths):
+    if count is None or len(set(lengths)) != 1 or 0 in lengths or (not isinstance(count, bool) and count == lengths[0]):
         return []
-    shown = ", ".join(f"{name} {info.arrays[name].shape[0]}" for name in readable)
+    shown = ", ".join(f"{name} {length}" for name, length in zip(readable, lengths, strict=True))
     return [Fault("length", f"lengths differ: {shown}, attribute frame_count {reprlib.repr(count)}")]
 
 
