@@ -78,23 +78,17 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
     else:
         require_appendable(path, keys, attributes)
     busy = f"another process is recording into {path}: wait for it, or choose another folder"
-    with locked(path / f"{_PARTIAL}lock", busy), _removed_if_empty(path, created, existed):
-        for leftover in path.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        _require_writable(path)
-        yield
-
-
-@contextlib.contextmanager
-def _removed_if_empty(path: Path, created: bool, existed: bool) -> Iterator[None]:
-    """Removes a dataset that was ``created`` and got no episode: later recordings would be bound to its names."""
-    try:
-        yield
-    finally:
-        if created and not LocalStore(path).episode_names():
-            (path / "zarr.json").unlink(missing_ok=True)
-            if not existed:
-                shutil.rmtree(path, ignore_errors=True)
+    with locked(path / f"{_PARTIAL}lock", busy):
+        try:
+            for leftover in path.glob(f"{_PARTIAL}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            _require_writable(path)
+            yield
+        finally:
+            if created and not LocalStore(path).episode_names():  # its names would bind later recordings
+                (path / "zarr.json").unlink(missing_ok=True)
+                if not existed:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def is_unused(path: Path) -> bool:
