@@ -1,4 +1,4 @@
-"""An episode's metadata: what it says, and what is wrong with it.
+"""An episode's metadata, and what is wrong with it.
 
 It is checked before an array is opened: TensorStore allocates whatever sizes the metadata names.
 """
@@ -129,7 +129,7 @@ def expected_shapes(
 def episode_faults(
     info: EpisodeInfo, columns: dict[str, int], size: tuple[int, ...] | None, unread: Collection[str] = ()
 ) -> list[Fault]:
-    """What keeps an episode from being used as it is, as far as its metadata says.
+    """What keeps an episode from being used as it is, as far as its metadata shows.
 
     Args:
         columns, size: from ``expected_shapes``.

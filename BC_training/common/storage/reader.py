@@ -83,7 +83,7 @@ def read_attributes(store: Store) -> dict[str, Any]:
 
 
 def read_episodes(store: Store, names: Sequence[str]) -> list[EpisodeInfo | UserError]:
-    """Reads the metadata of episodes; in place of a faulty episode stands the error that says why.
+    """Reads the metadata of episodes; for a faulty episode, the list has its error.
 
     One file is read for an episode whose group has a copy of its arrays' metadata, as ``writer.py``
     consolidates it; four or more otherwise.

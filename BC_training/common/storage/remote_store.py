@@ -21,7 +21,7 @@ from BC_training.common.errors import UserError, first_line
 SCHEMES = ("s3", "gs", "http", "https")
 _EPISODE = re.compile(r"episode_(\d+)", re.ASCII)
 _RETRIES = {"max_retries": 3, "initial_delay": "200ms", "max_delay": "2s"}  # TensorStore's own take minutes
-_ZIP_METHODS = (0, 8, 12, 93)  # of TensorStore: stored, deflate, bzip2 and zstd
+_ZIP_METHODS = (0, 8, 12, 93)  # TensorStore has stored, deflate, bzip2 and zstd
 _PROBED = 64  # a remote dataset ends where this many numbers in a row have no episode
 
 
@@ -30,9 +30,6 @@ class RemoteStore:
 
     def __init__(self, address: str):
         self.address = address.rstrip("/")
-
-    def exists(self) -> bool:
-        return any(raw is not None for raw in self.read(["zarr.json", ".zgroup"]))
 
     def read(self, keys: Sequence[str]) -> list[bytes | None]:
         try:

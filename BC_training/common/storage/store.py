@@ -42,14 +42,12 @@ class Store(Protocol):
         ...
 
     def changed_since(self, key: str, others: Sequence[str]) -> bool:
-        """Whether one of ``others`` was written after ``key``; False where that cannot be told."""
+        """Whether one of ``others`` was written after ``key``; False where that is unknown."""
         ...
 
     def kvstore(self, folder: str) -> dict[str, Any]:
         """TensorStore's description of ``folder``."""
         ...
-
-    def exists(self) -> bool: ...
 
 
 def open_store(address: str | Path) -> Store:

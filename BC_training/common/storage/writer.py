@@ -82,7 +82,6 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
         try:
             for leftover in path.glob(f"{_PARTIAL}*"):
                 shutil.rmtree(leftover, ignore_errors=True)
-            _require_writable(path)
             yield
         finally:
             if created and not LocalStore(path).episode_names():  # its names would bind later recordings
@@ -118,18 +117,6 @@ def _create(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> N
             unnamed.rename(path)  # a kill before this leaves no folder without attributes at ``path``
     except OSError as error:
         raise UserError(f"cannot create {path}: {error.strerror}; choose another folder") from error
-
-
-def _require_writable(path: Path) -> None:
-    """Raises a UserError where no episode can be written, before one is recorded."""
-    try:
-        probe = path / f"{_PARTIAL}{os.getpid()}"
-        probe.mkdir()
-        probe.rmdir()
-    except OSError as error:
-        raise UserError(
-            f"cannot write into {path}: {error.strerror}; make it writable or choose another folder"
-        ) from error
 
 
 def existing_episodes(path: Path) -> list[EpisodeInfo]:

@@ -183,6 +183,7 @@ def test_a_dataset_that_cannot_be_created_is_one_line(tmp_path):
         message = user_error(recording(path, KEYS, ATTRIBUTES).__enter__)
         assert message.startswith(f"cannot create {path}: ")
         assert message.endswith("; choose another folder")
+    assert "is a file, a dataset is a folder" in user_error(recording(tmp_path / "file", KEYS, ()).__enter__)
     assert names_in(tmp_path) == ["file"]
 
 
