@@ -12,6 +12,10 @@ Button = tuple[str, str]  # device "key" or "mouse", name in upper case
 
 _SHIFTED = dict(zip('!@#$%^&*()_+{}|:"<>?~', "1234567890-=[]\\;',./`", strict=True))  # on a US keyboard
 _SHIFT_OF = {base: shifted for shifted, base in _SHIFTED.items()}
+_NAMES_OF_SHIFTED = (  # X11's, in the same order
+    "EXCLAM AT NUMBERSIGN DOLLAR PERCENT ASCIICIRCUM AMPERSAND ASTERISK PARENLEFT PARENRIGHT UNDERSCORE PLUS BRACELEFT "
+    "BRACERIGHT BAR COLON QUOTEDBL LESS GREATER QUESTION ASCIITILDE"
+)
 
 # Each name's other spellings, in upper case without white space, and without "_" and "-" between letters.
 _KEYS = {
@@ -55,28 +59,8 @@ _KEYS = {
     ",": "COMMA OEMCOMMA",
     ".": "PERIOD DOT FULLSTOP OEMPERIOD",
     "/": "SLASH FORWARDSLASH OEM2 OEMQUESTION",
-    "!": "EXCLAM",
-    "@": "AT",
-    "#": "NUMBERSIGN",
-    "$": "DOLLAR",
-    "%": "PERCENT",
-    "^": "ASCIICIRCUM",
-    "&": "AMPERSAND",
-    "*": "ASTERISK",
-    "(": "PARENLEFT",
-    ")": "PARENRIGHT",
-    "_": "UNDERSCORE",
-    "+": "PLUS",
-    "{": "BRACELEFT",
-    "}": "BRACERIGHT",
-    "|": "BAR",
-    ":": "COLON",
-    '"': "QUOTEDBL",
-    "<": "LESS",
-    ">": "GREATER",
-    "?": "QUESTION",
-    "~": "ASCIITILDE",
 }
+_KEYS |= dict(zip(_SHIFTED, _NAMES_OF_SHIFTED.split(), strict=True))
 _KEY = {spelling: name for name, others in _KEYS.items() for spelling in (name, *others.split())}
 _WINDOWS_ONLY = {"MENU": "ALT", "BACK": "BACKSPACE", "SCROLL": "SCROLLLOCK"}
 
