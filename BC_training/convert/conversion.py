@@ -78,19 +78,12 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of one recording.
+    """The outcome of one recording."""
 
-    Attributes:
-        frames: how many were written.
-        notes: what to tell the user, one line each.
-        pressed: bool [A], which buttons were pressed in any frame; None if no frame was written.
-        error: why it was not converted.
-    """
-
-    frames: int = 0
-    notes: tuple[str, ...] = ()
-    pressed: np.ndarray | None = None
-    error: str | None = None
+    frames: int = 0  # how many were written
+    notes: tuple[str, ...] = ()  # what to tell the user, one line each
+    pressed: np.ndarray | None = None  # bool [A], which buttons were pressed in any frame; None if no frame was written
+    error: str | None = None  # why it was not converted
 
 
 class Converter:

@@ -15,48 +15,28 @@ Step = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # frame uint8 [3, H, W]
 
 @dataclass(frozen=True)
 class Options:
-    """The user's choices.
+    """The user's choices."""
 
-    Attributes:
-        kind: one of ``convert.KINDS``.
-        size: (H, W) of the frames to write, in pixels; None keeps them.
-        fps: frames per second to write; None keeps them.
-        keybinds: for ``sessions``, the JSON file that maps keys to actions.
-        iwad: for ``doom-demo``, the game's WAD.
-        camera: which of several to use; None if there is one.
-        pwads: for ``doom-demo``, the WADs that add to the game, in the order of loading.
-        leave_out: names of state values that are not converted.
-        time_unit: for ``sessions``, the unit of the times.
-        allow_missing: for ``sessions``, whether much of the inputs, memory values or video may be missing.
-    """
-
-    kind: str
-    size: tuple[int, int] | None = None
-    fps: float | None = None
-    keybinds: Path | None = None
-    iwad: Path | None = None
-    camera: str | None = None
-    pwads: tuple[Path, ...] = ()
-    leave_out: tuple[str, ...] = ()
-    time_unit: str = "us"
-    allow_missing: bool = False
+    kind: str  # one of ``convert.KINDS``
+    size: tuple[int, int] | None = None  # (H, W) of the frames to write, in pixels; None keeps them
+    fps: float | None = None  # frames per second to write; None keeps them
+    keybinds: Path | None = None  # for ``sessions``, the JSON file that maps keys to actions
+    iwad: Path | None = None  # for ``doom-demo``, the game's WAD
+    camera: str | None = None  # which of several to use; None if there is one
+    pwads: tuple[Path, ...] = ()  # for ``doom-demo``, the WADs that add to the game, in the order of loading
+    leave_out: tuple[str, ...] = ()  # names of state values that are not converted
+    time_unit: str = "us"  # for ``sessions``, the unit of the times
+    allow_missing: bool = False  # for ``sessions``, whether much of the inputs, memory values or video may be missing
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One episode of a source.
+    """One episode of a source."""
 
-    Attributes:
-        fps: frames per second of ``steps``.
-        steps: the frames in order, read lazily.
-        attrs: what else the episode keeps, JSON types.
-        notes: what to tell the user, one line each.
-    """
-
-    fps: float
-    steps: Iterator[Step]
-    attrs: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    fps: float  # frames per second of ``steps``
+    steps: Iterator[Step]  # the frames in order, read lazily
+    attrs: dict[str, Any] = field(default_factory=dict)  # what else the episode keeps, JSON types
+    notes: tuple[str, ...] = ()  # what to tell the user, one line each
 
 
 class Source(Protocol):

@@ -26,21 +26,14 @@ _ATTACK, _USE, _SPECIAL = 1, 2, 128
 
 @dataclass(frozen=True)
 class Demo:
-    """A demo's inputs.
+    """A demo's inputs."""
 
-    Attributes:
-        version: the header's first byte.
-        skill: 1 to 5.
-        player: whose view and inputs these are, 1 to 4.
-        actions: bool [N, 8], the ``KEYS`` of each tic.
-    """
-
-    version: int
-    skill: int
+    version: int  # the header's first byte
+    skill: int  # 1 to 5
     episode: int
     map: int
-    player: int
-    actions: np.ndarray
+    player: int  # whose view and inputs these are, 1 to 4
+    actions: np.ndarray  # bool [N, 8], the ``KEYS`` of each tic
 
 
 def parse_demo(raw: bytes) -> Demo:
@@ -82,14 +75,10 @@ def _actions(inputs: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Wad:
-    """A WAD's directory.
+    """A WAD's directory."""
 
-    Attributes:
-        kind: "IWAD", a whole game, or "PWAD", additions to one.
-        lumps: from name to (offset, size) in bytes; the last of several with one name counts, as in the game.
-    """
-
-    kind: str
+    kind: str  # "IWAD", a whole game, or "PWAD", additions to one
+    # From name to (offset, size) in bytes; the last of several with one name counts, as in the game.
     lumps: dict[str, tuple[int, int]]
 
 

@@ -58,23 +58,15 @@ _PRIVATE = ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
 
 @dataclass(frozen=True)
 class DoomDemos:
-    """The demos at a path; see ``source.Source``.
+    """The demos at a path; see ``source.Source``."""
 
-    Attributes:
-        program: dsda-doom's path.
-        found: from a recording's name to (file, offset, size in bytes; -1 means the whole file).
-        wads: the game's WAD, then the ones that add to it.
-        checksums: the WADs' SHA-256 in hexadecimal.
-        maps: the lumps of all WADs.
-        numbered: whether the game's maps are MAP01, MAP02, ... rather than E1M1, E1M2, ...
-    """
-
-    program: str
+    program: str  # dsda-doom's path
+    # From a recording's name to (file, offset, size in bytes; -1 means the whole file).
     found: dict[str, tuple[Path, int, int]]
-    wads: tuple[Path, ...]
-    checksums: tuple[str, ...]
-    maps: frozenset[str]
-    numbered: bool
+    wads: tuple[Path, ...]  # the game's WAD, then the ones that add to it
+    checksums: tuple[str, ...]  # the WADs' SHA-256 in hexadecimal
+    maps: frozenset[str]  # the lumps of all WADs
+    numbered: bool  # whether the game's maps are MAP01, MAP02, ... rather than E1M1, ...
     options: Options
     keys: tuple[str, ...] = KEYS
     attributes: tuple[str, ...] = ()

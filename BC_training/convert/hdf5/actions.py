@@ -16,17 +16,12 @@ MOST_BUTTONS = 4096  # a larger number is damage, not an action space
 
 @dataclass(frozen=True)
 class Actions:
-    """How stored actions become buttons.
+    """How stored actions become buttons."""
 
-    Attributes:
-        names: the A buttons.
-        one_of: whether the number of the one pressed button is stored, rather than a value for each button.
-        start: with ``one_of`` the first button's number; otherwise each button's value for "up", where the next
-            value is "down"; or empty, where 1 is "down" and 0 and -1 are "up".
-    """
-
-    names: tuple[str, ...]
-    one_of: bool
+    names: tuple[str, ...]  # the A buttons
+    one_of: bool  # whether the number of the one pressed button is stored, rather than a value for each button
+    # With ``one_of`` the first button's number; otherwise each button's value for "up", where the next value is
+    # "down"; or empty, where 1 is "down" and 0 and -1 are "up".
     start: tuple[int, ...] = ()
 
     def buttons(self, stored: np.ndarray, where: str) -> np.ndarray:

@@ -20,25 +20,16 @@ from BC_training.convert.source import Options
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a kind of file keeps its episodes.
+    """Where a kind of file keeps its episodes."""
 
-    Attributes:
-        group: the group with the episodes.
-        episode: a regular expression for an episode's name.
-        observations: the name of an episode's observations, an array or a group.
-        extra: how many more observations than actions there are.
-        length: the episode's attribute with the number of its actions.
-        actions: finds the buttons from the path, the episodes' actions and the metadata.
-        fps: finds the frames per second in the metadata; None without them.
-    """
-
-    group: str
-    episode: str
-    observations: str
-    extra: int
-    length: str
+    group: str  # the group with the episodes
+    episode: str  # a regular expression for an episode's name
+    observations: str  # the name of an episode's observations, an array or a group
+    extra: int  # how many more observations than actions there are
+    length: str  # the episode's attribute with the number of its actions
+    # Finds the buttons from the path, the episodes' actions and the metadata.
     actions: Callable[[Path, Iterable[tuple[str, np.ndarray]], dict[str, Any]], Actions]
-    fps: Callable[[dict[str, Any]], Any]
+    fps: Callable[[dict[str, Any]], Any]  # finds the frames per second in the metadata; None without them
 
 
 LAYOUTS = {
@@ -51,21 +42,14 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Schema:
-    """What becomes of the observations in every episode.
+    """What becomes of the observations in every episode."""
 
-    Attributes:
-        image: the observation with the frames.
-        images: all observations that are images.
-        state: the observations that become the state, with each value's name, or None for a value left out.
-        left_out: the observations that are not read.
-        notes: what to tell the user about the names.
-    """
-
-    image: str
-    images: tuple[str, ...]
+    image: str  # the observation with the frames
+    images: tuple[str, ...]  # all observations that are images
+    # The observations that become the state, with each value's name, or None for a value left out.
     state: Mapping[str, tuple[str | None, ...]]
-    left_out: tuple[str, ...]
-    notes: tuple[str, ...]
+    left_out: tuple[str, ...]  # the observations that are not read
+    notes: tuple[str, ...]  # what to tell the user about the names
 
 
 def root_group(file: h5py.File, kind: str, path: Path) -> h5py.Group | None:

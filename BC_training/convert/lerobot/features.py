@@ -67,23 +67,14 @@ def choose_camera(place: str, features: dict[str, Feature], camera: str | None) 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the features become.
+    """What the features become."""
 
-    Attributes:
-        action: the feature with the action.
-        keys: the names of the action's A values.
-        state: the feature with the state; None without one.
-        attributes: the names of the state's S values.
-        unread: other features and columns, without the cameras and LeRobot's own.
-        cameras: the cameras that were not chosen.
-    """
-
-    action: str
-    keys: tuple[str, ...]
-    state: str | None
-    attributes: tuple[str, ...]
-    unread: tuple[str, ...]
-    cameras: tuple[str, ...]
+    action: str  # the feature with the action
+    keys: tuple[str, ...]  # the names of the action's A values
+    state: str | None  # the feature with the state; None without one
+    attributes: tuple[str, ...]  # the names of the state's S values
+    unread: tuple[str, ...]  # other features and columns, without the cameras and LeRobot's own
+    cameras: tuple[str, ...]  # the cameras that were not chosen
 
 
 def choose_columns(place: str, features: dict[str, Feature], camera: str, stored: Iterable[str]) -> Columns:

@@ -24,44 +24,26 @@ _NUMBER_FORMAT = re.compile(r"(0?[>=])?0?\d{0,2}d?")  # Python's formats for a w
 
 @dataclass(frozen=True)
 class Episode:
-    """The place of one episode.
+    """The place of one episode."""
 
-    Attributes:
-        index: the episode's number.
-        length: the number of frames.
-        tasks: descriptions of what the player was to do.
-        data: the parquet file with the rows.
-        video: the MP4 with the frames; None if they are images in ``data``.
-        start: seconds into ``video`` at which the episode begins.
-        end: seconds into ``video`` at which the next one begins; None if ``video`` holds one episode.
-    """
-
-    index: int
-    length: int
-    tasks: tuple[str, ...]
-    data: Path
-    video: Path | None
-    start: float = 0.0
-    end: float | None = None
+    index: int  # the episode's number
+    length: int  # the number of frames
+    tasks: tuple[str, ...]  # descriptions of what the player was to do
+    data: Path  # the parquet file with the rows
+    video: Path | None  # the MP4 with the frames; None if they are images in ``data``
+    start: float = 0.0  # seconds into ``video`` at which the episode begins
+    end: float | None = None  # seconds into ``video`` at which the next one begins; None if ``video`` holds one episode
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The content of the metadata.
+    """The content of the metadata."""
 
-    Attributes:
-        root: the dataset's folder.
-        fps: frames per second.
-        features: every column's "dtype", "shape" and "names".
-        camera: the feature with the frames.
-        episodes: in the order of their numbers.
-    """
-
-    root: Path
-    fps: float
-    features: dict[str, Feature]
-    camera: str
-    episodes: tuple[Episode, ...]
+    root: Path  # the dataset's folder
+    fps: float  # frames per second
+    features: dict[str, Feature]  # every column's "dtype", "shape" and "names"
+    camera: str  # the feature with the frames
+    episodes: tuple[Episode, ...]  # in the order of their numbers
 
 
 def read_layout(root: Path, camera: str | None) -> Layout:

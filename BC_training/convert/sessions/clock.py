@@ -21,22 +21,14 @@ _MANY = 10  # with fewer events or rows their mean interval means little
 
 @dataclass(frozen=True)
 class Stream:
-    """The times in one file of a session.
-
-    Attributes:
-        times: float64 [E], ascending, microseconds.
-        pace: the typical length of a press or an interval, microseconds; None if there are too few.
-        least: a shorter pace is unlikely.
-        possible: a shorter pace is impossible.
-        noun: "events" or "rows".
-    """
+    """The times in one file of a session."""
 
     path: Path
-    times: np.ndarray
-    pace: float | None
-    least: float
-    possible: float
-    noun: str
+    times: np.ndarray  # float64 [E], ascending, microseconds
+    pace: float | None  # the typical length of a press or an interval, microseconds; None if there are too few
+    least: float  # a shorter pace is unlikely
+    possible: float  # a shorter pace is impossible
+    noun: str  # "events" or "rows"
 
     def misfits(self, start: float, length: float) -> bool:
         """Whether the times are unlikely for a video of that ``start`` and ``length``."""

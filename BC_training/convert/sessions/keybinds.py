@@ -24,21 +24,16 @@ _ENTRIES = ("index", "key", "mouse")
 
 @dataclass(frozen=True)
 class Keybinds:
-    """Maps buttons to actions.
+    """Maps buttons to actions."""
 
-    Attributes:
-        actions: the A names, by column.
-        columns: from a button to its action's column; an action may have several buttons. SHIFT is also entered as
-            LSHIFT and RSHIFT unless they are bound themselves, and both sides bound to one action are also entered
-            as SHIFT; the same holds for CTRL, ALT and META.
-        same_key: from an unbound character to the bound one on the same key of a US keyboard ("!" to "1").
-        unused: entries of the file that are not read.
-    """
-
-    actions: tuple[str, ...]
+    actions: tuple[str, ...]  # the A names, by column
+    # From a button to its action's column; an action may have several buttons. SHIFT is also entered as LSHIFT and
+    # RSHIFT unless they are bound themselves, and both sides bound to one action are also entered as SHIFT; the same
+    # holds for CTRL, ALT and META.
     columns: dict[Button, int]
+    # From an unbound character to the bound one on the same key of a US keyboard ("!" to "1").
     same_key: dict[Button, Button]
-    unused: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()  # entries of the file that are not read
 
 
 def read_keybinds(path: Path) -> Keybinds:

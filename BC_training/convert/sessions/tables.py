@@ -28,36 +28,23 @@ _NO_BUTTON = re.compile(
 
 @dataclass(frozen=True)
 class Inputs:
-    """The presses and releases of a session, in order of time.
+    """The presses and releases of a session, in order of time."""
 
-    Attributes:
-        times: float64 [E], microseconds.
-        buttons: E buttons.
-        down: bool [E], True for a press and for a repeat of a held button.
-        codes: E key numbers as text, which do not depend on the keys' names; empty where unknown.
-        left_out: the number of events that concern no button, by their type.
-    """
-
-    times: np.ndarray
-    buttons: list[Button]
-    down: np.ndarray
+    times: np.ndarray  # float64 [E], microseconds
+    buttons: list[Button]  # E buttons
+    down: np.ndarray  # bool [E], True for a press and for a repeat of a held button
+    # E key numbers as text, which do not depend on the keys' names; empty where unknown.
     codes: list[str] = field(default_factory=list)
-    left_out: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)  # the number of events that concern no button, by their type
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Values read from the game's memory.
+    """Values read from the game's memory."""
 
-    Attributes:
-        times: float64 [R], microseconds.
-        values: float32 [R, S].
-        numbered: whether a column without a name, which is left out, numbers the rows.
-    """
-
-    times: np.ndarray
-    values: np.ndarray
-    numbered: bool
+    times: np.ndarray  # float64 [R], microseconds
+    values: np.ndarray  # float32 [R, S]
+    numbered: bool  # whether a column without a name, which is left out, numbers the rows
 
 
 def read_inputs(path: Path) -> Inputs:

@@ -55,9 +55,9 @@ def test_names_may_be_nested_numbered_or_missing(v21, names, expected):
 
 @pytest.mark.parametrize("names", [
     3, True, 2.5, ["jump", "fire", "left", "right"], ["jump", "jump", "left"], ["jump", "", "left"],
-    ["jump", " ", "left"], ["jump", "fi\nre", "left"], ["jump", None, "left"], ["jump", 1.0, "left"], ["jump", True, "left"],
-    ["jump", {"name": "fire"}, "left"], ["jump", ["fire"], "left"], ["1", 1, "left"], ["\ud800", "fire", "left"],
-    {"jump": 0, "fire": 0, "left": 1}, {"jump": None, "fire": None, "left": None},
+    ["jump", " ", "left"], ["jump", "fi\nre", "left"], ["jump", None, "left"], ["jump", 1.0, "left"],
+    ["jump", True, "left"], ["jump", {"name": "fire"}, "left"], ["jump", ["fire"], "left"], ["1", 1, "left"],
+    ["\ud800", "fire", "left"], {"jump": 0, "fire": 0, "left": 1}, {"jump": None, "fire": None, "left": None},
     {"a": "jump", "b": "fire", "c": "left"}, {"pad": ["jump"], "keys": ["fire", "left"]},
     [[["jump"], ["fire"], ["left"]]],
 ])  # fmt: skip
