@@ -228,16 +228,13 @@ def test_an_exception_of_a_library_costs_one_recording(tmp_path, monkeypatch):
     assert "empty: left out, it has no frame" in run(tmp_path, tmp_path / "out.zarr")[0]
 
 
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        ({"keys": ("jump", "")}, "'keys' has '' in column 1, which is empty"),
-        ({"keys": ("jump", "duck", "jump")}, "'keys' has 'jump' twice, in columns 0 and 2"),
-        ({"attributes": ("x", " ")}, "'attributes' has ' ' in column 1, which is empty"),
-        ({"attributes": ("x", "x")}, "'attributes' has 'x' twice, in columns 0 and 1"),
-        ({"attributes": (None,)}, "'attributes' has None in column 0, which is no text"),
-    ],
-)
+@pytest.mark.parametrize(("names", "message"), [
+    ({"keys": ("jump", "")}, "'keys' has '' in column 1, which is empty"),
+    ({"keys": ("jump", "duck", "jump")}, "'keys' has 'jump' twice, in columns 0 and 2"),
+    ({"attributes": ("x", " ")}, "'attributes' has ' ' in column 1, which is empty"),
+    ({"attributes": ("x", "x")}, "'attributes' has 'x' twice, in columns 0 and 1"),
+    ({"attributes": (None,)}, "'attributes' has None in column 0, which is no text"),
+])  # fmt: skip
 def test_empty_and_repeated_names_are_refused(tmp_path, monkeypatch, names, message):
     fake(monkeypatch, Fake(**names))
     with pytest.raises(UserError, match=message):

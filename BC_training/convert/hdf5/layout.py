@@ -94,11 +94,7 @@ def all_actions(file: h5py.File, kind: str, names: list[str], path: Path) -> Ite
 
 
 def first_schema(file: h5py.File, kind: str, names: list[str], path: Path, options: Options) -> Schema:
-    """The schema of the first episode that has frames and can be read.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The schema of the first episode that has frames and can be read; raises a UserError if there is none."""
     errors = []
     for name in names:
         try:

@@ -22,11 +22,7 @@ def read_metadata(attrs: h5py.AttributeManager, beside: Path | None) -> dict[str
 
 
 def parse_object(stored: Any) -> dict[str, Any]:
-    """A JSON object that is stored as text, or as it is.
-
-    Raises:
-        ValueError: it is something else.
-    """
+    """A JSON object that is stored as text, or as it is; raises a ValueError if it is something else."""
     if isinstance(stored, str):
         return parse_json_object(stored)
     if not isinstance(stored, dict):

@@ -65,11 +65,7 @@ def open_columns(file: Path, names: list[str]) -> pads.Dataset:
 
 
 def rows_of(opened: pads.Dataset, episode: int) -> pads.Expression:
-    """The filter for one episode's rows.
-
-    Raises:
-        UserError: the episodes' numbers are no whole numbers.
-    """
+    """The filter for one episode's rows; raises a UserError if the episodes' numbers are no whole numbers."""
     kind = opened.schema.field("episode_index").type
     number = pads.field("episode_index")
     if pa.types.is_integer(kind):

@@ -85,43 +85,34 @@ def test_signs_and_bits_become_actions(given_inputs, version, footer):
 AHEAD, BACK, ATTACK = (50, 0, 0, 0), (-50, 0, 0, 0), (0, 0, 0, 1)
 
 
-@pytest.mark.parametrize(
-    ("raw", "player", "pressed"),
-    [
-        # Long turns that are smaller than one short turn count.
-        (header(LONG_TURNS) + tics((0, 0, 200, 0), (0, 0, -200, 0), long=True), 1, ["turn_left", "turn_right"]),
-        # The inputs are those of the player whose view is shown.
-        (
-            header(viewpoint=2, players=(1, 0, 1, 1)) + tics(AHEAD, ATTACK, BACK, BACK, AHEAD, ATTACK),
-            3,
-            ["attack", "move_forward"],
-        ),
-        # 0x80 ends a demo only where a tic begins.
-        (header() + tics((-1, 0, -128, 128), (2, 0, 0, 0)), 1, ["move_backward", "move_forward"]),
-    ],
-)
+@pytest.mark.parametrize(("raw", "player", "pressed"), [
+    # Long turns that are smaller than one short turn count.
+    (header(LONG_TURNS) + tics((0, 0, 200, 0), (0, 0, -200, 0), long=True), 1, ["turn_left", "turn_right"]),
+    # The inputs are those of the player whose view is shown.
+    (header(viewpoint=2, players=(1, 0, 1, 1)) + tics(AHEAD, ATTACK, BACK, BACK, AHEAD, ATTACK), 3,
+     ["attack", "move_forward"]),
+    # 0x80 ends a demo only where a tic begins.
+    (header() + tics((-1, 0, -128, 128), (2, 0, 0, 0)), 1, ["move_backward", "move_forward"]),
+])  # fmt: skip
 def test_a_demo_is_parsed(raw, player, pressed):
     demo = parse_demo(raw + b"\x80")
     assert demo.player == player
     assert [KEYS[row.argmax()] for row in demo.actions] == pressed
 
 
-@pytest.mark.parametrize(
-    ("raw", "message"),
-    [
-        (b"", "not a Doom demo"),
-        (b"made by hand, this is text", "not a Doom demo"),
-        (header()[:12], "not a Doom demo"),
-        (header(players=(0, 0, 0, 0)) + b"\x80", "not a Doom demo"),
-        (header(110) + b"\x80", "not a Doom demo"),
-        (bytes([109, 5]) + header()[2:] + b"\x80", "not a Doom demo"),  # skill 6
-        (header(viewpoint=1) + b"\x80", "shows player 2, who does not play"),
-        (header(3) + b"\x80", "a demo of Doom 1.2 or older"),
-        (header(203) + b"\x80", "a demo of version 203, of Boom"),
-        (header() + tics((1, 1, 1, 0), (1, 1, 1, 0)), "cut off after 2 tics"),
-        (header() + tics((1, 1, 1, 0)) + b"\x01", "cut off after 1 tics"),
-    ],
-)
+@pytest.mark.parametrize(("raw", "message"), [
+    (b"", "not a Doom demo"),
+    (b"made by hand, this is text", "not a Doom demo"),
+    (header()[:12], "not a Doom demo"),
+    (header(players=(0, 0, 0, 0)) + b"\x80", "not a Doom demo"),
+    (header(110) + b"\x80", "not a Doom demo"),
+    (bytes([109, 5]) + header()[2:] + b"\x80", "not a Doom demo"),  # skill 6
+    (header(viewpoint=1) + b"\x80", "shows player 2, who does not play"),
+    (header(3) + b"\x80", "a demo of Doom 1.2 or older"),
+    (header(203) + b"\x80", "a demo of version 203, of Boom"),
+    (header() + tics((1, 1, 1, 0), (1, 1, 1, 0)), "cut off after 2 tics"),
+    (header() + tics((1, 1, 1, 0)) + b"\x01", "cut off after 1 tics"),
+])  # fmt: skip
 def test_bytes_that_are_no_whole_demo_are_refused(raw, message):
     with pytest.raises(UserError, match=message):
         parse_demo(raw)
@@ -137,13 +128,10 @@ def test_the_lumps_of_a_wad_are_found(tmp_path_factory, lumps):
     assert {name: raw[at : at + size] for name, (at, size) in wad.lumps.items()} == lumps
 
 
-@pytest.mark.parametrize(
-    ("directory", "place"),
-    [
-        *[(directory, (0, 0)) for directory in ((-1, 12), (1, -1), (2**31 - 1, 12), (1, 2**31 - 1), (2, 12))],
-        *[((1, 12), place) for place in ((-4, 8), (12, -1), (20, 9), (2**31 - 1, 2**31 - 1))],
-    ],
-)
+@pytest.mark.parametrize(("directory", "place"), [
+    *[(directory, (0, 0)) for directory in ((-1, 12), (1, -1), (2**31 - 1, 12), (1, 2**31 - 1), (2, 12))],
+    *[((1, 12), place) for place in ((-4, 8), (12, -1), (20, 9), (2**31 - 1, 2**31 - 1))],
+])  # fmt: skip
 def test_a_directory_or_a_lump_beyond_the_file_is_refused(tmp_path, directory, place):
     path = tmp_path / "x.wad"
     path.write_bytes(struct.pack("<4sii", b"IWAD", *directory) + struct.pack("<ii8s", *place, b"E1M1"))

@@ -81,19 +81,16 @@ def test_links_within_the_file_are_followed(minari, tmp_path):
     assert converted(minari, tmp_path) is None
 
 
-@pytest.mark.parametrize(
-    ("name", "link", "message"),
-    [
-        ("episode_1", h5py.ExternalLink("other.hdf5", "/"), "link into another file, other.hdf5"),
-        ("episode_1", h5py.ExternalLink("gone.hdf5", "/"), "link into another file, gone.hdf5"),
-        ("episode_1", h5py.SoftLink("/nowhere"), "link to /nowhere, which is not in the file"),
-        ("episode_1", h5py.SoftLink("/episode_1"), "leads in a circle"),
-        ("episode_1/actions", h5py.ExternalLink("other.hdf5", "/actions"), "another file, other.hdf5"),
-        ("episode_1/observations", h5py.SoftLink("/out/of"), "another file, other.hdf5"),
-        ("episode_1/observations/pixels", h5py.ExternalLink("other.hdf5", "/pixels"), "another file, other.hdf5"),
-        ("episode_1/observations/pos", h5py.SoftLink("gone"), "link to gone, which is not in the file"),
-    ],
-)
+@pytest.mark.parametrize(("name", "link", "message"), [
+    ("episode_1", h5py.ExternalLink("other.hdf5", "/"), "link into another file, other.hdf5"),
+    ("episode_1", h5py.ExternalLink("gone.hdf5", "/"), "link into another file, gone.hdf5"),
+    ("episode_1", h5py.SoftLink("/nowhere"), "link to /nowhere, which is not in the file"),
+    ("episode_1", h5py.SoftLink("/episode_1"), "leads in a circle"),
+    ("episode_1/actions", h5py.ExternalLink("other.hdf5", "/actions"), "another file, other.hdf5"),
+    ("episode_1/observations", h5py.SoftLink("/out/of"), "another file, other.hdf5"),
+    ("episode_1/observations/pixels", h5py.ExternalLink("other.hdf5", "/pixels"), "another file, other.hdf5"),
+    ("episode_1/observations/pos", h5py.SoftLink("gone"), "link to gone, which is not in the file"),
+])  # fmt: skip
 def test_a_link_out_of_the_file_or_to_nothing_costs_its_episode(minari, tmp_path, monkeypatch, name, link, message):
     monkeypatch.chdir(tmp_path)
     minari["out"] = h5py.ExternalLink("other.hdf5", "/")
@@ -110,20 +107,17 @@ def test_links_that_multiply_are_refused(minari, tmp_path):
     assert "more than 2000 arrays and groups" in converted(minari, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "whole", "written", "chunks", "frame"),
-    [
-        ("observations/pixels", IMAGES, [slice(0, 12)], (1, 8, 12, 3), 12),
-        ("observations/pixels", IMAGES, [slice(0, 12), slice(16, 21)], (4, 8, 12, 1), 12),
-        ("observations/pixels", IMAGES, [], None, 0),
-        ("observations/pos", POSITION, [slice(5, 21)], (5,), 0),
-        ("observations/pos", POSITION, [], None, 0),
-        ("actions", ACTIONS, [slice(0, 10)], (10,), 10),
-        ("actions", ACTIONS, [], None, 0),
-        ("observations/pixels", IMAGES, [slice(0, 20)], (1, 8, 12, 3), None),  # everything that is converted is there
-        ("observations/pixels", IMAGES, [slice(0, 21)], (2, 3, 5, 2), None),
-    ],
-)
+@pytest.mark.parametrize(("name", "whole", "written", "chunks", "frame"), [
+    ("observations/pixels", IMAGES, [slice(0, 12)], (1, 8, 12, 3), 12),
+    ("observations/pixels", IMAGES, [slice(0, 12), slice(16, 21)], (4, 8, 12, 1), 12),
+    ("observations/pixels", IMAGES, [], None, 0),
+    ("observations/pos", POSITION, [slice(5, 21)], (5,), 0),
+    ("observations/pos", POSITION, [], None, 0),
+    ("actions", ACTIONS, [slice(0, 10)], (10,), 10),
+    ("actions", ACTIONS, [], None, 0),
+    ("observations/pixels", IMAGES, [slice(0, 20)], (1, 8, 12, 3), None),  # everything that is converted is there
+    ("observations/pixels", IMAGES, [slice(0, 21)], (2, 3, 5, 2), None),
+])  # fmt: skip
 def test_data_that_were_never_written_are_not_zeros(minari, tmp_path, name, whole, written, chunks, frame):
     data = replaced(minari, name, whole.shape, whole.dtype, chunks=chunks)
     for rows in written:

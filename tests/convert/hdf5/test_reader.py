@@ -130,34 +130,22 @@ def refused(source, match, episode=None, **options):
     return str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("observations", "actions", "match"),
-    [
-        (IMAGES, {"keys": BINARY, "camera": POSITION}, r"actions are in parts \(a group: camera, keys\)"),
-        (IMAGES, None, "episode_0 has no array 'actions'"),
-        (IMAGES, 3, "a single value as 'actions', one a frame is needed"),
-        (None, DISCRETE, "episode_0 has no 'observations'"),
-        ({"pos": POSITION}, DISCRETE, r"has no image.* only pos float32 \[71, 2\]"),
-        (IMAGES[:N], DISCRETE, "70 of 'observations' for 70 actions, 71 are needed"),
-        (MINARI_DICT | {"pos": POSITION[:9]}, DISCRETE, "9 of 'pos' for 70 actions"),
-        (
-            MINARI_DICT | {"pos": np.where(np.arange(N + 1)[:, None] == 7, np.nan, POSITION)},
-            DISCRETE,
-            "episode_0: 'pos_0' is not finite in row 7",
-        ),
-        (MINARI_DICT | {"more": IMAGES}, DISCRETE, r"several images: .* --camera \(more, pixels\)"),
-        (
-            [jpeg(image)[: 400 if i == 8 else None] for i, image in enumerate(IMAGES)],
-            DISCRETE,
-            "episode_0 frame 8: cannot decode the picture",
-        ),
-        (
-            [jpeg(image[2:] if i > 2 else image) for i, image in enumerate(IMAGES)],
-            DISCRETE,
-            "episode_0 frame 3 has another size",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("observations", "actions", "match"), [
+    (IMAGES, {"keys": BINARY, "camera": POSITION}, r"actions are in parts \(a group: camera, keys\)"),
+    (IMAGES, None, "episode_0 has no array 'actions'"),
+    (IMAGES, 3, "a single value as 'actions', one a frame is needed"),
+    (None, DISCRETE, "episode_0 has no 'observations'"),
+    ({"pos": POSITION}, DISCRETE, r"has no image.* only pos float32 \[71, 2\]"),
+    (IMAGES[:N], DISCRETE, "70 of 'observations' for 70 actions, 71 are needed"),
+    (MINARI_DICT | {"pos": POSITION[:9]}, DISCRETE, "9 of 'pos' for 70 actions"),
+    (MINARI_DICT | {"pos": np.where(np.arange(N + 1)[:, None] == 7, np.nan, POSITION)}, DISCRETE,
+     "episode_0: 'pos_0' is not finite in row 7"),
+    (MINARI_DICT | {"more": IMAGES}, DISCRETE, r"several images: .* --camera \(more, pixels\)"),
+    ([jpeg(image)[: 400 if i == 8 else None] for i, image in enumerate(IMAGES)], DISCRETE,
+     "episode_0 frame 8: cannot decode the picture"),
+    ([jpeg(image[2:] if i > 2 else image) for i, image in enumerate(IMAGES)], DISCRETE,
+     "episode_0 frame 3 has another size"),
+])  # fmt: skip
 def test_an_episode_with_a_fault_is_refused(tmp_path, observations, actions, match):
     assert "d/data/main_data.hdf5" in refused(minari(tmp_path / "d", observations, actions, THREE), match)
 

@@ -346,22 +346,19 @@ def run(monkeypatch, *arguments: object) -> int | str | None:
     return exit_.value.code
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "either --from KIND"),
-        (["--from", "lerobot", "--to", "lerobot"], "either --from KIND"),
-        (["--to", "lerobt"], "did you mean 'lerobot'"),
-        (["--to", "lerobot", "--camera", "top"], "--camera belongs to --from"),
-        (["--to", "lerobot", "--size", "13x16"], "odd side"),
-        (["--to", "lerobot", "--fps", "nan"], "--fps nan is not a number of frames per second above 0"),
-        (["--from", "lerobot", "--fps", "0"], "--fps 0 is not a number"),
-        (["--from", "lerobot", "--fps=-5"], "--fps -5 is not a number"),
-        (["--from", "lerobot", "--fps", "inf"], "--fps inf is not a number"),
-        (["--from", "lerobot"], "no meta/info.json"),
-        (["--from", "lerobot", "--camera", "top"], "no meta/info.json"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    ([], "either --from KIND"),
+    (["--from", "lerobot", "--to", "lerobot"], "either --from KIND"),
+    (["--to", "lerobt"], "did you mean 'lerobot'"),
+    (["--to", "lerobot", "--camera", "top"], "--camera belongs to --from"),
+    (["--to", "lerobot", "--size", "13x16"], "odd side"),
+    (["--to", "lerobot", "--fps", "nan"], "--fps nan is not a number of frames per second above 0"),
+    (["--from", "lerobot", "--fps", "0"], "--fps 0 is not a number"),
+    (["--from", "lerobot", "--fps=-5"], "--fps -5 is not a number"),
+    (["--from", "lerobot", "--fps", "inf"], "--fps inf is not a number"),
+    (["--from", "lerobot"], "no meta/info.json"),
+    (["--from", "lerobot", "--camera", "top"], "no meta/info.json"),
+])  # fmt: skip
 def test_the_command_line_refuses_in_one_line(monkeypatch, capsys, tmp_path, numbered, arguments, message):
     assert run(monkeypatch, numbered, "--out", tmp_path / "o", *arguments) == 2
     error = capsys.readouterr().err

@@ -27,27 +27,22 @@ from lerobot_datasets import (
 NUMBERED = ["action_0", "action_1", "action_2"]
 
 
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (NAMES, NAMES),
-        ({"buttons": NAMES}, NAMES),
-        ({"left": 2, "jump": 0, "fire": 1}, NAMES),
-        ({"jump": 1, "fire": 2, "left": 3}, NAMES),
-        ([[NAMES]], NAMES),
-        ({"motors": {"axes": NAMES}}, NAMES),
-        ({"motors": [{"axes": NAMES}]}, NAMES),
-        (["button"], ["button_0", "button_1", "button_2"]),
-        ("button", ["button_0", "button_1", "button_2"]),
-        ({"motors": "button"}, ["button_0", "button_1", "button_2"]),
-        ([0, 1, 2], ["0", "1", "2"]),
-        *[
-            (names, NUMBERED)
-            for names in (None, [], {}, {"motors": None}, {"axes": []}, {"a": {"b": None}}, [None], [[None] * 3])
-        ],
-        ([None] * 3, NUMBERED),
-    ],
-)
+@pytest.mark.parametrize(("names", "expected"), [
+    (NAMES, NAMES),
+    ({"buttons": NAMES}, NAMES),
+    ({"left": 2, "jump": 0, "fire": 1}, NAMES),
+    ({"jump": 1, "fire": 2, "left": 3}, NAMES),
+    ([[NAMES]], NAMES),
+    ({"motors": {"axes": NAMES}}, NAMES),
+    ({"motors": [{"axes": NAMES}]}, NAMES),
+    (["button"], ["button_0", "button_1", "button_2"]),
+    ("button", ["button_0", "button_1", "button_2"]),
+    ({"motors": "button"}, ["button_0", "button_1", "button_2"]),
+    ([0, 1, 2], ["0", "1", "2"]),
+    *[(names, NUMBERED)
+     for names in (None, [], {}, {"motors": None}, {"axes": []}, {"a": {"b": None}}, [None], [[None] * 3])],
+    ([None] * 3, NUMBERED),
+])  # fmt: skip
 def test_names_may_be_nested_numbered_or_missing(v21, names, expected):
     set_feature("action", names=names)(v21)
     assert opened(v21).keys == tuple(expected)
@@ -68,56 +63,42 @@ def test_names_that_do_not_name_each_value_once_are_refused(v21, names):
     assert "feature 'action' has 3 values and the names" in error_of(opened, v21)
 
 
-@pytest.mark.parametrize(
-    ("damage", "part"),
-    [
-        (set_info(features=[]), "no 'features'"),
-        (edit_info(lambda i: i.pop("features")), "no 'features'"),
-        (set_info(features={"action": None}), "feature 'action' needs a 'dtype'"),
-        (set_info(features={"action": {"dtype": None, "shape": [3]}}), "feature 'action' needs a 'dtype'"),
-        *[
-            (set_feature("action", shape=shape), "feature 'action' needs a 'dtype' and a 'shape' of whole numbers")
-            for shape in (None, "3", [3.0], [True], {"0": 3}, ["a"])
-        ],
-        *[
-            (set_feature("action", shape=shape), f"feature 'action' has shape {shape}")
-            for shape in ([0], [-3], [10**15], [3, 1], [1, 3])
-        ],
-        *[
-            (set_feature(CAMERA, shape=shape), f"camera '{CAMERA}' has shape {shape}")
-            for shape in ([], [HEIGHT], [0, WIDTH, 3], [HEIGHT, -WIDTH], [HEIGHT, WIDTH, 2], [1, 1, 2, 3])
-        ],
-        (set_feature("action", names=["jump", "fire"]), "feature 'action' has 3 values and the names"),
-        (edit_info(lambda i: i["features"].pop("action")), f"no feature 'action' (it has {CAMERA}"),
-        (edit_info(lambda i: i["features"].pop(CAMERA)), "no camera among its features (action"),
-        (
-            edit_info(lambda i: i["features"].update({"action.keyboard": i["features"].pop("action")})),
-            "is it action.keyboard? Then rename that",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("damage", "part"), [
+    (set_info(features=[]), "no 'features'"),
+    (edit_info(lambda i: i.pop("features")), "no 'features'"),
+    (set_info(features={"action": None}), "feature 'action' needs a 'dtype'"),
+    (set_info(features={"action": {"dtype": None, "shape": [3]}}), "feature 'action' needs a 'dtype'"),
+    *[(set_feature("action", shape=shape), "feature 'action' needs a 'dtype' and a 'shape' of whole numbers")
+     for shape in (None, "3", [3.0], [True], {"0": 3}, ["a"])],
+    *[(set_feature("action", shape=shape), f"feature 'action' has shape {shape}")
+     for shape in ([0], [-3], [10**15], [3, 1], [1, 3])],
+    *[(set_feature(CAMERA, shape=shape), f"camera '{CAMERA}' has shape {shape}")
+     for shape in ([], [HEIGHT], [0, WIDTH, 3], [HEIGHT, -WIDTH], [HEIGHT, WIDTH, 2], [1, 1, 2, 3])],
+    (set_feature("action", names=["jump", "fire"]), "feature 'action' has 3 values and the names"),
+    (edit_info(lambda i: i["features"].pop("action")), f"no feature 'action' (it has {CAMERA}"),
+    (edit_info(lambda i: i["features"].pop(CAMERA)), "no camera among its features (action"),
+    (edit_info(lambda i: i["features"].update({"action.keyboard": i["features"].pop("action")})),
+     "is it action.keyboard? Then rename that"),
+])  # fmt: skip
 def test_features_that_cannot_be_converted_are_refused(v21, damage, part):
     damage(v21)
     assert part in error_of(opened, v21)
 
 
-@pytest.mark.parametrize(
-    ("shape", "names"),
-    [
-        ([HEIGHT, WIDTH], None),
-        ([HEIGHT, WIDTH], ["height", "width"]),
-        ([WIDTH, HEIGHT], ["width", "height"]),
-        ([HEIGHT, WIDTH, 1], None),
-        ([HEIGHT, WIDTH, 4], None),
-        ([1, HEIGHT, WIDTH], None),
-        ([3, HEIGHT, WIDTH], ["channels", "height", "width"]),
-        ([3, HEIGHT, WIDTH], ["height", "width", "channels"]),
-        ([HEIGHT, WIDTH, 3], ["channels", "height", "width"]),
-        ([WIDTH, HEIGHT, 3], ["width", "height", "channel"]),
-        ([HEIGHT, WIDTH, 3], {"axes": ["height", "width", "channels"]}),
-        ([HEIGHT, WIDTH, 3], 3),
-    ],
-)
+@pytest.mark.parametrize(("shape", "names"), [
+    ([HEIGHT, WIDTH], None),
+    ([HEIGHT, WIDTH], ["height", "width"]),
+    ([WIDTH, HEIGHT], ["width", "height"]),
+    ([HEIGHT, WIDTH, 1], None),
+    ([HEIGHT, WIDTH, 4], None),
+    ([1, HEIGHT, WIDTH], None),
+    ([3, HEIGHT, WIDTH], ["channels", "height", "width"]),
+    ([3, HEIGHT, WIDTH], ["height", "width", "channels"]),
+    ([HEIGHT, WIDTH, 3], ["channels", "height", "width"]),
+    ([WIDTH, HEIGHT, 3], ["width", "height", "channel"]),
+    ([HEIGHT, WIDTH, 3], {"axes": ["height", "width", "channels"]}),
+    ([HEIGHT, WIDTH, 3], 3),
+])  # fmt: skip
 def test_the_axes_of_a_camera_may_have_any_order(v21, shape, names):
     set_feature(CAMERA, shape=shape, names=names)(v21)
     check_read(v21)

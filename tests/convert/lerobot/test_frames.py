@@ -71,26 +71,23 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize(
-    ("image", "part"),
-    [
-        ({"bytes": bomb(30_000, 30_000)}, "cannot decode the picture (Image size (900000000 pixels) exceeds"),
-        ({"bytes": bomb(10_000, 10_000)}, "cannot decode the picture (Image size (100000000 pixels) exceeds"),
-        ({"bytes": encoded(picture(0, 0))[:60]}, "cannot decode the picture"),
-        ({"bytes": b"no picture"}, "is no picture in a known format: restore the file"),
-        ({"bytes": b"\xff\xd8\xff"}, "is no picture in a known format"),
-        ({"bytes": encoded(np.full((4, 4), 40_000, np.uint16))}, "has one channel of more than 8 bits (mode I;16)"),
-        ({"bytes": encoded(np.full((4, 4), 0.5, np.float32), "TIFF")}, "(mode F)"),
-        ({"path": "../secret.png"}, "outside the dataset: copy the pictures"),
-        ({"path": "/etc/hostname"}, "outside the dataset"),
-        ({"path": "C:\\pictures\\1.png"}, "outside the dataset"),
-        ({"path": "images/gone.png"}, "images/gone.png, which is missing: restore the file"),
-        ({"path": "x" * 300}, "which is missing"),
-        ({"path": "data"}, "which is missing"),
-        ({"path": ""}, "holds no image, but nothing"),
-        ({"path": None}, "holds no image, but nothing"),
-    ],
-)
+@pytest.mark.parametrize(("image", "part"), [
+    ({"bytes": bomb(30_000, 30_000)}, "cannot decode the picture (Image size (900000000 pixels) exceeds"),
+    ({"bytes": bomb(10_000, 10_000)}, "cannot decode the picture (Image size (100000000 pixels) exceeds"),
+    ({"bytes": encoded(picture(0, 0))[:60]}, "cannot decode the picture"),
+    ({"bytes": b"no picture"}, "is no picture in a known format: restore the file"),
+    ({"bytes": b"\xff\xd8\xff"}, "is no picture in a known format"),
+    ({"bytes": encoded(np.full((4, 4), 40_000, np.uint16))}, "has one channel of more than 8 bits (mode I;16)"),
+    ({"bytes": encoded(np.full((4, 4), 0.5, np.float32), "TIFF")}, "(mode F)"),
+    ({"path": "../secret.png"}, "outside the dataset: copy the pictures"),
+    ({"path": "/etc/hostname"}, "outside the dataset"),
+    ({"path": "C:\\pictures\\1.png"}, "outside the dataset"),
+    ({"path": "images/gone.png"}, "images/gone.png, which is missing: restore the file"),
+    ({"path": "x" * 300}, "which is missing"),
+    ({"path": "data"}, "which is missing"),
+    ({"path": ""}, "holds no image, but nothing"),
+    ({"path": None}, "holds no image, but nothing"),
+])  # fmt: skip
 def test_a_picture_that_cannot_be_read_costs_its_episode_alone(v21, tmp_path, image, part):
     (tmp_path / "secret.png").write_bytes(encoded(picture(2, 3)))
     edit_column(CAMERA, 3, {"bytes": None, "path": None} | image)(v21)

@@ -43,20 +43,17 @@ def test_other_kinds_of_lists_are_read(column):
     np.testing.assert_array_equal(numbers(pa.table({"action": column}), "action", 3, "x"), ROWS)
 
 
-@pytest.mark.parametrize(
-    ("values", "row"),
-    [
-        ([[1, 0, 0], [1, 0], [1, 0, 0, 0]], 1),  # as many numbers as are needed
-        ([[1, 0, 0], None, [0, 0, 0]], 1),
-        ([[1, 0, 0], [0, 0, 0], [0, None, 0]], 2),
-        ([[], [0, 0, 0], [0, 0, 0]], 0),
-        ([[[1, 0, 0]], [[1, 0], [0]], [[0, 0, 0]]], 1),
-        ([[[1, 0, 0]], [None], [[0, 0, 0]]], 1),
-        ([1, 0, 1], 0),
-        ([[1, 0], [0, 1]], 0),
-        ([[1, 0, 0, 1]], 0),
-    ],
-)
+@pytest.mark.parametrize(("values", "row"), [
+    ([[1, 0, 0], [1, 0], [1, 0, 0, 0]], 1),  # as many numbers as are needed
+    ([[1, 0, 0], None, [0, 0, 0]], 1),
+    ([[1, 0, 0], [0, 0, 0], [0, None, 0]], 2),
+    ([[], [0, 0, 0], [0, 0, 0]], 0),
+    ([[[1, 0, 0]], [[1, 0], [0]], [[0, 0, 0]]], 1),
+    ([[[1, 0, 0]], [None], [[0, 0, 0]]], 1),
+    ([1, 0, 1], 0),
+    ([[1, 0], [0, 1]], 0),
+    ([[1, 0, 0, 1]], 0),
+])  # fmt: skip
 def test_a_row_that_lacks_values_is_named(values, row):
     message = error_of(numbers, pa.table({"action": pa.array(values)}), "action", 3, "x")
     assert message.startswith(f"x, frame {row}: the column 'action' lacks values, it needs 3 in each row")

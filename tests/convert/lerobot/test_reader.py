@@ -28,16 +28,13 @@ from lerobot_datasets import (
 from BC_training.common.dataset import ZarrGameplayDataset
 
 
-@pytest.mark.parametrize(
-    ("version", "changes"),
-    [
-        ("v2.1", {}),
-        ("v3.0", {}),
-        ("v2.1", {"camera": "image", "fps": 17.5}),
-        ("v3.0", {"camera": "image", "action": "bool", "fps": 30}),
-        ("v3.0", {"action": "int64", "state": False}),
-    ],
-)
+@pytest.mark.parametrize(("version", "changes"), [
+    ("v2.1", {}),
+    ("v3.0", {}),
+    ("v2.1", {"camera": "image", "fps": 17.5}),
+    ("v3.0", {"camera": "image", "action": "bool", "fps": 30}),
+    ("v3.0", {"action": "int64", "state": False}),
+])  # fmt: skip
 def test_every_value_arrives_in_order(tmp_path, version, changes):
     dataset = imported(WRITERS[version](tmp_path / "lr", **changes), tmp_path / "x.zarr")
     check(dataset, changes.get("fps", 20))
@@ -84,30 +81,27 @@ def film(count: int, fps: float = 20, size: int = 1) -> Callable[[Path], None]:
     return lambda file: write_video(file, [np.tile(picture(2, i), (size, size, 1)) for i in range(count)], fps)
 
 
-@pytest.mark.parametrize(
-    ("damage", "parts"),
-    [
-        (edit_file("data/*/*.parquet", Path.unlink), [".parquet is missing: restore it"]),
-        (edit_file("data/*/*.parquet", truncate), ["cannot read", ".parquet"]),
-        (edit_file("videos/**/*.mp4", Path.unlink), ["episode 2: the video is missing"]),
-        (edit_file("videos/**/*.mp4", truncate), [".mp4, episode 2", "restore"]),
-        (edit_file("videos/**/*.mp4", overwrite_middle), [".mp4, episode 2, frame", "restore"]),
-        (edit_file("videos/**/*.mp4", film(4)), ["episode 2 has 4 pictures for 5 rows"]),
-        (edit_file("videos/**/*.mp4", film(5, fps=10)), ["episode 2, frame 1", "0.1000 s", "0.0500 s"]),
-        (edit_file("videos/**/*.mp4", film(5, size=2)), ["episode 2, frame 0", "64x128", "32x64"]),
-        (edit_rows(lambda content: content.pop()), ["episode 2 has 4 rows", "5"]),
-        (edit_rows(lambda content: content.reverse()), ["episode 2, frame 0", "frame_index is 4"]),
-        (edit_column("observation.state", 3, [1.0, float("nan")]), ["episode 2: 'ammo' is not finite in row 3"]),
-        (edit_column("observation.state", 3, None), ["episode 2", "'observation.state' lacks values"]),
-        (edit_column("action", 1, [0.0, 0.5, 0.0]), ["episode 2, frame 1", "'fire' is 0.5", "press buttons"]),
-        (edit_column("action", 1, [0.0, 1.0]), ["episode 2", "'action' lacks values"]),
-        (edit_column("action", 1, [1.0, None, 0.0]), ["episode 2", "'action' lacks values"]),
-        (edit_column("timestamp", 2, 0.13), ["episode 2, frame 2", "0.1300 s"]),
-        (edit_column("timestamp", 2, float("nan")), ["episode 2, frame 2", "nan s"]),
-        (edit_tables(lambda t: t.drop_columns(["action"])), ["no column 'action'"]),
-        (edit_tables(lambda t: t.drop_columns(["observation.state"])), ["no column 'observation.state'"]),
-    ],
-)
+@pytest.mark.parametrize(("damage", "parts"), [
+    (edit_file("data/*/*.parquet", Path.unlink), [".parquet is missing: restore it"]),
+    (edit_file("data/*/*.parquet", truncate), ["cannot read", ".parquet"]),
+    (edit_file("videos/**/*.mp4", Path.unlink), ["episode 2: the video is missing"]),
+    (edit_file("videos/**/*.mp4", truncate), [".mp4, episode 2", "restore"]),
+    (edit_file("videos/**/*.mp4", overwrite_middle), [".mp4, episode 2, frame", "restore"]),
+    (edit_file("videos/**/*.mp4", film(4)), ["episode 2 has 4 pictures for 5 rows"]),
+    (edit_file("videos/**/*.mp4", film(5, fps=10)), ["episode 2, frame 1", "0.1000 s", "0.0500 s"]),
+    (edit_file("videos/**/*.mp4", film(5, size=2)), ["episode 2, frame 0", "64x128", "32x64"]),
+    (edit_rows(lambda content: content.pop()), ["episode 2 has 4 rows", "5"]),
+    (edit_rows(lambda content: content.reverse()), ["episode 2, frame 0", "frame_index is 4"]),
+    (edit_column("observation.state", 3, [1.0, float("nan")]), ["episode 2: 'ammo' is not finite in row 3"]),
+    (edit_column("observation.state", 3, None), ["episode 2", "'observation.state' lacks values"]),
+    (edit_column("action", 1, [0.0, 0.5, 0.0]), ["episode 2, frame 1", "'fire' is 0.5", "press buttons"]),
+    (edit_column("action", 1, [0.0, 1.0]), ["episode 2", "'action' lacks values"]),
+    (edit_column("action", 1, [1.0, None, 0.0]), ["episode 2", "'action' lacks values"]),
+    (edit_column("timestamp", 2, 0.13), ["episode 2, frame 2", "0.1300 s"]),
+    (edit_column("timestamp", 2, float("nan")), ["episode 2, frame 2", "nan s"]),
+    (edit_tables(lambda t: t.drop_columns(["action"])), ["no column 'action'"]),
+    (edit_tables(lambda t: t.drop_columns(["observation.state"])), ["no column 'observation.state'"]),
+])  # fmt: skip
 def test_damage_is_named_with_its_episode_and_frame(filmed, damage, parts):
     damage(filmed)
     message = error_of(read, filmed)

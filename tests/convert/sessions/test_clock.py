@@ -125,26 +125,23 @@ def test_without_the_videos_start_the_unit_is_asked_for_first(unit):
     check(events, unit, EPOCH / scale, 60 * SECOND)
 
 
-@pytest.mark.parametrize(
-    ("events", "start", "seconds", "rows", "message"),
-    [
-        (typed(epoch=EPOCH), 1.7e12, 60, None, r"video_start_us seems to be in milli.* write it as 1700000000000000$"),
-        (typed(epoch=EPOCH, scale=1e3), EPOCH, 60, None, r"write it as 1700000000000 and add --time-unit ms$"),
-        (typed(), None, 60, ROWS / 1000, r"data\.csv spans .* times of inputs.csv and memory_data.csv in one unit"),
-        (typed(scale=1e3), None, 60, ROWS, r"write the times of"),
-        (typed(scale=1e3), None, 60, ROWS / 1000, r"add --time-unit ms$"),
-        (alternating(2, 8, 10), None, 3, None, "fit none of us, ms, s, ns, are they numbers of frames"),
-        (alternating(50, 8, 10), None, 30, None, "fit none of us, ms, s, ns, are they numbers of frames"),
-        (alternating(600), None, 3, None, r"594 of 600 events .* go on for 29\d\.\d s more, the video lasts 3\.0 s"),
-        (alternating(2000), None, 3, None, r"1994 of 2000 events .* come after the video's end"),  # no other unit
-        (typed(30), None, 120, None, r"ends 89\.9 s before .* never paused for more than 0\.3 s: restore"),
-        (typed(30, 90), None, 121, None, r"inputs\.csv begins 90\.4 s after the video does, .* --allow-missing"),
-        ([], None, 60, ROWS[ROWS < 20e6], r"no row in 40\.0 s of the video's 60\.0 s, .* 19\.9 s on.*--allow-missing$"),
-        ([], None, 60, ROWS[(ROWS < 10e6) | (ROWS > 30e6)], r"has no row in 20\.1 s.*add --allow-missing$"),
-        ([], None, 60, ROWS[ROWS > 20e6], r"begins 20\.1 s after the video does.*add --allow-missing$"),
-        ([], None, 60, np.arange(0, 300e6, 50_000), r"4799 of 6000 rows .* 239\.9 s more, .*add --allow-missing$"),
-    ],
-)
+@pytest.mark.parametrize(("events", "start", "seconds", "rows", "message"), [
+    (typed(epoch=EPOCH), 1.7e12, 60, None, r"video_start_us seems to be in milli.* write it as 1700000000000000$"),
+    (typed(epoch=EPOCH, scale=1e3), EPOCH, 60, None, r"write it as 1700000000000 and add --time-unit ms$"),
+    (typed(), None, 60, ROWS / 1000, r"data\.csv spans .* times of inputs.csv and memory_data.csv in one unit"),
+    (typed(scale=1e3), None, 60, ROWS, r"write the times of"),
+    (typed(scale=1e3), None, 60, ROWS / 1000, r"add --time-unit ms$"),
+    (alternating(2, 8, 10), None, 3, None, "fit none of us, ms, s, ns, are they numbers of frames"),
+    (alternating(50, 8, 10), None, 30, None, "fit none of us, ms, s, ns, are they numbers of frames"),
+    (alternating(600), None, 3, None, r"594 of 600 events .* go on for 29\d\.\d s more, the video lasts 3\.0 s"),
+    (alternating(2000), None, 3, None, r"1994 of 2000 events .* come after the video's end"),  # no other unit
+    (typed(30), None, 120, None, r"ends 89\.9 s before .* never paused for more than 0\.3 s: restore"),
+    (typed(30, 90), None, 121, None, r"inputs\.csv begins 90\.4 s after the video does, .* --allow-missing"),
+    ([], None, 60, ROWS[ROWS < 20e6], r"no row in 40\.0 s of the video's 60\.0 s, .* 19\.9 s on.*--allow-missing$"),
+    ([], None, 60, ROWS[(ROWS < 10e6) | (ROWS > 30e6)], r"has no row in 20\.1 s.*add --allow-missing$"),
+    ([], None, 60, ROWS[ROWS > 20e6], r"begins 20\.1 s after the video does.*add --allow-missing$"),
+    ([], None, 60, np.arange(0, 300e6, 50_000), r"4799 of 6000 rows .* 239\.9 s more, .*add --allow-missing$"),
+])  # fmt: skip
 def test_times_that_do_not_fit_the_video_are_refused(events, start, seconds, rows, message):
     with pytest.raises(UserError, match=message):
         check(events, "us", start, seconds * SECOND, rows)
@@ -152,30 +149,23 @@ def test_times_that_do_not_fit_the_video_are_refused(events, start, seconds, row
         coverage.notes(clock.memory_stream(Path("m.csv"), rows), np.array([0, seconds * SECOND]), allowed=True)
 
 
-@pytest.mark.parametrize(
-    ("events", "seconds", "rows", "notes"),
-    [
-        (typed(), 60, None, []),
-        ([], 60, ROWS, []),
-        ([(0, "W", True), (30, "A", True)], 3, None, []),
-        ([], 60, ROWS[ROWS < 50e6], ["memory_data.csv has no row in 10.1 s of the video's 60.0 s"]),
-        # Rows only where something changed:
-        ([], 60, [0, 7e5, 9e5, 31e6], ["the longest time from 0.9 s on: the values of before stay"]),
-        (typed(70), 60, None, ["events of inputs.csv come after the video's end: they go on for"]),
-        (typed(40), 61, None, ["inputs.csv ends 20.9 s before the video does, which lasts 61.0 s"]),
-        (
-            [(400, "W", True), (1400, "A", True)],
-            3,
-            None,
-            ["a/inputs.csv spans 0.001 s of a video of 3 s: if its times are milliseconds, add --time-unit ms"],
-        ),
-        # One quick press is not taken for another unit, nor are keys released long after the end:
-        ([(5e6, "W", True), (5.008e6, "W", False)], 7200, None, ["inputs.csv ends 7195.0 s before"]),
-        ([*((0.0, f"F{i}", True) for i in range(8)), (9e6, "F0", False)], 3, None, ["1 of 9 events of inputs.csv"]),
-        # A player who pauses for long may fall silent:
-        ([*typed(15), *typed(5, 25)], 90, None, ["inputs.csv ends 59.9 s"]),
-    ],
-)
+@pytest.mark.parametrize(("events", "seconds", "rows", "notes"), [
+    (typed(), 60, None, []),
+    ([], 60, ROWS, []),
+    ([(0, "W", True), (30, "A", True)], 3, None, []),
+    ([], 60, ROWS[ROWS < 50e6], ["memory_data.csv has no row in 10.1 s of the video's 60.0 s"]),
+    # Rows only where something changed:
+    ([], 60, [0, 7e5, 9e5, 31e6], ["the longest time from 0.9 s on: the values of before stay"]),
+    (typed(70), 60, None, ["events of inputs.csv come after the video's end: they go on for"]),
+    (typed(40), 61, None, ["inputs.csv ends 20.9 s before the video does, which lasts 61.0 s"]),
+    ([(400, "W", True), (1400, "A", True)], 3, None,
+     ["a/inputs.csv spans 0.001 s of a video of 3 s: if its times are milliseconds, add --time-unit ms"]),
+    # One quick press is not taken for another unit, nor are keys released long after the end:
+    ([(5e6, "W", True), (5.008e6, "W", False)], 7200, None, ["inputs.csv ends 7195.0 s before"]),
+    ([*((0.0, f"F{i}", True) for i in range(8)), (9e6, "F0", False)], 3, None, ["1 of 9 events of inputs.csv"]),
+    # A player who pauses for long may fall silent:
+    ([*typed(15), *typed(5, 25)], 90, None, ["inputs.csv ends 59.9 s"]),
+])  # fmt: skip
 def test_a_small_part_that_is_missing_is_noted(events, seconds, rows, notes):
     found = check(events, "us", None, seconds * SECOND, rows)
     assert len(found) == len(notes)

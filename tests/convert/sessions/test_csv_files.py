@@ -40,22 +40,19 @@ def test_every_dialect_gives_the_same_rows(
     assert list(read) == [(first + i, [f"{time:.3f}", key]) for i, (time, key) in enumerate(rows)]
 
 
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("timestamp_us,health,\n0,1,2\n", ("line 2: 3 values for 2 columns", "name all in the header")),
-        ("timestamp_us,health\n0\n", ("line 2: 1 values for 2 columns", "complete")),
-        ("timestamp_us,health,health\n0,1,2\n", ("the column health twice",)),
-        ("timestamp_us;health\n0;1,5\n1;1.5\n", ("line 3: decimal commas and points are mixed",)),
-        ("timestamp_us;health\n1,25E+06;1\n", ("line 2", "has lost digits")),
-        ("timestamp_us,health\n1.7e9,1\n", ("line 2", "has lost digits")),
-        ("timestamp_ms,health\n0,1\n", ("it has timestamp_ms, health", "rename timestamp_ms", "--time-unit")),
-        ("timestamp_us health\n0 1\n", ("separate the columns by commas",)),
-        ("timestamp_us,health\n0,1\n" + "\0" * 600, ("line 3 holds zero bytes", "remove them")),
-        ('timestamp_us,health\n0,1\n1,"\n2,1\n3,"\n', ("a quotation mark joins the lines up to 5", 'written """"')),
-        ('timestamp_us,health\n0,1\n1,"\n', ("after line 2: not a CSV", "a quotation mark alone")),
-    ],
-)
+@pytest.mark.parametrize(("text", "parts"), [
+    ("timestamp_us,health,\n0,1,2\n", ("line 2: 3 values for 2 columns", "name all in the header")),
+    ("timestamp_us,health\n0\n", ("line 2: 1 values for 2 columns", "complete")),
+    ("timestamp_us,health,health\n0,1,2\n", ("the column health twice",)),
+    ("timestamp_us;health\n0;1,5\n1;1.5\n", ("line 3: decimal commas and points are mixed",)),
+    ("timestamp_us;health\n1,25E+06;1\n", ("line 2", "has lost digits")),
+    ("timestamp_us,health\n1.7e9,1\n", ("line 2", "has lost digits")),
+    ("timestamp_ms,health\n0,1\n", ("it has timestamp_ms, health", "rename timestamp_ms", "--time-unit")),
+    ("timestamp_us health\n0 1\n", ("separate the columns by commas",)),
+    ("timestamp_us,health\n0,1\n" + "\0" * 600, ("line 3 holds zero bytes", "remove them")),
+    ('timestamp_us,health\n0,1\n1,"\n2,1\n3,"\n', ("a quotation mark joins the lines up to 5", 'written """"')),
+    ('timestamp_us,health\n0,1\n1,"\n', ("after line 2: not a CSV", "a quotation mark alone")),
+])  # fmt: skip
 def test_a_fault_is_refused_with_its_line(tmp_path, text, parts):
     path = tmp_path / "m.csv"
     path.write_text(text)

@@ -15,15 +15,12 @@ def put(folder, *names):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("role", "names"),
-    [
-        ("video", ["video.mp4", "video.mkv", "Video.MP4", "2024-01-15 12-00-00.mkv"]),
-        ("inputs", ["inputs.csv", "Inputs.CSV", "inputs.csv.txt", "inputs (1).csv", "inputs.tsv"]),
-        ("memory", ["memory_data.csv.txt", "MemoryData.csv", "memory.csv"]),
-        ("metadata", ["Metadata.json", "metadata.json.txt"]),
-    ],
-)
+@pytest.mark.parametrize(("role", "names"), [
+    ("video", ["video.mp4", "video.mkv", "Video.MP4", "2024-01-15 12-00-00.mkv"]),
+    ("inputs", ["inputs.csv", "Inputs.CSV", "inputs.csv.txt", "inputs (1).csv", "inputs.tsv"]),
+    ("memory", ["memory_data.csv.txt", "MemoryData.csv", "memory.csv"]),
+    ("metadata", ["Metadata.json", "metadata.json.txt"]),
+])  # fmt: skip
 def test_a_file_is_found_in_other_spellings(tmp_path, role, names):
     for i, name in enumerate(names):
         folder = put(tmp_path / str(i), name, ".DS_Store", f"._{name}", "Thumbs.db", f"{name}_Zone.Identifier")

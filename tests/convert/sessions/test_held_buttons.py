@@ -78,24 +78,21 @@ W = ("key", "W")
 REPEATS = [(t * 1e5, W, True) for t in range(10, 300)]
 
 
-@pytest.mark.parametrize(
-    ("events", "frames", "unmatched"),
-    [
-        ([(1e6, W, True), (39e6, W, False)], range(10, 390), []),
-        ([(1e6, W, True)], range(10, 10 + ASSUMED), [(1e6, W, True)]),
-        ([(30e6, W, False)], range(300 - ASSUMED, 300), [(30e6, W, False)]),
-        ([(1e6, W, False), (39e6, W, True)], [*range(10), *range(390, 400)], []),  # held as the video begins and ends
-        (REPEATS, range(10, 299 + ASSUMED), [(29.9e6, W, True)]),
-        ([*REPEATS, (35e6, W, False)], range(10, 350), []),
-        (
-            [(1e6, W, True), (20e6, W, True), (21e6, W, False)],  # a press long after a press is a new one
-            [*range(10, 10 + ASSUMED), *range(200, 210)],
-            [(1e6, W, True)],
-        ),
-        # A second release reaches back to the first at most:
-        ([(1.8e6, W, True), (2e6, W, False), (2.5e6, W, False)], range(18, 25), [(2.5e6, W, False)]),
-    ],
-)
+@pytest.mark.parametrize(("events", "frames", "unmatched"), [
+    ([(1e6, W, True), (39e6, W, False)], range(10, 390), []),
+    ([(1e6, W, True)], range(10, 10 + ASSUMED), [(1e6, W, True)]),
+    ([(30e6, W, False)], range(300 - ASSUMED, 300), [(30e6, W, False)]),
+    ([(1e6, W, False), (39e6, W, True)], [*range(10), *range(390, 400)], []),  # held as the video begins and ends
+    (REPEATS, range(10, 299 + ASSUMED), [(29.9e6, W, True)]),
+    ([*REPEATS, (35e6, W, False)], range(10, 350), []),
+    (
+        [(1e6, W, True), (20e6, W, True), (21e6, W, False)],  # a press long after a press is a new one
+        [*range(10, 10 + ASSUMED), *range(200, 210)],
+        [(1e6, W, True)],
+    ),
+    # A second release reaches back to the first at most:
+    ([(1.8e6, W, True), (2e6, W, False), (2.5e6, W, False)], range(18, 25), [(2.5e6, W, False)]),
+])  # fmt: skip
 def test_a_lost_press_or_release_is_assumed_for_the_stated_time(events, frames, unmatched):
     held, found = held_actions(inputs_of(events), {W: 0}, 1, EDGES)
     assert (list(np.flatnonzero(held)), found) == (list(frames), unmatched)
@@ -151,39 +148,28 @@ def up(time, *button):
     return time, "KEY_UP", *button
 
 
-@pytest.mark.parametrize(
-    ("binds", "rows", "frames"),
-    [
-        # A shifted name that is bound itself is a key of its own.
-        (["1", "!"], [down(10, "1"), down(20, "!"), up(25, "1"), up(30, "!")], [range(10, 25), range(20, 30)]),
-        # Two keys of a French keyboard are one on a US keyboard: an unbound key is not ended by its neighbour.
-        (['"'], [down(10, '""""'), down(20, "'"), up(25, "'"), up(30, '""""')], [range(10, 30)]),
-        # One code is one key under every name.
-        (["W"], [down(10, "ц", "17"), up(20, "w", "17"), down(30, "ф", "30"), up(40, "ф", "30")], [range(10, 20)]),
-        # A code distinguishes a French digit from a shifted US one.
-        (
-            ["1", "7"],
-            [down(10, "&", "2"), up(12, "1", "2"), down(20, "7", "8"), up(22, "è", "8")],
-            [[10, 11], [20, 21]],
-        ),
-        # Codes that both sides share, or that are not known, are ignored.
-        (
-            ["LSHIFT", "W"],
-            [
-                *[down(10, "ShiftLeft", "16"), down(11, "ShiftRight", "16")],
-                *[up(12, "ShiftRight", "16"), up(60, "ShiftLeft", "16")],
-                *[down(70, "a", "0"), up(71, "a", "0"), down(72, "w", "0"), up(73, "w", "0")],
-            ],
-            [range(10, 60), [72]],
-        ),
-        # A key may be one action with Shift and another without.
-        (
-            ["1", "!"],
-            [down(10, "1", "2"), up(12, "1", "2"), down(20, "!", "2"), up(22, "!", "2")],
-            [[10, 11], [20, 21]],
-        ),
-    ],
-)
+@pytest.mark.parametrize(("binds", "rows", "frames"), [
+    # A shifted name that is bound itself is a key of its own.
+    (["1", "!"], [down(10, "1"), down(20, "!"), up(25, "1"), up(30, "!")], [range(10, 25), range(20, 30)]),
+    # Two keys of a French keyboard are one on a US keyboard: an unbound key is not ended by its neighbour.
+    (['"'], [down(10, '""""'), down(20, "'"), up(25, "'"), up(30, '""""')], [range(10, 30)]),
+    # One code is one key under every name.
+    (["W"], [down(10, "ц", "17"), up(20, "w", "17"), down(30, "ф", "30"), up(40, "ф", "30")], [range(10, 20)]),
+    # A code distinguishes a French digit from a shifted US one.
+    (["1", "7"], [down(10, "&", "2"), up(12, "1", "2"), down(20, "7", "8"), up(22, "è", "8")], [[10, 11], [20, 21]]),
+    # Codes that both sides share, or that are not known, are ignored.
+    (
+        ["LSHIFT", "W"],
+        [
+            *[down(10, "ShiftLeft", "16"), down(11, "ShiftRight", "16")],
+            *[up(12, "ShiftRight", "16"), up(60, "ShiftLeft", "16")],
+            *[down(70, "a", "0"), up(71, "a", "0"), down(72, "w", "0"), up(73, "w", "0")],
+        ],
+        [range(10, 60), [72]],
+    ),
+    # A key may be one action with Shift and another without.
+    (["1", "!"], [down(10, "1", "2"), up(12, "1", "2"), down(20, "!", "2"), up(22, "!", "2")], [[10, 11], [20, 21]]),
+])  # fmt: skip
 def test_names_and_codes_identify_the_key(tmp_path, binds, rows, frames):
     found, _, unmatched = held(tmp_path, binds, rows, *([WITH_CODE] if len(rows[0]) > 3 else []))
     assert (found, unmatched) == ([list(own) for own in frames], [])
@@ -196,13 +182,10 @@ def test_renamed_keys_are_noted(tmp_path):
     assert notes == ["the key of code 17 is named W, Ц: taken as W"]
 
 
-@pytest.mark.parametrize(
-    ("bound", "fits", "does_not"),
-    [
-        ("SHIFT", ["LSHIFT", "RSHIFT", "SHIFT"], ["LCTRL"]),
-        ("LSHIFT", ["LSHIFT"], ["RSHIFT", "SHIFT"]),
-    ],
-)
+@pytest.mark.parametrize(("bound", "fits", "does_not"), [
+    ("SHIFT", ["LSHIFT", "RSHIFT", "SHIFT"], ["LCTRL"]),
+    ("LSHIFT", ["LSHIFT"], ["RSHIFT", "SHIFT"]),
+])  # fmt: skip
 def test_a_bind_without_a_side_fits_both(tmp_path, bound, fits, does_not):
     for name in (*fits, *does_not):
         frames, _, _ = held(tmp_path, [bound], [down(10, name), up(20, name)])

@@ -227,15 +227,12 @@ def test_options_that_cannot_be_used_are_refused(session, binds):
     refused(session, binds, "unknown unit of time 'sec'", "(known: ms, ns, s, us)", time_unit="sec")
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "parts"),
-    [
-        ("inputs.csv", b"timestamp_us,event_type,key_or_button\n900000,KEY_DOWN,W\n", ["900000", "add metadata.json"]),
-        ("memory_data.csv", b"timestamp_us,health,ammo\n700000,1,2\n", ["spans 700000", "add metadata.json"]),
-        ("memory_data.csv", b"\xff\x00\xff", ["a/memory_data.csv"]),  # not taken for a missing file
-        ("metadata.json", b"{", ["a/metadata.json is not a JSON object"]),
-    ],
-)
+@pytest.mark.parametrize(("name", "content", "parts"), [
+    ("inputs.csv", b"timestamp_us,event_type,key_or_button\n900000,KEY_DOWN,W\n", ["900000", "add metadata.json"]),
+    ("memory_data.csv", b"timestamp_us,health,ammo\n700000,1,2\n", ["spans 700000", "add metadata.json"]),
+    ("memory_data.csv", b"\xff\x00\xff", ["a/memory_data.csv"]),  # not taken for a missing file
+    ("metadata.json", b"{", ["a/metadata.json is not a JSON object"]),
+])  # fmt: skip
 def test_damaged_files_are_refused(session, binds, name, content, parts):
     (session / name).write_bytes(content)
     refused(session, binds, f"a/{name}", *parts)
