@@ -46,7 +46,8 @@ def convert(
     workers: Workers = None,
 ) -> None:
     """Convert recordings of another kind into a dataset, or a dataset into another kind."""
-    from BC_training.convert import Options, convert
+    from BC_training.convert.conversion import convert
+    from BC_training.convert.source import Options
 
     if fps is not None and not 0 < fps < math.inf:
         raise UserError(f"--fps {fps:g} is not a number of frames per second above 0: write --fps 17.5")
