@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from BC_training import data_commands, visualize_commands
-from BC_training.command_line import as_command, make_console, run_command
+from BC_training.command_line import as_command, make_console, refuse_game_options, run_command
 from BC_training.common.errors import unknown
 from BC_training.runtime.devices import leave
 
@@ -27,8 +27,7 @@ app.add_typer(visualize_commands.app, name="visualize")
 console = make_console()
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")]
-Skill = Annotated[int, typer.Option(min=1, max=5, help="Difficulty of the game.")]
-Game = Annotated[str, typer.Option(help="The game's id.")]
+Game = Annotated[str, typer.Option(help="The game, such as 'doom/deadly_corridor?skill=5'.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result to this file.")]
 
 
@@ -78,7 +77,6 @@ def record(
     player: Annotated[str, typer.Option(help="expert, random, noop or a checkpoint folder.")] = "expert",
     episodes: Annotated[int, typer.Option(min=1)] = 40,
     seed: Annotated[int, typer.Option(min=0, help="The first episode's; later ones count up.")] = 10_000,
-    skill: Skill = 3,
     height: Annotated[int, typer.Option(min=8, help="Of the frames, in pixels.")] = 288,
     width: Annotated[int, typer.Option(min=8, help="Of the frames, in pixels.")] = 512,
     noise: Annotated[
@@ -103,7 +101,7 @@ def record(
     from BC_training.common.schema import RecordConfig
     from BC_training.play.record import record
 
-    config = RecordConfig(game, player, episodes, seed, skill, (height, width), noise, noise_frames, label, mix)
+    config = RecordConfig(game, player, episodes, seed, (height, width), noise, noise_frames, label, mix)
     record(out, config, workers, console)
 
 
@@ -162,8 +160,6 @@ def rollout(
     game: Game = "doom/deadly_corridor",
     episodes: Annotated[int, typer.Option(min=1)] = 20,
     seed: Annotated[int, typer.Option(min=0, help="The first episode's; later ones count up.")] = 0,
-    skill: Skill = 3,
-    delay: Annotated[int, typer.Option(min=0, help="Tics (1/35 s) by which the player's actions come late.")] = 0,
     workers: Workers = None,
     json: JsonFile = None,
     video: Annotated[Path | None, typer.Option(help="Write the first episode to this MP4.")] = None,
@@ -185,8 +181,6 @@ def rollout(
         console,
         episodes=episodes,
         seed=seed,
-        skill=skill,
-        delay=delay,
         workers=workers,
         json_file=json,
         video=video,
@@ -256,6 +250,7 @@ def main() -> None:
 
 def _run() -> None:
     arguments = sys.argv[1:]
+    refuse_game_options(arguments)
     command = as_command(app)
     commands = set(command.commands)
     if arguments and arguments[0] not in commands | {"-h", "--help"}:

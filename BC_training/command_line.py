@@ -3,7 +3,7 @@
 import copy
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -46,6 +46,15 @@ def _expanding(kind: Any) -> Any:
 
     expanding.convert = convert
     return expanding
+
+
+def refuse_game_options(arguments: Sequence[str]) -> None:
+    """Raises a UserError for options that are part of the game's name now."""
+    for option in ("skill", "delay"):
+        if any(argument.partition("=")[0] == f"--{option}" for argument in arguments):
+            raise UserError(
+                f"--{option} is part of the game's name now: --game 'doom/deadly_corridor?{option}=VALUE', in quotes"
+            )
 
 
 def run_command(command: Callable[[], None]) -> None:

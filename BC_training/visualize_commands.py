@@ -68,9 +68,10 @@ def rollouts(
     out: Out,
     # An option takes one value, so this one takes none: the players are the arguments, wherever they stand.
     players: Annotated[bool, typer.Option("--players", help="May stand before the players.")] = False,
-    game: Annotated[str, typer.Option(help="The game's id.")] = "doom/deadly_corridor",
+    game: Annotated[
+        str, typer.Option(help="The game, such as 'doom/deadly_corridor?skill=5'.")
+    ] = "doom/deadly_corridor",
     seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="The episode that all play.")] = 0,
-    skill: Annotated[int, typer.Option(min=1, max=5, help="Difficulty of the game.")] = 3,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")] = None,
     rerun: Rerun = None,
 ) -> None:
@@ -78,7 +79,7 @@ def rollouts(
     from BC_training.videos.rollouts import film_rollouts
 
     del players
-    film_rollouts(names, game, out, console, seed=seed, skill=skill, workers=workers, rerun=rerun)
+    film_rollouts(names, game, out, console, seed=seed, workers=workers, rerun=rerun)
 
 
 @app.command(

@@ -26,6 +26,7 @@ from BC_training.common.storage.store import LocalStore, is_remote
 from BC_training.common.storage.writer import next_number, require_appendable
 from BC_training.play.intervals import interval_text
 from BC_training.play.record import record_missing, recorded_episodes, require_players
+from BC_training.play.rollout import final_play
 from BC_training.reports.compare.runs import Run
 from BC_training.reports.compare.scores import Row, play_scores, training_costs, validation_scores
 from BC_training.reports.compare.show import Column, markdown_table
@@ -62,7 +63,7 @@ def dagger(
     The same call goes on where an earlier one stopped.
 
     Returns:
-        label, mix, and of the scores game, skill, seed (the first), plays (episodes), random_mean and
+        label, mix, and of the scores game, seed (the first), plays (episodes), random_mean and
         expert_mean with their ci95; rounds, a row each. The same is in
         ``<log_dir>/<run>-dagger/dagger.json``, and the table in ``dagger.md``.
 
@@ -125,9 +126,7 @@ def _require_rounds_possible(config: Config, label: str, mix: float) -> RolloutC
         raise UserError("dagger adds RGB frames to the dataset's: dataset.channel_order=bgr does not go with them")
     recorded = options.record
     if recorded is None:
-        recorded = RecordConfig(
-            play.game, skill=play.skill, frame_size=ZarrGameplayDataset.from_config(options).frame_size
-        )
+        recorded = RecordConfig(play.game, frame_size=ZarrGameplayDataset.from_config(options).frame_size)
     # The policy that will play does not exist yet; its place is taken by the labeller.
     names = require_players(replace(recorded, player=label, label=label, mix=mix))
     if path.exists():
@@ -140,13 +139,13 @@ def _recording(
 ) -> RecordConfig:
     """How a round's episodes are recorded: with seeds that neither ``before`` nor the scores use."""
     dataset = ZarrGameplayDataset.from_config(config.dataset, before)
-    recorded = config.dataset.record or RecordConfig(play.game, skill=play.skill)
+    recorded = config.dataset.record or RecordConfig(play.game)
     used = [e.attrs["seed"] for e in dataset.episodes if isinstance(e.attrs.get("seed"), int)]
     seed = max([recorded.seed - 1, *used]) + 1
     for first in sorted((play.seed, play.validation_seed)):
         if first < seed + episodes and seed < first + play.episodes:
             seed = first + play.episodes
-    return RecordConfig(recorded.game, player, episodes, seed, recorded.skill, dataset.frame_size, label=label, mix=mix)
+    return RecordConfig(recorded.game, player, episodes, seed, dataset.frame_size, label=label, mix=mix)
 
 
 def _aggregate(before: Path, data: Path, record: RecordConfig, workers: int | None, console: Console) -> None:
@@ -203,7 +202,7 @@ def _is_finished(config: Config, console: Console) -> bool:
     if not find_start(config, setup.inputs, setup.fingerprint, console).progress.is_finished(config):
         return False
     assert config.evaluation.rollout is not None  # found before
-    found, wanted = Run.read(run, log_dir), config.evaluation.rollout.final_play
+    found, wanted = Run.read(run, log_dir), final_play(config.evaluation.rollout)
     return {key: found.play.get(key) for key in wanted} == wanted and bool(found.validation)
 
 
@@ -227,7 +226,7 @@ def _row(number: int, mix: float | None, config: Config) -> Row:
 def _play(config: Config) -> dict[str, Any]:
     """What the scores of a round, and of all others, are of."""
     play = Run.read(*run_folders(config)).play
-    kept = {key: play[key] for key in ("game", "skill", "seed", "random_mean", "expert_mean")}
+    kept = {key: play[key] for key in ("game", "seed", "random_mean", "expert_mean")}
     kept |= {key: play.get(key) for key in ("random_ci95", "expert_ci95")}
     return kept | {"plays": play["episodes"]}
 
@@ -239,4 +238,4 @@ def _caption(result: dict[str, Any]) -> str:
         if result[f"{who}_mean"] is not None
     )
     seeds = f"seeds {result['seed']} to {result['seed'] + result['plays'] - 1}"
-    return f"{result['game']}, skill {result['skill']}, {seeds} ({beside})"
+    return f"{result['game']}, {seeds} ({beside})"

@@ -23,7 +23,7 @@ from BC_training.data.augment import make_augment
 from BC_training.data.loader import Batch, Tier, make_tier
 from BC_training.data.samples import SampleOrder, Samples
 from BC_training.data.tier_choice import choose_tier, dispatch_size
-from BC_training.games import make_game, require_game
+from BC_training.games import GameSpec, make_game
 from BC_training.games.fit import require_fit
 from BC_training.runtime.sharding import all_devices, broadcast, from_main, replicated, to_devices
 from BC_training.training.checkpoint import read_state
@@ -227,7 +227,7 @@ def require_runnable(config: Config) -> None:
             f"{_nearest_multiple(config.training.batch_size, devices)}"
         )
     if play is not None:
-        require_game(play.game)
+        GameSpec.parse(play.game)
     if config.dataset.record is not None:
         require_unseen(play, planned_seeds(config.dataset.record), "dataset.record")
 
@@ -277,7 +277,7 @@ def _require_playable(config: Config, inputs: InputSpec) -> None:
     """Starts the game of the final rollout once, so that a misfit shows now and not after training."""
     options = config.evaluation.rollout
     if options is not None:
-        env = make_game(options.game, frame_size=inputs.recorded_size, skill=options.skill)
+        env = make_game(options.game, frame_size=inputs.recorded_size)
         try:
             require_fit(f"{config.dataset.path} (evaluation.rollout=null trains without play)", inputs, env)
         finally:
