@@ -11,7 +11,7 @@ from BC_training.games import GameSpec
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a training is, beside its state.
 
     Attributes:
