@@ -30,7 +30,7 @@ from BC_training.reports.compare.runs import Run
 from BC_training.reports.compare.scores import Row, play_scores, training_costs, validation_scores
 from BC_training.reports.compare.show import Column, markdown_table
 from BC_training.runtime.devices import prepare_devices
-from BC_training.runtime.interruption import Interrupted, Interruption
+from BC_training.runtime.interruption import Interruption
 from BC_training.train import train
 from BC_training.training import checkpoint
 from BC_training.training.checkpoint_writer import hold, run_folders
@@ -70,12 +70,8 @@ def dagger(
         UserError: bad input, or rounds that were begun with other settings.
         Interrupted: SIGTERM or SIGINT came; what was finished is kept.
     """
-    with Interruption() as interruption:
-        interruption.last_saved = lambda: "what was finished is kept"
-        try:
-            return _dagger(config, console, rounds, episodes, mix, label)
-        except KeyboardInterrupt:
-            raise Interrupted(f"stopped by {interruption.requested}", agreed=False) from None
+    with Interruption():
+        return _dagger(config, console, rounds, episodes, mix, label)
 
 
 def _dagger(config: Config, console: Console, rounds: int, episodes: int, mix: float, label: str) -> dict[str, Any]:

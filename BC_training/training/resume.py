@@ -65,6 +65,14 @@ class Start:
         place, progress = raw["step_folder"] and Path(raw["step_folder"]), Progress(**raw["progress"])
         return cls(place, progress, raw["cache"], raw["steps_per_dispatch"])
 
+    def announce(self, config: Config, console: Console) -> None:
+        """Says what the run has done already, if anything."""
+        if self.step_folder is not None:
+            progress, epochs = self.progress, config.training.num_epochs
+            done = f"step {progress.step:,}, epoch {progress.epochs} of {epochs} done"
+            again = f"the run is finished ({done}): training.resume=never trains again from the start"
+            _say(console, again if progress.is_finished(config) else f"going on after {done}")
+
     @classmethod
     def after(cls, found: Checkpoint, progress: Progress, config: Config) -> "Start":
         """From ``found``, with what gives the same bits as without an interruption, if this is such a device."""

@@ -13,7 +13,7 @@ SEEDS = 2**32  # games take those from 0 to one less
 class RolloutConfig:
     """Episodes the best checkpoint plays when training ends, and others that checkpoints play before."""
 
-    game: str
+    game: str | None = None  # null: the one that the dataset's episodes name
     episodes: int = 20
     seed: int = 0  # the first episode's, of the best checkpoint
     every_n_epochs: int | None = None  # also play after every so many epochs, and the last; null: at the end only
