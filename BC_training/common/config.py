@@ -46,11 +46,12 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
     file, content = read_yaml(path)
     given = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides, Config)
     with as_user_errors(f"config {file}"):
+        merged: Any = OmegaConf.create(content, flags=OBJECTS)
         changes: Any = OmegaConf.create(flags=OBJECTS)
         for key, value in given.items():
             names, _ = parse_override(f"{key}=", Config)
-            changes = OmegaConf.merge(changes, OmegaConf.create(nested(names, value), flags=OBJECTS))
-        merged = OmegaConf.merge(OmegaConf.create(content, flags=OBJECTS), changes)
+            change = OmegaConf.create(nested(names, value), flags=OBJECTS)
+            merged, changes = OmegaConf.merge(merged, change), OmegaConf.merge(changes, change)
         if _names_another_dataset(content.get("dataset"), changes.get("dataset")):
             merged.dataset.record = None
         raw: Any = OmegaConf.to_container(merged, resolve=True)

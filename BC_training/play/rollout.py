@@ -238,7 +238,7 @@ class Benchmark:
 
         assert self._options is not None, "there is no play"
         if self._references is None:
-            self._references = {who: self._play(who, SMALL) for who in _references(self._options.game)}
+            self._references = {who: self._play(who, SMALL) for who in _references(self._options.known_game)}
         returns = self._play(str(folder), checkpoint.read(folder).inputs.recorded_size)
         found = play_statistics(returns, self._references)
         scores = {key: found[key] for key in ("mean", "normalized", "failed")}
@@ -250,7 +250,7 @@ class Benchmark:
         assert self._options is not None, "there is no play"
         options, first = self._options, self._options.validation_seed
         outcomes = play_episodes(
-            options.game,
+            options.known_game,
             player,
             range(first, first + options.episodes),
             {"frame_size": frame_size, "skill": options.skill},

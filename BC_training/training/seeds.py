@@ -39,7 +39,7 @@ def seen_seeds(saved: "Checkpoint", game: str, skill: int, seeds: range) -> dict
     chosen, play = list(saved.seeds.get("val", [])), saved.config.evaluation.rollout
     if play is not None and saved.config.evaluation.best_metric == "rollout":
         first = play.validation_seed
-        chosen.append((play.game, play.skill, first, first + play.episodes - 1))
+        chosen.append((play.known_game, play.skill, first, first + play.episodes - 1))
     trained = saved.seeds.get("train", [])
     of_training = _met(trained, game, skill, seeds)
     of_choice = _met(chosen, game, skill, seeds) - of_training
@@ -66,16 +66,17 @@ def require_unseen(play: RolloutConfig | None, spans: Sequence[Span], where: str
         return
     blocks = {"seed": play.seed} | ({} if play.every_n_epochs is None else {"validation_seed": play.validation_seed})
     for name, first in blocks.items():
-        if met := _met(spans, play.game, play.skill, range(first, first + play.episodes)):
+        if met := _met(spans, play.known_game, play.skill, range(first, first + play.episodes)):
             others = [
-                (play.game, play.skill, other, other + play.episodes - 1)
+                (play.known_game, play.skill, other, other + play.episodes - 1)
                 for key, other in blocks.items()
                 if key != name
             ]
+            free = _free([*spans, *others], play.known_game, play.skill, play.episodes)
             raise UserError(
                 f"config: evaluation.rollout.{name}={first}: {len(met)} of its {play.episodes} episodes are in {where} "
-                f"(seed {min(met)} of {play.game}) and would be trained on: "
-                f"evaluation.rollout.{name}={_free([*spans, *others], play.game, play.skill, play.episodes)} has none"
+                f"(seed {min(met)} of {play.known_game}) and would be trained on: "
+                f"evaluation.rollout.{name}={free} has none"
             )
 
 

@@ -34,6 +34,12 @@ class RolloutConfig:
         require(1 <= self.skill <= 5, "evaluation.rollout.skill", self.skill, "1 to 5")
 
     @property
+    def known_game(self) -> str:
+        """The game, once it is known: the set-up of a training asks the dataset."""
+        assert self.game is not None, "evaluation.rollout.game is not known yet"
+        return self.game
+
+    @property
     def final_play(self) -> dict[str, Any]:
         """What the final score is of: game, episodes, seed (the first), skill, and delay (0)."""
         return {key: getattr(self, key) for key in ("game", "episodes", "seed", "skill")} | {"delay": 0}
