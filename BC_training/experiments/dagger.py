@@ -29,7 +29,7 @@ from BC_training.runtime.devices import prepare_devices
 from BC_training.runtime.interruption import Interruption
 from BC_training.train import train
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import hold, run_folders
+from BC_training.training.checkpoint_writer import lock_run, run_folders
 from BC_training.training.setup import Setup
 
 
@@ -60,7 +60,7 @@ def _dagger(config: Config, console: Console, rounds: int, episodes: int, mix: f
     config = replace(config, evaluation=replace(config.evaluation, rollout=play))
     run, log_dir = run_folders(config)
     folder = log_dir.with_name(f"{run.name}-dagger")
-    with hold(folder):
+    with lock_run(folder):
         data, trained, result = Path(config.dataset.path), [], None
         for number in range(rounds + 1):
             share = mix**number if number else None
