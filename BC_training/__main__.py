@@ -69,7 +69,6 @@ def record(
     player: cli.Player = "expert",
     episodes: cli.Episodes = 40,
     seed: cli.Seed = 10_000,
-    skill: cli.Skill = 3,
     size: cli.Size = "288x512",
     noise: cli.Noise = 0.0,
     noise_frames: cli.NoiseFrames = 6,
@@ -82,7 +81,7 @@ def record(
     from BC_training.play.record import record
 
     frame_size = cli.parse_size(size or "")
-    config = RecordConfig(game, player, episodes, seed, skill, frame_size, noise, noise_frames, label, mix)
+    config = RecordConfig(game, player, episodes, seed, frame_size, noise, noise_frames, label, mix)
     record(out, config, workers, console)
 
 
@@ -98,8 +97,6 @@ def rollout(
     game: cli.Game = "doom/deadly_corridor",
     episodes: cli.Episodes = 20,
     seed: cli.Seed = 0,
-    skill: cli.Skill = 3,
-    delay: cli.Delay = 0,
     workers: cli.Workers = None,
     json: cli.JsonFile = None,
     video: cli.FirstVideo = None,
@@ -108,7 +105,7 @@ def rollout(
     """Let a player play, and score it beside random and the expert."""
     from BC_training.play.rollout import rollout
 
-    options = {"episodes": episodes, "seed": seed, "skill": skill, "delay": delay, "workers": workers}
+    options = {"episodes": episodes, "seed": seed, "workers": workers}
     rollout(player, game, console, **options, json_file=json, video=video, decode=decode or [])
 
 
@@ -285,7 +282,6 @@ def rollouts(
     players: cli.BeforePlayers = False,
     game: cli.Game = "doom/deadly_corridor",
     seed: cli.Seed = 0,
-    skill: cli.Skill = 3,
     workers: cli.Workers = None,
     rerun: cli.Rerun = None,
 ) -> None:
@@ -293,7 +289,7 @@ def rollouts(
     from BC_training.videos.rollouts import film_rollouts
 
     del players
-    film_rollouts(names, game, out, console, seed=seed, skill=skill, workers=workers, rerun=rerun)
+    film_rollouts(names, game, out, console, seed=seed, workers=workers, rerun=rerun)
 
 
 @visual_command(

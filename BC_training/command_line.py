@@ -6,7 +6,7 @@ import math
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,9 +29,7 @@ Rounds = Annotated[int, typer.Option(min=1, help="Rounds after the first trainin
 RoundMix = Annotated[float, typer.Option(help="In round k the labeller acts in a share mix^k of the frames.")]
 
 # Games and players
-Game = Annotated[str, typer.Option(help="The game's id.")]
-Skill = Annotated[int, typer.Option(min=1, max=5, help="Difficulty of the game.")]
-Delay = Annotated[int, typer.Option(min=0, help="Tics (1/35 s) by which the player's actions come late.")]
+Game = Annotated[str, typer.Option(help="The game, such as 'doom/deadly_corridor?skill=5'.")]
 Player = Annotated[str, typer.Option(help="expert, random, noop or a checkpoint folder.")]
 Players = Annotated[list[str], typer.Argument(help="expert, random, noop or checkpoint folders.", metavar="PLAYERS")]
 # An option takes one value, so this one takes none: the players are the arguments, wherever they stand.
@@ -204,6 +202,7 @@ def run(app: typer.Typer, default: str) -> None:
     """
     try:
         command, arguments = _expanding_paths(app), sys.argv[1:]
+        _refuse_game_options(arguments)
         commands = set(command.commands)
         if arguments and arguments[0] not in commands | {"-h", "--help"}:
             if not arguments[0].startswith("-") and "=" not in arguments[0]:
@@ -217,6 +216,15 @@ def run(app: typer.Typer, default: str) -> None:
     except Exception:
         traceback.print_exc()
         leave(1)
+
+
+def _refuse_game_options(arguments: Sequence[str]) -> None:
+    """Raises a UserError for options that are part of the game's name now."""
+    for option in ("skill", "delay"):
+        if any(argument.partition("=")[0] == f"--{option}" for argument in arguments):
+            raise UserError(
+                f"--{option} is part of the game's name now: --game 'doom/deadly_corridor?{option}=VALUE', in quotes"
+            )
 
 
 def _fail(message: str, code: int) -> None:

@@ -43,7 +43,6 @@ def finish(
             console,
             episodes=options.episodes,
             seed=options.seed,
-            skill=options.skill,
             workers=config.system.workers,
             json_file=log_dir / "rollout.json",
             video=video,

@@ -23,6 +23,7 @@ from BC_training.common.storage.writer import next_number, require_appendable
 from BC_training.experiments.rounds import Round, Rounds
 from BC_training.games.dataset_game import game_of
 from BC_training.play.record import record_missing, recorded_episodes, require_players
+from BC_training.play.rollout import final_play
 from BC_training.reports.compare.runs import Run
 from BC_training.reports.compare.scores import play_scores, training_costs, validation_scores
 from BC_training.runtime.devices import prepare_devices
@@ -109,7 +110,7 @@ def _require_rounds_possible(config: Config, label: str, mix: float) -> RolloutC
                 f"dagger records more of the dataset's game, but the episodes of {path} do not name one game: "
                 "set evaluation.rollout.game"
             )
-        recorded = RecordConfig(game, skill=play.skill, frame_size=dataset.frame_size)
+        recorded = RecordConfig(game, frame_size=dataset.frame_size)
     play = replace(play, game=play.game or recorded.game)
     # The policy that will play does not exist yet; its place is taken by the labeller.
     names = require_players(replace(recorded, player=label, label=label, mix=mix))
@@ -123,13 +124,13 @@ def _recording(
 ) -> RecordConfig:
     """How a round's episodes are recorded: with seeds that neither ``before`` nor the scores use."""
     dataset = ZarrGameplayDataset.from_config(options, before)
-    recorded = options.record or RecordConfig(play.known_game, skill=play.skill)
+    recorded = options.record or RecordConfig(play.known_game)
     used = [e.attrs["seed"] for e in dataset.episodes if isinstance(e.attrs.get("seed"), int)]
     seed = max([recorded.seed - 1, *used]) + 1
     for first in sorted((play.seed, play.validation_seed)):
         if first < seed + episodes and seed < first + play.episodes:
             seed = first + play.episodes
-    return RecordConfig(recorded.game, player, episodes, seed, recorded.skill, dataset.frame_size, label=label, mix=mix)
+    return RecordConfig(recorded.game, player, episodes, seed, dataset.frame_size, label=label, mix=mix)
 
 
 def _aggregate(before: Path, data: Path, record: RecordConfig, workers: int | None, console: Console) -> None:
@@ -185,7 +186,7 @@ def _is_finished(config: Config, play: RolloutConfig, console: Console) -> bool:
     setup = Setup.build(config, console)
     if not setup.find_start(console).progress.is_finished(config):
         return False
-    found, wanted = Run.read(run, log_dir), play.final_play
+    found, wanted = Run.read(run, log_dir), final_play(play)
     return {key: found.play.get(key) for key in wanted} == wanted and bool(found.validation)
 
 

@@ -61,14 +61,13 @@ class Rounds:
     """What ``dagger.json`` holds.
 
     Attributes:
-        game, skill, seed, plays: the episodes that each round is scored on: the first seed, and how many.
+        game, seed, plays: the episodes that each round is scored on: the first seed, and how many.
         random_mean, expert_mean: what these players score in them; None without expert. Intervals at 95 %.
     """
 
     label: str
     mix: float
     game: str
-    skill: int
     seed: int
     plays: int
     random_mean: float
@@ -88,7 +87,7 @@ class Rounds:
     @classmethod
     def of(cls, label: str, mix: float, rounds: Sequence[Round], play: dict[str, Any]) -> Self:
         """The table of ``rounds``, of which each was scored as the one that left ``play``, its rollout.json."""
-        kept = ("game", "skill", "seed", "random_mean", "expert_mean", "random_ci95", "expert_ci95")
+        kept = ("game", "seed", "random_mean", "expert_mean", "random_ci95", "expert_ci95")
         return cls.from_dict(
             {key: play.get(key) for key in kept}
             | {"plays": play["episodes"], "label": label, "mix": mix, "rounds": [vars(row) for row in rounds]}
@@ -102,7 +101,7 @@ class Rounds:
             for who, (mean, ci95) in references.items()
             if mean is not None
         )
-        return f"{self.game}, skill {self.skill}, seeds {self.seed} to {self.seed + self.plays - 1} ({beside})"
+        return f"{self.game}, seeds {self.seed} to {self.seed + self.plays - 1} ({beside})"
 
     def table(self) -> Table:
         table = Table(title=self.caption, title_justify="left", box=None, padding=(0, 1, 0, 0))

@@ -17,10 +17,10 @@ from BC_training.common.schema import Config
 from BC_training.common.settings.typed import parse_overrides
 from BC_training.common.settings.yaml_values import settle
 from BC_training.experiments.suite_scores import ScriptedPlay, SuiteScores
-from BC_training.games import require_game
+from BC_training.games import GameSpec
 from BC_training.play.episodes import say_restarts
-from BC_training.play.players import BUILT_IN, EXPERTS
-from BC_training.play.rollout import SMALL, play_episodes
+from BC_training.play.players import BUILT_IN
+from BC_training.play.rollout import SMALL, final_play, play_episodes
 from BC_training.runtime.devices import prepare_devices
 from BC_training.runtime.sharding import from_main
 from BC_training.train import train
@@ -77,12 +77,12 @@ class Suite:
                 raise UserError(f"suite {file}: '{variant}' is a scripted player: give the variant another name")
         configs: dict[tuple[str, str], Config] = {}
         for game, own in games.items():
-            require_game(game)
-            if game not in EXPERTS:
+            spec = GameSpec.parse(game)
+            if spec.expert is None:
                 raise UserError(f"suite {file}: {game} has no expert to learn from")
             if not isinstance(own or {}, dict):
                 raise UserError(f"suite {file}: what is of {game} is a mapping, found '{own}'")
-            scenario = game.rpartition("/")[2]
+            game, scenario = str(spec), spec.file_name
             for variant, base in variants.items():
                 settings = {
                     "dataset.path": f"data/{file.stem}/{scenario}.zarr",
@@ -155,15 +155,14 @@ def suite(plan: Suite, console: Console) -> SuiteScores:
 def _scripted(config: Config, folder: Path, console: Console) -> dict[str, list[float]]:
     """Returns of the scripted players on the episodes that the policies will play, from the file of an earlier try."""
     played = _episodes(config)
-    file = folder / f"{played['game'].rpartition('/')[2]}.json"
+    file = folder / f"{GameSpec.parse(played['game']).file_name}.json"
     with contextlib.suppress(TypeError):  # another program's file
         saved = ScriptedPlay.from_dict(_read(file))
         if saved == ScriptedPlay(**played, returns=saved.returns):
             return saved.returns
     returns, seeds = {}, range(played["seed"], played["seed"] + played["episodes"])
     for player in BUILT_IN:
-        options = {"frame_size": SMALL, "skill": played["skill"]}
-        outcomes = play_episodes(played["game"], player, seeds, options, config.system.workers, console)
+        outcomes = play_episodes(played["game"], player, seeds, SMALL, config.system.workers, console)
         say_restarts(sum(outcome.restarts for outcome in outcomes), console)
         returns[player] = [outcome.score for outcome in outcomes]
     write_whole(file, json.dumps(ScriptedPlay(**played, returns=returns).to_dict()) + "\n")
@@ -173,7 +172,7 @@ def _scripted(config: Config, folder: Path, console: Console) -> dict[str, list[
 def _episodes(config: Config) -> dict[str, Any]:
     """Which episodes a training's best checkpoint plays."""
     assert config.evaluation.rollout is not None  # Suite.load has seen to it
-    return config.evaluation.rollout.final_play
+    return final_play(config.evaluation.rollout)
 
 
 def _played(config: Config) -> list[float] | None:

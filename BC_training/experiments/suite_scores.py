@@ -28,8 +28,6 @@ class ScriptedPlay:
     game: str
     episodes: int
     seed: int
-    skill: int
-    delay: int
     returns: dict[str, list[float]]
 
     def to_dict(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def with_game(config: Config, dataset: ZarrGameplayDataset, inputs: InputSpec, c
         if game is None:
             return {"reason": "its episodes do not name one game"}
         try:
-            _require_fit(game, play.skill, dataset.path, inputs)
+            _require_fit(game, dataset.path, inputs)
         except UserError as error:
             if play.game is not None:
                 raise
@@ -54,8 +54,8 @@ def with_game(config: Config, dataset: ZarrGameplayDataset, inputs: InputSpec, c
     return replace(config, evaluation=replace(config.evaluation, rollout=None))
 
 
-def _require_fit(game: str, skill: int, data: str, inputs: InputSpec) -> None:
-    env = make_game(game, frame_size=inputs.recorded_size, skill=skill)
+def _require_fit(game: str, data: str, inputs: InputSpec) -> None:
+    env = make_game(game, frame_size=inputs.recorded_size)
     try:
         require_fit(f"{data} (evaluation.rollout=null trains without play)", inputs, env)
     finally:

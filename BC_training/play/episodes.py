@@ -17,7 +17,7 @@ class Session:
     """A game and a player that stay open from one episode to the next.
 
     Args:
-        game: its id.
+        game: its spec.
         player: its name.
         decoding: of a checkpoint, in place of its own.
         options: of ``make_game``.

@@ -8,7 +8,7 @@ import numpy as np
 
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, unknown
-from BC_training.games.doom.experts import EXPERTS
+from BC_training.games import GameSpec, known_games
 from BC_training.games.fit import require_fit
 
 
@@ -75,7 +75,7 @@ def make_player(name: str, game: str, env: gymnasium.Env, decoding: Decoding | N
 
     Args:
         name: ``expert``, ``random``, ``noop`` or a checkpoint folder.
-        game: the game's id.
+        game: the game's spec.
         decoding: of a checkpoint, in place of its own.
 
     Raises:
@@ -87,9 +87,10 @@ def make_player(name: str, game: str, env: gymnasium.Env, decoding: Decoding | N
     if name == "noop":
         return Noop(env)
     if name == "expert":
-        if game not in EXPERTS:
-            raise UserError(f"{game} has no expert (those that have: {', '.join(sorted(EXPERTS))}); use random or noop")
-        return EXPERTS[game](env)
+        if (expert := GameSpec.parse(game).expert) is None:
+            having = ", ".join(known for known in known_games() if GameSpec.parse(known).expert is not None)
+            raise UserError(f"{game} has no expert (those that have: {having}); use random or noop")
+        return expert(env)
     if not Path(name).exists():
         raise unknown("player", name, BUILT_IN, "or give the folder of a checkpoint")
     return PolicyPlayer(name, env, decoding)

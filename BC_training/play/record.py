@@ -17,7 +17,7 @@ from BC_training.common.schema import RecordConfig
 from BC_training.common.storage import zarr_groups
 from BC_training.common.storage.store import LocalStore
 from BC_training.common.storage.writer import EpisodeWriter, next_number, recording
-from BC_training.games import make_game
+from BC_training.games import GameSpec, make_game
 from BC_training.play.episodes import Session, say_restarts
 from BC_training.play.players import Player, make_player
 from BC_training.runtime.workers import closing_on_sigterm, run_tasks
@@ -32,7 +32,7 @@ class RecordSession(Session):
 
     def __init__(self, out: Path, config: RecordConfig):
         self._out, self._config = out, config
-        super().__init__(config.game, config.player, frame_size=config.frame_size, skill=config.skill)
+        super().__init__(config.game, config.player, frame_size=config.frame_size)
 
     def _open(self) -> None:
         super()._open()
@@ -54,12 +54,11 @@ class RecordSession(Session):
             writer.commit(
                 {
                     "fps": self.game.fps,
-                    "game": self._config.game,
+                    "game": str(GameSpec.parse(self._config.game)),
                     "player": self._config.player,
                     "label": self._config.labeller,
                     "mix": self._config.mix,
                     "seed": seed,
-                    "skill": self._config.skill,
                     "noise": self._config.noise,
                     "noise_frames": self._config.noise_frames,
                     "score": score,
@@ -200,7 +199,7 @@ def require_players(config: RecordConfig) -> tuple[tuple[str, ...], tuple[str, .
     """
     with (
         closing_on_sigterm(),
-        contextlib.closing(make_game(config.game, frame_size=config.frame_size, skill=config.skill)) as env,
+        contextlib.closing(make_game(config.game, frame_size=config.frame_size)) as env,
     ):
         game: Any = env.unwrapped
         make_player(config.player, config.game, env)
@@ -210,8 +209,8 @@ def require_players(config: RecordConfig) -> tuple[tuple[str, ...], tuple[str, .
 
 def recorded_episodes(path: Path, config: RecordConfig) -> list[zarr_groups.EpisodeInfo]:
     """The episodes recorded as ``config`` says, whatever their seed and frame size."""
-    wanted = {s: getattr(config, s) for s in ("game", "player", "skill", "noise", "noise_frames", "mix")}
-    wanted["label"] = config.labeller
+    wanted = {s: getattr(config, s) for s in ("player", "noise", "noise_frames", "mix")}
+    wanted |= {"game": str(GameSpec.parse(config.game)), "label": config.labeller}
 
     def is_wanted(attrs: dict[str, Any]) -> bool:
         older = {"label": attrs.get("player"), "mix": 0.0}  # which had no other labeller

@@ -19,10 +19,10 @@ from BC_training.common.errors import UserError, unknown
 from BC_training.common.files import require_writable, write_whole
 from BC_training.common.metrics import number, return_text
 from BC_training.common.settings.evaluation import SEEDS, RolloutConfig
-from BC_training.games import make_game
+from BC_training.games import GameSpec, make_game
 from BC_training.play.episodes import Session, say_restarts
 from BC_training.play.intervals import failed_text, interval_text, play_statistics, reference_statistics
-from BC_training.play.players import BUILT_IN, EXPERTS
+from BC_training.play.players import BUILT_IN
 from BC_training.play.video import VideoWriter, require_video
 from BC_training.runtime.workers import run_tasks
 from BC_training.training.seeds import seen_seeds, seen_text
@@ -44,9 +44,14 @@ class RolloutSession(Session):
     """One worker's game and player."""
 
     def __init__(
-        self, game: str, player: str, video: Path | None, options: dict[str, Any], decoding: Decoding | None = None
+        self,
+        game: str,
+        player: str,
+        video: Path | None,
+        frame_size: tuple[int, int],
+        decoding: Decoding | None = None,
     ):
-        super().__init__(game, player, decoding, render_mode="rgb_array" if video else None, **options)
+        super().__init__(game, player, decoding, frame_size=frame_size, render_mode="rgb_array" if video else None)
         self._video = video
 
     def run(self, task: tuple[int, bool]) -> Outcome:
@@ -88,8 +93,6 @@ def rollout(
     *,
     episodes: int = 20,
     seed: int = 0,
-    skill: int = 3,
-    delay: int = 0,
     workers: int | None = None,
     json_file: Path | None = None,
     video: Path | None = None,
@@ -104,7 +107,7 @@ def rollout(
 
     Args:
         player: "expert", "random", "noop" or a checkpoint folder.
-        delay: engine tics by which the player's actions come late; random and the expert play without.
+        game: its spec. Random and the expert play without its handicaps, such as a delay.
         workers: processes; None for one a core.
         json_file: where to write the result.
         video: where to write an MP4 of the first episode.
@@ -112,7 +115,7 @@ def rollout(
         decode: KEY=VALUE, what to change of the checkpoint's decoding here (``Decoding.override``).
 
     Returns:
-        game, player, step and decoding (of a checkpoint; None for other players), episodes, seed, skill, delay,
+        game, player, step and decoding (of a checkpoint; None for other players), episodes, seed,
         returns, references (random's and the expert's), restarts (of a game that died); mean, ci95, normalized,
         normalized_ci95, failed, failed_ci95 of ``play_statistics``; random_mean, random_ci95, expert_mean,
         expert_ci95 (None without expert); seen (``seen_seeds`` of a checkpoint), video (its file as given; None
@@ -126,7 +129,8 @@ def rollout(
         raise UserError(f"--episodes {episodes} is out of range: at least 1")
     if not 0 <= seed <= SEEDS - episodes:
         raise UserError(f"--seed {seed} is out of range: 0 or more, the last episode's below 2^32")
-    frame_size, step, decoding, seen = SMALL, None, None, {}
+    spec, frame_size, step, decoding, seen = GameSpec.parse(game), SMALL, None, None, {}
+    game, fair_game = str(spec), str(spec.without_handicaps)
     if player not in BUILT_IN:
         if not Path(player).exists():
             raise unknown("player", player, BUILT_IN, "or give the folder of a checkpoint")
@@ -134,31 +138,33 @@ def rollout(
 
         saved = checkpoint.read(player)
         frame_size, step = saved.inputs.recorded_size, saved.step
-        seen = seen_seeds(saved, game, skill, range(seed, seed + episodes))
+        seen = seen_seeds(saved, game, range(seed, seed + episodes))
         decoding = saved.decoding.override(decode) if decode else saved.decoding
     elif decode:
         raise UserError(f"--decode is for checkpoints: the player '{player}' has no probabilities to decode")
     elif video is not None:
         frame_size = (288, 512)
-    make_game(game, frame_size=frame_size, skill=skill, delay=delay).close()  # an unknown one fails here
+    make_game(game, frame_size=frame_size).close()  # one that does not start fails here
     if json_file is not None:
         require_writable(json_file)
     if video is not None:
         require_video(video)
 
-    def play(who: str, size: tuple[int, int], delay: int = 0, film: Path | None = None) -> list[float]:
-        options = {"frame_size": size, "skill": skill, "delay": delay}
+    def play(who: str, game: str, size: tuple[int, int], film: Path | None = None) -> list[float]:
         rules = decoding if who == player else None
-        outcomes = play_episodes(game, who, range(seed, seed + episodes), options, workers, console, film, rules)
+        outcomes = play_episodes(game, who, range(seed, seed + episodes), size, workers, console, film, rules)
         restarts.append(sum(outcome.restarts for outcome in outcomes))
         return [outcome.score for outcome in outcomes]
 
     restarts: list[int] = []
-    returns = play(player, frame_size, delay, video)
+    returns = play(player, game, frame_size, video)
+    is_fair = game == fair_game
     if references is None:
-        references = {who: returns if who == player and not delay else play(who, SMALL) for who in _references(game)}
+        references = {
+            who: returns if who == player and is_fair else play(who, fair_game, SMALL) for who in _references(game)
+        }
     scores, others = play_statistics(returns, references), reference_statistics(references)
-    if player in references and not delay:
+    if player in references and is_fair:
         scores = others[player]
     result = {
         "game": game,
@@ -167,8 +173,6 @@ def rollout(
         "decoding": None if decoding is None else decoding.to_dict(),
         "episodes": episodes,
         "seed": seed,
-        "skill": skill,
-        "delay": delay,
         "returns": returns,
         "references": references,
         "restarts": sum(restarts),
@@ -177,7 +181,7 @@ def rollout(
         "seen": seen,
         "video": None if video is None else str(video),
     }
-    played = ", ".join([_short(player), *([f"delay {delay}"] if delay else []), *decode])
+    played = ", ".join([_short(player), *decode])
     _print_result(result, [(played, scores), *others.items()], console)
     say_restarts(result["restarts"], console)
     if seen:
@@ -191,7 +195,7 @@ def play_episodes(
     game: str,
     player: str,
     seeds: Sequence[int],
-    options: dict[str, Any],
+    frame_size: tuple[int, int],
     workers: int | None,
     console: Console,
     video: Path | None = None,
@@ -200,14 +204,14 @@ def play_episodes(
     """Plays one episode a seed, in parallel processes.
 
     Args:
-        options: of ``make_game``.
+        frame_size: (H, W) of the frames that the player sees.
         workers: processes; None for one a core.
         video: where to write an MP4 of the first episode.
         decoding: of a checkpoint, in place of its own.
     """
     return run_tasks(
         RolloutSession,
-        (game, player, video, options, decoding),
+        (game, player, video, frame_size, decoding),
         [(seed, i == 0) for i, seed in enumerate(seeds)],
         workers or os.cpu_count() or 1,
         console,
@@ -253,7 +257,7 @@ class Benchmark:
             options.known_game,
             player,
             range(first, first + options.episodes),
-            {"frame_size": frame_size, "skill": options.skill},
+            frame_size,
             self._workers,
             self._console,
         )
@@ -262,7 +266,12 @@ class Benchmark:
 
 
 def _references(game: str) -> list[str]:
-    return ["random", "expert"] if game in EXPERTS else ["random"]
+    return ["random"] if GameSpec.parse(game).expert is None else ["random", "expert"]
+
+
+def final_play(options: RolloutConfig) -> dict[str, Any]:
+    """What the final score is a score of: game, episodes and seed (the first), as in ``rollout``'s result."""
+    return {"game": str(GameSpec.parse(options.known_game)), "episodes": options.episodes, "seed": options.seed}
 
 
 def _short(player: str) -> str:
@@ -271,7 +280,7 @@ def _short(player: str) -> str:
 
 def _print_result(result: dict[str, Any], scores: Sequence[tuple[str, dict[str, Any]]], console: Console) -> None:
     table = Table(
-        title=f"{result['game']}, skill {result['skill']}, seeds {result['seed']} to "
+        title=f"{result['game']}, seeds {result['seed']} to "
         f"{result['seed'] + result['episodes'] - 1}; with 95 % intervals",
         title_justify="left",
         box=box.SIMPLE_HEAD,

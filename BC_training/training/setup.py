@@ -23,7 +23,7 @@ from BC_training.data.augment import make_augment
 from BC_training.data.loader import Batch, Tier, make_tier
 from BC_training.data.samples import SampleOrder, Samples
 from BC_training.data.tier_choice import choose_tier, dispatch_size
-from BC_training.games import require_game
+from BC_training.games import GameSpec
 from BC_training.games.dataset_game import with_game
 from BC_training.runtime.sharding import all_devices, broadcast, from_main, replicated, to_devices
 from BC_training.training.checkpoint import read_state
@@ -228,7 +228,7 @@ def require_runnable(config: Config) -> None:
             f"{_nearest_multiple(config.training.batch_size, devices)}"
         )
     if play is not None and play.game is not None:
-        require_game(play.game)
+        GameSpec.parse(play.game)
     if (record := config.dataset.record) is not None and play is not None:
         require_unseen(replace(play, game=play.game or record.game), planned_seeds(record), "dataset.record")
 

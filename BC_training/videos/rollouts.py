@@ -16,7 +16,7 @@ from rich.progress import track
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.metrics import return_text
-from BC_training.games import make_game, require_game
+from BC_training.games import GameSpec, make_game
 from BC_training.play.episodes import Session, say_restarts
 from BC_training.play.players import BUILT_IN, make_player, require_fit
 from BC_training.play.video import VideoWriter, draw_buttons, require_video
@@ -56,16 +56,14 @@ class Film:
 class Filming:
     """A worker (``runtime/workers.py``) that lets one player after another play, and films them."""
 
-    def __init__(self, game: str, seed: int, skill: int):
-        self._game, self._seed, self._skill = game, seed, skill
+    def __init__(self, game: str, seed: int):
+        self._game, self._seed = game, seed
         self._session: Session | None = None
 
     def run(self, task: tuple[str, tuple[int, int]]) -> Film:
         """``task`` = (player, (H, W) of the frames it takes)."""
         player, frame_size = task
-        self._session = session = Session(
-            self._game, player, frame_size=frame_size, skill=self._skill, render_mode="rgb_array"
-        )
+        self._session = session = Session(self._game, player, frame_size=frame_size, render_mode="rgb_array")
         film, restarts = session.surviving(lambda: self._play(session, player))
         film.restarts = restarts
         self.close()
@@ -100,7 +98,6 @@ def film_rollouts(
     console: Console,
     *,
     seed: int = 0,
-    skill: int = 3,
     workers: int | None = None,
     rerun: Path | None = None,
 ) -> list[Film]:
@@ -120,11 +117,11 @@ def film_rollouts(
     require_video(out)
     if rerun is not None:
         require_rerun(rerun)
-    require_game(game)
-    tasks = [(player, _fitting_size(player, game, skill)) for player in players]
+    GameSpec.parse(game)
+    tasks = [(player, _fitting_size(player, game)) for player in players]
     films: list[Film] = run_tasks(
         Filming,
-        (game, seed, skill),
+        (game, seed),
         tasks,
         workers or os.cpu_count() or 1,
         console,
@@ -150,7 +147,7 @@ def film_rollouts(
     return films
 
 
-def _fitting_size(player: str, game: str, skill: int) -> tuple[int, int]:
+def _fitting_size(player: str, game: str) -> tuple[int, int]:
     """(H, W) of the frames that a player takes.
 
     Raises:
@@ -164,7 +161,7 @@ def _fitting_size(player: str, game: str, skill: int) -> tuple[int, int]:
 
         inputs = checkpoint.read(player).inputs
         size = inputs.recorded_size
-    with closing_on_sigterm(), contextlib.closing(make_game(game, frame_size=size, skill=skill)) as env:
+    with closing_on_sigterm(), contextlib.closing(make_game(game, frame_size=size)) as env:
         if inputs is not None:
             require_fit(player, inputs, env)
         else:

@@ -27,7 +27,7 @@ from BC_training.videos import rollouts  # noqa: F401
 from BC_training.videos.rollouts import Filming, film_rollouts  # noqa: F401
 
 GAME = "doom/deadly_corridor"
-OPTIONS = {"frame_size": (72, 128), "skill": 3}
+SIZE = (72, 128)
 
 
 def children(pid: int) -> list[int]:
@@ -84,7 +84,7 @@ def kill_engines(session: RolloutSession, frame: int, times: int) -> None:
 
 
 def test_a_game_that_dies_is_restarted_and_its_episode_is_the_same():
-    session = RolloutSession(GAME, "expert", None, OPTIONS)
+    session = RolloutSession(GAME, "expert", None, SIZE)
     try:
         undisturbed = session.run((3, False))
         assert undisturbed.restarts == 0
@@ -96,7 +96,7 @@ def test_a_game_that_dies_is_restarted_and_its_episode_is_the_same():
 
 def test_games_killed_at_any_moment_are_restarted():
     """In the middle of a call, too, which then may never return by itself."""
-    session = RolloutSession(GAME, "expert", None, OPTIONS)
+    session = RolloutSession(GAME, "expert", None, SIZE)
     playing = True
 
     def kill() -> None:
@@ -126,7 +126,7 @@ def test_games_killed_at_any_moment_are_restarted():
 
 
 def test_a_game_that_dies_again_and_again_ends_the_rollout():
-    session = RolloutSession(GAME, "noop", None, OPTIONS)
+    session = RolloutSession(GAME, "noop", None, SIZE)
     try:
         kill_engines(session, frame=2, times=100)
         with pytest.raises(UserError, match=r"doom/deadly_corridor died 4 times in one episode \(the Doom engine died"):
@@ -140,7 +140,7 @@ class SlowToLoad(Session):
 
     def __init__(self):
         episodes.make_player = lambda *_: time.sleep(600)
-        super().__init__(GAME, "noop", **OPTIONS)
+        super().__init__(GAME, "noop", frame_size=SIZE)
 
 
 class SlowToLoadATask(Filming):
@@ -148,13 +148,13 @@ class SlowToLoadATask(Filming):
 
     def __init__(self):
         episodes.make_player = lambda *_: time.sleep(600)
-        super().__init__(GAME, 0, 3)
+        super().__init__(GAME, 0)
 
 
 @pytest.mark.parametrize("worker", [SlowToLoad, SlowToLoadATask])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_games_end_with_the_process_whose_workers_still_start(worker, number):
-    tasks = [("noop", OPTIONS["frame_size"])] * 2
+    tasks = [("noop", SIZE)] * 2
     run = f"run_tasks({worker.__name__}, (), {tasks}, 2, Console(), title='', unit=('', len))"
     code = f"from tests.play.test_episodes import *; {run}"
     path = {"PYTHONPATH": str(Path(__file__).parents[2])}

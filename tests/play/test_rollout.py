@@ -64,8 +64,9 @@ def test_expert_is_1_and_random_is_0_on_the_same_seeds():
     assert rollout("random", GAME, QUIET, episodes=2, workers=1)["normalized"] == 0
 
 
-def test_processes_of_scripted_players_start_without_jax():
-    code = "import sys, BC_training.play.rollout, BC_training.play.record; sys.exit('jax' in sys.modules)"
+def test_processes_of_scripted_players_start_without_jax_and_name_games_without_their_engine():
+    code = "import sys, BC_training.play.rollout, BC_training.play.record"
+    code += "; sys.exit(bool({'jax', 'vizdoom'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -105,14 +106,14 @@ def test_videos_of_any_size_are_written(tmp_path, size):
 def test_the_players_own_episode_is_filmed_not_the_reference_without_delay(tmp_path, monkeypatch):
     filmed = []
 
-    def noted(game, player, seeds, options, workers, console, video=None, decoding=None):
+    def noted(game, player, seeds, frame_size, workers, console, video=None, decoding=None):
         if video is not None:
-            filmed.append((player, options["delay"]))
-        return play_episodes(game, player, seeds, options, workers, console, video, decoding)
+            filmed.append((player, game))
+        return play_episodes(game, player, seeds, frame_size, workers, console, video, decoding)
 
     monkeypatch.setattr("BC_training.play.rollout.play_episodes", noted)
-    rollout("random", "doom/basic", QUIET, episodes=1, delay=2, workers=1, video=tmp_path / "x.mp4")
-    assert filmed == [("random", 2)]
+    rollout("random", "doom/basic?delay=2", QUIET, episodes=1, workers=1, video=tmp_path / "x.mp4")
+    assert filmed == [("random", "doom/basic?delay=2")]
 
 
 def test_a_full_disk_keeps_the_older_result(tmp_path, monkeypatch):
@@ -222,7 +223,7 @@ def test_play_of_seeds_that_were_trained_on_is_marked(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     step = checkpoint.find(tmp_path / "run")
     with editing(step):
-        update_meta(step, {"seeds": {"train": [[GAME, 3, 4, 9]], "val": []}})
+        update_meta(step, {"seeds": {"train": [[GAME, 4, 9]], "val": []}})
     screen = StringIO()
     result = rollout(str(step), GAME, Console(file=screen, width=250), episodes=3, seed=2, workers=1)
     assert result["seen"] == {"trained": 1, "chosen": 0, "free": 0}
