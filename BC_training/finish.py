@@ -39,7 +39,7 @@ def finish(
         video = log_dir / "rollout.mp4" if options.video else None
         result = rollout(
             str(run_dir),
-            options.game,
+            options.known_game,
             console,
             episodes=options.episodes,
             seed=options.seed,

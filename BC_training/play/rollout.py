@@ -242,7 +242,7 @@ class Benchmark:
 
         assert self._options is not None, "there is no play"
         if self._references is None:
-            self._references = {who: self._play(who, SMALL) for who in _references(self._options.game)}
+            self._references = {who: self._play(who, SMALL) for who in _references(self._options.known_game)}
         returns = self._play(str(folder), checkpoint.read(folder).inputs.recorded_size)
         found = play_statistics(returns, self._references)
         scores = {key: found[key] for key in ("mean", "normalized", "failed")}
@@ -254,7 +254,7 @@ class Benchmark:
         assert self._options is not None, "there is no play"
         options, first = self._options, self._options.validation_seed
         outcomes = play_episodes(
-            options.game,
+            options.known_game,
             player,
             range(first, first + options.episodes),
             frame_size,
@@ -271,7 +271,7 @@ def _references(game: str) -> list[str]:
 
 def final_play(options: RolloutConfig) -> dict[str, Any]:
     """What the final score is a score of: game, episodes and seed (the first), as in ``rollout``'s result."""
-    return {"game": str(GameSpec.parse(options.game)), "episodes": options.episodes, "seed": options.seed}
+    return {"game": str(GameSpec.parse(options.known_game)), "episodes": options.episodes, "seed": options.seed}
 
 
 def _short(player: str) -> str:

@@ -40,7 +40,7 @@ def seen_seeds(saved: "Checkpoint", game: str, seeds: range) -> dict[str, int]:
     chosen, play = list(saved.seeds.get("val", [])), saved.config.evaluation.rollout
     if play is not None and saved.config.evaluation.best_metric == "rollout":
         first = play.validation_seed
-        chosen.append((_episodes_of(play.game), first, first + play.episodes - 1))
+        chosen.append((_episodes_of(play.known_game), first, first + play.episodes - 1))
     trained, game = saved.seeds.get("train", []), _episodes_of(game)
     of_training = _met(trained, game, seeds)
     of_choice = _met(chosen, game, seeds) - of_training
@@ -65,7 +65,7 @@ def require_unseen(play: RolloutConfig | None, spans: Sequence[Span], where: str
     """
     if play is None:
         return
-    game = _episodes_of(play.game)
+    game = _episodes_of(play.known_game)
     blocks = {"seed": play.seed} | ({} if play.every_n_epochs is None else {"validation_seed": play.validation_seed})
     for name, first in blocks.items():
         if met := _met(spans, game, range(first, first + play.episodes)):

@@ -234,7 +234,7 @@ def test_what_cannot_be_recorded_leaves_the_dataset_alone(tmp_path, change, mess
 def test_a_killed_recorder_loses_only_the_episode_in_progress(tmp_path):
     path = tmp_path / "x.zarr"
     command = [sys.executable, "-m", "BC_training", "record", "--out", str(path), "--episodes", "500"]
-    command += ["--height", "24", "--width", "32", "--workers", "1"]
+    command += ["--size", "24x32", "--workers", "1"]
     recorder = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         deadline = time.monotonic() + 60

@@ -13,7 +13,7 @@ SEEDS = 2**32  # games take those from 0 to one less
 class RolloutConfig:
     """Episodes the best checkpoint plays when training ends, and others that checkpoints play before."""
 
-    game: str  # its spec, such as doom/deadly_corridor?skill=5
+    game: str | None = None  # its spec, such as doom/deadly_corridor?skill=5; null: what the dataset's episodes name
     episodes: int = 20
     seed: int = 0  # the first episode's, of the best checkpoint
     every_n_epochs: int | None = None  # also play after every so many epochs, and the last; null: at the end only
@@ -30,6 +30,12 @@ class RolloutConfig:
         apart = abs(first - self.seed) >= self.episodes
         rule = "its episodes none of those from evaluation.rollout.seed on"
         require(every is None or apart, "evaluation.rollout.validation_seed", first, rule)
+
+    @property
+    def known_game(self) -> str:
+        """The game, once it is known: the set-up of a training asks the dataset."""
+        assert self.game is not None, "evaluation.rollout.game is not known yet"
+        return self.game
 
 
 @dataclass(frozen=True)
