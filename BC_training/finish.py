@@ -49,7 +49,7 @@ def finish(
             references=references,
         )
         logged = ("mean", "normalized", "random_mean", "expert_mean", "failed")
-        tracker.log("final", step, {k: result[k] for k in logged if result[k] is not None})
+        tracker.log("final", step, {k: getattr(result, k) for k in logged if getattr(result, k) is not None})
         places |= {"rollout": log_dir / "rollout.json"} | ({"video": video} if video else {})
     if config.logging.report:
         places["report"] = log_dir / "report.html"

@@ -23,7 +23,7 @@ from BC_training.common.storage.writer import next_number, require_appendable
 from BC_training.experiments.rounds import Round, Rounds
 from BC_training.games.dataset_game import game_of
 from BC_training.play.record import record_missing, recorded_episodes, require_players
-from BC_training.play.rollout import final_play
+from BC_training.play.results import final_play
 from BC_training.reports.compare.runs import Run
 from BC_training.reports.compare.scores import play_scores, training_costs, validation_scores
 from BC_training.runtime.devices import prepare_devices
