@@ -38,7 +38,6 @@ def train(config: Config, console: Console, references: dict[str, list[float]] |
         UserError: bad input, found before anything is written where that is possible.
         Interrupted: SIGTERM or SIGINT came; what there was to save is saved.
     """
-    training, evaluation = config.training, config.evaluation
     run_dir, log_dir = run_folders(config)
     with Interruption(partial(newest, run_dir)) as interruption, contextlib.ExitStack() as stack:
         # Set-up: the device, the data, the model, and where this run was stopped before.
@@ -48,6 +47,7 @@ def train(config: Config, console: Console, references: dict[str, list[float]] |
         require_runnable(config)
         from_main(partial(record_missing_dataset, config, console))
         setup = Setup.build(config, console)
+        config, training, evaluation = setup.config, setup.config.training, setup.config.evaluation
         start = setup.find_start(console)
         progress, order = start.progress, setup.order
         console.print(setup.describe(device), soft_wrap=True)

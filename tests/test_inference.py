@@ -18,11 +18,11 @@ from pyarrow import csv, parquet
 from rich.console import Console
 from untrained import save_run
 
+from BC_training import __main__ as command_line
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.common.schema import Config, DatasetConfig
-from BC_training.evaluation import predict as prediction
 from BC_training.evaluation.evaluate import evaluate
 from BC_training.evaluation.predict import EpisodePredictions, open_episode, predict, predict_episode
 from BC_training.inference import Policy
@@ -153,9 +153,9 @@ def test_latency_leaves_out_the_first_call():
 
 
 def call(monkeypatch, capsys, arguments: list[str]) -> tuple[int, str]:
-    monkeypatch.setattr(sys, "argv", ["inference", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["BC_training", "inference", *map(str, arguments)])
     with pytest.raises(SystemExit) as exit_:
-        prediction.main()
+        command_line.main()
     return int(exit_.value.code or 0), capsys.readouterr().err
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from BC_training.common import metrics
 from BC_training.common.schema import Config
 from BC_training.data.samples import SampleOrder
+from BC_training.games import GameSpec
 
 
 @dataclass
@@ -100,7 +101,13 @@ def _measure(config: Config, metric: str) -> tuple[Any, ...]:
     if metric == "rollout":
         play = config.evaluation.rollout
         assert play is not None
-        return metric, config.evaluation.decode_settings, play.game, play.skill, play.validation_seed, play.episodes
+        return (
+            metric,
+            config.evaluation.decode_settings,
+            GameSpec.parse(play.known_game),
+            play.validation_seed,
+            play.episodes,
+        )
     if metric != "loss":
         return metric, replace(config.evaluation.decode_settings, temperature=None)  # offline nothing is sampled
     training = config.training

@@ -35,9 +35,7 @@ _FREE = (
     *(f"system.{key}" for key in ("device", "workers", "distributed", "deterministic")),
 )
 # Of these, the settings that decide which checkpoint is the best, where that is chosen by play.
-_CHOOSING = tuple(
-    f"evaluation.rollout.{key}" for key in ("game", "episodes", "every_n_epochs", "validation_seed", "skill")
-)
+_CHOOSING = tuple(f"evaluation.rollout.{key}" for key in ("game", "episodes", "every_n_epochs", "validation_seed"))
 _ALLOWABLE = ("training", "evaluation")
 _NEVER = ("training.batch_size", "training.gradient_accumulation", "training.ema_decay")
 
