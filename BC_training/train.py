@@ -14,9 +14,9 @@ from rich.console import Console
 from BC_training.common import metrics
 from BC_training.common.config import save_config, to_dict
 from BC_training.common.schema import Config
-from BC_training.data.loader import Batch, Tier, make_tier
+from BC_training.data.loader import Batch, Tier, dispatch_size, make_tier
 from BC_training.data.samples import SampleOrder
-from BC_training.data.tier_choice import choose_tier, dispatch_size, faster_tier
+from BC_training.data.tier_choice import choose_tier
 from BC_training.evaluation.split_predictions import predict_logits
 from BC_training.finish import finish
 from BC_training.play.rollout import Benchmark
@@ -207,7 +207,7 @@ def run_epochs(
         val_tier = make_tier(options, setup.val_samples, setup.inputs.frame_size, bars, setup.mesh)
         bar = bars.add_task("compiling", total=order.steps_per_epoch * training.num_epochs, status="")
         state = setup.initial_state(start)
-        size = dispatch_size(train_tier.name, training.steps_per_dispatch, start.steps_per_dispatch)
+        size = dispatch_size(train_tier, training.steps_per_dispatch, start.steps_per_dispatch)
         delivery |= {"cache": train_tier.name, "steps_per_dispatch": size}
         train_steps = setup.compile_steps(state, train_tier, size)
         table = EpochTable(console)
@@ -232,8 +232,7 @@ def run_epochs(
             row = {"epoch": epoch, "train_loss": mean_loss, "frames_per_second": rate, "data_wait": waited}
             tracker.log("epoch", progress.step, row)
             if epoch == 1 and waited > _WAIT_WORTH_A_WORD:
-                advice = faster_tier(train_tier.name, setup.dataset, setup.inputs.frame_size)
-                hint = f"; {advice} would help" if advice else ""
+                hint = f"; {train_tier.faster} would help" if train_tier.faster else ""
                 console.print(f"the step waits for data {waited:.0%} of the time{hint}", soft_wrap=True)
             is_best = False
             if report is not None:
