@@ -19,22 +19,19 @@ import zarr
 from rich.console import Console
 from trainings import SMALL
 
-from BC_training import train as training
 from BC_training.common.config import load_config
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.common.schema import RecordConfig
-from BC_training.data.samples import SampleOrder
 from BC_training.evaluation.evaluate import evaluate
 from BC_training.inference import Policy
 from BC_training.play.record import record
 from BC_training.train import train
 from BC_training.training import checkpoint
-from BC_training.training.progress import Progress
 from BC_training.training.setup import Setup
-from BC_training.training.train_state import StepMetrics, abstract_model, abstract_state, make_optimizer
+from BC_training.training.train_state import abstract_model, abstract_state, make_optimizer
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -320,32 +317,6 @@ def test_a_game_with_other_buttons_is_refused_before_training(tmp_path, recordin
     assert not (tmp_path / "c").exists()
 
 
-def test_a_step_that_takes_long_is_waited_for(monkeypatch):
-    """A signal then finds one step under way, and not those that were dispatched behind it."""
-    now, read, taken = [0.0], [], []
-
-    class Slow:
-        def __array__(self, dtype=None, copy=None):
-            now[0] += 0.3  # four of them a step
-            return np.ones(1)
-
-    class InMemory:
-        name, data = "device", ()
-
-        def items(self, batches):
-            yield from batches
-
-    def step(state, data, items):
-        taken.append(len(taken) - len(read))  # how many are on their way
-        return state, StepMetrics(*(Slow() for _ in StepMetrics._fields))
-
-    monkeypatch.setattr(training, "perf_counter", lambda: now[0])
-    order = SampleOrder(num_samples=8, batch_size=1, seed=0)
-    training.train_epoch({1: step}, None, InMemory(), order, Progress(), read.append, lambda *_: True)
-    assert taken == [0, 1, 2, 2, 0, 0, 0, 0]
-    assert len(read) == 8
-
-
 def test_a_history_longer_than_the_shortest_episode_is_said_once(tmp_path, make_dataset):
     data, said = tmp_path / "x.zarr", []
     make_dataset(data, [5, 30, 30], actions=7)
@@ -404,7 +375,7 @@ def test_a_copied_variant_trains_without_another_edit(tmp_path, recording):
 
 
 def test_windows_chunks_oversampling_and_augmentation_train_from_the_disk_cache(tmp_path, recording, monkeypatch):
-    monkeypatch.setattr("BC_training.train._WAIT_WORTH_A_WORD", -1.0)
+    monkeypatch.setattr("BC_training.training.step_log._NOTEWORTHY_WAIT", -1.0)
     run_dir, printed = run(
         tmp_path,
         recording,

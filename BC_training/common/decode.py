@@ -116,6 +116,9 @@ class DecodeSettings:
     hysteresis: float = 0.0  # a held button is released only this far below its threshold
     exclusive: tuple[tuple[str, ...], ...] = ()  # groups of buttons of which at most one is held
 
+    def __post_init__(self) -> None:  # groups from a config file are lists
+        object.__setattr__(self, "exclusive", tuple(map(tuple, self.exclusive)))
+
     def decoding(self, action_names: Iterable[str]) -> Decoding:
         """The rules for ``action_names``.
 
@@ -126,8 +129,7 @@ class DecodeSettings:
         for name in self.thresholds:
             if name not in every:
                 raise unknown("action", name, every, "see thresholds")
-        groups = tuple(map(tuple, self.exclusive))
-        return Decoding(every | self.thresholds, self.temperature, self.hysteresis, groups)
+        return Decoding(every | self.thresholds, self.temperature, self.hysteresis, self.exclusive)
 
 
 class Decoder:

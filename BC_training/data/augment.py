@@ -11,7 +11,7 @@ import dm_pix as pix
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int32, PRNGKeyArray, UInt8
+from jaxtyping import Int32, Key, PRNGKeyArray, UInt8
 
 from BC_training.common.errors import UserError
 from BC_training.common.mirror import Mirror, MirrorTable
@@ -61,7 +61,7 @@ def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: Mi
     if config.flip:
         mirror = table.find(inputs.action_names, state_names, used, inputs.window.since_change)
 
-    def augment_sample(sample_keys: PRNGKeyArray, sample: Batch) -> Batch:
+    def augment_sample(sample_keys: Key[jax.Array, " draws"], sample: Batch) -> Batch:
         keys: dict[str, jax.Array] = dict(zip(_DRAWS, sample_keys, strict=True))
         if config.temporal_jitter:
             sample = delayed(sample, jax.random.randint(keys["temporal_jitter"], (), 0, config.temporal_jitter + 1))

@@ -4,7 +4,7 @@ The order is a pure function of (seed, step): there is no iterator state to save
 batch does not depend on the number of devices and processes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -76,6 +76,10 @@ class SampleOrder:
         before, after = ([range(s, s + 1) for s in steps] for steps in singles)
         return before + [range(s, s + size) for s in range(aligned, whole, size)] + after
 
+    def batches(self, dispatches: Sequence[range]) -> Iterator[Int64[np.ndarray, "steps batch_size"]]:
+        """The samples of each dispatch's steps."""
+        return (np.stack([self.batch(step) for step in steps]) for steps in dispatches)
+
     def batch(self, step: int) -> Int64[np.ndarray, " batch_size"]:
         """The samples of ``step``, which is counted from 0 over all epochs."""
         epoch, position = divmod(step, self.steps_per_epoch)
@@ -86,6 +90,15 @@ class SampleOrder:
             turn = (visits - self.num_samples + epoch * self.extra) % len(self.rare)
             visits = np.where(visits < self.num_samples, visits, self.rare[turn])
         return visits
+
+
+def batches_in_order(num_samples: int, batch_size: int, devices: int) -> Iterator[Int64[np.ndarray, " B"]]:
+    """All samples in order, in batches of ``batch_size`` rounded up to a multiple of ``devices``.
+
+    The last batch repeats its end, so that one compiled shape serves all.
+    """
+    size = -(-min(batch_size, num_samples) // devices) * devices
+    return (np.minimum(np.arange(i, i + size), num_samples - 1) for i in range(0, num_samples, size))
 
 
 def permute(positions: Int[np.ndarray, " n"], size: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:

@@ -18,7 +18,7 @@ from BC_training.common.dataset import SPLITS, ZarrGameplayDataset
 from BC_training.common.decode import Decoding, decode_episodes
 from BC_training.common.errors import UserError, unknown
 from BC_training.data.loader import Batch, make_tier
-from BC_training.data.samples import Samples
+from BC_training.data.samples import Samples, batches_in_order
 from BC_training.evaluation import diagnose
 from BC_training.evaluation.trained_data import episodes_are, holds_training, open_dataset
 from BC_training.runtime.compilation_cache import use_compilation_cache
@@ -38,15 +38,8 @@ class Batches(Protocol):
 
 def predict_logits(predict: Callable[[Batch], jax.Array], tier: Batches, samples: int, batch_size: int) -> np.ndarray:
     """float32 [samples, A], the logits of every sample of ``tier`` in order."""
-    devices = tier.mesh.size
-    size = -(-min(batch_size, samples) // devices) * devices
-
-    def order() -> Iterator[np.ndarray]:
-        for start in range(0, samples, size):
-            # The last batch repeats its end, so that one compiled shape serves all.
-            yield np.minimum(np.arange(start, start + size), samples - 1)
-
-    logits = [np.asarray(predict(batch)) for batch in tier.batches(order())]
+    order = batches_in_order(samples, batch_size, tier.mesh.size)
+    logits = [np.asarray(predict(batch)) for batch in tier.batches(order)]
     return np.concatenate(logits)[:samples]
 
 

@@ -30,10 +30,10 @@ from BC_training.reports.compare.runs import Run
 from BC_training.reports.compare.scores import Row, play_scores, training_costs, validation_scores
 from BC_training.reports.compare.show import Column, markdown_table
 from BC_training.runtime.devices import prepare_devices
-from BC_training.runtime.interruption import Interrupted, Interruption
+from BC_training.runtime.interruption import Interruption
 from BC_training.train import train
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import hold, run_folders
+from BC_training.training.checkpoint_writer import lock_run, run_folders
 from BC_training.training.resume import find_start
 from BC_training.training.setup import Setup
 
@@ -70,12 +70,8 @@ def dagger(
         UserError: bad input, or rounds that were begun with other settings.
         Interrupted: SIGTERM or SIGINT came; what was finished is kept.
     """
-    with Interruption() as interruption:
-        interruption.last_saved = lambda: "what was finished is kept"
-        try:
-            return _dagger(config, console, rounds, episodes, mix, label)
-        except KeyboardInterrupt:
-            raise Interrupted(f"stopped by {interruption.requested}", agreed=False) from None
+    with Interruption():
+        return _dagger(config, console, rounds, episodes, mix, label)
 
 
 def _dagger(config: Config, console: Console, rounds: int, episodes: int, mix: float, label: str) -> dict[str, Any]:
@@ -83,7 +79,7 @@ def _dagger(config: Config, console: Console, rounds: int, episodes: int, mix: f
     play = _require_rounds_possible(config, label, mix)
     run, log_dir = run_folders(config)
     folder = log_dir.with_name(f"{run.name}-dagger")
-    with hold(folder):
+    with lock_run(folder):
         data, rows, result = Path(config.dataset.path), [], {}
         for number in range(rounds + 1):
             share = mix**number if number else None

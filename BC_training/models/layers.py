@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Float32, Shaped
 
 from BC_training.common.errors import UserError, require
@@ -135,7 +135,7 @@ def _channel_means(x: Float32[jax.Array, "B N C"]) -> Float32[jax.Array, " C"]:
 
 @jax.custom_vjp
 def _normalize(
-    x: Float[jax.Array, "B N C"], scale: Float32[jax.Array, " C"], bias: Float32[jax.Array, " C"], epsilon: float
+    x: Float[jax.Array, "B N C"], scale: Float32[jax.Array, " C"], bias: Float32[jax.Array, " C"], epsilon: ArrayLike
 ) -> tuple[Float[jax.Array, "B N C"], Float32[jax.Array, " C"], Float32[jax.Array, " C"]]:
     """``x`` normalised by its own statistics, and its mean and variance."""
     return _normalize_forward(x, scale, bias, epsilon)[0]

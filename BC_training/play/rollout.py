@@ -223,7 +223,7 @@ class Benchmark:
         options: the game, and ``validation_seed``, the first episode's.
     """
 
-    def __init__(self, options: RolloutConfig, workers: int | None, console: Console):
+    def __init__(self, options: RolloutConfig | None, workers: int | None, console: Console):
         self._options, self._workers, self._console = options, workers, console
         self._references: dict[str, list[float]] | None = None  # returns of random and the expert
 
@@ -236,6 +236,7 @@ class Benchmark:
         """
         from BC_training.training import checkpoint  # here: the processes of scripted players need no JAX
 
+        assert self._options is not None, "there is no play"
         if self._references is None:
             self._references = {who: self._play(who, SMALL) for who in _references(self._options.game)}
         returns = self._play(str(folder), checkpoint.read(folder).inputs.recorded_size)
@@ -246,6 +247,7 @@ class Benchmark:
         return {key: value for key, value in scores.items() if value is not None}
 
     def _play(self, player: str, frame_size: tuple[int, int]) -> list[float]:
+        assert self._options is not None, "there is no play"
         options, first = self._options, self._options.validation_seed
         outcomes = play_episodes(
             options.game,

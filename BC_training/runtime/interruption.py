@@ -44,14 +44,18 @@ class Interruption:
     seconds to act, in the middle of a compilation for example, is ended: checkpoints are committed
     whole or not at all, so the last one stays good.
 
+    As a context manager it turns the KeyboardInterrupt of a request into ``Interrupted``.
+
+    Args:
+        describe_saved: returns what the messages say of the newest checkpoint.
+
     Attributes:
         requested: the signal's name, None before one came.
-        last_saved: returns what to say of the newest checkpoint.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, describe_saved: Callable[[], str] = lambda: "what was finished is kept"):
         self.requested: str | None = None
-        self.last_saved: Callable[[], str] = lambda: "nothing was saved yet"
+        self._describe_saved = describe_saved
         self._deferred = False
 
     @contextlib.contextmanager
@@ -87,13 +91,16 @@ class Interruption:
         threading.Thread(target=self._watch, name="interruption", daemon=True).start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        if not self._installed:
-            return
-        signal.set_wakeup_fd(self._old_wakeup)
-        for number, handler in zip(_SIGNALS, self._before, strict=True):
-            signal.signal(number, handler)
-        os.close(self._wakeup)  # ends the thread
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if self._installed:
+            signal.set_wakeup_fd(self._old_wakeup)
+            for number, handler in zip(_SIGNALS, self._before, strict=True):
+                signal.signal(number, handler)
+            os.close(self._wakeup)  # ends the thread
+        if kind is KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped by {self.requested or 'SIGINT'}; {self._describe_saved()}", agreed=False
+            ) from None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -114,8 +121,8 @@ class Interruption:
         if number is None:
             return
         if number:
-            _end(128 + number, f"ended without saving; {self.last_saved()}")
-        _end(EXIT_CODE, f"ended: not done after {_DEADLINE:.0f} s; {self.last_saved()}")
+            _end(128 + number, f"ended without saving; {self._describe_saved()}")
+        _end(EXIT_CODE, f"ended: not done after {_DEADLINE:.0f} s; {self._describe_saved()}")
 
     def _next_signal(self, timeout: float | None) -> int | None:
         """The next one's number, 0 after ``timeout`` seconds, None when there will be no more."""
@@ -140,50 +147,56 @@ def _end(code: int, message: str) -> None:
     os._exit(code)
 
 
-class Wish(IntEnum):
-    """What a training is to do next; of several processes' wishes the largest counts."""
+class Decision(IntEnum):
+    """What a training does next; of several processes' decisions the largest counts."""
 
-    GO_ON = 0
+    CONTINUE = 0
     SAVE = 1
     STOP = 2  # save and end
 
 
-class Wishes:
-    """Says before each dispatch whether to go on, to save, or to save and end.
+class Decider:
+    """Decides before each dispatch whether to continue, to save, or to save and end.
 
-    Several processes have to do the same at the same dispatch, without waiting for each other:
-    the largest of their wishes is computed behind the training step and counts some dispatches
-    later, when it is there.
+    Several processes must decide the same at the same dispatch, without waiting for each other: the
+    largest of their decisions is computed behind the training step, and counts some dispatches later.
 
     Attributes:
-        stopping: whether the last word was to save and end.
+        stopping: whether the last decision was to save and end.
 
     Args:
-        lag: dispatches from a wish to its effect, with several processes.
+        lag: dispatches from a process's own decision to its effect, with several processes.
     """
 
     def __init__(self, interruption: Interruption, save_every_minutes: float, lag: int):
         self._interruption, self._seconds, self._lag = interruption, save_every_minutes * 60, lag
         self.stopping = False
-        self._since = monotonic()
-        self._agreeing: deque[jax.Array] = deque()
+        self._last_save = monotonic()
+        self._pending: deque[jax.Array] = deque()
         if jax.process_count() > 1:
             mesh = all_devices()
             self._split = split_along(mesh, 0)
-            self._largest = jax.jit(lambda wishes: wishes.max(), out_shardings=replicated(mesh))
+            self._largest = jax.jit(lambda decisions: decisions.max(), out_shardings=replicated(mesh))
 
-    def next(self) -> Wish:
-        wish = Wish.SAVE if monotonic() - self._since > self._seconds else Wish.GO_ON
+    def decide(self) -> Decision:
+        decision = Decision.SAVE if monotonic() - self._last_save > self._seconds else Decision.CONTINUE
         if self._interruption.requested is not None:
-            wish = Wish.STOP
+            decision = Decision.STOP
         if jax.process_count() > 1:
-            mine = np.full(jax.local_device_count(), wish, np.int32)
-            self._agreeing.append(self._largest(to_devices(mine, self._split)))
-            wish = Wish(int(self._agreeing.popleft())) if len(self._agreeing) > self._lag else Wish.GO_ON
-        self.stopping = wish == Wish.STOP
-        return wish
+            mine = np.full(jax.local_device_count(), decision, np.int32)
+            self._pending.append(self._largest(to_devices(mine, self._split)))
+            ready = len(self._pending) > self._lag
+            decision = Decision(int(self._pending.popleft())) if ready else Decision.CONTINUE
+        self.stopping = decision == Decision.STOP
+        return decision
 
-    def saved(self) -> None:
-        """To be called after each save, by every process."""
-        self._since = monotonic()
-        self._agreeing.clear()
+    def note_save(self) -> None:
+        """Starts the time to the next save; every process calls it after each save."""
+        self._last_save = monotonic()
+        self._pending.clear()
+
+    def end_if_stopped(self, place: str) -> None:
+        """Raises ``Interrupted``, with the ``place`` that was saved, if the last decision or a signal asks for it."""
+        requested = self._interruption.requested
+        if self.stopping or requested is not None:
+            raise Interrupted(f"stopped by {requested or 'another process'}; saved after {place}")

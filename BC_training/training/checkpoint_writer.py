@@ -47,17 +47,19 @@ def run_folders(config: Config) -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def hold(run: Path) -> Iterator[None]:
-    """Creates the folder of a run's checkpoints, or logs, if need be, and keeps other trainings out of it.
+def lock_run(*folders: Path) -> Iterator[None]:
+    """Creates a run's folders, of checkpoints and of logs, if need be, and keeps other trainings out of them.
 
     Raises:
-        UserError: another training is in it, or it cannot be created or written to.
+        UserError: another training is in one, or it cannot be created or written to.
     """
-    require_orbax_path(run)
-    make_folder(run)
-    busy = f"another training is running in {run}: wait for it, stop it, or choose another logging.run_name"
-    with locked(run / ".lock", busy):
-        _tidy(run)
+    with contextlib.ExitStack() as stack:
+        for folder in dict.fromkeys(folders):
+            require_orbax_path(folder)
+            make_folder(folder)
+            busy = f"another training is running in {folder}: wait for it, stop it, or choose another logging.run_name"
+            stack.enter_context(locked(folder / ".lock", busy))
+            _tidy(folder)
         yield
 
 
@@ -89,7 +91,7 @@ def move_aside(config: Config) -> str:
     there = [folder for folder in dict.fromkeys(folders) if folder.exists()]
     with contextlib.ExitStack() as stack:
         for folder in there:
-            stack.enter_context(hold(folder))
+            stack.enter_context(lock_run(folder))
         for folder in there:
             folder.rename(folder.with_name(aside))
     return aside

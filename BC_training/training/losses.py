@@ -8,8 +8,10 @@ from jax.typing import ArrayLike
 
 from BC_training.common.schema import TrainingConfig
 
+Loss = Callable[..., jax.Array]  # of (logits, actions, mask=None) to a float32 scalar
 
-def make_loss(config: TrainingConfig, class_weights: ArrayLike) -> Callable[..., jax.Array]:
+
+def make_loss(config: TrainingConfig, class_weights: ArrayLike) -> Loss:
     """The loss of ``training.loss``, for training and validation alike.
 
     Returns:

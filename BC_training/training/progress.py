@@ -10,7 +10,7 @@ from BC_training.data.samples import SampleOrder
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a training is, beside its state.
 
     Attributes:
@@ -41,6 +41,10 @@ class Progress:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def describe(self, epochs: int) -> str:
+        """The step, and the epoch that is open, of ``epochs``."""
+        return f"step {self.step:,}, epoch {min(self.epochs + 1, epochs)} of {epochs}"
 
     def is_finished(self, config: Config) -> bool:
         """Whether the last epoch is closed, or early stopping has run out of patience."""

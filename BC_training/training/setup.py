@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,29 +15,30 @@ from rich.progress import Progress
 from BC_training.common import metrics
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.decode import Decoding
-from BC_training.common.errors import UserError, unknown
-from BC_training.common.mirror import MirrorTable
+from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
 from BC_training.common.state import StateFeatures
-from BC_training.common.storage.store import is_remote
 from BC_training.data.augment import make_augment
-from BC_training.data.loader import Batch, Tier
+from BC_training.data.loader import Batch, Tier, dispatch_size, make_tier
 from BC_training.data.samples import SampleOrder, Samples
+from BC_training.data.tier_choice import choose_tier
 from BC_training.games import make_game, require_game
 from BC_training.games.fit import require_fit
-from BC_training.play.record import record_missing
 from BC_training.runtime.sharding import all_devices, broadcast, from_main, replicated, to_devices
 from BC_training.training.checkpoint import read_state
-from BC_training.training.resume import Start, fingerprint
+from BC_training.training.losses import Loss, make_loss
+from BC_training.training.resume import Start, find_start, fingerprint
 from BC_training.training.seeds import Seeds, planned_seeds, recorded_seeds, require_unseen
 from BC_training.training.train_state import (
     SplitModel,
     TrainState,
+    Tree,
     abstract_model,
     abstract_state,
     init_state,
     make_optimizer,
+    make_predict,
     make_train_step,
     split_model,
 )
@@ -56,7 +56,8 @@ class Setup:
         augment: changes a batch inside the step, given the step's key.
         decoding: how probabilities become buttons.
         model: with shapes in place of arrays.
-        class_weights: float32 [A].
+        predict: of (params, batch_stats, batch), as ``make_predict`` returns it.
+        loss: of (logits, targets), for validation.
         majority: bool [A], the training split's commonest combination of buttons.
     """
 
@@ -75,31 +76,23 @@ class Setup:
     model: SplitModel
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
+    predict: Callable[[Tree, Tree, Batch], jax.Array]
+    loss: Loss
     class_weights: np.ndarray
     majority: np.ndarray
 
     @classmethod
     def build(cls, config: Config, console: Console) -> "Setup":
-        """Opens the dataset, recorded first where it is missing and the config says how.
+        """Opens the dataset and builds what a training needs beside it.
 
         Raises:
             UserError: what was asked for does not exist or does not fit together.
         """
         mesh = all_devices()
-        if config.training.batch_size % mesh.size:
-            raise UserError(
-                f"training.batch_size={config.training.batch_size} cannot be split over {mesh.size} devices: use "
-                f"{_nearest_multiple(config.training.batch_size, mesh.size)}"
-            )
-        if (play := config.evaluation.rollout) is not None:
-            require_game(play.game)
-        if config.dataset.record is not None:
-            require_unseen(play, planned_seeds(config.dataset.record), "dataset.record")
-        from_main(lambda: _record_if_missing(config, console))
         dataset = _open_dataset(config, console)
         split = dataset.split(config.dataset.split.shares, config.system.seed, config.dataset.split.by_player)
         seeds = recorded_seeds(dataset, split)
-        require_unseen(play, [*seeds["train"], *seeds["val"]], dataset.path)
+        require_unseen(config.evaluation.rollout, [*seeds["train"], *seeds["val"]], dataset.path)
         state = _fit_state(config, dataset, split["train"])
         inputs = InputSpec(
             dataset.action_names,
@@ -125,7 +118,9 @@ class Setup:
             )
         order = train_samples.order(config.training.batch_size, config.system.seed, config.dataset.oversample)
         optimizer, schedule = make_optimizer(config.training, order.steps_per_epoch * config.training.num_epochs)
-        frequencies = train_samples.frequencies(order)
+        weights = metrics.class_weights(
+            train_samples.frequencies(order), config.training.class_weights, config.training.max_class_weight
+        )
         return cls(
             config,
             mesh,
@@ -142,7 +137,9 @@ class Setup:
             model,
             optimizer,
             schedule,
-            metrics.class_weights(frequencies, config.training.class_weights, config.training.max_class_weight),
+            make_predict(model, replicated(mesh)),
+            make_loss(config.training, weights),
+            weights,
             metrics.majority_actions(train_samples.targets),
         )
 
@@ -153,6 +150,23 @@ class Setup:
             f"{len(self.train_samples):,} training and {len(self.val_samples):,} validation frames of "
             f"{height}x{width}; {self.order.steps_per_epoch} steps an epoch"
         )
+
+    def find_start(self, console: Console) -> Start:
+        """Where the training begins, or goes on; the first process decides for all. Errors as ``resume.find_start``."""
+        answer = from_main(lambda: find_start(self.config, self.inputs, self.fingerprint, console).to_dict())
+        return Start.from_dict(answer)
+
+    def make_tiers(self, start: Start, bars: Progress, console: Console) -> tuple[Tier, Tier, int]:
+        """Makes the tiers of the training and the validation split.
+
+        Returns:
+            Both, and how many steps one dispatch takes.
+        """
+        size, wanted = self.inputs.frame_size, self.config.training.steps_per_dispatch
+        options = choose_tier(self.config.dataset, self.dataset, size, console, start.cache)
+        train_tier = make_tier(options, self.train_samples, size, bars, self.mesh)
+        val_tier = make_tier(options, self.val_samples, size, bars, self.mesh)
+        return train_tier, val_tier, dispatch_size(train_tier, wanted, start.steps_per_dispatch)
 
     def initial_state(self, start: Start) -> TrainState:
         """The state on all devices: of the checkpoint, or drawn from the seed."""
@@ -199,51 +213,28 @@ class Setup:
         return compiled
 
 
+def require_runnable(config: Config) -> None:
+    """Finds out what is wrong with a config for this machine, before anything is recorded.
+
+    Raises:
+        UserError: the batch cannot be split over the devices, the game does not exist, or what is to be recorded
+            is also to be played for a score.
+    """
+    devices, play = all_devices().size, config.evaluation.rollout
+    if config.training.batch_size % devices:
+        raise UserError(
+            f"training.batch_size={config.training.batch_size} cannot be split over {devices} devices: use "
+            f"{_nearest_multiple(config.training.batch_size, devices)}"
+        )
+    if play is not None:
+        require_game(play.game)
+    if config.dataset.record is not None:
+        require_unseen(play, planned_seeds(config.dataset.record), "dataset.record")
+
+
 def _nearest_multiple(size: int, devices: int) -> str:
     below = size // devices * devices
     return f"{below} or {below + devices}" if below else str(devices)
-
-
-def _record_if_missing(config: Config, console: Console) -> None:
-    options = config.dataset
-    if options.record is not None and not is_remote(options.path):
-        if not Path(options.path).exists():
-            _require_buildable(config)
-        record_missing(options.path, options.record, config.system.workers, console)
-    elif not is_remote(options.path) and not Path(options.path).exists():
-        raise UserError(
-            f"no dataset at {options.path}: set dataset.path, record one with "
-            f"'record --out {options.path}', or give the config a dataset.record section"
-        )
-
-
-def _require_buildable(config: Config) -> None:
-    """Raises a UserError where the config does not fit what the game shows, before that is recorded."""
-    options = config.dataset
-    assert options.record is not None
-    env = make_game(options.record.game, frame_size=options.record.frame_size, skill=options.record.skill)
-    try:
-        game: Any = env.unwrapped
-        state = None
-        if config.uses_state:
-            assert options.state is not None
-            any_values = np.zeros((1, len(game.state_names)), np.float32)
-            state = StateFeatures.fit(options.state, game.state_names, [("", any_values)], options.record.game)
-        size = options.frame_size or game.frame_size
-        names = options.actions or game.action_names
-        for name in names:
-            if name not in game.action_names:
-                raise unknown("action", name, game.action_names, "in dataset.actions")
-        for name in options.oversample.actions if options.oversample else ():
-            if name not in names:
-                raise unknown("action", name, names, "in dataset.oversample.actions")
-        config.evaluation.decoding(names)
-        inputs = InputSpec(names, game.state_names, game.frame_size, size, game.fps, config.window(), state)
-        mirror = MirrorTable(None, game.action_names, game.state_names, options.record.game)
-        make_augment(config.training.augmentation, inputs, mirror)
-        abstract_model(config, inputs)
-    finally:
-        env.close()
 
 
 def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from BC_training.common import metrics
 from BC_training.common.schema import Config
+from BC_training.data.samples import SampleOrder
+from BC_training.training.progress import TrainingProgress
 from BC_training.training.wandb_mirror import WandbMirror
 
 _FINISH_SECONDS = 30.0  # that W&B may take to upload the rest
@@ -87,6 +90,39 @@ class Tracker:
 
     def _say(self, message: str) -> None:
         self._console.print(message, soft_wrap=True, markup=False)
+
+
+def open_tracker(log_dir: Path, config: Config, progress: TrainingProgress, console: Console) -> Tracker:
+    """The tracker of a training that is at ``progress``, which gets the id of its W&B run."""
+    # Where a finished run is scored again, its last row, of the rollout, is written again as well.
+    is_kept = progress.is_finished(config) and config.evaluation.rollout is None
+    position, is_main = None if is_kept else progress.log_bytes, jax.process_index() == 0
+    tracker = Tracker(log_dir, config, console, position=position, wandb_id=progress.wandb_id, writes=is_main)
+    progress.wandb_id = tracker.wandb_id or progress.wandb_id
+    return tracker
+
+
+def log_epoch(
+    tracker: Tracker,
+    progress: TrainingProgress,
+    order: SampleOrder,
+    report: metrics.Report | None,
+    played: dict[str, float] | None,
+) -> dict[str, Any]:
+    """Logs the epoch that ends: its loss and speed and, where there are any, its scores and its play.
+
+    Returns:
+        The row for checkpoints and the table: "epoch", "train_loss", "frames_per_second", "data_wait" and "val".
+    """
+    rate, waited = progress.speed(order)
+    epoch, mean_loss = progress.epochs + 1, progress.loss_sum / order.steps_per_epoch
+    row: dict[str, Any] = {"epoch": epoch, "train_loss": mean_loss, "frames_per_second": rate, "data_wait": waited}
+    tracker.log("epoch", progress.step, row)
+    if report is not None:
+        tracker.log("val", progress.step, {"epoch": epoch, **metrics.flatten(report)})
+    if played is not None:
+        tracker.log("rollout", progress.step, {"epoch": epoch, **played})
+    return row if report is None else row | {"val": report}
 
 
 class RowFile:

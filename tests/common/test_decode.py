@@ -45,20 +45,19 @@ def written_out(rules: Decoding, p: np.ndarray) -> list[list[bool]]:
 
 
 @st.composite
-def settings_and_episodes(draw) -> tuple[tuple, list[np.ndarray]]:
-    """What makes a ``Decoding``, and probabilities."""
+def rules_and_episodes(draw) -> tuple[Decoding, list[np.ndarray]]:
     thresholds = {name: draw(st.sampled_from(TENTHS[3:10])) for name in NAMES}
     groups = draw(st.sampled_from([(), (("left", "right"),), (("right", "left"), ("use", "attack", "forward"))]))
-    settings = (thresholds, None, draw(st.sampled_from([0.0, 0.1, 0.2, 0.29])), groups)
+    rules = Decoding(thresholds, None, draw(st.sampled_from([0.0, 0.1, 0.2, 0.29])), groups)
     lengths = draw(st.lists(st.integers(0, 12), min_size=1, max_size=4))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     coarse = draw(st.booleans())
-    return settings, [rng.choice(TENTHS, (n, 5)) if coarse else rng.random((n, 5), np.float32) for n in lengths]
+    return rules, [rng.choice(TENTHS, (n, 5)) if coarse else rng.random((n, 5), np.float32) for n in lengths]
 
 
-@given(settings_and_episodes())
-def test_playing_frame_by_frame_equals_scoring_whole_episodes_and_the_written_rules(case):
-    rules, episodes = Decoding(*case[0]), case[1]
+@given(rules_and_episodes())
+def test_streaming_the_episodes_at_once_and_the_rules_written_out_agree(case):
+    rules, episodes = case
     together = decode_episodes(rules, np.concatenate(episodes), [len(p) for p in episodes])
     written = [row for p in episodes for row in written_out(rules, p)]
     assert together.dtype == bool

@@ -349,7 +349,7 @@ def test_onset_f1_is_of_buttons_that_were_released_in_the_frame_before(shift):
 
 def test_onset_f1_of_holding_on_is_zero_and_of_no_presses_undefined():
     held = [np.array([[1, 0], [1, 0], [0, 1]], bool)]
-    values = report(held, np.array([[0, 0], [1, 0], [0, 0]]), np.zeros(2, bool), ("a", "b"), 0.5)
+    values = report(held, np.array([[0.0, 0], [1, 0], [0, 0]]), np.zeros(2, bool), ("a", "b"), 0.5)
     assert values["onset_f1"] == 0
     assert values["baselines"]["repeat_previous"]["onset_f1"] == 0
     nothing = report([np.zeros((3, 2), bool)], np.zeros((3, 2)), np.zeros(2, bool), ("a", "b"), 0.5)

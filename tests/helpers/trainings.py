@@ -120,7 +120,7 @@ def main(runs: list[dict[str, Any]]) -> None:
     it ended; "asked", the samples of each step that the loader was asked for; "reached", those
     that a step was given, told by their frames: a list for each device, by the place of its first.
     """
-    make_tier, all_devices, answers = training.make_tier, setup.all_devices, []
+    make_tier, all_devices, answers = setup.make_tier, setup.all_devices, []
     for options in runs:
         spies: list[_Spy] = []  # on the frames of training, then of validation
 
@@ -132,7 +132,7 @@ def main(runs: list[dict[str, Any]]) -> None:
             every = all_devices()
             return Mesh(every.devices[: options.get("devices")], every.axis_names)
 
-        training.make_tier, setup.all_devices = spying_tier, some_devices
+        setup.make_tier, setup.all_devices = spying_tier, some_devices
         try:
             run(options["folder"], options["data"], *options["overrides"])
             end = "finished"

@@ -26,7 +26,7 @@ from BC_training.__main__ import main
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.data import cache, loader, samples
 from BC_training.runtime import interruption
-from BC_training.runtime.interruption import EXIT_CODE, Interrupted, Interruption, Wish, Wishes
+from BC_training.runtime.interruption import EXIT_CODE, Decider, Decision, Interrupted, Interruption
 from BC_training.training import checkpoint_writer
 
 # --- what a signal asks for ------------------------------------------------------------------
@@ -37,9 +37,8 @@ def test_a_signal_is_a_request_while_deferred_and_ends_the_work_otherwise():
     with Interruption() as interrupted, interrupted.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
         assert interrupted.requested == "SIGTERM"
-    with Interruption() as interrupted, pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="stopped by SIGINT; step 7 is kept"), Interruption(lambda: "step 7 is kept"):
         signal.raise_signal(signal.SIGINT)
-    assert interrupted.requested == "SIGINT"
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
     assert signal.set_wakeup_fd(-1) == -1
 
@@ -60,31 +59,33 @@ def test_its_thread_ends_with_it():
     assert not thread.is_alive()
 
 
-def test_wishes(monkeypatch):
+def test_a_training_saves_when_the_time_has_come_and_stops_at_a_signal(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(interruption, "monotonic", lambda: now[0])
     interrupted: Any = SimpleNamespace(requested=None)
-    wishes = Wishes(interrupted, 2, 3)
-    assert [wishes.next(), wishes.next()] == [Wish.GO_ON] * 2
+    decider = Decider(interrupted, save_every_minutes=2, lag=3)
+    assert [decider.decide(), decider.decide()] == [Decision.CONTINUE] * 2
     now[0] = 120.5
-    assert wishes.next() == Wish.SAVE
-    assert wishes.next() == Wish.SAVE  # until it is done
-    assert not wishes.stopping
-    wishes.saved()
-    assert wishes.next() == Wish.GO_ON
+    assert decider.decide() == Decision.SAVE
+    assert decider.decide() == Decision.SAVE  # until it is done
+    assert not decider.stopping
+    decider.end_if_stopped("step 1")
+    decider.note_save()
+    assert decider.decide() == Decision.CONTINUE
     now[0] = 240.0
-    assert wishes.next() == Wish.GO_ON  # two minutes from the last save, not from the start
+    assert decider.decide() == Decision.CONTINUE  # two minutes from the last save, not from the start
     interrupted.requested = "SIGTERM"
-    assert wishes.next() == Wish.STOP
-    assert wishes.stopping
+    assert decider.decide() == Decision.STOP
+    assert decider.stopping
+    with pytest.raises(Interrupted, match="stopped by SIGTERM; saved after step 1"):
+        decider.end_if_stopped("step 1")
 
 
 STUCK = """
 import signal, sys, time
 from BC_training.runtime import interruption
 interruption._DEADLINE, interruption._ECHO = map(float, sys.argv[1:])
-with interruption.Interruption() as stop, stop.deferred():
-    stop.last_saved = lambda: "step 7 is kept"
+with interruption.Interruption(lambda: "step 7 is kept") as stop, stop.deferred():
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
     print("ready", flush=True)
     time.sleep(600)
@@ -202,8 +203,8 @@ PLACES = {
     "compiling": Place(jax.stages.Lowered, "compile", saved=0),
     "training": Place(samples.SampleOrder, "batch", 4, saved=3, settings=("dataset.cache=device",)),
     "training from the host": Place(loader.DecodedFrames, "read", 5, settings=("dataset.cache=none",)),
-    "validating": Place(Wishes, "next", 5 + 3, saved=5),
-    "validating again": Place(Wishes, "next", 5 + 10 + 5 + 3, saved=10),
+    "validating": Place(Decider, "decide", 5 + 3, saved=5),
+    "validating again": Place(Decider, "decide", 5 + 10 + 5 + 3, saved=10),
     "saving": Place(checkpoint_writer, "_write_items", 2),
     "evaluating at the end": Place(finish, "predict_split", saved=10),
 }
@@ -282,7 +283,7 @@ def test_a_process_that_stops_by_itself_does_not_wait_for_the_others(monkeypatch
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_train", interrupted)
+    monkeypatch.setattr(training, "prepare_devices", interrupted)
     monkeypatch.setattr(command_line, "leave", lambda code: sys.exit(f"left with {code}"))
     monkeypatch.setattr("sys.argv", ["BC_training", "--config", "configs/pure_cnn.yaml"])
     with pytest.raises(SystemExit, match="left with 75"):

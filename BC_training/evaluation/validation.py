@@ -1,0 +1,38 @@
+"""The metrics of a training's state on the validation split."""
+
+import jax
+import numpy as np
+
+from BC_training.common import metrics
+from BC_training.data.loader import Tier
+from BC_training.data.samples import batches_in_order
+from BC_training.runtime.interruption import Decider, Decision
+from BC_training.training.setup import Setup
+from BC_training.training.train_state import TrainState, eval_params
+
+
+def validate(setup: Setup, state: TrainState, tier: Tier, decider: Decider) -> metrics.Report | None:
+    """Scores ``state`` on the validation split.
+
+    Args:
+        tier: delivers the split's samples.
+
+    Returns:
+        What ``metrics.report`` returns, and "loss"; None where the training is to stop before this is done.
+    """
+    params, batch_stats = eval_params(state)
+    count, logits = len(setup.val_samples), []
+    for batch in tier.batches(batches_in_order(count, setup.config.evaluation.batch_size, tier.mesh.size)):
+        if decider.decide() == Decision.STOP:
+            return None
+        logits.append(np.asarray(setup.predict(params, batch_stats, batch)))
+    logits = np.concatenate(logits)[:count]
+    report = metrics.report(
+        [setup.dataset.actions(e) for e in setup.split["val"]],
+        np.asarray(jax.nn.sigmoid(logits)),
+        setup.majority,
+        setup.dataset.action_names,
+        setup.decoding,
+        setup.inputs.window.action_shift,
+    )
+    return report | {"loss": float(setup.loss(logits, setup.val_samples.targets))}

@@ -1,0 +1,67 @@
+"""The dataset of a training, recorded first where it is missing and the config says how."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from BC_training.common.config import Config
+from BC_training.common.errors import UserError, unknown
+from BC_training.common.mirror import MirrorTable
+from BC_training.common.preprocess import InputSpec
+from BC_training.common.state import StateFeatures
+from BC_training.common.storage.store import is_remote
+from BC_training.data.augment import make_augment
+from BC_training.games import make_game
+from BC_training.play.record import record_missing
+from BC_training.training.train_state import abstract_model
+
+
+def record_missing_dataset(config: Config, console: Console) -> None:
+    """Records what ``dataset.record`` asks for and is not at ``dataset.path`` yet.
+
+    Raises:
+        UserError: nothing is there and nothing says what to record, or the config does not fit the game.
+    """
+    options = config.dataset
+    if is_remote(options.path):
+        return
+    if options.record is not None:
+        if not Path(options.path).exists():
+            _require_buildable(config)
+        record_missing(options.path, options.record, config.system.workers, console)
+    elif not Path(options.path).exists():
+        raise UserError(
+            f"no dataset at {options.path}: set dataset.path, record one with "
+            f"'record --out {options.path}', or give the config a dataset.record section"
+        )
+
+
+def _require_buildable(config: Config) -> None:
+    """Raises a UserError where the config does not fit what the game shows, before that is recorded."""
+    options = config.dataset
+    assert options.record is not None
+    env = make_game(options.record.game, frame_size=options.record.frame_size, skill=options.record.skill)
+    try:
+        game: Any = env.unwrapped
+        state = None
+        if config.uses_state:
+            assert options.state is not None
+            any_values = np.zeros((1, len(game.state_names)), np.float32)
+            state = StateFeatures.fit(options.state, game.state_names, [("", any_values)], options.record.game)
+        size = options.frame_size or game.frame_size
+        names = options.actions or game.action_names
+        for name in names:
+            if name not in game.action_names:
+                raise unknown("action", name, game.action_names, "in dataset.actions")
+        for name in options.oversample.actions if options.oversample else ():
+            if name not in names:
+                raise unknown("action", name, names, "in dataset.oversample.actions")
+        config.evaluation.decoding(names)
+        inputs = InputSpec(names, game.state_names, game.frame_size, size, game.fps, config.window(), state)
+        mirror = MirrorTable(None, game.action_names, game.state_names, options.record.game)
+        make_augment(config.training.augmentation, inputs, mirror)
+        abstract_model(config, inputs)
+    finally:
+        env.close()

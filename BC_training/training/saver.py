@@ -1,0 +1,96 @@
+"""Saves a training: its state, and what else a checkpoint holds for playing and for going on."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+from rich.console import Console
+
+from BC_training.common.config import to_dict
+from BC_training.data.loader import Tier
+from BC_training.runtime.interruption import Decider
+from BC_training.training import checkpoint
+from BC_training.training.checkpoint_writer import CheckpointWriter, run_folders
+from BC_training.training.resume import Start
+from BC_training.training.setup import Setup
+from BC_training.training.tracking import Tracker
+from BC_training.training.train_state import TrainState
+
+
+class Saver:
+    """Saves states as checkpoints of one run. The first process writes; the others only keep in step.
+
+    Args:
+        tier: the training's, which a run that goes on takes again.
+        steps_per_dispatch: likewise.
+
+    Attributes:
+        row: the metrics of the last epoch that ended.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        start: Start,
+        tier: Tier,
+        steps_per_dispatch: int,
+        tracker: Tracker,
+        decider: Decider,
+        console: Console,
+    ):
+        self._setup, self._progress, self._tracker, self._decider = setup, start.progress, tracker, decider
+        self._delivery = {
+            "backend": jax.default_backend(),
+            "cache": tier.name,
+            "steps_per_dispatch": steps_per_dispatch,
+        }
+        self._writer: CheckpointWriter | None = None
+        self.row: dict[str, Any] = {}
+        if jax.process_index() == 0:
+            run_dir, _ = run_folders(setup.config)
+            self._writer = CheckpointWriter(run_dir, setup.config.training.keep_last, console)
+            if start.step_folder is not None:
+                self.row = checkpoint.read(start.step_folder).metrics
+
+    def save(self, state: TrainState, is_best: bool = False) -> None:
+        """Begins to save ``state``; the next step may donate its buffers."""
+        setup, progress = self._setup, self._progress
+        progress.log_bytes = self._tracker.position()
+        meta = {
+            "epoch": progress.epochs,
+            "config": to_dict(setup.config),
+            "inputs": setup.inputs.to_dict(),
+            "decoding": setup.decoding.to_dict(),
+            "split": setup.dataset.names_of(setup.split),
+            "seeds": setup.seeds,
+            "majority": setup.majority.tolist(),
+            "metrics": self.row,
+            "fingerprint": setup.fingerprint,
+            "progress": progress.to_dict(),
+            "delivery": self._delivery,
+        }
+        if self._writer is not None:
+            self._writer.save(state, meta, is_best)
+        self._decider.note_save()
+
+    def poll(self) -> None:
+        """Looks whether a save has failed; see ``CheckpointWriter.poll``."""
+        if self._writer is not None:
+            self._writer.poll()
+
+    def settle(self) -> Path | None:
+        """Waits for the save under way, in the first process; see ``CheckpointWriter.settle``."""
+        assert self._writer is not None
+        return self._writer.settle()
+
+    def finish(self) -> None:
+        """Waits until everything is written; see ``CheckpointWriter.finish``."""
+        if self._writer is not None:
+            self._writer.finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._writer is not None:
+            self._writer.__exit__(*exception)
