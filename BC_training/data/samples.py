@@ -110,19 +110,19 @@ def permute(positions: Int[np.ndarray, " n"], size: int, seed: int, epoch: int) 
     domains, 2002).
     """
     bits = max((size - 1).bit_length(), 6)
-    mask, shift = np.uint64((1 << bits) - 1), np.uint64((bits + 1) // 2)
     constants = _constants(seed, epoch)
-
-    def mix(x: np.ndarray) -> np.ndarray:
-        for factor, offset in constants:
-            x = (x * factor + offset) & mask
-            x = x ^ (x >> shift)
-        return x
-
-    mixed = mix(np.asarray(positions).astype(np.uint64))
+    mixed = _mix(positions.astype(np.uint64), bits, constants)
     while (outside := np.flatnonzero(mixed >= size)).size:
-        mixed[outside] = mix(mixed[outside])
+        mixed[outside] = _mix(mixed[outside], bits, constants)
     return mixed.astype(np.int64)
+
+
+def _mix(x: np.ndarray, bits: int, constants: list[tuple[np.uint64, np.uint64]]) -> np.ndarray:
+    mask, shift = np.uint64((1 << bits) - 1), np.uint64((bits + 1) // 2)
+    for factor, offset in constants:
+        x = (x * factor + offset) & mask
+        x = x ^ (x >> shift)
+    return x
 
 
 @lru_cache(maxsize=4)

@@ -141,7 +141,7 @@ def _normalize(
     return _normalize_forward(x, scale, bias, epsilon)[0]
 
 
-def _normalize_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float):
+def _normalize_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: ArrayLike):
     mean = _channel_means(x.astype(jnp.float32))
     centred = x.astype(jnp.float32) - mean[None, None]
     variance = _channel_means(centred * centred)

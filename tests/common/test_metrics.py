@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rich.console import Console
@@ -52,6 +52,7 @@ def same(ours: float | None, theirs: float) -> bool:
     return math.isnan(theirs) if ours is None else ours == pytest.approx(theirs, rel=1e-12, abs=1e-15)
 
 
+@settings(max_examples=15)
 @given(predictions())
 def test_scores_of_each_button(pair):
     true, predicted = pair
@@ -67,6 +68,7 @@ def test_scores_of_each_button(pair):
         assert same(values["predicted_frequency"], p.mean())
 
 
+@settings(max_examples=15)
 @given(predictions())
 def test_exact_match_and_macro_f1(pair):
     true, predicted = pair
