@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
@@ -106,6 +106,7 @@ class Decoding:
         return ", ".join(parts)
 
 
+@no_type_check  # OmegaConf makes its groups lists
 @dataclass(frozen=True)
 class DecodeSettings:
     """Settings that make a ``Decoding`` once the buttons are known."""
@@ -115,9 +116,6 @@ class DecodeSettings:
     temperature: float | None = None  # of sampling; null does not sample
     hysteresis: float = 0.0  # a held button is released only this far below its threshold
     exclusive: tuple[tuple[str, ...], ...] = ()  # groups of buttons of which at most one is held
-
-    def __post_init__(self) -> None:  # groups from a config file are lists
-        object.__setattr__(self, "exclusive", tuple(map(tuple, self.exclusive)))
 
     def decoding(self, action_names: Iterable[str]) -> Decoding:
         """The rules for ``action_names``.
@@ -129,7 +127,8 @@ class DecodeSettings:
         for name in self.thresholds:
             if name not in every:
                 raise unknown("action", name, every, "see thresholds")
-        return Decoding(every | self.thresholds, self.temperature, self.hysteresis, self.exclusive)
+        groups = tuple(map(tuple, self.exclusive))
+        return Decoding(every | self.thresholds, self.temperature, self.hysteresis, groups)
 
 
 class Decoder:

@@ -121,7 +121,7 @@ RECORDED, SEEN = (48, 80), (24, 32)  # a whole factor in height alone, so that t
 
 
 @pytest.fixture(scope="module")
-def eval_params(tmp_path_factory, make_dataset, make_config, make_inputs):
+def playing(tmp_path_factory, make_dataset, make_config, make_inputs):
     """A dataset, and the Policy, looking back, of a checkpoint whose running statistics are not trivial."""
     folder = tmp_path_factory.mktemp("playing")
     make_dataset(folder / "x.zarr", [4, 6], size=RECORDED, actions=3)

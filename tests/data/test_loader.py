@@ -98,6 +98,8 @@ def test_batches_stay_what_they_were(recorded, tier_of, name):
     """Though the memory they were read into is used again."""
     dataset, written = recorded
     batches = list(tier_of(name, Samples(dataset, [2], Window())).batches(iter(np.arange(70).reshape(-1, 2) % 7)))
+    assert all(isinstance(x, jax.Array) for batch in batches for x in batch.values())
+    assert (batches[0]["frames"].dtype, batches[0]["action"].dtype) == (np.uint8, np.bool_)
     frames = np.concatenate([np.asarray(batch["frames"])[:, 0] for batch in batches])
     np.testing.assert_array_equal(frames, written[2].frames[np.arange(70) % 7])
 
@@ -115,14 +117,6 @@ def test_device_tier_loads_in_several_pieces(recorded, monkeypatch, tier_of):
     samples = Samples(recorded[0], [0, 1, 2, 3], Window())
     (batch,) = arrays(tier_of("device", samples).batches(iter([np.arange(len(samples))])))
     np.testing.assert_array_equal(batch["frames"][:, 0], np.concatenate([w.frames for w in recorded[1]]))
-
-
-@pytest.mark.parametrize("name", ["none", "disk", "device"])
-def test_batches_are_on_the_device_as_uint8(recorded, tier_of, name):
-    (batch,) = tier_of(name, Samples(recorded[0], [0], Window())).batches(iter([np.array([0, 1])]))
-    assert isinstance(batch["frames"], jax.Array)
-    assert isinstance(batch["action"], jax.Array)
-    assert (batch["frames"].dtype, batch["action"].dtype) == (np.uint8, np.bool_)
 
 
 def test_a_frame_that_windows_share_is_decoded_once(recorded, monkeypatch):

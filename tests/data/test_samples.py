@@ -218,10 +218,10 @@ def test_each_frame_of_a_history_has_the_labels_of_its_own_sample(recorded, wind
                 if window.action_history:
                     assert not labels["previous_actions"][i, place].any()
                 continue
-            own = plain.labels(np.array(i - back))
+            own = plain.labels(np.array([i - back]))
             for name in {"action", "previous_actions"} & own.keys():
-                np.testing.assert_array_equal(labels[name][i, place], own[name])
-            np.testing.assert_array_equal(labels["mask"][i, place], own.get("mask", True))
+                np.testing.assert_array_equal(labels[name][i, place], own[name][0])
+            np.testing.assert_array_equal(labels["mask"][i, place], own.get("mask", [True])[0])
     if window.state:
         np.testing.assert_array_equal(labels["state"], plain.labels(ids)["state"])
 
