@@ -13,7 +13,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from BC_training.common.decode import DecodeSettings, Decoding, decode_episodes
+from BC_training.common.decode import DecodeSettings, Decoding
+from BC_training.common.decoder import decode_episodes
 
 Report = dict[str, Any]
 

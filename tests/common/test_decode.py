@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from BC_training.common.decode import Decoder, DecodeSettings, Decoding, decode_episodes
+from BC_training.common.decode import DecodeSettings, Decoding
+from BC_training.common.decoder import Decoder, decode_episodes
 from BC_training.common.errors import UserError
 
 NAMES = ("forward", "left", "right", "attack", "use")

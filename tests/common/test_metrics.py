@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as hnp
 from rich.console import Console
 from sklearn import metrics as oracle
 
-from BC_training.common.decode import Decoding, decode_episodes
+from BC_training.common.decode import Decoding
+from BC_training.common.decoder import decode_episodes
 from BC_training.common.metrics import (
     action_table,
     flatten,

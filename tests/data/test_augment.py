@@ -100,9 +100,9 @@ def test_a_batch_without_chunks_state_or_previous_actions_flips():
 
 
 def test_mirrored_takes_one_sample_or_a_batch():
-    batch, mirror = jax.tree.map(jnp.asarray, a_batch()), TABLE.find(ACTIONS, STATE)
-    assert_same(mirrored(batch, mirror), by_hand(batch))
-    assert_same(mirrored({n: x[0] for n, x in batch.items()}, mirror), {n: x[0] for n, x in by_hand(batch).items()})
+    batch, flipped, mirror = jax.tree.map(jnp.asarray, a_batch()), by_hand(a_batch()), TABLE.find(ACTIONS, STATE)
+    assert_same(mirrored(batch, mirror), flipped)
+    assert_same(mirrored({n: x[0] for n, x in batch.items()}, mirror), {n: x[0] for n, x in flipped.items()})
 
 
 def test_a_crop_is_one_window_of_the_padded_frames():

@@ -27,7 +27,7 @@ PROCESS = """
         distributed = DistributedConfig(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
     try:
         for _ in range(2):  # as in a suite, whose trainings share the process
-            words = devices.prepare_devices(SystemConfig("cpu", deterministic=True, distributed=distributed))
+            words = devices.prepare_devices(SystemConfig(device="cpu", deterministic=True, distributed=distributed))
     except devices.UserError as error:
         print(f"error: {error}")
         devices.leave(2)
