@@ -27,7 +27,7 @@ from BC_training.common.storage.writer import next_number, require_appendable
 from BC_training.play.intervals import interval_text
 from BC_training.play.record import record_missing, recorded_episodes, require_players
 from BC_training.reports.compare.runs import Run
-from BC_training.reports.compare.scores import Row, play_scores, training_costs, validation_scores
+from BC_training.reports.compare.scores import play_scores, training_costs
 from BC_training.reports.compare.show import Column, markdown_table
 from BC_training.runtime.devices import prepare_devices
 from BC_training.runtime.interruption import Interruption
@@ -204,10 +204,10 @@ def _is_finished(config: Config, console: Console) -> bool:
         return False
     assert config.evaluation.rollout is not None  # found before
     found, wanted = Run.read(run, log_dir), config.evaluation.rollout.final_play
-    return {key: found.play.get(key) for key in wanted} == wanted and bool(found.validation)
+    return {key: found.play.get(key) for key in wanted} == wanted and found.evaluation is not None
 
 
-def _row(number: int, mix: float | None, config: Config) -> Row:
+def _row(number: int, mix: float | None, config: Config) -> dict[str, Any]:
     run, dataset = Run.read(*run_folders(config)), ZarrGameplayDataset.from_config(config.dataset)
     play = play_scores(run.play)
     return {
@@ -218,8 +218,8 @@ def _row(number: int, mix: float | None, config: Config) -> Row:
         "mix": mix,
         "episodes": len(dataset.episodes),
         "frames": len(dataset),
-        "minutes": training_costs(run.epochs, run.saved)["total_minutes"],
-        "exact_match": validation_scores(run.validation)["exact_match"],
+        "minutes": training_costs(run.epochs, run.saved).total_minutes,
+        "exact_match": None if run.evaluation is None else run.evaluation.exact_match,
         **{key: value for key, value in play.items() if key != "episodes"},
     }
 
