@@ -18,7 +18,7 @@ from BC_training.runtime.devices import prepare_devices
 from BC_training.runtime.interruption import Decider, Decision, Interruption
 from BC_training.runtime.profiling import StepProfiler
 from BC_training.runtime.sharding import from_main
-from BC_training.training.checkpoint_writer import hold, newest, run_folders
+from BC_training.training.checkpoint_writer import lock_run, newest, run_folders
 from BC_training.training.saver import Saver
 from BC_training.training.setup import Setup, require_runnable
 from BC_training.training.step_log import LAG, StepLog, advise_on_waiting
@@ -52,7 +52,7 @@ def train(config: Config, console: Console, references: dict[str, list[float]] |
         progress, order = start.progress, setup.order
         console.print(setup.describe(device), soft_wrap=True)
         if is_main:
-            stack.enter_context(hold(run_dir, log_dir))
+            stack.enter_context(lock_run(run_dir, log_dir))
             save_config(config, log_dir / "config.yaml")
         tracker = stack.enter_context(open_tracker(log_dir, config, progress, console))
         start.announce(config, console)

@@ -21,7 +21,7 @@ from rich.console import Console
 from BC_training.common.config import load_config
 from BC_training.data.loader import make_tier
 from BC_training.training.checkpoint_writer import CheckpointWriter
-from BC_training.training.progress import Progress
+from BC_training.training.progress import TrainingProgress
 from BC_training.training.resume import Start
 from BC_training.training.setup import Setup
 from BC_training.training.tracking import training_progress
@@ -38,7 +38,7 @@ def main() -> None:
     setup = Setup.build(load_config("configs/quickstart.yaml", overrides), console)
     with training_progress(console) as bars:
         tier = make_tier(setup.config.dataset, setup.train_samples, setup.inputs.frame_size, bars, setup.mesh)
-    state = setup.initial_state(Start(None, Progress()))
+    state = setup.initial_state(Start(None, TrainingProgress()))
     step = setup.compile_steps(state, tier, 1)[1]
     seconds: dict[bool, list[float]] = {False: [], True: []}
     with tempfile.TemporaryDirectory() as folder, CheckpointWriter(Path(folder), 2, console) as writer:

@@ -22,7 +22,7 @@ from BC_training.inference import Policy
 from BC_training.reports.run.report import report
 from BC_training.train import train
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import CheckpointWriter, hold
+from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
 from BC_training.training.train_state import TrainState
 from BC_training.videos.episode import film_episode
 
@@ -53,7 +53,7 @@ def test_a_checkpoint_in_any_folder_is_read_back(tmp_path, name):
     (tmp_path / "v2").mkdir()  # what the first name means as a pattern
     run = tmp_path / name / name
     state = TrainState(jnp.int32(3), {"w": jnp.arange(6.0).reshape(2, 3)}, {}, {"count": jnp.int32(3)}, None)
-    with hold(run), CheckpointWriter(run, 1, Console(file=StringIO())) as writer:
+    with lock_run(run), CheckpointWriter(run, 1, Console(file=StringIO())) as writer:
         writer.save(state, {}, is_best=True)
         writer.finish()
     checkpoint.verify(run / "best" / "3")
@@ -62,7 +62,7 @@ def test_a_checkpoint_in_any_folder_is_read_back(tmp_path, name):
 
 def test_a_folder_that_tensorstore_takes_for_another_is_refused_at_once(tmp_path):
     with pytest.raises(UserError, match="takes the"):
-        hold(tmp_path / "a\\b" / "run").__enter__()
+        lock_run(tmp_path / "a\\b" / "run").__enter__()
     assert not list(tmp_path.iterdir())
 
 
@@ -172,7 +172,7 @@ def test_a_folder_that_may_not_be_written_to_is_refused_before_the_first_step(tm
     access, closed = os.access, tmp_path / inner
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed and access(path, mode))
     with pytest.raises(UserError, match=f"cannot write to the folder {closed}: see to its permissions"):
-        hold(tmp_path).__enter__()
+        lock_run(tmp_path).__enter__()
 
 
 def test_the_screen_shows_what_it_is_given():

@@ -8,7 +8,7 @@ from BC_training.data.loader import Tier
 from BC_training.data.samples import batches_in_order
 from BC_training.runtime.interruption import Decider, Decision
 from BC_training.training.setup import Setup
-from BC_training.training.train_state import TrainState, playing
+from BC_training.training.train_state import TrainState, eval_params
 
 
 def validate(setup: Setup, state: TrainState, tier: Tier, decider: Decider) -> metrics.Report | None:
@@ -20,7 +20,7 @@ def validate(setup: Setup, state: TrainState, tier: Tier, decider: Decider) -> m
     Returns:
         What ``metrics.report`` returns, and "loss"; None where the training is to stop before this is done.
     """
-    params, batch_stats = playing(state)
+    params, batch_stats = eval_params(state)
     count, logits = len(setup.val_samples), []
     for batch in tier.batches(batches_in_order(count, setup.config.evaluation.batch_size, tier.mesh.size)):
         if decider.decide() == Decision.STOP:

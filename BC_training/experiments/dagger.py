@@ -33,7 +33,7 @@ from BC_training.runtime.devices import prepare_devices
 from BC_training.runtime.interruption import Interruption
 from BC_training.train import train
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import hold, run_folders
+from BC_training.training.checkpoint_writer import lock_run, run_folders
 from BC_training.training.resume import find_start
 from BC_training.training.setup import Setup
 
@@ -79,7 +79,7 @@ def _dagger(config: Config, console: Console, rounds: int, episodes: int, mix: f
     play = _require_rounds_possible(config, label, mix)
     run, log_dir = run_folders(config)
     folder = log_dir.with_name(f"{run.name}-dagger")
-    with hold(folder):
+    with lock_run(folder):
         data, rows, result = Path(config.dataset.path), [], {}
         for number in range(rounds + 1):
             share = mix**number if number else None

@@ -11,7 +11,7 @@ from typing import Any
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error
 from BC_training.training.checkpoint import CHECKSUMS, FORMAT_VERSION, NEXT_META, verify
-from BC_training.training.checkpoint_writer import hold
+from BC_training.training.checkpoint_writer import lock_run
 
 _PARTIAL = ".partial"
 
@@ -26,7 +26,7 @@ def editing(step: Path) -> Iterator[None]:
     step = step.resolve()
     with contextlib.ExitStack() as stack:
         if step.parent.name in ("best", "last"):  # else it is a copy, outside a run
-            stack.enter_context(hold(step.parent.parent))
+            stack.enter_context(lock_run(step.parent.parent))
         verify(step)
         if not (step / CHECKSUMS).is_file() or "meta" not in json.loads((step / CHECKSUMS).read_text()):
             raise UserError(f"{step} is of an earlier version, without checksums: it cannot be changed, train again")

@@ -47,7 +47,7 @@ def run_folders(config: Config) -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def hold(*folders: Path) -> Iterator[None]:
+def lock_run(*folders: Path) -> Iterator[None]:
     """Creates a run's folders, of checkpoints and of logs, if need be, and keeps other trainings out of them.
 
     Raises:
@@ -91,7 +91,7 @@ def move_aside(config: Config) -> str:
     there = [folder for folder in dict.fromkeys(folders) if folder.exists()]
     with contextlib.ExitStack() as stack:
         for folder in there:
-            stack.enter_context(hold(folder))
+            stack.enter_context(lock_run(folder))
         for folder in there:
             folder.rename(folder.with_name(aside))
     return aside

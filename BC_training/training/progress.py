@@ -10,7 +10,7 @@ from BC_training.data.samples import SampleOrder
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a training is, beside its state.
 
     Attributes:

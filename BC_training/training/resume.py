@@ -18,8 +18,8 @@ from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
 from BC_training.training import checkpoint
 from BC_training.training.checkpoint import Checkpoint
-from BC_training.training.checkpoint_writer import copy_step, hold, move_aside, run_folders, set_aside_damaged
-from BC_training.training.progress import Progress
+from BC_training.training.checkpoint_writer import copy_step, lock_run, move_aside, run_folders, set_aside_damaged
+from BC_training.training.progress import TrainingProgress
 
 _SAMPLED_FRAMES = 64  # of a dataset, for its fingerprint
 _ORIGIN = "resumed_from"  # the file in a run's folder that says what training.resume=PATH was
@@ -53,7 +53,7 @@ class Start:
     """
 
     step_folder: Path | None
-    progress: Progress
+    progress: TrainingProgress
     cache: str | None = None
     steps_per_dispatch: int | None = None
 
@@ -62,7 +62,7 @@ class Start:
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> "Start":
-        place, progress = raw["step_folder"] and Path(raw["step_folder"]), Progress(**raw["progress"])
+        place, progress = raw["step_folder"] and Path(raw["step_folder"]), TrainingProgress(**raw["progress"])
         return cls(place, progress, raw["cache"], raw["steps_per_dispatch"])
 
     def announce(self, config: Config, console: Console) -> None:
@@ -74,7 +74,7 @@ class Start:
             _say(console, again if progress.is_finished(config) else f"going on after {done}")
 
     @classmethod
-    def after(cls, found: Checkpoint, progress: Progress, config: Config) -> "Start":
+    def after(cls, found: Checkpoint, progress: TrainingProgress, config: Config) -> "Start":
         """From ``found``, with what gives the same bits as without an interruption, if this is such a device."""
         had = found.delivery or {}
         if had.get("backend") != jax.default_backend():
@@ -102,28 +102,28 @@ def find_start(config: Config, inputs: InputSpec, fingerprint: str, console: Con
     if resume == "never":
         if run.exists() or log_dir.exists():
             _say(console, f"the earlier run '{run.name}' is kept as '{move_aside(config)}'")
-        return Start(None, Progress())
+        return Start(None, TrainingProgress())
     if resume != "auto" and not _goes_on_from(run, Path(resume)):
         return _start_from(Path(resume), config, inputs, fingerprint, console)
     if not run.exists():
         if log_dir.exists():
             _say(console, f"'{run.name}' has logs but no checkpoints: they are kept as '{move_aside(config)}'")
-        return Start(None, Progress())
-    with hold(run):
+        return Start(None, TrainingProgress())
+    with lock_run(run):
         found = _newest_good(run, console)
         if found is None:
-            return Start(None, Progress())
+            return Start(None, TrainingProgress())
         if found.progress is None:
             reason = "was written by an earlier version, which saved too little to go on from"
         else:
             _require_same(found, config, inputs, fingerprint)
-            progress = Progress(**found.progress)
+            progress = TrainingProgress(**found.progress)
             progress.forget_other_metrics(found.config, config)
             _check_best(run, found, progress, console)
             _check_last(run, found, console)
             return Start.after(found, progress, config)
     _say(console, f"the earlier run '{run.name}' {reason}; it is kept as '{move_aside(config)}'")
-    return Start(None, Progress())
+    return Start(None, TrainingProgress())
 
 
 def fingerprint(dataset: ZarrGameplayDataset, episodes: Sequence[int] | None = None) -> str:
@@ -179,7 +179,7 @@ def _newest_good(run: Path, console: Console, is_held: bool = True) -> Checkpoin
     return None
 
 
-def _check_best(run: Path, found: Checkpoint, progress: Progress, console: Console) -> None:
+def _check_best(run: Path, found: Checkpoint, progress: TrainingProgress, console: Console) -> None:
     """Has ``best/`` hold what ``progress`` says is the best, or forgets about that."""
     if progress.best_step is None or checkpoint.is_good(best := run / "best" / str(progress.best_step)):
         return
@@ -221,7 +221,7 @@ def _start_from(origin: Path, config: Config, inputs: InputSpec, fingerprint: st
         raise UserError(f"training.resume={origin} is not a run or a checkpoint that a training can go on from")
     checkpoint.verify(found.path)
     _require_same(found, config, inputs, fingerprint)
-    progress = Progress(**found.progress)
+    progress = TrainingProgress(**found.progress)
     progress.forget_other_metrics(found.config, config)
     step, source = found.path.resolve(), found.path.resolve().parent.parent
     best = source / "best" / str(progress.best_step)

@@ -12,7 +12,7 @@ from rich.progress import Progress as Bars
 
 from BC_training.data.loader import Tier
 from BC_training.data.tier_choice import faster_tier
-from BC_training.training.progress import Progress
+from BC_training.training.progress import TrainingProgress
 from BC_training.training.setup import Setup
 from BC_training.training.tracking import Tracker
 from BC_training.training.train_state import StepMetrics
@@ -30,7 +30,7 @@ class StepLog:
         bars: gets a bar of all steps.
     """
 
-    def __init__(self, setup: Setup, progress: Progress, tracker: Tracker, bars: Bars):
+    def __init__(self, setup: Setup, progress: TrainingProgress, tracker: Tracker, bars: Bars):
         self._setup, self._progress, self._tracker, self._bars = setup, progress, tracker, bars
         total = setup.order.steps_per_epoch * setup.config.training.num_epochs
         self._bar = bars.add_task("compiling", total=total, status="")

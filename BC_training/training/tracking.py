@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from BC_training.common import metrics
 from BC_training.common.schema import Config
 from BC_training.data.samples import SampleOrder
-from BC_training.training.progress import Progress as TrainingProgress
+from BC_training.training.progress import TrainingProgress
 from BC_training.training.wandb_mirror import WandbMirror
 
 _FINISH_SECONDS = 30.0  # that W&B may take to upload the rest

@@ -144,7 +144,7 @@ def init_state(model: SplitModel, optimizer: optax.GradientTransformation, avera
     return TrainState(jnp.zeros((), jnp.int32), model.params, model.batch_stats, optimizer.init(model.params), ema)
 
 
-def playing(state: TrainState) -> tuple[Tree, Tree]:
+def eval_params(state: TrainState) -> tuple[Tree, Tree]:
     """Parameters and batch statistics to validate, save and play: the averages where they are kept."""
     if state.ema is None:
         return state.params, state.batch_stats

@@ -21,7 +21,7 @@ from BC_training.data.loader import make_tier
 from BC_training.data.samples import Samples
 from BC_training.inference import Policy
 from BC_training.runtime.sharding import one_device
-from BC_training.training.checkpoint_writer import CheckpointWriter, hold
+from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
 from BC_training.training.train_state import init_state, make_optimizer, make_predict, split_model
 
 
@@ -121,7 +121,7 @@ RECORDED, SEEN = (48, 80), (24, 32)  # a whole factor in height alone, so that t
 
 
 @pytest.fixture(scope="module")
-def playing(tmp_path_factory, make_dataset, make_config, make_inputs):
+def eval_params(tmp_path_factory, make_dataset, make_config, make_inputs):
     """A dataset, and the Policy, looking back, of a checkpoint whose running statistics are not trivial."""
     folder = tmp_path_factory.mktemp("playing")
     make_dataset(folder / "x.zarr", [4, 6], size=RECORDED, actions=3)
@@ -134,7 +134,7 @@ def playing(tmp_path_factory, make_dataset, make_config, make_inputs):
     state = state._replace(batch_stats=batch_stats)
     meta = {"epoch": 1, "config": to_dict(config), "inputs": inputs.to_dict(), "threshold": 0.5}
     run = folder / "run"
-    with hold(run), CheckpointWriter(run, 1, Console(file=StringIO())) as writer:
+    with lock_run(run), CheckpointWriter(run, 1, Console(file=StringIO())) as writer:
         writer.save(state, meta | {"split": {}, "majority": [False] * 3, "metrics": {}}, is_best=True)
         writer.finish()
     predict = make_predict(model)

@@ -18,7 +18,7 @@ from BC_training.evaluation.predict import open_episode
 from BC_training.inference import Policy
 from BC_training.reports.run.report import report
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import CheckpointWriter, hold
+from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
 from BC_training.training.resume import fingerprint
 from BC_training.training.train_state import init_state, make_optimizer, split_model
 
@@ -35,7 +35,7 @@ def run(tmp_path_factory, make_dataset, make_config, make_inputs) -> Path:
     state = init_state(split_model(config, inputs), make_optimizer(config.training, 10)[0])
     split = {"train": ["episode_0", "episode_2"], "val": ["episode_1"], "test": []}
     meta = {"epoch": 1, "config": to_dict(config), "inputs": inputs.to_dict(), "threshold": 0.5, "split": split}
-    with hold(folder / "run"), CheckpointWriter(folder / "run", 1, QUIET) as writer:
+    with lock_run(folder / "run"), CheckpointWriter(folder / "run", 1, QUIET) as writer:
         writer.save(state, meta | {"majority": [False] * 3, "metrics": {}}, is_best=True)
         writer.finish()
     return folder / "run"

@@ -8,7 +8,7 @@ from rich.console import Console
 from BC_training.common.config import to_dict
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
-from BC_training.training.checkpoint_writer import CheckpointWriter, hold
+from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
 from BC_training.training.train_state import init_state, make_optimizer, split_model
 
 
@@ -17,7 +17,7 @@ def save_run(folder: Path, config: Config, inputs: InputSpec, val: tuple[str, ..
     state = init_state(split_model(config, inputs), make_optimizer(config.training, 10)[0])
     meta = {"epoch": 1, "config": to_dict(config), "inputs": inputs.to_dict(), "threshold": 0.5}
     meta |= {"split": {"train": [], "val": list(val), "test": []}, "metrics": {}}
-    with hold(folder), CheckpointWriter(folder, 1, Console(file=StringIO())) as writer:
+    with lock_run(folder), CheckpointWriter(folder, 1, Console(file=StringIO())) as writer:
         writer.save(state, meta | {"majority": [False] * len(inputs.action_names)}, is_best=True)
         writer.finish()
     return folder

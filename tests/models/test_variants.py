@@ -24,7 +24,7 @@ from BC_training.common.state import StateFeatures
 from BC_training.data.samples import Samples
 from BC_training.inference import Policy
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import CheckpointWriter, hold
+from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
 from BC_training.training.train_state import (
     abstract_model,
     abstract_state,
@@ -203,7 +203,7 @@ def test_play_is_the_forward_pass_of_training(tmp_path, recorded, name, fields, 
     state = init_state(model, optax.adam(1e-3))._replace(batch_stats=batch_stats)
     meta = {"config": to_dict(config), "inputs": inputs.to_dict(), "epoch": 1, "threshold": 0.5}
     meta |= {"split": {}, "majority": [False] * 3, "metrics": {}}
-    with hold(tmp_path / "run"), CheckpointWriter(tmp_path / "run", 1, Console(quiet=True)) as writer:
+    with lock_run(tmp_path / "run"), CheckpointWriter(tmp_path / "run", 1, Console(quiet=True)) as writer:
         writer.save(state, meta, True)
         writer.finish()
     policy, samples = Policy.load(tmp_path / "run"), Samples(recorded, [0], inputs.window)

@@ -24,7 +24,7 @@ from BC_training.play.rollout import RolloutSession, play_episodes, rollout
 from BC_training.play.video import VideoWriter, draw_buttons
 from BC_training.training import checkpoint
 from BC_training.training.checkpoint_edit import editing, update_meta
-from BC_training.training.checkpoint_writer import CheckpointWriter, hold
+from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
 from BC_training.training.train_state import init_state, make_optimizer, split_model
 
 GAME = "doom/deadly_corridor"
@@ -166,7 +166,7 @@ def run(tmp_path_factory, make_config) -> Path:
     meta = {"epoch": 1, "config": to_dict(config), "inputs": inputs.to_dict(), "split": {}, "metrics": {}}
     meta |= {"majority": [False] * 7, "decoding": DecodeSettings().decoding(names).to_dict()}
     folder = tmp_path_factory.mktemp("rollout") / "run"
-    with hold(folder), CheckpointWriter(folder, 1, QUIET) as writer:
+    with lock_run(folder), CheckpointWriter(folder, 1, QUIET) as writer:
         writer.save(state, meta, is_best=True)
         writer.finish()
     return folder

@@ -21,7 +21,7 @@ from BC_training.games.doom.game import STATE_NAMES
 from BC_training.inference import Policy
 from BC_training.runtime.sharding import one_device
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import CheckpointWriter, hold
+from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
 from BC_training.training.setup import Setup
 from BC_training.training.train_state import init_state, make_optimizer, make_predict, split_model
 
@@ -86,7 +86,7 @@ def saved(tmp_path_factory, setup):
     meta = {"epoch": 1, "config": to_dict(setup.config), "inputs": setup.inputs.to_dict(), "threshold": 0.5}
     meta |= {"split": setup.dataset.names_of(setup.split), "majority": [False] * 7, "metrics": {}}
     run = tmp_path_factory.mktemp("saved") / "run"
-    with hold(run), CheckpointWriter(run, 1, QUIET) as writer:
+    with lock_run(run), CheckpointWriter(run, 1, QUIET) as writer:
         writer.save(state, meta, is_best=True)
         writer.finish()
     predict = make_predict(model)

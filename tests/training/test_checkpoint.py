@@ -18,7 +18,7 @@ from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.training import checkpoint
 from BC_training.training.checkpoint import ITEMS, find, read, read_model, read_state, verify
-from BC_training.training.checkpoint_writer import CheckpointWriter, hold
+from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
 from BC_training.training.train_state import TrainState, abstract_model, make_optimizer
 
 METRICS = {"val": {"macro_f1": 0.5, "kl": None, "per_action": {"a0": {"f1": 1.0}}}, "epoch": 3}
@@ -83,7 +83,7 @@ def at(state: TrainState, step: int) -> TrainState:
 def saved(tmp_path_factory, state, meta) -> Path:
     """A run with steps 10, 20 and 30, of which 20 was the best. Tests read it and leave it alone."""
     run = tmp_path_factory.mktemp("checkpoint") / "run"
-    with hold(run), CheckpointWriter(run, 2, Console(quiet=True)) as writer:
+    with lock_run(run), CheckpointWriter(run, 2, Console(quiet=True)) as writer:
         for step in (10, 20, 30):
             writer.save(at(state, step), meta, is_best=step != 30)
         writer.finish()
@@ -143,7 +143,7 @@ def wide(request, tmp_path_factory, state, averaged, meta) -> tuple[Path, TrainS
     """A checkpoint, and the state with step 20 that it was saved from: with an EMA and without."""
     run = tmp_path_factory.mktemp("wide") / "run"
     whole = at(averaged if request.param == "averaged" else state, 20)
-    with hold(run), CheckpointWriter(run, 1, Console(quiet=True)) as writer:
+    with lock_run(run), CheckpointWriter(run, 1, Console(quiet=True)) as writer:
         writer.save(whole, meta, is_best=True)
         writer.finish()
     return run / "best" / "20", whole

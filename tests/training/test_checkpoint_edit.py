@@ -13,7 +13,7 @@ from rich.console import Console
 from BC_training.common.errors import UserError
 from BC_training.training.checkpoint import CHECKSUMS, FORMAT_VERSION, verify, write_checksums
 from BC_training.training.checkpoint_edit import editing, update_meta
-from BC_training.training.checkpoint_writer import CheckpointWriter, hold
+from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
 from BC_training.training.train_state import TrainState
 
 
@@ -21,7 +21,7 @@ from BC_training.training.train_state import TrainState
 def template(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("edit") / "run"
     state = TrainState(jnp.int32(7), {"w": jnp.ones(4)}, {"m": jnp.ones(2)}, {"mu": jnp.zeros(4)})
-    with hold(run), CheckpointWriter(run, 1, Console(quiet=True)) as writer:
+    with lock_run(run), CheckpointWriter(run, 1, Console(quiet=True)) as writer:
         writer.save(state, {"rules": "old", "epoch": 1}, True)
         writer.finish()
     return run
@@ -125,7 +125,7 @@ def test_a_run_that_is_training_is_left_alone(step):
         "from BC_training.common.errors import UserError\n"
         "try:\n    with editing(Path(sys.argv[1])): pass\nexcept UserError as error: print(error)"
     )
-    with hold(step.parent.parent):
+    with lock_run(step.parent.parent):
         done = subprocess.run([sys.executable, "-c", code, str(step)], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"another training is running in {step.parent.parent}")
 

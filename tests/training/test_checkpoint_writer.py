@@ -20,7 +20,6 @@ from BC_training.training.checkpoint import find, read_state, verify
 from BC_training.training.checkpoint_writer import (
     CheckpointWriter,
     copy_step,
-    hold,
     move_aside,
     newest,
     set_aside_damaged,
@@ -80,7 +79,7 @@ def said(console: Console) -> list[str]:
 
 @pytest.fixture
 def run(tmp_path) -> Iterator[Path]:
-    with hold(tmp_path / "run"):
+    with lock_run(tmp_path / "run"):
         yield tmp_path / "run"
 
 
@@ -198,7 +197,7 @@ def test_what_is_damaged_while_written_does_not_cost_the_good_one(run, console, 
 
 def test_leftovers_are_removed_and_what_was_replaced_comes_back(tmp_path, console):
     run = tmp_path / "run"
-    with hold(run), CheckpointWriter(run, 2, console) as writer:
+    with lock_run(run), CheckpointWriter(run, 2, console) as writer:
         for step in (1, 2):
             writer.save(a_state(step), {}, True)
         writer.finish()
@@ -207,7 +206,7 @@ def test_leftovers_are_removed_and_what_was_replaced_comes_back(tmp_path, consol
     shutil.copytree(run / "last" / "1", run / "last" / ".replaced-1")  # 1 is there: the newer of both
     (run / "best" / "2").rename(run / "best" / ".replaced-2")  # killed between the two renames
     flip(run / "last" / ".replaced-1" / "meta" / "metadata")
-    with hold(run):
+    with lock_run(run):
         assert hidden(run) == []
         assert (steps(run / "best"), steps(run / "last")) == ([2], [1, 2])
         assert is_of(run / "best" / "2", 2)
@@ -220,13 +219,13 @@ from pathlib import Path
 from rich.console import Console
 import jax.numpy as jnp
 from BC_training.training.checkpoint import verify
-from BC_training.training.checkpoint_writer import CheckpointWriter, hold
+from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
 from BC_training.common.errors import UserError
 from BC_training.training.train_state import TrainState
 
 def train(run, first, ready):
     state = TrainState(jnp.int32(0), {"w": jnp.ones((8, 4))}, {"m": jnp.ones(4)}, {"mu": jnp.zeros((8, 4))})
-    with hold(run), CheckpointWriter(run, 2, Console(quiet=True)) as writer:
+    with lock_run(run), CheckpointWriter(run, 2, Console(quiet=True)) as writer:
         for i in range(first, first + 1000):
             writer.save(state._replace(step=jnp.int32(i // 2)), {"i": i}, i % 3 == 0)  # each step twice
             if i == first + 1:
@@ -249,14 +248,14 @@ for turn in range(rounds):
     os.close(reads)
     time.sleep(rng.uniform(0, 0.25))
     try:
-        with hold(run):
+        with lock_run(run):
             refusals.add("none")
     except UserError as error:
         refusals.add(str(error))
     os.kill(child, signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     leftovers += len(list(run.glob("*/.*")))
-    with hold(run):  # which the killed one held
+    with lock_run(run):  # which the killed one held
         kept = steps(run / "last")
         newest = json.loads((kept[-1] / "meta" / "metadata").read_text())
         assert newest["i"] >= 1000 * turn, (newest, turn)
@@ -315,7 +314,7 @@ def test_a_full_disk_stops_no_training_that_has_a_checkpoint(small_disk, console
     monkeypatch.setattr(checkpoint_writer, "_RETRY", 0.0)
     monkeypatch.setattr(checkpoint_writer, "_SPACE_MARGIN", 0.0)  # have the writing itself meet it
     run = small_disk / "run"
-    with hold(run), CheckpointWriter(run, 1, console) as writer:
+    with lock_run(run), CheckpointWriter(run, 1, console) as writer:
         writer.save(a_state(1, SIZE), {}, True)
         writer.finish()
         filler = fill(small_disk, leave)
@@ -361,7 +360,7 @@ def leaf(step: int) -> bytes:
 
 def test_a_disk_that_is_too_small_for_the_first_checkpoint_ends_it(small_disk, console):
     run = small_disk / "run"
-    with hold(run), CheckpointWriter(run, 1, console) as writer:
+    with lock_run(run), CheckpointWriter(run, 1, console) as writer:
         fill(small_disk, 400_000)
         writer.save(a_state(1, SIZE), {}, True)
         settle(writer)
@@ -376,7 +375,7 @@ def test_a_disk_that_is_too_small_for_the_first_checkpoint_ends_it(small_disk, c
 def test_a_disk_full_while_the_first_is_written_ends_it(small_disk, console, monkeypatch):
     monkeypatch.setattr(checkpoint_writer, "_SPACE_MARGIN", 0.0)
     run = small_disk / "run"
-    with hold(run), CheckpointWriter(run, 1, console) as writer:
+    with lock_run(run), CheckpointWriter(run, 1, console) as writer:
         fill(small_disk, 400_000)
         writer.save(a_state(1, SIZE), {}, True)
         assert "is full" in error_of(writer.save, a_state(2, SIZE), {}, False)
@@ -420,7 +419,7 @@ def test_a_damaged_checkpoint_does_not_count_as_one_to_go_on_with(run, writer, m
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     for run in (tmp_path / "file", tmp_path / "file" / "run"):
-        assert "training.checkpoint_dir" in error_of(lambda run=run: hold(run).__enter__())
+        assert "training.checkpoint_dir" in error_of(lambda run=run: lock_run(run).__enter__())
 
 
 def test_earlier_runs_are_moved_aside_to_one_name(tmp_path, make_config):
@@ -450,7 +449,7 @@ def test_neither_folder_of_a_training_is_moved_aside(tmp_path, make_config):
     config = dataclasses.replace(config, logging=logging)
     run, logs = checkpoint_writer.run_folders(config)
     run.mkdir(parents=True)
-    with hold(logs):  # of a training that has another folder for its checkpoints
+    with lock_run(logs):  # of a training that has another folder for its checkpoints
         assert f"another training is running in {logs}" in error_of(lambda: move_aside(config))
     assert run.exists()
     assert logs.exists()

@@ -20,7 +20,7 @@ from BC_training.common.config import load_config
 from BC_training.data.samples import SampleOrder
 from BC_training.train import train
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import CheckpointWriter, copy_step, hold
+from BC_training.training.checkpoint_writer import CheckpointWriter, copy_step, lock_run
 
 REPO = Path(__file__).resolve().parents[2]
 STEPS = 12  # of 2 epochs
@@ -124,7 +124,7 @@ def test_a_checkpoint_whose_copy_was_interrupted_is_not_there(tmp_path, monkeypa
         patch.setattr("BC_training.training.checkpoint_writer.shutil.copytree", killed)
         with pytest.raises(KeyboardInterrupt):
             copy_step(tmp_path / "last/4", tmp_path / "best/4")
-    with hold(tmp_path):  # tidies
+    with lock_run(tmp_path):  # tidies
         assert not list(tmp_path.glob("best/*"))
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from BC_training.common.schema import Config, EarlyStoppingConfig
 from BC_training.common.settings.evaluation import EvaluationConfig, RolloutConfig
 from BC_training.data.samples import SampleOrder
-from BC_training.training.progress import Progress
+from BC_training.training.progress import TrainingProgress
 
 FINITE = st.floats(-1e6, 1e6)
 UNDEFINED = (None, math.nan)
@@ -29,9 +29,9 @@ def report(macro_f1=0.0, loss=1.0) -> dict:
     return {"macro_f1": macro_f1, "exact_match": 0.5, "loss": loss}
 
 
-def note_all(config: Config, reports: list[dict]) -> tuple[Progress, list[bool]]:
+def note_all(config: Config, reports: list[dict]) -> tuple[TrainingProgress, list[bool]]:
     """One evaluation an epoch of ten steps, until the training is finished."""
-    progress, best = Progress(), []
+    progress, best = TrainingProgress(), []
     for values in reports:
         if progress.is_finished(config):
             break
@@ -164,7 +164,7 @@ def test_losses_of_another_kind_are_forgotten(make_config, changed):
     for before, is_kept in ((by_f1, True), (by_loss, False)):
         now = replace(before, training=replace(before.training, **changed))
         assert now != before
-        progress = Progress(best_score=0.5, best_step=3)
+        progress = TrainingProgress(best_score=0.5, best_step=3)
         progress.forget_other_metrics(before, now)
         assert (progress.best_step == 3) == is_kept
 
@@ -179,7 +179,7 @@ def test_returns_of_other_episodes_are_forgotten(make_config):
         ({"skill": 5}, False),
     ):
         evaluation = replace(before.evaluation, rollout=replace(play, **changes))
-        progress = Progress(best_score=0.5, best_step=3)
+        progress = TrainingProgress(best_score=0.5, best_step=3)
         progress.forget_other_metrics(before, replace(before, evaluation=evaluation))
         assert (progress.best_step == 3) == is_kept
 
@@ -188,14 +188,14 @@ def test_returns_of_other_episodes_are_forgotten(make_config):
 
 
 def test_closing_an_epoch_opens_the_next():
-    progress = Progress(step=20, epochs=1, loss_sum=3.0, seconds=2.0, waited=0.5, best_step=20, log_bytes=7)
+    progress = TrainingProgress(step=20, epochs=1, loss_sum=3.0, seconds=2.0, waited=0.5, best_step=20, log_bytes=7)
     progress.close_epoch()
-    assert progress == Progress(step=20, epochs=2, best_step=20, log_bytes=7)
+    assert progress == TrainingProgress(step=20, epochs=2, best_step=20, log_bytes=7)
 
 
 def test_speed_is_of_the_open_epoch():
     order = SampleOrder(num_samples=330, batch_size=32, seed=0)  # ten steps an epoch
-    progress = Progress(step=25, epochs=2, seconds=4.0, waited=1.0)
+    progress = TrainingProgress(step=25, epochs=2, seconds=4.0, waited=1.0)
     assert progress.speed(order) == (5 * 32 / 4.0, 0.25)
 
 
@@ -204,7 +204,7 @@ def test_speed_is_of_the_open_epoch():
 
 @given(
     st.builds(
-        Progress,
+        TrainingProgress,
         step=st.integers(0, 2**31),
         loss_sum=st.floats(allow_nan=False),
         seconds=st.floats(0, 1e9),
@@ -215,4 +215,4 @@ def test_speed_is_of_the_open_epoch():
     )
 )
 def test_it_outlives_json(progress):
-    assert Progress(**json.loads(json.dumps(progress.to_dict()))) == progress
+    assert TrainingProgress(**json.loads(json.dumps(progress.to_dict()))) == progress

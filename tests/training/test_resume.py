@@ -21,8 +21,8 @@ from BC_training.common.schema import Config
 from BC_training.common.settings.state import StateConfig
 from BC_training.common.state import StateFeatures
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import CheckpointWriter, hold
-from BC_training.training.progress import Progress
+from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
+from BC_training.training.progress import TrainingProgress
 from BC_training.training.resume import Start, find_start, fingerprint
 from BC_training.training.train_state import TrainState
 
@@ -114,7 +114,7 @@ def test_names_and_what_is_chosen_of_them_change_the_fingerprint(recorded, data)
 # --- runs to go on from --------------------------------------------------------------------
 
 PRINT = "0123456789abcdef"
-PROGRESS = Progress(step=30, epochs=3, best_score=0.5, best_step=20, log_bytes=77, wandb_id="w")
+PROGRESS = TrainingProgress(step=30, epochs=3, best_score=0.5, best_step=20, log_bytes=77, wandb_id="w")
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def template(tmp_path_factory, make_config, inputs) -> Path:
     folder = tmp_path_factory.mktemp("template")
     config = config_in(folder, make_config())
     run = folder / "checkpoints" / "run"
-    with hold(run), CheckpointWriter(run, 2, Console(quiet=True)) as writer:
+    with lock_run(run), CheckpointWriter(run, 2, Console(quiet=True)) as writer:
         for step in (20, 30):
             state = TrainState(jnp.int32(step), {"w": jnp.full(3, step)}, {"m": jnp.ones(2)}, {"mu": jnp.ones(3)})
             meta = {
@@ -243,13 +243,13 @@ def names(folder: Path) -> list[str]:
 
 
 def test_nothing_to_go_on_from(start, home):
-    assert start(name="new") == (Start(None, Progress()), [])
+    assert start(name="new") == (Start(None, TrainingProgress()), [])
     assert names(home / "checkpoints") == ["run"]
 
 
 def test_an_empty_run_is_nothing_to_go_on_from(start, home):
     (home / "checkpoints" / "new" / "last").mkdir(parents=True)
-    assert start(name="new") == (Start(None, Progress()), [])
+    assert start(name="new") == (Start(None, TrainingProgress()), [])
 
 
 def test_it_goes_on_from_the_newest(start, run, home):
@@ -277,7 +277,7 @@ def test_a_damaged_newest_is_told_of_where_the_best_is_the_same_step(start, run)
 
 
 def test_a_start_outlives_json(run):
-    for start in (Start(None, Progress(best_score=-math.inf)), Start(run / "last" / "30", PROGRESS)):
+    for start in (Start(None, TrainingProgress(best_score=-math.inf)), Start(run / "last" / "30", PROGRESS)):
         assert Start.from_dict(json.loads(json.dumps(start.to_dict()))) == start
 
 
@@ -321,7 +321,7 @@ def test_format_1_is_moved_aside(start, run, home):
         (step / "checksums.json").write_text(json.dumps(listed))
     before = listing(home / "checkpoints" / "run")
     found, said = start()
-    assert found == Start(None, Progress())
+    assert found == Start(None, TrainingProgress())
     assert len(said) == 1
     assert "earlier version" in said[0]
     assert "'run.1'" in said[0]
@@ -332,7 +332,7 @@ def test_format_1_is_moved_aside(start, run, home):
 def test_logs_without_checkpoints_are_kept(start, run, home):
     shutil.rmtree(run)
     found, said = start()
-    assert found == Start(None, Progress())
+    assert found == Start(None, TrainingProgress())
     assert said == ["'run' has logs but no checkpoints: they are kept as 'run.1'"]
     assert (home / "logs" / "run.1" / "metrics.jsonl").read_text() == '{"step": 30}\n'
     assert not (home / "logs" / "run").exists()
@@ -342,17 +342,17 @@ def test_never_keeps_the_earlier_run(start, run, home):
     before = listing(run)
     for number in (1, 2):
         found, said = start(resume="never")
-        assert found == Start(None, Progress())
+        assert found == Start(None, TrainingProgress())
         assert said == [f"the earlier run 'run' is kept as 'run.{number}'"]
         assert not run.exists()
         assert not (home / "logs" / "run").exists()
         run.mkdir()
     assert listing(home / "checkpoints" / "run.1") == before
-    assert start(name="new", resume="never") == (Start(None, Progress()), [])
+    assert start(name="new", resume="never") == (Start(None, TrainingProgress()), [])
 
 
 def test_a_run_in_training_is_left_alone(refusal, run):
-    with hold(run):
+    with lock_run(run):
         for resume in ("auto", "never", str(run / "last" / "20")):
             assert "another training is running" in refusal(resume=resume)
 

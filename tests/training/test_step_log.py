@@ -9,7 +9,7 @@ from rich.progress import Progress as Bars
 
 from BC_training.data.samples import SampleOrder
 from BC_training.training import step_log
-from BC_training.training.progress import Progress
+from BC_training.training.progress import TrainingProgress
 from BC_training.training.step_log import StepLog
 from BC_training.training.train_state import StepMetrics
 
@@ -36,7 +36,7 @@ def test_metrics_are_read_two_dispatches_late_unless_a_step_takes_long(monkeypat
     )
     tracker: Any = SimpleNamespace(log=lambda *_: None)
     monkeypatch.setattr(step_log, "perf_counter", lambda: now[0])
-    progress = Progress()
+    progress = TrainingProgress()
     log = StepLog(setup, progress, tracker, Bars(disable=True))
     log.start_epoch()
     for steps in setup.order.dispatches(0, 1):

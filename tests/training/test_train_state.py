@@ -23,7 +23,6 @@ from BC_training.training.train_state import (
     make_optimizer,
     make_predict,
     make_train_step,
-    playing,
     split_model,
 )
 
@@ -422,7 +421,7 @@ def test_averages_against_a_reference(make_config, inputs):
     steps = make_train_step(split, optimizer, optax.constant_schedule(0.1), WEIGHTS, config)
     state = copy(init_state(split, optimizer, averaged=True))
     step, several = one_at_a_time(steps), copy(state)
-    assert same_bits(playing(state), (state.params, state.batch_stats))
+    assert same_bits(eval_params(state), (state.params, state.batch_stats))
     expected = [x.astype(np.float64) for x in leaves(state.ema)]
     for taken in range(1, 9):
         before = leaves(state.ema)
@@ -437,7 +436,7 @@ def test_averages_against_a_reference(make_config, inputs):
         for ours, theirs in zip(leaves(state.ema), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     assert decay == 0.3  # and below in the first updates
-    params, batch_stats = playing(state)
+    params, batch_stats = eval_params(state)
     assert same_bits({"params": params, "batch_stats": batch_stats}, state.ema)
     assert not same_bits(params, state.params)
     several, _ = steps(several, (), jax.tree.map(lambda *x: jnp.stack(x), *(a_batch(i) for i in range(1, 9))))
@@ -447,7 +446,7 @@ def test_averages_against_a_reference(make_config, inputs):
 
 def test_without_averages_the_parameters_play(state):
     assert state.ema is None
-    assert playing(state) == (state.params, state.batch_stats)
+    assert eval_params(state) == (state.params, state.batch_stats)
 
 
 # --- precision -----------------------------------------------------------------------------
