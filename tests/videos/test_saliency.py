@@ -95,19 +95,21 @@ def test_occlusion_of_sides_that_no_patch_divides():
 
 def test_the_region_that_a_trained_policy_looks_at_is_found():
     """A network learns, from noise, that one region's brightness decides."""
-    small = ResNetConfig("resnet_policy", width=4, stage_blocks=(1,), position_features=4, dense_features=8, dropout=0)
+    small = ResNetConfig(
+        "resnet_policy", width=4, stage_blocks=(1, 1), position_features=4, dense_features=16, dropout=0
+    )
     config, inputs = Config(DatasetConfig("unused"), small), InputSpec(("a", "b"), (), SIZE, SIZE, 17.0)
     rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (128, 1, 3, *SIZE), np.uint8)
-    bright = rng.random(128) < 0.5
+    frames = rng.integers(0, 256, (256, 1, 3, *SIZE), np.uint8)
+    bright = rng.random(256) < 0.5
     frames[:, :, :, *REGION] //= 4
     frames[bright, :, :, *REGION] += 190
     action = np.stack([bright, ~bright], axis=1)
     model, optimizer = split_model(config, inputs), optax.adam(3e-3)
     step = make_train_step(model, optimizer, lambda _: 3e-3, np.ones(2, np.float32), config)
-    state, items = init_state(model, optimizer), {"frames": frames.reshape(4, 32, 1, 3, *SIZE)}
-    items["action"] = action.reshape(4, 32, 2)
-    for _ in range(20):
+    state, items = init_state(model, optimizer), {"frames": frames.reshape(4, 64, 1, 3, *SIZE)}
+    items["action"] = action.reshape(4, 64, 2)
+    for _ in range(10):
         state, metrics = step(state, (), items)
     assert float(metrics.loss[-1]) < 0.2
     predict = make_predict(model)
