@@ -116,7 +116,7 @@ def validate(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one for two cores.")] = None,
 ) -> None:
     """Read a dataset from end to end and list what is wrong with it, by episode and frame."""
-    from BC_training.validate import validate
+    from BC_training.validate.validate import validate
 
     findings = validate(data, console, workers=workers, json_file=json, repair_to=repair)
     if any(finding.severity != "info" for finding in findings):

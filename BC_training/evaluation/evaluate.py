@@ -18,7 +18,7 @@ from BC_training.evaluation.split_predictions import SplitPredictions, default_s
 from BC_training.evaluation.tables import print_evaluation, tuning_table
 from BC_training.evaluation.tune import best_thresholds
 from BC_training.training import checkpoint as checkpoints
-from BC_training.training.checkpoint_edit import editing, update_meta
+from BC_training.training.decoding_file import TunedOn, changing, write_decoding
 from BC_training.training.resume import fingerprint
 
 
@@ -69,7 +69,7 @@ def evaluate(
             f"--tune on split '{split}': thresholds are chosen on val, which the run did not train on; "
             "--force tunes on it all the same"
         )
-    with editing(checkpoints.find(checkpoint)) if tune else contextlib.nullcontext():
+    with changing(checkpoints.find(checkpoint)) if tune else contextlib.nullcontext():
         predictions = predict_split(checkpoint, console, data=data, split=split, ablate=diagnose)
         saved = predictions.saved
         decoding = saved.decoding
@@ -81,9 +81,9 @@ def evaluate(
             result = replace(score(predictions, decoding, tolerance), before=result)
             dataset, episodes = predictions.dataset, sorted(predictions.episodes)
             names = [dataset.episodes[e].name for e in episodes]
-            tuned_on = {"split": split, "episodes": names, "fingerprint": fingerprint(dataset, episodes)}
+            tuned_on = TunedOn(tuple(names), fingerprint(dataset, episodes))
             if (decoding, tuned_on) != (saved.decoding, saved.tuned_on):
-                update_meta(saved.path, {"decoding": decoding.to_dict(), "tuned_on": tuned_on})
+                write_decoding(saved.path, decoding, tuned_on)
     print_evaluation(result, predictions.title, console, saved.inputs.fps)
     if result.before is not None:
         console.print(tuning_table(result.before, result))

@@ -31,7 +31,8 @@ def run(tmp_path_factory, make_dataset, make_config, make_inputs) -> Path:
     make_dataset(folder / "x.zarr", [4, 6, 5], actions=3)
     config = make_config({"conv_features": (4,), "conv_strides": (2,)})
     config = dataclasses.replace(config, dataset=DatasetConfig(path=str(folder / "x.zarr")))
-    return save_run(folder / "run", config, make_inputs(), train=["episode_0", "episode_2"], val=["episode_1"])
+    split = {"train": ["episode_0", "episode_2"], "val": ["episode_1"], "test": []}
+    return save_run(folder / "run", config, make_inputs(), split=split)
 
 
 def test_another_dataset_is_scored_whole(run):

@@ -25,6 +25,7 @@ from BC_training.evaluation.results import Evaluation
 from BC_training.evaluation.tune import best_threshold
 from BC_training.inference import Policy
 from BC_training.training import checkpoint
+from BC_training.training.decoding_file import write_decoding
 
 QUIET = Console(file=StringIO())
 
@@ -95,7 +96,7 @@ def test_thresholds_leave_room_for_hysteresis():
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory, make_dataset, make_config, make_inputs) -> Path:
-    """A run of 7 buttons, a6 never pressed in validation, whose model has learned nothing; format 2."""
+    """A run of 7 buttons, a6 never pressed in validation, whose model has learned nothing."""
     folder = tmp_path_factory.mktemp("tune")
     rng = np.random.default_rng(0)
     rows = [rng.random((n, 7)) < [0.1, 0.2, 0.5, 0.5, 0.8, 0.9, 0.0] for n in (20, 40, 10)]
@@ -103,7 +104,7 @@ def template(tmp_path_factory, make_dataset, make_config, make_inputs) -> Path:
     config = make_config({"conv_features": (4,), "conv_strides": (2,)})
     config = replace(config, dataset=DatasetConfig(path=str(folder / "x.zarr")))
     split = {"train": ["episode_0"], "val": ["episode_1"], "test": ["episode_2"]}
-    return save_run(folder / "run", config, make_inputs(7), **split)
+    return save_run(folder / "run", config, make_inputs(7), split=split)
 
 
 @pytest.fixture
@@ -211,12 +212,9 @@ def test_the_command_tunes_and_writes_the_scores(run, tmp_path, monkeypatch):
 
 
 def test_scores_of_a_checkpoint_that_samples_say_so(run):
-    from BC_training.training.checkpoint_edit import editing, update_meta
-
     step, calm = checkpoint.find(run), evaluate(run, QUIET)
     rules = replace(checkpoint.read(run).decoding, temperature=1.0)
-    with editing(step):
-        update_meta(step, {"decoding": rules.to_dict()})
+    write_decoding(step, rules)
     screen = Console(file=StringIO(), width=200)
     report = evaluate(run, screen)
     assert "in play it samples at temperature 1" in screen.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]

@@ -13,9 +13,8 @@ import av
 import numpy as np
 import pytest
 from rich.console import Console
+from untrained import change_meta, save_run
 
-from BC_training.common.config import to_dict
-from BC_training.common.decode import DecodeSettings
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
 from BC_training.games import make_game
@@ -23,9 +22,6 @@ from BC_training.play.players import PolicyPlayer
 from BC_training.play.rollout import RolloutSession, play_episodes, rollout
 from BC_training.play.video import VideoWriter, draw_buttons
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_edit import editing, update_meta
-from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
-from BC_training.training.train_state import init_state, make_optimizer, split_model
 
 GAME = "doom/deadly_corridor"
 QUIET = Console(file=StringIO())
@@ -162,14 +158,7 @@ def run(tmp_path_factory, make_config) -> Path:
     with contextlib.closing(make_game(GAME, frame_size=(24, 32))) as env:
         names: tuple[str, ...] = tuple(env.unwrapped.action_names)  # pyright: ignore[reportAttributeAccessIssue]
     config, inputs = make_config(), InputSpec(names, (), (24, 32), (24, 32), 17.5)
-    state = init_state(split_model(config, inputs), make_optimizer(config.training, 10)[0])
-    meta = {"epoch": 1, "config": to_dict(config), "inputs": inputs.to_dict(), "split": {}, "metrics": {}}
-    meta |= {"majority": [False] * 7, "decoding": DecodeSettings().decoding(names).to_dict()}
-    folder = tmp_path_factory.mktemp("rollout") / "run"
-    with lock_run(folder), CheckpointWriter(folder, 1, QUIET) as writer:
-        writer.save(state, meta, is_best=True)
-        writer.finish()
-    return folder
+    return save_run(tmp_path_factory.mktemp("rollout") / "run", config, inputs)
 
 
 def test_decode_changes_this_play_and_is_recorded(run, monkeypatch):
@@ -221,8 +210,7 @@ def test_decode_is_for_checkpoints_and_checked_before_playing(run):
 def test_play_of_seeds_that_were_trained_on_is_marked(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     step = checkpoint.find(tmp_path / "run")
-    with editing(step):
-        update_meta(step, {"seeds": {"train": [[GAME, 3, 4, 9]], "val": []}})
+    change_meta(step, seeds={"train": [[GAME, 3, 4, 9]], "val": []})
     screen = StringIO()
     result = rollout(str(step), GAME, Console(file=screen, width=250), episodes=3, seed=2, workers=1)
     assert result["seen"] == {"trained": 1, "chosen": 0, "free": 0}

@@ -98,7 +98,7 @@ def training_costs(epochs: Sequence[dict[str, Any]], saved: Checkpoint) -> Train
         before = row["step"]
         if before <= saved.step:
             until = total
-    until += (saved.progress or {"seconds": 0})["seconds"]
+    until += saved.progress.seconds
     speed = statistics.median(row["frames_per_second"] for row in epochs)
     return TrainingCosts(speed, until / 60, max(total, until) / 60)
 

@@ -36,7 +36,7 @@ from BC_training.reports.compare.scores import (
 )
 from BC_training.reports.compare.show import draw, tables, to_markdown
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_edit import editing, update_meta
+from BC_training.training.decoding_file import write_decoding
 
 BUTTONS = ["move_left", "move_right", "attack", "move_forward", "move_backward", "turn_left", "turn_right"]
 GAME = "doom/deadly_corridor"
@@ -228,8 +228,7 @@ def test_files_of_another_checkpoint_or_split_are_not_used(runs):
 def test_scores_of_thresholds_that_were_changed_since_are_not_used(runs):
     saved = checkpoint.read("c/a")
     assert Run.read(Path("c/a")).missing == {}
-    with editing(saved.path):
-        update_meta(saved.path, {"decoding": saved.decoding.override(["thresholds.attack=0.3"]).to_dict()})
+    write_decoding(saved.path, saved.decoding.override(["thresholds.attack=0.3"]))
     result, _ = compared(runs[:1])
     row = result.runs[0]
     assert (row.exact_match, row.mean_return) == (None, None)

@@ -41,7 +41,7 @@ def bare(tmp_path_factory, make_dataset, make_config, make_inputs) -> Path:
     logging = LoggingConfig(log_dir=str(folder / "l"))
     config = dataclasses.replace(make_config(), dataset=DatasetConfig(path=str(folder / "x.zarr")), logging=logging)
     inputs = dataclasses.replace(make_inputs(), action_names=HOSTILE)
-    save_run(folder / "c/x", config, inputs, val=["episode_0", "episode_1", "episode_2"])
+    save_run(folder / "c/x", config, inputs, val=("episode_0", "episode_1", "episode_2"))
     (folder / "l/x").mkdir(parents=True)
     return folder
 
