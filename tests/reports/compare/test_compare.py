@@ -340,7 +340,9 @@ ONE_FRAME = Window()
 
 def saved_at(step: int, epoch: int, seconds: float = 0.0, window: Window = ONE_FRAME) -> Any:
     training, inputs = SimpleNamespace(training=SimpleNamespace(batch_size=10)), SimpleNamespace(window=window)
-    return SimpleNamespace(step=step, epoch=epoch, progress={"seconds": seconds}, config=training, inputs=inputs)
+    return SimpleNamespace(
+        step=step, epoch=epoch, progress=SimpleNamespace(seconds=seconds), config=training, inputs=inputs
+    )
 
 
 EPOCHS = [
