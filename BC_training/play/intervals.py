@@ -169,7 +169,8 @@ def resampled_means(
         resamples: None for ``RESAMPLES``.
     """
     resamples = RESAMPLES if resamples is None else resamples
-    found, block = [], max(_BLOCK // len(sizes), 1)
+    # The blocks decide the order of random numbers: they follow the returns, without the unseen part.
+    found, block = [], max(_BLOCK // max(len(sizes) - 1, 1), 1)
     for start in range(0, resamples, block):
         weights = draw(min(block, resamples - start))
         found.append([weights @ values / (weights @ sizes) for values in totals])
