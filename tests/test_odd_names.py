@@ -86,7 +86,7 @@ def test_a_training_with_odd_names_is_resumed_scored_shown_and_played(tmp_path, 
         assert "[b]jump[/b]" in screen.file.getvalue()
         assert "📛" not in screen.file.getvalue()
     assert "going on after step" in screen.file.getvalue()
-    assert evaluate(run, screen)["split"] == "val"
+    assert evaluate(run, screen).split == "val"
     report(run, screen)
     assert Policy.load(run).act(np.zeros((3, 24, 32), np.uint8)).shape == (4,)
     film_episode(run, Path("a:b [1].mp4"), screen)

@@ -8,10 +8,8 @@ flickers pays for every event that it makes up.
 from collections.abc import Sequence
 
 import numpy as np
-from rich.table import Table
-from rich.text import Text
 
-from BC_training.common.metrics import Report, number, targets
+from BC_training.common.metrics import Report, targets
 
 KINDS = ("onset", "offset")
 TOLERANCE = 3  # frames; about 0.2 s of most recordings, the time in which a person reacts
@@ -123,39 +121,3 @@ def _scores(matched: int, recorded: int, predicted: int) -> Report:
         "recall": matched / recorded if recorded else None,
         "f1": 2 * matched / (predicted + recorded) if predicted + recorded else None,
     }
-
-
-def event_table(values: Report, fps: float | None) -> Table:
-    """Onsets and offsets of a report: the policy beside the baselines, then by action.
-
-    Args:
-        values: with "events", and "baselines" that have them too.
-        fps: frames per second, to give the tolerance in seconds.
-    """
-    tolerance = values["events"]["tolerance"]
-    frames = f"{tolerance} frame{'s' * (tolerance != 1)}" + (f" ({tolerance / fps:.2f} s)" if fps else "")
-    table = Table(
-        title="Presses (onsets) and releases (offsets): how many are recorded and predicted, F1 of those predicted "
-        f"in the frame itself, and within {frames}, which repeating reaches one frame late",
-        title_justify="left",
-        box=None,  # fits 80 columns
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("", no_wrap=True)
-    for kind in KINDS:
-        for heading in (f"{kind}s", "pred", "F1", f"±{tolerance}"):
-            table.add_column(heading, justify="right", no_wrap=True)
-
-    def add(name: str, exact: Report, within: Report) -> None:
-        cells = []
-        for kind in KINDS:
-            counts = [str(exact[kind][count]) for count in ("recorded", "predicted")]
-            cells += [*counts, number(exact[kind]["f1"]), number(within[kind]["f1"])]
-        table.add_row(Text(name), *cells)
-
-    rows = {"policy": values} | {name.replace("_", " "): v for name, v in values["baselines"].items()}
-    for name, row in rows.items():
-        add(name, row["events"]["exact"], row["events"]["within"])
-    for name, exact in values["events"]["exact"]["per_action"].items():
-        add(name, exact, values["events"]["within"]["per_action"][name])
-    return table

@@ -9,9 +9,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
 from BC_training.common.decode import DecodeSettings, Decoding
 from BC_training.common.decoder import decode_episodes
@@ -216,65 +213,6 @@ def flatten(values: Report, prefix: str = "") -> dict[str, float]:
         elif isinstance(value, int | float):
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def summary_table(values: Report, title: str) -> Table:
-    """The whole-split scores, the policy beside the baselines."""
-    table = Table(title=Text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("")
-    rows = {"policy": values} | {name.replace("_", " "): v for name, v in values["baselines"].items()}
-    columns = {
-        "exact_match": "exact match",
-        "change_match": "changes",
-        "macro_f1": "macro F1",
-        "l1": "L1",
-        "l2": "L2",
-        "kl": "KL",
-    }
-    for heading in columns.values():
-        table.add_column(heading, justify="right")
-    for name, row in rows.items():
-        table.add_row(name, *(number(row[column]) for column in columns))
-    return table
-
-
-def action_table(values: Report) -> Table:
-    """The breakdown by button, with its F1 under the baselines."""
-    decoding = Decoding.from_dict(values["decoding"])
-    table = Table(
-        title=Text(
-            f"By action at {decoding.describe()}: accuracy, precision, recall, F1, share of frames held "
-            "and predicted, F1 of the majority and repeat-previous baselines",
-            "table.title",
-        ),
-        title_justify="left",
-        box=None,  # fits 80 columns
-        padding=(0, 1, 0, 0),
-    )
-    columns = {
-        "accuracy": "acc",
-        "precision": "prec",
-        "recall": "rec",
-        "f1": "F1",
-        "frequency": "held",
-        "predicted_frequency": "pred",
-    }
-    table.add_column("action", no_wrap=True)
-    own = len(set(decoding.thresholds.values())) > 1
-    for heading in (*(("at",) if own else ()), *columns.values(), "F1 maj", "F1 rep"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, row in values["per_action"].items():
-        base = [values["baselines"][b]["per_action"][name]["f1"] for b in ("majority", "repeat_previous")]
-        at = [number(decoding.thresholds[name])] if own else []
-        table.add_row(Text(name), *at, *(number(row[column]) for column in columns), *(number(b) for b in base))
-    return table
-
-
-def chosen_text(report: Report) -> str:
-    """What a report's frames have decided, which makes its scores too good; empty for nothing."""
-    said = {"parameters": "trained on", "checkpoint": "chosen by", "thresholds": "given its thresholds by"}
-    done = [said[what] for what in report.get("chosen_here", ())]
-    return f"the policy was {', '.join(done)} these frames ({report['split']}): expect less on others" if done else ""
 
 
 def number(value: float | None) -> str:

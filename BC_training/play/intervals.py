@@ -137,15 +137,37 @@ def _means(returns: Returns, ends: tuple[float, float], rng: np.random.Generator
 
     Weights are drawn as in the Bayesian bootstrap (Rubin 1981): Dirichlet, 1 for each return.
     """
-    values, found = np.asarray(returns, np.float64), []
-    block = max(_BLOCK // len(values), 1)
-    for start in range(0, RESAMPLES, block):
-        size = min(block, RESAMPLES - start)
-        weights, unseen = rng.standard_exponential((size, len(values))), rng.standard_gamma(UNSEEN, size)
-        total, weight = weights @ values, weights.sum(axis=1) + unseen
-        found.append([(total + unseen * end) / weight for end in ends])
-    low, high = np.concatenate(found, axis=1)
+
+    def weights(count: int) -> np.ndarray:
+        seen, unseen = rng.standard_exponential((count, len(returns))), rng.standard_gamma(UNSEEN, count)
+        return np.column_stack([seen, unseen])
+
+    values = np.asarray(returns, np.float64)
+    low, high = resampled_means([np.append(values, end) for end in ends], np.ones(len(values) + 1), weights)
     return low, high
+
+
+def resampled_means(
+    totals: Sequence[np.ndarray],
+    sizes: np.ndarray,
+    draw: Callable[[int], np.ndarray],
+    resamples: int | None = None,
+) -> np.ndarray:
+    """float64 [len(totals), resamples], bootstrapped means over n units: sum_i w_i totals_i / sum_i w_i sizes_i.
+
+    Args:
+        totals: one float [n] for each mean that the same weights make, the sum of each unit's values.
+        sizes: float [n], how many values each unit has.
+        draw: from a number of resamples to their weights, float [resamples, n].
+        resamples: None for ``RESAMPLES``.
+    """
+    resamples = RESAMPLES if resamples is None else resamples
+    # The blocks decide the order of random numbers: they follow the returns, without the unseen part.
+    found, block = [], max(_BLOCK // max(len(sizes) - 1, 1), 1)
+    for start in range(0, resamples, block):
+        weights = draw(min(block, resamples - start))
+        found.append([weights @ values / (weights @ sizes) for values in totals])
+    return np.concatenate(found, axis=1)
 
 
 def _quantile(values: np.ndarray, end: int) -> float:

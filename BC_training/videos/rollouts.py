@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +21,13 @@ from BC_training.play.players import BUILT_IN, make_player, require_fit, require
 from BC_training.play.video import VideoWriter, draw_buttons, require_video
 from BC_training.play.video_text import drawable, font, substitutions
 from BC_training.runtime.workers import closing_on_sigterm, run_tasks
+from BC_training.videos.film import Film
 from BC_training.videos.rerun_file import require_rerun, write_rollouts
 
 _SIZE = (288, 512)  # (H, W) of the frames that are filmed of players that do not look at them
 _WIDTH = 512  # pixels of a panel
 _QUALITY = 95  # of the JPEG pictures that a film is kept as: a long episode's would not fit memory raw
 _DIMMED = 0.35
-
-
-@dataclass
-class Film:
-    """One player's episode of N frames.
-
-    Attributes:
-        pictures: N + 1 JPEG files, what was on the screen before each frame's buttons, and at the end.
-        actions: N of bool [A].
-        returns: N + 1, before each frame's reward, and at the end.
-        restarts: how often the game died and was restarted.
-    """
-
-    player: str
-    fps: float
-    action_names: tuple[str, ...]
-    pictures: list[bytes] = field(default_factory=list)
-    actions: list[np.ndarray] = field(default_factory=list)
-    returns: list[float] = field(default_factory=list)
-    restarts: int = 0
-
-    def __len__(self) -> int:
-        return len(self.actions)
 
 
 class Filming:

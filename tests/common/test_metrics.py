@@ -1,4 +1,3 @@
-import io
 import json
 import math
 
@@ -8,22 +7,18 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from rich.console import Console
 from sklearn import metrics as oracle
 
 from BC_training.common.decode import Decoding
 from BC_training.common.decoder import decode_episodes
 from BC_training.common.metrics import (
-    action_table,
     flatten,
     majority_actions,
     normalize_score,
-    number,
     previous_actions,
     report,
     return_text,
     scores,
-    summary_table,
 )
 
 GAME_ACTIONS = ("move_forward", "move_back", "move_left", "move_right", "dodge_roll/dash", "lock_on", "attack")
@@ -226,52 +221,6 @@ def test_returns_have_three_digits(value, text):
 @pytest.mark.parametrize(("expert", "expected"), [(300.0, 0.5), (-100.0, None), (-150.0, None), (None, None)])
 def test_a_score_is_normalized_by_an_expert_better_than_random(expert, expected):
     assert normalize_score(100.0, -100.0, expert) == expected
-
-
-def shown(table, width: int = 80) -> str:
-    console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(table)
-    return console.file.getvalue()
-
-
-@pytest.mark.parametrize("actions", [GAME_ACTIONS, tuple(f"some_longer_button_{i:02}" for i in range(13))])
-def test_action_table_fits_80_columns(actions):
-    values = a_report(actions)
-    text = shown(action_table(values))
-    assert "…" not in text
-    assert max(map(len, text.splitlines())) <= 80
-    for name, row in values["per_action"].items():
-        (line,) = [line for line in text.splitlines() if line.split()[:1] == [name]]
-        base = [values["baselines"][b]["per_action"][name]["f1"] for b in ("majority", "repeat_previous")]
-        assert line.split()[1:] == [number(v) for v in (*row.values(), *base)]
-
-
-def test_action_table_shows_thresholds_that_differ():
-    names = tuple(f"some_longer_button_{i:02}" for i in range(13))
-    rng = np.random.default_rng(0)
-    rules = Decoding(dict(zip(names, np.linspace(0.2, 0.8, 13).tolist(), strict=True)))
-    values = report([rng.random((9, 13)) < 0.4], rng.random((9, 13)), np.zeros(13, bool), names, rules)
-    text = shown(action_table(values))
-    assert "…" not in text
-    assert max(map(len, text.splitlines())) <= 80
-    assert "By action at thresholds of their own" in text
-    for name, threshold in rules.thresholds.items():
-        (line,) = [line for line in text.splitlines() if line.split()[:1] == [name]]
-        assert line.split()[1] == number(threshold)
-    assert "By action at threshold 0.5: " in shown(action_table(a_report()))
-
-
-def test_summary_table_fits_80_columns():
-    values = a_report(GAME_ACTIONS)
-    text = shown(summary_table(values, "BC_training/checkpoints/a_run_with_a_long_name/best/12345 on val: 10 episodes"))
-    assert "…" not in text
-    assert max(map(len, text.splitlines())) <= 80
-    for name, row in (("policy", values), ("majority", values["baselines"]["majority"])):
-        (line,) = [line for line in text.splitlines() if line.split()[:1] == [name]]
-        assert line.split()[1:] == [
-            number(row[key]) for key in ("exact_match", "change_match", "macro_f1", "l1", "l2", "kl")
-        ]
-    assert "repeat previous" in text
 
 
 def test_match_at_changes_is_of_the_frames_whose_action_is_not_the_one_before():
