@@ -1,234 +1,164 @@
-"""The command line. Without a sub-command it trains."""
-
-import contextlib
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated
+"""The commands; ``command_line`` has their options. Without a sub-command it trains."""
 
 import typer
 
-from BC_training import data_commands, visualize_commands
-from BC_training.command_line import as_command, make_console, run_command
-from BC_training.common.errors import unknown
-from BC_training.runtime.devices import leave
+from BC_training import command_line as cli
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Record someone playing a game, train a policy that plays like them, watch it play.\n\n"
-    "Without a sub-command it trains: [bold]uv run -m BC_training --config configs/quickstart.yaml[/bold]",
+console = cli.make_console()
+app = cli.make_app(
+    "Record someone playing a game, train a policy that plays like them, watch it play.\n\n"
+    f"Without a sub-command it trains: [bold]{cli.PROGRAM} --config configs/quickstart.yaml[/bold]"
 )
-app.add_typer(data_commands.app)
-app.add_typer(visualize_commands.app, name="visualize")
-console = make_console()
-
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")]
-Skill = Annotated[int, typer.Option(min=1, max=5, help="Difficulty of the game.")]
-Game = Annotated[str, typer.Option(help="The game's id.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result to this file.")]
+visualize = cli.make_app("Make a video of an episode, of what a policy looks at, or of play, or a page about a run.")
+app.add_typer(visualize, name="visualize")
+command, visual_command = cli.commands_of(app), cli.commands_of(visualize)
 
 
-@app.command(
-    epilog="Examples:\n\n"
-    "uv run -m BC_training --config configs/quickstart.yaml\n\n"
-    "uv run -m BC_training --config configs/pure_cnn.yaml training.batch_size=64 dataset.path=data/mine.zarr"
+@command(
+    "--config configs/quickstart.yaml",
+    "--config configs/pure_cnn.yaml training.batch_size=64 dataset.path=data/mine.zarr",
 )
-def train(
-    config: Annotated[str, typer.Option(help="A YAML file, looked up as given, then inside BC_training/.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings such as training.num_epochs=5.")] = None,
-) -> None:
+def train(config: cli.Config, overrides: cli.Overrides = None) -> None:
     """Train a policy, recording its dataset first if that is missing, and let it play."""
     from BC_training.common.config import load_config
     from BC_training.train import train
 
-    with _resumable():
+    with cli.resumable():
         train(load_config(config, overrides or []), console)
 
 
-@app.command(
-    epilog="Examples:\n\n"
-    "uv run -m BC_training suite\n\n"
-    "uv run -m BC_training suite --config my_suite.yaml evaluation.rollout.episodes=20"
-)
-def suite(
-    config: Annotated[str, typer.Option(help="A YAML file of games and variants.")] = "configs/suite.yaml",
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings of every training.")] = None,
-) -> None:
+@command("suite", "suite --config my_suite.yaml evaluation.rollout.episodes=20")
+def suite(config: cli.Config = "configs/suite.yaml", overrides: cli.Overrides = None) -> None:
     """Record, train and play several games with several variants, unattended, into one table."""
     from BC_training.experiments.suite import Suite, suite
 
-    with _resumable():
+    with cli.resumable():
         suite(Suite.load(config, overrides or []), console)
 
 
-@app.command(
-    epilog="Examples:\n\n"
-    "uv run -m BC_training record --game doom/deadly_corridor --player expert --episodes 40 --out data/x.zarr\n\n"
-    "uv run -m BC_training record --noise 0.03 --episodes 100 --out data/recovery.zarr\n\n"
-    "uv run -m BC_training record --player BC_training/checkpoints/quickstart --label expert --height 72 --width 128 "
-    "--out data/corrected.zarr"
-)
-def record(
-    out: Annotated[Path, typer.Option(help="The dataset; created, or appended to.")],
-    game: Game = "doom/deadly_corridor",
-    player: Annotated[str, typer.Option(help="expert, random, noop or a checkpoint folder.")] = "expert",
-    episodes: Annotated[int, typer.Option(min=1)] = 40,
-    seed: Annotated[int, typer.Option(min=0, help="The first episode's; later ones count up.")] = 10_000,
-    skill: Skill = 3,
-    height: Annotated[int, typer.Option(min=8, help="Of the frames, in pixels.")] = 288,
-    width: Annotated[int, typer.Option(min=8, help="Of the frames, in pixels.")] = 512,
-    noise: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Chance a frame that a random action is executed for a while (the label stays the player's).",
-        ),
-    ] = 0.0,
-    noise_frames: Annotated[int, typer.Option(min=1, help="How many frames such a while lasts.")] = 6,
-    label: Annotated[
-        str | None,
-        typer.Option(help="Who labels the frames, such as expert; by default the player."),
-    ] = None,
-    mix: Annotated[
-        float, typer.Option(help="Chance a frame that the label is executed, not the player's action.")
-    ] = 0.0,
-    workers: Workers = None,
-) -> None:
-    """Record a player's episodes in a game, labelled by the player itself or by another."""
-    from BC_training.common.schema import RecordConfig
-    from BC_training.play.record import record
-
-    config = RecordConfig(game, player, episodes, seed, skill, (height, width), noise, noise_frames, label, mix)
-    record(out, config, workers, console)
-
-
-@app.command(
-    epilog="Examples:\n\n"
-    "uv run -m BC_training evaluate BC_training/checkpoints/quickstart --split val\n\n"
-    "uv run -m BC_training evaluate BC_training/checkpoints/quickstart --tune\n\n"
-    "uv run -m BC_training evaluate BC_training/checkpoints/quickstart --diagnose --tolerance 5"
-)
-def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A run's folder (its best is used) or one of its steps.")],
-    data: Annotated[str | None, typer.Option(help="A dataset; by default the one it was trained on.")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="train, val, test, or all episodes; by default val, and all with --data.")
-    ] = None,
-    json: JsonFile = None,
-    tune: Annotated[
-        bool, typer.Option("--tune", help="Give each action the threshold of its best F1, in the checkpoint.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Tune on a split other than val, too.")] = False,
-    diagnose: Annotated[
-        bool,
-        typer.Option("--diagnose", help="Score it without its frames or previous actions, too: 4 to 6 times the work."),
-    ] = False,
-    tolerance: Annotated[
-        int, typer.Option(min=0, help="Frames by which a press or a release may be early or late.")
-    ] = 3,
-) -> None:
-    """Score a checkpoint's predictions on recorded episodes, and say whether it only repeats what is pressed."""
-    from BC_training.evaluation.evaluate import evaluate
-
-    evaluate(
-        checkpoint,
-        console,
-        data=data,
-        split=split,
-        json_file=json,
-        tune=tune,
-        force=force,
-        diagnose=diagnose,
-        tolerance=tolerance,
-    )
-
-
-@app.command(
-    epilog="Examples:\n\n"
-    "uv run -m BC_training rollout --player BC_training/checkpoints/quickstart --video play.mp4\n\n"
-    "uv run -m BC_training rollout --player expert --episodes 100 --json expert.json\n\n"
-    "uv run -m BC_training rollout --player BC_training/checkpoints/quickstart --decode temperature=1\n\n"
-    "uv run -m BC_training rollout --player BC_training/checkpoints/quickstart --decode threshold=0.4 "
-    "--decode thresholds.attack=0.3 --decode hysteresis=0.1 "
-    "--decode 'exclusive=\\[\\[turn_left,turn_right],\\[move_left,move_right]]'"
-)
-def rollout(
-    player: Annotated[str, typer.Option(help="expert, random, noop or a checkpoint folder.")],
-    game: Game = "doom/deadly_corridor",
-    episodes: Annotated[int, typer.Option(min=1)] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="The first episode's; later ones count up.")] = 0,
-    skill: Skill = 3,
-    delay: Annotated[int, typer.Option(min=0, help="Tics (1/35 s) by which the player's actions come late.")] = 0,
-    workers: Workers = None,
-    json: JsonFile = None,
-    video: Annotated[Path | None, typer.Option(help="Write the first episode to this MP4.")] = None,
-    decode: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="Decode a checkpoint's probabilities by another rule: threshold, thresholds.ACTION, temperature, "
-            "hysteresis or exclusive. Repeatable.",
-        ),
-    ] = None,
-) -> None:
-    """Let a player play, and score it beside random and the expert."""
-    from BC_training.play.rollout import rollout
-
-    rollout(
-        player,
-        game,
-        console,
-        episodes=episodes,
-        seed=seed,
-        skill=skill,
-        delay=delay,
-        workers=workers,
-        json_file=json,
-        video=video,
-        decode=decode or [],
-    )
-
-
-@app.command(
-    epilog="Examples:\n\n"
-    "uv run -m BC_training dagger --config configs/resnet_policy.yaml --rounds 3 --episodes 20\n\n"
-    "uv run -m BC_training dagger --config configs/temporal_cnn.yaml dataset.path=data/few.zarr "
-    "dataset.record.episodes=12 dataset.record.noise=0 logging.run_name=few"
+@command(
+    "dagger --config configs/resnet_policy.yaml --rounds 3 --episodes 20",
+    "dagger --config configs/temporal_cnn.yaml dataset.path=data/few.zarr dataset.record.episodes=12 "
+    "dataset.record.noise=0 logging.run_name=few",
 )
 def dagger(
-    config: Annotated[str, typer.Option(help="A YAML file, looked up as given, then inside BC_training/.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings such as training.num_epochs=5.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="After the first training, of the config's dataset.")] = 3,
-    episodes: Annotated[int, typer.Option(min=1, help="Recorded in each of these rounds.")] = 20,
-    mix: Annotated[float, typer.Option(help="In round k the labeller acts in a share mix^k of the frames.")] = 0.0,
-    label: Annotated[str, typer.Option(help="Who labels what the policy reaches: expert or a checkpoint.")] = "expert",
+    config: cli.Config,
+    overrides: cli.Overrides = None,
+    rounds: cli.Rounds = 3,
+    episodes: cli.Episodes = 20,
+    mix: cli.RoundMix = 0.0,
+    label: cli.Label = "expert",
 ) -> None:
     """Train in rounds: the policy plays, an expert labels its frames, it is trained again (DAgger)."""
     from BC_training.common.config import load_config
     from BC_training.experiments.dagger import dagger
 
-    with _resumable():
-        dagger(load_config(config, overrides or []), console, rounds=rounds, episodes=episodes, mix=mix, label=label)
+    with cli.resumable():
+        config_ = load_config(config, overrides or [])
+        dagger(config_, console, rounds=rounds, episodes=episodes, mix=mix, label=label or "expert")
 
 
-@app.command(
-    epilog="Examples:\n\n"
-    "uv run -m BC_training compare BC_training/checkpoints/*\n\n"
-    "uv run -m BC_training compare BC_training/checkpoints/a BC_training/checkpoints/b --markdown ab.md --plot ab.png"
+@command(
+    "record --game doom/deadly_corridor --player expert --episodes 40 --out data/x.zarr",
+    "record --noise 0.03 --episodes 100 --out data/recovery.zarr",
+    "record --player BC_training/checkpoints/quickstart --label expert --size 72x128 --out data/corrected.zarr",
+)
+def record(
+    out: cli.NewDataset,
+    game: cli.Game = "doom/deadly_corridor",
+    player: cli.Player = "expert",
+    episodes: cli.Episodes = 40,
+    seed: cli.Seed = 10_000,
+    size: cli.Size = "288x512",
+    noise: cli.Noise = 0.0,
+    noise_frames: cli.NoiseFrames = 6,
+    label: cli.Label = None,
+    mix: cli.Mix = 0.0,
+    workers: cli.Workers = None,
+) -> None:
+    """Record a player's episodes in a game, labelled by the player itself or by another."""
+    from BC_training.common.schema import RecordConfig
+    from BC_training.play.record import record
+
+    frame_size = cli.parse_size(size or "")
+    config = RecordConfig(game, player, episodes, seed, frame_size, noise, noise_frames, label, mix)
+    record(out, config, workers, console)
+
+
+@command(
+    "rollout --player BC_training/checkpoints/quickstart --video play.mp4",
+    "rollout --player expert --episodes 100 --json expert.json",
+    "rollout --player BC_training/checkpoints/quickstart --decode temperature=1",
+    "rollout --player BC_training/checkpoints/quickstart --decode threshold=0.4 --decode thresholds.attack=0.3 "
+    "--decode hysteresis=0.1 --decode 'exclusive=\\[\\[turn_left,turn_right],\\[move_left,move_right]]'",
+)
+def rollout(
+    player: cli.Player,
+    game: cli.Game = "doom/deadly_corridor",
+    episodes: cli.Episodes = 20,
+    seed: cli.Seed = 0,
+    workers: cli.Workers = None,
+    json: cli.JsonFile = None,
+    video: cli.FirstVideo = None,
+    decode: cli.Decode = None,
+) -> None:
+    """Let a player play, and score it beside random and the expert."""
+    from BC_training.play.rollout import rollout
+
+    options = {"episodes": episodes, "seed": seed, "workers": workers}
+    rollout(player, game, console, **options, json_file=json, video=video, decode=decode or [])
+
+
+@command(
+    "evaluate BC_training/checkpoints/quickstart --split val",
+    "evaluate BC_training/checkpoints/quickstart --tune",
+    "evaluate BC_training/checkpoints/quickstart --diagnose --tolerance 5",
+)
+def evaluate(
+    checkpoint: cli.Checkpoint,
+    data: cli.Data = None,
+    split: cli.Split = None,
+    json: cli.JsonFile = None,
+    tune: cli.Tune = False,
+    force: cli.Force = False,
+    diagnose: cli.Diagnose = False,
+    tolerance: cli.Tolerance = 3,
+) -> None:
+    """Score a checkpoint's predictions on recorded episodes, and say whether it only repeats what is pressed."""
+    from BC_training.evaluation.evaluate import evaluate
+
+    options = {"tune": tune, "force": force, "diagnose": diagnose, "tolerance": tolerance}
+    evaluate(checkpoint, console, data=data, split=split, json_file=json, **options)
+
+
+@command(
+    "inference --checkpoint BC_training/checkpoints/quickstart --out predictions.parquet",
+    "inference --checkpoint BC_training/checkpoints/quickstart --data data/mine.zarr --episode 3 "
+    "--out predictions.csv --json latency.json",
+)
+def inference(
+    checkpoint: cli.CheckpointOption,
+    out: cli.Predictions,
+    data: cli.Data = None,
+    episode: cli.Episode = 0,
+    json: cli.JsonFile = None,
+) -> None:
+    """Predict a recorded episode as in play: a table of true and predicted buttons with their probabilities."""
+    from BC_training.evaluation.predict import predict
+
+    predict(checkpoint, out, console, data=data, episode=episode, json_file=json)
+
+
+@command(
+    "compare BC_training/checkpoints/*",
+    "compare BC_training/checkpoints/a BC_training/checkpoints/b --markdown ab.md --plot ab.png",
 )
 def compare(
-    checkpoints: Annotated[
-        list[Path] | None, typer.Argument(help="Runs' folders (the best of each is used) or steps of different runs.")
-    ] = None,
-    json: JsonFile = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the table to this file, unrounded.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write the table to this file.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw scores in play against training time into this PNG.")] = None,
+    checkpoints: cli.Checkpoints = None,
+    json: cli.JsonFile = None,
+    csv: cli.Csv = None,
+    markdown: cli.Markdown = None,
+    plot: cli.Plot = None,
 ) -> None:
     """Compare runs: cost of training, scores on recordings and in play, latency."""
     from BC_training.reports.compare.compare import compare
@@ -236,33 +166,146 @@ def compare(
     compare(checkpoints or [], console, json_file=json, csv_file=csv, markdown_file=markdown, plot_file=plot)
 
 
-@contextlib.contextmanager
-def _resumable() -> Iterator[None]:
-    """Ends a training that a signal has stopped with the code that says so."""
-    from BC_training.runtime.interruption import EXIT_CODE, Interrupted
+@command(
+    "convert recordings/ --from sessions --keybinds keybinds.json --out data/mine.zarr",
+    "convert freedoom2.wad --from doom-demo --size 72x128 --fps 17.5 --out data/demos.zarr",
+    "convert data/mine.zarr --to lerobot --out data/mine-lerobot",
+)
+def convert(
+    source: cli.Source,
+    out: cli.Converted,
+    kind: cli.Kind = None,
+    to: cli.To = None,
+    size: cli.Size = None,
+    fps: cli.Fps = None,
+    keybinds: cli.Keybinds = None,
+    iwad: cli.Iwad = None,
+    camera: cli.Camera = None,
+    pwad: cli.Pwad = None,
+    leave_out: cli.LeaveOut = None,
+    time_unit: cli.TimeUnit = "us",
+    allow_missing: cli.AllowMissing = False,
+    workers: cli.Workers = None,
+) -> None:
+    """Convert recordings of another kind into a dataset, or a dataset into another kind."""
+    readers = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "leave-out": leave_out}
+    readers |= {"allow-missing": allow_missing, "time-unit": time_unit != "us"}
+    cli.require_conversion(kind, to, fps, readers)
+    frame_size = None if size is None else cli.parse_size(size)
+    if kind is None:
+        from BC_training.convert.lerobot.export import export
 
-    try:
-        yield
-    except Interrupted as interrupted:
-        print(f"{interrupted}; run the same command again to go on", file=sys.stderr)
-        if not interrupted.agreed:
-            leave(EXIT_CODE)  # the other processes do not know of it
-        raise typer.Exit(EXIT_CODE) from None
+        export(source, out, frame_size, fps, workers, console)
+        return
+    from BC_training.convert.conversion import convert
+    from BC_training.convert.source import Options
+
+    lists = tuple(pwad or ()), tuple(leave_out or ())
+    options = Options(kind, frame_size, fps, keybinds, iwad, camera, *lists, time_unit, allow_missing)
+    convert(source, out, options, workers, console)
+
+
+@command(
+    "analyze data/quickstart.zarr",
+    "analyze data/mine.zarr --actions attack,jump --out mine.html --json mine.json",
+)
+def analyze(data: cli.Dataset, out: cli.Page = None, actions: cli.Actions = None, json: cli.JsonFile = None) -> None:
+    """Show what is in a dataset: tables here, and a page to open in a browser."""
+    from BC_training.reports.dataset.analyze import analyze
+
+    chosen = None if actions is None else [name.strip() for name in actions.split(",")]
+    analyze(data, console, out=out, actions=chosen, json_file=json)
+
+
+@command("cache", "cache --clear")
+def cache(clear: cli.Clear = False, folder: cli.Caches = None) -> None:
+    """List or clear the disk caches of decoded frames (dataset.cache=disk)."""
+    from BC_training.data.cache import clear_caches, default_folder, list_caches
+
+    (clear_caches if clear else list_caches)(folder or default_folder(), console)
+
+
+@command(
+    "validate data/mine.zarr",
+    "validate data/mine.zarr --repair data/good.zarr --json findings.json",
+    note="Exit code: 0 clean (or nothing worse than info), 1 errors or warnings, 2 cannot be read.",
+)
+def validate(
+    data: cli.Dataset, repair: cli.Repair = None, json: cli.JsonFile = None, workers: cli.Workers = None
+) -> None:
+    """Read a dataset from end to end and list what is wrong with it, by episode and frame."""
+    from BC_training.validate.validate import validate
+
+    findings = validate(data, console, workers=workers, json_file=json, repair_to=repair)
+    if any(finding.severity != "info" for finding in findings):
+        raise typer.Exit(1)
+
+
+@visual_command(
+    "visualize episode BC_training/checkpoints/quickstart --out episode.mp4",
+    "visualize episode BC_training/checkpoints/quickstart --data data/mine.zarr --episode 3 --out episode.mp4 "
+    "--rerun episode.rrd",
+)
+def episode(
+    checkpoint: cli.Checkpoint, out: cli.Video, data: cli.Data = None, episode: cli.Episode = 0, rerun: cli.Rerun = None
+) -> None:
+    """Show a recorded episode: recorded and predicted buttons, probabilities, and where they disagree."""
+    from BC_training.videos.episode import film_episode
+
+    film_episode(checkpoint, out, console, data=data, episode=episode, rerun=rerun)
+
+
+@visual_command(
+    "visualize saliency BC_training/checkpoints/quickstart --action attack --out saliency.mp4",
+    "visualize saliency BC_training/checkpoints/quickstart --method occlusion --out saliency.mp4",
+)
+def saliency(
+    checkpoint: cli.Checkpoint,
+    out: cli.Video,
+    data: cli.Data = None,
+    episode: cli.Episode = 0,
+    action: cli.Button = None,
+    method: cli.Method = "gradient",
+) -> None:
+    """Show, as heat over the newest frame, which pixels a policy's buttons depend on."""
+    from BC_training.videos.saliency import film_saliency
+
+    film_saliency(checkpoint, out, console, data=data, episode=episode, action=action, method=method)
+
+
+@visual_command(
+    "visualize rollouts --players BC_training/checkpoints/quickstart expert --out side.mp4",
+    "visualize rollouts --players expert random noop --game doom/basic --seed 7 --out side.mp4",
+)
+def rollouts(
+    names: cli.Players,
+    out: cli.Video,
+    players: cli.BeforePlayers = False,
+    game: cli.Game = "doom/deadly_corridor",
+    seed: cli.Seed = 0,
+    workers: cli.Workers = None,
+    rerun: cli.Rerun = None,
+) -> None:
+    """Let several players play one episode, that of a seed, and show them side by side."""
+    from BC_training.videos.rollouts import film_rollouts
+
+    del players
+    film_rollouts(names, game, out, console, seed=seed, workers=workers, rerun=rerun)
+
+
+@visual_command(
+    "visualize report BC_training/checkpoints/quickstart",
+    "visualize report BC_training/checkpoints/quickstart/last --split train --out train.html",
+)
+def report(checkpoint: cli.Checkpoint, out: cli.Page = None, data: cli.Data = None, split: cli.Split = None) -> None:
+    """Write one HTML page about a run: play, training, scores, calibration, mistakes, config."""
+    from BC_training.reports.run.report import report
+
+    report(checkpoint, console, data=data, split=split, out=out)
 
 
 def main() -> None:
-    run_command(_run)
-
-
-def _run() -> None:
-    arguments = sys.argv[1:]
-    command = as_command(app)
-    commands = set(command.commands)
-    if arguments and arguments[0] not in commands | {"-h", "--help"}:
-        if not arguments[0].startswith("-") and "=" not in arguments[0]:
-            raise unknown("command", arguments[0], commands, "see --help")
-        arguments = ["train", *arguments]
-    command(arguments, prog_name="BC_training")
+    cli.run(app, default="train")
 
 
 if __name__ == "__main__":

@@ -39,18 +39,17 @@ def finish(
         video = log_dir / "rollout.mp4" if options.video else None
         result = rollout(
             str(run_dir),
-            options.game,
+            options.known_game,
             console,
             episodes=options.episodes,
             seed=options.seed,
-            skill=options.skill,
             workers=config.system.workers,
             json_file=log_dir / "rollout.json",
             video=video,
             references=references,
         )
         logged = ("mean", "normalized", "random_mean", "expert_mean", "failed")
-        tracker.log("final", step, {k: result[k] for k in logged if result[k] is not None})
+        tracker.log("final", step, {k: getattr(result, k) for k in logged if getattr(result, k) is not None})
         places |= {"rollout": log_dir / "rollout.json"} | ({"video": video} if video else {})
     if config.logging.report:
         places["report"] = log_dir / "report.html"

@@ -1,6 +1,6 @@
 """``Policy``, which plays from a checkpoint folder.
 
-As a command (``python -m BC_training.inference``) it predicts a recorded episode: see ``evaluation/predict.py``.
+``python -m BC_training.inference`` is the command ``inference``, which predicts a recorded episode.
 """
 
 from BC_training.play.policy import Policy
@@ -8,6 +8,8 @@ from BC_training.play.policy import Policy
 __all__ = ["Policy"]
 
 if __name__ == "__main__":
-    from BC_training.evaluation.predict import main
+    import runpy
+    import sys
 
-    main()
+    sys.argv.insert(1, "inference")
+    runpy.run_module("BC_training", run_name="__main__")

@@ -18,7 +18,7 @@ from BC_training.runtime.devices import prepare_devices
 from BC_training.runtime.interruption import Decider, Decision, Interruption
 from BC_training.runtime.profiling import StepProfiler
 from BC_training.runtime.sharding import from_main
-from BC_training.training.checkpoint_writer import lock_run, newest, run_folders
+from BC_training.training.run_folder import lock_run, newest, run_folders
 from BC_training.training.saver import Saver
 from BC_training.training.setup import Setup, require_runnable
 from BC_training.training.step_log import LAG, StepLog, advise_on_waiting
@@ -38,7 +38,6 @@ def train(config: Config, console: Console, references: dict[str, list[float]] |
         UserError: bad input, found before anything is written where that is possible.
         Interrupted: SIGTERM or SIGINT came; what there was to save is saved.
     """
-    training, evaluation = config.training, config.evaluation
     run_dir, log_dir = run_folders(config)
     with Interruption(partial(newest, run_dir)) as interruption, contextlib.ExitStack() as stack:
         # Set-up: the device, the data, the model, and where this run was stopped before.
@@ -48,6 +47,7 @@ def train(config: Config, console: Console, references: dict[str, list[float]] |
         require_runnable(config)
         from_main(partial(record_missing_dataset, config, console))
         setup = Setup.build(config, console)
+        config, training, evaluation = setup.config, setup.config.training, setup.config.evaluation
         start = setup.find_start(console)
         progress, order = start.progress, setup.order
         console.print(setup.describe(device), soft_wrap=True)
@@ -99,7 +99,7 @@ def train(config: Config, console: Console, references: dict[str, list[float]] |
                     if is_whole:
                         saver.row = log_epoch(tracker, progress, order, report, played)
                         if epoch == 1:
-                            advise_on_waiting(setup, train_tier, saver.row["data_wait"], console)
+                            advise_on_waiting(train_tier, saver.row["data_wait"], console)
                         is_best = report is not None and progress.note_scores(config, report)
                         progress.close_epoch()
                         table.add(saver.row, is_best)

@@ -37,7 +37,7 @@ EPOCHS = 2
 STUCK = 300.0  # seconds; a run takes about ten
 KILLED_AGAIN = 0.3  # share of the restarts
 TIMINGS = {"seconds", "waited", "log_bytes", "frames_per_second", "data_wait"}
-RECORD = ["record", "--out", "recording.zarr", "--episodes", "6", "--height", "24", "--width", "32"]
+RECORD = ["record", "--out", "recording.zarr", "--episodes", "6", "--size", "24x32"]
 # Dropout, augmentation, accumulated gradients and an average of the parameters: all that could be resumed wrongly.
 TRAIN = [
     *("--config", "configs/pure_cnn.yaml", "dataset.path=../recording.zarr", "dataset.record=null"),

@@ -21,7 +21,7 @@ from BC_training.play.rollout import Outcome, RolloutSession
 from BC_training.runtime.workers import run_tasks
 from BC_training.training import checkpoint
 
-GAME, SKILL = "doom/deadly_corridor", 3
+GAME = "doom/deadly_corridor"
 
 
 class MirroredGame(gymnasium.Wrapper):
@@ -58,7 +58,7 @@ def returns(session: type[RolloutSession], player: str, seeds: range, console: C
     size = checkpoint.read(player).inputs.recorded_size
     outcomes: list[Outcome] = run_tasks(
         session,
-        (GAME, player, size, SKILL, None),
+        (GAME, player, None, size),
         [(seed, False) for seed in seeds],
         len(os.sched_getaffinity(0)),
         console,

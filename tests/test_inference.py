@@ -18,17 +18,17 @@ from pyarrow import csv, parquet
 from rich.console import Console
 from untrained import save_run
 
+from BC_training import __main__ as command_line
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.common.schema import Config, DatasetConfig
-from BC_training.evaluation import predict as prediction
 from BC_training.evaluation.evaluate import evaluate
 from BC_training.evaluation.predict import EpisodePredictions, open_episode, predict, predict_episode
 from BC_training.inference import Policy
 from BC_training.models.temporal_cnn.model import Config as TemporalConfig
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_edit import editing, update_meta
+from BC_training.training.decoding_file import write_decoding
 
 QUIET = Console(file=StringIO())
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -85,8 +85,7 @@ def test_streaming_equals_the_offline_evaluation(runs, name, monkeypatch):
 def test_a_policy_that_samples_does_not_sample_on_recordings(runs, tmp_path):
     run = Path(shutil.copytree(runs["pure_cnn"], tmp_path / "run"))
     rules, step = checkpoint.read(run).decoding, checkpoint.find(run)
-    with editing(step):
-        update_meta(step, {"decoding": dataclasses.replace(rules, temperature=1.0).to_dict()})
+    write_decoding(step, dataclasses.replace(rules, temperature=1.0))
     assert checkpoint.read(run).decoding.temperature == 1
     calm, found = (predict_episode(*open_episode(folder, None, 1), QUIET) for folder in (runs["pure_cnn"], run))
     np.testing.assert_array_equal(found.predicted, calm.predicted)
@@ -154,9 +153,9 @@ def test_latency_leaves_out_the_first_call():
 
 
 def call(monkeypatch, capsys, arguments: list[str]) -> tuple[int, str]:
-    monkeypatch.setattr(sys, "argv", ["inference", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["BC_training", "inference", *map(str, arguments)])
     with pytest.raises(SystemExit) as exit_:
-        prediction.main()
+        command_line.main()
     return int(exit_.value.code or 0), capsys.readouterr().err
 
 

@@ -45,6 +45,8 @@ def call(monkeypatch, capsys, arguments: list[str]) -> tuple[int, str, str]:
         (["rollout", "--player", "noop", "--video", "no/where.mp4"], "cannot write no/where.mp4"),
         (["evaluate", "nowhere"], "nowhere does not exist"),
         (["record", "--out", "x.zarr", "--game", "doom/none"], "unknown game 'doom/none'"),
+        (["record", "--out", "x.zarr", "--skill", "5"], "--game 'doom/deadly_corridor?skill=VALUE'"),
+        (["rollout", "--player", "noop", "--delay=2"], "--game 'doom/deadly_corridor?delay=VALUE'"),
         (["record", "--out", "x.zarr", "--label", "expret"], "did you mean 'expert'"),
         (["record", "--out", "x.zarr", "--mix", "0.5"], "mix=0.5 mixes in the actions of nobody"),
         (["record", "--out", "/proc/x.zarr"], "cannot create /proc/x.zarr"),

@@ -61,7 +61,7 @@ def trained(tmp_path_factory, recording) -> tuple[Path, Path, str]:
     """A run that also plays: its folder, its checkpoints, its output."""
     folder = tmp_path_factory.mktemp("run")
     # Where a policy that learned next to nothing does not live long.
-    play = "evaluation.rollout={game: doom/deadly_corridor, episodes: 1, seed: 0, skill: 5, every_n_epochs: 1}"
+    play = "evaluation.rollout={game: 'doom/deadly_corridor?skill=5', episodes: 1, seed: 0, every_n_epochs: 1}"
     run_dir, printed = run(folder, recording, play, "evaluation.best_metric=rollout", "system.workers=1")
     return folder, run_dir, printed
 

@@ -10,6 +10,7 @@ Text that was resolved once is never resolved again: "${...}" in a checkpoint's 
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +36,9 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
         overrides: an OmegaConf dotlist, ``["training.batch_size=32", ...]``, where later ones win;
             or a mapping, ``{"training.batch_size": 32, ...}``.
 
+    The file's ``dataset.record`` is about the dataset that the file names: overrides of the path without one of
+    ``dataset.record`` drop it, so that a path that is wrong is never recorded.
+
     Raises:
         UserError: file missing or malformed, unknown key (with the nearest match), unknown
             variant, or a value of the wrong type or out of range.
@@ -43,9 +47,13 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
     given = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides, Config)
     with as_user_errors(f"config {file}"):
         merged: Any = OmegaConf.create(content, flags=OBJECTS)
+        changes: Any = OmegaConf.create(flags=OBJECTS)
         for key, value in given.items():
             names, _ = parse_override(f"{key}=", Config)
-            merged = OmegaConf.merge(merged, OmegaConf.create(nested(names, value), flags=OBJECTS))
+            change = OmegaConf.create(nested(names, value), flags=OBJECTS)
+            merged, changes = OmegaConf.merge(merged, change), OmegaConf.merge(changes, change)
+        if _names_another_dataset(content.get("dataset"), changes.get("dataset")):
+            merged.dataset.record = None
         raw: Any = OmegaConf.to_container(merged, resolve=True)
     for section in ("dataset", "model", "training", "evaluation", "logging", "system"):
         if not isinstance(raw.get(section) or {}, dict):
@@ -57,6 +65,14 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
     if raw["logging"].get("run_name") is None:
         raw["logging"]["run_name"] = file.stem
     return from_dict(raw, str(file))
+
+
+def _names_another_dataset(file: Any, overrides: Any) -> bool:
+    """Whether the section ``dataset`` of the overrides sets a path, not the file's, and nothing of ``record``."""
+    if not isinstance(overrides, Mapping) or "path" not in overrides or "record" in overrides:
+        return False
+    own, other = (settle(section.get("path"), str) for section in (file if isinstance(file, dict) else {}, overrides))
+    return own is None or os.path.normpath(str(own)) != os.path.normpath(str(other))
 
 
 def read_yaml(path: str | Path) -> tuple[Path, dict[str, Any]]:

@@ -16,11 +16,10 @@ from BC_training.common.settings.state import StateConfig
 class RecordConfig:
     """How to record a dataset that is missing."""
 
-    game: str
+    game: str  # its spec, such as doom/deadly_corridor?skill=5
     player: str = "expert"
     episodes: int = 40
     seed: int = 10_000  # first episode's seed; away from 0, where rollouts start
-    skill: int = 3  # difficulty, 1-5, for games that have one
     frame_size: tuple[int, int] = (288, 512)  # H, W
     noise: float = 0.0  # chance a frame that a burst of one random action starts
     noise_frames: int = 6  # length of such a burst
@@ -32,7 +31,6 @@ class RecordConfig:
         require(self.episodes >= 1, "dataset.record.episodes", self.episodes, "at least 1")
         possible = 0 <= self.seed <= SEEDS - self.episodes
         require(possible, "dataset.record.seed", self.seed, "0 or more, the last one below 2^32")
-        require(1 <= self.skill <= 5, "dataset.record.skill", self.skill, "1 to 5")
         require(min(self.frame_size) >= 8, "dataset.record.frame_size", self.frame_size, "sides of 8 or more")
         require(0 <= self.noise <= 1, "dataset.record.noise", self.noise, "0 to 1")
         require(self.noise_frames >= 1, "dataset.record.noise_frames", self.noise_frames, "at least 1")

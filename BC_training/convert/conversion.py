@@ -12,9 +12,13 @@ from rich.console import Console
 from BC_training.common.errors import UserError, first_line
 from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.preprocess import resize_frames
-from BC_training.common.storage import zarr_groups
-from BC_training.common.storage.store import LocalStore
-from BC_training.common.storage.writer import EpisodeWriter, is_unused, next_number, recording, require_dataset
+from BC_training.common.storage.writer import (
+    EpisodeWriter,
+    existing_episodes,
+    is_unused,
+    next_number,
+    recording,
+)
 from BC_training.convert import identity, open_source
 from BC_training.convert.source import Options, Recording, Source, Step
 from BC_training.runtime.workers import run_tasks
@@ -37,7 +41,7 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
     opened = open_source(source, options)
     if not opened.episodes:
         raise UserError(f"{source} holds no recordings of the kind '{options.kind}'")
-    existing = _episodes(out)
+    existing = existing_episodes(out)
     recordings = [
         (name, _readable_digest(opened, name) if existing else None, opened.place(name)) for name in opened.episodes
     ]
@@ -124,17 +128,6 @@ class Converter:
 
     def close(self) -> None:
         pass
-
-
-def _episodes(out: Path) -> list[zarr_groups.EpisodeInfo]:
-    """The readable episodes that ``out`` holds already."""
-    if is_unused(out):
-        return []
-    require_dataset(out)
-    store = LocalStore(out)
-    zarr_groups.read_root(store)
-    episodes = zarr_groups.read_episodes(store, store.episode_names())
-    return [episode for episode in episodes if isinstance(episode, zarr_groups.EpisodeInfo)]
 
 
 def _readable_digest(source: Source, episode: str) -> str | None:

@@ -1,4 +1,4 @@
-"""A recorded episode, predicted frame by frame as in play: the table of ``python -m BC_training.inference``."""
+"""A recorded episode, predicted frame by frame as in play: the table of the command ``inference``."""
 
 import dataclasses
 import json
@@ -6,13 +6,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import typer
 from rich.console import Console
 
-from BC_training.command_line import as_command, make_console, run_command
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, require_writable
 
@@ -24,12 +22,6 @@ if TYPE_CHECKING:  # not at run time: --help needs no JAX
 
 _BLOCK = 32  # frames read at once
 _SUFFIXES = (".parquet", ".csv")
-
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
 
 @dataclass(frozen=True)
@@ -256,26 +248,3 @@ def _write_table(table: "pa.Table", out: Path) -> None:
         from pyarrow import parquet
 
         parquet.write_table(table, out)
-
-
-@app.command(
-    epilog="Examples:\n\n"
-    "uv run -m BC_training.inference --checkpoint BC_training/checkpoints/quickstart --out predictions.parquet\n\n"
-    "uv run -m BC_training.inference --checkpoint BC_training/checkpoints/quickstart --data data/mine.zarr "
-    "--episode 3 --out predictions.csv --json latency.json"
-)
-def _command(
-    checkpoint: Annotated[Path, typer.Option(help="A run's folder (its best is used) or one of its steps.")],
-    out: Annotated[Path, typer.Option(help="The table to write: .parquet or .csv.")],
-    data: Annotated[str | None, typer.Option(help="A dataset; by default the one it was trained on.")] = None,
-    episode: Annotated[int, typer.Option(min=0, help="The number in the episode's name.")] = 0,
-    json: Annotated[
-        Path | None, typer.Option("--json", help="Write exact match and latency percentiles to this file.")
-    ] = None,
-) -> None:
-    """Predict a recorded episode as in play, and write true and predicted buttons with their probabilities."""
-    predict(checkpoint, out, make_console(), data=data, episode=episode, json_file=json)
-
-
-def main() -> None:
-    run_command(lambda: as_command(app)(prog_name="BC_training.inference"))

@@ -1,5 +1,6 @@
 """Several games, several variants: records, trains and plays all of them unattended, and writes one table."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,31 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from BC_training.common import metrics
 from BC_training.common.config import load_config, read_yaml
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.files import write_whole
 from BC_training.common.schema import Config
 from BC_training.common.settings.typed import parse_overrides
 from BC_training.common.settings.yaml_values import settle
-from BC_training.games import require_game
-from BC_training.play.episodes import say_restarts
-from BC_training.play.intervals import failed_text, interval_text, normalized_interval, play_statistics
-from BC_training.play.players import BUILT_IN, EXPERTS
-from BC_training.play.rollout import SMALL, play_episodes
+from BC_training.experiments.suite_scores import ScriptedPlay, SuiteScores
+from BC_training.games import GameSpec
+from BC_training.play.players import BUILT_IN
+from BC_training.play.references import scripted_returns
+from BC_training.play.results import final_play
 from BC_training.runtime.devices import prepare_devices
 from BC_training.runtime.sharding import from_main
 from BC_training.train import train
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import make_folder, run_folders
+from BC_training.training.run_folder import make_folder, run_folders
 
-_REFERENCES = ("random", "expert")
 _SECTIONS = ("variants", "settings", "games")
 
 
@@ -82,12 +77,12 @@ class Suite:
                 raise UserError(f"suite {file}: '{variant}' is a scripted player: give the variant another name")
         configs: dict[tuple[str, str], Config] = {}
         for game, own in games.items():
-            require_game(game)
-            if game not in EXPERTS:
+            spec = GameSpec.parse(game)
+            if spec.expert is None:
                 raise UserError(f"suite {file}: {game} has no expert to learn from")
             if not isinstance(own or {}, dict):
                 raise UserError(f"suite {file}: what is of {game} is a mapping, found '{own}'")
-            scenario = game.rpartition("/")[2]
+            game, scenario = str(spec), spec.file_name
             for variant, base in variants.items():
                 settings = {
                     "dataset.path": f"data/{file.stem}/{scenario}.zarr",
@@ -109,15 +104,13 @@ class Suite:
         return cls(file.stem, configs)
 
 
-def suite(plan: Suite, console: Console) -> dict[str, Any]:
+def suite(plan: Suite, console: Console) -> SuiteScores:
     """Runs a suite's trainings one after the other, and the scripted players.
 
-    What an earlier try finished stands. A training that fails is said, and the next one begins.
+    What an earlier try finished stands. Where a training fails, the next one begins.
 
     Returns:
-        suite, games (of each its players' scores: returns, and ``play_statistics`` of them), mean
-        (over the games, of each player: normalized, normalized_ci95; None where a game lacks it). A game whose
-        expert is no better than random has no normalized scores, so then there is no mean.
+        What is also in ``<log_dir>/<suite>``.
 
     Raises:
         UserError: at the end, if a training failed.
@@ -130,9 +123,9 @@ def suite(plan: Suite, console: Console) -> dict[str, Any]:
     folder = Path(first.logging.log_dir) / plan.name
     if is_main:
         make_folder(folder)
-    games = list(dict.fromkeys(game for game, _ in plan.configs))
     variants = list(dict.fromkeys(variant for _, variant in plan.configs))
-    returns = from_main(lambda: {game: _scripted(plan.configs[game, variants[0]], folder, console) for game in games})
+    scripted = {game: config for (game, variant), config in plan.configs.items() if variant == variants[0]}
+    returns = from_main(lambda: {game: _scripted(config, folder, console) for game, config in scripted.items()})
     failed = []
     for number, ((game, variant), config) in enumerate(plan.configs.items(), 1):
         console.rule(f"{game}, {variant} ({number} of {len(plan.configs)})")
@@ -147,113 +140,40 @@ def suite(plan: Suite, console: Console) -> dict[str, Any]:
         else:
             console.print("finished before", soft_wrap=True)
         if played is not None:
-            returns[game][variant] = played["returns"]
-    result = {"suite": plan.name, **summarize(returns)}
-    players = [*BUILT_IN, *variants]
-    console.print(_table(f"{plan.name}: normalized scores", _rows(result, players), players))
-    console.print(_table(f"{plan.name}: failed episodes", _failures(result, players), players))
+            returns[game][variant] = played
+    result = SuiteScores.of(plan.name, returns, [*BUILT_IN, *variants])
+    console.print(*result.tables())
     if is_main:
-        write_whole(folder / "suite.json", json.dumps(result, indent=2) + "\n")
-        write_whole(folder / "suite.md", to_markdown(result, players))
+        write_whole(folder / "suite.json", json.dumps(result.to_dict(), indent=2) + "\n")
+        write_whole(folder / "suite.md", result.markdown())
     console.print(f"written to {folder / 'suite.md'} and suite.json", soft_wrap=True, highlight=False, markup=False)
     if failed := from_main(lambda: failed):
         raise UserError(f"of {len(plan.configs)} trainings {len(failed)} failed: {'; '.join(failed)}")
     return result
 
 
-def summarize(returns: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
-    """The "games" and "mean" of ``suite``.
-
-    Args:
-        returns: of each game, of each player; "random" and "expert" among them.
-    """
-    games: dict[str, dict[str, Any]] = {}
-    for game, players in returns.items():
-        references = {who: players[who] for who in _REFERENCES}
-        games[game] = {who: {"returns": r, **play_statistics(r, references)} for who, r in players.items()}
-        for who in _REFERENCES:  # by definition 0 and 1, which is no sample's
-            games[game][who]["normalized_ci95"] = None
-    mean = {}
-    for who in dict.fromkeys(who for players in returns.values() for who in players):
-        scores = [players[who]["normalized"] for players in games.values() if who in players]
-        mean[who] = None
-        if None not in scores and len(scores) == len(games):
-            sampled = [(players[who], {r: players[r] for r in _REFERENCES}) for players in returns.values()]
-            interval = None if who in _REFERENCES else normalized_interval(sampled)
-            mean[who] = {"normalized": float(np.mean(scores)), "normalized_ci95": interval}
-    return {"games": games, "mean": mean}
-
-
-def to_markdown(result: dict[str, Any], players: Sequence[str]) -> str:
-    """Two tables: normalised scores, and failed episodes."""
-    tables = []
-    for corner, rows in (("game", _rows(result, players)), ("failed episodes", _failures(result, players))):
-        lines = [[corner, *players], ["---", *["---:"] * len(players)], *rows]
-        tables.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
-    return "\n".join(tables)
-
-
-def _table(title: str, rows: Sequence[Sequence[str]], players: Sequence[str]) -> Table:
-    table = Table(title=Text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("game")
-    for player in players:
-        table.add_column(player, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _rows(result: dict[str, Any], players: Sequence[str]) -> list[list[str]]:
-    """A line a game, and one of the mean: a dash where a training failed."""
-    games = {game.rpartition("/")[2]: players for game, players in result["games"].items()}
-    return [
-        [name, *(_cell(scores.get(who)) for who in players)]
-        for name, scores in (games | {"mean": result["mean"]}).items()
-    ]
-
-
-def _cell(score: dict[str, Any] | None) -> str:
-    if score is None or score["normalized"] is None:
-        return "–"
-    return metrics.number(score["normalized"]) + interval_text(score["normalized_ci95"], metrics.number)
-
-
-def _failures(result: dict[str, Any], players: Sequence[str]) -> list[list[str]]:
-    """A line a game."""
-    rows = []
-    for game, scores in result["games"].items():
-        played = [scores.get(who) for who in players]
-        cells = ["–" if score is None else failed_text(score, len(score["returns"])) for score in played]
-        rows.append([game.rpartition("/")[2], *cells])
-    return rows
-
-
 def _scripted(config: Config, folder: Path, console: Console) -> dict[str, list[float]]:
     """Returns of the scripted players on the episodes that the policies will play, from the file of an earlier try."""
     played = _episodes(config)
-    game, seed = played["game"], played["seed"]
-    file = folder / f"{game.rpartition('/')[2]}.json"
-    saved = _read(file)
-    if {key: saved.get(key) for key in played} == played:
-        return saved["returns"]
-    returns = {}
-    for player in BUILT_IN:
-        game_options, seeds = {"frame_size": SMALL, "skill": played["skill"]}, range(seed, seed + played["episodes"])
-        outcomes = play_episodes(game, player, seeds, game_options, config.system.workers, console)
-        say_restarts(sum(outcome.restarts for outcome in outcomes), console)
-        returns[player] = [outcome.score for outcome in outcomes]
-    write_whole(file, json.dumps(played | {"returns": returns}) + "\n")
+    file = folder / f"{GameSpec.parse(played['game']).file_name}.json"
+    with contextlib.suppress(TypeError):  # another program's file
+        saved = ScriptedPlay.from_dict(_read(file))
+        if saved == ScriptedPlay(**played, returns=saved.returns):
+            return saved.returns
+    game, seeds = GameSpec.parse(played["game"]), range(played["seed"], played["seed"] + played["episodes"])
+    returns = scripted_returns(game.without_handicaps, BUILT_IN, seeds, config.system.workers, console)
+    write_whole(file, json.dumps(ScriptedPlay(**played, returns=returns).to_dict()) + "\n")
     return returns
 
 
 def _episodes(config: Config) -> dict[str, Any]:
     """Which episodes a training's best checkpoint plays."""
     assert config.evaluation.rollout is not None  # Suite.load has seen to it
-    return config.evaluation.rollout.final_play
+    return final_play(config.evaluation.rollout)
 
 
-def _played(config: Config) -> dict[str, Any] | None:
-    """The scores in play that a finished training of this very config has left; None without."""
+def _played(config: Config) -> list[float] | None:
+    """The returns in play that a finished training of this very config has left; None without."""
     run_dir, log_dir = run_folders(config)
     play, wanted = _read(log_dir / "rollout.json"), _episodes(config)
     try:
@@ -262,7 +182,7 @@ def _played(config: Config) -> dict[str, Any] | None:
         return None
     # A training that was stopped in its last play has the new config beside what an older one played.
     wanted |= {"step": saved.step, "decoding": saved.decoding.to_dict()}
-    return play if trained == config and {key: play.get(key) for key in wanted} == wanted else None
+    return play["returns"] if trained == config and {key: play.get(key) for key in wanted} == wanted else None
 
 
 def _read(file: Path) -> dict[str, Any]:

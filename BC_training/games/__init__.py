@@ -2,43 +2,45 @@
 
 Every game is a Gymnasium environment with observation ``{"frame": uint8 [3, H, W] RGB,
 "state": float32 [S]}``, action ``MultiBinary(A)`` and, on ``env.unwrapped``, ``action_names``,
-``state_names``, ``frame_size`` (H, W) and ``fps``.
+``state_names``, ``frame_size`` (H, W) and ``fps``. It is named by a spec, such as
+``doom/deadly_corridor?skill=5``: see ``spec.py``.
 """
 
 import gymnasium
 
-from BC_training.common.errors import unknown
-from BC_training.games.doom.game import SCENARIOS, DoomGame
+from BC_training.games.spec import GameSpec, Option, known_games, register
 
-GAMES = tuple(f"doom/{scenario}" for scenario in SCENARIOS)
+__all__ = ["GameSpec", "Option", "known_games", "make_game", "register"]
 
-
-def require_game(game: str) -> None:
-    """Raises a UserError, with the nearest match, if there is no such game."""
-    if game not in GAMES:
-        raise unknown("game", game, GAMES)
+register(
+    "doom",
+    names=(
+        *("basic", "deadly_corridor", "defend_the_center", "defend_the_line"),
+        *("health_gathering_supreme", "my_way_home"),
+    ),
+    make="BC_training.games.doom.game:DoomGame",
+    engine="vizdoom",
+    options={
+        "skill": Option(3, 1, 5),  # difficulty, from easiest to hardest
+        # Engine tics (1/35 s) from a frame to the first in which the buttons chosen on it are held.
+        "delay": Option(0, 0, 350, is_handicap=True),
+    },
+    experts="BC_training.games.doom.experts:EXPERTS",
+)
 
 
 def make_game(
-    game: str,
-    *,
-    frame_size: tuple[int, int] = (288, 512),
-    skill: int = 3,
-    delay: int = 0,
-    render_mode: str | None = None,
+    game: str | GameSpec, *, frame_size: tuple[int, int] = (288, 512), render_mode: str | None = None
 ) -> gymnasium.Env:
     """Starts a game.
 
     Args:
-        game: one of ``GAMES``.
+        game: its spec.
         frame_size: (H, W) of the frames in pixels.
-        skill: difficulty, 1 to 5, for games that have one.
-        delay: engine tics from a frame to the first in which the action chosen on it is held.
         render_mode: None or ``"rgb_array"``.
 
     Raises:
-        UserError: unknown game (with the nearest match) or an argument out of range.
+        UserError: unknown game or option (with the nearest match), or an argument out of range.
     """
-    require_game(game)
-    scenario = game.removeprefix("doom/")
-    return DoomGame(scenario, frame_size=frame_size, skill=skill, delay=delay, render_mode=render_mode)
+    spec = GameSpec.parse(str(game))
+    return spec.make(spec.name, frame_size=frame_size, render_mode=render_mode, **spec.arguments)

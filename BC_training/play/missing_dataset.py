@@ -42,7 +42,7 @@ def _require_buildable(config: Config) -> None:
     """Raises a UserError where the config does not fit what the game shows, before that is recorded."""
     options = config.dataset
     assert options.record is not None
-    env = make_game(options.record.game, frame_size=options.record.frame_size, skill=options.record.skill)
+    env = make_game(options.record.game, frame_size=options.record.frame_size)
     try:
         game: Any = env.unwrapped
         state = None

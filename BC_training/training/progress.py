@@ -7,6 +7,7 @@ from typing import Any
 from BC_training.common import metrics
 from BC_training.common.schema import Config
 from BC_training.data.samples import SampleOrder
+from BC_training.games import GameSpec
 
 
 @dataclass
@@ -55,7 +56,7 @@ class TrainingProgress:
     def speed(self, order: SampleOrder) -> tuple[float, float]:
         """Of the open epoch so far: frames per second, and the share of time spent waiting for data."""
         taken = self.step - self.epochs * order.steps_per_epoch
-        return taken * order.batch_size * order.one_in / self.seconds, self.waited / self.seconds
+        return taken * order.batch_size * order.targets_per_sample / self.seconds, self.waited / self.seconds
 
     def note_scores(self, config: Config, report: metrics.Report) -> bool:
         """Takes in an evaluation; returns whether it is the best so far.
@@ -100,7 +101,13 @@ def _measure(config: Config, metric: str) -> tuple[Any, ...]:
     if metric == "rollout":
         play = config.evaluation.rollout
         assert play is not None
-        return metric, config.evaluation.decode_settings, play.game, play.skill, play.validation_seed, play.episodes
+        return (
+            metric,
+            config.evaluation.decode_settings,
+            GameSpec.parse(play.known_game),
+            play.validation_seed,
+            play.episodes,
+        )
     if metric != "loss":
         return metric, replace(config.evaluation.decode_settings, temperature=None)  # offline nothing is sampled
     training = config.training

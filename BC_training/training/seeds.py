@@ -1,7 +1,7 @@
 """Which episodes of games a training has seen: those are no test of it.
 
-An episode is a game, its skill and a seed. Recordings say so in their attributes; those that do not (other people's)
-have nothing to compare.
+An episode is a game without its handicaps, and a seed. Recordings say so in their attributes; those that do not
+(other people's) have nothing to compare.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from BC_training.common.errors import UserError
 from BC_training.common.settings.evaluation import RolloutConfig
+from BC_training.games import GameSpec
 
 if TYPE_CHECKING:  # the processes of scripted players need no JAX
     from BC_training.common.dataset import ZarrGameplayDataset
     from BC_training.common.schema import RecordConfig
     from BC_training.training.checkpoint import Checkpoint
 
-Span = tuple[str, int | None, int, int]  # game, skill (None: any), first and last seed
+Span = tuple[str, int, int]  # game, first and last seed
 Seeds = dict[str, list[Span]]  # by split: "train", which the parameters follow from, and "val", which chooses
 
 
@@ -26,10 +27,10 @@ def recorded_seeds(dataset: "ZarrGameplayDataset", split: dict[str, list[int]]) 
 
 def planned_seeds(record: "RecordConfig") -> list[Span]:
     """The episodes that are to be recorded."""
-    return [(record.game, record.skill, record.seed, record.seed + record.episodes - 1)]
+    return [(_episodes_of(record.game), record.seed, record.seed + record.episodes - 1)]
 
 
-def seen_seeds(saved: "Checkpoint", game: str, skill: int, seeds: range) -> dict[str, int]:
+def seen_seeds(saved: "Checkpoint", game: str, seeds: range) -> dict[str, int]:
     """How much of a play a checkpoint has seen before.
 
     Returns:
@@ -39,13 +40,13 @@ def seen_seeds(saved: "Checkpoint", game: str, skill: int, seeds: range) -> dict
     chosen, play = list(saved.seeds.get("val", [])), saved.config.evaluation.rollout
     if play is not None and saved.config.evaluation.best_metric == "rollout":
         first = play.validation_seed
-        chosen.append((play.game, play.skill, first, first + play.episodes - 1))
-    trained = saved.seeds.get("train", [])
-    of_training = _met(trained, game, skill, seeds)
-    of_choice = _met(chosen, game, skill, seeds) - of_training
+        chosen.append((_episodes_of(play.known_game), first, first + play.episodes - 1))
+    trained, game = saved.seeds.get("train", []), _episodes_of(game)
+    of_training = _met(trained, game, seeds)
+    of_choice = _met(chosen, game, seeds) - of_training
     if not of_training and not of_choice:
         return {}
-    free = _free([*trained, *chosen], game, skill, len(seeds))
+    free = _free([*trained, *chosen], game, len(seeds))
     return {"trained": len(of_training), "chosen": len(of_choice), "free": free}
 
 
@@ -64,50 +65,55 @@ def require_unseen(play: RolloutConfig | None, spans: Sequence[Span], where: str
     """
     if play is None:
         return
+    game = _episodes_of(play.known_game)
     blocks = {"seed": play.seed} | ({} if play.every_n_epochs is None else {"validation_seed": play.validation_seed})
     for name, first in blocks.items():
-        if met := _met(spans, play.game, play.skill, range(first, first + play.episodes)):
-            others = [
-                (play.game, play.skill, other, other + play.episodes - 1)
-                for key, other in blocks.items()
-                if key != name
-            ]
+        if met := _met(spans, game, range(first, first + play.episodes)):
+            others = [(game, other, other + play.episodes - 1) for key, other in blocks.items() if key != name]
             raise UserError(
                 f"config: evaluation.rollout.{name}={first}: {len(met)} of its {play.episodes} episodes are in {where} "
-                f"(seed {min(met)} of {play.game}) and would be trained on: "
-                f"evaluation.rollout.{name}={_free([*spans, *others], play.game, play.skill, play.episodes)} has none"
+                f"(seed {min(met)} of {game}) and would be trained on: "
+                f"evaluation.rollout.{name}={_free([*spans, *others], game, play.episodes)} has none"
             )
 
 
 def _spans(episodes: Iterable[dict[str, Any]]) -> list[Span]:
-    found: dict[tuple[str, int | None], set[int]] = {}
+    found: dict[str, set[int]] = {}
     for attrs in episodes:
-        game, skill, seed = (attrs.get(key) for key in ("game", "skill", "seed"))
+        game, seed = attrs.get("game"), attrs.get("seed")
         if isinstance(game, str) and type(seed) is int:
-            found.setdefault((game, skill if type(skill) is int else None), set()).add(seed)
+            found.setdefault(_episodes_of(game), set()).add(seed)
     spans: list[Span] = []
-    for (game, skill), seeds in sorted(found.items(), key=str):
+    for game, seeds in sorted(found.items()):
         for seed in sorted(seeds):
-            if spans and spans[-1][:2] == (game, skill) and spans[-1][3] == seed - 1:
-                spans[-1] = (*spans[-1][:3], seed)
+            if spans and spans[-1][0] == game and spans[-1][2] == seed - 1:
+                spans[-1] = (game, spans[-1][1], seed)
             else:
-                spans.append((game, skill, seed, seed))
+                spans.append((game, seed, seed))
     return spans
 
 
-def _met(spans: Sequence[Span], game: str, skill: int, seeds: range) -> set[int]:
+def _episodes_of(game: str) -> str:
+    """The same text for games whose seeds stand for the same episodes; names that are no game's stay as they are."""
+    try:
+        return str(GameSpec.parse(game).without_handicaps)
+    except UserError:
+        return game
+
+
+def _met(spans: Sequence[Span], game: str, seeds: range) -> set[int]:
     """Those of ``seeds`` that one of the spans holds."""
     met: set[int] = set()
-    for theirs, level, first, last in spans:
-        if theirs == game and level in (None, skill):
+    for theirs, first, last in spans:
+        if theirs == game:
             met |= set(range(max(first, seeds.start), min(last + 1, seeds.stop)))
     return met
 
 
-def _free(spans: Sequence[Span], game: str, skill: int, count: int) -> int:
+def _free(spans: Sequence[Span], game: str, count: int) -> int:
     """The lowest first seed of ``count`` in a row that no span holds."""
     start = 0
-    for theirs, level, first, last in sorted(spans, key=lambda span: span[2]):
-        if theirs == game and level in (None, skill) and first < start + count and start <= last:
+    for theirs, first, last in sorted(spans, key=lambda span: span[1]):
+        if theirs == game and first < start + count and start <= last:
             start = last + 1
     return start

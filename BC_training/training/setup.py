@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -20,11 +20,11 @@ from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
 from BC_training.common.state import StateFeatures
 from BC_training.data.augment import make_augment
-from BC_training.data.loader import Batch, Tier, make_tier
+from BC_training.data.loader import Batch, Tier, dispatch_size, make_tier
 from BC_training.data.samples import SampleOrder, Samples
-from BC_training.data.tier_choice import choose_tier, dispatch_size
-from BC_training.games import make_game, require_game
-from BC_training.games.fit import require_fit
+from BC_training.data.tier_choice import choose_tier
+from BC_training.games import GameSpec
+from BC_training.games.dataset_game import with_game
 from BC_training.runtime.sharding import all_devices, broadcast, from_main, replicated, to_devices
 from BC_training.training.checkpoint import read_state
 from BC_training.training.losses import Loss, make_loss
@@ -49,6 +49,7 @@ class Setup:
     """Everything that a training needs and does not change.
 
     Attributes:
+        config: names the game that is played, also where the user's leaves that to the dataset.
         mesh: the devices that a batch is split over.
         fingerprint: of the dataset.
         split: "train", "val" and "test" to positions in ``dataset.episodes``.
@@ -92,7 +93,6 @@ class Setup:
         dataset = _open_dataset(config, console)
         split = dataset.split(config.dataset.split.shares, config.system.seed, config.dataset.split.by_player)
         seeds = recorded_seeds(dataset, split)
-        require_unseen(config.evaluation.rollout, [*seeds["train"], *seeds["val"]], dataset.path)
         state = _fit_state(config, dataset, split["train"])
         inputs = InputSpec(
             dataset.action_names,
@@ -105,7 +105,8 @@ class Setup:
         )
         decoding = config.evaluation.decoding(dataset.action_names)
         augment = make_augment(config.training.augmentation, inputs, dataset.mirror)
-        from_main(lambda: _require_playable(config, inputs))
+        config = with_game(config, dataset, inputs, console)
+        require_unseen(config.evaluation.rollout, [*seeds["train"], *seeds["val"]], dataset.path)
         model = abstract_model(config, inputs)
         train_samples = Samples(dataset, split["train"], inputs.window)
         val_samples = Samples(dataset, split["val"], inputs.window)
@@ -166,7 +167,7 @@ class Setup:
         options = choose_tier(self.config.dataset, self.dataset, size, console, start.cache)
         train_tier = make_tier(options, self.train_samples, size, bars, self.mesh)
         val_tier = make_tier(options, self.val_samples, size, bars, self.mesh)
-        return train_tier, val_tier, dispatch_size(train_tier.name, wanted, start.steps_per_dispatch)
+        return train_tier, val_tier, dispatch_size(train_tier, wanted, start.steps_per_dispatch)
 
     def initial_state(self, start: Start) -> TrainState:
         """The state on all devices: of the checkpoint, or drawn from the seed."""
@@ -226,10 +227,10 @@ def require_runnable(config: Config) -> None:
             f"training.batch_size={config.training.batch_size} cannot be split over {devices} devices: use "
             f"{_nearest_multiple(config.training.batch_size, devices)}"
         )
-    if play is not None:
-        require_game(play.game)
-    if config.dataset.record is not None:
-        require_unseen(play, planned_seeds(config.dataset.record), "dataset.record")
+    if play is not None and play.game is not None:
+        GameSpec.parse(play.game)
+    if (record := config.dataset.record) is not None and play is not None:
+        require_unseen(replace(play, game=play.game or record.game), planned_seeds(record), "dataset.record")
 
 
 def _nearest_multiple(size: int, devices: int) -> str:
@@ -271,14 +272,3 @@ def _fit_state(config: Config, dataset: ZarrGameplayDataset, episodes: Sequence[
     assert config.dataset.state is not None
     states = ((dataset.episodes[e].name, dataset.state(e)) for e in episodes)
     return StateFeatures.fit(config.dataset.state, dataset.state_names, states, dataset.path)
-
-
-def _require_playable(config: Config, inputs: InputSpec) -> None:
-    """Starts the game of the final rollout once, so that a misfit shows now and not after training."""
-    options = config.evaluation.rollout
-    if options is not None:
-        env = make_game(options.game, frame_size=inputs.recorded_size, skill=options.skill)
-        try:
-            require_fit(f"{config.dataset.path} (evaluation.rollout=null trains without play)", inputs, env)
-        finally:
-            env.close()

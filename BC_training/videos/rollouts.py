@@ -13,12 +13,12 @@ from PIL import Image, ImageDraw, ImageOps
 from rich.console import Console
 from rich.progress import track
 
-from BC_training.common.errors import UserError, unknown
+from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.metrics import return_text
-from BC_training.games import make_game, require_game
-from BC_training.play.episodes import Session, say_restarts
-from BC_training.play.players import BUILT_IN, make_player, require_fit
+from BC_training.games import GameSpec, make_game
+from BC_training.play.episodes import Session, play_frames, print_restarts
+from BC_training.play.players import BUILT_IN, make_player, require_fit, require_player
 from BC_training.play.video import VideoWriter, draw_buttons, require_video
 from BC_training.play.video_text import drawable, font, substitutions
 from BC_training.runtime.workers import closing_on_sigterm, run_tasks
@@ -56,17 +56,15 @@ class Film:
 class Filming:
     """A worker (``runtime/workers.py``) that lets one player after another play, and films them."""
 
-    def __init__(self, game: str, seed: int, skill: int):
-        self._game, self._seed, self._skill = game, seed, skill
+    def __init__(self, game: str, seed: int):
+        self._game, self._seed = game, seed
         self._session: Session | None = None
 
     def run(self, task: tuple[str, tuple[int, int]]) -> Film:
         """``task`` = (player, (H, W) of the frames it takes)."""
         player, frame_size = task
-        self._session = session = Session(
-            self._game, player, frame_size=frame_size, skill=self._skill, render_mode="rgb_array"
-        )
-        film, restarts = session.surviving(lambda: self._play(session, player))
+        self._session = session = Session(self._game, player, frame_size=frame_size, render_mode="rgb_array")
+        film, restarts = session.with_restarts(lambda: self._play(session, player))
         film.restarts = restarts
         self.close()
         return film
@@ -78,18 +76,11 @@ class Filming:
 
     def _play(self, session: Session, player: str) -> Film:
         film = Film(player, session.game.fps, session.game.action_names)
-        observation, _ = session.env.reset(seed=self._seed)
-        session.player.reset(self._seed)
-        score, over = 0.0, False
-        while not over:
-            action = np.asarray(session.player.act(observation), bool)
+        for frame in play_frames(session.env, session.player, self._seed):
             film.pictures.append(_jpeg(session.env.render()))
-            film.returns.append(score)
-            film.actions.append(action)
-            observation, reward, terminated, truncated, _ = session.env.step(action)
-            score, over = score + float(reward), terminated or truncated
-        film.pictures.append(_jpeg(session.env.render()))
-        film.returns.append(score)
+            film.returns.append(frame.score)
+            if frame.buttons is not None:
+                film.actions.append(frame.buttons)
         return film
 
 
@@ -100,7 +91,6 @@ def film_rollouts(
     console: Console,
     *,
     seed: int = 0,
-    skill: int = 3,
     workers: int | None = None,
     rerun: Path | None = None,
 ) -> list[Film]:
@@ -120,11 +110,11 @@ def film_rollouts(
     require_video(out)
     if rerun is not None:
         require_rerun(rerun)
-    require_game(game)
-    tasks = [(player, _fitting_size(player, game, skill)) for player in players]
+    GameSpec.parse(game)
+    tasks = [(player, _fitting_size(player, game)) for player in players]
     films: list[Film] = run_tasks(
         Filming,
-        (game, seed, skill),
+        (game, seed),
         tasks,
         workers or os.cpu_count() or 1,
         console,
@@ -143,28 +133,27 @@ def film_rollouts(
         with disk_full_is_user_error(rerun):
             numbered = [f"{i + 1} {name}" for i, name in enumerate(labels)]  # one may play twice
             write_rollouts(rerun, films, numbered)
-    say_restarts(sum(film.restarts for film in films), console)
+    print_restarts(sum(film.restarts for film in films), console)
     scores = ", ".join(f"{name} {return_text(film.returns[-1])}" for name, film in zip(labels, films, strict=True))
     written = f"{out} and {rerun}" if rerun is not None else f"{out}"
     console.print(f"{game}, seed {seed}: {scores}; written to {written}", soft_wrap=True, highlight=False, markup=False)
     return films
 
 
-def _fitting_size(player: str, game: str, skill: int) -> tuple[int, int]:
+def _fitting_size(player: str, game: str) -> tuple[int, int]:
     """(H, W) of the frames that a player takes.
 
     Raises:
         UserError: no such player, or a checkpoint that does not fit the game.
     """
     inputs, size = None, _SIZE
+    require_player(player)
     if player not in BUILT_IN:
-        if not Path(player).exists():
-            raise unknown("player", player, BUILT_IN, "or give the folder of a checkpoint")
         from BC_training.training import checkpoint  # here: the processes of scripted players need no JAX
 
         inputs = checkpoint.read(player).inputs
         size = inputs.recorded_size
-    with closing_on_sigterm(), contextlib.closing(make_game(game, frame_size=size, skill=skill)) as env:
+    with closing_on_sigterm(), contextlib.closing(make_game(game, frame_size=size)) as env:
         if inputs is not None:
             require_fit(player, inputs, env)
         else:

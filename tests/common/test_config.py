@@ -248,8 +248,6 @@ def test_unknown_file_names_the_nearest(tmp_path):
     [
         ("dataset.record.episodes=0", "dataset.record.episodes"),
         ("dataset.record.seed=-1", "dataset.record.seed"),
-        ("dataset.record.skill=0", "dataset.record.skill"),
-        ("dataset.record.skill=6", "dataset.record.skill"),
         ("dataset.record.frame_size=[4,64]", "dataset.record.frame_size"),
         ("dataset.record.noise=1.5", "dataset.record.noise"),
         ("dataset.record.noise=-0.1", "dataset.record.noise"),
@@ -296,7 +294,6 @@ def test_unknown_file_names_the_nearest(tmp_path):
         ("evaluation.exclusive=[[left]]", "evaluation.exclusive"),
         ("evaluation.rollout.episodes=0", "evaluation.rollout.episodes"),
         ("evaluation.rollout.seed=-1", "evaluation.rollout.seed"),
-        ("evaluation.rollout.skill=9", "evaluation.rollout.skill"),
         ("evaluation.rollout.every_n_epochs=0", "evaluation.rollout.every_n_epochs"),
         ("evaluation.rollout.every_n_epochs=1 evaluation.rollout.validation_seed=19", "rollout.validation_seed"),
         ("evaluation.best_metric=rollout", "evaluation.rollout.every_n_epochs"),
@@ -324,6 +321,13 @@ def test_unknown_file_names_the_nearest(tmp_path):
 def test_out_of_range(write, overrides, key):
     file = write("dataset: {path: x, record: {game: doom/basic}}\nevaluation: {rollout: {game: doom/basic}}\n")
     assert key in error_of(file, overrides.split())
+
+
+def test_options_of_a_game_are_part_of_its_name(write):
+    file = write("dataset: {path: x, record: {game: doom/basic}}\nevaluation: {rollout: {game: doom/basic}}\n")
+    for section, option in (("dataset.record", "skill=5"), ("evaluation.rollout", "delay=2")):
+        message = f"{section}.{option[:5]} is part of the game's name now: {section}.game=doom/basic?{option}"
+        assert message in error_of(file, [f"{section}.{option}"])
 
 
 @pytest.mark.parametrize(

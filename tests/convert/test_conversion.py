@@ -15,7 +15,8 @@ from rich.console import Console
 
 import BC_training.convert
 from BC_training.common.errors import UserError
-from BC_training.common.storage import zarr_groups
+from BC_training.common.storage import reader
+from BC_training.common.storage.metadata import EpisodeInfo
 from BC_training.common.storage.store import LocalStore
 from BC_training.common.storage.writer import EpisodeWriter
 from BC_training.convert.conversion import convert
@@ -170,8 +171,8 @@ def test_a_source_without_recordings_is_refused(tmp_path):
         run(tmp_path, tmp_path / "out.zarr", "sessions", keybinds=binds)
 
 
-def test_a_place_that_is_no_dataset_is_refused(tmp_path, monkeypatch):
-    source, out = minari(tmp_path / "d"), tmp_path / "out.zarr"
+def test_a_place_that_is_no_dataset_is_refused(tmp_path):
+    source = minari(tmp_path / "d")
     with pytest.raises(UserError, match=r"/d is no dataset but a folder that holds other things \(data\)"):
         run(source, source)
     (source / "empty").mkdir()
@@ -180,17 +181,6 @@ def test_a_place_that_is_no_dataset_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file is a file, a dataset is a folder: choose another name"):
         run(source, tmp_path / "file")
-    run(minari(tmp_path / "e", seed=1), out)
-    mkdir = Path.mkdir
-
-    def read_only(path, *args, **kwargs):
-        if path.parent == out:
-            raise PermissionError(30, "Read-only file system")
-        mkdir(path, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "mkdir", read_only)
-    with pytest.raises(UserError, match=r"cannot write into .*out\.zarr: Read-only file system; make it writable or"):
-        run(source, out)
 
 
 @dataclass(frozen=True)
@@ -231,8 +221,8 @@ def test_an_exception_of_a_library_costs_one_recording(tmp_path, monkeypatch):
         assert "bad: it cannot be read (KeyError: 'Unable to" in str(raised.value)
         assert "\n" not in str(raised.value)
     store = LocalStore(tmp_path / "out.zarr")
-    (episode,) = zarr_groups.read_episodes(store, store.episode_names())
-    assert isinstance(episode, zarr_groups.EpisodeInfo)
+    (episode,) = reader.read_episodes(store, store.episode_names())
+    assert isinstance(episode, EpisodeInfo)
     assert episode.attrs["source"].endswith("good")
     fake(monkeypatch, Fake(episodes=("good", "empty")))
     assert "empty: left out, it has no frame" in run(tmp_path, tmp_path / "out.zarr")[0]
@@ -243,7 +233,7 @@ def test_an_exception_of_a_library_costs_one_recording(tmp_path, monkeypatch):
     ({"keys": ("jump", "duck", "jump")}, "'keys' has 'jump' twice, in columns 0 and 2"),
     ({"attributes": ("x", " ")}, "'attributes' has ' ' in column 1, which is empty"),
     ({"attributes": ("x", "x")}, "'attributes' has 'x' twice, in columns 0 and 1"),
-    ({"attributes": (None,)}, "'attributes' has None in column 0, which is no text"),
+    ({"attributes": (None,)}, "'attributes' has None in column 0, which is not text"),
 ])  # fmt: skip
 def test_empty_and_repeated_names_are_refused(tmp_path, monkeypatch, names, message):
     fake(monkeypatch, Fake(**names))

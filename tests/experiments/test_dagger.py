@@ -115,7 +115,7 @@ def test_the_table_holds_what_the_runs_left(whole):
         assert row["frames"] == len(ZarrGameplayDataset(row["dataset"]))
         assert checkpoint.read(row["checkpoint"]).step == play["step"]
     lines = (whole / "l/x-dagger/dagger.md").read_text().splitlines()
-    assert lines[0].startswith("doom/deadly_corridor, skill 3, seeds 0 to 1 (random ")
+    assert lines[0].startswith("doom/deadly_corridor, seeds 0 to 1 (random ")
     assert len(lines) == 2 + 2 + 2
     assert lines[-2].startswith("| 0 | – | 3 | ")
 

@@ -284,7 +284,7 @@ def test_a_process_that_stops_by_itself_does_not_wait_for_the_others(monkeypatch
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "prepare_devices", interrupted)
-    monkeypatch.setattr(command_line, "leave", lambda code: sys.exit(f"left with {code}"))
+    monkeypatch.setattr(command_line.cli, "leave", lambda code: sys.exit(f"left with {code}"))
     monkeypatch.setattr("sys.argv", ["BC_training", "--config", "configs/pure_cnn.yaml"])
     with pytest.raises(SystemExit, match="left with 75"):
         main()

@@ -21,7 +21,7 @@ from BC_training.training import checkpoint
 BUTTONS = ["move_left", "move_right", "attack", "move_forward", "move_backward", "turn_left", "turn_right"]
 # At skill 5, where who has learned next to nothing does not live long.
 PLAY = [
-    "evaluation.rollout={game: doom/deadly_corridor, episodes: 1, skill: 5, video: false, every_n_epochs: 1}",
+    "evaluation.rollout={game: 'doom/deadly_corridor?skill=5', episodes: 1, video: false, every_n_epochs: 1}",
     "evaluation.best_metric=rollout",
     "system.workers=1",
 ]
@@ -71,13 +71,13 @@ def test_a_dataset_with_episodes_that_are_played_for_a_score_is_refused_before_t
     shutil.copytree(data, tmp_path / "x.zarr")
     for number in (0, 1):
         episode = zarr.open_group(tmp_path / f"x.zarr/episode_{number}")
-        episode.attrs.update({"game": "doom/deadly_corridor", "skill": 5, "seed": 7 * number})
+        episode.attrs.update({"game": "doom/deadly_corridor?skill=5", "seed": 7 * number})
     with pytest.raises(UserError, match=r"rollout.seed=0: 1 of its 1 episodes are in .*x\.zarr .*rollout.seed=1 has"):
         run(tmp_path, tmp_path / "x.zarr", *PLAY[:1], "training.num_epochs=1")
     assert not (tmp_path / "c").exists()
     run(tmp_path, tmp_path / "x.zarr", *PLAY[:1], "training.num_epochs=1", "evaluation.rollout.seed=1")
     saved = checkpoint.read(tmp_path / "c/pure_cnn")
-    held = {name: [span[2:] for span in saved.seeds[name]] for name in ("train", "val")}
+    held = {name: [span[1:] for span in saved.seeds[name]] for name in ("train", "val")}
     assert sorted(held["train"] + held["val"]) == [[0, 0], [7, 7]]
 
 

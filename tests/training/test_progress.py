@@ -176,7 +176,8 @@ def test_returns_of_other_episodes_are_forgotten(make_config):
     for changes, is_kept in (
         ({"video": False, "every_n_epochs": 1}, True),
         ({"episodes": 5}, False),
-        ({"skill": 5}, False),
+        ({"game": "doom/deadly_corridor?skill=3"}, True),
+        ({"game": "doom/deadly_corridor?skill=5"}, False),
     ):
         evaluation = replace(before.evaluation, rollout=replace(play, **changes))
         progress = TrainingProgress(best_score=0.5, best_step=3)

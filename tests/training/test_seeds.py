@@ -25,17 +25,18 @@ def saved(seeds: dict[str, Any], best_metric: str = "macro_f1", play: RolloutCon
 
 @given(st.sets(st.integers(0, 60), min_size=1), st.integers(0, 60), st.integers(1, 20))
 def test_every_seed_of_a_recording_is_found_and_no_other(seeds, first, count):
-    episodes = dataset(*({"game": GAME, "skill": 3, "seed": seed} for seed in sorted(seeds, reverse=True)))
+    episodes = dataset(*({"game": GAME, "seed": seed} for seed in sorted(seeds, reverse=True)))
     found = recorded_seeds(episodes, {"train": list(range(len(seeds))), "val": []})
-    seen = seen_seeds(saved(found), GAME, 3, range(first, first + count))
+    seen = seen_seeds(saved(found), GAME, range(first, first + count))
     met = seeds & set(range(first, first + count))
     assert seen.get("trained", 0) == len(met)
     if met:
         free = range(seen["free"], seen["free"] + count)
         assert not seeds & set(free)
-        assert seen_seeds(saved(found), GAME, 3, free) == {}
-    assert seen_seeds(saved(found), "doom/my_way_home", 3, range(first, first + count)) == {}
-    assert seen_seeds(saved(found), GAME, 4, range(first, first + count)) == {}
+        assert seen_seeds(saved(found), GAME, free) == {}
+    assert seen_seeds(saved(found), "doom/my_way_home", range(first, first + count)) == {}
+    assert seen_seeds(saved(found), f"{GAME}?skill=4", range(first, first + count)) == {}
+    assert seen_seeds(saved(found), f"{GAME}?skill=3&delay=4", range(first, first + count)) == seen
 
 
 def test_recordings_that_do_not_say_have_nothing_to_compare():
@@ -50,21 +51,24 @@ def test_recordings_that_do_not_say_have_nothing_to_compare():
     odd += [{"game": GAME, "seed": None}, {"game": GAME, "seed": 3.5}, {"game": [GAME], "seed": 3}]
     everything = list(range(len(odd)))
     assert recorded_seeds(dataset(*odd), {"train": everything, "val": everything}) == {"train": [], "val": []}
-    without_skill = recorded_seeds(dataset({"game": GAME, "seed": 3}), {"train": [0], "val": []})
-    assert seen_seeds(saved(without_skill), GAME, 5, range(4))["trained"] == 1
+
+
+def test_games_that_others_name_stay_as_they_are():
+    split = {"train": [0], "val": []}
+    assert recorded_seeds(dataset({"game": "my game.wad", "seed": 3}), split)["train"] == [("my game.wad", 3, 3)]
 
 
 def test_seeds_that_chose_the_checkpoint_are_told_from_those_it_was_trained_on():
-    seeds = {"train": [[GAME, 3, 10, 12]], "val": [[GAME, 3, 12, 13]]}  # lists, as JSON has them
-    assert seen_seeds(saved(seeds), GAME, 3, range(10, 20)) == {"trained": 3, "chosen": 1, "free": 0}
+    seeds = {"train": [[GAME, 10, 12]], "val": [[GAME, 12, 13]]}  # lists, as JSON has them
+    assert seen_seeds(saved(seeds), GAME, range(10, 20)) == {"trained": 3, "chosen": 1, "free": 0}
     play = RolloutConfig(GAME, episodes=5, every_n_epochs=1, validation_seed=100)
     chosen = saved({}, "rollout", play)
-    seen = seen_seeds(chosen, GAME, 3, range(102, 110))
+    seen = seen_seeds(chosen, GAME, range(102, 110))
     assert (seen["trained"], seen["chosen"]) == (0, 3)
     assert seen_text(seen, 8) == (
         "of these 8 seeds the checkpoint was chosen on 3: this says little of others; --seed 0 has none of them"
     )
-    assert seen_seeds(saved({}, "macro_f1", play), GAME, 3, range(102, 110)) == {}
+    assert seen_seeds(saved({}, "macro_f1", play), GAME, range(102, 110)) == {}
 
 
 @pytest.mark.parametrize(
@@ -77,14 +81,14 @@ def test_seeds_that_chose_the_checkpoint_are_told_from_those_it_was_trained_on()
     ],
 )
 def test_play_for_a_score_on_episodes_to_be_trained_on_is_refused_with_seeds_that_work(options, name, free):
-    spans, play = [(GAME, 3, 10, 30)], RolloutConfig(GAME, **options)
+    spans, play = [(GAME, 10, 30)], RolloutConfig(GAME, **options)
     with pytest.raises(UserError, match=rf"evaluation.rollout.{name}={free} has none") as error:
         require_unseen(play, spans, "data/x.zarr")
     assert "are in data/x.zarr" in str(error.value)
     require_unseen(RolloutConfig(GAME, **(options | {name: free})), spans, "data/x.zarr")
-    require_unseen(RolloutConfig(GAME, skill=4, **options), spans, "data/x.zarr")
+    require_unseen(RolloutConfig(f"{GAME}?skill=4", **options), spans, "data/x.zarr")
     require_unseen(RolloutConfig("doom/other", **options), spans, "data/x.zarr")
 
 
 def test_validation_seeds_count_only_where_they_are_played():
-    require_unseen(RolloutConfig(GAME, validation_seed=1000), [(GAME, 3, 1000, 1001)], "data/x.zarr")
+    require_unseen(RolloutConfig(GAME, validation_seed=1000), [(GAME, 1000, 1001)], "data/x.zarr")

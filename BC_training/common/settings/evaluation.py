@@ -1,7 +1,7 @@
 """The configuration's section on scores: of the validation split, and in play."""
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Literal
 
 from BC_training.common.decode import DecodeSettings
 from BC_training.common.errors import UserError, require
@@ -13,12 +13,11 @@ SEEDS = 2**32  # games take those from 0 to one less
 class RolloutConfig:
     """Episodes the best checkpoint plays when training ends, and others that checkpoints play before."""
 
-    game: str
+    game: str | None = None  # its spec, such as doom/deadly_corridor?skill=5; null: what the dataset's episodes name
     episodes: int = 20
     seed: int = 0  # the first episode's, of the best checkpoint
     every_n_epochs: int | None = None  # also play after every so many epochs, and the last; null: at the end only
     validation_seed: int = 1000  # the first episode's of these, apart from those of the final score
-    skill: int = 3
     video: bool = True
 
     def __post_init__(self) -> None:
@@ -31,12 +30,12 @@ class RolloutConfig:
         apart = abs(first - self.seed) >= self.episodes
         rule = "its episodes none of those from evaluation.rollout.seed on"
         require(every is None or apart, "evaluation.rollout.validation_seed", first, rule)
-        require(1 <= self.skill <= 5, "evaluation.rollout.skill", self.skill, "1 to 5")
 
     @property
-    def final_play(self) -> dict[str, Any]:
-        """What the final score is of: game, episodes, seed (the first), skill, and delay (0)."""
-        return {key: getattr(self, key) for key in ("game", "episodes", "seed", "skill")} | {"delay": 0}
+    def known_game(self) -> str:
+        """The game, once it is known: the set-up of a training asks the dataset."""
+        assert self.game is not None, "evaluation.rollout.game is not known yet"
+        return self.game
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""ViZDoom scenarios as Gymnasium environments, one id ``doom/<scenario>`` each."""
+"""ViZDoom scenarios as Gymnasium environments, named ``doom/<scenario>`` each."""
 
 import contextlib
 import itertools
@@ -13,23 +13,14 @@ import numpy as np
 import psutil
 import vizdoom
 
-from BC_training.common.errors import GameDied, UserError, first_line, unknown
+from BC_training.common.errors import GameDied, UserError, first_line
 from BC_training.common.preprocess import resize_frames
 from BC_training.games.doom.engine_calls import EngineCalls
 
-SCENARIOS = (
-    "basic",
-    "deadly_corridor",
-    "defend_the_center",
-    "defend_the_line",
-    "health_gathering_supreme",
-    "my_way_home",
-)
 _MAPPED = ("health_gathering_supreme", "my_way_home")  # whose experts need the map, which costs time
 _LONGEST = 2100  # tics, of a scenario that would let a player live for ever
 TICS_PER_SECOND = 35  # the engine's clock
 NATIVE_SIZE = (288, 512)
-MAX_DELAY = 350  # tics, ten seconds
 
 # Engine resolutions of this aspect ratio, smallest first: the smallest that covers the asked
 # frame size is rendered and then averaged down (256x144 renders 2.5x as fast as 512x288).
@@ -82,7 +73,7 @@ class DoomGame(gymnasium.Env):
     The same seed and the same actions give the same episode.
 
     Args:
-        scenario: one of ``SCENARIOS``.
+        scenario: the name of one of ViZDoom's, such as "basic".
         frame_size: (H, W) of the frames in pixels.
         frame_skip: engine tics (1/35 s) per step.
         skill: difficulty, 1 (easiest) to 5.
@@ -92,8 +83,7 @@ class DoomGame(gymnasium.Env):
             uint8 [H', W', 3], H' and W' at least the frame size; frames do not depend on it.
 
     Raises:
-        UserError: unknown scenario, skill out of range, a frame larger than the engine draws,
-            or an engine that does not start.
+        UserError: a frame larger than the engine draws, or an engine that does not start.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": TICS_PER_SECOND / 2}  # noqa: RUF012 (Gymnasium's)
@@ -104,16 +94,10 @@ class DoomGame(gymnasium.Env):
         *,
         frame_size: tuple[int, int] = NATIVE_SIZE,
         frame_skip: int = 2,
-        skill: int = 3,
-        delay: int = 0,
+        skill: int,
+        delay: int,
         render_mode: str | None = None,
     ):
-        if scenario not in SCENARIOS:
-            raise unknown("game", f"doom/{scenario}", (f"doom/{s}" for s in SCENARIOS))
-        if not 1 <= skill <= 5:
-            raise UserError(f"skill {skill} is out of range: Doom has 1 to 5")
-        if not 0 <= delay <= MAX_DELAY:
-            raise UserError(f"delay {delay} is out of range: 0 to {MAX_DELAY} tics of 1/35 s")
         covering = [s for s in RENDER_SIZES if s[0] >= frame_size[0] and s[1] >= frame_size[1]]
         if not covering:
             raise UserError(f"frame size {frame_size[0]}x{frame_size[1]} is larger than Doom draws (1080x1920)")

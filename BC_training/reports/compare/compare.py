@@ -44,8 +44,8 @@ def compare(
         is missing and how to get it, what does not compare).
 
     Raises:
-        UserError: nothing to compare, no checkpoint, a run twice, rollouts of different games,
-            skills, seeds or delays, nothing to draw, or a file that cannot be written; found before measuring.
+        UserError: nothing to compare, no checkpoint, a run twice, rollouts of different games
+            or seeds, nothing to draw, or a file that cannot be written; found before measuring.
     """
     _require_files([json_file, csv_file, markdown_file, plot_file])
     if plot_file is not None and plot_file.suffix != ".png":

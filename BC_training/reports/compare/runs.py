@@ -18,7 +18,7 @@ from BC_training.training.train_state import abstract_model
 COMMAND = "uv run -m BC_training"
 _NEEDED = {
     "evaluation.json": ("exact_match", "macro_f1", "per_action"),
-    "rollout.json": ("game", "skill", "seed", "episodes", "mean", "ci95", "random_mean", "expert_mean"),
+    "rollout.json": ("game", "seed", "episodes", "mean", "ci95", "random_mean", "expert_mean"),
 }
 # Of a row of metrics.jsonl, by its kind; of other kinds the step.
 _LOGGED = {"epoch": ("epoch", "step", "frames_per_second"), "val": ("epoch", "step")}
@@ -139,7 +139,7 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 
 
 def require_same_play(names: Sequence[str], runs: Sequence[Run]) -> None:
-    """Raises a UserError if those that were played did not meet the same game, skill, first seed and delay."""
+    """Raises a UserError if those that were played did not meet the same game and first seed."""
     played = [(name, run) for name, run in zip(names, runs, strict=True) if run.play]
     for name, run in played[1:]:
         first, other = played[0]
@@ -191,8 +191,7 @@ def _different(values: dict[str, Any]) -> list[str]:
 
 
 def _played(run: Run) -> str:
-    delay = f" with delay {run.play['delay']}" if run.play.get("delay") else ""  # older files do not say
-    return f"{run.play['game']} at skill {run.play['skill']} from seed {run.play['seed']}{delay}"
+    return f"{run.play['game']} from seed {run.play['seed']}"
 
 
 def play_command(run: Run, others: Sequence[Run], **changes: Any) -> str:
@@ -203,9 +202,7 @@ def play_command(run: Run, others: Sequence[Run], **changes: Any) -> str:
     for other in reversed(others):
         if other.play and other.saved.inputs.action_names == inputs.action_names:
             options = other.play
-    late = {"delay": options["delay"]} if options.get("delay") else {}
-    options = {name: options[name] for name in ("game", "episodes", "seed", "skill") if name in options}
-    options |= late | changes
+    options = {name: options[name] for name in ("game", "episodes", "seed") if name in options} | changes
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     return _command(run, "rollout", ["--player", str(run.path), *arguments], "rollout.json")
 

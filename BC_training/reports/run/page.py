@@ -184,10 +184,9 @@ def _play(found: Findings) -> str:
     if returns:
         ends = f"lowest {return_text(min(returns))}, highest {return_text(max(returns))}"
         tiles.append(("Median return", return_text(statistics.median(returns)), ends))
-    what = f"{clean(play['game'])}, skill {play['skill']}, seeds {span[0]} to {span[1]}"
-    delay = f", actions {play['delay']} tics late" if play.get("delay") else ""
+    what = f"{clean(play['game'])}, seeds {span[0]} to {span[1]}"
     seen = f" Attention: {seen_text(play['seen'], play['episodes'])}." if play.get("seen") else ""
-    return f'<p>{escape(what + delay)}.{escape(clean(seen, 300))}</p><dl class="tiles">{as_tiles(tiles)}</dl>'
+    return f'<p>{escape(what)}.{escape(clean(seen, 300))}</p><dl class="tiles">{as_tiles(tiles)}</dl>'
 
 
 def _of_reference(play: dict[str, Any], who: str) -> str:

@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from BC_training.common.errors import GameDied
+from BC_training.games.doom import engine_calls
 from BC_training.games.doom.engine_calls import EngineCalls
-from BC_training.games.doom.game import engine_calls
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from BC_training.reports.compare.runs import Run, incomparable
 from BC_training.reports.compare.scores import play_scores, training_costs, validation_scores
 from BC_training.reports.compare.show import draw, groups, tables, to_markdown
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_edit import editing, update_meta
+from BC_training.training.decoding_file import write_decoding
 
 BUTTONS = ["move_left", "move_right", "attack", "move_forward", "move_backward", "turn_left", "turn_right"]
 GAME = "doom/deadly_corridor"
@@ -38,7 +38,6 @@ PLAY = {
     "game": GAME,
     "episodes": 1,
     "seed": 0,
-    "skill": 3,
     "mean": 1000.0,
     "ci95": [500.0, 1500.0],
     "random_mean": 0.0,
@@ -203,8 +202,7 @@ def test_scores_of_thresholds_that_were_changed_since_are_not_used(runs):
     saved = checkpoint.read("c/a")
     write("l/a/rollout.json", PLAY | {"step": saved.step, "decoding": saved.decoding.to_dict()})
     assert Run.read(Path("c/a")).missing == {}
-    with editing(saved.path):
-        update_meta(saved.path, {"decoding": saved.decoding.override(["thresholds.attack=0.3"]).to_dict()})
+    write_decoding(saved.path, saved.decoding.override(["thresholds.attack=0.3"]))
     result, _ = compared(runs[:1])
     row = result["runs"][0]
     assert (row["exact_match"], row["mean_return"]) == (None, None)
@@ -284,17 +282,17 @@ def test_bad_input_is_found_before_measuring(runs, monkeypatch, capsys, argument
     assert sorted(Path().rglob("*")) == before
 
 
-@pytest.mark.parametrize("change", [{"game": "doom/other"}, {"skill": 4}, {"seed": 7}, {"delay": 2}])
+@pytest.mark.parametrize("change", [{"game": "doom/other"}, {"game": "doom/other?skill=4"}, {"seed": 7}])
 def test_different_play_does_not_compare(runs, monkeypatch, capsys, change):
     write("l/b/rollout.json", PLAY | {"step": 1} | change)
     code, error = call(monkeypatch, capsys, "uv run -m BC_training compare c/a c/b")
     assert (code, error.count("\n")) == (2, 1)
     assert "b played " in error
     assert str(next(iter(change.values()))) in error
-    assert "rollout --player c/b --game doom/deadly_corridor --episodes 1 --seed 0 --skill 3 --json l/b/roll" in error
-    write("l/a/rollout.json", read("l/a/rollout.json") | {"delay": 4})
+    assert "rollout --player c/b --game doom/deadly_corridor --episodes 1 --seed 0 --json l/b/roll" in error
+    write("l/a/rollout.json", read("l/a/rollout.json") | {"game": f"{GAME}?delay=4"})
     _, error = call(monkeypatch, capsys, "uv run -m BC_training compare c/a c/b")
-    assert "--skill 3 --delay 4 --json l/b/roll" in error
+    assert "--game 'doom/deadly_corridor?delay=4' --episodes 1 --seed 0 --json l/b/roll" in error
 
 
 @pytest.mark.parametrize(
@@ -386,7 +384,7 @@ def test_older_play_has_no_interval_and_says_how_to_get_one(runs):
     assert result["runs"][0]["normalized_low"] is None
     (note,) = result["notes"]
     assert note.startswith("a: l/a/rollout.json is of an earlier version, without the returns of random and the expert")
-    assert "rollout --player c/a --game doom/deadly_corridor --episodes 20 --seed 0 --skill 3 --json" in note
+    assert "rollout --player c/a --game doom/deadly_corridor --episodes 20 --seed 0 --json" in note
 
 
 # --- how they are shown ----------------------------------------------------------------------

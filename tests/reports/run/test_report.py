@@ -57,7 +57,6 @@ def whole(bare) -> Iterator[Path]:
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     play = {
         "game": "doom/basic",
-        "skill": 3,
         "seed": 0,
         "episodes": 3,
         "mean": 60.0,

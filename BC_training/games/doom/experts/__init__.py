@@ -1,4 +1,4 @@
-"""The scripted experts, by the id of the game they play."""
+"""The scripted experts, by the scenario they play."""
 
 from BC_training.games.doom.experts.basic import BasicExpert
 from BC_training.games.doom.experts.deadly_corridor import DeadlyCorridorExpert
@@ -8,10 +8,10 @@ from BC_training.games.doom.experts.health_gathering_supreme import HealthGather
 from BC_training.games.doom.experts.my_way_home import MyWayHomeExpert
 
 EXPERTS: dict[str, type[Expert]] = {
-    "doom/basic": BasicExpert,
-    "doom/deadly_corridor": DeadlyCorridorExpert,
-    "doom/defend_the_center": DefendTheCenterExpert,
-    "doom/defend_the_line": DefendTheLineExpert,
-    "doom/health_gathering_supreme": HealthGatheringSupremeExpert,
-    "doom/my_way_home": MyWayHomeExpert,
+    "basic": BasicExpert,
+    "deadly_corridor": DeadlyCorridorExpert,
+    "defend_the_center": DefendTheCenterExpert,
+    "defend_the_line": DefendTheLineExpert,
+    "health_gathering_supreme": HealthGatheringSupremeExpert,
+    "my_way_home": MyWayHomeExpert,
 }
