@@ -161,6 +161,16 @@ def test_an_empty_folder_is_filled_and_stays_when_nothing_can_be_converted(tmp_p
         assert run(source, failing)[1] == 2  # nothing of the failure is left that would be in the way
 
 
+def test_a_source_without_recordings_is_refused(tmp_path):
+    with pytest.raises(UserError, match="/none: check the path"):
+        run(tmp_path / "none", tmp_path / "out.zarr")
+    with pytest.raises(UserError, match="unknown kind of recording 'minar'; did you mean 'minari'"):
+        run(tmp_path, tmp_path / "out.zarr", "minar")
+    binds = recorded_sessions.write_keybinds(tmp_path / "binds.json")
+    with pytest.raises(UserError, match="holds no recordings of the kind 'sessions'"):
+        run(tmp_path, tmp_path / "out.zarr", "sessions", keybinds=binds)
+
+
 def test_a_place_that_is_no_dataset_is_refused(tmp_path):
     source = minari(tmp_path / "d")
     with pytest.raises(UserError, match=r"/d is no dataset but a folder that holds other things \(data\)"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from recorded_sessions import frame_of, number_of, turn, write_video
+from recorded_sessions import frame_of, number_of, turn, write_sound, write_video
 
 from BC_training.common.errors import UserError
 from BC_training.convert.video import Video, upright
@@ -119,12 +119,7 @@ def test_a_video_without_an_index_or_with_too_few_frames_is_refused(tmp_path):
     write_video(file, [0])
     with pytest.raises(UserError, match="has 1 frames with a time stamp, 2 are needed"):
         Video(file)
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("aac", rate=8000, layout="mono")
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        silence.sample_rate = 8000
-        container.mux(stream.encode(silence))
-        container.mux(stream.encode())
+    write_sound(file)
     with pytest.raises(UserError, match="holds no video"):
         Video(file)
 

@@ -147,7 +147,7 @@ def refused(source, match, episode=None, **options):
      "episode_0 frame 3 has another size"),
 ])  # fmt: skip
 def test_an_episode_with_a_fault_is_refused(tmp_path, observations, actions, match):
-    assert "d/data/main_data.hdf5" in refused(minari(tmp_path / "d", observations, actions, THREE), match)
+    assert "d/data/main_data.hdf5" in refused(minari(tmp_path / "d", observations, actions), match)
 
 
 def test_a_file_with_a_fault_is_refused(tmp_path):

@@ -24,6 +24,7 @@ from lerobot_datasets import (
     replace_column,
     write_video,
 )
+from recorded_sessions import write_sound
 
 from BC_training.common.dataset import ZarrGameplayDataset
 
@@ -86,6 +87,7 @@ def film(count: int, fps: float = 20, size: int = 1) -> Callable[[Path], None]:
     (edit_file("data/*/*.parquet", truncate), ["cannot read", ".parquet"]),
     (edit_file("videos/**/*.mp4", Path.unlink), ["episode 2: the video is missing"]),
     (edit_file("videos/**/*.mp4", truncate), [".mp4, episode 2", "restore"]),
+    (edit_file("videos/**/*.mp4", write_sound), [".mp4 holds no video: restore it"]),
     (edit_file("videos/**/*.mp4", overwrite_middle), [".mp4, episode 2, frame", "restore"]),
     (edit_file("videos/**/*.mp4", film(4)), ["episode 2 has 4 pictures for 5 rows"]),
     (edit_file("videos/**/*.mp4", film(5, fps=10)), ["episode 2, frame 1", "0.1000 s", "0.0500 s"]),
