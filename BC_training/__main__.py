@@ -233,7 +233,7 @@ def validate(
     data: cli.Dataset, repair: cli.Repair = None, json: cli.JsonFile = None, workers: cli.Workers = None
 ) -> None:
     """Read a dataset from end to end and list what is wrong with it, by episode and frame."""
-    from BC_training.validate import validate
+    from BC_training.validate.validate import validate
 
     findings = validate(data, console, workers=workers, json_file=json, repair_to=repair)
     if any(finding.severity != "info" for finding in findings):

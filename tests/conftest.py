@@ -38,6 +38,9 @@ def pytest_configure(config: pytest.Config) -> None:
     The workers of one run share them, so that what one has compiled the others need not.
     """
     if not hasattr(config, "workerinput"):  # workers start with the environment of the process that starts them
+        here = Path(__file__).parent  # processes that tests start import helpers and tests, too
+        paths = [str(here.parent), str(here / "helpers"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
         os.environ["XDG_CACHE_HOME"] = folder = tempfile.mkdtemp(prefix="bc_training_tests_")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 

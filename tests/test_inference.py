@@ -28,7 +28,7 @@ from BC_training.evaluation.predict import EpisodePredictions, open_episode, pre
 from BC_training.inference import Policy
 from BC_training.models.temporal_cnn.model import Config as TemporalConfig
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_edit import editing, update_meta
+from BC_training.training.decoding_file import write_decoding
 
 QUIET = Console(file=StringIO())
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -85,8 +85,7 @@ def test_streaming_equals_the_offline_evaluation(runs, name, monkeypatch):
 def test_a_policy_that_samples_does_not_sample_on_recordings(runs, tmp_path):
     run = Path(shutil.copytree(runs["pure_cnn"], tmp_path / "run"))
     rules, step = checkpoint.read(run).decoding, checkpoint.find(run)
-    with editing(step):
-        update_meta(step, {"decoding": dataclasses.replace(rules, temperature=1.0).to_dict()})
+    write_decoding(step, dataclasses.replace(rules, temperature=1.0))
     assert checkpoint.read(run).decoding.temperature == 1
     calm, found = (predict_episode(*open_episode(folder, None, 1), QUIET) for folder in (runs["pure_cnn"], run))
     np.testing.assert_array_equal(found.predicted, calm.predicted)

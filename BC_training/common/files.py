@@ -1,4 +1,4 @@
-"""Files: paths as users write them, locks, and writes that happen whole or not at all."""
+"""Files: paths as users write them, locks, and writes that are done whole or not at all."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ def expand(path: str | Path) -> str:
         UserError: there is no such home folder, or no system could have such a path.
     """
     text = os.fspath(path)
-    found = os.path.expanduser(text)  # noqa: PTH111 (pathlib raises without saying of what)
+    found = os.path.expanduser(text)  # noqa: PTH111 (pathlib's error does not name the path)
     if text.startswith("~") and found == text:
         raise UserError(f"there is no home folder {text}: a folder of that name is ./{text}")
     try:
@@ -28,7 +28,7 @@ def expand(path: str | Path) -> str:
     except UnicodeEncodeError as error:
         raise UserError(f"the path {found!r} is not UTF-8: rename it") from error
     if "\0" in found:
-        raise UserError(f"the path {found!r} holds a null character: no file is called so")
+        raise UserError(f"the path {found!r} holds a null character, which no file name can have")
     return found
 
 
@@ -53,10 +53,10 @@ def expand_fields(config: Any, section: str, *names: str) -> None:
 
 @contextlib.contextmanager
 def locked(file: Path, busy: str | None = None) -> Iterator[None]:
-    """Holds the lock ``file`` for this process alone; the file goes with the lock.
+    """Holds the lock ``file`` for this process alone; the file is removed with the lock.
 
     Args:
-        busy: what the UserError says where another process holds it; None waits for that process.
+        busy: the message of the UserError where another process holds it; None waits for that process.
 
     Raises:
         UserError: another process holds it, or nothing can be locked there.
@@ -73,14 +73,14 @@ def locked(file: Path, busy: str | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        if os.name != "nt":  # while it is held: who waits sees that the name is gone, and takes a new file
+        if os.name != "nt":  # before the release: a process that waits then sees that the file is gone
             file.unlink(missing_ok=True)
         lock.release()
 
 
 @contextlib.contextmanager
 def disk_full_is_user_error(path: Path) -> Iterator[None]:
-    """Turns an error that says a disk is full, while writing below ``path``, into a UserError."""
+    """Turns an error from a full disk, while writing below ``path``, into a UserError."""
     try:
         yield
     except Exception as error:
@@ -124,13 +124,13 @@ def require_writable(file: Path) -> None:
             f"cannot write {file}: {error.strerror}; choose a file in a folder that exists and can be written"
         ) from error
     if not existed:
-        file.resolve().unlink()  # of a link what it names, which was not there
+        file.resolve().unlink()  # for a link, the file that opening it created
 
 
 def _is_disk_full(error: BaseException) -> bool:
-    """Whether ``error`` or one of its causes says that no space is left on a disk.
+    """Whether ``error`` or one of its causes comes from a full disk.
 
-    TensorStore and Orbax report it as text in a ValueError, Python as an errno.
+    TensorStore and Orbax report that as text in a ValueError, Python as an errno.
     """
     seen: BaseException | None = error
     while seen is not None:

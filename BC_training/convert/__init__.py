@@ -12,9 +12,7 @@ from rich.console import Console
 
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.files import disk_full_is_user_error
-from BC_training.common.storage import zarr_groups
-from BC_training.common.storage.store import LocalStore
-from BC_training.common.storage.writer import is_unused, next_number, recording, require_dataset
+from BC_training.common.storage.writer import existing_episodes, is_unused, next_number, recording
 from BC_training.convert import identity
 from BC_training.convert.converter import Converter, frame_size, readable_digest
 from BC_training.convert.source import Options, Source
@@ -49,7 +47,7 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
     opened: Source = module.open_source(source, options)
     if not opened.episodes:
         raise UserError(f"{source} holds no recordings of the kind '{options.kind}'")
-    existing = _episodes(out)
+    existing = existing_episodes(out)
     recordings = [
         (name, readable_digest(opened, name) if existing else None, opened.place(name)) for name in opened.episodes
     ]
@@ -89,17 +87,6 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
     if failed:
         listed = "; ".join(f"{name}: {reason}" for name, reason in failed)
         raise UserError(f"{len(failed)} of {len(missing)} recordings of {source} were not converted ({listed})")
-
-
-def _episodes(out: Path) -> list[zarr_groups.EpisodeInfo]:
-    """What ``out`` holds already."""
-    if is_unused(out):
-        return []
-    require_dataset(out)
-    store = LocalStore(out)
-    zarr_groups.read_root(store)
-    episodes = zarr_groups.read_episodes(store, store.episode_names())
-    return [episode for episode in episodes if isinstance(episode, zarr_groups.EpisodeInfo)]
 
 
 def _say(console: Console, line: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from BC_training.common.errors import UserError, unknown
-from BC_training.common.storage.array_info import as_float32
+from BC_training.common.storage.reader import as_float32
 
 
 def exact_float32(values: np.ndarray, names: Sequence[str], where: str) -> np.ndarray:

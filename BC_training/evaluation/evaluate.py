@@ -4,7 +4,6 @@ import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -17,7 +16,7 @@ from BC_training.evaluation import diagnose as diagnosis
 from BC_training.evaluation.split_predictions import SplitPredictions, default_split, predict_split
 from BC_training.evaluation.tune import best_thresholds, changes_table
 from BC_training.training import checkpoint as checkpoints
-from BC_training.training.checkpoint_edit import editing, update_meta
+from BC_training.training.decoding_file import TunedOn, changing, write_decoding
 from BC_training.training.resume import fingerprint
 
 
@@ -70,7 +69,7 @@ def evaluate(
             f"--tune on split '{split}': thresholds are chosen on val, which the run did not train on; "
             "--force tunes on it all the same"
         )
-    with editing(checkpoints.find(checkpoint)) if tune else contextlib.nullcontext():
+    with changing(checkpoints.find(checkpoint)) if tune else contextlib.nullcontext():
         predictions = predict_split(checkpoint, console, data=data, split=split, ablate=diagnose)
         saved = predictions.saved
         decoding = saved.decoding
@@ -80,9 +79,8 @@ def evaluate(
             chosen = dict.fromkeys([*predictions.chosen_here, "thresholds"])
             predictions = replace(predictions, chosen_here=tuple(chosen))
             report = {**score(predictions, decoding, tolerance), "before": report}
-            changes = {"decoding": decoding.to_dict(), "tuned_on": _tuned_on(predictions)}
-            if changes != {"decoding": saved.decoding.to_dict(), "tuned_on": saved.tuned_on}:
-                update_meta(saved.path, changes)
+            if (decoding, tuned_on := _tuned_on(predictions)) != (saved.decoding, saved.tuned_on):
+                write_decoding(saved.path, decoding, tuned_on)
     show_scores(predictions, report, console)
     if tune:
         console.print(changes_table(report["before"], report))
@@ -111,11 +109,10 @@ def score_test(
     return report
 
 
-def _tuned_on(predictions: SplitPredictions) -> dict[str, Any]:
-    """What tells the frames that thresholds are tuned on when they are met again."""
+def _tuned_on(predictions: SplitPredictions) -> TunedOn:
+    """What identifies the frames that thresholds are tuned on."""
     dataset, episodes = predictions.dataset, sorted(predictions.episodes)
-    names = [dataset.episodes[e].name for e in episodes]
-    return {"split": predictions.split, "episodes": names, "fingerprint": fingerprint(dataset, episodes)}
+    return TunedOn(tuple(dataset.episodes[e].name for e in episodes), fingerprint(dataset, episodes))
 
 
 def score(predictions: SplitPredictions, decoding: Decoding, tolerance: int = events.TOLERANCE) -> metrics.Report:

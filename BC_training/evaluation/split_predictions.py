@@ -145,12 +145,13 @@ def _chosen_here(
     """``SplitPredictions.chosen_here``; ``is_own`` is whether the dataset is that of the training."""
     names = {dataset.episodes[e].name for e in episodes}
     by_val = saved.config.evaluation.best_metric != "rollout" and saved.path.resolve().parent.name != "last"
-    tuned = saved.tuned_on or {"episodes": [], "fingerprint": ""}
-    is_tuned = not names.isdisjoint(tuned["episodes"])
+    tuned = saved.tuned_on
     found = {
         "parameters": is_own and not names.isdisjoint(saved.split["train"]),
         "checkpoint": is_own and by_val and not names.isdisjoint(saved.split["val"]),
-        "thresholds": is_tuned and episodes_are(dataset, set(tuned["episodes"]), tuned["fingerprint"]),
+        "thresholds": tuned is not None
+        and not names.isdisjoint(tuned.episodes)
+        and episodes_are(dataset, set(tuned.episodes), tuned.fingerprint),
     }
     return tuple(what for what, is_here in found.items() if is_here)
 

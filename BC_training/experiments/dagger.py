@@ -30,7 +30,7 @@ from BC_training.runtime.devices import prepare_devices
 from BC_training.runtime.interruption import Interruption
 from BC_training.train import train
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import lock_run, run_folders
+from BC_training.training.run_folder import lock_run, run_folders
 from BC_training.training.setup import Setup
 
 

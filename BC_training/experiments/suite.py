@@ -25,7 +25,7 @@ from BC_training.runtime.devices import prepare_devices
 from BC_training.runtime.sharding import from_main
 from BC_training.train import train
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import make_folder, run_folders
+from BC_training.training.run_folder import make_folder, run_folders
 
 _SECTIONS = ("variants", "settings", "games")
 

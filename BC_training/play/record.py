@@ -15,9 +15,9 @@ from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.metrics import return_text
 from BC_training.common.schema import RecordConfig
-from BC_training.common.storage import zarr_groups
+from BC_training.common.storage.metadata import EpisodeInfo
 from BC_training.common.storage.store import LocalStore
-from BC_training.common.storage.writer import EpisodeWriter, next_number, recording
+from BC_training.common.storage.writer import EpisodeWriter, existing_episodes, next_number, recording
 from BC_training.games import GameSpec, make_game
 from BC_training.play.episodes import Outcome, Session, play_frames, print_restarts
 from BC_training.play.players import Player, make_player
@@ -172,7 +172,7 @@ def _record_seeds(
 ) -> None:
     """Records ``seeds`` as the episodes ``numbers``, or after the last episode: for None, or where one is taken."""
     action_names, state_names = require_players(config)
-    _require_frame_size(path, _readable_episodes(path), config)
+    _require_frame_size(path, existing_episodes(path), config)
     with recording(path, action_names, state_names):
         if numbers is None or any((path / f"episode_{number}").exists() for number in numbers):
             numbers = range(first := next_number(path), first + len(seeds))
@@ -212,13 +212,13 @@ def require_players(config: RecordConfig) -> tuple[tuple[str, ...], tuple[str, .
         return game.action_names, game.state_names
 
 
-def recorded_episodes(path: Path, config: RecordConfig) -> list[zarr_groups.EpisodeInfo]:
+def recorded_episodes(path: Path, config: RecordConfig) -> list[EpisodeInfo]:
     """The episodes recorded as ``config`` says, whatever their seed and frame size."""
     wanted = _attributes(config).items()
-    return [e for e in _readable_episodes(path) if "seed" in e.attrs and wanted <= e.attrs.items()]
+    return [e for e in existing_episodes(path) if "seed" in e.attrs and wanted <= e.attrs.items()]
 
 
-def _require_frame_size(path: Path, episodes: list[zarr_groups.EpisodeInfo], config: RecordConfig) -> None:
+def _require_frame_size(path: Path, episodes: list[EpisodeInfo], config: RecordConfig) -> None:
     for episode in episodes:
         size = episode.arrays["frames"].shape[2:]
         if size != tuple(config.frame_size):
@@ -226,13 +226,3 @@ def _require_frame_size(path: Path, episodes: list[zarr_groups.EpisodeInfo], con
                 f"{path} holds frames of {size[0]}x{size[1]}, not {config.frame_size[0]}x{config.frame_size[1]}: "
                 "choose another folder or the same frame size"
             )
-
-
-def _readable_episodes(path: Path) -> list[zarr_groups.EpisodeInfo]:
-    """None where there is no dataset. Faulty ones left out: opening it for training reports those."""
-    if not os.access(path, os.F_OK):  # Path.exists raises where it may not look
-        return []
-    store = LocalStore(path)
-    zarr_groups.read_root(store)
-    found = zarr_groups.read_episodes(store, store.episode_names())
-    return [episode for episode in found if isinstance(episode, zarr_groups.EpisodeInfo)]

@@ -14,7 +14,8 @@ from rich.console import Console
 
 import BC_training.convert
 from BC_training.common.errors import UserError
-from BC_training.common.storage import zarr_groups
+from BC_training.common.storage import reader
+from BC_training.common.storage.metadata import EpisodeInfo
 from BC_training.common.storage.store import LocalStore
 from BC_training.common.storage.writer import EpisodeWriter
 from BC_training.convert import Options, convert
@@ -175,8 +176,8 @@ def test_an_empty_folder_is_filled_and_stays_when_nothing_can_be_converted(tmp_p
         assert run(source, failing)[1] == 2  # nothing of the failure is left that would be in the way
 
 
-def test_a_place_that_is_no_dataset_is_called_what_it_is(tmp_path, monkeypatch):
-    source, out = minari(tmp_path / "d"), tmp_path / "out.zarr"
+def test_a_place_that_is_no_dataset_is_called_what_it_is(tmp_path):
+    source = minari(tmp_path / "d")
     with pytest.raises(UserError, match=r"/d is no dataset but a folder that holds other things \(data\)"):
         run(source, source)
     (source / "empty").mkdir()
@@ -185,17 +186,6 @@ def test_a_place_that_is_no_dataset_is_called_what_it_is(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file is a file, a dataset is a folder: choose another name"):
         run(source, tmp_path / "file")
-    run(minari(tmp_path / "e", seed=1), out)
-    mkdir = Path.mkdir
-
-    def read_only(path, *args, **kwargs):
-        if path.parent == out:
-            raise PermissionError(30, "Read-only file system")
-        mkdir(path, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "mkdir", read_only)
-    with pytest.raises(UserError, match=r"cannot write into .*out\.zarr: Read-only file system; make it writable or"):
-        run(source, out)
 
 
 @dataclass(frozen=True)
@@ -236,8 +226,8 @@ def test_what_a_library_raises_for_one_recording_costs_that_alone(tmp_path, monk
         assert "bad: it cannot be read (KeyError: 'Unable to" in str(raised.value)
         assert "\n" not in str(raised.value)
     store = LocalStore(tmp_path / "out.zarr")
-    (episode,) = zarr_groups.read_episodes(store, store.episode_names())
-    assert isinstance(episode, zarr_groups.EpisodeInfo)
+    (episode,) = reader.read_episodes(store, store.episode_names())
+    assert isinstance(episode, EpisodeInfo)
     assert episode.attrs["source"].endswith("good")
     fake(monkeypatch, Fake(episodes=("good", "empty")))
     assert "empty: left out, it has no frame" in run(tmp_path, tmp_path / "out.zarr")[0]
@@ -250,7 +240,7 @@ def test_what_a_library_raises_for_one_recording_costs_that_alone(tmp_path, monk
         ({"keys": ("jump", "duck", "jump")}, "'keys' has 'jump' twice, in columns 0 and 2"),
         ({"attributes": ("x", " ")}, "'attributes' has ' ' in column 1, which is empty"),
         ({"attributes": ("x", "x")}, "'attributes' has 'x' twice, in columns 0 and 1"),
-        ({"attributes": (None,)}, "'attributes' has None in column 0, which is no text"),
+        ({"attributes": (None,)}, "'attributes' has None in column 0, which is not text"),
     ],
 )
 def test_names_are_different_and_say_something(tmp_path, monkeypatch, names, said):

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from untrained import save_run
 
-from BC_training.common.config import to_dict
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
@@ -18,9 +18,7 @@ from BC_training.evaluation.predict import open_episode
 from BC_training.inference import Policy
 from BC_training.reports.run.report import report
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
 from BC_training.training.resume import fingerprint
-from BC_training.training.train_state import init_state, make_optimizer, split_model
 
 QUIET = Console(file=StringIO())
 
@@ -32,13 +30,8 @@ def run(tmp_path_factory, make_dataset, make_config, make_inputs) -> Path:
     make_dataset(folder / "x.zarr", [4, 6, 5], actions=3)
     config, inputs = make_config({"conv_features": (4,), "conv_strides": (2,)}), make_inputs()
     config = dataclasses.replace(config, dataset=dataclasses.replace(config.dataset, path=str(folder / "x.zarr")))
-    state = init_state(split_model(config, inputs), make_optimizer(config.training, 10)[0])
     split = {"train": ["episode_0", "episode_2"], "val": ["episode_1"], "test": []}
-    meta = {"epoch": 1, "config": to_dict(config), "inputs": inputs.to_dict(), "threshold": 0.5, "split": split}
-    with lock_run(folder / "run"), CheckpointWriter(folder / "run", 1, QUIET) as writer:
-        writer.save(state, meta | {"majority": [False] * 3, "metrics": {}}, is_best=True)
-        writer.finish()
-    return folder / "run"
+    return save_run(folder / "run", config, inputs, split=split)
 
 
 def test_another_dataset_is_scored_whole(run):

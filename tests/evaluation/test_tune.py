@@ -14,17 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rich.console import Console
 from sklearn.metrics import f1_score, precision_recall_curve
+from untrained import save_run
 
 from BC_training import __main__ as command_line
-from BC_training.common.config import to_dict
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.evaluation.evaluate import evaluate
 from BC_training.evaluation.tune import best_threshold
 from BC_training.inference import Policy
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
-from BC_training.training.train_state import init_state, make_optimizer, split_model
+from BC_training.training.decoding_file import write_decoding
 
 QUIET = Console(file=StringIO())
 
@@ -95,20 +94,15 @@ def test_thresholds_leave_room_for_hysteresis():
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory, make_dataset, make_config, make_inputs) -> Path:
-    """A run of 7 buttons, a6 never pressed in validation, whose model has learned nothing; format 2."""
+    """A run of 7 buttons, a6 never pressed in validation, whose model has learned nothing."""
     folder = tmp_path_factory.mktemp("tune")
     rng = np.random.default_rng(0)
     rows = [rng.random((n, 7)) < [0.1, 0.2, 0.5, 0.5, 0.8, 0.9, 0.0] for n in (20, 40, 10)]
     make_dataset(folder / "x.zarr", [20, 40, 10], rows=rows)
     config, inputs = make_config({"conv_features": (4,), "conv_strides": (2,)}), make_inputs(7)
     config = dataclasses.replace(config, dataset=dataclasses.replace(config.dataset, path=str(folder / "x.zarr")))
-    state = init_state(split_model(config, inputs), make_optimizer(config.training, 10)[0])
     split = {"train": ["episode_0"], "val": ["episode_1"], "test": ["episode_2"]}
-    meta = {"epoch": 1, "config": to_dict(config), "inputs": inputs.to_dict(), "threshold": 0.5, "split": split}
-    with lock_run(folder / "run"), CheckpointWriter(folder / "run", 1, QUIET) as writer:
-        writer.save(state, meta | {"majority": [False] * 7, "metrics": {}}, is_best=True)
-        writer.finish()
-    return folder / "run"
+    return save_run(folder / "run", config, inputs, split=split)
 
 
 @pytest.fixture
@@ -216,12 +210,10 @@ def test_of_the_command_line(run, tmp_path, monkeypatch):
 
 
 def test_scores_of_a_checkpoint_that_samples_say_so(run):
-    from BC_training.training.checkpoint_edit import editing, update_meta
 
     step, calm = checkpoint.find(run), evaluate(run, QUIET)
     rules = dataclasses.replace(checkpoint.read(run).decoding, temperature=1.0)
-    with editing(step):
-        update_meta(step, {"decoding": rules.to_dict()})
+    write_decoding(step, rules)
     screen = Console(file=StringIO(), width=200)
     report = evaluate(run, screen)
     assert "in play it samples at temperature 1" in screen.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]

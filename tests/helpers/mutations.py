@@ -61,18 +61,18 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 @st.composite
-def changed(draw: st.DrawFn, document: Any) -> Any:
+def changed(draw: st.DrawFn, document: Any, values: st.SearchStrategy = WEIRD) -> Any:
     """A JSON document of which one value is another, twice there, gone, or under another name."""
     document = copy.deepcopy(document)
     if not document:
-        return draw(WEIRD)
+        return draw(values)
     *outer, last = draw(st.sampled_from(list(places(document))))
     parent = document
     for key in outer:
         parent = parent[key]
     what = draw(st.sampled_from(["replace", "replace", "replace", "remove", "double"]))
     if what == "replace":
-        parent[last] = draw(WEIRD)
+        parent[last] = draw(values)
     elif what == "remove":
         del parent[last]
     elif isinstance(parent, list):
@@ -97,13 +97,13 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
     return content[:at] + inserted + content[at + (len(inserted) if what == "overwrite" else 0) :]
 
 
-def change_file(data: st.DataObject, file: Path) -> None:
+def change_file(data: st.DataObject, file: Path, values: st.SearchStrategy = WEIRD) -> None:
     """Damages a file: its JSON, or its bytes."""
     content = file.read_bytes()
     if file.suffix == ".json" or file.name.startswith(".z"):
         kind = data.draw(st.sampled_from(["json", "json", "json", "bytes", "mark"]))
         if kind == "json":
-            file.write_text(json.dumps(data.draw(changed(json.loads(content)))))
+            file.write_text(json.dumps(data.draw(changed(json.loads(content), values))))
             return
         if kind == "mark":
             file.write_bytes(b"\xef\xbb\xbf" + content)

@@ -11,10 +11,10 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from rich.console import Console
+from untrained import save_run
 
 from BC_training.common import variants
-from BC_training.common.config import load_config, to_dict
+from BC_training.common.config import load_config
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import OBSERVATION, InputSpec, Window, normalize
@@ -24,7 +24,6 @@ from BC_training.common.state import StateFeatures
 from BC_training.data.samples import Samples
 from BC_training.inference import Policy
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
 from BC_training.training.train_state import (
     abstract_model,
     abstract_state,
@@ -201,11 +200,7 @@ def test_play_is_the_forward_pass_of_training(tmp_path, recorded, name, fields, 
     model = split_model(config, inputs)
     batch_stats = jax.tree.map(lambda x: x + 0.1, model.batch_stats)
     state = init_state(model, optax.adam(1e-3))._replace(batch_stats=batch_stats)
-    meta = {"config": to_dict(config), "inputs": inputs.to_dict(), "epoch": 1, "threshold": 0.5}
-    meta |= {"split": {}, "majority": [False] * 3, "metrics": {}}
-    with lock_run(tmp_path / "run"), CheckpointWriter(tmp_path / "run", 1, Console(quiet=True)) as writer:
-        writer.save(state, meta, True)
-        writer.finish()
+    save_run(tmp_path / "run", config, inputs, state=state)
     policy, samples = Policy.load(tmp_path / "run"), Samples(recorded, [0], inputs.window)
     frames, actions, state = recorded.frames(0, range(FRAMES)), recorded.actions(0), recorded.state(0)
     every = np.arange(FRAMES)

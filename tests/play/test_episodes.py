@@ -160,8 +160,7 @@ def test_games_end_with_the_process_whose_workers_still_start(worker, number):
     tasks = [("noop", SIZE)] * 2
     run = f"run_tasks({worker.__name__}, (), {tasks}, 2, Console(), title='', unit=('', len))"
     code = f"from tests.play.test_episodes import *; {run}"
-    path = {"PYTHONPATH": str(Path(__file__).parents[2])}
-    parent = subprocess.Popen([sys.executable, "-c", code], env=os.environ | path, stdout=subprocess.DEVNULL)
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
     engines: list[int] = []
     try:
         deadline = time.monotonic() + 300
@@ -195,9 +194,8 @@ def test_a_game_in_the_commands_own_process_is_closed_before_it_ends(tmp_path, c
     """In the middle of play, or while a player takes long to load."""
     if not code.startswith("rollout"):
         code = f"record.make_player = rollouts.make_player = lambda *_: time.sleep(600); {code}"
-    path = {"PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", f"from tests.play.test_episodes import *; {code}", f"{tmp_path}/x.mp4"]
-    process = subprocess.Popen(command, env=os.environ | path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     engines: list[int] = []
     try:
         deadline = time.monotonic() + 300

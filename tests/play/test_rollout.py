@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 from rich.console import Console
-from untrained import save_run
+from untrained import change_meta, save_run
 
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
@@ -27,7 +27,6 @@ from BC_training.play.rollout import rollout
 from BC_training.play.scores import RolloutSession, play_episodes
 from BC_training.play.video import VideoWriter, draw_buttons
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_edit import editing, update_meta
 
 GAME = "doom/deadly_corridor"
 QUIET = Console(file=StringIO())
@@ -269,8 +268,7 @@ def test_decode_is_for_checkpoints_and_checked_before_playing(run):
 def test_play_of_seeds_that_were_trained_on_is_marked(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     step = checkpoint.find(tmp_path / "run")
-    with editing(step):
-        update_meta(step, {"seeds": {"train": [[GAME, 4, 9]], "val": []}})
+    change_meta(step, seeds={"train": [[GAME, 4, 9]], "val": []})
     screen = StringIO()
     result = rollout(str(step), GAME, Console(file=screen, width=250), episodes=3, seed=2, workers=1)
     assert result.seen == {"trained": 1, "chosen": 0, "free": 0}

@@ -16,7 +16,7 @@ from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.play.rollout import rollout
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_edit import editing, update_meta
+from BC_training.training.decoding_file import write_decoding
 from BC_training.videos.rollouts import Film, compose, film_rollouts, label
 
 QUIET = Console(file=StringIO())
@@ -55,8 +55,7 @@ def test_checkpoints_play_by_their_own_rules_on_frames_of_their_own_size(tmp_pat
         inputs = dataclasses.replace(make_inputs(recorded_size=size), action_names=buttons)
         run = save_run(tmp_path / held, make_config(), inputs)
         thresholds = {name: 0.001 if name == held else 0.999 for name in buttons}
-        with editing(step := checkpoint.find(run)):
-            update_meta(step, {"decoding": Decoding(thresholds).to_dict()})
+        write_decoding(checkpoint.find(run), Decoding(thresholds))
         runs[str(run)] = [name == held for name in buttons]
     for film in film_rollouts(list(runs), GAME, tmp_path / "r.mp4", QUIET, workers=1):
         assert np.array(film.actions).tolist() == [runs[film.player]] * len(film)

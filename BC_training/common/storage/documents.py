@@ -1,4 +1,4 @@
-"""zarr's documents of metadata, and what is in them: other people wrote them."""
+"""zarr's metadata documents, which other people's programs may have written."""
 
 import json
 import math
@@ -11,10 +11,10 @@ _DEEPEST = 64  # brackets within brackets
 
 
 def parse_document(raw: bytes | None, where: str) -> dict[str, Any] | None:
-    """A document; None without one.
+    """A JSON object; None for None.
 
     Raises:
-        UserError: it is damaged, or no table.
+        UserError: it is damaged, or no object.
     """
     if raw is None:
         return None
@@ -35,7 +35,7 @@ def group_attributes(v3: dict[str, Any] | None, v2: Any = None, v2_attrs: Any = 
     """A group's attributes; None if it is no group.
 
     Raises:
-        UserError: they are no table.
+        UserError: they are no JSON object.
     """
     if v3 is not None and v3.get("node_type") == "group":
         attrs = v3.get("attributes")
@@ -49,7 +49,7 @@ def group_attributes(v3: dict[str, Any] | None, v2: Any = None, v2_attrs: Any = 
 
 
 def finite(value: Any) -> float | None:
-    """An attribute as a number; None where it is none, or beyond what a float holds."""
+    """An attribute as a finite float; None where it is no such number."""
     try:
         number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     except OverflowError:

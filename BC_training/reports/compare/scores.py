@@ -33,7 +33,7 @@ def training_costs(epochs: Sequence[dict[str, Any]], saved: Checkpoint) -> Row:
         before = row["step"]
         if before <= saved.step:
             until = total
-    until += (saved.progress or {"seconds": 0})["seconds"]
+    until += saved.progress.seconds
     return {
         "frames_per_second": statistics.median(row["frames_per_second"] for row in epochs),
         "minutes": until / 60,

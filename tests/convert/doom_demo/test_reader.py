@@ -14,7 +14,7 @@ from rich.console import Console
 
 from BC_training import __main__ as command_line
 from BC_training.common.errors import UserError
-from BC_training.common.storage import zarr_groups
+from BC_training.common.storage import reader
 from BC_training.common.storage.store import LocalStore
 from BC_training.convert import Options, convert
 from BC_training.convert.doom_demo import reader as doom_demo
@@ -283,11 +283,11 @@ def test_a_real_demo_is_drawn(tmp_path):
     (tmp_path / "a.lmp").write_bytes(raw)
     options = Options("doom-demo", size=(72, 128), fps=17.5, iwad=FREEDOOM)
     convert(tmp_path / "a.lmp", tmp_path / "out.zarr", options, 1, Console(quiet=True))
-    (episode,) = zarr_groups.read_episodes(LocalStore(tmp_path / "out.zarr"), ["episode_0"])
+    (episode,) = reader.read_episodes(LocalStore(tmp_path / "out.zarr"), ["episode_0"])
     actions = parse_demo(raw).actions[1:]
     pairs = np.concatenate([actions, np.zeros((1, 8), bool)]).reshape(50, 2, 8)
-    np.testing.assert_array_equal(zarr_groups.read_actions(episode), pairs.any(axis=1))
-    frames = zarr_groups.open_array(episode, "frames").read().result()
+    np.testing.assert_array_equal(reader.read_actions(episode), pairs.any(axis=1))
+    frames = reader.open_array(episode, "frames").read().result()
     assert frames.shape == (50, 3, 72, 128)
     assert episode.attrs["fps"] == 17.5
     assert (episode.attrs["game"], episode.attrs["map"], episode.attrs["skill"]) == ("freedoom1.wad", "E1M4", 4)

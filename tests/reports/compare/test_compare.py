@@ -27,7 +27,7 @@ from BC_training.reports.compare.runs import Run, incomparable
 from BC_training.reports.compare.scores import play_scores, training_costs, validation_scores
 from BC_training.reports.compare.show import draw, groups, tables, to_markdown
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_edit import editing, update_meta
+from BC_training.training.decoding_file import write_decoding
 
 BUTTONS = ["move_left", "move_right", "attack", "move_forward", "move_backward", "turn_left", "turn_right"]
 GAME = "doom/deadly_corridor"
@@ -202,8 +202,7 @@ def test_scores_of_thresholds_that_were_changed_since_are_not_used(runs):
     saved = checkpoint.read("c/a")
     write("l/a/rollout.json", PLAY | {"step": saved.step, "decoding": saved.decoding.to_dict()})
     assert Run.read(Path("c/a")).missing == {}
-    with editing(saved.path):
-        update_meta(saved.path, {"decoding": saved.decoding.override(["thresholds.attack=0.3"]).to_dict()})
+    write_decoding(saved.path, saved.decoding.override(["thresholds.attack=0.3"]))
     result, _ = compared(runs[:1])
     row = result["runs"][0]
     assert (row["exact_match"], row["mean_return"]) == (None, None)
