@@ -99,7 +99,7 @@ def train(config: Config, console: Console, references: dict[str, list[float]] |
                     if is_whole:
                         saver.row = log_epoch(tracker, progress, order, report, played)
                         if epoch == 1:
-                            advise_on_waiting(setup, train_tier, saver.row["data_wait"], console)
+                            advise_on_waiting(train_tier, saver.row["data_wait"], console)
                         is_best = report is not None and progress.note_scores(config, report)
                         progress.close_epoch()
                         table.add(saver.row, is_best)

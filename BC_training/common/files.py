@@ -1,7 +1,8 @@
-"""Files: paths as users write them, locks, and writes that are done whole or not at all."""
+"""Files: paths as users write them, JSON objects, locks, and writes that are done whole or not at all."""
 
 import contextlib
 import errno
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, first_line
 
 
 def expand(path: str | Path) -> str:
@@ -49,6 +50,46 @@ def expand_fields(config: Any, section: str, *names: str) -> None:
                 object.__setattr__(config, name, expand(value))
             except UserError as error:
                 raise UserError(f"config: {section}.{name}: {error}") from error
+
+
+def parse_json_object(raw: str | bytes, unique: bool = False) -> dict[str, Any]:
+    """A JSON object from text, or from bytes in UTF-8, -16 or -32 with or without a byte order mark.
+
+    Args:
+        unique: refuses an entry that occurs twice; otherwise the last one counts.
+
+    Raises:
+        ValueError: it is no JSON object; the message says why.
+    """
+    try:
+        pairs_hook = _unique_entries if unique else None
+        parsed = json.loads(raw.encode() if isinstance(raw, str) else raw, object_pairs_hook=pairs_hook)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(parsed, dict):
+        raise ValueError("it does not start with {")
+    return parsed
+
+
+def read_json_object(path: Path, unique: bool = False) -> dict[str, Any]:
+    """The JSON object in a file; see ``parse_json_object``.
+
+    Raises:
+        UserError: the file cannot be read or holds something else.
+    """
+    try:
+        return parse_json_object(path.read_bytes(), unique)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not a JSON object ({first_line(error)}): correct it") from error
+
+
+def _unique_entries(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError(f"it has an entry twice: {', '.join(repr(name) for name, _ in pairs)}")
+    return entries
 
 
 @contextlib.contextmanager

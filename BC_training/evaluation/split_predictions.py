@@ -15,7 +15,8 @@ from rich.progress import Progress
 
 from BC_training.common import metrics
 from BC_training.common.dataset import SPLITS, ZarrGameplayDataset
-from BC_training.common.decode import Decoding, decode_episodes
+from BC_training.common.decode import Decoding
+from BC_training.common.decoder import decode_episodes
 from BC_training.common.errors import UserError, unknown
 from BC_training.data.loader import Batch, make_tier
 from BC_training.data.samples import Samples, batches_in_order

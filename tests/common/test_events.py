@@ -3,7 +3,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rich.console import Console
@@ -92,6 +92,7 @@ def test_scores_against_counting_by_hand(pair, tolerance):
                 assert entry["f1"] == (2 * hits / (made + recorded) if made + recorded else None)
 
 
+@settings(max_examples=15)
 @given(sequences())
 def test_exact_scores_against_scikit_learn(pair):
     true, predicted, _ = pair

@@ -11,7 +11,8 @@ from rich.progress import Progress
 from untrained import save_run
 
 from BC_training.common.dataset import ZarrGameplayDataset
-from BC_training.common.decode import Decoder, Decoding
+from BC_training.common.decode import Decoding
+from BC_training.common.decoder import Decoder
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec, Window, normalize, resize_frames
 from BC_training.common.schema import DatasetConfig

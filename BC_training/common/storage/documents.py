@@ -1,11 +1,11 @@
 """zarr's metadata documents, which other people's programs may have written."""
 
-import json
 import math
 import reprlib
 from typing import Any
 
 from BC_training.common.errors import UserError
+from BC_training.common.files import parse_json_object
 
 _DEEPEST = 64  # brackets within brackets
 
@@ -19,13 +19,9 @@ def parse_document(raw: bytes | None, where: str) -> dict[str, Any] | None:
     if raw is None:
         return None
     try:
-        parsed = json.loads(raw)
-        if not isinstance(parsed, dict):
-            raise UserError(f"cannot read {where}: it holds no table of names and values")
+        parsed = parse_json_object(raw)
         if raw.count(b"[") + raw.count(b"{") > _DEEPEST and _is_deeper(parsed, _DEEPEST):
-            raise RecursionError
-    except RecursionError as error:
-        raise UserError(f"cannot read {where}: brackets within brackets, more than {_DEEPEST} deep") from error
+            raise ValueError(f"it is nested too deeply, more than {_DEEPEST} brackets")
     except ValueError as error:
         raise UserError(f"cannot read {where}: {error}") from error
     return parsed
