@@ -16,8 +16,9 @@ from rich.console import Console
 
 from BC_training.common.mirror import MirrorTable
 from BC_training.data.augment import mirrored
+from BC_training.play.episodes import Outcome
 from BC_training.play.intervals import mean_interval
-from BC_training.play.rollout import Outcome, RolloutSession
+from BC_training.play.scores import RolloutSession
 from BC_training.runtime.workers import run_tasks
 from BC_training.training import checkpoint
 

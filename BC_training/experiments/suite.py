@@ -156,7 +156,7 @@ def _scripted(config: Config, folder: Path, console: Console) -> dict[str, list[
     """Returns of the scripted players on the episodes that the policies will play, from the file of an earlier try."""
     played = _episodes(config)
     file = folder / f"{GameSpec.parse(played['game']).file_name}.json"
-    with contextlib.suppress(TypeError):  # another program's file
+    with contextlib.suppress(ValueError):  # another program's file
         saved = ScriptedPlay.from_dict(_read(file))
         if saved == ScriptedPlay(**played, returns=saved.returns):
             return saved.returns

@@ -1,7 +1,7 @@
 """What the players of a suite score: ``suite.json``, its tables, and the files of scripted play."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from BC_training.common.json_object import JsonObject
 from BC_training.common.metrics import number
 from BC_training.play.intervals import (
     failed_text,
@@ -22,7 +23,7 @@ _REFERENCES = ("random", "expert")
 
 
 @dataclass(frozen=True)
-class ScriptedPlay:
+class ScriptedPlay(JsonObject):
     """What the scripted players score in one game: the returns of each. The other fields are ``final_play``'s."""
 
     game: str
@@ -30,17 +31,9 @@ class ScriptedPlay:
     seed: int
     returns: dict[str, list[float]]
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> Self:
-        """Raises a TypeError where ``raw`` lacks a field."""
-        return cls(**raw)
-
 
 @dataclass(frozen=True)
-class Normalized:
+class Normalized(JsonObject):
     """A normalised score, and its interval at 95 %, [low, high]; None where nothing has it."""
 
     normalized: float | None
@@ -62,7 +55,7 @@ class Score(Normalized):
 
 
 @dataclass(frozen=True)
-class SuiteScores:
+class SuiteScores(JsonObject):
     """What ``suite.json`` holds.
 
     Attributes:
@@ -94,17 +87,6 @@ class SuiteScores:
                 interval = None if who in _REFERENCES else normalized_interval(sampled)
                 mean[who] = Normalized(float(np.mean(scores)), interval)
         return cls(suite, games, mean)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> Self:
-        games = {
-            game: {who: Score(**score) for who, score in players.items()} for game, players in raw["games"].items()
-        }
-        mean = {who: None if score is None else Normalized(**score) for who, score in raw["mean"].items()}
-        return cls(raw["suite"], games, mean)
 
     def markdown(self) -> str:
         """Two tables: normalised scores, and failed episodes."""

@@ -67,7 +67,8 @@ def test_a_suite_goes_on_after_a_failed_training_and_ends_where_it_is_run_again(
         scenario = game.removeprefix("doom/")
         assert (tmp_path / f"data/two/{scenario}.zarr").is_dir()
         played = json.loads((tmp_path / f"l/two-{scenario}-small/rollout.json").read_text())
-        assert {key: played[key] for key in vars(scores["small"])} == vars(scores["small"])
+        small = scores["small"].to_dict()
+        assert {key: played[key] for key in small} == small
         assert scores["expert"].normalized == 1
         assert scores["random"].normalized == 0
         assert len(scores["noop"].returns) == 2
