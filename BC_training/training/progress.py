@@ -101,7 +101,13 @@ def _measure(config: Config, metric: str) -> tuple[Any, ...]:
     if metric == "rollout":
         play = config.evaluation.rollout
         assert play is not None
-        return metric, config.evaluation.decode_settings, GameSpec.parse(play.known_game), play.validation_seed, play.episodes
+        return (
+            metric,
+            config.evaluation.decode_settings,
+            GameSpec.parse(play.known_game),
+            play.validation_seed,
+            play.episodes,
+        )
     if metric != "loss":
         return metric, replace(config.evaluation.decode_settings, temperature=None)  # offline nothing is sampled
     training = config.training
