@@ -20,11 +20,10 @@ command, visual_command = cli.commands_of(app), cli.commands_of(visualize)
 )
 def train(config: cli.Config, overrides: cli.Overrides = None) -> None:
     """Train a policy, recording its dataset first if that is missing, and let it play."""
-    from BC_training.common.config import load_config
     from BC_training.train import train
 
     with cli.resumable():
-        train(load_config(config, overrides or []), console)
+        train(cli.load(config, overrides), console)
 
 
 @command("suite", "suite --config my_suite.yaml evaluation.rollout.episodes=20")
@@ -50,12 +49,11 @@ def dagger(
     label: cli.Label = "expert",
 ) -> None:
     """Train in rounds: the policy plays, an expert labels its frames, it is trained again (DAgger)."""
-    from BC_training.common.config import load_config
     from BC_training.experiments.dagger import dagger
 
     with cli.resumable():
-        config_ = load_config(config, overrides or [])
-        dagger(config_, console, rounds=rounds, episodes=episodes, mix=mix, label=label or "expert")
+        options = {"rounds": rounds, "episodes": episodes, "mix": mix, "label": label or "expert"}
+        dagger(cli.load(config, overrides), console, **options)
 
 
 @command(
@@ -80,8 +78,7 @@ def record(
     from BC_training.common.schema import RecordConfig
     from BC_training.play.record import record
 
-    frame_size = cli.parse_size(size or "")
-    config = RecordConfig(game, player, episodes, seed, frame_size, noise, noise_frames, label, mix)
+    config = RecordConfig(game, player, episodes, seed, cli.parse_size(size or ""), noise, noise_frames, label, mix)
     record(out, config, workers, console)
 
 
@@ -98,7 +95,7 @@ def rollout(
     episodes: cli.Episodes = 20,
     seed: cli.Seed = 0,
     workers: cli.Workers = None,
-    json: cli.JsonFile = None,
+    json: cli.Json = None,
     video: cli.FirstVideo = None,
     decode: cli.Decode = None,
 ) -> None:
@@ -118,7 +115,7 @@ def evaluate(
     checkpoint: cli.Checkpoint,
     data: cli.Data = None,
     split: cli.Split = None,
-    json: cli.JsonFile = None,
+    json: cli.Json = None,
     tune: cli.Tune = False,
     force: cli.Force = False,
     diagnose: cli.Diagnose = False,
@@ -137,11 +134,7 @@ def evaluate(
     "--out predictions.csv --json latency.json",
 )
 def inference(
-    checkpoint: cli.CheckpointOption,
-    out: cli.Predictions,
-    data: cli.Data = None,
-    episode: cli.Episode = 0,
-    json: cli.JsonFile = None,
+    checkpoint: cli.Policy, out: cli.Predictions, data: cli.Data = None, episode: cli.Episode = 0, json: cli.Json = None
 ) -> None:
     """Predict a recorded episode as in play: a table of true and predicted buttons with their probabilities."""
     from BC_training.evaluation.predict import predict
@@ -155,7 +148,7 @@ def inference(
 )
 def compare(
     checkpoints: cli.Checkpoints = None,
-    json: cli.JsonFile = None,
+    json: cli.Json = None,
     csv: cli.Csv = None,
     markdown: cli.Markdown = None,
     plot: cli.Plot = None,
@@ -209,12 +202,11 @@ def convert(
     "analyze data/quickstart.zarr",
     "analyze data/mine.zarr --actions attack,jump --out mine.html --json mine.json",
 )
-def analyze(data: cli.Dataset, out: cli.Page = None, actions: cli.Actions = None, json: cli.JsonFile = None) -> None:
+def analyze(data: cli.Dataset, out: cli.Page = None, actions: cli.Actions = None, json: cli.Json = None) -> None:
     """Show what is in a dataset: tables here, and a page to open in a browser."""
     from BC_training.reports.dataset.analyze import analyze
 
-    chosen = None if actions is None else [name.strip() for name in actions.split(",")]
-    analyze(data, console, out=out, actions=chosen, json_file=json)
+    analyze(data, console, out=out, actions=cli.parse_names(actions), json_file=json)
 
 
 @command("cache", "cache --clear")
@@ -230,9 +222,7 @@ def cache(clear: cli.Clear = False, folder: cli.Caches = None) -> None:
     "validate data/mine.zarr --repair data/good.zarr --json findings.json",
     note="Exit code: 0 clean (or nothing worse than info), 1 errors or warnings, 2 cannot be read.",
 )
-def validate(
-    data: cli.Dataset, repair: cli.Repair = None, json: cli.JsonFile = None, workers: cli.Workers = None
-) -> None:
+def validate(data: cli.Dataset, repair: cli.Repair = None, json: cli.Json = None, workers: cli.Workers = None) -> None:
     """Read a dataset from end to end and list what is wrong with it, by episode and frame."""
     from BC_training.validate.validate import validate
 
@@ -289,7 +279,6 @@ def rollouts(
     """Let several players play one episode, that of a seed, and show them side by side."""
     from BC_training.videos.rollouts import film_rollouts
 
-    del players
     film_rollouts(names, game, out, console, seed=seed, workers=workers, rerun=rerun)
 
 

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from rich.console import Console
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.files import expand
 from BC_training.runtime.devices import leave
+
+if TYPE_CHECKING:  # --help starts without what reads it
+    from BC_training.common.schema import Config as TrainingConfig
 
 PROGRAM = "ranni" if Path(sys.argv[0]).stem == "ranni" else "uv run -m BC_training"
 
@@ -58,7 +61,7 @@ Decode = Annotated[
 # Checkpoints
 _CHECKPOINT = "A run's folder (its best is used) or one of its steps."
 Checkpoint = Annotated[Path, typer.Argument(help=_CHECKPOINT)]
-CheckpointOption = Annotated[Path, typer.Option(help=_CHECKPOINT)]
+Policy = Annotated[Path, typer.Option(help=_CHECKPOINT)]
 Checkpoints = Annotated[
     list[Path] | None, typer.Argument(help="Runs' folders (the best of each is used) or steps of different runs.")
 ]
@@ -111,7 +114,7 @@ Video = Annotated[Path, typer.Option(help="The MP4 to write.")]
 FirstVideo = Annotated[File, typer.Option(help="Write the first episode to this MP4.")]
 Rerun = Annotated[File, typer.Option(help="Write a Rerun recording, too; needs 'uv sync --extra rerun'.")]
 Page = Annotated[File, typer.Option(help="The HTML page; by default beside the dataset, or in the run's logs.")]
-JsonFile = Annotated[File, typer.Option("--json", help="Write the result to this file.")]
+Json = Annotated[File, typer.Option("--json", help="Write the result to this file.")]
 Csv = Annotated[File, typer.Option(help="Write the table to this file, unrounded.")]
 Markdown = Annotated[File, typer.Option(help="Write the table to this file.")]
 Plot = Annotated[File, typer.Option(help="Draw scores in play against training time into this PNG.")]
@@ -150,6 +153,18 @@ def parse_size(text: str) -> tuple[int, int]:
     if match is None or min(int(match[1]), int(match[2])) < 8:
         raise UserError(f"--size {text} is not HEIGHTxWIDTH in pixels, at least 8x8; write --size 72x128")
     return int(match[1]), int(match[2])
+
+
+def parse_names(text: str | None) -> list[str] | None:
+    """The names of "a,b"; None of None."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def load(config: str, overrides: Sequence[str] | None) -> "TrainingConfig":
+    """A training's config. Raises a UserError where the file or an override is wrong."""
+    from BC_training.common.config import load_config
+
+    return load_config(config, overrides or [])
 
 
 def require_conversion(kind: str | None, to: str | None, fps: float | None, readers: Mapping[str, Any]) -> None:

@@ -81,14 +81,14 @@ def config_property(examples: int):
     return test
 
 
-test_a_damaged_config_is_loaded_or_refused_in_one_line = config_property(25)
+test_a_damaged_config_is_loaded_or_refused_in_one_line = config_property(12)
 test_damaged_configs_by_the_thousand = pytest.mark.slow(config_property(4000))
 
 
 NAMES = st.text(st.characters(blacklist_characters="/\\${}'\"#"), min_size=1, max_size=12).filter(str.isprintable)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(NAMES)
 def test_a_run_is_called_what_the_override_says(name):
     assume(name.strip() == name and name not in (".", "..") and name.lower() not in ("null", "~", ""))

@@ -23,6 +23,7 @@ from BC_training.common.schema import RecordConfig
 from BC_training.data.samples import SampleOrder
 from BC_training.experiments import dagger as dagger_module
 from BC_training.experiments.dagger import dagger
+from BC_training.experiments.rounds import Rounds
 from BC_training.games import make_game
 from BC_training.play.players import make_player
 from BC_training.play.record import RecordSession, record
@@ -35,8 +36,9 @@ SMALL = [
     *("dataset.record.episodes=3", "dataset.record.frame_size=[24,32]", "dataset.record.noise=0"),
     *("dataset.frame_size=[24,32]", "dataset.split={train: 0.6, val: 0.4, test: 0.0}"),
     *("model.conv_features=[4,8]", "model.conv_strides=[2,2]", "model.dense_features=[16]"),
-    *("training.num_epochs=2", "training.batch_size=16", "evaluation.rollout.episodes=2"),
-    *("evaluation.rollout.video=false", "logging.wandb.enabled=false", "logging.run_name=x", "system.workers=1"),
+    *("training.num_epochs=1", "training.batch_size=16", "evaluation.rollout.episodes=2"),
+    *("evaluation.rollout.video=false", "logging.report=false", "logging.wandb.enabled=false"),
+    *("logging.run_name=x", "system.workers=1"),
 ]
 QUIET = Console(file=StringIO())
 
@@ -46,7 +48,7 @@ def settings(folder: Path, *overrides: str) -> list[str]:
     return [*SMALL, *places, *overrides]
 
 
-def run(folder: Path, *overrides: str, **rounds) -> dict:
+def run(folder: Path, *overrides: str, **rounds) -> Rounds:
     return dagger(load_config("configs/quickstart.yaml", settings(folder, *overrides)), QUIET, **(ROUNDS | rounds))
 
 
@@ -161,7 +163,7 @@ def test_finished_rounds_are_neither_trained_nor_played_again(whole, monkeypatch
     before = files(whole / "c") | files(whole / "x-round1.zarr")
     monkeypatch.setattr(dagger_module, "train", None)
     result = run(whole)
-    assert result == json.loads((whole / "l/x-dagger/dagger.json").read_text())
+    assert result == Rounds.from_dict(json.loads((whole / "l/x-dagger/dagger.json").read_text()))
     assert files(whole / "c") | files(whole / "x-round1.zarr") == before
 
 
@@ -170,7 +172,7 @@ def test_finished_rounds_are_read_where_the_logs_are(whole, monkeypatch):
     (whole / "l").rename(whole / "m")
     try:
         result = run(whole, f"logging.log_dir={whole}/m")
-        assert result == json.loads((whole / "m/x-dagger/dagger.json").read_text())
+        assert result == Rounds.from_dict(json.loads((whole / "m/x-dagger/dagger.json").read_text()))
     finally:
         (whole / "m").rename(whole / "l")
 
@@ -243,6 +245,8 @@ def test_bad_input_is_found_before_anything_is_written(tmp_path, overrides, roun
 def test_a_dataset_of_other_buttons_is_refused_before_anything_is_written(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [9, 9], actions=3)
     with pytest.raises(UserError, match="holds other actions"):
+        run(tmp_path, "dataset.record=null", f"evaluation.rollout.game={GAME}")
+    with pytest.raises(UserError, match=r"do not name one game: set evaluation\.rollout\.game"):
         run(tmp_path, "dataset.record=null")
     assert [path.name for path in tmp_path.iterdir()] == ["x.zarr"]
 
@@ -254,7 +258,7 @@ def test_new_seeds_are_apart_from_those_of_the_scores(whole):
 
     def seed(**options: int) -> int:
         return dagger_module._recording(
-            config, replace(play, **options), whole / "x.zarr", 20, "expert", 0, "noop"
+            config.dataset, replace(play, game=GAME, **options), whole / "x.zarr", 20, "expert", 0, "noop"
         ).seed
 
     assert seed() == 10_003

@@ -75,16 +75,15 @@ def test_texts_in_lists_tables_and_files_are_what_is_written(write, text):
 
 
 def test_a_saved_config_with_any_names_loads_back_equal(tmp_path):
-    for text in [*AMBIGUOUS, *SIGNS, "null", "~", "\\${x}", "${oc.env:HOME}".replace("$", "\\$")]:
-        quoted = "'" + text.replace("'", "''") + "'"
-        config = load_config(
-            "configs/pure_cnn.yaml", [f"dataset.actions=[{quoted}]", f"evaluation.thresholds.{text}=.4"]
-        )
-        save_config(config, tmp_path / "config.yaml")
-        assert load_config(tmp_path / "config.yaml") == config
+    names = [*AMBIGUOUS, *SIGNS, "null", "~", "\\${x}", "\\${oc.env:HOME}"]
+    listed = ",".join("'" + name.replace("'", "''") + "'" for name in names)
+    thresholds = [f"evaluation.thresholds.{name}=.4" for name in names]
+    config = load_config("configs/pure_cnn.yaml", [f"dataset.actions=[{listed}]", *thresholds])
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
 
 
-def test_null_and_quotes():
+def test_null_is_no_text_unless_it_is_quoted():
     names = {text: load_config("configs/pure_cnn.yaml", [f"logging.run_name={text}"]).logging.run_name
              for text in ("null", "~", "", "'null'", '"null"', "'0012'")}  # fmt: skip
     assert [*names.values()] == ["pure_cnn", "pure_cnn", "pure_cnn", "null", "null", "0012"]
@@ -115,7 +114,7 @@ def test_what_pyyaml_writes_is_read_back(value):
 @pytest.mark.parametrize(
     ("text", "value"), [(".nan", math.nan), (".inf", math.inf), ("-.inf", -math.inf), ("0x10", 16)]
 )
-def test_special_numbers(text, value):
+def test_special_numbers_are_read(text, value):
     found = parse(text)
     assert isinstance(found, Plain)
     assert repr(found.value) == repr(value)
@@ -136,7 +135,7 @@ def test_keys_of_overrides(item, expected):
 
 
 @pytest.mark.parametrize("item", ["=3", "a[=3", "training..x=3", "training.batch_size", "evaluation.thresholds.=1"])
-def test_keys_that_are_none(item):
+def test_what_is_no_key_is_refused(item):
     error_of(load_config, "configs/pure_cnn.yaml", [item])
 
 
