@@ -190,8 +190,7 @@ def convert(
 
         export(source, out, frame_size, fps, workers, console)
         return
-    from BC_training.convert.conversion import convert
-    from BC_training.convert.source import Options
+    from BC_training.convert.conversion import Options, convert
 
     lists = tuple(pwad or ()), tuple(leave_out or ())
     options = Options(kind, frame_size, fps, keybinds, iwad, camera, *lists, time_unit, allow_missing)
