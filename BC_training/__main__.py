@@ -182,15 +182,15 @@ def convert(
 ) -> None:
     """Convert recordings of another kind into a dataset, or a dataset into another kind."""
     readers = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "leave-out": leave_out}
-    readers |= {"allow-missing": allow_missing, "time-unit": time_unit != "us"}
-    cli.require_conversion(kind, to, fps, readers)
+    cli.require_conversion(kind, to, fps, readers | {"allow-missing": allow_missing, "time-unit": time_unit != "us"})
     frame_size = None if size is None else cli.parse_size(size)
     if kind is None:
         from BC_training.convert.lerobot.export import export
 
         export(source, out, frame_size, fps, workers, console)
         return
-    from BC_training.convert import Options, convert
+    from BC_training.convert.conversion import convert
+    from BC_training.convert.source import Options
 
     lists = tuple(pwad or ()), tuple(leave_out or ())
     options = Options(kind, frame_size, fps, keybinds, iwad, camera, *lists, time_unit, allow_missing)
@@ -223,7 +223,7 @@ def cache(clear: cli.Clear = False, folder: cli.Caches = None) -> None:
 )
 def validate(data: cli.Dataset, repair: cli.Repair = None, json: cli.Json = None, workers: cli.Workers = None) -> None:
     """Read a dataset from end to end and list what is wrong with it, by episode and frame."""
-    from BC_training.validate import validate
+    from BC_training.validate.validate import validate
 
     findings = validate(data, console, workers=workers, json_file=json, repair_to=repair)
     if any(finding.severity != "info" for finding in findings):

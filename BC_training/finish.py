@@ -1,14 +1,14 @@
 """What follows a training: its best checkpoint's scores, its play, and the page about the run."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from BC_training.common.files import write_whole
 from BC_training.common.schema import Config
-from BC_training.evaluation.evaluate import score, score_test, show_scores
+from BC_training.evaluation.evaluate import save_evaluation, score, score_test
 from BC_training.evaluation.split_predictions import predict_split
+from BC_training.evaluation.tables import print_evaluation
 from BC_training.play.rollout import rollout
 from BC_training.reports.compare.runs import Run
 from BC_training.reports.run.report import save_report
@@ -29,12 +29,12 @@ def finish(
     predictions = predict_split(run_dir, console, data=config.dataset.path, split="val")
     saved = predictions.saved
     scores = score(predictions, saved.decoding)
-    show_scores(predictions, scores, console)
+    print_evaluation(scores, predictions.title, console, saved.inputs.fps)
     if saved.split["test"]:
-        scores["test"] = score_test(run_dir, console, saved.decoding, data=config.dataset.path)
-    write_whole(log_dir / "evaluation.json", json.dumps(scores, indent=2) + "\n")
+        scores = replace(scores, test=score_test(run_dir, console, saved.decoding, data=config.dataset.path))
+    save_evaluation(scores, log_dir / "evaluation.json")
     places = {"checkpoint": checkpoint.find(run_dir), "metrics": tracker.path, "scores": log_dir / "evaluation.json"}
-    options = config.evaluation.rollout
+    options, result = config.evaluation.rollout, None
     if options is not None:
         video = log_dir / "rollout.mp4" if options.video else None
         result = rollout(
@@ -49,10 +49,10 @@ def finish(
             references=references,
         )
         logged = ("mean", "normalized", "random_mean", "expert_mean", "failed")
-        tracker.log("final", step, {k: result[k] for k in logged if result[k] is not None})
+        tracker.log("final", step, {k: getattr(result, k) for k in logged if getattr(result, k) is not None})
         places |= {"rollout": log_dir / "rollout.json"} | ({"video": video} if video else {})
     if config.logging.report:
         places["report"] = log_dir / "report.html"
-        save_report(Run.read(run_dir, log_dir), predictions, scores, places["report"])
+        save_report(Run.finished(run_dir, log_dir, saved, scores, result), predictions, scores, places["report"])
     for label, place in places.items():
         console.print(f"{label:>10}  {place}", soft_wrap=True, highlight=False, markup=False)

@@ -18,7 +18,7 @@ from BC_training.runtime.devices import prepare_devices
 from BC_training.runtime.interruption import Decider, Decision, Interruption
 from BC_training.runtime.profiling import StepProfiler
 from BC_training.runtime.sharding import from_main
-from BC_training.training.checkpoint_writer import lock_run, newest, run_folders
+from BC_training.training.run_folder import lock_run, newest, run_folders
 from BC_training.training.saver import Saver
 from BC_training.training.setup import Setup, require_runnable
 from BC_training.training.step_log import LAG, StepLog, advise_on_waiting
@@ -99,7 +99,7 @@ def train(config: Config, console: Console, references: dict[str, list[float]] |
                     if is_whole:
                         saver.row = log_epoch(tracker, progress, order, report, played)
                         if epoch == 1:
-                            advise_on_waiting(setup, train_tier, saver.row["data_wait"], console)
+                            advise_on_waiting(train_tier, saver.row["data_wait"], console)
                         is_best = report is not None and progress.note_scores(config, report)
                         progress.close_epoch()
                         table.add(saver.row, is_best)

@@ -58,10 +58,17 @@ def orders(samples: Samples, batches: int, seed: int) -> Iterator[np.ndarray]:
     return (order.batch(step) for step in range(batches))
 
 
+def host_batches(tier: HostTier, order: Iterator[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """Batches as they are before they go to the device; each is valid until the next is taken."""
+    for batch in tier._ahead(order, tier._load):
+        yield batch
+        tier._buffers.append(batch["frames"])
+
+
 def rate_of(tier: HostTier, samples: Samples, batches: int, seed: int) -> float:
     """Frames per second of random batches."""
     start, frames = perf_counter(), 0
-    for batch in tier.host_batches(orders(samples, batches, seed)):
+    for batch in host_batches(tier, orders(samples, batches, seed)):
         frames += batch["frames"].shape[0] * batch["frames"].shape[1]
     return frames / (perf_counter() - start)
 
@@ -271,7 +278,7 @@ import sys
 from pathlib import Path
 import psutil
 sys.path.insert(0, {benchmarks!r})
-from data import BATCH, host_tier, orders
+from data import BATCH, host_batches, host_tier, orders
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.preprocess import Window
 from BC_training.data.samples import Samples
@@ -280,7 +287,7 @@ dataset = ZarrGameplayDataset({path!r})
 samples = Samples(dataset, range(len(dataset.episodes)), Window())
 tier = host_tier("disk", samples, Path({cache_dir!r}))
 batches, process, used = len(samples) // BATCH, psutil.Process(), []
-for i, _ in enumerate(tier.host_batches(orders(samples, batches, 0))):
+for i, _ in enumerate(host_batches(tier, orders(samples, batches, 0))):
     if i in (batches // 10, batches // 2, batches - 1):
         used.append(process.memory_info().rss / 2**20)
 print(*(f"{{mib:.0f}}" for mib in used))

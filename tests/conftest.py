@@ -20,12 +20,17 @@ import numpy as np
 import pytest
 import zarr
 from hypothesis import settings
+from jaxtyping import install_import_hook
 from numcodecs import Blosc
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from BC_training.common.preprocess import InputSpec
-from BC_training.common.schema import Config, DatasetConfig, TrainingConfig
-from BC_training.models.pure_cnn.model import Config as PureCNNConfig
+# Checks the shapes and dtypes in the signatures of these modules, which must not be imported yet.
+CHECKED = ("data", "models", "common.preprocess", "common.state", "common.decoder")
+install_import_hook([f"BC_training.{name}" for name in CHECKED], "beartype.beartype")
+
+from BC_training.common.preprocess import InputSpec  # noqa: E402
+from BC_training.common.schema import Config, DatasetConfig, TrainingConfig  # noqa: E402
+from BC_training.models.pure_cnn.model import Config as PureCNNConfig  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=50)
@@ -38,6 +43,9 @@ def pytest_configure(config: pytest.Config) -> None:
     The workers of one run share them, so that what one has compiled the others need not.
     """
     if not hasattr(config, "workerinput"):  # workers start with the environment of the process that starts them
+        here = Path(__file__).parent  # processes that tests start import helpers and tests, too
+        paths = [str(here.parent), str(here / "helpers"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
         os.environ["XDG_CACHE_HOME"] = folder = tempfile.mkdtemp(prefix="bc_training_tests_")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 

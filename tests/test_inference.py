@@ -23,12 +23,13 @@ from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.common.schema import Config, DatasetConfig
-from BC_training.evaluation.evaluate import evaluate
+from BC_training.evaluation.evaluate import score
 from BC_training.evaluation.predict import EpisodePredictions, open_episode, predict, predict_episode
+from BC_training.evaluation.split_predictions import predict_split
 from BC_training.inference import Policy
 from BC_training.models.temporal_cnn.model import Config as TemporalConfig
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_edit import editing, update_meta
+from BC_training.training.decoding_file import write_decoding
 
 QUIET = Console(file=StringIO())
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -65,28 +66,22 @@ def test_an_episodes_own_rate_is_used_where_it_is_one(runs, tmp_path, make_datas
 
 
 @pytest.mark.parametrize("name", ["pure_cnn", "temporal_cnn"])
-def test_streaming_equals_the_offline_evaluation(runs, name, monkeypatch):
-    from BC_training.evaluation import evaluate as evaluation
-
-    seen = []
-    report = evaluation.metrics.report
-    monkeypatch.setattr(evaluation.metrics, "report", lambda true, p, *a: seen.append(p) or report(true, p, *a))
-    offline = evaluate(runs[name], QUIET, split="val")
+def test_streaming_equals_the_offline_evaluation(runs, name):
+    offline = predict_split(runs[name], QUIET, split="val")
     found = predict_episode(*open_episode(runs[name], None, 1), QUIET)
     assert found.episode == "episode_1"
     assert len(found) == 30
     assert np.ptp(found.probability, axis=0).min() > 1e-4  # it depends on what is seen
     scored = len(found.true)
     assert scored == (29 if name == "temporal_cnn" else 30)
-    np.testing.assert_allclose(found.probability[:scored], seen[0], atol=1e-5)
-    assert found.exact_match == pytest.approx(offline["exact_match"])
+    np.testing.assert_allclose(found.probability[:scored], offline.probability, atol=1e-5)
+    assert found.exact_match == pytest.approx(score(offline, offline.saved.decoding).exact_match)
 
 
 def test_a_policy_that_samples_does_not_sample_on_recordings(runs, tmp_path):
     run = Path(shutil.copytree(runs["pure_cnn"], tmp_path / "run"))
     rules, step = checkpoint.read(run).decoding, checkpoint.find(run)
-    with editing(step):
-        update_meta(step, {"decoding": dataclasses.replace(rules, temperature=1.0).to_dict()})
+    write_decoding(step, dataclasses.replace(rules, temperature=1.0))
     assert checkpoint.read(run).decoding.temperature == 1
     calm, found = (predict_episode(*open_episode(folder, None, 1), QUIET) for folder in (runs["pure_cnn"], run))
     np.testing.assert_array_equal(found.predicted, calm.predicted)

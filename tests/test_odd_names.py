@@ -10,6 +10,7 @@ import pytest
 import trainings
 import zarr
 from rich.console import Console
+from untrained import save
 
 from BC_training import __main__ as main
 from BC_training.command_line import make_console
@@ -22,7 +23,9 @@ from BC_training.inference import Policy
 from BC_training.reports.run.report import report
 from BC_training.train import train
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
+from BC_training.training.checkpoint_writer import CheckpointWriter
+from BC_training.training.meta import Delivery
+from BC_training.training.run_folder import lock_run
 from BC_training.training.train_state import TrainState
 from BC_training.videos.episode import film_episode
 
@@ -38,7 +41,7 @@ def test_a_checkpoint_in_any_folder_is_read_back(tmp_path, name):
     run = tmp_path / name / name
     state = TrainState(jnp.int32(3), {"w": jnp.arange(6.0).reshape(2, 3)}, {}, {"count": jnp.int32(3)}, None)
     with lock_run(run), CheckpointWriter(run, 1, Console(file=StringIO())) as writer:
-        writer.save(state, {}, is_best=True)
+        save(writer, state)
         writer.finish()
     checkpoint.verify(run / "best" / "3")
     np.testing.assert_array_equal(checkpoint.read_state(run / "best" / "3", state).params["w"], state.params["w"])
@@ -70,7 +73,7 @@ def test_a_training_with_odd_names_is_resumed_scored_shown_and_played(tmp_path, 
     assert "going on after step" in screen.file.getvalue()
     assert "x.zarr is not played: its episodes do not name one game" in screen.file.getvalue()
     assert not (folder / "l" / ALL / "rollout.json").exists()
-    assert evaluate(run, screen)["split"] == "val"
+    assert evaluate(run, screen).split == "val"
     report(run, screen)
     assert Policy.load(run).act(np.zeros((3, 24, 32), np.uint8)).shape == (4,)
     film_episode(run, Path("a:b [1].mp4"), screen)
@@ -95,7 +98,7 @@ def test_a_training_goes_on_with_the_tier_and_dispatches_it_had(tmp_path, make_d
     run("parts", 3)  # for which the device would be chosen, had it no tier yet
     assert trainings.final_state(tmp_path / "parts") == trainings.final_state(tmp_path / "whole")
     last = checkpoint.read(tmp_path / "parts/c/pure_cnn/last")
-    assert last.delivery == {"backend": "cpu", "cache": "none", "steps_per_dispatch": 2}
+    assert last.delivery == Delivery("cpu", "none", 2)
 
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, make_dataset):

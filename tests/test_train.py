@@ -119,7 +119,7 @@ def test_checkpoint_alone_is_enough_to_play_and_evaluate(trained, recording, tmp
     assert action.shape == (7,)
     first = evaluate(run_dir, Console(file=StringIO()))
     assert evaluate(alone, Console(file=StringIO()), json_file=tmp_path / "r.json") == first
-    assert json.loads((tmp_path / "r.json").read_text()) == first
+    assert json.loads((tmp_path / "r.json").read_text()) == first.to_dict()
 
 
 def test_evaluation_agrees_with_playing_every_frame(trained, recording):
@@ -135,8 +135,8 @@ def test_evaluation_agrees_with_playing_every_frame(trained, recording):
         right += int((np.stack(predicted) == actions).all(axis=1).sum())
         frames += len(actions)
     report = evaluate(run_dir, Console(file=StringIO()))
-    assert report["frames"] == frames
-    assert report["exact_match"] == pytest.approx(right / frames, abs=1.5 / frames)  # a logit at 0 may round
+    assert report.frames == frames
+    assert report.exact_match == pytest.approx(right / frames, abs=1.5 / frames)  # a logit at 0 may round
 
 
 def test_two_runs_are_bit_identical(tmp_path, recording):
@@ -186,7 +186,7 @@ def test_averaged_parameters_are_those_validated_saved_and_played(tmp_path, reco
     run_dir, _ = run(tmp_path, recording, "training.ema_decay=0.9", "training.num_epochs=1")
     report = evaluate(run_dir / "last", Console(file=StringIO()))
     (row,) = rows(tmp_path, "val")
-    assert report["exact_match"] == row["exact_match"]
+    assert report.exact_match == row["exact_match"]
     saved = checkpoint.read(run_dir)
     like = abstract_state(abstract_model(saved.config, saved.inputs), *_optimizer(saved), averaged=True)
     state = checkpoint.read_state(saved.path, like)
@@ -297,7 +297,7 @@ def test_a_choice_of_actions_trains_and_an_unknown_one_is_named(tmp_path, record
     expected = Decoding({"attack": 0.3, "turn_left": 0.5}, exclusive=(("turn_left", "attack"),))
     assert checkpoint.read(run_dir).decoding == expected
     assert checkpoint.read(run_dir).inputs.action_names == ("attack", "turn_left")
-    assert list(evaluate(run_dir, Console(file=StringIO()))["per_action"]) == ["attack", "turn_left"]
+    assert list(evaluate(run_dir, Console(file=StringIO())).per_action) == ["attack", "turn_left"]
     whole = ZarrGameplayDataset(recording)
     chosen = ZarrGameplayDataset(recording, actions=["attack", "turn_left"])
     np.testing.assert_array_equal(chosen.actions(1), whole.actions(1)[:, [2, 5]])
@@ -400,4 +400,4 @@ def test_windows_chunks_oversampling_and_augmentation_train_from_the_disk_cache(
     frames = ZarrGameplayDataset(recording).frames(0, range(4))
     assert {policy.act(frame).shape for frame in frames} == {(7,)}
     report = evaluate(run_dir, Console(file=StringIO()), split="all")
-    assert report["frames"] == sum(e.length - 1 for e in ZarrGameplayDataset(recording).episodes)
+    assert report.frames == sum(e.length - 1 for e in ZarrGameplayDataset(recording).episodes)

@@ -1,7 +1,6 @@
 """A recorded dataset as training sees it: episodes, their split, and their frames on demand."""
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,14 +13,13 @@ from BC_training.common.errors import UserError, first_line, unknown
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.schema import DatasetConfig
 from BC_training.common.split import SPLITS, split_groups
-from BC_training.common.storage import zarr_groups
-from BC_training.common.storage.array_info import as_float32, inexact
+from BC_training.common.storage import reader
+from BC_training.common.storage.metadata import EpisodeInfo, episode_faults, expected_shapes
 from BC_training.common.storage.store import open_store
-from BC_training.common.storage.zarr_groups import EpisodeInfo
 
 _OPEN_ARRAYS = 4096  # kept open for reading frames: bounds the memory of a dataset of many episodes
 _STATE_MEMORY = 2**30  # bytes of state kept: a start asks for it four times, and decoding is most of its time
-_CHECKED = 128  # frames read at once to see that they can be
+_CHECKED = 128  # frames read at once to check that they can be read
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Skipped:
 
 
 class ZarrGameplayDataset:
-    """Episodes of gameplay in the format of ``zarr_groups.py``, in numeric order.
+    """Episodes of gameplay in the format of ``reader.py``, in numeric order.
 
     Opening reads metadata only; frames, actions and state are read when asked for. "Episode"
     arguments below are positions in ``episodes``, not the numbers in the folder names.
@@ -51,8 +49,8 @@ class ZarrGameplayDataset:
         action_names: the A buttons.
         state_names: the S state values; empty when the dataset has no state.
         frame_size: (H, W) in pixels.
-        fps: frames per second, averaged over the episodes that say; None if none does.
-        mirror: what it says of mirror images.
+        fps: frames per second, averaged over the episodes that have a rate; None if none does.
+        mirror: which names change places in a mirror image.
 
     Raises:
         UserError: the path is no dataset, it has no usable episode, an episode has a fault, or an
@@ -69,7 +67,7 @@ class ZarrGameplayDataset:
     ):
         self.path = str(path)
         self.store = open_store(path)
-        root = zarr_groups.read_root(self.store)
+        root = reader.read_root(self.store)
         keys = list(root["keys"])
         for name in actions or ():
             if name not in keys:
@@ -86,19 +84,16 @@ class ZarrGameplayDataset:
         if not names:
             raise UserError(f"{self.path} has no episodes (folders episode_0, episode_1, ...): record some into it")
         infos: list[EpisodeInfo] = []
-        for name, episode in zip(names, zarr_groups.read_episodes(self.store, names), strict=True):
+        for name, episode in zip(names, reader.read_episodes(self.store, names), strict=True):
             if isinstance(episode, UserError):
                 self._fault(name, str(episode))
             else:
                 infos.append(episode)
-        has_state = any("state" in info.arrays for info in infos)
-        self.state_names = attributes if has_state else ()
-        sizes = Counter(info.arrays["frames"].shape[2:] for info in infos)
-        size = sizes.most_common(1)[0][0] if sizes else ()
+        columns, size = expected_shapes(infos, len(keys), len(attributes))
+        self.state_names = attributes if "state" in columns else ()
         for info in infos:
-            reason = zarr_groups.metadata_fault(info, len(keys), len(attributes) if has_state else None, size)
-            if reason:
-                self._fault(info.name, reason)
+            if faults := episode_faults(info, columns, size):
+                self._fault(info.name, faults[0].message)
             else:
                 self.episodes.append(info)
         self._require_episodes()
@@ -106,7 +101,7 @@ class ZarrGameplayDataset:
         rates = [e.fps for e in self.episodes if e.fps is not None]
         self.fps = sum(rates) / len(rates) if rates else None
         self._frames = lru_cache(maxsize=_OPEN_ARRAYS)(
-            lambda episode: zarr_groups.open_array(self.episodes[episode], "frames")
+            lambda episode: reader.open_array(self.episodes[episode], "frames")
         )
         self._actions: dict[str, np.ndarray] = {}
         self._states: dict[str, np.ndarray] = {}
@@ -127,9 +122,9 @@ class ZarrGameplayDataset:
         return sum(e.length for e in self.episodes)
 
     def load_labels(self, on_read: Callable[[int], None] = lambda frames: None) -> None:
-        """Reads all actions, and the state once to see that it is finite.
+        """Reads all actions, and the state once to check that it is finite.
 
-        With ``validate_episodes`` it reads all frames once, too, to see that they can be.
+        With ``validate_episodes`` it also reads every frame once, to check that it can be read.
 
         Args:
             on_read: called after each episode with its length in frames.
@@ -190,13 +185,13 @@ class ZarrGameplayDataset:
         return [frames[:, ::-1] if self.channel_order == "bgr" else frames for frames in found]
 
     def split(self, shares: dict[str, float], seed: int, by_player: bool = False) -> dict[str, list[int]]:
-        """Whole episodes to "train", "val" and "test", at random from ``seed``.
+        """Distributes whole episodes over "train", "val" and "test", at random from ``seed``.
 
         Every split with a share above 0 gets at least one episode.
 
         Args:
-            by_player: split the episodes of each player by themselves; all of a player who has too few
-                go to "train". Episodes of another player leave those that were there where they were.
+            by_player: split each player's episodes separately; a player with too few has all of them in
+                "train". Adding a player then moves no other player's episode to another split.
 
         Raises:
             UserError: fewer episodes than splits.
@@ -215,7 +210,7 @@ class ZarrGameplayDataset:
         return split
 
     def names_of(self, split: dict[str, list[int]]) -> dict[str, list[str]]:
-        """A split as the folder names of its episodes, as checkpoints keep it."""
+        """A split by the folder names of its episodes, as checkpoints keep it."""
         return {name: [self.episodes[e].name for e in episodes] for name, episodes in split.items()}
 
     def find(self, names: Sequence[str]) -> list[int]:
@@ -238,17 +233,17 @@ class ZarrGameplayDataset:
     def _read_actions(self, info: EpisodeInfo) -> np.ndarray:
         if info.name not in self._actions:
             with self._reading(info, "actions"):
-                self._actions[info.name] = zarr_groups.read_actions(info)[:, self._action_columns]
+                self._actions[info.name] = reader.read_actions(info)[:, self._action_columns]
         return self._actions[info.name]
 
     def _read_state(self, info: EpisodeInfo) -> np.ndarray:
         if info.name in self._states:
             return self._states[info.name]
         with self._reading(info, "state"):
-            stored = zarr_groups.read_whole(zarr_groups.open_array(info, "state"))
-        state, changed = as_float32(stored)
+            stored = reader.read_whole(reader.open_array(info, "state"))
+        state, changed = reader.as_float32(stored)
         if changed.any():
-            raise UserError(f"{self.path}/{info.name}: {inexact(stored, changed, self.state_names)}")
+            raise UserError(f"{self.path}/{info.name}: {reader.inexact(stored, changed, self.state_names)}")
         if state.nbytes <= self._state_memory:
             self._state_memory -= state.nbytes
             self._states[info.name] = state
@@ -268,7 +263,7 @@ class ZarrGameplayDataset:
 
     def _check_frames(self, info: EpisodeInfo) -> None:
         with self._reading(info, "frames"):
-            array = zarr_groups.open_array(info, "frames")
+            array = reader.open_array(info, "frames")
             for start in range(0, info.length, _CHECKED):
                 array[start : min(start + _CHECKED, info.length)].read().result()
 
@@ -276,9 +271,9 @@ class ZarrGameplayDataset:
     def _reading(self, info: EpisodeInfo, name: str) -> Iterator[None]:
         try:
             yield
-        except (*zarr_groups.DAMAGE, OSError) as error:
+        except (*reader.DAMAGE, OSError) as error:
             raise UserError(
-                f"{self.path}/{info.name}: cannot read '{name}' ({_short(error)}): "
+                f"{self.path}/{info.name}: cannot read '{name}' ({first_line(error)}): "
                 "restore the file or remove the episode; 'validate --repair' keeps what is good"
             ) from error
 
@@ -296,8 +291,3 @@ class ZarrGameplayDataset:
             raise UserError(
                 f"{self.path} has no usable episode ({len(self.skipped)} skipped; {first.name}: {first.reason})"
             )
-
-
-def _short(error: BaseException) -> str:
-    """The heart of a TensorStore message, without its specification dump."""
-    return first_line(error)

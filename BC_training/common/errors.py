@@ -9,8 +9,8 @@ from typing import Any
 class UserError(Exception):
     """Something the user can mend. The message is one line: what, where, and what to do.
 
-    The command line prints it and exits with code 2, without a traceback. What cannot be printed of names
-    that come from data, such as halves of characters, stands in it as Python writes it, "\\ud800".
+    The command line prints it and exits with code 2, without a traceback. Characters that cannot be printed,
+    from names in data, are written as Python escapes them: "\\ud800".
     """
 
     def __init__(self, message: str):
@@ -32,12 +32,12 @@ def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> Use
 
 
 def first_line(error: BaseException) -> str:
-    """What a library says, in one line: its first, without what TensorStore adds; its kind where it says nothing."""
+    """The first line of a library's error, without TensorStore's notes; the error's type where it has no message."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return re.split(r" \[(?:source locations|tensorstore_spec)=", line)[0][:300]
 
 
 def require(condition: bool, key: str, value: Any, rule: str) -> None:
-    """Raises a UserError for a setting that breaks ``rule``."""
+    """Raises a UserError unless ``condition`` holds: the setting ``key`` breaks ``rule``."""
     if not condition:
         raise UserError(f"config: {key}={value} is out of range: {rule}")

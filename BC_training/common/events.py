@@ -1,17 +1,15 @@
-"""Whether buttons are pressed and released when the recording presses and releases them.
+"""Scores whether buttons are pressed and released when the recording presses and releases them.
 
-An onset is a frame in which a button is held that was not held in the frame before, an offset one
-in which it is no longer held. Recorded events are compared with those of the predicted sequence,
-so a policy that flickers is charged for every event that it makes up.
+In an onset frame a button is held that was not held in the frame before; in an offset frame it is
+no longer held. Recorded events are compared with those of the predicted sequence, so a policy that
+flickers pays for every event that it makes up.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-from rich.table import Table
-from rich.text import Text
 
-from BC_training.common.metrics import Report, number, targets
+from BC_training.common.metrics import Report, targets
 
 KINDS = ("onset", "offset")
 TOLERANCE = 3  # frames; about 0.2 s of most recordings, the time in which a person reacts
@@ -26,29 +24,29 @@ def event_scores(
 ) -> Report:
     """Precision, recall and F1 of onsets and offsets.
 
-    Within an episode, recorded and predicted events of one kind and action are matched one to
-    one where they are at most ``tolerance`` frames apart, as many as can be. Before the first
-    frame that is scored, both sequences hold what was recorded there; before an episode nothing.
+    Within an episode, as many recorded and predicted events of one kind and button as possible are
+    matched one to one, at most ``tolerance`` frames apart. Before the first frame that is scored,
+    both sequences hold what was recorded there; before an episode they hold nothing.
 
     Args:
-        true: the recorded buttons, one bool [N_i, A] an episode.
-        predicted: bool [N, A], for all episodes in a row; of each the actions from
-            ``action_shift`` on.
+        true: the recorded buttons, one bool [N_i, A] for each episode.
+        predicted: bool [N, A], the actions of each episode from ``action_shift`` on, all episodes
+            in a row.
         tolerance: in frames, 0 or more.
 
     Returns:
-        "tolerance"; "exact" and "within" (the tolerance), each with "onset" and "offset", over
-        all actions together, and "per_action", name to "onset" and "offset". Each of these has
-        "recorded" and "predicted", how many there are, and with M of them matched "precision"
-        M / predicted, "recall" M / recorded and "f1" 2 M / (predicted + recorded); None where the
+        "tolerance"; "exact" and "within" (the tolerance), each with "onset" and "offset" over all
+        buttons, and "per_action", which maps each button to "onset" and "offset". Each of these
+        counts "recorded" and "predicted" events and, with M of them matched, has "precision"
+        M / predicted, "recall" M / recorded and "f1" 2 M / (predicted + recorded), None where the
         denominator is 0.
     """
     actual = targets(true, action_shift)
-    reach = min(tolerance, len(actual))  # further apart no two frames are
+    reach = min(tolerance, len(actual))  # no two frames are further apart
     lengths = np.array([max(len(a) - action_shift, 0) for a in true])
     first = np.concatenate([_held_before(a, action_shift) for a in true if len(a) > action_shift])
     starts = (np.cumsum(lengths) - lengths)[lengths > 0]
-    # One timeline for all: events that may not be matched lie further apart on it than the tolerance.
+    # One timeline holds all episodes, with gaps so wide that events of two episodes never match.
     times = np.arange(len(actual)) + np.repeat(np.arange(len(lengths)), lengths) * reach
     row = len(actual) + (len(lengths) + 1) * reach
     recorded, made_up = (_event_times(held, first, starts, times, row) for held in (actual, predicted))
@@ -60,11 +58,11 @@ def event_scores(
 
 
 def match_events(recorded: np.ndarray, predicted: np.ndarray, tolerance: int) -> np.ndarray:
-    """Of a largest one-to-one matching of events at most ``tolerance`` apart, the recorded ones matched.
+    """The recorded events of a largest one-to-one matching of events at most ``tolerance`` apart.
 
-    It takes the earliest of both that are near enough, again and again. That is the most there can
-    be: of two matched pairs that cross, the partners can be exchanged, so a largest matching in the
-    order of time exists, and the earliest pair can take the place of that matching's first one.
+    It repeatedly matches the earliest two that are near enough. No matching is larger: two pairs
+    that cross can exchange partners, so a largest matching in the order of time exists, and the
+    earliest pair can replace that matching's first one.
 
     Args:
         recorded, predicted: times, ascending int64 [R] and [P].
@@ -87,12 +85,12 @@ def match_events(recorded: np.ndarray, predicted: np.ndarray, tolerance: int) ->
 
 
 def _held_before(actions: np.ndarray, action_shift: int) -> np.ndarray:
-    """bool [1, A], what is held in the frame before the first target."""
+    """bool [1, A], the buttons held in the frame before the first target."""
     return actions[action_shift - 1 : action_shift] if action_shift else np.zeros_like(actions[:1])
 
 
 def _event_times(held: np.ndarray, first: np.ndarray, starts: np.ndarray, times: np.ndarray, row: int) -> np.ndarray:
-    """int64, ascending: times of all onsets, action after action in rows of length ``row``, then of all offsets."""
+    """int64, ascending: the times of all onsets, each button in a row of length ``row``, then of all offsets."""
     before = np.roll(held, 1, axis=0)
     before[starts] = first
     events = np.concatenate([held & ~before, before & ~held], axis=1).T
@@ -123,39 +121,3 @@ def _scores(matched: int, recorded: int, predicted: int) -> Report:
         "recall": matched / recorded if recorded else None,
         "f1": 2 * matched / (predicted + recorded) if predicted + recorded else None,
     }
-
-
-def event_table(values: Report, fps: float | None) -> Table:
-    """Onsets and offsets of a report: the policy beside the baselines, then by action.
-
-    Args:
-        values: with "events", and "baselines" that have them too.
-        fps: frames per second, to give the tolerance in seconds.
-    """
-    tolerance = values["events"]["tolerance"]
-    frames = f"{tolerance} frame{'s' * (tolerance != 1)}" + (f" ({tolerance / fps:.2f} s)" if fps else "")
-    table = Table(
-        title="Presses (onsets) and releases (offsets): how many are recorded and predicted, F1 of those predicted "
-        f"in the frame itself, and within {frames}, which repeating reaches one frame late",
-        title_justify="left",
-        box=None,  # fits 80 columns
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("", no_wrap=True)
-    for kind in KINDS:
-        for heading in (f"{kind}s", "pred", "F1", f"±{tolerance}"):
-            table.add_column(heading, justify="right", no_wrap=True)
-
-    def add(name: str, exact: Report, within: Report) -> None:
-        cells = []
-        for kind in KINDS:
-            counts = [str(exact[kind][count]) for count in ("recorded", "predicted")]
-            cells += [*counts, number(exact[kind]["f1"]), number(within[kind]["f1"])]
-        table.add_row(Text(name), *cells)
-
-    rows = {"policy": values} | {name.replace("_", " "): v for name, v in values["baselines"].items()}
-    for name, row in rows.items():
-        add(name, row["events"]["exact"], row["events"]["within"])
-    for name, exact in values["events"]["exact"]["per_action"].items():
-        add(name, exact, values["events"]["within"]["per_action"][name])
-    return table

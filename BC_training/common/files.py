@@ -1,7 +1,8 @@
-"""Files: paths as users write them, locks, and writes that happen whole or not at all."""
+"""Files: paths as users write them, JSON objects, locks, and writes that are done whole or not at all."""
 
 import contextlib
 import errno
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, first_line
 
 
 def expand(path: str | Path) -> str:
@@ -20,7 +21,7 @@ def expand(path: str | Path) -> str:
         UserError: there is no such home folder, or no system could have such a path.
     """
     text = os.fspath(path)
-    found = os.path.expanduser(text)  # noqa: PTH111 (pathlib raises without saying of what)
+    found = os.path.expanduser(text)  # noqa: PTH111 (pathlib's error does not name the path)
     if text.startswith("~") and found == text:
         raise UserError(f"there is no home folder {text}: a folder of that name is ./{text}")
     try:
@@ -28,7 +29,7 @@ def expand(path: str | Path) -> str:
     except UnicodeEncodeError as error:
         raise UserError(f"the path {found!r} is not UTF-8: rename it") from error
     if "\0" in found:
-        raise UserError(f"the path {found!r} holds a null character: no file is called so")
+        raise UserError(f"the path {found!r} holds a null character, which no file name can have")
     return found
 
 
@@ -51,12 +52,52 @@ def expand_fields(config: Any, section: str, *names: str) -> None:
                 raise UserError(f"config: {section}.{name}: {error}") from error
 
 
-@contextlib.contextmanager
-def locked(file: Path, busy: str | None = None) -> Iterator[None]:
-    """Holds the lock ``file`` for this process alone; the file goes with the lock.
+def parse_json_object(raw: str | bytes, unique: bool = False) -> dict[str, Any]:
+    """A JSON object from text, or from bytes in UTF-8, -16 or -32 with or without a byte order mark.
 
     Args:
-        busy: what the UserError says where another process holds it; None waits for that process.
+        unique: refuses an entry that occurs twice; otherwise the last one counts.
+
+    Raises:
+        ValueError: it is no JSON object; the message says why.
+    """
+    try:
+        pairs_hook = _unique_entries if unique else None
+        parsed = json.loads(raw.encode() if isinstance(raw, str) else raw, object_pairs_hook=pairs_hook)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(parsed, dict):
+        raise ValueError("it does not start with {")
+    return parsed
+
+
+def read_json_object(path: Path, unique: bool = False) -> dict[str, Any]:
+    """The JSON object in a file; see ``parse_json_object``.
+
+    Raises:
+        UserError: the file cannot be read or holds something else.
+    """
+    try:
+        return parse_json_object(path.read_bytes(), unique)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not a JSON object ({first_line(error)}): correct it") from error
+
+
+def _unique_entries(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError(f"it has an entry twice: {', '.join(repr(name) for name, _ in pairs)}")
+    return entries
+
+
+@contextlib.contextmanager
+def locked(file: Path, busy: str | None = None) -> Iterator[None]:
+    """Holds the lock ``file`` for this process alone; the file is removed with the lock.
+
+    Args:
+        busy: the message of the UserError where another process holds it; None waits for that process.
 
     Raises:
         UserError: another process holds it, or nothing can be locked there.
@@ -73,14 +114,14 @@ def locked(file: Path, busy: str | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        if os.name != "nt":  # while it is held: who waits sees that the name is gone, and takes a new file
+        if os.name != "nt":  # before the release: a process that waits then sees that the file is gone
             file.unlink(missing_ok=True)
         lock.release()
 
 
 @contextlib.contextmanager
 def disk_full_is_user_error(path: Path) -> Iterator[None]:
-    """Turns an error that says a disk is full, while writing below ``path``, into a UserError."""
+    """Turns an error from a full disk, while writing below ``path``, into a UserError."""
     try:
         yield
     except Exception as error:
@@ -124,13 +165,13 @@ def require_writable(file: Path) -> None:
             f"cannot write {file}: {error.strerror}; choose a file in a folder that exists and can be written"
         ) from error
     if not existed:
-        file.resolve().unlink()  # of a link what it names, which was not there
+        file.resolve().unlink()  # for a link, the file that opening it created
 
 
 def _is_disk_full(error: BaseException) -> bool:
-    """Whether ``error`` or one of its causes says that no space is left on a disk.
+    """Whether ``error`` or one of its causes comes from a full disk.
 
-    TensorStore and Orbax report it as text in a ValueError, Python as an errno.
+    TensorStore and Orbax report that as text in a ValueError, Python as an errno.
     """
     seen: BaseException | None = error
     while seen is not None:

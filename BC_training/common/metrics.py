@@ -1,7 +1,7 @@
-"""How well predicted buttons match recorded ones, over a whole split.
+"""Scores how well predicted buttons match recorded ones, over a whole split.
 
-A number that has no value (the precision of a button never predicted) is ``None``, shown as a
-dash, never 0.
+A score without a value, such as the precision of a button that is never predicted, is ``None``
+and appears as a dash, never as 0.
 """
 
 import math
@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
-from BC_training.common.decode import DecodeSettings, Decoding, decode_episodes
+from BC_training.common.decode import DecodeSettings, Decoding
+from BC_training.common.decoder import decode_episodes
 
 Report = dict[str, Any]
 
@@ -21,11 +19,11 @@ Report = dict[str, Any]
 def majority_actions(actions: np.ndarray) -> np.ndarray:
     """bool [A], the commonest combination of buttons among ``actions`` bool [N, A].
 
-    Of several as common, the one that comes first where rows are sorted by their first button, then the next.
+    Among equally common ones it is the first when rows are sorted by their first button, then the next.
     """
     packed = np.packbits(np.ascontiguousarray(actions), axis=1)
     packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))
-    # Rows as numbers whose highest bit is the first button: of two as common that wins which comes first in order.
+    # Each row becomes a number whose highest bit is the first button, so numbers sort as rows do.
     first, *others = packed.view(">u8").astype(np.uint64).T
     rows = first
     for word in others:
@@ -36,11 +34,11 @@ def majority_actions(actions: np.ndarray) -> np.ndarray:
 
 
 def class_weights(frequencies: np.ndarray, mode: Literal["none", "sqrt", "balanced"], maximum: float) -> np.ndarray:
-    """Weight of the loss of each button where it is held, relative to where it is not.
+    """The weight of each button's loss where it is held, relative to where it is not.
 
-    With f the frequency: "balanced" is (1 - f) / f, which makes both sides weigh the same;
-    "sqrt" is its square root; "none" is 1. Clipped to [1 / maximum, maximum]; 1 for a button
-    that is never, or always, held.
+    With f the frequency, "balanced" is (1 - f) / f, which gives both sides the same weight, "sqrt"
+    is its square root, and "none" is 1. Weights are clipped to [1 / maximum, maximum]; a button
+    that is never, or always, held has 1.
 
     Args:
         frequencies: float [A], the share of frames with each button held.
@@ -56,11 +54,7 @@ def class_weights(frequencies: np.ndarray, mode: Literal["none", "sqrt", "balanc
 
 
 def previous_actions(actions: Sequence[np.ndarray]) -> np.ndarray:
-    """bool [N, A], each episode's buttons one frame late; none held before its first frame.
-
-    Args:
-        actions: one bool [N_i, A] an episode.
-    """
+    """bool [N, A], each episode's buttons, bool [N_i, A], one frame late; before its first none is held."""
     return np.concatenate([np.concatenate([np.zeros_like(a[:1]), a[:-1]]) for a in actions])
 
 
@@ -72,28 +66,20 @@ def report(
     decoding: Decoding | float,
     action_shift: int = 0,
 ) -> Report:
-    """Scores predictions, beside two baselines that need no frame.
+    """Scores predictions, and two baselines that need no frame.
 
     Args:
-        true: the recorded buttons, one bool [N_i, A] an episode.
-        probability: float [N, A] in [0, 1], predicted, for all episodes in a row; of each the
-            actions from ``action_shift`` on.
+        true: the recorded buttons, one bool [N_i, A] for each episode.
+        probability: float [N, A] in [0, 1], the predictions for the actions of each episode from
+            ``action_shift`` on, all episodes in a row.
         majority: bool [A], the commonest combination of the training split.
-        decoding: which buttons count as predicted, of what a player without sampling would press; or one
-            threshold for all.
-        action_shift: how many frames ahead of the one seen the predicted action lies.
+        decoding: decides, without sampling, which buttons count as predicted; or one threshold for all.
+        action_shift: how many frames the predicted action lies ahead of the frame that is seen.
 
     Returns:
-        The scores of ``scores``, ``decoding`` (its dict), ``frames``, and ``baselines`` with the same
-        scores of "majority" (always the training majority) and "repeat_previous" (the buttons
-        of the frame before the one seen). Each has ``change_match``, too: the exact match on
-        ``change_frames`` alone, where the action is not that of the frame before the one seen; and
-        ``onset_f1``.
-
-    ``onset_f1`` is of presses at the moment a button goes down. It counts frames and actions where
-    the button was recorded as released in the frame before the target's (before an episode's first
-    frame all are), in one sum over all of them: 2 TP / (2 TP + FP + FN), with TP recorded and
-    predicted as held now, FP predicted alone, FN recorded alone.
+        What ``scores_at_changes`` returns, "decoding" (its dict), "frames", "change_frames", and
+        "baselines" with the same scores of "majority" (always the training majority) and
+        "repeat_previous" (the buttons of the frame before the one that is seen).
     """
     changes = change_frames(true, action_shift)
     if not isinstance(decoding, Decoding):
@@ -112,7 +98,7 @@ def report(
 
 
 def baselines(true: Sequence[np.ndarray], majority: np.ndarray, action_shift: int = 0) -> dict[str, np.ndarray]:
-    """bool [N, A], what the baselines of ``report`` predict, by name."""
+    """The predictions, bool [N, A], of the baselines of ``report``, by name."""
     previous = held_before_seen(true, action_shift)
     return {"majority": np.broadcast_to(majority, previous.shape), "repeat_previous": previous}
 
@@ -123,24 +109,30 @@ def target_counts(true: Sequence[np.ndarray], action_shift: int = 0) -> list[int
 
 
 def targets(true: Sequence[np.ndarray], action_shift: int = 0) -> np.ndarray:
-    """bool [N, A], what is to be predicted: of each episode the actions from ``action_shift`` on."""
+    """bool [N, A], the actions to predict: those of each episode from ``action_shift`` on."""
     return np.concatenate([actions[action_shift:] for actions in true])
 
 
 def held_before_seen(true: Sequence[np.ndarray], action_shift: int = 0) -> np.ndarray:
-    """bool [N, A], for each target what was held in the frame before the one that is seen."""
+    """bool [N, A], the buttons held, for each target, in the frame before the one that is seen."""
     return np.concatenate([previous_actions([a])[: max(len(a) - action_shift, 0)] for a in true])
 
 
 def change_frames(true: Sequence[np.ndarray], action_shift: int = 0) -> np.ndarray:
-    """bool [N], whether the target differs from what was held in the frame before the one that is seen."""
+    """bool [N], whether the target differs from ``held_before_seen``."""
     return (targets(true, action_shift) != held_before_seen(true, action_shift)).any(axis=1)
 
 
 def scores_at_changes(
     true: Sequence[np.ndarray], predicted: np.ndarray, action_names: Sequence[str], action_shift: int = 0
 ) -> Report:
-    """``scores``, and "change_match" and "onset_f1" as ``report`` defines them, of ``predicted`` bool [N, A]."""
+    """The scores of ``predicted`` bool [N, A]: those of ``scores``, "change_match" and "onset_f1".
+
+    "change_match" is the exact match on ``change_frames``. "onset_f1" scores presses at the moment
+    a button goes down. It counts, in one sum, the frames and buttons where the button was released
+    in the frame before the target's (before an episode's first frame all are): 2 TP / (2 TP + FP + FN),
+    with TP recorded and predicted as held now, FP only predicted, FN only recorded.
+    """
     actual, changes = targets(true, action_shift), change_frames(true, action_shift)
     released = ~np.concatenate([previous_actions([a])[action_shift:] for a in true])
     matches = (actual == predicted).all(axis=1)
@@ -213,7 +205,7 @@ def _distribution_distances(held: np.ndarray, pressed: np.ndarray) -> dict[str, 
 
 
 def flatten(values: Report, prefix: str = "") -> dict[str, float]:
-    """A flat dict for trackers, "val/per_action/attack/f1" to a number; what is undefined or no number is left out."""
+    """A flat dict for trackers, "val/per_action/attack/f1" to a number, without values that are no number."""
     flat: dict[str, float] = {}
     for key, value in values.items():
         if isinstance(value, dict):
@@ -223,79 +215,20 @@ def flatten(values: Report, prefix: str = "") -> dict[str, float]:
     return flat
 
 
-def summary_table(values: Report, title: str) -> Table:
-    """The whole-split scores, the policy beside the baselines."""
-    table = Table(title=Text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("")
-    rows = {"policy": values} | {name.replace("_", " "): v for name, v in values["baselines"].items()}
-    columns = {
-        "exact_match": "exact match",
-        "change_match": "changes",
-        "macro_f1": "macro F1",
-        "l1": "L1",
-        "l2": "L2",
-        "kl": "KL",
-    }
-    for heading in columns.values():
-        table.add_column(heading, justify="right")
-    for name, row in rows.items():
-        table.add_row(name, *(number(row[column]) for column in columns))
-    return table
-
-
-def action_table(values: Report) -> Table:
-    """The breakdown by button, with its F1 under the baselines."""
-    decoding = Decoding.from_dict(values["decoding"])
-    table = Table(
-        title=Text(
-            f"By action at {decoding.describe()}: accuracy, precision, recall, F1, share of frames held "
-            "and predicted, F1 of the majority and repeat-previous baselines",
-            "table.title",
-        ),
-        title_justify="left",
-        box=None,  # fits 80 columns
-        padding=(0, 1, 0, 0),
-    )
-    columns = {
-        "accuracy": "acc",
-        "precision": "prec",
-        "recall": "rec",
-        "f1": "F1",
-        "frequency": "held",
-        "predicted_frequency": "pred",
-    }
-    table.add_column("action", no_wrap=True)
-    own = len(set(decoding.thresholds.values())) > 1
-    for heading in (*(("at",) if own else ()), *columns.values(), "F1 maj", "F1 rep"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, row in values["per_action"].items():
-        base = [values["baselines"][b]["per_action"][name]["f1"] for b in ("majority", "repeat_previous")]
-        at = [number(decoding.thresholds[name])] if own else []
-        table.add_row(Text(name), *at, *(number(row[column]) for column in columns), *(number(b) for b in base))
-    return table
-
-
-def chosen_text(report: Report) -> str:
-    """What a report's frames have decided, which makes its scores too good; empty for nothing."""
-    said = {"parameters": "trained on", "checkpoint": "chosen by", "thresholds": "given its thresholds by"}
-    done = [said[what] for what in report.get("chosen_here", ())]
-    return f"the policy was {', '.join(done)} these frames ({report['split']}): expect less on others" if done else ""
-
-
 def number(value: float | None) -> str:
     """Three decimals, or a dash for an undefined value."""
     return "–" if value is None else f"{value:.3f}"
 
 
 def normalize_score(mean: float, random_mean: float, expert_mean: float | None) -> float | None:
-    """0 for random, 1 for the expert; None without expert, or where it does no better than random."""
+    """0 for random, 1 for the expert; None without an expert, or if it does no better than random."""
     if expert_mean is None or expert_mean <= random_mean:
         return None
     return (mean - random_mean) / (expert_mean - random_mean)
 
 
 def return_text(value: float | None) -> str:
-    """A return, in units of its game: three significant digits, whole where they are more; or a dash."""
+    """A return in units of its game, with three significant digits or as a whole number; None is a dash."""
     if value is None:
         return "–"
     return f"{value:z.{sum(abs(value) < limit for limit in (100, 10, 1))}f}"

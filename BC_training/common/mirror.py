@@ -1,4 +1,4 @@
-"""Mirror images: what buttons and state values become when frames are flipped horizontally."""
+"""Finds which buttons and state values change places when frames are flipped horizontally."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-# Where every word of a name is one of these (or, of a button, a word of motion and one of these),
-# the name is its own mirror image.
+# A name is its own mirror image if all its words are among these. In a button's name there may also
+# be words of motion.
 BUTTON_WORDS = _set(
     "forward forwards back backward backwards up down walk run sprint speed jump crouch sneak climb dodge roll dash "
     "attack shoot fire hit strike punch kick melee heavy light strong weak charge cast spell skill ability special "
@@ -26,21 +26,21 @@ STATE_WORDS = _set(
     "energy score points reward level lives xp experience gold coins money keys count number speed time timer "
     "weapon weapons item items type id lock locked on alive dead hero player npc enemy boss target"
 )
-_MOTION = frozenset({"move", "turn", "look", "go"})  # alone they do not say which way
+_MOTION = frozenset({"move", "turn", "look", "go"})  # on their own they have no direction
 _SIDES = {"left": "right", "right": "left"}
-# Here left and right are sides of a device or a body, which a mirrored screen need not swap.
+# With these, left and right are sides of a device or a body, which a mirrored screen need not swap.
 _DEVICES = _set("mouse click button trigger bumper shoulder stick hand arm shift ctrl control alt")
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """A sample's labels in the mirror.
+    """The mirror images of a sample's labels.
 
     Attributes:
-        actions: of each of A buttons the index of its mirror image.
-        state: of each of S state values the index of its mirror image; empty where none is used.
-        signs: 1 or -1 for each of S state values, which their mirror image is multiplied by.
-        since_change: of each state value whose changes are counted, the index of its mirror image's count.
+        actions: for each of A buttons, the index of its mirror image.
+        state: for each of S state values, the index of its mirror image; empty if none is used.
+        signs: for each of S state values, the factor 1 or -1 of its mirror image.
+        since_change: for each state value whose changes are counted, the index of its mirror image.
     """
 
     actions: tuple[int, ...]
@@ -51,18 +51,18 @@ class Mirror:
 
 @dataclass(frozen=True)
 class MirrorTable:
-    """What a dataset says of mirror images: its attribute "mirror", and its names.
+    """The mirror images of a dataset, from its attribute "mirror" and from its names.
 
         "mirror": {"key_3": "key_4", "key_5": "key_5", "HeroAngle": "-HeroAngle"}
 
-    A name may map to itself; of a state value a leading minus turns the sign. An entry holds the
-    other way round, too. What it leaves out is known by name: one with the word left or right is
-    swapped with the name that has the other; one of side-neutral words (``BUTTON_WORDS``,
-    ``STATE_WORDS``) is its own.
+    A name may map to itself; a leading minus changes the sign of a state value. An entry also holds
+    in the other direction. Other names are read word by word: one with the word left or right is
+    swapped with the name that has the other, and one of only side-neutral words (``BUTTON_WORDS``,
+    ``STATE_WORDS``) is its own mirror image.
 
     Attributes:
-        entries: the attribute as it was read; None without it.
-        keys: all actions of the dataset.
+        entries: the attribute as it was read; None without one.
+        keys: all buttons of the dataset.
         attributes: all its state values.
         path: the dataset, for messages.
     """
@@ -79,14 +79,14 @@ class MirrorTable:
         used: Sequence[str] | None = None,
         since_change: Sequence[str] = (),
     ) -> Mirror:
-        """The mirror images of these buttons and state values, in their order.
+        """Finds the mirror images of these buttons and state values, in their order.
 
         Args:
-            used: the state values that need one, the others stay as they are; None for all.
-            since_change: those of which the frames since they changed are counted.
+            used: the state values that need one; the others stay as they are. None for all.
+            since_change: the state values whose frames since their last change are counted.
 
         Raises:
-            UserError: the table is wrong, or a name's mirror image is not known or not among them.
+            UserError: the table is wrong, or a name's mirror image is unknown or not among the names.
         """
         images = self.check()
         unsure: dict[str, list[str]] = {"action": [], "state value": []}
@@ -122,7 +122,7 @@ class MirrorTable:
         )
 
     def check(self) -> dict[str, dict[str, str]]:
-        """The entries of actions and of state values, both ways round.
+        """The entries of buttons and of state values, in both directions.
 
         Raises:
             UserError: the table is wrong.
@@ -174,7 +174,7 @@ class MirrorTable:
 
 
 def _by_name(name: str, names: Sequence[str], neutral: frozenset[str], is_button: bool) -> str | None:
-    """The mirror image that the words of ``name`` tell; None if they do not."""
+    """The mirror image that follows from the words of ``name``, or None."""
     words = _words(name)
     if any(word in _SIDES for word in words):
         swapped = [_SIDES.get(word, word) for word in words]
@@ -186,6 +186,6 @@ def _by_name(name: str, names: Sequence[str], neutral: frozenset[str], is_button
 
 
 def _words(name: str) -> list[str]:
-    """The words of snake_case, kebab-case or camelCase, in lower case; digits are words of their own."""
+    """The words of snake_case, kebab-case or camelCase in lower case; digits are separate words."""
     parts = re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=\D)(?=\d)|(?<=\d)(?=\D)", name)
     return [part.lower() for part in parts if part]

@@ -1,6 +1,6 @@
-"""From recorded or played frames and state to model inputs: one path for training and for playing.
+"""Turns recorded or played frames and state into model inputs, by one path for training and playing.
 
-``resize_frames`` runs on the host (uint8 travels to the device), ``normalize`` on the device
+``resize_frames`` runs on the host, since uint8 travels to the device; ``normalize`` runs on the device
 inside the jitted step. The dataset's loader and ``Policy.act`` call these same two functions.
 """
 
@@ -11,33 +11,35 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image
 
 from BC_training.common.state import StateFeatures
 
 if TYPE_CHECKING:
-    import jax  # not at run time: games resize their frames too, in processes without JAX
+    from jax import Array
+else:
+    Array = Any  # games resize their frames too, in processes that do not load JAX
 
 
-OBSERVATION = ("frames", "previous_actions", "state", "since_change")  # what of a batch the model sees
+OBSERVATION = ("frames", "previous_actions", "state", "since_change")  # the parts of a batch that a model sees
 
 
 @dataclass(frozen=True)
 class Window:
-    """What of an episode one sample at frame t holds.
+    """Which part of an episode a sample at frame t holds.
 
     Attributes:
-        history: T, the frames t - (T-1) * frame_skip, ..., t - frame_skip, t. Before the
-            episode's first frame, that frame stands in.
+        history: T frames, t - (T-1) * frame_skip, ..., t - frame_skip, t. The episode's first
+            frame stands in for those before it.
         frame_skip: frames from one of them to the next.
-        action_history: K, the actions of frames t - K, ..., t - 1; before the first frame
-            nothing is pressed.
+        action_history: K actions, of frames t - K, ..., t - 1. Before the first frame nothing is
+            pressed.
         action_shift: the target is the action of frame t + action_shift.
-        action_chunk: C, how many actions from there on are the target.
-        state: whether the state of the history's frames goes with them.
-        since_change: K state values; how many frames ago each last changed goes with the state.
-        every_frame: whether the history's other frames have their own targets, and previous
-            actions, as well.
+        action_chunk: the target is C actions from there on.
+        state: whether the sample has the state of the history's frames.
+        since_change: state values whose frames since their last change the sample has, too.
+        every_frame: whether each frame of the history has a target and previous actions of its own.
     """
 
     history: int = 1
@@ -51,27 +53,27 @@ class Window:
 
     @property
     def span(self) -> int:
-        """Frames from the oldest to the newest of the history, both counted."""
+        """How many frames there are from the oldest to the newest of the history, both included."""
         return (self.history - 1) * self.frame_skip + 1
 
     @property
     def targets(self) -> int:
-        """Frames of a sample that have their own target."""
+        """How many frames of a sample have a target of their own."""
         return self.history if self.every_frame else 1
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a policy sees and presses; saved in its checkpoint.
+    """What a policy sees and presses; its checkpoint keeps it.
 
     Attributes:
         action_names: the A buttons, in the order of the logits.
-        state_names: the S values recorded beside the frames; empty without a state.
+        state_names: the S values that are recorded with each frame.
         recorded_size: (H, W) in pixels of the frames in the dataset and from the game.
-        frame_size: (H, W) in pixels of the frames the model sees.
-        fps: frames per second of the recording; None if the dataset does not say.
-        window: what of an episode it sees at once, and predicts.
-        state: the features of the state it sees, fitted to its training; None without any.
+        frame_size: (H, W) in pixels of the frames that the model sees.
+        fps: frames per second of the recording; None if the dataset does not have it.
+        window: the part of an episode that it sees and predicts at once.
+        state: the features of the state that it sees, fitted to its training split.
     """
 
     action_names: tuple[str, ...]
@@ -84,7 +86,7 @@ class InputSpec:
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
-        """Shape (3, H, W) of the model's frame."""
+        """The shape (3, H, W) of the model's frame."""
         return (3, *self.frame_size)
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,23 +100,17 @@ class InputSpec:
             recorded_size=(raw["recorded_size"][0], raw["recorded_size"][1]),
             frame_size=(raw["frame_size"][0], raw["frame_size"][1]),
             fps=raw["fps"],
-            window=Window(**(raw["window"] | {"since_change": tuple(raw["window"].get("since_change", ()))})),
-            state=StateFeatures.from_dict(raw["state"]) if raw.get("state") else None,
+            window=Window(**(raw["window"] | {"since_change": tuple(raw["window"]["since_change"])})),
+            state=StateFeatures.from_dict(raw["state"]) if raw["state"] else None,
         )
 
 
-def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes by averaging the pixels under each output pixel.
+def resize_frames(frames: UInt8[np.ndarray, "N C H W"], size: tuple[int, int]) -> UInt8[np.ndarray, "N C h w"]:
+    """Resizes frames to ``size``, (h, w) in pixels, by averaging the pixels under each output pixel.
 
-    Where the sides shrink by whole factors those are whole blocks; otherwise the pixels whose
-    centres lie under the output pixel (Pillow's ``reduce`` and ``BOX``).
-
-    Args:
-        frames: uint8 [N, 3, H, W].
-        size: (H, W) of the result, in pixels.
-
-    Returns:
-        uint8 [N, 3, size[0], size[1]]; ``frames`` itself when it has that size already.
+    Where both sides shrink by whole factors, these are whole blocks (Pillow's ``reduce``);
+    otherwise the pixels whose centres lie under the output pixel (``BOX``). Frames that have that
+    size already are returned as they are.
     """
     height, width = size
     if frames.shape[2:] == (height, width):
@@ -131,20 +127,21 @@ def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return out
 
 
-def normalize(observation: Mapping[str, jax.Array], inputs: InputSpec, dtype: Any = np.float32) -> dict[str, jax.Array]:
-    """An observation as the model takes it, on the device.
+def normalize(
+    observation: Mapping[str, Shaped[Array, "B ..."]], inputs: InputSpec, dtype: Any = np.float32
+) -> dict[str, Shaped[Array, "B ..."]]:
+    """Makes the observation that a model takes, on the device.
 
     Args:
-        observation: of a batch, what ``OBSERVATION`` names: "frames" uint8 [B, T, 3, H, W], and
-            where the model uses them "previous_actions" bool [B, K, A], "state" float32
-            [B, T, S] as recorded and "since_change" float32 [B, T, K].
-        inputs: what the model sees.
-        dtype: of the results; before, everything is float32, since positions and ids need more
-            than bfloat16's 8 bits.
+        observation: the parts of a batch that ``OBSERVATION`` names: "frames" uint8
+            [B, T, 3, H, W], and where the model uses them "previous_actions" bool [B, K, A],
+            "state" float32 [B, T, S] as recorded and "since_change" float32 [B, T, K].
+        dtype: of the results. All is computed in float32, since positions and ids need more than
+            bfloat16's 8 bits.
 
     Returns:
-        "frames" in [0, 1]; with ``inputs.state``, "state" [B, T, F] is its features and "ids" int32
-        [B, T, C] the indices of its categories, 0 for an unknown id; all else as it was.
+        ``observation`` with "frames" in [0, 1]. With ``inputs.state``, "state" [B, T, F] holds its
+        features and "ids" int32 [B, T, C] the indices of its categories, 0 for an unknown id.
     """
     given = {**observation, "frames": scale_frames(observation["frames"]).astype(dtype)}
     if inputs.state is not None:
@@ -155,6 +152,6 @@ def normalize(observation: Mapping[str, jax.Array], inputs: InputSpec, dtype: An
     return given
 
 
-def scale_frames(frames: jax.Array) -> jax.Array:
-    """float32 in [0, 1] of uint8, of any shape."""
+def scale_frames(frames: UInt8[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    """Scales uint8 to [0, 1]."""
     return frames.astype(np.float32) / 255.0

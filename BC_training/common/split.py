@@ -1,4 +1,4 @@
-"""Which episodes are trained on, and which are set aside."""
+"""Splits episodes into those for training and those for validation and test."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,16 @@ SPLITS = ("train", "val", "test")
 
 
 def split_groups(groups: Sequence[Sequence[int]], shares: dict[str, float], seed: int) -> dict[str, list[int]] | None:
-    """Splits each group of episodes by itself, at random from ``seed``, and puts the parts together.
+    """Splits each group of episodes separately, at random from ``seed``, and joins the parts.
 
     A group's split does not depend on the other groups. Every split with a share above 0 gets at least
-    one episode of each group; a group with fewer episodes than that is trained on as a whole.
+    one episode of each group; the whole of a group with too few episodes goes into training.
 
     Args:
-        shares: of the splits, which sum to 1.
+        shares: one for each split; they sum to 1.
 
     Returns:
-        "train", "val" and "test" to episodes in ascending order; None where every group has too few.
+        The episodes of "train", "val" and "test" in ascending order; None if every group has too few.
     """
     wanted = {name: shares[name] for name in SPLITS if shares.get(name, 0) > 0}
     enough = max(2, len(wanted))
@@ -36,7 +36,7 @@ def split_groups(groups: Sequence[Sequence[int]], shares: dict[str, float], seed
 
 
 def _sizes(shares: dict[str, float], count: int) -> dict[str, int]:
-    """How many of ``count`` episodes each split gets: at least one, and "train" what rounding leaves."""
+    """How many of ``count`` episodes each split gets: at least one, and "train" also the rest."""
     sizes = {name: max(1, round(share * count)) for name, share in shares.items()}
     while sum(sizes.values()) > count:
         largest = max(sizes, key=lambda name: sizes[name])

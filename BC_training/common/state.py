@@ -1,32 +1,35 @@
-"""The game state as a model sees it: the features, and what of them is fitted to the training split.
+"""The features of the game state that a model sees, and how they are fitted to the training split.
 
-``dataset.state`` names attributes by kind (``state_config.py``). ``StateFeatures.fit`` learns vocabularies,
-means and standard deviations from the training episodes; a checkpoint keeps them. ``encode`` makes
-the features on the device; only what needs the whole episode is counted on the host.
+``dataset.state`` names attributes by kind (``settings/state.py``). ``StateFeatures.fit`` learns vocabularies,
+means and standard deviations from the training episodes, and a checkpoint keeps them. ``encode`` makes
+the features on the device; the host counts only what needs the whole episode.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float, Float32, Int32
 
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.settings.state import RelativeConfig, StateConfig
 
 if TYPE_CHECKING:
-    import jax  # not at run time: see ``preprocess``
+    from jax import Array
+else:
+    Array = Any  # see ``preprocess``
 
 
 @dataclass(frozen=True)
 class StateFeatures:
-    """The features with what they learned from the training split; JSON through ``to_dict``.
+    """The features, with all that they learned from the training split.
 
     Attributes:
-        vocabularies: of each of ``config.categories`` the ids seen, ascending; the id at position
-            i has the index i + 1, and every other id 0.
-        means: of each of ``config.standardized``.
-        stds: likewise, 1 where the attribute never varies.
+        vocabularies: the ids seen of each of ``config.categories``, ascending. The id at position
+            i has the index i + 1, and every other id the index 0.
+        means: one for each of ``config.standardized``.
+        stds: likewise; 1 where the attribute never varies.
     """
 
     config: StateConfig
@@ -36,14 +39,18 @@ class StateFeatures:
 
     @classmethod
     def fit(
-        cls, config: StateConfig, names: Sequence[str], episodes: Iterable[tuple[str, np.ndarray]], path: str
+        cls,
+        config: StateConfig,
+        names: Sequence[str],
+        episodes: Iterable[tuple[str, Float32[np.ndarray, "_ S"]]],
+        path: str,
     ) -> "StateFeatures":
-        """Learns from the training episodes, and from no others.
+        """Learns from the training episodes.
 
         Args:
             names: the dataset's S attributes.
-            episodes: (name, state float32 [N, S]) of each.
-            path: of the dataset, for messages.
+            episodes: the name and state of each.
+            path: the dataset, for messages.
 
         Raises:
             UserError: an attribute that does not exist, a value that is not finite, or no value
@@ -79,7 +86,7 @@ class StateFeatures:
 
     @property
     def size(self) -> int:
-        """F, how many numbers ``encode`` makes of a frame's state, ids aside."""
+        """F, how many features ``encode`` makes of a frame's state, without the ids."""
         config = self.config
         return (
             len(config.ratios)
@@ -91,27 +98,27 @@ class StateFeatures:
 
     @property
     def vocabulary_sizes(self) -> tuple[int, ...]:
-        """Of each of C categories how many indices there are, that of unknown ids among them."""
+        """How many indices each of the C categories has, with the one of unknown ids."""
         return tuple(len(vocabulary) + 1 for vocabulary in self.vocabularies)
 
     def encode(
-        self, names: Sequence[str], state: "jax.Array", since_change: "jax.Array | None"
-    ) -> "tuple[jax.Array, jax.Array]":
-        """The features, computed in float32, on the device.
+        self,
+        names: Sequence[str],
+        state: Float32[Array, "*B S"],
+        since_change: Float32[Array, "*B K"] | None,
+    ) -> tuple[Float32[Array, "*B F"], Int32[Array, "*B C"]]:
+        """Computes the features, in the order of the config's fields, and the ids, on the device.
 
         Args:
             names: the S attributes.
-            state: float32 [..., S] as recorded.
-            since_change: float32 [..., K], frames since each of ``config.since_change`` changed.
-
-        Returns:
-            float32 [..., F], in the order of the config's fields, and int32 [..., C].
+            state: as recorded.
+            since_change: how many frames ago each of ``config.since_change`` changed.
         """
         import jax.numpy as jnp
 
         config, parts = self.config, []
 
-        def column(name: str) -> "jax.Array":
+        def column(name: str) -> Array:
             return state[..., names.index(name)]
 
         for value, maximum in config.ratios:
@@ -155,12 +162,8 @@ class StateFeatures:
         )
 
 
-def require_finite(state: np.ndarray, names: Sequence[str], where: str) -> None:
-    """Raises a UserError where a value of state [N, S] is NaN or infinite.
-
-    Args:
-        where: what the rows are, for the message.
-    """
+def require_finite(state: Float[np.ndarray, "N S"], names: Sequence[str], where: str) -> None:
+    """Raises a UserError, which begins with ``where``, if a value is NaN or infinite."""
     finite = np.isfinite(state)
     if not finite.all():
         bad = np.argwhere(~finite)
@@ -172,15 +175,11 @@ def require_finite(state: np.ndarray, names: Sequence[str], where: str) -> None:
         )
 
 
-def frames_since_change(values: np.ndarray) -> np.ndarray:
-    """Of a whole episode, how many frames ago each value became what it is.
+def frames_since_change(values: Float32[np.ndarray, "N K"]) -> Float32[np.ndarray, "N K"]:
+    """How many frames ago, in a whole episode, each value last changed.
 
-    Args:
-        values: float32 [N, K].
-
-    Returns:
-        float32 [N, K], 0 in a frame whose value differs from the one before; from the first frame
-        on where it has not changed yet.
+    It is 0 in a frame whose value differs from the one before. A value that has not changed yet
+    counts from the first frame.
     """
     frames = np.arange(len(values))[:, None]
     changed = np.zeros(values.shape, bool)
@@ -195,8 +194,8 @@ class ChangeCounter:
         self._values: np.ndarray | None = None
         self._since = np.zeros(0, np.float32)
 
-    def count(self, values: np.ndarray) -> np.ndarray:
-        """float32 [K] for the next frame's values, float32 [K]."""
+    def count(self, values: Float32[np.ndarray, " K"]) -> Float32[np.ndarray, " K"]:
+        """How many frames ago each value changed, given those of the next frame."""
         if self._values is None:
             self._since = np.zeros(len(values), np.float32)
         else:
@@ -205,11 +204,11 @@ class ChangeCounter:
         return self._since
 
 
-def _relative(config: RelativeConfig, column: Any) -> "list[jax.Array]":
-    """log(1 + distance), and the unit vector in the frame of who faces the angle; 0 where there is no distance.
+def _relative(config: RelativeConfig, column: Callable[[str], Array]) -> list[Array]:
+    """log(1 + distance), and the unit vector as the one who faces the angle sees it; 0 at distance 0.
 
-    The logarithm tells near distances apart best, where they decide most; and it needs no
-    statistics, so that a distance that training did not see stays within reach.
+    The logarithm keeps near distances, which decide most, furthest apart. It needs no statistics,
+    so a distance that training did not see stays in range.
     """
     import jax.numpy as jnp
 
@@ -223,8 +222,8 @@ def _relative(config: RelativeConfig, column: Any) -> "list[jax.Array]":
     return [jnp.log1p(distance), *(x * scale for x in (forward, sideways, *offset[2:]))]
 
 
-def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
-    """Of float32 [N], as float32 values; the standard deviation is 1 where all are the same."""
+def _mean_and_std(values: Float32[np.ndarray, " N"]) -> tuple[float, float]:
+    """Both as float32 values; the standard deviation is 1 where all values are the same."""
     exact = values.astype(np.float64)  # in which sums of equal float32 do not round
     mean, std = np.float32(exact.mean()), np.float32(exact.std())
     return float(mean), float(std) if std > 0 else 1.0

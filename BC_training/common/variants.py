@@ -1,4 +1,4 @@
-"""The variants of the policy, found by the names of their folders; ``models`` says what each must hold."""
+"""Finds the variants of the policy by the names of their folders; ``models`` describes what each holds."""
 
 import importlib
 from pathlib import Path
@@ -10,7 +10,7 @@ _MODELS = Path(__file__).resolve().parents[1] / "models"
 
 
 def names() -> list[str]:
-    """Every variant's name."""
+    """The names of all variants."""
     return sorted(p.parent.name for p in _MODELS.glob("*/model.py"))
 
 

@@ -1,4 +1,4 @@
-"""Which recordings of a source a dataset holds already, told by what is in them, not by where they lie."""
+"""Finds out which recordings a dataset holds already, by their content and not by where they lie."""
 
 import hashlib
 import os
@@ -11,26 +11,26 @@ import numpy as np
 
 from BC_training.common.errors import UserError
 
-# Attributes of an episode that was converted: a name for people, what is in it, and where it was, from the dataset.
+# Attributes of a converted episode: a name for people, the content, and the place relative to the dataset.
 LABEL, DIGEST, PLACE = "source", "source_digest", "source_path"
-_SAMPLE = 1 << 16  # bytes read at each of three places of a file
+_SAMPLE = 1 << 16  # bytes read at each of three places in a file
 
 
 def content_digest(parts: Iterable[bytes | str | np.ndarray]) -> str:
-    """A hexadecimal digest of a recording's raw content, to be the same wherever the recording lies."""
-    sum_ = hashlib.sha256()
+    """A hexadecimal digest of a recording's raw content, the same wherever the recording lies."""
+    digest = hashlib.sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part if isinstance(part, bytes) else _raw(part)
-        sum_.update(f"{len(raw)}:".encode())  # so that no part can pass for the end of the one before it
-        sum_.update(raw)
-    return sum_.hexdigest()[:32]
+        digest.update(f"{len(raw)}:".encode())  # so that no part can pass for the end of the one before it
+        digest.update(raw)
+    return digest.hexdigest()[:32]
 
 
 def sampled(file: Path) -> Iterator[bytes]:
-    """A file's size and three pieces of it, for ``content_digest``: a long video is not read whole.
+    """A file's size and three pieces of it for ``content_digest``, so that a long video is not read whole.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         size = file.stat().st_size
@@ -44,8 +44,10 @@ def sampled(file: Path) -> Iterator[bytes]:
 
 
 def describe(source: Path, episode: str, digest: str, place: Path, out: Path) -> dict[str, str]:
-    """The attributes by which the dataset ``out`` will know a recording; see ``missing``."""
-    return {LABEL: _label(source, episode), DIGEST: digest, PLACE: _relative(place, out)}
+    """The attributes by which ``missing`` recognises a recording in the dataset ``out``."""
+    # The last folders tell apart the episode_0 of most sources.
+    label = "/".join((*source.resolve().parts[-2:], episode))
+    return {LABEL: label, DIGEST: digest, PLACE: _relative(place, out)}
 
 
 def missing(
@@ -54,14 +56,13 @@ def missing(
     existing: Sequence[dict[str, Any]],
     out: Path,
 ) -> tuple[list[str], list[str]]:
-    """(the recordings that the dataset has not, what to tell the user, a line each).
+    """The recordings that the dataset lacks, and notes for the user, one line each.
 
-    A recording is there if its content is, converted from the same place, or from one where nothing is any more: then
-    it was moved. Of two copies that both exist each is a recording of its own. One that was converted before digests
-    were kept is known by its label alone.
+    The dataset has a recording if an episode has its content and was converted from the same place, or from a
+    place where nothing is any more: then the recording was moved. Two copies that both exist are two recordings.
 
     Args:
-        recordings: (name, digest, place) of those at ``source``; no digest where it cannot be read.
+        recordings: (name, digest, place) of those at ``source``; the digest is None where it cannot be read.
         existing: the attributes of the dataset's episodes.
         out: the dataset.
     """
@@ -70,37 +71,25 @@ def missing(
     here = {(attrs[PLACE], _name(attrs), attrs[DIGEST]) for attrs in digested}
     moved = Counter(attrs[DIGEST] for attrs in digested if not exists[attrs[PLACE]])
     places = {(attrs[PLACE], _name(attrs)) for attrs in digested}
-    old = {attrs.get(LABEL) for attrs in existing if DIGEST not in attrs}
-    absent, by_label, changed = [], [], []
+    absent, changed = [], []
     for name, digest, place in recordings:
-        at = (_relative(place, out), _label(source, name).rpartition("/")[2])
+        at = (_relative(place, out), name.rpartition("/")[2])
         if digest is not None and (*at, digest) in here:
             continue
         if digest is not None and moved[digest]:
             moved[digest] -= 1
-        elif _label(source, name) in old:
-            by_label.append(name)
-        else:
-            absent.append(name)
-            if digest is not None and at in places:
-                changed.append(name)
-    notes = []
-    if by_label:
-        notes.append(
-            f"{_listed(by_label)}: converted before contents were compared, known by the last folders of their path; "
-            "if these are other recordings, convert them into another dataset"
-        )
-    if changed:
-        notes.append(
-            f"{_listed(changed)}: not what was converted from there before, so added; if it was only corrected, remove "
-            "its earlier episode"
-        )
-    return absent, notes
-
-
-def _label(source: Path, episode: str) -> str:
-    """The folders tell the episode_0 of most sources apart."""
-    return "/".join((*source.resolve().parts[-2:], episode))
+            continue
+        absent.append(name)
+        if digest is not None and at in places:
+            changed.append(name)
+    if not changed:
+        return absent, []
+    listed = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    note = (
+        f"{listed}: not what was converted from there before, so added; if it was only corrected, remove its earlier "
+        "episode"
+    )
+    return absent, [note]
 
 
 def _name(attrs: dict[str, Any]) -> str:
@@ -108,16 +97,11 @@ def _name(attrs: dict[str, Any]) -> str:
 
 
 def _relative(place: Path, out: Path) -> str:
-    """A path from the dataset, which stays right where both are moved together."""
+    """The path from the dataset, which stays right where both are moved together."""
     try:
         return Path(os.path.relpath(os.path.realpath(place), os.path.realpath(out))).as_posix()
     except ValueError:  # on another drive
         return place.resolve().as_posix()
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first three names, and how many more."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _raw(array: np.ndarray) -> bytes:

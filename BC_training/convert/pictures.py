@@ -1,4 +1,4 @@
-"""Pictures kept as files in PNG, JPEG or another format that Pillow reads."""
+"""Decodes pictures in PNG, JPEG and the other formats that Pillow reads."""
 
 import io
 import warnings
@@ -10,17 +10,17 @@ from BC_training.common.errors import UserError, first_line
 
 
 def decode_picture(encoded: bytes, where: str, remedy: str) -> np.ndarray:
-    """uint8 [H, W, 3] RGB of a picture's file, turned as its EXIF orientation says.
+    """uint8 [H, W, 3] RGB of a picture's file, turned upright by its EXIF orientation.
 
-    Grey and palettes become RGB, an alpha channel is dropped.
+    Grey and palettes become RGB; an alpha channel is dropped.
 
     Args:
-        where: of the picture, for the error.
-        remedy: what to do about a damaged one, for the error.
+        where: the picture's place, for the error.
+        remedy: what to do about a damaged picture, for the error.
 
     Raises:
-        UserError: it is damaged, no picture, of more pixels than Pillow trusts (a "decompression bomb"), or of
-            values that do not fit into 8 bits (depth).
+        UserError: the file is damaged or no picture, has more pixels than Pillow trusts (a "decompression bomb"), or
+            holds values that do not fit into 8 bits (depth).
     """
     try:
         with warnings.catch_warnings():
@@ -30,11 +30,11 @@ def decode_picture(encoded: bytes, where: str, remedy: str) -> np.ndarray:
                 if mode[0] not in "IF":
                     turned = ImageOps.exif_transpose(opened)
                     if "transparency" in turned.info:
-                        turned = turned.convert("RGBA")  # which Pillow asks for, by a warning
+                        turned = turned.convert("RGBA")  # else Pillow warns
                     return np.asarray(turned.convert("RGB"))
     except UnidentifiedImageError as error:
         raise UserError(f"{where} is no picture in a known format: {remedy}") from error
-    except Exception as error:  # Pillow's decoders let through whatever a damaged file makes them stumble over
+    except Exception as error:  # Pillow's decoders raise almost anything for a damaged file
         raise UserError(f"{where}: cannot decode the picture ({first_line(error)}): {remedy}") from error
     raise UserError(
         f"{where} has one channel of more than 8 bits (mode {mode}), as depth maps have: choose another camera, or "

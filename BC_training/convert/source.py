@@ -1,4 +1,4 @@
-"""What a module that reads a kind of recordings is asked for, and what it gives."""
+"""The interface of a reader of recordings: its options, its source, and the recordings it yields."""
 
 import itertools
 from collections.abc import Iterator
@@ -15,59 +15,39 @@ Step = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # frame uint8 [3, H, W]
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for.
+    """The user's choices."""
 
-    Attributes:
-        kind: one of ``convert.KINDS``.
-        size: (H, W) of the frames to write, in pixels; None as they are.
-        fps: frames per second to write; None as they are.
-        keybinds: for ``sessions``, the JSON that maps keys to actions.
-        iwad: for ``doom-demo``, the game's WAD.
-        camera: where there are several, the one to use; None if there is one.
-        pwads: for ``doom-demo``, the WADs that add to it, in the order of loading.
-        leave_out: names of state values that are not to be converted.
-        time_unit: for ``sessions``, the unit of their times.
-        allow_missing: for ``sessions``, whether much of the inputs, memory values or video may be missing.
-    """
-
-    kind: str
-    size: tuple[int, int] | None = None
-    fps: float | None = None
-    keybinds: Path | None = None
-    iwad: Path | None = None
-    camera: str | None = None
-    pwads: tuple[Path, ...] = ()
-    leave_out: tuple[str, ...] = ()
-    time_unit: str = "us"
-    allow_missing: bool = False
+    kind: str  # one of ``convert.KINDS``
+    size: tuple[int, int] | None = None  # (H, W) of the frames to write, in pixels; None keeps them
+    fps: float | None = None  # frames per second to write; None keeps them
+    keybinds: Path | None = None  # for ``sessions``, the JSON file that maps keys to actions
+    iwad: Path | None = None  # for ``doom-demo``, the game's WAD
+    camera: str | None = None  # which of several to use; None if there is one
+    pwads: tuple[Path, ...] = ()  # for ``doom-demo``, the WADs that add to the game, in the order of loading
+    leave_out: tuple[str, ...] = ()  # names of state values that are not converted
+    time_unit: str = "us"  # for ``sessions``, the unit of the times
+    allow_missing: bool = False  # for ``sessions``, whether much of the inputs, memory values or video may be missing
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One episode of a source.
+    """One episode of a source."""
 
-    Attributes:
-        fps: frames per second of ``steps``.
-        steps: its frames in order, read as they are asked for.
-        attrs: what else to remember of it, JSON types.
-        notes: what to tell the user, each one line.
-    """
-
-    fps: float
-    steps: Iterator[Step]
-    attrs: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    fps: float  # frames per second of ``steps``
+    steps: Iterator[Step]  # the frames in order, read lazily
+    attrs: dict[str, Any] = field(default_factory=dict)  # what else the episode keeps, JSON types
+    notes: tuple[str, ...] = ()  # what to tell the user, one line each
 
 
 class Source(Protocol):
-    """Recordings found at a path. It is pickled into every process, so it holds no open file.
+    """Recordings found at a path. A source is pickled into every process, so it holds no open file.
 
     Attributes:
-        keys: the A actions.
-        attributes: the S state values; empty without a state.
+        keys: the names of the A buttons.
+        attributes: the names of the S state values; empty without a state.
         episodes: the recordings' names, unique and the same in every run.
 
-    It may have ``notes``: what to tell the user once, each one line.
+    A source may have ``notes``: what to tell the user once, one line each.
     """
 
     keys: tuple[str, ...]
@@ -77,33 +57,31 @@ class Source(Protocol):
     def digest(self, episode: str) -> str:
         """``identity.content_digest`` of a recording's raw content, without decoding it.
 
-        It is the same wherever the source lies.
-
         Raises:
-            UserError: it is damaged.
+            UserError: the recording is damaged.
         """
         ...
 
     def place(self, episode: str) -> Path:
-        """The file or folder that goes where the recording goes."""
+        """The file or folder that moves with the recording."""
         ...
 
     def read(self, episode: str) -> Recording:
-        """Opens a recording, at ``Options.fps`` if that is given; one without a frame has no steps.
+        """Opens a recording at ``Options.fps`` if that is given; a recording without a frame has no steps.
 
         Raises:
-            UserError: it is damaged; names what and where. ``steps`` may raise it, too.
+            UserError: the recording is damaged; ``steps`` may raise it, too.
         """
         ...
 
 
 def every_nth(steps: Iterator[Step], recorded_fps: float, fps: float) -> Iterator[Step]:
-    """Thins steps of a constant rate to ``fps``; a button held in a step left out is kept.
+    """Thins steps of a constant rate to ``fps``.
 
-    The action of each step that stays is the union of its own and of those dropped after it.
+    The action of each step that stays is the union of its own and of the dropped ones after it.
 
     Raises:
-        UserError: ``fps`` above the recorded rate.
+        UserError: ``fps`` is above the recorded rate.
     """
     if fps > recorded_fps:
         raise UserError(f"--fps {fps:g} is above the recording's {recorded_fps:g}: frames would be repeated; lower it")

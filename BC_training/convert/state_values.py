@@ -1,22 +1,22 @@
-"""State values on their way into a dataset, which holds float32: exact where they are whole numbers."""
+"""Turns state values into a dataset's float32 and keeps whole numbers exact."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from BC_training.common.errors import UserError, unknown
-from BC_training.common.storage.array_info import as_float32
+from BC_training.common.storage.reader import as_float32
 
 
 def exact_float32(values: np.ndarray, names: Sequence[str], where: str) -> np.ndarray:
-    """float32 [N, S] of numbers [N, S]; whole numbers are not rounded, because ids would merge.
+    """float32 [N, S] from numbers [N, S]; whole numbers are never rounded, because ids would merge.
 
     Args:
-        names: of the S columns, as ``--leave-out`` takes them.
-        where: of the values, for the error, such as a file and an episode.
+        names: the S columns' names, as ``--leave-out`` takes them.
+        where: where the values are from, for the error.
 
     Raises:
-        UserError: a value is not finite as float32, or a whole number that float32 cannot hold; names column and row.
+        UserError: a value is not finite as float32, or is a whole number that float32 cannot hold.
     """
     rounded, changed = as_float32(values)
     bad = ~np.isfinite(rounded)
@@ -37,10 +37,10 @@ def exact_float32(values: np.ndarray, names: Sequence[str], where: str) -> np.nd
 
 
 def kept_columns(names: Sequence[str], leave_out: Sequence[str]) -> list[int]:
-    """Which columns of the state values ``names`` stay, ascending.
+    """The positions in ``names`` of the state values that stay, ascending.
 
     Raises:
-        UserError: ``leave_out`` has a name that is none of them.
+        UserError: ``leave_out`` has a name that is not among ``names``.
     """
     for name in leave_out:
         if name not in names:

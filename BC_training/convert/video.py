@@ -1,4 +1,4 @@
-"""Videos as recorders leave them: frames as a player shows them, their times, and what a crash cut off."""
+"""Reads videos as recorders leave them: upright frames, their times, and the whole frames of a file that was cut."""
 
 import re
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ _TS_PACKET = 188  # bytes
 
 
 def upright(frame: av.VideoFrame, path: Path) -> np.ndarray:
-    """uint8 [H, W, 3] RGB, turned and mirrored as the display matrix says that came with the frame.
+    """uint8 [H, W, 3] RGB, turned and mirrored by the frame's display matrix.
 
     The matrix (a b u, c d v, x y w) of ISO/IEC 14496-12, 8.3.2, takes column p and row q to
     column a p + c q + x and row b p + d q + y. Players follow turns by right angles and mirrors.
 
     Raises:
-        UserError: another angle; ``path`` is named.
+        UserError: the angle is another one; the message names ``path``.
     """
     pixels = frame.to_ndarray(format="rgb24")
     matrix = frame.side_data.get("DISPLAYMATRIX")
@@ -37,16 +37,16 @@ def upright(frame: av.VideoFrame, path: Path) -> np.ndarray:
 
 
 class Video:
-    """A video's frames and when they are shown. Of one that was cut off, the frames that are whole.
+    """A video's frames and the times at which they are shown; if the file was cut off, only the whole frames.
 
     Attributes:
         times: float64 [N >= 2], microseconds since the first frame.
         tick: microseconds, the resolution of the time stamps.
         fps: the mean rate.
-        notes: what to tell the user, each one line.
+        notes: what to tell the user, one line each.
 
     Raises:
-        UserError: it is damaged, or has no two frames.
+        UserError: the video is damaged, or has fewer than two frames.
     """
 
     def __init__(self, path: Path):
@@ -54,7 +54,7 @@ class Video:
         try:
             with av.open(str(path.absolute())) as container:
                 stream = _video_stream(container, path)
-                # AVI has no presentation time stamps: its pictures are shown one after the other.
+                # AVI has no presentation time stamps: its pictures are shown in stored order.
                 self._stamped = container.format.name != "avi"
                 packets = [
                     (p.pts if self._stamped else p.dts, p.is_corrupt, p.is_discard)
@@ -85,13 +85,13 @@ class Video:
         used = f"its {len(stamps)} whole frames are used, {seconds:.1f} s"
         if whole < len(packets) or _overruns(path):
             self.notes += (f"{path.name} is cut off: {used}",)
-        elif declared > seconds + 1:  # a second may be the sound's, which some containers do not tell apart
+        elif declared > seconds + 1:  # some containers count the sound, which may be longer
             self.notes += (f"{path.name} says that it lasts {declared:.1f} s and holds less: {used}",)
         if aspect and aspect != 1:
             self.notes += (f"{path.name} has pixels of {aspect}, not square: its frames stay as stored",)
 
     def frames(self, indices: np.ndarray) -> Iterator[np.ndarray]:
-        """Decodes the frames of those numbers, ascending, each uint8 [3, H, W] RGB; one is in memory."""
+        """Decodes the frames of ascending ``indices``, each uint8 [3, H, W] RGB; one at a time is in memory."""
         last, shape, wanted = int(indices[-1]), None, 0
         try:
             with av.open(str(self._path.absolute())) as container:
@@ -130,7 +130,7 @@ def _video_stream(container: Any, path: Path) -> Any:
 
 
 def _declared_seconds(container: Any, stream: Any) -> float:
-    """How long the container says the video is; 0 where it does not."""
+    """The video's length by its container; 0 if that gives none."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
     tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))  # Matroska's, per stream
@@ -141,7 +141,7 @@ def _declared_seconds(container: Any, stream: Any) -> float:
 
 
 def _overruns(path: Path) -> bool:
-    """Whether an element of an MP4, Matroska, FLV, AVI or transport stream file would end after the file does."""
+    """Whether an element of an MP4, Matroska, FLV, AVI or transport stream file ends beyond the file."""
     size, first = path.stat().st_size, 0
     with path.open("rb") as file:
         head = file.read(12)
@@ -166,7 +166,7 @@ def _overruns(path: Path) -> bool:
 
 
 def _box_end(file: IO[bytes], at: int) -> int | None:
-    """Where the box at ``at`` ends; None if it reaches to the file's end."""
+    """The end of the box at ``at``; None if it reaches to the file's end."""
     head = file.read(16)
     size = int.from_bytes(head[:4], "big")
     if size == 1:
@@ -175,12 +175,12 @@ def _box_end(file: IO[bytes], at: int) -> int | None:
 
 
 def _flv_end(file: IO[bytes], at: int) -> int | None:
-    """Where the tag at ``at`` ends, its length repeated."""
+    """The end of the tag at ``at`` and of the length that follows it."""
     return at + 11 + int.from_bytes(file.read(4)[1:], "big") + 4
 
 
 def _ebml_end(file: IO[bytes], at: int) -> int | None:
-    """Where the element at ``at`` ends, or where its children begin if its size is unknown."""
+    """The end of the element at ``at``, or the start of its children if its size is unknown."""
     head = file.read(12)
     name = 9 - head[0].bit_length()
     if name > 4 or len(head) <= name:

@@ -1,8 +1,8 @@
 """Augmentation: random changes of training batches, on the device, inside the jitted step.
 
 Each sample draws its own numbers, which all frames of its window share. They follow from the
-step's key and the sample's place in the batch alone, not from the number of devices or the cache
-tier. The changes to pixels are those of dm-pix.
+step's key and the sample's place in the batch, and do not depend on the number of devices or the
+cache tier. dm-pix changes the pixels.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import dm_pix as pix
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int32, Key, PRNGKeyArray, UInt8
 
 from BC_training.common.errors import UserError
 from BC_training.common.mirror import Mirror, MirrorTable
@@ -18,27 +19,25 @@ from BC_training.common.preprocess import InputSpec, scale_frames
 from BC_training.common.schema import AugmentationConfig
 from BC_training.data.loader import Batch
 
-Augment = Callable[[jax.Array, Batch], Batch]
+Augment = Callable[[PRNGKeyArray, Batch], Batch]
 
 _STREAM = 0x617567  # folded into the step's key; dropout folds in 0, 1, 2, ...
-# Each has a key of its own, so that switching one on leaves the others' draws as they are.
+# Each has its own key, so that switching one on does not change what the others draw.
 _DRAWS = ("temporal_jitter", "flip", "crop", "brightness", "contrast", "saturation", "hue")
 
 
 def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: MirrorTable) -> Augment:
-    """The augmentation that ``config`` describes.
+    """Makes the augmentation that ``config`` describes; None leaves batches as they are.
 
-    In this order: temporal jitter, flip, crop, brightness, contrast, saturation, hue. Colours are
-    clipped to [0, 1] after contrast, where the next two stay, and rounded to uint8 in the end.
+    The order is temporal jitter, flip, crop, brightness, contrast, saturation, hue. Colours are
+    clipped to [0, 1] after contrast; the next two stay within it. They are rounded to uint8 last.
 
     Args:
-        config: None for none.
-        inputs: what the model sees and presses.
         table: the dataset's mirror images, for ``flip``.
 
     Returns:
-        A function of (the step's key, a batch as ``loader`` makes it) to a batch of the same
-        shapes and dtypes. It is to be called inside a jitted function.
+        A function, to be called inside a jitted one, from (the step's key, a batch) to a batch of
+        the same shapes and dtypes.
 
     Raises:
         UserError: temporal jitter without a history, a crop as large as the frame, or a flip
@@ -62,7 +61,7 @@ def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: Mi
     if config.flip:
         mirror = table.find(inputs.action_names, state_names, used, inputs.window.since_change)
 
-    def of_sample(sample_keys: jax.Array, sample: Batch) -> Batch:
+    def augment_sample(sample_keys: Key[jax.Array, " draws"], sample: Batch) -> Batch:
         keys: dict[str, jax.Array] = dict(zip(_DRAWS, sample_keys, strict=True))
         if config.temporal_jitter:
             sample = delayed(sample, jax.random.randint(keys["temporal_jitter"], (), 0, config.temporal_jitter + 1))
@@ -76,29 +75,24 @@ def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: Mi
             frames = jnp.asarray(pix.random_crop(keys["crop"], padded, frames.shape))
         return sample | {"frames": _recolored(config, keys, frames)}
 
-    def augment(key: jax.Array, batch: Batch) -> Batch:
+    def augment(key: PRNGKeyArray, batch: Batch) -> Batch:
         keys = jax.random.split(jax.random.fold_in(key, _STREAM), (batch["frames"].shape[0], len(_DRAWS)))
-        return jax.vmap(of_sample)(keys, batch)
+        return jax.vmap(augment_sample)(keys, batch)
 
     return augment
 
 
-def delayed(sample: Batch, positions: jax.Array) -> Batch:
-    """A sample whose frames, and state, are those seen ``positions`` (int32 scalar) window positions before.
+def delayed(sample: Batch, positions: Int32[jax.Array, ""]) -> Batch:
+    """A sample whose frames [T, ...] and state are those seen ``positions`` window positions before.
 
-    The oldest stands in for what is older still. "frames" uint8 [T, 3, H, W], "state" [T, S],
-    "since_change" [T, K].
+    The oldest of the window stands in for any that are older.
     """
     times = jnp.maximum(jnp.arange(sample["frames"].shape[0]) - positions, 0)
     return sample | {name: sample[name][times] for name in ("frames", "state", "since_change") if name in sample}
 
 
 def mirrored(sample: Batch, mirror: Mirror) -> Batch:
-    """Frames [..., 3, H, W] flipped horizontally, and the labels that go with them; a mask stays.
-
-    Also of batches: "action" and "previous_actions" are [..., A], "state" is [..., S],
-    "since_change" [..., K].
-    """
+    """Flips the frames [..., 3, H, W] of a sample or a batch horizontally, and its labels with them."""
     changed: Batch = {"frames": jnp.asarray(pix.flip_left_right(sample["frames"], channel_axis=-3))}
     for name in ("action", "previous_actions"):
         if name in sample:
@@ -111,8 +105,10 @@ def mirrored(sample: Batch, mirror: Mirror) -> Batch:
     return sample | changed
 
 
-def _recolored(config: AugmentationConfig, keys: dict[str, jax.Array], frames: jax.Array) -> jax.Array:
-    """Frames uint8 [T, 3, H, W] in other colours."""
+def _recolored(
+    config: AugmentationConfig, keys: dict[str, jax.Array], frames: UInt8[jax.Array, "T 3 H W"]
+) -> UInt8[jax.Array, "T 3 H W"]:
+    """The frames in other colours."""
     if not (config.brightness or config.contrast or config.saturation or config.hue):
         return frames
     x = scale_frames(frames)

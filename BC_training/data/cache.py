@@ -1,14 +1,14 @@
 """The disk cache: a dataset's frames, decoded and resized once into one uncompressed file.
 
-    <cache_dir>/<fingerprint>/           the whole cache, published by renaming
+    <cache_dir>/<fingerprint>/           a whole cache, published by renaming
       frames.bin                         uint8 [frames, 3, H, W], episode after episode
-      meta.json                          dataset, frame size, episodes, bytes
-    <cache_dir>/<fingerprint>.partial/   one being built, or left by a build that was killed
+      meta.json                          dataset, frame size, frames
+    <cache_dir>/<fingerprint>.partial/   a cache that is being built, or whose build was killed
       done                               a line for each episode that is in frames.bin
-    <cache_dir>/<fingerprint>-<hex>.partial/   one being removed, or left by a removal that was killed
+    <cache_dir>/<fingerprint>-<hex>.partial/   a cache that is being removed, or whose removal was killed
 
-The fingerprint covers the frames' metadata, for a local dataset also the size and time of every
-chunk's file, the frame size and the channel order: what changes one of them gets another cache.
+The fingerprint covers the frames' metadata, the frame size, the channel order and, for a local
+dataset, the size and time of every chunk's file: a change of one of them makes another cache.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int, UInt8
 from rich import box
 from rich.console import Console
 from rich.progress import Progress
@@ -40,8 +41,8 @@ from BC_training.common.preprocess import resize_frames
 from BC_training.common.storage.store import LocalStore, ZipStore
 from BC_training.runtime.compilation_cache import default_folder as default_folder
 
-_VERSION = 1  # of the files' layout and of the preprocessing in them
-_BLOCK = 64  # frames decoded at once by a thread
+_VERSION = 1  # changes with the files' layout and with the preprocessing
+_BLOCK = 64  # frames that a thread decodes at once
 _PARTIAL = ".partial"
 _DONE = "done"
 _REMEDY = "remove the disk cache with 'cache --clear' and run again"
@@ -49,21 +50,21 @@ _REMEDY = "remove the disk cache with 'cache --clear' and run again"
 
 @dataclass(frozen=True)
 class Cache:
-    """One cache found on disk."""
+    """A cache on disk."""
 
     path: Path
     dataset: str
     frame_size: tuple[int, int]
     frames: int
-    bytes: int  # on disk, so far
-    used: float  # when last, seconds since 1970
+    bytes: int  # taken on disk so far
+    used: float  # when it was last used, seconds since 1970
     complete: bool
 
 
 class PackedFrames:
-    """The frames of a cache, read in any order.
+    """Reads the frames of a cache in any order.
 
-    They are read, not mapped: mapped pages would count as this process's memory.
+    It does not map the file, since mapped pages would count as this process's memory.
     """
 
     def __init__(self, path: Path, frame_size: tuple[int, int], first_frames: dict[str, int]):
@@ -72,15 +73,15 @@ class PackedFrames:
             self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
         self._frame_bytes = 3 * frame_size[0] * frame_size[1]
-        self.first_frames = first_frames  # of each episode, by its name
+        self.first_frames = first_frames  # the number of each episode's first frame, by the episode's name
 
-    def read(self, frames: np.ndarray, out: np.ndarray) -> None:
-        """Reads the frames of these numbers, int64 [n], into ``out``, uint8 [n, 3, H, W].
+    def read(self, frames: Int[np.ndarray, " n"], out: UInt8[np.ndarray, "n 3 H W"]) -> None:
+        """Reads the frames with these numbers into ``out``.
 
         Raises:
             UserError: the file was truncated or cannot be read.
         """
-        # Frames that follow each other, as in a window, are read at once.
+        # Frames that follow each other, as in a window, are read together.
         ends = [*(np.flatnonzero(np.diff(frames) != 1) + 1).tolist(), len(frames)]
         start = 0
         for end in ends:
@@ -104,16 +105,16 @@ class PackedFrames:
 def open_packed(
     dataset: ZarrGameplayDataset, frame_size: tuple[int, int], folder: Path, limit: int, progress: Progress
 ) -> PackedFrames:
-    """The dataset's cache, built first where it is missing or unfinished.
+    """Opens the dataset's cache, and first builds it where it is missing or unfinished.
 
     Args:
         frame_size: (H, W) in pixels.
         folder: holds all caches.
-        limit: bytes they may take together; the least recently used are removed to make room.
+        limit: the bytes that all caches may take; the least recently used are removed to make room.
 
     Raises:
-        UserError: the cache is larger than ``limit`` or than the disk has room for, or a frame
-            cannot be read.
+        UserError: the cache is larger than ``limit`` or than the free disk, or a frame cannot be
+            read.
     """
     path = folder / _fingerprint(dataset, frame_size)
     lengths = {episode.name: episode.length for episode in dataset.episodes}
@@ -132,27 +133,27 @@ def open_packed(
                 _build(dataset, frame_size, partial, first_frames, progress)
                 partial.rename(path)
                 (path / _DONE).unlink()
-    os.utime(path / "meta.json")  # used now
+    os.utime(path / "meta.json")  # the time of the last use
     return PackedFrames(path / "frames.bin", frame_size, first_frames)
 
 
 def is_built(dataset: ZarrGameplayDataset, frame_size: tuple[int, int], folder: Path) -> bool:
-    """Whether the dataset's cache is there, whole."""
+    """Whether the dataset's cache is complete."""
     return (folder / _fingerprint(dataset, frame_size) / "meta.json").exists()
 
 
 def unfinished_bytes(dataset: ZarrGameplayDataset, frame_size: tuple[int, int], folder: Path) -> int:
-    """What an unfinished build of the dataset's cache has taken of the disk."""
+    """The bytes on disk of an unfinished build of the dataset's cache."""
     return _stored(folder / (_fingerprint(dataset, frame_size) + _PARTIAL))
 
 
 def packed_bytes(dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> int:
-    """Size of the dataset's cache."""
+    """The size of the dataset's cache."""
     return len(dataset) * 3 * frame_size[0] * frame_size[1]
 
 
 def find_caches(folder: Path) -> list[Cache]:
-    """Every cache in ``folder``, the most recently used first."""
+    """Finds every cache in ``folder``, the most recently used first."""
     found = []
     for path in folder.glob("*") if folder.is_dir() else ():
         complete, meta = not path.name.endswith(_PARTIAL), path / "meta.json"
@@ -164,13 +165,13 @@ def find_caches(folder: Path) -> list[Cache]:
 
 
 def remove(cache: Cache) -> bool:
-    """Removes a cache; returns False, and leaves it, where it is being built."""
+    """Removes a cache; returns False, and leaves it, if it is being built."""
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(_lock(cache.path), "it is being built"))
         except UserError:
             return False
-        # Whatever a kill leaves is then no whole cache, nor a build to go on with, but still listed.
+        # A kill then leaves neither a whole cache nor a build to continue, but one that is still listed.
         doomed = cache.path.with_name(f"{cache.path.name.removesuffix(_PARTIAL)}-{secrets.token_hex(4)}{_PARTIAL}")
         cache.path.rename(doomed)
         (doomed / "frames.bin").unlink(missing_ok=True)
@@ -194,7 +195,7 @@ def list_caches(folder: Path, console: Console) -> None:
 
 
 def clear_caches(folder: Path, console: Console) -> None:
-    """Removes the caches in ``folder`` and says how much that freed."""
+    """Removes the caches in ``folder`` and prints how much that freed."""
     caches = find_caches(folder)
     removed = [found for found in caches if remove(found)]
     kept = f"; {len(caches) - len(removed)} are being built and stay" if len(removed) < len(caches) else ""
@@ -202,14 +203,14 @@ def clear_caches(folder: Path, console: Console) -> None:
 
 
 def _stored(path: Path) -> int:
-    """Bytes on disk of the frames in a cache's folder."""
+    """The bytes on disk of the frames in a cache's folder."""
     try:
         return (path / "frames.bin").stat().st_blocks * 512
     except FileNotFoundError:
         return 0
 
 
-@lru_cache(maxsize=1)  # a start asks some times, and there may be millions of chunks to look at
+@lru_cache(maxsize=1)  # one start needs it several times, and there may be millions of chunks
 def _fingerprint(dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> str:
     store = dataset.store
     address = str(store.path.resolve()) if isinstance(store, LocalStore | ZipStore) else store.address
@@ -253,7 +254,7 @@ def _build(
                 continue
             for _ in pool.map(pack, itertools.repeat(i), range(0, episode.length, _BLOCK)):
                 pass
-            os.fdatasync(frames.fileno())  # before the log says that they are there
+            os.fdatasync(frames.fileno())  # before the log has them
             log.write(episode.name + "\n")
             log.flush()
     progress.remove_task(bar)
@@ -261,7 +262,7 @@ def _build(
 
 @contextlib.contextmanager
 def _building(path: Path, progress: Progress) -> Iterator[None]:
-    """Lets one process build the cache ``path`` at a time; another waits, and finds it built."""
+    """Lets one process at a time build the cache ``path``; another waits, and finds it built."""
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(_lock(path), "it is being built"))
@@ -272,7 +273,7 @@ def _building(path: Path, progress: Progress) -> Iterator[None]:
 
 
 def _lock(path: Path) -> Path:
-    """The lock of the cache ``path``, finished or not."""
+    """The lock of the cache ``path``, whether it is finished or not."""
     return path.with_name(f"{path.name.removesuffix(_PARTIAL)}.lock")
 
 

@@ -1,19 +1,21 @@
 """Where the frames of samples are read from: zarr, or the disk cache."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from BC_training.common.preprocess import resize_frames
 from BC_training.data import cache
 from BC_training.data.samples import Samples
 
 
+@runtime_checkable
 class FrameReader(Protocol):
     """Where the frames of samples come from."""
 
-    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
-        """Reads the frames of the samples' rows int64 [n] into ``out`` uint8 [n, 3, H, W]."""
+    def read(self, rows: Int[np.ndarray, " n"], out: UInt8[np.ndarray, "n 3 H W"]) -> None:
+        """Reads the frames of the samples' ``rows`` into ``out``."""
         ...
 
 
@@ -23,7 +25,7 @@ class DecodedFrames:
     def __init__(self, samples: Samples, frame_size: tuple[int, int]):
         self._samples, self._frame_size = samples, frame_size
 
-    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
+    def read(self, rows: Int[np.ndarray, " n"], out: UInt8[np.ndarray, "n 3 H W"]) -> None:
         # Windows overlap, so a row may be asked for many times; it is decoded once.
         unique, place = np.unique(rows, return_inverse=True)
         episodes, frames = self._samples.locate_rows(unique)
@@ -49,6 +51,6 @@ class CachedFrames:
         names = [samples.dataset.episodes[e].name for e in samples.episodes]
         self._first = np.array([packed.first_frames[name] for name in names], np.int64)
 
-    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
+    def read(self, rows: Int[np.ndarray, " n"], out: UInt8[np.ndarray, "n 3 H W"]) -> None:
         episodes, frames = self._samples.locate_rows(rows)
         self._packed.read(self._first[episodes] + frames, out)

@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Int, Int32, Shaped, UInt8
 from rich.progress import Progress
 
 from BC_training.common.errors import UserError
@@ -26,12 +27,14 @@ from BC_training.data.frame_readers import CachedFrames, DecodedFrames, FrameRea
 from BC_training.data.samples import Samples
 from BC_training.runtime.sharding import AXIS, local_part, split_along, to_devices
 
-# "frames" uint8 [..., T, 3, H, W] and the labels of `Samples.labels`
-Batch = dict[str, jax.Array]
+# "frames" uint8 [B, T, 3, H, W] and the labels of `Samples.labels`
+Batch = dict[str, Shaped[jax.Array, "B ..."]]
 
 _BLOCK = 256  # frames moved at once while filling the device
+_STEPS_PER_DISPATCH = 8  # on an accelerator, whose step can be shorter than its dispatch
 
 
+@runtime_checkable
 class Tier(Protocol):
     """Delivers batches in an order that the caller gives.
 
@@ -39,32 +42,52 @@ class Tier(Protocol):
 
     Attributes:
         name: "none", "disk" or "device".
+        takes_several_steps: whether one dispatch may take several steps.
+        faster: the settings, in words, under which the step would wait less for its data; None if
+            there are none.
         mesh: the devices that a batch is split over.
         data: arrays on the devices that every step needs.
     """
 
     name: str
+    takes_several_steps: bool
+    faster: str | None
     mesh: Mesh
     data: Any
 
     def items(self, order: Iterator[np.ndarray]) -> Generator[Any, None, None]:
-        """For each array of samples [..., B], a tree of device arrays with those leading axes.
+        """A tree of device arrays for each array of samples [..., B], with the same leading axes.
 
-        Every process is given the samples of the whole batch and reads only its part of them.
-        B is a multiple of the number of devices.
+        Every process gets the samples of the whole batch and reads only its part of them. B is a
+        multiple of the number of devices.
         """
         ...
 
     def gather(self, data: Any, item: Any) -> Batch: ...
 
     def batches(self, order: Iterator[np.ndarray]) -> Iterator[Batch]:
-        """For each array of samples, its batch."""
+        """The batch of each array of samples."""
         ...
+
+
+def dispatch_size(tier: Tier, wanted: int | None, before: int | None = None) -> int:
+    """How many steps one dispatch takes.
+
+    Args:
+        wanted: ``training.steps_per_dispatch``.
+        before: the number that this training had when it was interrupted.
+    """
+    if before is not None:
+        return before
+    if not tier.takes_several_steps:
+        return 1
+    return wanted or (1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH)
 
 
 class HostTier:
     """Tiers ``none`` and ``disk``: threads prepare batches ahead of the step."""
 
+    takes_several_steps = False  # the host delivers batch by batch
     data = ()
 
     def __init__(
@@ -75,16 +98,11 @@ class HostTier:
         frame_size: tuple[int, int],
         prefetch: int,
         mesh: Mesh,
+        faster: str | None,
     ):
         self.name, self._samples, self._reader, self._prefetch = name, samples, reader, prefetch
-        self._frame_size, self.mesh = frame_size, mesh
+        self._frame_size, self.mesh, self.faster = frame_size, mesh, faster
         self._buffers: deque[np.ndarray] = deque()  # used before: fresh memory costs as much as filling it
-
-    def host_batches(self, order: Iterator[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """Batches as they are before they go to the device; each is valid until the next is taken."""
-        for batch in self._ahead(order, self._load):
-            yield batch
-            self._buffers.append(batch["frames"])
 
     def items(self, order: Iterator[np.ndarray]) -> Generator[Batch, None, None]:
         def load(samples: np.ndarray) -> Batch:
@@ -102,7 +120,7 @@ class HostTier:
         del data
         return item
 
-    def _load(self, samples: np.ndarray) -> dict[str, np.ndarray]:
+    def _load(self, samples: Int[np.ndarray, "*B"]) -> dict[str, np.ndarray]:
         rows = self._samples.rows(samples)
         shape = (*rows.shape, 3, *self._frame_size)
         try:
@@ -132,7 +150,8 @@ class HostTier:
 class DeviceTier:
     """Tier ``device``: frames uint8 [rows, 3, H, W] in device memory, an equal part on each device."""
 
-    name = "device"
+    name, takes_several_steps = "device", True
+    faster: str | None = None
 
     def __init__(
         self, samples: Samples, reader: FrameReader, frame_size: tuple[int, int], progress: Progress, mesh: Mesh
@@ -156,7 +175,7 @@ class DeviceTier:
             rows = self._samples.rows(mine).astype(np.int32)
             yield to_devices({"rows": rows, **self._samples.labels(mine)}, split_along(self.mesh, samples.ndim - 1))
 
-    def gather(self, data: jax.Array, item: dict[str, jax.Array]) -> Batch:
+    def gather(self, data: UInt8[jax.Array, "rows 3 H W"], item: Batch) -> Batch:
         labels = {name: value for name, value in item.items() if name != "rows"}
         if self.mesh.size == 1:
             return {"frames": data[item["rows"]], **labels}
@@ -175,8 +194,8 @@ def _fill(
     reader: FrameReader,
     frame_size: tuple[int, int],
     advance: Callable[[int], None],
-) -> jax.Array:
-    """uint8 [size, 3, H, W] on ``device``, the frames of ``rows`` and zeros after them."""
+) -> UInt8[jax.Array, "size 3 H W"]:
+    """The frames of ``rows`` on ``device``, and zeros after them."""
     # In blocks into a donated array: the host never holds more than one.
     frames = jnp.zeros((size, 3, *frame_size), jnp.uint8, device=device)
     put = jax.jit(partial(jax.lax.dynamic_update_slice_in_dim, axis=0), donate_argnums=0)
@@ -191,14 +210,10 @@ def _fill(
     return frames
 
 
-def _pick(frames: jax.Array, rows: jax.Array) -> jax.Array:
-    """On one of several devices, the frames of its part of a batch, from wherever they are.
+def _pick(frames: UInt8[jax.Array, "rows 3 H W"], rows: Int32[jax.Array, "B T"]) -> UInt8[jax.Array, "B T 3 H W"]:
+    """The frames of one device's part of a batch, whichever device holds them.
 
     Each device takes out the frames it holds of the whole batch; together they add up to it.
-
-    Args:
-        frames: uint8 [rows a device, 3, H, W].
-        rows: int32 [B / devices, T].
     """
     wanted = jax.lax.all_gather(rows, AXIS, tiled=True) - jax.lax.axis_index(AXIS) * frames.shape[0]
     here = (wanted >= 0) & (wanted < frames.shape[0])
@@ -209,7 +224,7 @@ def _pick(frames: jax.Array, rows: jax.Array) -> jax.Array:
 def make_tier(
     options: DatasetConfig, samples: Samples, frame_size: tuple[int, int], progress: Progress, mesh: Mesh
 ) -> Tier:
-    """The tier of ``dataset.cache``.
+    """The tier that ``dataset.cache`` names.
 
     Args:
         options: as ``choose_tier`` returns them.
@@ -217,7 +232,7 @@ def make_tier(
         mesh: the devices that a batch is split over.
 
     Raises:
-        UserError: the frames do not fit the tier that was asked for, or cannot be read.
+        UserError: the frames do not fit into that tier, or cannot be read.
     """
     mine = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
     needed = -(-samples.num_rows // mesh.size) * mine * 3 * frame_size[0] * frame_size[1]
@@ -226,11 +241,14 @@ def make_tier(
             f"dataset.cache=device needs {needed / 1e9:.1f} GB for this process's part of the frames, "
             f"{free / 1e9:.1f} GB are free: use dataset.cache=disk or none, or a smaller dataset.frame_size"
         )
+    size = f"{cache.packed_bytes(samples.dataset, frame_size) / 1e9:.1f} GB"
     if options.cache == "disk":
         limit = int(options.cache_limit * 1e9)
         packed = cache.open_packed(samples.dataset, frame_size, tier_choice.cache_dir(options), limit, progress)
-        return HostTier("disk", samples, CachedFrames(samples, packed), frame_size, options.prefetch, mesh)
+        faster = f"dataset.cache=device ({size} of its memory), or a larger dataset.prefetch"
+        return HostTier("disk", samples, CachedFrames(samples, packed), frame_size, options.prefetch, mesh, faster)
     reader = DecodedFrames(samples, frame_size)
     if options.cache == "device":
         return DeviceTier(samples, reader, frame_size, progress, mesh)
-    return HostTier("none", samples, reader, frame_size, options.prefetch, mesh)
+    faster = f"dataset.cache=disk ({size} on disk) or device ({size} of its memory)"
+    return HostTier("none", samples, reader, frame_size, options.prefetch, mesh, faster)

@@ -1,7 +1,7 @@
-"""Which samples a step sees, and what of its episode a sample holds.
+"""Which samples a step sees, and which frames and labels of an episode make up a sample.
 
-The order is a pure function of (seed, step): no iterator state to save, and the same global
-batch whatever the number of devices and processes.
+The order is a pure function of (seed, step): there is no iterator state to save, and the global
+batch does not depend on the number of devices and processes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int, Int64
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError, unknown
@@ -21,18 +22,17 @@ _ROUNDS = 6
 
 @dataclass(frozen=True, eq=False)
 class SampleOrder:
-    """Visits each of ``num_samples`` once an epoch, shuffled; the last partial batch is left out.
+    """Visits each of ``num_samples`` once an epoch, shuffled, and leaves out the last partial batch.
 
-    With oversampling an epoch has ``extra`` more visits, dealt to the ``rare`` samples in turn.
-    A batch is computed from its step alone, in time and memory of the batch, not of the dataset.
+    With oversampling an epoch has ``extra`` more visits, which the ``rare`` samples take in turn.
+    A batch is computed from its step, in time and memory that do not grow with the dataset.
 
     Attributes:
-        num_samples: N.
-        batch_size: of the global batch.
-        rare: int64 [R], the samples visited more often.
-        extra: how many visits an epoch they get on top of one each.
-        one_in: an epoch makes only one in so many of these visits; as many as a sample has
-            frames, where each is trained on.
+        batch_size: samples of the global batch.
+        rare: int64 [R], the samples that are visited more often.
+        extra: how many more visits an epoch has for them.
+        targets_per_sample: how many frames of a sample are trained on. An epoch has so many times
+            fewer visits, so that it still trains on about as many frames as the dataset has.
 
     Raises:
         UserError: a batch larger than the number of samples.
@@ -41,13 +41,13 @@ class SampleOrder:
     num_samples: int
     batch_size: int
     seed: int
-    rare: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    rare: Int64[np.ndarray, " R"] = field(default_factory=lambda: np.empty(0, np.int64))
     extra: int = 0
-    one_in: int = 1
+    targets_per_sample: int = 1
 
     def __post_init__(self) -> None:
-        if self.batch_size * self.one_in > self.num_samples:
-            windows = f" windows of {self.one_in} frames" if self.one_in > 1 else ""
+        if self.batch_size * self.targets_per_sample > self.num_samples:
+            windows = f" windows of {self.targets_per_sample} frames" if self.targets_per_sample > 1 else ""
             raise UserError(
                 f"training.batch_size={self.batch_size}{windows} is larger than the training set ({self.num_samples} "
                 "frames): lower it or record more"
@@ -55,18 +55,18 @@ class SampleOrder:
 
     @property
     def epoch_size(self) -> int:
-        """Visits to choose an epoch's from, those of the partial batch included."""
+        """The visits that an epoch's are chosen from, with those of the partial batch."""
         return self.num_samples + self.extra
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.epoch_size // self.one_in // self.batch_size
+        return self.epoch_size // self.targets_per_sample // self.batch_size
 
     def dispatches(self, epoch: int, size: int, start: int = 0) -> list[range]:
-        """An epoch's steps from ``start`` on, ``size`` a range, and what is no whole range one by one.
+        """An epoch's steps from ``start`` on in ranges of ``size``; steps that fill no range come one by one.
 
-        The ranges begin at the same steps whatever ``start`` is, so that a training that goes on
-        in mid-epoch runs the same programs as one that was never stopped.
+        The ranges begin at the same steps whatever ``start`` is, so that a training that resumes
+        within an epoch runs the same programs as one that was never stopped.
         """
         first, last = epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch
         start = max(start, first)
@@ -76,12 +76,12 @@ class SampleOrder:
         before, after = ([range(s, s + 1) for s in steps] for steps in singles)
         return before + [range(s, s + size) for s in range(aligned, whole, size)] + after
 
-    def batches(self, dispatches: Sequence[range]) -> Iterator[np.ndarray]:
-        """For each dispatch, int64 [steps, batch_size]: the samples of its steps."""
+    def batches(self, dispatches: Sequence[range]) -> Iterator[Int64[np.ndarray, "steps batch_size"]]:
+        """The samples of each dispatch's steps."""
         return (np.stack([self.batch(step) for step in steps]) for steps in dispatches)
 
-    def batch(self, step: int) -> np.ndarray:
-        """int64 [batch_size], the samples of ``step`` (counted from 0 over all epochs)."""
+    def batch(self, step: int) -> Int64[np.ndarray, " batch_size"]:
+        """The samples of ``step``, which is counted from 0 over all epochs."""
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.batch_size
         visits = permute(np.arange(start, start + self.batch_size), self.epoch_size, self.seed, epoch)
@@ -92,8 +92,8 @@ class SampleOrder:
         return visits
 
 
-def batches_in_order(num_samples: int, batch_size: int, devices: int) -> Iterator[np.ndarray]:
-    """All samples in order, int64 [B] a batch, where B is ``batch_size`` made a multiple of ``devices``.
+def batches_in_order(num_samples: int, batch_size: int, devices: int) -> Iterator[Int64[np.ndarray, " B"]]:
+    """All samples in order, in batches of ``batch_size`` rounded up to a multiple of ``devices``.
 
     The last batch repeats its end, so that one compiled shape serves all.
     """
@@ -101,34 +101,28 @@ def batches_in_order(num_samples: int, batch_size: int, devices: int) -> Iterato
     return (np.minimum(np.arange(i, i + size), num_samples - 1) for i in range(0, num_samples, size))
 
 
-def permute(positions: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
-    """Where a pseudo-random permutation of ``range(size)`` sends ``positions``.
+def permute(positions: Int[np.ndarray, " n"], size: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
+    """Sends ``positions``, in [0, size), through a pseudo-random permutation of ``range(size)``.
 
-    It mixes the bits of a position by odd multiplications and shifted exclusive ors, each of
-    which is a bijection of the numbers of that many bits; a result of ``size`` or more is mixed
-    again until it falls below ("cycle walking": Black and Rogaway, Ciphers with arbitrary finite
-    domains, 2002). So no table of the permutation is needed.
-
-    Args:
-        positions: integers [n] in [0, size).
-
-    Returns:
-        int64 [n] in [0, size).
+    It needs no table: it mixes the bits of a position by odd multiplications and shifted exclusive
+    ors, each a bijection of the numbers with that many bits, and mixes a result of ``size`` or more
+    again until it is smaller ("cycle walking": Black and Rogaway, Ciphers with arbitrary finite
+    domains, 2002).
     """
     bits = max((size - 1).bit_length(), 6)
-    mask, shift = np.uint64((1 << bits) - 1), np.uint64((bits + 1) // 2)
     constants = _constants(seed, epoch)
-
-    def mix(x: np.ndarray) -> np.ndarray:
-        for factor, offset in constants:
-            x = (x * factor + offset) & mask
-            x = x ^ (x >> shift)
-        return x
-
-    mixed = mix(np.asarray(positions).astype(np.uint64))
+    mixed = _mix(positions.astype(np.uint64), bits, constants)
     while (outside := np.flatnonzero(mixed >= size)).size:
-        mixed[outside] = mix(mixed[outside])
+        mixed[outside] = _mix(mixed[outside], bits, constants)
     return mixed.astype(np.int64)
+
+
+def _mix(x: np.ndarray, bits: int, constants: list[tuple[np.uint64, np.uint64]]) -> np.ndarray:
+    mask, shift = np.uint64((1 << bits) - 1), np.uint64((bits + 1) // 2)
+    for factor, offset in constants:
+        x = (x * factor + offset) & mask
+        x = x ^ (x >> shift)
+    return x
 
 
 @lru_cache(maxsize=4)
@@ -138,15 +132,15 @@ def _constants(seed: int, epoch: int) -> list[tuple[np.uint64, np.uint64]]:
 
 
 class Samples:
-    """The samples of some episodes, one for each frame whose target action was recorded.
+    """The samples of some episodes: one for each frame whose target action was recorded.
 
-    A row is a frame of these episodes, counted through all of them.
+    A row is the number of a frame, counted through all these episodes.
 
     Args:
         episodes: positions in ``dataset.episodes``.
 
     Attributes:
-        targets: bool [N, A], what each sample's model is to press (of a chunk, first).
+        targets: bool [N, A], the buttons that each sample's model should press; the first of a chunk.
     """
 
     def __init__(self, dataset: ZarrGameplayDataset, episodes: Sequence[int], window: Window):
@@ -165,9 +159,8 @@ class Samples:
                 f"no episode of {dataset.path} is longer than dataset.action_shift={window.action_shift} frames: "
                 "lower it"
             )
-        self.targets = (
-            np.concatenate([a[window.action_shift :] for a in actions]) if window.action_shift else self._actions
-        )
+        shifted = [a[window.action_shift :] for a in actions]
+        self.targets: Bool[np.ndarray, "N A"] = np.concatenate(shifted) if window.action_shift else self._actions
 
     def __len__(self) -> int:
         return int(self._first_samples[-1])
@@ -176,21 +169,21 @@ class Samples:
     def num_rows(self) -> int:
         return int(self._first_rows[-1])
 
-    def rows(self, samples: np.ndarray) -> np.ndarray:
-        """int64 [..., T]: the rows of each sample's history, the current frame last."""
+    def rows(self, samples: Int[np.ndarray, "*B"]) -> Int64[np.ndarray, "*B T"]:
+        """The rows of each sample's history, the current frame last."""
         episode, t = self._place(samples)
         return self._first_rows[episode][..., None] + np.maximum(self._history(t), 0)
 
-    def labels(self, samples: np.ndarray) -> dict[str, np.ndarray]:
-        """What goes with the frames of ``samples`` [...].
+    def labels(self, samples: Int[np.ndarray, "*B"]) -> dict[str, np.ndarray]:
+        """All that belongs to ``samples`` but their frames.
 
         Returns:
-            "action" bool [..., A], or [..., C, A] where the window predicts a chunk, and then
-            "mask" bool [..., C], False past the episode's end; "previous_actions" bool
-            [..., K, A], "state" float32 [..., T, S] and "since_change" float32 [..., T, K], in
-            frames, where the window has them. With ``every_frame`` action, previous actions and
-            the mask, then also there for a single action, have an axis T before those named; the
-            mask is False before the episode, too.
+            "action" bool [*B, A]. A window that predicts a chunk has "action" [*B, C, A] and "mask"
+            bool [*B, C], which is False past the episode's end. Where the window has them, also
+            "previous_actions" bool [*B, K, A], "state" float32 [*B, T, S] and "since_change"
+            float32 [*B, T, K], in frames. With ``every_frame``, "action", "previous_actions" and
+            "mask" (then always there) have an axis T after B; the mask is also False before the
+            episode.
         """
         window, (episode, t) = self.window, self._place(samples)
         first, length = self._first_rows[episode][..., None], self._lengths[episode][..., None]
@@ -213,16 +206,16 @@ class Samples:
             labels["since_change"] = self._since_change[self.rows(samples)]
         return labels
 
-    def first_of_episode(self, samples: np.ndarray) -> np.ndarray:
-        """int64 [...], of each sample the first one of its episode."""
+    def first_of_episode(self, samples: Int[np.ndarray, "*B"]) -> Int64[np.ndarray, "*B"]:
+        """The first sample of each sample's episode."""
         return self._first_samples[self._place(samples)[0]]
 
-    def locate_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of each row its episode (an index into ``episodes``) and its frame there, int64 [n]."""
+    def locate_rows(self, rows: Int[np.ndarray, " n"]) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """The episode of each row, an index into ``episodes``, and its frame there."""
         episode = np.searchsorted(self._first_rows, rows, side="right") - 1
         return episode, rows - self._first_rows[episode]
 
-    def locate(self, samples: np.ndarray) -> list[tuple[str, int]]:
+    def locate(self, samples: Int[np.ndarray, " n"]) -> list[tuple[str, int]]:
         """The (episode name, frame) of each sample."""
         episode, t = self._place(samples)
         names = [self.dataset.episodes[e].name for e in self.episodes]
@@ -231,16 +224,16 @@ class Samples:
     def order(self, batch_size: int, seed: int, oversample: OversampleConfig | None = None) -> SampleOrder:
         """The order to train in.
 
-        With ``oversample``, samples that target one of its actions get as many extra visits as
-        make them ``ratio`` of an epoch; if they are that many already, none.
+        With ``oversample``, samples whose target presses one of its buttons get extra visits until
+        they are ``ratio`` of an epoch.
 
         Raises:
-            UserError: a batch larger than the number of samples, an unknown action, or actions
+            UserError: a batch larger than the number of samples, an unknown button, or buttons
                 that are never pressed.
         """
-        one_in = self.window.targets
+        targets = self.window.targets
         if oversample is None:
-            return SampleOrder(len(self), batch_size, seed, one_in=one_in)
+            return SampleOrder(len(self), batch_size, seed, targets_per_sample=targets)
         names = self.dataset.action_names
         for name in oversample.actions:
             if name not in names:
@@ -252,17 +245,17 @@ class Samples:
                 "episodes: choose others, or oversample=null"
             )
         wanted = round((len(self) - rare.size) * oversample.ratio / (1 - oversample.ratio))
-        return SampleOrder(len(self), batch_size, seed, rare, max(wanted - rare.size, 0), one_in)
+        return SampleOrder(len(self), batch_size, seed, rare, max(wanted - rare.size, 0), targets)
 
-    def frequencies(self, order: SampleOrder) -> np.ndarray:
-        """float64 [A]: the share of the frames trained on in an epoch that target each action."""
+    def frequencies(self, order: SampleOrder) -> Float64[np.ndarray, " A"]:
+        """The share of an epoch's target frames in which each button is pressed."""
         pressed = self.targets.sum(axis=0, dtype=np.float64)
         if order.extra:
             pressed += self._targeted(order.rare) * order.extra
         return pressed / order.epoch_size
 
-    def _targeted(self, samples: np.ndarray) -> np.ndarray:
-        """float64 [A]: the share of the frames trained on in ``samples`` that target each action."""
+    def _targeted(self, samples: Int[np.ndarray, " n"]) -> Float64[np.ndarray, " A"]:
+        """The share of the target frames of ``samples`` in which each button is pressed."""
         if not self.window.every_frame:
             return self.targets[samples].mean(axis=0)
         labels = self.labels(samples)
@@ -271,12 +264,12 @@ class Samples:
             action, mask = action[..., 0, :], mask[..., 0]
         return (action & mask[..., None]).sum(axis=(0, 1)) / mask.sum()
 
-    def _history(self, t: np.ndarray) -> np.ndarray:
-        """int64 [..., T]: the frames of the history at t [...]; below 0 before the episode."""
+    def _history(self, t: Int64[np.ndarray, "*B"]) -> Int64[np.ndarray, "*B T"]:
+        """The frames of the history at ``t``; numbers below 0 lie before the episode."""
         return t[..., None] - np.arange(self.window.history - 1, -1, -1) * self.window.frame_skip
 
-    def _place(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of each sample its episode (an index into ``episodes``) and its frame t there."""
+    def _place(self, samples: Int[np.ndarray, "*B"]) -> tuple[Int64[np.ndarray, "*B"], Int64[np.ndarray, "*B"]]:
+        """The episode of each sample, an index into ``episodes``, and its frame t there."""
         episode = np.searchsorted(self._first_samples, samples, side="right") - 1
         return episode, samples - self._first_samples[episode]
 

@@ -1,4 +1,4 @@
-"""Which cache tier the frames of a training fit, and how many steps one dispatch takes."""
+"""Chooses the cache tier that the frames of a training fit into."""
 
 import shutil
 from dataclasses import replace
@@ -15,7 +15,6 @@ from BC_training.runtime.sharding import from_main
 
 _DEVICE_SHARE = 0.5  # of the free memory that `auto` lets the frames fill
 _DISK_SHARE = 0.8  # of the free disk that `auto` lets a cache fill
-_STEPS_PER_DISPATCH = 8  # on an accelerator, whose step can be shorter than its dispatch
 
 
 def choose_tier(
@@ -25,13 +24,13 @@ def choose_tier(
     console: Console,
     before: str | None = None,
 ) -> DatasetConfig:
-    """``options`` with ``auto`` replaced by the fastest tier that all frames fit: device, disk, none.
+    """Replaces ``auto`` in ``options`` by the fastest tier that all frames fit into: device, disk, none.
 
-    Several processes take what fits the first.
+    Several processes use the tier that fits the first.
 
     Args:
-        console: told that they do not.
-        before: the tier that this training had when it was interrupted, which is kept if all frames still fit it.
+        before: the tier that this training had when it was interrupted. It keeps that tier if all
+            frames still fit; otherwise ``console`` shows that they do not.
     """
     if options.cache != "auto":
         return options
@@ -45,7 +44,7 @@ def choose_tier(
 def _fitting(
     options: DatasetConfig, dataset: ZarrGameplayDataset, frame_size: tuple[int, int], before: str | None
 ) -> list[str]:
-    """The tiers that all frames fit, the fastest first."""
+    """The tiers that all frames fit into, the fastest first."""
     folder, needed = cache_dir(options), cache.packed_bytes(dataset, frame_size)
     # Processes on CPUs may be on one machine and share its memory.
     processes = 1 if jax.default_backend() == "cpu" else jax.process_count()
@@ -58,42 +57,18 @@ def _fitting(
     return [*device, *["disk"] * is_room, "none"]
 
 
-def faster_tier(name: str, dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> str | None:
-    """What would make a training that waits for its data wait less, in words; None if nothing here would."""
-    gigabytes = cache.packed_bytes(dataset, frame_size) / 1e9
-    advice = {
-        "none": f"dataset.cache=disk ({gigabytes:.1f} GB on disk) or device ({gigabytes:.1f} GB of its memory)",
-        "disk": f"dataset.cache=device ({gigabytes:.1f} GB of its memory), or a larger dataset.prefetch",
-    }
-    return advice.get(name)
-
-
-def dispatch_size(tier: str, wanted: int | None, before: int | None = None) -> int:
-    """How many steps one dispatch takes.
-
-    Args:
-        wanted: ``training.steps_per_dispatch``.
-        before: the number that this training had when it was interrupted.
-    """
-    if before is not None:
-        return before
-    if tier != "device":
-        return 1  # the host delivers batch by batch
-    return wanted or (1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH)
-
-
 def cache_dir(options: DatasetConfig) -> Path:
     return Path(options.cache_dir) if options.cache_dir else cache.default_folder()
 
 
 def _disk_room(folder: Path, limit: float, taken: int) -> float:
-    """Bytes a cache may have, of which an unfinished build has ``taken`` some."""
+    """The bytes a cache may take, with the ``taken`` bytes of an unfinished build."""
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     return min(limit * 1e9, (shutil.disk_usage(existing).free + taken) * _DISK_SHARE)
 
 
 def free_memory() -> int:
-    """Bytes free on this process's devices together; on CPUs, in this machine."""
+    """The bytes that are free on all devices of this process; on CPUs, in this machine."""
     free = 0
     for device in jax.local_devices():
         stats = device.memory_stats()

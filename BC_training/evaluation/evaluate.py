@@ -4,7 +4,6 @@ import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -14,10 +13,12 @@ from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.files import require_writable, write_whole
 from BC_training.evaluation import diagnose as diagnosis
+from BC_training.evaluation.results import Evaluation
 from BC_training.evaluation.split_predictions import SplitPredictions, default_split, predict_split
-from BC_training.evaluation.tune import best_thresholds, changes_table
+from BC_training.evaluation.tables import print_evaluation, tuning_table
+from BC_training.evaluation.tune import best_thresholds
 from BC_training.training import checkpoint as checkpoints
-from BC_training.training.checkpoint_edit import editing, update_meta
+from BC_training.training.decoding_file import TunedOn, changing, write_decoding
 from BC_training.training.resume import fingerprint
 
 
@@ -32,28 +33,26 @@ def evaluate(
     force: bool = False,
     diagnose: bool = False,
     tolerance: int = events.TOLERANCE,
-) -> metrics.Report:
+) -> Evaluation:
     """Scores a checkpoint and prints its tables.
 
-    Buttons are those that a player would press that does not sample, also where the checkpoint's does.
+    It scores the buttons that a player without sampling would press, also where the checkpoint's player samples.
     With ``diagnose`` the split is predicted four to six times in place of once. The validation split has chosen the
-    checkpoint, so where the run set a test split aside, its scores are given beside, unless ``split`` or ``data`` asks
-    for something else.
+    checkpoint, so the test split, where the run has one, is scored too, unless ``split`` or ``data`` is given.
 
     Args:
         data: a dataset; None for the one it was trained on.
         split: "train", "val" or "test" as saved with the run, or "all" episodes; None for "val",
-            with ``data`` for "all", since the run's split knows nothing of other episodes.
-        json_file: where to write the report.
-        tune: choose each action's threshold by its F1 here (``tune.best_threshold``) and write it into the
+            and with ``data`` for "all", since the run's split does not cover other episodes.
+        json_file: where to write the result.
+        tune: choose each button's threshold by its F1 here (``tune.best_threshold``) and write it into the
             checkpoint, whole or not at all.
-        force: tune on another split than the validation split, too.
+        force: tune on a split other than the validation split, too.
         diagnose: score it with parts of its input taken away, too.
         tolerance: frames by which a press or a release may be early or late, 0 or more.
 
     Returns:
-        The report of ``score``; with ``tune`` that of the tuned thresholds, and in "before" that of
-        those it had. In "test" that of the test split, where it is given.
+        The scores, with ``tune`` those of the tuned thresholds and in "before" those of the earlier ones.
 
     Raises:
         UserError: checkpoint or dataset do not load or do not fit, the split is empty or not to be tuned
@@ -70,29 +69,32 @@ def evaluate(
             f"--tune on split '{split}': thresholds are chosen on val, which the run did not train on; "
             "--force tunes on it all the same"
         )
-    with editing(checkpoints.find(checkpoint)) if tune else contextlib.nullcontext():
+    with changing(checkpoints.find(checkpoint)) if tune else contextlib.nullcontext():
         predictions = predict_split(checkpoint, console, data=data, split=split, ablate=diagnose)
         saved = predictions.saved
         decoding = saved.decoding
-        report = score(predictions, decoding, tolerance)
+        result = score(predictions, decoding, tolerance)
         if tune:
             decoding = best_thresholds(decoding, predictions.samples.targets, predictions.probability)
             chosen = dict.fromkeys([*predictions.chosen_here, "thresholds"])
             predictions = replace(predictions, chosen_here=tuple(chosen))
-            report = {**score(predictions, decoding, tolerance), "before": report}
-            changes = {"decoding": decoding.to_dict(), "tuned_on": _tuned_on(predictions)}
-            if changes != {"decoding": saved.decoding.to_dict(), "tuned_on": saved.tuned_on}:
-                update_meta(saved.path, changes)
-    show_scores(predictions, report, console)
-    if tune:
-        console.print(changes_table(report["before"], report))
-        said = "has its thresholds now" if decoding != saved.decoding else "had the best thresholds already"
-        console.print(f"{saved.path} {said}, by {split}", soft_wrap=True, highlight=False, markup=False)
+            result = replace(score(predictions, decoding, tolerance), before=result)
+            dataset, episodes = predictions.dataset, sorted(predictions.episodes)
+            names = [dataset.episodes[e].name for e in episodes]
+            tuned_on = TunedOn(tuple(names), fingerprint(dataset, episodes))
+            if (decoding, tuned_on) != (saved.decoding, saved.tuned_on):
+                write_decoding(saved.path, decoding, tuned_on)
+    print_evaluation(result, predictions.title, console, saved.inputs.fps)
+    if result.before is not None:
+        console.print(tuning_table(result.before, result))
+        outcome = "has its thresholds now" if decoding != saved.decoding else "had the best thresholds already"
+        console.print(f"{saved.path} {outcome}, by {split}", soft_wrap=True, highlight=False, markup=False)
     if with_test and saved.split["test"]:
-        report["test"] = score_test(checkpoint, console, decoding, tolerance=tolerance, ablate=diagnose)
+        test = score_test(checkpoint, console, decoding, tolerance=tolerance, ablate=diagnose)
+        result = replace(result, test=test)
     if json_file is not None:
-        write_whole(json_file, json.dumps(report, indent=2) + "\n")
-    return report
+        save_evaluation(result, json_file)
+    return result
 
 
 def score_test(
@@ -103,67 +105,42 @@ def score_test(
     data: str | Path | None = None,
     tolerance: int = events.TOLERANCE,
     ablate: bool = False,
-) -> metrics.Report:
-    """The report of the test split, on which nothing was chosen, printed; arguments as in ``evaluate``."""
+) -> Evaluation:
+    """Scores and prints the test split, on which nothing was chosen; the arguments are those of ``evaluate``."""
     predictions = predict_split(checkpoint, console, data=data, split="test", ablate=ablate)
-    report = score(predictions, decoding, tolerance)
-    show_scores(predictions, report, console)
-    return report
+    result = score(predictions, decoding, tolerance)
+    print_evaluation(result, predictions.title, console, predictions.saved.inputs.fps)
+    return result
 
 
-def _tuned_on(predictions: SplitPredictions) -> dict[str, Any]:
-    """What tells the frames that thresholds are tuned on when they are met again."""
-    dataset, episodes = predictions.dataset, sorted(predictions.episodes)
-    names = [dataset.episodes[e].name for e in episodes]
-    return {"split": predictions.split, "episodes": names, "fingerprint": fingerprint(dataset, episodes)}
+def save_evaluation(result: Evaluation, file: Path) -> None:
+    """Writes ``evaluation.json``, whole or not at all."""
+    write_whole(file, json.dumps(result.to_dict(), indent=2) + "\n")
 
 
-def score(predictions: SplitPredictions, decoding: Decoding, tolerance: int = events.TOLERANCE) -> metrics.Report:
-    """What predictions are worth, decoded without sampling.
+def score(predictions: SplitPredictions, decoding: Decoding, tolerance: int = events.TOLERANCE) -> Evaluation:
+    """Scores predictions, decoded without sampling.
 
     Args:
         tolerance: frames by which a press or a release may be early or late, 0 or more.
-
-    Returns:
-        ``metrics.report``, JSON types, with the checkpoint's "step", the "split", "chosen_here" of the
-        predictions; "events" of
-        ``events.event_scores``, here and in each of "baselines"; "diagnosis" of ``diagnose.diagnose``:
-        "copycat", "reasons", "unchanged_match", "gains"; and where there are ablations "ablations", the
-        name of each to its "exact_match", "change_match", "macro_f1" and "onset_f1".
     """
     saved, true = predictions.saved, predictions.true
     names, shift, majority = saved.inputs.action_names, saved.inputs.window.action_shift, np.asarray(saved.majority)
     report = metrics.report(true, predictions.probability, majority, names, decoding, shift)
-    report |= {"step": saved.step, "split": predictions.split, "chosen_here": list(predictions.chosen_here)}
     pressed = predictions.pressed(decoding, predictions.logits)
-    baselines = metrics.baselines(true, majority, shift)
-    for scores, held in ((report, pressed), *((report["baselines"][name], p) for name, p in baselines.items())):
-        scores["events"] = events.event_scores(true, held, names, tolerance, shift)
+    held = {"policy": pressed, **metrics.baselines(true, majority, shift)}
+    for name, scores in {"policy": report, **report["baselines"]}.items():
+        scores["events"] = events.event_scores(true, held[name], names, tolerance, shift)
     ablated = {name: predictions.pressed(decoding, logits) for name, logits in predictions.ablated.items()}
     if ablated:
-        report["ablations"] = diagnosis.ablation_scores(true, ablated, names, shift)
-    report["diagnosis"] = diagnosis.diagnose(true, pressed, majority, shift, ablated)
-    return report
-
-
-def show_scores(predictions: SplitPredictions, report: metrics.Report, console: Console) -> None:
-    """Prints the tables of a report."""
-    print_report(report, predictions.title, console, predictions.saved.inputs.fps)
-    temperature = predictions.saved.decoding.temperature
-    if temperature is not None:
-        note = f"these scores are without sampling; in play it samples at temperature {temperature:g}"
-        console.print(note, style="yellow", soft_wrap=True, markup=False)
-    if text := metrics.chosen_text(report):
-        console.print(text, style="yellow", soft_wrap=True, markup=False)
-
-
-def print_report(report: metrics.Report, title: str, console: Console, fps: float | None = None) -> None:
-    console.print(metrics.summary_table(report, f"{title}, {report['frames']:,} frames"))
-    console.print(metrics.action_table(report))
-    console.print()
-    console.print(events.event_table(report, fps))
-    console.print()
-    if "ablations" in report:
-        console.print(diagnosis.ablation_table(report))
-    if text := diagnosis.warning(report):
-        console.print(text, style="yellow", markup=False)
+        report["ablations"] = {name: metrics.scores_at_changes(true, p, names, shift) for name, p in ablated.items()}
+    return Evaluation.from_dict(
+        report
+        | {
+            "decoding": decoding,
+            "step": saved.step,
+            "split": predictions.split,
+            "chosen_here": list(predictions.chosen_here),
+            "diagnosis": diagnosis.diagnose(true, pressed, majority, shift, ablated),
+        }
+    )

@@ -27,12 +27,9 @@ def open_dataset(saved: Checkpoint, data: str | Path | None = None) -> ZarrGamep
 
 
 def holds_training(dataset: ZarrGameplayDataset, saved: Checkpoint) -> bool:
-    """Whether a dataset holds the episodes of a training, unchanged; it may have others since.
-
-    A checkpoint of format 1 does not say what they were, and any will do.
-    """
+    """Whether a dataset holds the episodes of a training, unchanged; it may have others since."""
     names = {name for episodes in saved.split.values() for name in episodes}
-    return saved.fingerprint is None or episodes_are(dataset, names, saved.fingerprint)
+    return episodes_are(dataset, names, saved.fingerprint)
 
 
 def episodes_are(dataset: ZarrGameplayDataset, names: set[str], expected: str) -> bool:

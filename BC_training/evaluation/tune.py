@@ -3,12 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
 from BC_training.common.decode import Decoding
-from BC_training.common.metrics import Report, number
 
 
 def best_thresholds(decoding: Decoding, true: np.ndarray, probability: np.ndarray) -> Decoding:
@@ -54,21 +50,3 @@ def best_threshold(true: np.ndarray, probability: np.ndarray, present: float, ab
         return present
     best = middles[f1 == f1.max()][::-1]  # the higher first
     return float(best[np.abs(best - present).argmin()])
-
-
-def changes_table(before: Report, after: Report) -> Table:
-    """What tuning has changed: thresholds and F1 by action."""
-    table = Table(
-        title=f"Tuned on {after['split']}: exact match {number(before['exact_match'])} -> "
-        f"{number(after['exact_match'])}, macro F1 {number(before['macro_f1'])} -> {number(after['macro_f1'])}",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
-    table.add_column("action")
-    for heading in ("threshold", "tuned", "F1", "tuned F1"):
-        table.add_column(heading, justify="right")
-    for name in after["per_action"]:
-        thresholds = [report["decoding"]["thresholds"][name] for report in (before, after)]
-        f1 = [report["per_action"][name]["f1"] for report in (before, after)]
-        table.add_row(Text(name), *map(number, thresholds), *map(number, f1))
-    return table

@@ -23,14 +23,14 @@ from BC_training.common.storage.writer import next_number, require_appendable
 from BC_training.experiments.rounds import Round, Rounds
 from BC_training.games.dataset_game import game_of
 from BC_training.play.record import record_missing, recorded_episodes, require_players
-from BC_training.play.rollout import final_play
+from BC_training.play.results import final_play
 from BC_training.reports.compare.runs import Run
-from BC_training.reports.compare.scores import play_scores, training_costs, validation_scores
+from BC_training.reports.compare.scores import play_scores, training_costs
 from BC_training.runtime.devices import prepare_devices
 from BC_training.runtime.interruption import Interruption
 from BC_training.train import train
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import lock_run, run_folders
+from BC_training.training.run_folder import lock_run, run_folders
 from BC_training.training.setup import Setup
 
 
@@ -74,6 +74,7 @@ def _dagger(config: Config, console: Console, rounds: int, episodes: int, mix: f
             if not _is_finished(round_config, play, console):
                 train(round_config, console)
             finished = Run.read(*run_folders(round_config))
+            assert finished.play is not None, finished.missing
             trained.append(_round(number, share, round_config.dataset, finished))
             result = Rounds.of(label, mix, trained, finished.play)
             result.save(folder)
@@ -187,7 +188,8 @@ def _is_finished(config: Config, play: RolloutConfig, console: Console) -> bool:
     if not setup.find_start(console).progress.is_finished(config):
         return False
     found, wanted = Run.read(run, log_dir), final_play(play)
-    return {key: found.play.get(key) for key in wanted} == wanted and bool(found.validation)
+    is_played = found.play is not None and found.play.to_dict().items() >= wanted.items()
+    return is_played and found.evaluation is not None
 
 
 def _round(number: int, mix: float | None, data: DatasetConfig, run: Run) -> Round:
@@ -200,7 +202,7 @@ def _round(number: int, mix: float | None, data: DatasetConfig, run: Run) -> Rou
         mix=mix,
         episodes=len(dataset.episodes),
         frames=len(dataset),
-        minutes=training_costs(run.epochs, run.saved)["total_minutes"],
-        exact_match=validation_scores(run.validation)["exact_match"],
+        minutes=training_costs(run.epochs, run.saved).total_minutes,
+        exact_match=None if run.evaluation is None else run.evaluation.exact_match,
         **{key: value for key, value in play.items() if key != "episodes"},
     )

@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from rich.table import Table
 
 from BC_training.common.files import write_whole
+from BC_training.common.json_object import JsonObject
 from BC_training.common.metrics import return_text
 from BC_training.play.intervals import interval_text
+from BC_training.play.results import Interval, RolloutResult
 from BC_training.reports.compare.show import Column, markdown_table
 
 _COLUMNS = (
@@ -28,7 +30,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Round:
+class Round(JsonObject):
     """A round's training and its scores.
 
     Attributes:
@@ -57,7 +59,7 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Rounds:
+class Rounds(JsonObject):
     """What ``dagger.json`` holds.
 
     Attributes:
@@ -72,26 +74,16 @@ class Rounds:
     plays: int
     random_mean: float
     expert_mean: float | None
-    random_ci95: list[float] | None
-    expert_ci95: list[float] | None
+    random_ci95: Interval | None
+    expert_ci95: Interval | None
     rounds: tuple[Round, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
     @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> Self:
-        values: dict[str, Any] = {**raw, "rounds": tuple(Round(**row) for row in raw["rounds"])}
-        return cls(**values)
-
-    @classmethod
-    def of(cls, label: str, mix: float, rounds: Sequence[Round], play: dict[str, Any]) -> Self:
-        """The table of ``rounds``, of which each was scored as the one that left ``play``, its rollout.json."""
+    def of(cls, label: str, mix: float, rounds: Sequence[Round], play: RolloutResult) -> Self:
+        """The table of ``rounds``, each of which was scored on the episodes of ``play``."""
         kept = ("game", "seed", "random_mean", "expert_mean", "random_ci95", "expert_ci95")
-        return cls.from_dict(
-            {key: play.get(key) for key in kept}
-            | {"plays": play["episodes"], "label": label, "mix": mix, "rounds": [vars(row) for row in rounds]}
-        )
+        values = {name: getattr(play, name) for name in kept}
+        return cls(label=label, mix=mix, plays=play.episodes, rounds=tuple(rounds), **values)
 
     @property
     def caption(self) -> str:

@@ -18,14 +18,14 @@ from BC_training.common.settings.typed import parse_overrides
 from BC_training.common.settings.yaml_values import settle
 from BC_training.experiments.suite_scores import ScriptedPlay, SuiteScores
 from BC_training.games import GameSpec
-from BC_training.play.episodes import say_restarts
 from BC_training.play.players import BUILT_IN
-from BC_training.play.rollout import SMALL, final_play, play_episodes
+from BC_training.play.references import scripted_returns
+from BC_training.play.results import final_play
 from BC_training.runtime.devices import prepare_devices
 from BC_training.runtime.sharding import from_main
 from BC_training.train import train
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import make_folder, run_folders
+from BC_training.training.run_folder import make_folder, run_folders
 
 _SECTIONS = ("variants", "settings", "games")
 
@@ -160,11 +160,8 @@ def _scripted(config: Config, folder: Path, console: Console) -> dict[str, list[
         saved = ScriptedPlay.from_dict(_read(file))
         if saved == ScriptedPlay(**played, returns=saved.returns):
             return saved.returns
-    returns, seeds = {}, range(played["seed"], played["seed"] + played["episodes"])
-    for player in BUILT_IN:
-        outcomes = play_episodes(played["game"], player, seeds, SMALL, config.system.workers, console)
-        say_restarts(sum(outcome.restarts for outcome in outcomes), console)
-        returns[player] = [outcome.score for outcome in outcomes]
+    game, seeds = GameSpec.parse(played["game"]), range(played["seed"], played["seed"] + played["episodes"])
+    returns = scripted_returns(game.without_handicaps, BUILT_IN, seeds, config.system.workers, console)
     write_whole(file, json.dumps(ScriptedPlay(**played, returns=returns).to_dict()) + "\n")
     return returns
 

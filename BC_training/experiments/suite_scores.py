@@ -44,7 +44,7 @@ class Normalized:
     """A normalised score, and its interval at 95 %, [low, high]; None where nothing has it."""
 
     normalized: float | None
-    normalized_ci95: list[float] | None
+    normalized_ci95: tuple[float, float] | None
 
     def __str__(self) -> str:
         return number(self.normalized) + interval_text(self.normalized_ci95, number)
@@ -56,9 +56,9 @@ class Score(Normalized):
 
     returns: list[float]
     mean: float
-    ci95: list[float] | None
+    ci95: tuple[float, float] | None
     failed: int | None
-    failed_ci95: list[float] | None
+    failed_ci95: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class SuiteScores:
         for game, played in returns.items():
             known = reference_statistics(references[game])
             games[game] = {
-                who: Score(returns=r, **(known.get(who) or play_statistics(r, references[game])))
+                who: Score(returns=r, **vars(known.get(who) or play_statistics(r, references[game])))
                 for who, r in played.items()
             }
         mean: dict[str, Normalized | None] = dict.fromkeys(players)
@@ -136,7 +136,7 @@ class SuiteScores:
         return [*self._rows(str), _row("mean", self.mean, self.mean, str)]
 
     def _failures(self) -> list[list[str]]:
-        return self._rows(lambda score: failed_text(vars(score), len(score.returns)))
+        return self._rows(lambda score: failed_text(score.failed, score.failed_ci95, len(score.returns)))
 
     def _rows(self, cell: Callable[[Score], str]) -> list[list[str]]:
         return [_row(game.rpartition("/")[2], scores, self.mean, cell) for game, scores in self.games.items()]

@@ -19,6 +19,7 @@ register(
         *("health_gathering_supreme", "my_way_home"),
     ),
     make="BC_training.games.doom.game:DoomGame",
+    engine="vizdoom",
     options={
         "skill": Option(3, 1, 5),  # difficulty, from easiest to hardest
         # Engine tics (1/35 s) from a frame to the first in which the buttons chosen on it are held.

@@ -1,10 +1,12 @@
 """The name of a game and its options, ``KIND/NAME?option=value&...``, and the kinds of games that there are."""
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from BC_training.common.errors import UserError, unknown
@@ -49,6 +51,7 @@ class Kind:
 
     names: Sequence[str] | Callable[[], Sequence[str]]
     make: str
+    engine: str
     options: Mapping[str, Option]
     experts: str | None
 
@@ -65,6 +68,7 @@ def register(
     *,
     names: Sequence[str] | Callable[[], Sequence[str]],
     make: str,
+    engine: str,
     options: Mapping[str, Option],
     experts: str | None = None,
 ) -> None:
@@ -74,11 +78,12 @@ def register(
         names: the games of this kind, or a function that lists them.
         make: "module:function" of the function that starts a game. It is imported when a game is first started, and
             called as ``function(name, frame_size=(H, W), render_mode=None, **options)``, with every option.
+        engine: the distribution that plays it, whose version decides what happens in an episode.
         options: by name.
         experts: "module:table" of a mapping from names to scripted experts, each called with the environment. None
             if no game of this kind has one.
     """
-    _KINDS[kind] = Kind(names, make, options, experts)
+    _KINDS[kind] = Kind(names, make, engine, options, experts)
 
 
 def known_games() -> list[str]:
@@ -150,6 +155,16 @@ class GameSpec:
     def make(self) -> Callable[..., Any]:
         """The function that starts games of this kind; see ``register``."""
         return _imported(_KINDS[self.kind].make)
+
+    @property
+    def engine(self) -> str:
+        """The name of the distribution that plays it."""
+        return _KINDS[self.kind].engine
+
+    @property
+    def code_folder(self) -> Path:
+        """Where the code of this kind of game and of its experts lies."""
+        return Path(str(inspect.getfile(import_module(_KINDS[self.kind].make.partition(":")[0])))).parent
 
     @property
     def expert(self) -> Callable[[Any], Any] | None:

@@ -1,13 +1,19 @@
 """Layers that variants share."""
 
 import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float, Float32, Shaped
 
 from BC_training.common.errors import UserError, require
 from BC_training.common.preprocess import InputSpec
+
+Observation = Mapping[str, Shaped[jax.Array, "B T ..."]]
+Logits = Float[jax.Array, "B ..."]
 
 
 def require_convolutions(features: tuple[int, ...], strides: tuple[int, ...]) -> None:
@@ -26,7 +32,7 @@ def require_whole_heads(key: str, width: int, heads: int) -> None:
 
 
 def nearest_multiple(value: int, of: int) -> int:
-    """At least ``of`` itself."""
+    """The multiple of ``of``, above 0, that is nearest to ``value``."""
     return max(round(value / of), 1) * of
 
 
@@ -38,42 +44,41 @@ def refuse_previous_actions(model: str, inputs: InputSpec) -> None:
         )
 
 
-def stack_history(frames: jax.Array) -> jax.Array:
-    """[B, T, 3, H, W] to [B, H, W, 3 T]: channels last, as XLA convolves fastest."""
+def stack_history(frames: Float[jax.Array, "B T C H W"]) -> Float[jax.Array, "B H W T*C"]:
+    """Stacks a history into the channels and puts them last, where XLA convolves fastest."""
     return jnp.moveaxis(frames.reshape(frames.shape[0], -1, *frames.shape[3:]), 1, -1)
 
 
 class ActionHead(nnx.Linear):
-    """One logit a button and action of the chunk: [..., channels] to [..., A], or [..., C, A] where C > 1."""
+    """One logit for each button and action of the chunk: [..., A], or [..., C, A] where C > 1."""
 
     def __init__(self, channels: int, inputs: InputSpec, action_chunk: int, *, rngs: nnx.Rngs):
         actions = len(inputs.action_names)
         self.outputs = (actions,) if action_chunk == 1 else (action_chunk, actions)
         super().__init__(channels, math.prod(self.outputs), rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __call__(self, x: Float[jax.Array, "*B channels"]) -> Float[jax.Array, "..."]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return super().__call__(x).reshape(*x.shape[:-1], *self.outputs)
 
 
 class BatchNorm(nnx.BatchNorm):
-    """``nnx.BatchNorm`` over all axes but the last, with sums that XLA runs fast on a CPU.
+    """``nnx.BatchNorm`` over all axes but the last, with sums that are fast on a CPU.
 
-    XLA's CPU backend reduces over leading axes on one core; the same sums as a product with a
-    row of ones use its matrix kernels. That, with the gradient written out, makes a whole
-    PureCNN training step 1.5 times as fast (benchmarks/RESULTS.md).
+    XLA's CPU backend reduces over leading axes on one core, but a product with a row of ones uses
+    its matrix kernels. With these and a gradient written out, a whole training step of PureCNN is
+    1.5 times as fast (benchmarks/RESULTS.md).
 
-    The momentum of the running statistics is 0.9: Flax's 0.99 needs some 500 steps to forget
-    where it started, which can be a whole training.
+    The momentum of the running statistics is 0.9: Flax's 0.99 takes some 500 steps to forget its
+    start, which can be a whole training.
     """
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         super().__init__(features, momentum=0.9, rngs=rngs)
 
-    def __call__(self, x: jax.Array, use_running_average: bool) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """x: float32 or bfloat16 [..., features], and so the result; training updates the running statistics.
-
-        Whatever the dtype of x, scale and bias, it computes in float32, and the statistics are float32.
-        """
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x: Float[jax.Array, "*B features"], use_running_average: bool
+    ) -> Float[jax.Array, "*B features"]:
+        """Returns the dtype of ``x``, computes in float32, and in training updates the running statistics."""
         if use_running_average:
             return super().__call__(x, use_running_average=True).astype(x.dtype)
         assert self.scale is not None
@@ -86,13 +91,13 @@ class BatchNorm(nnx.BatchNorm):
 
 
 class ConvBlock(nnx.Module):
-    """Convolution, batch norm, ReLU: [B, H, W, C] to [B, H/stride, W/stride, features]."""
+    """Convolution, batch norm, ReLU."""
 
     def __init__(self, channels: int, features: int, stride: int, batch_norm: bool, rngs: nnx.Rngs):
         self.conv = nnx.Conv(channels, features, (3, 3), stride, rngs=rngs)
         self.norm = BatchNorm(features, rngs=rngs) if batch_norm else None
 
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: Float[jax.Array, "B H W C"], train: bool) -> Float[jax.Array, "B h w features"]:
         x = self.conv(x)
         if self.norm is not None:
             x = self.norm(x, use_running_average=not train)
@@ -100,24 +105,26 @@ class ConvBlock(nnx.Module):
 
 
 class DenseBlock(nnx.Module):
-    """Dense, batch norm, ReLU, dropout: [B, channels] to [B, features]."""
+    """Dense, batch norm, ReLU, dropout."""
 
     def __init__(self, channels: int, features: int, dropout: float, batch_norm: bool, rngs: nnx.Rngs):
         self.dense = nnx.Linear(channels, features, rngs=rngs)
         self.norm = BatchNorm(features, rngs=rngs) if batch_norm else None
         self.dropout = nnx.Dropout(dropout)
 
-    def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+    def __call__(
+        self, x: Float[jax.Array, "B channels"], train: bool, rngs: nnx.Rngs | None
+    ) -> Float[jax.Array, "B features"]:
         x = self.dense(x)
         if self.norm is not None:
             x = self.norm(x, use_running_average=not train)
         return self.dropout(nnx.relu(x), deterministic=not train, rngs=rngs)
 
 
-def _channel_means(x: jax.Array) -> jax.Array:
-    """float32 [B, N, C] to [C].
+def _channel_means(x: Float32[jax.Array, "B N C"]) -> Float32[jax.Array, " C"]:
+    """The mean of each channel.
 
-    Each sample is summed first: that is as fast, rounds ten times less than one sum over all, and
+    It sums each sample first: that is as fast as one sum over all, rounds ten times less, and
     depends little on how many devices a batch is split over.
     """
     highest = jax.lax.Precision.HIGHEST  # a GPU would round to TF32
@@ -128,13 +135,13 @@ def _channel_means(x: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _normalize(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """x [B, N, C] normalised by its own statistics, and those: the mean and variance, float32 [C], of x."""
+    x: Float[jax.Array, "B N C"], scale: Float32[jax.Array, " C"], bias: Float32[jax.Array, " C"], epsilon: ArrayLike
+) -> tuple[Float[jax.Array, "B N C"], Float32[jax.Array, " C"], Float32[jax.Array, " C"]]:
+    """``x`` normalised by its own statistics, and its mean and variance."""
     return _normalize_forward(x, scale, bias, epsilon)[0]
 
 
-def _normalize_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float):
+def _normalize_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: ArrayLike):
     mean = _channel_means(x.astype(jnp.float32))
     centred = x.astype(jnp.float32) - mean[None, None]
     variance = _channel_means(centred * centred)
@@ -144,7 +151,7 @@ def _normalize_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon:
 
 
 def _normalize_backward(residuals: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]):
-    # The statistics are outputs only to update running averages: nothing differentiates them.
+    # The statistics are outputs only to update running averages: zeros differentiates them.
     x, mean, inverse, scale = residuals
     dy = cotangents[0].astype(jnp.float32)
     centred = x.astype(jnp.float32) - mean[None, None]
@@ -159,11 +166,11 @@ _normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
 class TransformerBlock(nnx.Module):
-    """Attention and perceptron, each behind a layer norm and added to its input: [B, N, width] to the same.
+    """Attention and perceptron, each behind a layer norm and added to its input.
 
     Args:
         mlp_ratio: the perceptron's width, in widths.
-        is_causal: a token attends to itself and those before it alone.
+        is_causal: a token attends only to itself and to those before it.
     """
 
     def __init__(
@@ -177,7 +184,9 @@ class TransformerBlock(nnx.Module):
         self.down = nnx.Linear(mlp_ratio * width, width, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
 
-    def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+    def __call__(
+        self, x: Float[jax.Array, "B N width"], train: bool, rngs: nnx.Rngs | None
+    ) -> Float[jax.Array, "B N width"]:
         batch, tokens, width = x.shape
         qkv = self.qkv(self.norms[0](x)).reshape(batch, tokens, 3, self.heads, width // self.heads)
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
@@ -189,13 +198,14 @@ class TransformerBlock(nnx.Module):
 
 
 class LSTM(nnx.Module):
-    """Long short-term memory over time, from nothing remembered: [B, T, channels] to [B, T, features].
+    """Long short-term memory over time, which begins at 0.
 
-    Hochreiter and Schmidhuber 1997, with a forget gate (Gers et al. 2000) whose bias begins at 1.
+    After Hochreiter and Schmidhuber 1997, with a forget gate (Gers et al. 2000) whose bias begins
+    at 1. ``nnx.RNN`` is not faster, and its forget gate's bias begins at 0.
     """
 
     def __init__(self, channels: int, features: int, *, rngs: nnx.Rngs):
-        def bias(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+        def bias(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
             del key
             return jnp.zeros(shape, dtype).at[features : 2 * features].set(1)
 
@@ -203,8 +213,8 @@ class LSTM(nnx.Module):
         self.inputs = nnx.Linear(channels, 4 * features, bias_init=bias, rngs=rngs)
         self.recurrent = nnx.Param(nnx.initializers.orthogonal()(rngs.params(), (features, 4 * features)))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        nothing = jnp.zeros((x.shape[0], self.features), x.dtype)
+    def __call__(self, x: Float[jax.Array, "B T channels"]) -> Float[jax.Array, "B T features"]:
+        zeros = jnp.zeros((x.shape[0], self.features), x.dtype)
         recurrent = self.recurrent[...]
 
         def step(carry: tuple[jax.Array, jax.Array], gates: jax.Array):
@@ -215,5 +225,5 @@ class LSTM(nnx.Module):
             hidden = nnx.sigmoid(leave) * jnp.tanh(cell)
             return (cell, hidden), hidden
 
-        _, hidden = jax.lax.scan(step, (nothing, nothing), jnp.moveaxis(self.inputs(x), 1, 0))
+        _, hidden = jax.lax.scan(step, (zeros, zeros), jnp.moveaxis(self.inputs(x), 1, 0))
         return jnp.moveaxis(hidden, 0, 1)

@@ -1,20 +1,66 @@
-"""What a process that plays keeps open from one episode to the next."""
+"""The one loop in which a player plays a game; recording, scoring and filming go through its frames."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import gymnasium
+import numpy as np
 from rich.console import Console
 
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import GameDied, UserError
 from BC_training.games import make_game
-from BC_training.play.players import make_player
+from BC_training.play.players import Player, make_player
 
 _MOST_RESTARTS = 3  # of one episode
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A moment of an episode.
+
+    Attributes:
+        observation: what the player sees.
+        buttons: bool [A], what it holds from here to the next frame; None where the episode is over.
+        score: the return up to here.
+    """
+
+    observation: dict[str, np.ndarray]
+    buttons: np.ndarray | None
+    score: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One episode: its return, its frames, and how often the game died and was restarted."""
+
+    score: float
+    frames: int
+    restarts: int = 0
+
+
+def play_frames(env: gymnasium.Env, player: Player, seed: int) -> Iterator[Frame]:
+    """Plays the episode of ``seed``: its N frames, each before its buttons take effect, and how it ended.
+
+    Raises:
+        GameDied: the game's process has ended.
+    """
+    observation, _ = env.reset(seed=seed)
+    player.reset(seed)
+    score, over = 0.0, False
+    while not over:
+        buttons = np.asarray(player.act(observation), bool)
+        yield Frame(observation, buttons, score)
+        observation, reward, terminated, truncated, _ = env.step(buttons)
+        score, over = score + float(reward), terminated or truncated
+    yield Frame(observation, None, score)
+
 
 class Session:
-    """A game and a player that stay open from one episode to the next.
+    """A worker (``runtime/workers.py``) whose game and player stay open from one episode to the next.
 
     Args:
         game: its spec.
@@ -31,20 +77,23 @@ class Session:
         self.env = make_game(self._name, **self._options)
         try:
             self.game: Any = self.env.unwrapped
-            self.player = make_player(self._player_name, self._name, self.env, self._decoding)
+            self.player = self._make_player()
         except BaseException:
             self.env.close()
             raise
+
+    def _make_player(self) -> Player:
+        return make_player(self._player_name, self._name, self.env, self._decoding)
 
     def run(self, task: Any) -> Any:
         """Plays one episode and returns what the caller gathers; picklable both ways."""
         raise NotImplementedError
 
-    def surviving(self, play: Callable[[], Any]) -> tuple[Any, int]:
-        """``play()`` of one episode, again from its start in a new game where the game dies.
+    def with_restarts(self, play: Callable[[], T]) -> tuple[T, int]:
+        """Plays an episode by ``play()``, again from its start in a new game where the game dies.
 
         Returns:
-            What it returned, and how often the game was restarted.
+            What ``play`` returned, and how often the game was restarted.
 
         Raises:
             UserError: the game died time and again.
@@ -66,7 +115,8 @@ class Session:
         self.env.close()
 
 
-def say_restarts(count: int, console: Console) -> None:
+def print_restarts(count: int, console: Console) -> None:
+    """Prints how often games died, if any did."""
     if count:
         times = "once" if count == 1 else f"{count} times"
         console.print(

@@ -12,11 +12,12 @@ other intervals beside this one.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from BC_training.common.metrics import normalize_score
+from BC_training.play.results import Interval, PlayScores
 
 RESAMPLES = 10_000
 UNSEEN = 0.75  # of an episode
@@ -27,38 +28,33 @@ Returns = Sequence[float] | np.ndarray
 References = Mapping[str, Returns]  # of "random", and of "expert" where the game has one
 
 
-def play_statistics(returns: Returns, references: References) -> dict[str, Any]:
+def play_statistics(returns: Returns, references: References) -> PlayScores:
     """What returns say of their player.
 
     Args:
         references: the returns of random and the expert on the same seeds.
-
-    Returns:
-        mean; ci95, of the mean; normalized; normalized_ci95; failed, how many episodes are nearer to random's mean
-        than to the expert's; failed_ci95, of their share. What has no value is None: without an expert who is
-        better than random all but the first two.
     """
     mean, (random, expert) = float(np.mean(returns)), _reference_means(references)
     normalized = None if random is None else normalize_score(mean, random, expert)
     failed = None
     if random is not None and expert is not None and normalized is not None:
         failed = int((np.asarray(returns) < (random + expert) / 2).sum())
-    return {
-        "mean": mean,
-        "ci95": mean_interval(returns, references),
-        "normalized": normalized,
-        "normalized_ci95": normalized_interval([(returns, references)]),
-        "failed": failed,
-        "failed_ci95": None if failed is None else wilson_interval(failed, len(returns)),
-    }
+    return PlayScores(
+        mean,
+        mean_interval(returns, references),
+        normalized,
+        normalized_interval([(returns, references)]),
+        failed,
+        None if failed is None else wilson_interval(failed, len(returns)),
+    )
 
 
-def reference_statistics(references: References) -> dict[str, dict[str, Any]]:
+def reference_statistics(references: References) -> dict[str, PlayScores]:
     """``play_statistics`` of random and the expert, whose normalised scores are 0 and 1 by definition: no sample."""
-    return {who: play_statistics(r, references) | {"normalized_ci95": None} for who, r in references.items()}
+    return {who: replace(play_statistics(r, references), normalized_ci95=None) for who, r in references.items()}
 
 
-def mean_interval(returns: Returns, references: References) -> list[float] | None:
+def mean_interval(returns: Returns, references: References) -> Interval | None:
     """[low, high] of the mean return at 95 %.
 
     Returns:
@@ -70,10 +66,10 @@ def mean_interval(returns: Returns, references: References) -> list[float] | Non
         return None
     low, high = _means(returns, ends, np.random.default_rng(0))
     mean = float(np.mean(returns))  # between the two but for rounding
-    return [min(_quantile(low, 0), mean), max(_quantile(high, 1), mean)]
+    return min(_quantile(low, 0), mean), max(_quantile(high, 1), mean)
 
 
-def normalized_interval(games: Sequence[tuple[Returns, References]]) -> list[float] | None:
+def normalized_interval(games: Sequence[tuple[Returns, References]]) -> Interval | None:
     """[low, high] at 95 % of a normalised score, averaged over games.
 
     The means of random and the expert are of samples, too. These are resampled as the player's is, independently,
@@ -98,11 +94,11 @@ def normalized_interval(games: Sequence[tuple[Returns, References]]) -> list[flo
             score = np.full(RESAMPLES, worst)
             np.divide(player[end] - zero, span, out=score, where=span > 0)
             ends[end].append(score)
-    interval = [_quantile(np.mean(ends[end], axis=0), end) for end in (0, 1)]
+    interval = _quantile(np.mean(ends[0], axis=0), 0), _quantile(np.mean(ends[1], axis=0), 1)
     return interval if all(map(math.isfinite, interval)) else None
 
 
-def wilson_interval(count: int, episodes: int) -> list[float] | None:
+def wilson_interval(count: int, episodes: int) -> Interval | None:
     """[low, high] of a share at 95 %; None of no episodes.
 
     Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22 (1927).
@@ -111,7 +107,7 @@ def wilson_interval(count: int, episodes: int) -> list[float] | None:
         return None
     z2, share = 1.959964**2 / episodes, count / episodes
     middle, half = share + z2 / 2, math.sqrt(z2 * (share * (1 - share) + z2 / 4))
-    return [max(middle - half, 0.0) / (1 + z2), min((middle + half) / (1 + z2), 1.0)]
+    return max(middle - half, 0.0) / (1 + z2), min((middle + half) / (1 + z2), 1.0)
 
 
 def interval_text(interval: Sequence[float] | None, form: Callable[[float], str]) -> str:
@@ -119,12 +115,9 @@ def interval_text(interval: Sequence[float] | None, form: Callable[[float], str]
     return "" if interval is None else f" ({' to '.join(map(form, interval))})"
 
 
-def failed_text(scores: Mapping[str, Any], episodes: int) -> str:
-    """ "1 of 100 (0.2 to 5.4 %)", of ``play_statistics``; a dash where nothing says what failing is."""
-    if scores.get("failed") is None:
-        return "–"
-    low, high = scores["failed_ci95"]
-    return f"{scores['failed']} of {episodes} ({100 * low:.1f} to {100 * high:.1f} %)"
+def failed_text(failed: int | None, ci95: Interval | None, episodes: int) -> str:
+    """ "1 of 100 (0.2 to 5.4 %)"; a dash where nothing says what failing is."""
+    return "–" if ci95 is None else f"{failed} of {episodes} ({100 * ci95[0]:.1f} to {100 * ci95[1]:.1f} %)"
 
 
 def _reference_means(references: References) -> tuple[float | None, float | None]:
@@ -144,15 +137,37 @@ def _means(returns: Returns, ends: tuple[float, float], rng: np.random.Generator
 
     Weights are drawn as in the Bayesian bootstrap (Rubin 1981): Dirichlet, 1 for each return.
     """
-    values, found = np.asarray(returns, np.float64), []
-    block = max(_BLOCK // len(values), 1)
-    for start in range(0, RESAMPLES, block):
-        size = min(block, RESAMPLES - start)
-        weights, unseen = rng.standard_exponential((size, len(values))), rng.standard_gamma(UNSEEN, size)
-        total, weight = weights @ values, weights.sum(axis=1) + unseen
-        found.append([(total + unseen * end) / weight for end in ends])
-    low, high = np.concatenate(found, axis=1)
+
+    def weights(count: int) -> np.ndarray:
+        seen, unseen = rng.standard_exponential((count, len(returns))), rng.standard_gamma(UNSEEN, count)
+        return np.column_stack([seen, unseen])
+
+    values = np.asarray(returns, np.float64)
+    low, high = resampled_means([np.append(values, end) for end in ends], np.ones(len(values) + 1), weights)
     return low, high
+
+
+def resampled_means(
+    totals: Sequence[np.ndarray],
+    sizes: np.ndarray,
+    draw: Callable[[int], np.ndarray],
+    resamples: int | None = None,
+) -> np.ndarray:
+    """float64 [len(totals), resamples], bootstrapped means over n units: sum_i w_i totals_i / sum_i w_i sizes_i.
+
+    Args:
+        totals: one float [n] for each mean that the same weights make, the sum of each unit's values.
+        sizes: float [n], how many values each unit has.
+        draw: from a number of resamples to their weights, float [resamples, n].
+        resamples: None for ``RESAMPLES``.
+    """
+    resamples = RESAMPLES if resamples is None else resamples
+    # The blocks decide the order of random numbers: they follow the returns, without the unseen part.
+    found, block = [], max(_BLOCK // max(len(sizes) - 1, 1), 1)
+    for start in range(0, resamples, block):
+        weights = draw(min(block, resamples - start))
+        found.append([weights @ values / (weights @ sizes) for values in totals])
+    return np.concatenate(found, axis=1)
 
 
 def _quantile(values: np.ndarray, end: int) -> float:

@@ -1,7 +1,7 @@
-"""Who plays: random buttons, nobody, and trained policies; the scripted experts are in ``experts/``."""
+"""Who plays: random buttons, nobody, the game's scripted expert, or a trained policy."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import gymnasium
 import numpy as np
@@ -10,6 +10,9 @@ from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, unknown
 from BC_training.games import GameSpec, known_games
 from BC_training.games.fit import require_fit
+from BC_training.play.scripted import Noop, Random
+
+BUILT_IN = ("expert", "random", "noop")
 
 
 class Player(Protocol):
@@ -22,33 +25,6 @@ class Player(Protocol):
     def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
         """bool [A], the buttons to hold until the next frame."""
         ...
-
-
-class Noop:
-    """Presses nothing."""
-
-    def __init__(self, env: gymnasium.Env):
-        self._actions = len(_unwrapped(env).action_names)
-
-    def reset(self, seed: int) -> None:
-        del seed
-
-    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
-        return np.zeros(self._actions, bool)
-
-
-class Random:
-    """Presses each button with probability 1/2, drawn anew every frame."""
-
-    def __init__(self, env: gymnasium.Env):
-        self._actions = len(_unwrapped(env).action_names)
-        self._rng = np.random.default_rng()
-
-    def reset(self, seed: int) -> None:
-        self._rng = np.random.default_rng(seed)
-
-    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
-        return self._rng.random(self._actions) < 0.5
 
 
 class PolicyPlayer:
@@ -67,7 +43,10 @@ class PolicyPlayer:
         return self._policy.act(observation["frame"], observation["state"])
 
 
-BUILT_IN = ("expert", "random", "noop")
+def require_player(name: str) -> None:
+    """Raises a UserError unless ``name`` is a scripted player's, or an existing path, such as a checkpoint's."""
+    if name not in BUILT_IN and not Path(name).exists():
+        raise unknown("player", name, BUILT_IN, "or give the folder of a checkpoint")
 
 
 def make_player(name: str, game: str, env: gymnasium.Env, decoding: Decoding | None = None) -> Player:
@@ -82,19 +61,12 @@ def make_player(name: str, game: str, env: gymnasium.Env, decoding: Decoding | N
         UserError: another name, ``expert`` in a game that has none, or a checkpoint that does
             not load or does not fit the game (``require_fit``).
     """
-    if name == "random":
-        return Random(env)
-    if name == "noop":
-        return Noop(env)
+    require_player(name)
+    if name in (scripted := {"random": Random, "noop": Noop}):
+        return scripted[name](env)
     if name == "expert":
         if (expert := GameSpec.parse(game).expert) is None:
             having = ", ".join(known for known in known_games() if GameSpec.parse(known).expert is not None)
             raise UserError(f"{game} has no expert (those that have: {having}); use random or noop")
         return expert(env)
-    if not Path(name).exists():
-        raise unknown("player", name, BUILT_IN, "or give the folder of a checkpoint")
     return PolicyPlayer(name, env, decoding)
-
-
-def _unwrapped(env: gymnasium.Env) -> Any:
-    return env.unwrapped

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from PIL import Image
 
-from BC_training.common.decode import Decoder, Decoding
+from BC_training.common.decode import Decoding
+from BC_training.common.decoder import Decoder
 from BC_training.common.errors import UserError, first_line
 from BC_training.common.preprocess import InputSpec, resize_frames
 from BC_training.common.state import ChangeCounter

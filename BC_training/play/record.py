@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,91 +15,96 @@ from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.metrics import return_text
 from BC_training.common.schema import RecordConfig
-from BC_training.common.storage import zarr_groups
+from BC_training.common.storage.metadata import EpisodeInfo
 from BC_training.common.storage.store import LocalStore
-from BC_training.common.storage.writer import EpisodeWriter, next_number, recording
+from BC_training.common.storage.writer import EpisodeWriter, existing_episodes, next_number, recording
 from BC_training.games import GameSpec, make_game
-from BC_training.play.episodes import Session, say_restarts
+from BC_training.play.episodes import Outcome, Session, play_frames, print_restarts
 from BC_training.play.players import Player, make_player
 from BC_training.runtime.workers import closing_on_sigterm, run_tasks
 
 
-class RecordSession(Session):
-    """One worker's game, player and labeller, writing episodes into ``out``.
+class LabelledPlayer:
+    """Acts as a player does, but for bursts of noise, and for frames in which the labeller acts in its place.
 
-    With a labeller of its own a frame's label is what that one would press there. The player acts as
-    it does in play: one that takes previous actions sees those that it chose, not what was executed.
+    The player acts as it does in play: one that takes previous actions sees those that it chose, not what was
+    executed.
+
+    Args:
+        labeller: None where the player labels its own frames.
+
+    Attributes:
+        label: bool [A], what the labeller pressed in the last frame.
     """
+
+    def __init__(self, player: Player, labeller: Player | None, config: RecordConfig):
+        self._player, self._labeller, self._config = player, labeller, config
+
+    def reset(self, seed: int) -> None:
+        # Apart from each other, and from the players', which use the seed alone.
+        self._noise_rng, self._mix_rng = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2])
+        self._noise_left = 0  # frames
+        self._player.reset(seed)
+        if self._labeller is not None:
+            self._labeller.reset(seed)
+
+    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        """bool [A], what is executed."""
+        self.label = executed = np.asarray(self._player.act(observation), bool)
+        if self._labeller is not None:
+            self.label = np.asarray(self._labeller.act(observation), bool)
+            # A draw a frame, as Ross, Gordon and Bagnell (2011) have it, section 3.
+            executed = self.label if self._mix_rng.random() < self._config.mix else executed
+        if self._noise_left == 0 and self._noise_rng.random() < self._config.noise:
+            self._noise = self._noise_rng.random(executed.shape) < 0.5
+            self._noise_left = self._config.noise_frames
+        if self._noise_left > 0:
+            executed, self._noise_left = self._noise, self._noise_left - 1
+        return executed
+
+
+class RecordSession(Session):
+    """One worker's game and players, writing episodes into ``out``."""
+
+    player: LabelledPlayer
 
     def __init__(self, out: Path, config: RecordConfig):
         self._out, self._config = out, config
         super().__init__(config.game, config.player, frame_size=config.frame_size)
 
-    def _open(self) -> None:
-        super()._open()
-        try:
-            self._labeller = _make_labeller(self._config, self.env)
-        except BaseException:
-            self.env.close()
-            raise
+    def _make_player(self) -> LabelledPlayer:
+        return _make_players(self._config, self.env)
 
-    def run(self, task: tuple[int, int]) -> dict[str, Any]:
-        """Records ``task`` = (episode number, seed); returns its length, its score and the game's restarts."""
-        result, restarts = self.surviving(lambda: self._record(*task))
-        return result | {"restarts": restarts}
+    def run(self, task: tuple[int, int]) -> Outcome:
+        """Records ``task`` = (episode number, seed)."""
+        outcome, restarts = self.with_restarts(lambda: self._record(*task))
+        return replace(outcome, restarts=restarts)
 
-    def _record(self, number: int, seed: int) -> dict[str, Any]:
-        writer = EpisodeWriter(self._out, number)
+    def _record(self, number: int, seed: int) -> Outcome:
+        writer, score = EpisodeWriter(self._out, number), 0.0
         try:
-            score = self._play(seed, writer)
-            writer.commit(
-                {
-                    "fps": self.game.fps,
-                    "game": str(GameSpec.parse(self._config.game)),
-                    "player": self._config.player,
-                    "label": self._config.labeller,
-                    "mix": self._config.mix,
-                    "seed": seed,
-                    "noise": self._config.noise,
-                    "noise_frames": self._config.noise_frames,
-                    "score": score,
-                }
-            )
+            for frame in play_frames(self.env, self.player, seed):
+                score = frame.score
+                if frame.buttons is not None:
+                    writer.append(frame.observation["frame"], self.player.label, frame.observation["state"])
+            writer.commit({"fps": self.game.fps, "seed": seed, "score": score} | _attributes(self._config))
         except BaseException:
             writer.abort()
             raise
-        return {"frames": writer.frame_count, "score": score}
-
-    def _play(self, seed: int, writer: EpisodeWriter) -> float:
-        # Apart from each other, and from the players', which use the seed alone.
-        rng, mixing = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2])
-        random_action, frames_left = None, 0
-        observation, _ = self.env.reset(seed=seed)
-        self.player.reset(seed)
-        if self._labeller is not None:
-            self._labeller.reset(seed)
-        score, over = 0.0, False
-        while not over:
-            label = executed = np.asarray(self.player.act(observation), bool)
-            if self._labeller is not None:
-                label = np.asarray(self._labeller.act(observation), bool)
-                # A draw a frame, as Ross, Gordon and Bagnell (2011) have it, section 3.
-                executed = label if mixing.random() < self._config.mix else executed
-            writer.append(observation["frame"], label, observation["state"])
-            if frames_left == 0 and rng.random() < self._config.noise:
-                random_action = rng.random(label.shape) < 0.5
-                frames_left = self._config.noise_frames
-            if frames_left > 0:
-                executed, frames_left = random_action, frames_left - 1
-            observation, reward, terminated, truncated, _ = self.env.step(executed)
-            score += float(reward)
-            over = terminated or truncated
-        return score
+        return Outcome(score, writer.frame_count)
 
 
-def _make_labeller(config: RecordConfig, env: gymnasium.Env) -> Player | None:
-    """None where the player labels."""
-    return None if config.labeller == config.player else make_player(config.labeller, config.game, env)
+def _make_players(config: RecordConfig, env: gymnasium.Env) -> LabelledPlayer:
+    player, labeller = make_player(config.player, config.game, env), None
+    if config.labeller != config.player:
+        labeller = make_player(config.labeller, config.game, env)
+    return LabelledPlayer(player, labeller, config)
+
+
+def _attributes(config: RecordConfig) -> dict[str, Any]:
+    """What an episode's attributes say of how it was recorded."""
+    how = {name: getattr(config, name) for name in ("player", "mix", "noise", "noise_frames")}
+    return how | {"game": str(GameSpec.parse(config.game)), "label": config.labeller}
 
 
 def record(out: str | Path, config: RecordConfig, workers: int | None, console: Console) -> None:
@@ -166,7 +172,7 @@ def _record_seeds(
 ) -> None:
     """Records ``seeds`` as the episodes ``numbers``, or after the last episode: for None, or where one is taken."""
     action_names, state_names = require_players(config)
-    _require_frame_size(path, _readable_episodes(path), config)
+    _require_frame_size(path, existing_episodes(path), config)
     with recording(path, action_names, state_names):
         if numbers is None or any((path / f"episode_{number}").exists() for number in numbers):
             numbers = range(first := next_number(path), first + len(seeds))
@@ -178,17 +184,17 @@ def _record_seeds(
                 workers or os.cpu_count() or 1,
                 console,
                 title="recording",
-                unit=("frames", lambda result: result["frames"]),
+                unit=("frames", lambda result: result.frames),
             )
-    frames = sum(r["frames"] for r in results)
+    frames = sum(r.frames for r in results)
     labelled = "" if config.labeller == config.player else f", labelled by {config.labeller},"
     console.print(
         f"recorded {len(results)} episodes, {frames:,} frames of {config.player}{labelled} in {config.game} "
-        f"(mean score {return_text(float(np.mean([r['score'] for r in results])))}) into {path}",
+        f"(mean score {return_text(float(np.mean([r.score for r in results])))}) into {path}",
         soft_wrap=True,
         markup=False,
     )
-    say_restarts(sum(r["restarts"] for r in results), console)
+    print_restarts(sum(r.restarts for r in results), console)
 
 
 def require_players(config: RecordConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -202,24 +208,17 @@ def require_players(config: RecordConfig) -> tuple[tuple[str, ...], tuple[str, .
         contextlib.closing(make_game(config.game, frame_size=config.frame_size)) as env,
     ):
         game: Any = env.unwrapped
-        make_player(config.player, config.game, env)
-        _make_labeller(config, env)
+        _make_players(config, env)
         return game.action_names, game.state_names
 
 
-def recorded_episodes(path: Path, config: RecordConfig) -> list[zarr_groups.EpisodeInfo]:
+def recorded_episodes(path: Path, config: RecordConfig) -> list[EpisodeInfo]:
     """The episodes recorded as ``config`` says, whatever their seed and frame size."""
-    wanted = {s: getattr(config, s) for s in ("player", "noise", "noise_frames", "mix")}
-    wanted |= {"game": str(GameSpec.parse(config.game)), "label": config.labeller}
-
-    def is_wanted(attrs: dict[str, Any]) -> bool:
-        older = {"label": attrs.get("player"), "mix": 0.0}  # which had no other labeller
-        return "seed" in attrs and wanted.items() <= (older | attrs).items()
-
-    return [episode for episode in _readable_episodes(path) if is_wanted(episode.attrs)]
+    wanted = _attributes(config).items()
+    return [e for e in existing_episodes(path) if "seed" in e.attrs and wanted <= e.attrs.items()]
 
 
-def _require_frame_size(path: Path, episodes: list[zarr_groups.EpisodeInfo], config: RecordConfig) -> None:
+def _require_frame_size(path: Path, episodes: list[EpisodeInfo], config: RecordConfig) -> None:
     for episode in episodes:
         size = episode.arrays["frames"].shape[2:]
         if size != tuple(config.frame_size):
@@ -227,13 +226,3 @@ def _require_frame_size(path: Path, episodes: list[zarr_groups.EpisodeInfo], con
                 f"{path} holds frames of {size[0]}x{size[1]}, not {config.frame_size[0]}x{config.frame_size[1]}: "
                 "choose another folder or the same frame size"
             )
-
-
-def _readable_episodes(path: Path) -> list[zarr_groups.EpisodeInfo]:
-    """None where there is no dataset. Faulty ones left out: opening it for training reports those."""
-    if not os.access(path, os.F_OK):  # Path.exists raises where it may not look
-        return []
-    store = LocalStore(path)
-    zarr_groups.read_root(store)
-    found = zarr_groups.read_episodes(store, store.episode_names())
-    return [episode for episode in found if isinstance(episode, zarr_groups.EpisodeInfo)]

@@ -1,15 +1,17 @@
-"""Line charts and small square plots as SVG, without a script.
+"""Line charts and small square plots as SVG, without a script. ``charts.html`` draws what is placed here.
 
-Colours are those of the page's style, light and dark; names pass ``escape``.
+Their colours are those of the page's style, light and dark.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
+from BC_training.reports.page import TEMPLATES
 from BC_training.reports.run.calibration import PrecisionRecall, Reliability
 
 Point = tuple[float, float]
@@ -26,7 +28,7 @@ class Line:
     Attributes:
         name: in the legend.
         points: (x, y), x rising.
-        dashed: for what it is compared with.
+        dashed: marks what the other lines are compared with.
         band: (x, low, high) of an interval around it.
     """
 
@@ -38,7 +40,7 @@ class Line:
 
 def line_chart(
     title: str, lines: Sequence[Line], steps: float, mark: float | None = None, unit_range: bool = False
-) -> str:
+) -> Markup:
     """Lines over training steps; one without points is left out.
 
     Args:
@@ -47,106 +49,98 @@ def line_chart(
         unit_range: the y axis goes from 0 to 1; otherwise it fits what is drawn.
     """
     lines = [line for line in lines if line.points]
-    heading = f"<b>{escape(title)}</b>"
     if not lines:
-        return f'<figure><figcaption>{heading}<span class="empty">not in the log</span></figcaption></figure>'
-    values = [y for line in lines for _, y in line.points] + [
-        y for line in lines for part in line.band for y in part[1:]
-    ]
+        return empty_chart(title, "not in the log")
+    values = [y for line in lines for _, y in line.points]
+    values += [y for line in lines for part in line.band for y in part[1:]]
     low, high = (0.0, 1.0) if unit_range else _padded(min(values), max(values))
     steps = max(steps, 1)
 
     def at(x: float, y: float) -> str:
-        across = _LEFT + (_WIDTH - _LEFT - _RIGHT) * x / steps
-        return f"{across:.1f},{_TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - y) / (high - low):.1f}"
+        return f"{across(x)},{up(y)}"
 
-    bottom = _HEIGHT - _BOTTOM
-    parts = []
-    for y in ticks(low, high):
-        place = at(0, y).split(",")[1]
-        parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{place}" y2="{place}"/>')
-        parts.append(f'<text class="end" x="{_LEFT - 6}" y="{float(place) + 3:.1f}">{_short(y)}</text>')
-    for x in ticks(0, steps, 4):
-        place = at(x, low).split(",")[0]
-        parts.append(f'<text class="middle" x="{place}" y="{bottom + 15}">{_short(x)}</text>')
-    if mark is not None and mark <= steps:
-        place = at(mark, low).split(",")[0]
-        parts.append(f'<line class="mark" x1="{place}" x2="{place}" y1="{_TOP}" y2="{bottom}"/>')
-    legend = []
+    def across(x: float) -> str:
+        return f"{_LEFT + (_WIDTH - _LEFT - _RIGHT) * x / steps:.1f}"
+
+    def up(y: float) -> str:
+        return f"{_TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - y) / (high - low):.1f}"
+
+    drawn = []
     for i, line in enumerate(lines):
-        colour = f"c{i % 4}"
         points = thinned(line.points)
-        if line.band:
-            edge = [at(x, y) for x, _, y in line.band] + [at(x, y) for x, y, _ in reversed(line.band)]
-            parts.append(f'<polygon class="{colour}" points="{" ".join(edge)}"/>')
-        kind = f"{colour} dashed" if line.dashed else colour
-        parts.append(f'<polyline class="{kind}" points="{" ".join(at(x, y) for x, y in points)}"/>')
-        if len(points) <= _MARKED and not line.dashed:
-            for x, y in points:
-                cx, cy = at(x, y).split(",")
-                words = escape(f"{line.name}, step {x:,.0f}: {y:.4g}")
-                parts.append(f'<circle class="{colour}" cx="{cx}" cy="{cy}" r="2.6"><title>{words}</title></circle>')
-        legend.append(f'<span class="key {kind}">{escape(line.name)}</span>')
-    words = "; ".join(f"{line.name} {line.points[0][1]:.4g} to {line.points[-1][1]:.4g}" for line in lines)
-    return (
-        f'<figure><figcaption>{heading}<span class="legend">{"".join(legend)}</span></figcaption>'
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(f"{title}: {words}")}">'
-        f"{''.join(parts)}</svg></figure>"
+        dots = points if len(points) <= _MARKED and not line.dashed else []
+        edge = [at(x, y) for x, _, y in line.band] + [at(x, y) for x, y, _ in reversed(line.band)]
+        drawn.append(
+            {
+                "name": line.name,
+                "colour": f"c{i % 4}",
+                "dashed": line.dashed,
+                "points": " ".join(at(x, y) for x, y in points),
+                "edge": " ".join(edge),
+                "dots": [(across(x), up(y), f"{line.name}, step {x:,.0f}: {y:.4g}") for x, y in dots],
+            }
+        )
+    return _draw(
+        "line_chart",
+        title,
+        "; ".join(f"{line.name} {line.points[0][1]:.4g} to {line.points[-1][1]:.4g}" for line in lines),
+        rows=[(up(y), _short(y)) for y in ticks(low, high)],
+        columns=[(across(x), _short(x)) for x in ticks(0, steps, 4)],
+        mark=across(mark) if mark is not None and mark <= steps else None,
+        lines=drawn,
+        frame={"width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "right": _WIDTH - _RIGHT}
+        | {"top": _TOP, "bottom": _HEIGHT - _BOTTOM},
     )
 
 
-def reliability_plot(name: str, measured: Reliability) -> str:
+def empty_chart(title: str, words: str) -> Markup:
+    return _draw("empty_chart", title, words)
+
+
+def reliability_plot(name: str, measured: Reliability) -> Markup:
     """Share held against predicted probability, a dot a bin, and how many predictions each bin has."""
-    parts, bins = [_frame()], len(measured.size)
-    most = max(int(measured.size.max()), 1)
-    width = _SIDE / bins
+    bins, most = len(measured.size), max(int(measured.size.max()), 1)
+    width, bars, dots = _SIDE / bins, [], []
     for i, size in enumerate(measured.size.tolist()):
         height = 44 * size / most
-        left, top = _EDGE + i * width + 1, _SIDE - height
         words = f"{i / bins:g} to {(i + 1) / bins:g}: {size:,} predictions"
         if size:
-            words += f", mean {measured.predicted[i]:.3f}, held in {measured.observed[i]:.1%}"
-        parts.append(
-            f'<rect class="count" x="{left:.1f}" y="{top:.1f}" width="{width - 2:.1f}" height="{height:.1f}">'
-            f"<title>{words}</title></rect>"
+            x, y = measured.predicted[i], measured.observed[i]
+            words += f", mean {x:.3f}, held in {y:.1%}"
+            dots.append((*_square(x, y), f"predicted {x:.3f}, held in {y:.1%}"))
+        bars.append(
+            (f"{_EDGE + i * width + 1:.1f}", f"{_SIDE - height:.1f}", f"{width - 2:.1f}", f"{height:.1f}", words)
         )
-    parts.append(f'<line class="ideal" x1="{_EDGE}" x2="{_EDGE + _SIDE}" y1="{_SIDE}" y2="0"/>')
-    some = measured.size > 0
-    pairs = list(zip(measured.predicted[some].tolist(), measured.observed[some].tolist(), strict=True))
-    parts.append(f'<polyline class="c0" points="{" ".join(_square(x, y) for x, y in pairs)}"/>')
-    for x, y in pairs:
-        cx, cy = _square(x, y).split(",")
-        words = f"predicted {x:.3f}, held in {y:.1%}"
-        parts.append(f'<circle class="c0" cx="{cx}" cy="{cy}" r="3.2"><title>{words}</title></circle>')
-    return _plot(name, f"calibration error {measured.error:.3f}", parts, "Reliability")
+    words = f"calibration error {measured.error:.3f}"
+    line = " ".join(f"{x},{y}" for x, y, _ in dots)
+    return _plot(name, words, "Reliability", bars=bars, ideal=(_SIDE, 0), line=line, dots=dots, ring=None)
 
 
 def precision_recall_plot(
     name: str, curve: PrecisionRecall | None, held: float, chosen: tuple[float, Point | None]
-) -> str:
+) -> Markup:
     """Precision against recall, with the chosen threshold on it.
 
     Args:
         curve: None where the button is never held.
-        held: the share of frames in which it is: the precision of guessing.
+        held: the share of frames in which it is held: the precision of guessing.
         chosen: the threshold, and (recall, precision) there; None where nothing is predicted.
     """
     if curve is None:
-        return f"<figure><figcaption><b>{escape(name)}</b><span>never held in this split</span></figcaption></figure>"
+        return empty_chart(name, "never held in this split")
     threshold, place = chosen
-    guess = _square(0, held).split(",")[1]
-    parts = [_frame(), f'<line class="ideal" x1="{_EDGE}" x2="{_EDGE + _SIDE}" y1="{guess}" y2="{guess}"/>']
+    guess = _square(0, held)[1]
     shown = np.unique(np.linspace(0, len(curve.recall) - 1, POINTS).round().astype(int))
     recall, precision = curve.recall[shown].tolist(), curve.precision[shown].tolist()
     # In steps, as the average precision adds them up.
     corners = [(x, y) for *ends, y in zip([0.0, *recall], recall, precision, strict=False) for x in ends]
-    parts.append(f'<polyline class="c0" points="{" ".join(_square(x, y) for x, y in corners)}"/>')
-    words = f"average precision {curve.average:.3f}"
+    line = " ".join(",".join(_square(x, y)) for x, y in corners)
+    ring = None
     if place is not None:
-        cx, cy = _square(*place).split(",")
-        at = f"at {threshold:.3g}: precision {place[1]:.3f}, recall {place[0]:.3f}"
-        parts.append(f'<circle class="c1 ring" cx="{cx}" cy="{cy}" r="5"><title>{at}</title></circle>')
-    return _plot(name, words, parts, "Precision against recall")
+        words = f"at {threshold:.3g}: precision {place[1]:.3f}, recall {place[0]:.3f}"
+        ring = (*_square(*place), words)
+    words = f"average precision {curve.average:.3f}"
+    return _plot(name, words, "Precision against recall", bars=[], ideal=(guess, guess), line=line, dots=[], ring=ring)
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -180,26 +174,15 @@ def _short(value: float) -> str:
     return f"{value:.4g}".replace("e-0", "e-")
 
 
-def _square(x: float, y: float) -> str:
-    return f"{_EDGE + _SIDE * x:.1f},{_SIDE * (1 - y):.1f}"
+def _square(x: float, y: float) -> tuple[str, str]:
+    return f"{_EDGE + _SIDE * x:.1f}", f"{_SIDE * (1 - y):.1f}"
 
 
-def _frame() -> str:
-    """Grid and numbers of a square plot, both axes from 0 to 1."""
-    parts = []
-    for value in (0, 0.5, 1):
-        x, y = _square(value, value).split(",")
-        parts.append(f'<line x1="{_EDGE}" x2="{_EDGE + _SIDE}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<line x1="{x}" x2="{x}" y1="0" y2="{_SIDE}"/>')
-        parts.append(f'<text class="end" x="{_EDGE - 5}" y="{float(y) + 3:.1f}">{value:g}</text>')
-        parts.append(f'<text class="middle" x="{x}" y="{_SIDE + 13}">{value:g}</text>')
-    return "".join(parts)
+def _plot(name: str, words: str, what: str, **parts: Any) -> Markup:
+    """A square plot, both axes from 0 to 1."""
+    grid = [(*_square(value, value), f"{value:g}") for value in (0, 0.5, 1)]
+    return _draw("square_plot", name, words, what=what, grid=grid, side=_SIDE, edge=_EDGE, **parts)
 
 
-def _plot(name: str, words: str, parts: Sequence[str], what: str) -> str:
-    label = escape(f"{what} of {name}: {words}")
-    return (
-        f"<figure><figcaption><b>{escape(name)}</b><span>{words}</span></figcaption>"
-        f'<svg class="square" viewBox="-6 -6 {_EDGE + _SIDE + 18} {_SIDE + 24}" role="img" aria-label="{label}">'
-        f"{''.join(parts)}</svg></figure>"
-    )
+def _draw(macro: str, title: str, words: str, **parts: Any) -> Markup:
+    return getattr(TEMPLATES.get_template("charts.html").module, macro)(title, words, **parts)

@@ -1,41 +1,29 @@
-"""What the HTML pages share: their style and script, tables, tiles, heat maps, texts, pictures.
+"""What the HTML pages share: their templates, script and style, texts and pictures.
 
-A page is one file that loads nothing. All of it is HTML and SVG; every text that comes from a
-dataset or a run passes ``escape``, and the page's own policy lets no script run but the template's.
+A page is one file that loads nothing. Jinja2 escapes every text that comes from a dataset or a run, and the
+page's own policy lets no script run but the template's.
 """
 
 import base64
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
+
+from BC_training.common import metrics
+from BC_training.play.intervals import interval_text
 
 WARNINGS = 50  # lines
 _MAX_TEXT = 60  # characters of a name
 _MAX_WIDTH, _MAX_HEIGHT = 320, 240  # pixels: twice what a page shows, for sharp screens
 _FOLDER = Path(__file__).parent
-
-
-def fill(template: Path, parts: Mapping[str, str]) -> str:
-    """The page: an HTML template whose {{name}} are replaced by ``parts``, which are HTML.
-
-    {{style}} and {{script}} are those that all pages share, {{script_digest}} is of the one script
-    that may run: the template's ``<script>`` without attributes.
-    """
-    text = template.read_text(encoding="utf-8")
-    for name, file in (("{{style}}", "page.css"), ("{{script}}", "page.js")):
-        text = text.replace(name, (_FOLDER / file).read_text(encoding="utf-8"))
-    script = text[text.index("<script>") + len("<script>") : text.rindex("</script>")]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # In one pass: a dataset's text that looks like a placeholder stays text.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: digest if match[1] == "script_digest" else parts[match[1]], text)
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -46,58 +34,47 @@ def number(value: float | None, form: str = ",.2f") -> str:
     return "–" if value is None else format(value, form)
 
 
-def table(headings: Iterable[str], rows: Iterable[str], caption: str, kind: str = "") -> str:
-    """A table of ready-made cells; ``headings`` are HTML."""
-    head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="{kind}">'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+def _data_address(contents: bytes, kind: str) -> str:
+    """A file as an address that holds it, such as "data:image/jpeg;base64,..."."""
+    return f"data:{kind};base64,{base64.b64encode(contents).decode()}"
 
 
-def row(heading: str, cells: Iterable[str]) -> str:
-    return f'<tr><th scope="row">{escape(heading)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+TEMPLATES = Environment(
+    loader=FileSystemLoader(_FOLDER),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters |= {
+    "percent": percent,
+    "number": number,
+    "three": metrics.number,
+    "returns": metrics.return_text,
+    "interval": lambda ends: interval_text(ends, metrics.return_text),
+    "data_address": _data_address,
+}
+TEMPLATES.globals |= {"WARNINGS": WARNINGS}
 
 
-def bar(share: float | None) -> str:
-    return "" if share is None else f'<span class="bar" style="--v:{share:.4f}"></span>'
+def fill(template: str, *scripts: str, **parts: Any) -> str:
+    """A page that extends layout.html.
 
-
-def heat_map(names: Sequence[str], values: Sequence[Sequence[float | None]], caption: str) -> str:
-    """A table of shares, coloured by them; None is a dash."""
-    largest = max((v for row in values for v in row if v is not None), default=0) or 1
-    rows = []
-    for a, row in enumerate(values):
-        cells = []
-        for b, v in enumerate(row):
-            words = escape(f"{names[a]}, {names[b]}: {percent(v, 2)}")
-            # The square root lets small shares show.
-            heat = 0 if v is None else (v / largest) ** 0.5
-            text = "–" if v is None else f"{100 * v:.0f}" if v == 0 or v >= 0.095 else f"{100 * v:.1f}"
-            cells.append(f'<td style="--v:{heat:.3f}" class="{"own" * (a == b)}" title="{words}">{text}</td>')
-        rows.append(f'<tr><th scope="row">{escape(names[a])}</th>{"".join(cells)}</tr>')
-    headings = ("", *(f"<span>{escape(name)}</span>" for name in names))
-    return table(headings, rows, f"{caption}, in percent", "heat")
-
-
-def as_tiles(tiles: Iterable[tuple[str, str, str]]) -> str:
-    return "".join(
-        f'<div class="tile" style="--letters:{max(len(value), 1)}"><dt>{name}</dt>'
-        f"<dd>{value}<small>{escape(note)}</small></dd></div>"
-        for name, value, note in tiles
-    )
-
-
-def warning(heading: str, lines: Sequence[str]) -> str:
-    if not lines:
-        return ""
-    shown = [*lines[:WARNINGS], *([f"and {len(lines) - WARNINGS:,} more"] if len(lines) > WARNINGS else [])]
-    items = "".join(f"<li>{escape(line)}</li>" for line in shown)
-    return f'<div class="warning"><p>{heading}</p><ul>{items}</ul></div>'
+    Args:
+        template: a file, from the folder of the reports.
+        scripts: files of the page's own script, which runs before that of all pages.
+        parts: what the template names.
+    """
+    texts = [(_FOLDER / name).read_text(encoding="utf-8") for name in (*scripts, "page.js")]
+    script = "\n".join(['"use strict";', *texts])
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    style = (_FOLDER / "page.css").read_text(encoding="utf-8")
+    page = TEMPLATES.get_template(template)
+    return page.render(script=Markup(script), script_digest=digest, style=Markup(style), **parts)
 
 
 def clean(text: Any, limit: int = _MAX_TEXT) -> str:
-    """One line of printable text: a dataset may come from anybody, and terminals obey control codes."""
+    """One line of printable text: anybody may have made a dataset, and terminals obey control codes."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
@@ -111,9 +88,9 @@ def without_secrets(source: str) -> str:
 
 
 def error_text(error: object) -> str:
-    """What an error says, for a page: the addresses in it are without passwords and signatures, too."""
+    """An error's message for a page, its addresses without passwords and signatures."""
     text = re.sub(r"(://)[^\s\"/?#]*@", r"\1", str(error))
-    # Of a dataset's address, what follows its query may name the episode.
+    # After the query of a dataset's address, the name of an episode may follow.
     return clean(re.sub(r"(://[^\s\"?#]*)[?#][^\s\"]*?(?=/episode_\d+:|[\s\"]|$)", r"\1", text), 300)
 
 

@@ -1,4 +1,4 @@
-"""What is settled before JAX starts: XLA flags, the run's processes, the device."""
+"""Prepares JAX before it starts: XLA flags, the run's processes, the device."""
 
 import atexit
 import os
@@ -16,24 +16,24 @@ from BC_training.common.errors import UserError, first_line
 if TYPE_CHECKING:
     from BC_training.common.schema import DistributedConfig, SystemConfig
 
-_CONNECT_SECONDS = 300  # that the processes of a cluster may start apart
-_WAIT_SECONDS = 24 * 3600  # that one process may record, score or play while the others wait for it
-_GRACE_SECONDS = 2  # in which the others can print an error that all have, before JAX ends them
-_FIRST_PORT = 61440  # of the 4096 that JAX takes a cluster's from
+_CONNECT_SECONDS = 300  # the processes of a cluster may start this far apart
+_WAIT_SECONDS = 24 * 3600  # one process may record, score or play this long while the others wait
+_GRACE_SECONDS = 2  # the others can print an error that all have, before JAX ends them
+_FIRST_PORT = 61440  # the first of the 4096 ports from which JAX takes a cluster's
 
 
 def set_xla_flags() -> None:
     """Turns off a fusion of jaxlib 0.10's CPU backend that slows convolutions.
 
-    Has to run before JAX starts its backend. Leaves a user's XLA_FLAGS alone, and jaxlib
-    versions that may not know the flag, which would end the process.
+    It must run before JAX starts its backend. It does not touch a user's XLA_FLAGS, nor a jaxlib
+    of another version, which may not know the flag and would end the process.
     """
     if "XLA_FLAGS" not in os.environ and version("jaxlib").startswith("0.10."):
         os.environ["XLA_FLAGS"] = "--xla_cpu_experimental_ynn_fusion_type="
 
 
 def prepare_devices(system: "SystemConfig") -> str:
-    """Settles all that the config says of JAX, which must not have started; returns the devices in words.
+    """Applies ``system`` to JAX, which must not have started, and returns the devices in words.
 
     Raises:
         UserError: see ``start_distributed`` and ``choose_device``.
@@ -52,7 +52,7 @@ def choose_device(kind: str) -> str:
     """Makes JAX use ``kind`` ("auto", "cpu" or "gpu") and returns the devices in words.
 
     Raises:
-        UserError: JAX finds no such device or cannot start it, or the processes of the run have
+        UserError: JAX cannot find or start such a device, or the processes of the run have
             different numbers of devices.
     """
     import jax  # here: set_xla_flags must come first
@@ -87,10 +87,10 @@ def choose_device(kind: str) -> str:
 
 
 def start_distributed(options: "DistributedConfig | None") -> None:
-    """Connects this process with the others of its run, where it is one of several and not connected already.
+    """Connects this process with the others of its run, if there are any and it is not yet connected.
 
-    They are those of ``options``, of an Open MPI job, or of a Slurm step (``srun``). An allocation
-    without srun, or a single task, is a single process.
+    The processes are those of ``options``, of an Open MPI job, or of a Slurm step (``srun``). An
+    allocation without srun, or a single task, is a single process.
 
     Raises:
         UserError: the processes have not found each other after five minutes, or the
@@ -114,7 +114,7 @@ def start_distributed(options: "DistributedConfig | None") -> None:
         except Exception as error:
             failures.append(error)
 
-    # JAX ends the process, with a stack trace, when its own time is up; so it is given more.
+    # JAX ends the process with a stack trace when its own time is up, so that is longer.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(_CONNECT_SECONDS)
@@ -130,18 +130,15 @@ def start_distributed(options: "DistributedConfig | None") -> None:
     if failures:
         reason = first_line(failures[0])
         raise UserError(f"cannot connect to {where} ({reason}): is its port free, and the address right?")
-    # Before JAX's own wait at exit, which ends all processes when it has taken five minutes.
+    # This comes before JAX's own wait at exit, which ends all processes after five minutes.
     atexit.register(wait_for_all, "exit")
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when every process of the run is here: at once in a single one, after a day at most.
-
-    Args:
-        name: of this place; waited at once.
+    """Returns when every process of the run has called it with the same ``name``, which is new each time.
 
     Raises:
-        RuntimeError: another process is dead, or late by a day.
+        RuntimeError: another process is dead, or a day late.
     """
     from orbax.checkpoint import multihost  # a collective would keep devices busy, and not wait as long
 
@@ -151,7 +148,7 @@ def wait_for_all(name: str) -> None:
 def leave(code: int) -> NoReturn:
     """Ends this process after an error.
 
-    One of several goes at once: an orderly end would wait for the others, which wait for it.
+    One of several processes ends at once: an orderly end would wait for the others, which wait for it.
     """
     if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
         sys.stdout.flush()
@@ -162,7 +159,7 @@ def leave(code: int) -> NoReturn:
 
 
 def _distributed_arguments(options: "DistributedConfig | None", env: Mapping[str, str]) -> dict[str, Any] | None:
-    """What ``jax.distributed.initialize`` is called with; None for a single process."""
+    """The arguments of ``jax.distributed.initialize``; None for a single process."""
     if options is not None:
         if options.num_processes == 1:
             return None
@@ -173,25 +170,25 @@ def _distributed_arguments(options: "DistributedConfig | None", env: Mapping[str
             "cluster_detection_method": "deactivate",
         }
     if int(env.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
-        alone = env.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
+        one_per_host = env.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
         detected = "OMPI_MCA_orte_hnp_uri" in env
         arguments: dict[str, Any] = {"cluster_detection_method": "ompi"} if detected else _open_mpi_5(env)
-    # Of the step, not SLURM_NTASKS: in an interactive allocation that is the allocation's.
+    # The step's number: in an interactive allocation SLURM_NTASKS is that of the allocation.
     elif int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        alone = env["SLURM_STEP_NUM_TASKS"] == env.get("SLURM_STEP_NUM_NODES")
+        one_per_host = env["SLURM_STEP_NUM_TASKS"] == env.get("SLURM_STEP_NUM_NODES")
         arguments = {"cluster_detection_method": "slurm"}
     else:
         return None
-    # JAX gives each process the GPU of its number on the host. It may have all of them if it is
-    # the only one there, or where the launcher has already given each its own.
+    # JAX gives each process the GPU of its number on the host. A process may use all that it sees
+    # if it is the only one there, or if the launcher has given each process its own.
     given = env.get("CUDA_VISIBLE_DEVICES", "")
-    if "JAX_LOCAL_DEVICE_IDS" not in env and (alone or (given and "," not in given)):
+    if "JAX_LOCAL_DEVICE_IDS" not in env and (one_per_host or (given and "," not in given)):
         arguments["local_device_ids"] = []
     return arguments
 
 
 def _open_mpi_5(env: Mapping[str, str]) -> dict[str, Any]:
-    """JAX knows the variables of Open MPI up to 4 only. Like there, mpirun's host is taken for process 0's."""
+    """JAX knows only the variables of Open MPI up to 4. As there, process 0 should run on mpirun's host."""
     arguments: dict[str, Any] = {
         "num_processes": int(env["OMPI_COMM_WORLD_SIZE"]),
         "process_id": int(env["OMPI_COMM_WORLD_RANK"]),

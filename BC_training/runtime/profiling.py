@@ -10,11 +10,11 @@ from BC_training.common.errors import first_line
 
 
 class StepProfiler:
-    """Traces the dispatches that hold the steps first to last, counted from 1, both included.
+    """Traces the dispatches with the steps from first to last, counted from 1, both included.
 
     Args:
         steps: (first, last); None for no trace.
-        folder: where the trace goes.
+        folder: for the trace.
     """
 
     def __init__(self, steps: tuple[int, int] | None, folder: Path, console: Console):
@@ -22,7 +22,7 @@ class StepProfiler:
         self._running = False
 
     def before(self, steps: range, state: Any) -> None:
-        """To be called before each dispatch, with its steps counted from 0 and the state it takes."""
+        """Must be called before each dispatch, with its steps, counted from 0, and the state it takes."""
         if self._steps is None:
             return
         first, last = self._steps
@@ -39,7 +39,7 @@ class StepProfiler:
             jax.block_until_ready(state)
             try:
                 jax.profiler.stop_trace()
-            except (OSError, RuntimeError, ValueError) as error:  # a full disk, for one
+            except (OSError, RuntimeError, ValueError) as error:  # for example a full disk
                 message = f"no profile of steps {self._steps}: {first_line(error)}"
             else:
                 message = (

@@ -1,7 +1,7 @@
-"""Data parallelism: the batch is split over devices and processes, everything else is on all of them.
+"""Data parallelism: devices and processes share the batch, and all of them have everything else.
 
 A mesh has one axis, ``data``. Its devices are in the order of their processes, so each process
-holds one contiguous part of a batch and reads that part alone.
+holds, and reads, one contiguous part of a batch.
 """
 
 import itertools
@@ -36,7 +36,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def split_along(mesh: Mesh, axis: int) -> NamedSharding:
-    """``axis`` in as many equal parts as there are devices."""
+    """Splits ``axis`` into one equal part for each device."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
 
 
@@ -48,17 +48,17 @@ def local_part(mesh: Mesh, size: int) -> slice:
 
 
 def to_devices(tree: Any, sharding: NamedSharding) -> Any:
-    """Arrays of this process's part (of all, where nothing is split) as global arrays."""
+    """Turns arrays of this process's part, or whole ones where nothing is split, into global arrays."""
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
 
 def from_main(work: Callable[[], Any]) -> Any:
-    """What ``work`` returns, of JSON types; the first process alone runs it, the others wait.
+    """Runs ``work`` in the first process only and returns its result, of JSON types, in every process.
 
     Raises:
-        UserError: raised by ``work``, on every process.
+        UserError: ``work`` raised it; every process does.
     """
     if jax.process_count() == 1:
         return work()
@@ -79,5 +79,5 @@ def from_main(work: Callable[[], Any]) -> Any:
 
 
 def broadcast(tree: Any) -> Any:
-    """The first process's arrays, on every process; all have the same structure and shapes."""
+    """Returns the first process's arrays in every process; all pass the same structure and shapes."""
     return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)

@@ -18,10 +18,10 @@ from BC_training.common.errors import UserError
 
 
 class Worker(Protocol):
-    """What stays open in a process from one task to the next."""
+    """An object that stays open in a process from one task to the next."""
 
     def run(self, task: Any) -> Any:
-        """Does one task and returns what the caller gathers; both are pickled."""
+        """Does one task and returns its result; both are pickled."""
         ...
 
     def close(self) -> None: ...
@@ -37,18 +37,18 @@ def run_tasks(
     title: str,
     unit: tuple[str, Callable[[Any], int]],
 ) -> list[Any]:
-    """Runs ``worker(*args).run(task)`` for every task, each process with a worker of its own.
+    """Runs ``worker(*args).run(task)`` for every task; each process has its own worker.
 
     Args:
-        worker: a class at module level (it is pickled).
-        processes: at most; one runs in this process.
-        unit: what the progress bar counts a second, as (name, count of a result).
+        worker: a class at module level, since it is pickled.
+        processes: the most to use; a single one is this process.
+        unit: the progress bar's rate, as (name, function that counts a result).
 
     Returns:
         The results in the order of ``tasks``.
 
     Raises:
-        UserError: raised by a worker, or a process that died.
+        UserError: a worker raised it, or a process died.
     """
     if not tasks:  # an export that was killed after its last episode
         return []
@@ -87,7 +87,7 @@ def run_tasks(
 
 @contextlib.contextmanager
 def closing_on_sigterm() -> Iterator[None]:
-    """Has a SIGTERM that nobody handles raise SystemExit, for games that run to be closed."""
+    """Makes a SIGTERM that nothing else handles raise SystemExit, so that running games are closed."""
     if (
         threading.current_thread() is not threading.main_thread()  # no other may set handlers
         or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
@@ -103,7 +103,7 @@ def closing_on_sigterm() -> Iterator[None]:
 
 def _exit(number: int, frame: object) -> None:
     del frame
-    signal.signal(number, signal.SIG_IGN)  # what is being closed is not to be left half closed
+    signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the closing
     raise SystemExit(128 + number)
 
 
@@ -125,7 +125,7 @@ def _gather(
     except Exception:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
-    except BaseException:  # interrupted: not even the tasks under way are waited for
+    except BaseException:  # interrupted: does not wait for the tasks that are running
         for process in multiprocessing.active_children():
             process.terminate()
         pool.shutdown(wait=False, cancel_futures=True)
@@ -133,13 +133,13 @@ def _gather(
 
 
 _worker: Worker | None = None  # this process's
-_is_running = False  # whether it is being made or does a task
+_is_running = False  # whether it is being made or runs a task
 _is_ending = False
 
 
 def _prepare_process() -> None:
-    """Has this process end with the one that started it, closing its worker, and not by itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which sends it to all: the parent ends us
+    """Makes this process close its worker and end when the process that started it ends, and no sooner."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes, and the parent ends us
     signal.signal(signal.SIGTERM, _end_process)
     threading.Thread(target=_follow_parent, daemon=True).start()
 
@@ -154,11 +154,11 @@ def _follow_parent() -> None:
 def _end_process(number: int, frame: object) -> None:
     del frame
     global _is_ending
-    if _is_ending:  # what is being closed is not to be left half closed
+    if _is_ending:  # a second signal must not interrupt the closing
         return
     _is_ending = True
     if _is_running:
-        raise SystemExit(128 + number)  # for what has been opened so far to be closed
+        raise SystemExit(128 + number)  # so that all that is open gets closed
     _close_and_exit()
 
 
@@ -176,7 +176,7 @@ def _run_in_worker(worker: Callable[..., Worker], args: tuple[Any, ...], task: A
         try:
             _is_running = True
             if _worker is None:
-                # On a GPU, where JAX would reserve most of the memory for each of us.
+                # On a GPU, JAX would reserve most of the memory in each process.
                 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
                 _worker = worker(*args)
                 atexit.register(_worker.close)
@@ -184,5 +184,5 @@ def _run_in_worker(worker: Callable[..., Worker], args: tuple[Any, ...], task: A
         finally:
             _is_running = False
     finally:
-        if _is_ending:  # not "except SystemExit": a callback that it was raised in may have lost it
+        if _is_ending:  # not "except SystemExit", which a callback may have swallowed
             _close_and_exit()

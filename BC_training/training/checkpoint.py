@@ -5,8 +5,9 @@
       model/          parameters and batch statistics to play with
       optimizer/      what else a training goes on from: optimizer state, step; with an average of
                       the parameters in model/, the parameters themselves
-      meta/           JSON: config, inputs, decoding, split, metrics, progress
+      meta/           JSON: ``CheckpointMeta``
       checksums.json  SHA-256 of every file of these
+      decoding.json   how probabilities become buttons, with a checksum of its own: it may change afterwards
 
 ``checkpoint_writer`` writes them. A step's folder that exists was written whole; checksums tell
 whether it still is.
@@ -15,35 +16,24 @@ whether it still is.
 import hashlib
 import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from BC_training.common import config as config_module
-from BC_training.common.decode import DecodeSettings, Decoding
+from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, first_line
 from BC_training.common.files import as_path
-from BC_training.common.preprocess import InputSpec
-from BC_training.common.schema import Config
-from BC_training.training.orbax_path import orbax_path
+from BC_training.training.decoding_file import TunedOn, read_decoding
+from BC_training.training.meta import CheckpointMeta
+from BC_training.training.run_folder import orbax_path
 from BC_training.training.train_state import SplitModel, TrainState, Tree, abstract_model
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 CHECKSUMS = "checksums.json"
-NEXT_META = "next meta"  # in the checksums while the metadata is replaced, those of what it is replaced with
 ITEMS = ("model", "optimizer", "meta")
-_TYPES = {
-    "step": int,
-    "epoch": int,
-    "config": dict,
-    "split": dict,
-    "majority": list,
-    "metrics": dict,
-}  # in the metadata
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
 
 
@@ -52,23 +42,17 @@ class NewerFormat(UserError):
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """What a checkpoint folder says of itself."""
+class Checkpoint(CheckpointMeta):
+    """A checkpoint, without its arrays.
+
+    Attributes:
+        path: the step's folder.
+        tuned_on: what the thresholds of ``decoding`` were tuned on; None where they were not.
+    """
 
     path: Path
-    step: int
-    epoch: int
-    config: Config
-    inputs: InputSpec
     decoding: Decoding
-    split: dict[str, list[str]]  # "train", "val", "test" to episode names
-    majority: list[bool]  # the training split's commonest combination of buttons
-    metrics: dict[str, Any]
-    fingerprint: str | None  # of the dataset; None in format 1
-    progress: dict[str, Any] | None  # of ``progress.Progress``; None in format 1
-    seeds: dict[str, list[Any]] = field(default_factory=dict)  # of ``seeds.recorded_seeds``; older ones do not say
-    tuned_on: dict[str, Any] | None = None  # episodes (names) and fingerprint of what its thresholds were tuned on
-    delivery: dict[str, Any] | None = None  # "backend", "cache", "steps_per_dispatch" that training had; None if older
+    tuned_on: TunedOn | None
 
 
 def write_checksums(step: Path) -> None:
@@ -76,29 +60,20 @@ def write_checksums(step: Path) -> None:
 
 
 def verify(step: Path, items: tuple[str, ...] = ITEMS) -> None:
-    """Raises a UserError if a file of ``items`` changed since it was written.
-
-    A checkpoint of format 1 may have no checksums, and passes.
-    """
+    """Raises a UserError if a file of ``items``, or the decoding, has changed since it was written."""
     try:
         if not (step / CHECKSUMS).is_file():
-            if json.loads((step / "meta/metadata").read_text())["format_version"] == 1:
-                return
             raise UserError(f"{step} is a damaged checkpoint (it has no {CHECKSUMS}): use another step")
         saved = json.loads((step / CHECKSUMS).read_text())
-        if unknown := saved.keys() - {*ITEMS, NEXT_META}:
+        if unknown := saved.keys() - set(ITEMS):
             raise KeyError(*unknown)
         for item in items:
-            if item == "meta" and item not in saved:  # format 1
-                continue
-            found = _checksums(step / item)
-            if item == "meta" and found == saved.get(NEXT_META):
-                continue
-            changed = sorted(name for name, _ in dict(saved[item]).items() ^ found.items())
+            changed = sorted(name for name, _ in dict(saved[item]).items() ^ _checksums(step / item).items())
             if changed:
                 raise UserError(f"{step} is a damaged checkpoint ({item}/{changed[0]} has changed): use another step")
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise UserError(f"{step} is a damaged checkpoint ({CHECKSUMS}: {error!r}): use another step") from error
+    read_decoding(step)
 
 
 def is_good(step: Path) -> bool:
@@ -141,56 +116,35 @@ def find(path: str | Path) -> Path:
 
 
 def read(path: str | Path) -> Checkpoint:
-    """Reads what a checkpoint says of itself, without its arrays.
+    """Reads a checkpoint without its arrays.
 
     Raises:
-        UserError: no checkpoint, or damaged.
+        UserError: no checkpoint, damaged, or written by an older version.
         NewerFormat: written by a newer version.
     """
     folder = find(path)
     try:
         meta = json.loads((folder / "meta/metadata").read_text())
-        if meta["format_version"] > FORMAT_VERSION:
+        version = meta["format_version"]
+        if version > FORMAT_VERSION:
             raise NewerFormat(
-                f"{folder} was written by a newer version of this program (format {meta['format_version']}, "
-                f"this one reads {FORMAT_VERSION}): update it"
+                f"{folder} was written by a newer version of this program (format {version}, this one reads "
+                f"{FORMAT_VERSION}): update it"
+            )
+        if version < FORMAT_VERSION:
+            raise UserError(
+                f"{folder} was written by an older version of this program (format {version}, this one reads "
+                f"{FORMAT_VERSION}): train again"
             )
         verify(folder, ("meta",))
-        for key, kind in _TYPES.items():
-            if not isinstance(meta[key], kind):
-                raise TypeError(f"{key} is {str(meta[key])[:50]}")
-        inputs = InputSpec.from_dict(meta["inputs"])
-        return Checkpoint(
-            path=folder,
-            step=meta["step"],
-            epoch=meta["epoch"],
-            config=config_module.from_dict(meta["config"], str(folder)),
-            inputs=inputs,
-            decoding=_decoding(meta, inputs),
-            split=meta["split"],
-            majority=meta["majority"],
-            metrics=meta["metrics"],
-            fingerprint=meta.get("fingerprint"),
-            progress=meta.get("progress"),
-            seeds=meta.get("seeds", {}),
-            tuned_on=meta.get("tuned_on"),
-            delivery=meta.get("delivery"),
-        )
+        saved = CheckpointMeta.from_dict(meta, str(folder))
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise UserError(f"{folder} is a damaged checkpoint (meta: {error!r}): use another step") from error
-
-
-def _decoding(meta: dict[str, Any], inputs: InputSpec) -> Decoding:
-    """Raises a ValueError for one that is not valid."""
-    try:
-        if "decoding" not in meta and "threshold" in meta:  # before format 3: one for all
-            return DecodeSettings(meta["threshold"]).decoding(inputs.action_names)
-        decoding = Decoding.from_dict(meta["decoding"])
-    except UserError as error:
-        raise ValueError(str(error)) from error
-    if tuple(decoding.thresholds) != tuple(inputs.action_names):
-        raise ValueError(f"it decodes {', '.join(decoding.thresholds)}")
-    return decoding
+    decoding, tuned_on = read_decoding(folder)
+    if tuple(decoding.thresholds) != tuple(saved.inputs.action_names):
+        decoded = ", ".join(decoding.thresholds)
+        raise UserError(f"{folder} is a damaged checkpoint (it decodes {decoded}): use another step")
+    return Checkpoint(**vars(saved), path=folder, decoding=decoding, tuned_on=tuned_on)
 
 
 def read_model(checkpoint: Checkpoint) -> SplitModel:

@@ -1,141 +1,38 @@
 """Writes checkpoints beside the training, each whole or not at all."""
 
 import contextlib
-import itertools
-import os
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from rich.console import Console
 
-from BC_training.common.errors import UserError, first_line
-from BC_training.common.files import disk_full_is_user_error, locked
-from BC_training.common.schema import Config
+from BC_training.common.decode import Decoding
+from BC_training.common.errors import UserError
+from BC_training.common.files import disk_full_is_user_error
 from BC_training.training.checkpoint import FORMAT_VERSION, alone, is_good, state_items, verify, write_checksums
-from BC_training.training.orbax_path import orbax_path, require_orbax_path
+from BC_training.training.decoding_file import write_decoding
+from BC_training.training.meta import CheckpointMeta
+from BC_training.training.run_folder import PARTIAL, REPLACED, newest, orbax_path, reason, step_numbers, sync, tidy
 from BC_training.training.train_state import TrainState, Tree
 
-_PARTIAL = ".partial-"
-_REPLACED = ".replaced-"
-_DAMAGED = "damaged-"
 _SPACE_MARGIN = 1.5  # bytes on disk for a byte of state, with metadata and some to spare
 _RETRY = 30.0  # seconds from a save that found the disk full to the next try
 
 
 class _Snapshot(NamedTuple):
-    step: int
     items: dict[str, Tree]  # NumPy arrays
-    meta: dict[str, Any]
+    meta: CheckpointMeta
+    decoding: Decoding
 
     @property
     def nbytes(self) -> int:
         return sum(x.nbytes for x in jax.tree.leaves(self.items))
-
-
-def run_folders(config: Config) -> tuple[Path, Path]:
-    """Where a run's checkpoints and logs are; they need not exist."""
-    name = config.logging.run_name
-    assert name is not None, "load_config fills it in"
-    return Path(config.training.checkpoint_dir) / name, Path(config.logging.log_dir) / name
-
-
-@contextlib.contextmanager
-def lock_run(*folders: Path) -> Iterator[None]:
-    """Creates a run's folders, of checkpoints and of logs, if need be, and keeps other trainings out of them.
-
-    Raises:
-        UserError: another training is in one, or it cannot be created or written to.
-    """
-    with contextlib.ExitStack() as stack:
-        for folder in dict.fromkeys(folders):
-            require_orbax_path(folder)
-            make_folder(folder)
-            busy = f"another training is running in {folder}: wait for it, stop it, or choose another logging.run_name"
-            stack.enter_context(locked(folder / ".lock", busy))
-            _tidy(folder)
-        yield
-
-
-def make_folder(folder: Path) -> None:
-    """Creates a folder of a run, if need be.
-
-    Raises:
-        UserError: it cannot be created or written to.
-    """
-    remedy = "choose another training.checkpoint_dir or logging.log_dir"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create the folder {folder}: {error.strerror}; {remedy}") from error
-    for written in (folder, *(folder / name for name in ("best", "last") if (folder / name).exists())):
-        if not os.access(written, os.R_OK | os.W_OK | os.X_OK):
-            raise UserError(f"cannot write to the folder {written}: see to its permissions, or {remedy}")
-
-
-def move_aside(config: Config) -> str:
-    """Renames the folders of an earlier run, both to the same new name, which is returned.
-
-    Raises:
-        UserError: a training is running in it.
-    """
-    folders = run_folders(config)
-    names = (f"{folders[0].name}.{n}" for n in itertools.count(1))
-    aside = next(n for n in names if not any(folder.with_name(n).exists() for folder in folders))
-    there = [folder for folder in dict.fromkeys(folders) if folder.exists()]
-    with contextlib.ExitStack() as stack:
-        for folder in there:
-            stack.enter_context(lock_run(folder))
-        for folder in there:
-            folder.rename(folder.with_name(aside))
-    return aside
-
-
-def _tidy(run: Path) -> None:
-    """Removes what a training that was killed left unfinished."""
-    for replaced in run.glob(f"*/{_REPLACED}*"):
-        final = replaced.with_name(replaced.name.removeprefix(_REPLACED))
-        if not final.exists():
-            replaced.rename(final)
-    for leftover in (*run.glob(f"*/{_PARTIAL}*"), *run.glob(f"*/{_REPLACED}*")):
-        shutil.rmtree(leftover)
-
-
-def copy_step(step: Path, target: Path) -> None:
-    """Copies a checkpoint to ``target``, whole or not at all.
-
-    Raises:
-        UserError: it cannot be read, or not written there.
-    """
-    partial = target.with_name(_PARTIAL + target.name)
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        shutil.copytree(step, partial)
-        _sync(partial)
-        partial.rename(target)
-        _sync(target.parent, deep=False)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(f"cannot copy {step} to {target}: {_reason(error)}; run the same command again") from error
-
-
-def set_aside_damaged(step: Path) -> None:
-    """Keeps a damaged checkpoint from being found again."""
-    target = step.with_name(_DAMAGED + step.name)
-    shutil.rmtree(target, ignore_errors=True)
-    step.rename(target)
-
-
-def newest(run: Path) -> str:
-    """What to say of a run's newest checkpoint."""
-    steps = _steps(run / "last") + _steps(run / "best")
-    return f"the checkpoint of step {max(steps)} is kept" if steps else "nothing was saved yet"
 
 
 class CheckpointWriter:
@@ -161,16 +58,11 @@ class CheckpointWriter:
             (run / folder).mkdir(exist_ok=True)
             self._remove_older(folder)  # one killed between a commit and this has left one too many
 
-    def save(self, state: TrainState, meta: dict[str, Any], is_best: bool) -> None:
-        """Begins to save ``state``; the next step may donate its buffers.
-
-        Args:
-            meta: what ``Checkpoint`` reads back, JSON types.
-        """
+    def save(self, state: TrainState, meta: CheckpointMeta, decoding: Decoding, is_best: bool) -> None:
+        """Begins to save ``state``; the next step may donate its buffers."""
         self._wait()  # for the one before
         copies = jax.tree.map(lambda x: np.array(x.addressable_data(0)), state_items(state))
-        step = int(state.step)
-        snapshot = _Snapshot(step, copies, {"format_version": FORMAT_VERSION, "step": step, **meta})
+        snapshot = _Snapshot(copies, meta, decoding)
         # The best first: killed between the two, a run goes on from the best, not from before it.
         owed = {"best": snapshot} if is_best else {k: v for k, v in self._owed.items() if k == "best"}
         self._owed = owed | {"last": snapshot}
@@ -207,7 +99,7 @@ class CheckpointWriter:
             self._writing = self._pool.submit(self._write)
             self._wait()
         if self._owed:
-            steps = ", ".join(sorted({str(snapshot.step) for snapshot in self._owed.values()}))
+            steps = ", ".join(sorted({str(snapshot.meta.step) for snapshot in self._owed.values()}))
             raise UserError(
                 f"step {steps} could not be saved, {newest(self._run)}: {self._failure}, and run the same command again"
             )
@@ -218,7 +110,7 @@ class CheckpointWriter:
     def __exit__(self, *exception: object) -> None:
         self._pool.shutdown()
         with contextlib.suppress(OSError):
-            _tidy(self._run)  # Orbax may write on for a moment after it has failed
+            tidy(self._run)  # Orbax may write on for a moment after it has failed
 
     def _wait(self) -> None:
         """Waits for the save that is under way, and tells what became of it."""
@@ -255,64 +147,47 @@ class CheckpointWriter:
                 with disk_full_is_user_error(self._run):
                     self._commit(self._run / folder, snapshot)
             except OSError as error:
-                raise UserError(f"cannot write to {self._run / folder} ({_reason(error)}): see to the disk") from error
+                raise UserError(f"cannot write to {self._run / folder} ({reason(error)}): see to the disk") from error
             del self._owed[folder]
 
     def _commit(self, folder: Path, snapshot: _Snapshot) -> None:
-        partial, final = folder / f"{_PARTIAL}{snapshot.step}", folder / str(snapshot.step)
+        partial, final = folder / f"{PARTIAL}{snapshot.meta.step}", folder / str(snapshot.meta.step)
         _remove_partial(folder)
         try:
             _write_items(partial, snapshot)
             write_checksums(partial)
-            _sync(partial)
+            write_decoding(partial, snapshot.decoding)
+            sync(partial)
             verify(partial)  # before one that is good is removed
-            replaced = folder / f"{_REPLACED}{snapshot.step}"
+            replaced = folder / f"{REPLACED}{snapshot.meta.step}"
             if final.exists():  # of the same step, before its epoch was evaluated
                 final.rename(replaced)
             partial.rename(final)
-            _sync(folder, deep=False)
+            sync(folder, deep=False)
             shutil.rmtree(replaced, ignore_errors=True)
         finally:
             _remove_partial(folder)
         self._remove_older(folder.name)
 
     def _remove_older(self, folder: str) -> None:
-        removed = self._run / folder / f"{_PARTIAL}removed"
+        removed = self._run / folder / f"{PARTIAL}removed"
         for number in self._numbers(folder)[: -self._keep[folder]]:
             removed.with_name(str(number)).rename(removed)  # at once gone, or not at all
             shutil.rmtree(removed)
 
     def _numbers(self, folder: str) -> list[int]:
-        return _steps(self._run / folder)
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or first_line(error)
+        return step_numbers(self._run / folder)
 
 
 def _remove_partial(folder: Path) -> None:
-    for leftover in folder.glob(f"{_PARTIAL}*"):
+    for leftover in folder.glob(f"{PARTIAL}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _steps(folder: Path) -> list[int]:
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
 
 
 def _write_items(folder: Path, snapshot: _Snapshot) -> None:
     options = alone()
     arrays = {name: ocp.args.StandardSave(tree) for name, tree in snapshot.items.items()}  # pyright: ignore[reportCallIssue]
-    meta = ocp.args.JsonSave(snapshot.meta)  # pyright: ignore[reportCallIssue]
+    meta = ocp.args.JsonSave(snapshot.meta.to_dict() | {"format_version": FORMAT_VERSION})  # pyright: ignore[reportCallIssue]
     handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=options))
     with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
         checkpointer.save(orbax_path(folder), args=ocp.args.Composite(**arrays, meta=meta))
-
-
-def _sync(path: Path, deep: bool = True) -> None:
-    """Has the disk hold a folder, and with ``deep`` all that is in it, before what follows."""
-    for entry in (path, *(path.rglob("*") if deep else ())):
-        descriptor = os.open(entry, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -56,7 +56,7 @@ class TrainingProgress:
     def speed(self, order: SampleOrder) -> tuple[float, float]:
         """Of the open epoch so far: frames per second, and the share of time spent waiting for data."""
         taken = self.step - self.epochs * order.steps_per_epoch
-        return taken * order.batch_size * order.one_in / self.seconds, self.waited / self.seconds
+        return taken * order.batch_size * order.targets_per_sample / self.seconds, self.waited / self.seconds
 
     def note_scores(self, config: Config, report: metrics.Report) -> bool:
         """Takes in an evaluation; returns whether it is the best so far.

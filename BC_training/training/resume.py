@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
 from BC_training.training import checkpoint
 from BC_training.training.checkpoint import Checkpoint
-from BC_training.training.checkpoint_writer import copy_step, lock_run, move_aside, run_folders, set_aside_damaged
 from BC_training.training.progress import TrainingProgress
+from BC_training.training.run_folder import copy_step, lock_run, move_aside, run_folders, set_aside_damaged
 
 _SAMPLED_FRAMES = 64  # of a dataset, for its fingerprint
 _ORIGIN = "resumed_from"  # the file in a run's folder that says what training.resume=PATH was
@@ -74,13 +74,10 @@ class Start:
     @classmethod
     def after(cls, found: Checkpoint, progress: TrainingProgress, config: Config) -> "Start":
         """From ``found``, with what gives the same bits as without an interruption, if this is such a device."""
-        had = found.delivery or {}
-        if had.get("backend") != jax.default_backend():
-            had = {}
-        size = had.get("steps_per_dispatch")
-        if config.training.steps_per_dispatch != found.config.training.steps_per_dispatch:
-            size = None
-        return cls(found.path, progress, had.get("cache"), size)
+        if found.delivery.backend != jax.default_backend():
+            return cls(found.path, progress)
+        same = config.training.steps_per_dispatch == found.config.training.steps_per_dispatch
+        return cls(found.path, progress, found.delivery.cache, found.delivery.steps_per_dispatch if same else None)
 
 
 def find_start(config: Config, inputs: InputSpec, fingerprint: str, console: Console) -> Start:
@@ -111,17 +108,12 @@ def find_start(config: Config, inputs: InputSpec, fingerprint: str, console: Con
         found = _newest_good(run, console)
         if found is None:
             return Start(None, TrainingProgress())
-        if found.progress is None:
-            reason = "was written by an earlier version, which saved too little to go on from"
-        else:
-            _require_same(found, config, inputs, fingerprint)
-            progress = TrainingProgress(**found.progress)
-            progress.forget_other_metrics(found.config, config)
-            _check_best(run, found, progress, console)
-            _check_last(run, found, console)
-            return Start.after(found, progress, config)
-    _say(console, f"the earlier run '{run.name}' {reason}; it is kept as '{move_aside(config)}'")
-    return Start(None, TrainingProgress())
+        _require_same(found, config, inputs, fingerprint)
+        progress = replace(found.progress)
+        progress.forget_other_metrics(found.config, config)
+        _check_best(run, found, progress, console)
+        _check_last(run, found, console)
+        return Start.after(found, progress, config)
 
 
 def fingerprint(dataset: ZarrGameplayDataset, episodes: Sequence[int] | None = None) -> str:
@@ -215,11 +207,11 @@ def _start_from(origin: Path, config: Config, inputs: InputSpec, fingerprint: st
     run, log_dir = run_folders(config)
     is_step = (origin / "meta").is_dir()
     found = checkpoint.read(origin) if is_step else _newest_good(origin, console, is_held=False)
-    if found is None or found.progress is None:
+    if found is None:
         raise UserError(f"training.resume={origin} is not a run or a checkpoint that a training can go on from")
     checkpoint.verify(found.path)
     _require_same(found, config, inputs, fingerprint)
-    progress = TrainingProgress(**found.progress)
+    progress = replace(found.progress)
     progress.forget_other_metrics(found.config, config)
     step, source = found.path.resolve(), found.path.resolve().parent.parent
     best = source / "best" / str(progress.best_step)

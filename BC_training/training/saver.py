@@ -1,17 +1,19 @@
 """Saves a training: its state, and what else a checkpoint holds for playing and for going on."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import jax
 from rich.console import Console
 
-from BC_training.common.config import to_dict
 from BC_training.data.loader import Tier
 from BC_training.runtime.interruption import Decider
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import CheckpointWriter, run_folders
+from BC_training.training.checkpoint_writer import CheckpointWriter
+from BC_training.training.meta import CheckpointMeta, Delivery
 from BC_training.training.resume import Start
+from BC_training.training.run_folder import run_folders
 from BC_training.training.setup import Setup
 from BC_training.training.tracking import Tracker
 from BC_training.training.train_state import TrainState
@@ -39,11 +41,7 @@ class Saver:
         console: Console,
     ):
         self._setup, self._progress, self._tracker, self._decider = setup, start.progress, tracker, decider
-        self._delivery = {
-            "backend": jax.default_backend(),
-            "cache": tier.name,
-            "steps_per_dispatch": steps_per_dispatch,
-        }
+        self._delivery = Delivery(jax.default_backend(), tier.name, steps_per_dispatch)
         self._writer: CheckpointWriter | None = None
         self.row: dict[str, Any] = {}
         if jax.process_index() == 0:
@@ -56,21 +54,21 @@ class Saver:
         """Begins to save ``state``; the next step may donate its buffers."""
         setup, progress = self._setup, self._progress
         progress.log_bytes = self._tracker.position()
-        meta = {
-            "epoch": progress.epochs,
-            "config": to_dict(setup.config),
-            "inputs": setup.inputs.to_dict(),
-            "decoding": setup.decoding.to_dict(),
-            "split": setup.dataset.names_of(setup.split),
-            "seeds": setup.seeds,
-            "majority": setup.majority.tolist(),
-            "metrics": self.row,
-            "fingerprint": setup.fingerprint,
-            "progress": progress.to_dict(),
-            "delivery": self._delivery,
-        }
+        meta = CheckpointMeta(
+            step=progress.step,
+            epoch=progress.epochs,
+            config=setup.config,
+            inputs=setup.inputs,
+            split=setup.dataset.names_of(setup.split),
+            seeds=setup.seeds,
+            majority=setup.majority.tolist(),
+            metrics=self.row,
+            fingerprint=setup.fingerprint,
+            progress=replace(progress),
+            delivery=self._delivery,
+        )
         if self._writer is not None:
-            self._writer.save(state, meta, is_best)
+            self._writer.save(state, meta, setup.decoding, is_best)
         self._decider.note_save()
 
     def poll(self) -> None:

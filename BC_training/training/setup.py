@@ -20,9 +20,9 @@ from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
 from BC_training.common.state import StateFeatures
 from BC_training.data.augment import make_augment
-from BC_training.data.loader import Batch, Tier, make_tier
+from BC_training.data.loader import Batch, Tier, dispatch_size, make_tier
 from BC_training.data.samples import SampleOrder, Samples
-from BC_training.data.tier_choice import choose_tier, dispatch_size
+from BC_training.data.tier_choice import choose_tier
 from BC_training.games import GameSpec
 from BC_training.games.dataset_game import with_game
 from BC_training.runtime.sharding import all_devices, broadcast, from_main, replicated, to_devices
@@ -167,7 +167,7 @@ class Setup:
         options = choose_tier(self.config.dataset, self.dataset, size, console, start.cache)
         train_tier = make_tier(options, self.train_samples, size, bars, self.mesh)
         val_tier = make_tier(options, self.val_samples, size, bars, self.mesh)
-        return train_tier, val_tier, dispatch_size(train_tier.name, wanted, start.steps_per_dispatch)
+        return train_tier, val_tier, dispatch_size(train_tier, wanted, start.steps_per_dispatch)
 
     def initial_state(self, start: Start) -> TrainState:
         """The state on all devices: of the checkpoint, or drawn from the seed."""

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 
 from BC_training.data.loader import Tier
-from BC_training.data.tier_choice import faster_tier
 from BC_training.training.progress import TrainingProgress
 from BC_training.training.setup import Setup
 from BC_training.training.tracking import Tracker
@@ -90,9 +89,8 @@ class StepLog:
             self._tracker.log("train", progress.step, {"epoch": progress.epochs + 1, **values, **speed})
 
 
-def advise_on_waiting(setup: Setup, tier: Tier, waited: float, console: Console) -> None:
-    """Says what would make the training wait less for its data, where that is a noteworthy share of the time."""
+def advise_on_waiting(tier: Tier, waited: float, console: Console) -> None:
+    """Prints what would make the training wait less for its data, if that is a noteworthy share of the time."""
     if waited > _NOTEWORTHY_WAIT:
-        advice = faster_tier(tier.name, setup.dataset, setup.inputs.frame_size)
-        hint = f"; {advice} would help" if advice else ""
+        hint = f"; {tier.faster} would help" if tier.faster else ""
         console.print(f"the step waits for data {waited:.0%} of the time{hint}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What a dataset can have wrong with it, and how it is listed."""
+"""What can be wrong with a dataset, and how it is listed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from BC_training.common.storage.zarr_groups import EpisodeInfo
+from BC_training.common.storage.metadata import EpisodeInfo
 
 SEVERITIES = ("error", "warning", "info")
-_ROWS = 200  # of the table; the JSON has them all
-_SPANS = 2  # of a row
+_ROWS = 200  # of the table; the JSON lists every finding
+_SPANS = 2  # shown in a row
 
-# Kind of finding: (severity, what to do). An error is what keeps an episode from being trained on
-# as it is; a warning is data that is sound but may not be what was meant; an info is worth knowing.
+# Kind of finding: (severity, what to do). An error keeps an episode from being trained on as it is; a
+# warning is for data that is sound but may not be what was meant; an info is worth knowing.
 KINDS = {
-    "names": ("error", "write the names anew with the line given"),
+    "names": ("error", "write other names with the given line of Python"),
     "metadata": ("error", "restore its metadata files from a copy, or remove the episode"),
     "access": ("error", "give this user the right to read the files"),
     "codec": ("error", "write the array again with zarr's own codecs: docs/VALIDATE.md has the lines"),
@@ -32,7 +32,7 @@ KINDS = {
     "missing": ("error", "restore the chunks from a copy, or cut the episode with --repair"),
     "damaged": ("error", "restore the chunks from a copy, or cut the episode with --repair"),
     "state_value": ("error", "find out why the recorder wrote it, or cut the episode with --repair"),
-    "inexact": ("error", "number the ids anew from 0, or write the array without the column"),
+    "inexact": ("error", "renumber the ids from 0, or write the array without the column"),
     "one_frame": ("warning", "remove the episode: one frame shows no play"),
     "frozen": ("warning", "look at it: pauses, menus and a stalled capture teach to do nothing; cut them"),
     "duplicates": ("warning", "record at the rate at which the game draws, not faster"),
@@ -41,11 +41,11 @@ KINDS = {
     "always": ("warning", "check the recorder's key map; 'dataset.actions' trains without it"),
     "idle": ("warning", "cut the wait, unless waiting is part of the play"),
     "fps": ("warning", "write the rate into the episode's attribute 'fps', in frames per second"),
-    "rate": ("warning", "convert the episodes to one rate: an action lasts another time in each"),
+    "rate": ("warning", "convert the episodes to one rate: the duration of an action differs between them"),
     "irregular": ("warning", "record on a machine that keeps up, or convert to a lower rate"),
     "unbound": ("warning", "name the buttons in the key binds as the recorder does, and convert it again"),
-    "unmatched": ("warning", "see in what 'convert' prints which buttons these are; mend the recorder or their names"),
-    "rounded": ("warning", "if they are ids, record them numbered anew from 0; else nothing"),
+    "unmatched": ("warning", "'convert' prints which buttons these are; correct the recorder or their names"),
+    "rounded": ("warning", "if they are ids, renumber them from 0 where they are recorded; else nothing"),
     "mirror": ("warning", "correct the attribute 'mirror', or remove it: training.augmentation.flip needs it"),
     "channels": ("warning", "look at it beside the others, and swap red and blue if they are"),
     "consolidated": ("warning", "write it again with zarr.consolidate_metadata"),
@@ -82,7 +82,7 @@ class Finding:
         """Frames."""
         return sum(last - first + 1 for first, last in self.spans)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {
             "severity": self.severity,
             "kind": self.kind,
@@ -95,13 +95,41 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Report:
+    """All findings in a dataset.
+
+    Attributes:
+        dataset: its path or address.
+        episodes: how many there are.
+        frames: how many were read.
+    """
+
+    dataset: str
+    episodes: int
+    frames: int
+    findings: list[Finding]
+
+    def count(self, severity: str) -> int:
+        return sum(finding.severity == severity for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "dataset": self.dataset,
+            "episodes": self.episodes,
+            "frames": self.frames,
+            **{severity: self.count(severity) for severity in SEVERITIES},
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+
+@dataclass(frozen=True)
 class Checked:
     """An episode whose metadata was read.
 
     Attributes:
-        rate: frames per second, the dataset's median where the episode does not say.
-        arrays: those with the expected dtype and dimensions, which can be read.
-        sound: whether the metadata has no error beyond lengths that differ.
+        rate: frames per second; the dataset's median where the episode has no rate.
+        arrays: names of the arrays with the expected dtype and dimensions, which can be read.
+        sound: whether the metadata has no error except lengths that differ.
     """
 
     info: EpisodeInfo
@@ -116,7 +144,7 @@ class Checked:
 
 
 def spans_of(frames: Iterable[int]) -> Spans:
-    """((10, 14), (20, 20)) of 10, 11, 12, 13, 14, 20."""
+    """The stretches of frames: ((10, 14), (20, 20)) for 10, 11, 12, 13, 14, 20."""
     ordered = np.unique(np.asarray(list(frames), np.int64))
     if not len(ordered):
         return ()
@@ -131,19 +159,28 @@ def runs_of(mask: np.ndarray) -> list[tuple[int, int]]:
 
 
 def in_order(findings: Iterable[Finding], names: list[str]) -> list[Finding]:
-    """Sorted by severity, then by episode, those of the whole dataset first."""
+    """Sorts by severity, then by episode; findings about the whole dataset come first."""
     position = {name: i for i, name in enumerate(names)}
     return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), position.get(f.episode or "", -1)))
 
 
-def counts(findings: Iterable[Finding]) -> dict[str, int]:
-    """{"error": findings of that severity, ...}."""
-    severities = [finding.severity for finding in findings]
-    return {severity: severities.count(severity) for severity in SEVERITIES}
+def print_report(report: Report, seconds: float, console: Console) -> None:
+    """Prints the findings, if any, and a line that counts them. ``seconds``: how long reading took."""
+    if report.findings:
+        _print_findings(report.findings, console)
+        console.print()
+    counts = {severity: report.count(severity) for severity in SEVERITIES}
+    result = ", ".join(f"{n} {severity}{'s' * (n != 1 and severity != 'info')}" for severity, n in counts.items())
+    console.print(
+        f"{report.dataset}: {report.episodes:,} episodes, {report.frames:,} frames read in {seconds:.1f} s "
+        f"({report.frames / max(seconds, 1e-9):,.0f} frames/s): {result if report.findings else 'no findings'}",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
-def print_findings(findings: list[Finding], console: Console) -> None:
-    """A table, and under it what to do about each kind in it."""
+def _print_findings(findings: list[Finding], console: Console) -> None:
+    """Prints a table, and under it what to do about each kind of finding in it."""
     table = Table(box=None, pad_edge=False)
     for column in ("severity", "kind", "episode", "frames", "finding"):
         table.add_column(column, no_wrap=column in ("severity", "kind", "episode"), overflow="fold")
@@ -158,7 +195,7 @@ def print_findings(findings: list[Finding], console: Console) -> None:
         )
     console.print(table)
     if len(findings) > _ROWS:
-        console.print(f"... and {len(findings) - _ROWS:,} more; --json FILE has them all")
+        console.print(f"... and {len(findings) - _ROWS:,} more; --json FILE lists them all")
     console.print("\nwhat to do:")
     remedies = Table(box=None, pad_edge=False, show_header=False)
     for kind in dict.fromkeys(finding.kind for finding in findings):
@@ -167,7 +204,7 @@ def print_findings(findings: list[Finding], console: Console) -> None:
 
 
 def _spans_text(finding: Finding) -> str:
-    """ "10-14, 20, ... (9)"; empty for the whole episode."""
+    """The spans as "10-14, 20, ... (9)"; "" for the whole episode."""
     shown = [str(a) if a == b else f"{a}-{b}" for a, b in finding.spans[:_SPANS]]
     more = [f"... ({finding.count:,})"] if len(finding.spans) > _SPANS else []
     return ", ".join(shown + more)

@@ -1,7 +1,7 @@
 """Warnings: data that can be read, but may not be what was meant.
 
-Nothing here is certain. Each threshold is set so that play recorded from a game is quiet and the
-fault it is named for is not; what it cannot tell is said beside it.
+Nothing here is certain. Each threshold is set so that play recorded from a game has no finding and the
+fault it is named for has one.
 """
 
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from BC_training.validate.findings import Checked, Finding, runs_of
 from BC_training.validate.scan import COLOUR_GRID, Labels, Scanned
 
 FROZEN_SECONDS = 1.0  # identical frames: games that draw at all change a pixel (an animation, a clock) sooner
-DUPLICATE_SHARE = 0.10  # of an episode's frames; Doom played by the expert has 1-2 %, a doubled rate 50 %
-DUPLICATE_FRAMES = 5  # at least, so that chance does not count in a short episode
-IDLE_SECONDS = 5.0  # before the first and after the last sign of play: longer than a thought
-STUCK_SECONDS = 60.0  # one key held: longer than a corridor, shorter than a key forgotten
+DUPLICATE_SHARE = 0.10  # of an episode's frames; the expert's play of Doom has 1-2 %, a doubled rate 50 %
+DUPLICATE_FRAMES = 5  # at least: in a short episode a few repeats are chance
+IDLE_SECONDS = 5.0  # before the first and after the last sign of play
+STUCK_SECONDS = 60.0  # one key held: longer than any corridor takes
 WHOLE_SECONDS = 10.0  # held from the first to the last frame of an episode at least this long ...
 WHOLE_SHARE = 0.5  # ... while the other episodes hold it in less than this share of their frames
 IRREGULAR = 0.25  # standard deviation of the time between frames, as a share of its mean
-UNMATCHED = 3  # presses and releases of which the other is missing: at least, and ...
+UNMATCHED = 3  # presses without a release, and releases without a press: at least these, and ...
 UNMATCHED_A_MINUTE = 1.0  # ... more often than now and then, as when a window loses the keyboard
 SWAPPED_SPREAD = 4.0  # spreads between the other episodes' colours and those of a swapped one
 COLOUR_NOISE = 2.0  # of 255: the least spread
@@ -31,9 +31,9 @@ class Seen:
     """An episode whose chunks have been read.
 
     Attributes:
-        same: bool [N], equal to the frame before; still: nearly equal to it.
-        digest: of all frames; None if some cannot be read.
-        colours: float64 [3, 8, 8], mean over the frames in a grid of cells; None without frames.
+        same, still: bool [N], whether a frame is equal, or nearly equal, to the frame before.
+        digest: a digest of all frames; None if some cannot be read.
+        colours: float64 [3, 8, 8], means over the frames in a grid of cells; None without frames.
     """
 
     checked: Checked
@@ -83,7 +83,7 @@ def find_oddities(episodes: list[Seen], keys: list[str], attributes: list[str]) 
 
 
 def _rounded(episodes: list[Seen], attributes: list[str]) -> list[Finding]:
-    """Columns of nothing but whole numbers, some of them beyond what float32 tells apart."""
+    """State columns with only whole numbers, some of which float32 cannot tell from their neighbours."""
     columns = sorted({column for episode in episodes for column in episode.labels.large})
     names = [f"'{attributes[c]}'" if c < len(attributes) else f"column {c}" for c in columns]
     message = "has whole numbers from 16,777,216 on, where float32 merges neighbours"
@@ -134,7 +134,7 @@ def _idle(episode: Seen) -> list[Finding]:
 
 
 def _inputs(episode: Seen) -> list[Finding]:
-    """By what the converter of sessions counted."""
+    """Findings from what the converter of sessions counted."""
     attrs = episode.checked.info.attrs
     unbound, *unmatched = (
         count if isinstance(count := attrs.get(name), int) else 0
@@ -194,11 +194,11 @@ def _keys(episodes: list[Seen], keys: list[str]) -> list[Finding]:
 def _channels(episodes: list[Seen]) -> list[Finding]:
     """Episodes whose red and blue look swapped beside the others'.
 
-    Compared are mean pictures of 8x8 cells. Swapping red and blue turns the difference R - B of an
-    episode into its negative, so the episodes are first sorted into two camps by the sign of R - B
-    along the direction in which it is largest. One of the smaller camp is reported if it is far
-    from the larger camp's mean, measured in that camp's own spread, and near once it is swapped.
-    Where all episodes are swapped, or they differ much in colour anyway, nothing can be told.
+    Mean pictures of 8x8 cells are compared. Swapping red and blue negates an episode's difference
+    R - B, so the sign of R - B along the direction in which it is largest sorts the episodes into two
+    camps. An episode of the smaller camp is reported if it is far from the larger camp's mean, in
+    units of that camp's spread, and near once it is swapped. Nothing is found where all episodes are
+    swapped, or where they differ much in colour anyway.
     """
     coloured = [(e.name, e.colours) for e in episodes if e.colours is not None and e.frames > 1]
     if len(coloured) < 3:
@@ -207,7 +207,7 @@ def _channels(episodes: list[Seen]) -> list[Finding]:
     difference = (pictures[:, 0] - pictures[:, 2]).reshape(len(pictures), -1)
     direction = np.linalg.svd(difference, full_matrices=False)[2][0]
     camp = difference @ direction >= 0
-    # Of two camps of equal size the one with the first episode is taken for right.
+    # Of two camps of equal size, the one with the first episode counts as right.
     right = camp if 2 * camp.sum() + camp[0] > len(camp) else ~camp
     if right.sum() < 2:
         return []

@@ -1,4 +1,4 @@
-"""Writes what is good of a dataset into a new one; the original is only read."""
+"""Writes a new dataset of what is good in another, which is only read."""
 
 import json
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ import zarr
 from rich.console import Console
 
 from BC_training.common.errors import UserError
-from BC_training.common.files import disk_full_is_user_error
-from BC_training.common.storage.array_info import as_float32
+from BC_training.common.files import disk_full_is_user_error, write_whole
+from BC_training.common.storage.metadata import EpisodeInfo, Fault
+from BC_training.common.storage.reader import as_float32
 from BC_training.common.storage.store import episode_number, is_remote
 from BC_training.common.storage.writer import EpisodeWriter, recording
-from BC_training.common.storage.zarr_groups import EpisodeInfo
 from BC_training.runtime.workers import run_tasks
-from BC_training.validate.scan import Fault, open_rows, read_actions, read_blocks, read_rows
+from BC_training.validate.scan import open_rows, read_actions, read_blocks, read_rows
 
 MIN_FRAMES = 2  # one frame shows no play
 
@@ -24,7 +24,7 @@ MIN_FRAMES = 2  # one frame shows no play
 class Plan:
     """What to keep of an episode: its first ``frames`` frames, all of them if it has no error.
 
-    ``info`` is None and ``frames`` 0 where nothing can be kept; ``reasons`` are its errors.
+    ``info`` is None and ``frames`` 0 where nothing can be kept; ``reasons`` are the episode's errors.
     """
 
     name: str
@@ -32,9 +32,46 @@ class Plan:
     frames: int
     reasons: list[str]
 
+    @property
+    def original(self) -> int:
+        """Frames of the longest array: rows that other arrays lack are cut, too."""
+        return 0 if self.info is None else max(array.shape[0] for array in self.info.arrays.values())
+
+    @property
+    def kept(self) -> int:
+        return self.frames if self.info is not None and self.frames >= MIN_FRAMES else 0
+
+    @property
+    def what(self) -> str:
+        return "left out" if not self.kept else "whole" if self.kept == self.original else "cut"
+
+    def to_dict(self) -> dict[str, Any]:
+        why = self.reasons or ([] if self.kept else [f"fewer than {MIN_FRAMES} frames"])
+        return {"episode": self.name, "what": self.what, "frames": self.kept, "of": self.original, "why": why}
+
+
+@dataclass(frozen=True)
+class RepairReport:
+    """What was kept, in ``report_file``. ``source`` and ``dataset`` are the addresses of the original and the copy."""
+
+    source: str
+    dataset: str
+    plans: list[Plan]
+
+    def count(self, what: str) -> int:
+        return sum(plan.what == what for plan in self.plans)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "dataset": self.dataset,
+            "episodes": [plan.to_dict() for plan in self.plans],
+            **{what: self.count(what) for what in ("whole", "cut", "left out")},
+        }
+
 
 def report_file(out: Path) -> Path:
-    """Beside the dataset: readers of zarr complain of a file in it that is none of theirs."""
+    """A file beside the dataset: readers of zarr complain of a foreign file inside it."""
     return out.with_name(f"{out.name}.repair.json")
 
 
@@ -58,25 +95,21 @@ def free_folder(address: str | Path) -> Path:
 
 def repair(
     source: str, root: dict[str, Any], plans: list[Plan], out: Path, workers: int, console: Console
-) -> dict[str, Any]:
+) -> RepairReport:
     """Writes ``out``, and its report beside it.
 
-    Episodes keep their number, attributes and every bit of their arrays; "repaired_from" and
-    "repaired_from_frames" say which they were and how long.
+    Episodes keep their number, attributes and every bit of their arrays; their attributes
+    "repaired_from" and "repaired_from_frames" give the original's name and length.
 
     Args:
         source: the address of the original, for the report.
-        out: from ``free_folder``.
         root: the original's attributes.
-
-    Returns:
-        The report.
+        out: from ``free_folder``.
 
     Raises:
-        UserError: no episode can be kept, the original cannot be read any more or
-            the disk is full.
+        UserError: no episode can be kept, the original can no longer be read, or the disk is full.
     """
-    kept = [(plan.info, plan.frames) for plan in plans if plan.info is not None and plan.frames >= MIN_FRAMES]
+    kept = [plan for plan in plans if plan.kept]
     if not kept:
         raise UserError(f"{source} has no episode of which {MIN_FRAMES} frames can be kept: {out} is not written")
     keys, attributes = tuple(root["keys"]), tuple(root.get("attributes") or ())
@@ -85,32 +118,14 @@ def repair(
         new = dict(group.attrs)
         group.attrs.put({**root, **new, "repaired_from": source})
         run_tasks(_Copier, (out, root, source), kept, workers, console, title="writing", unit=("frames", lambda n: n))
-    report = {
-        "source": source,
-        "dataset": str(out),
-        "episodes": [_entry(plan) for plan in plans],
-    }
-    report |= {f: sum(e["what"] == f for e in report["episodes"]) for f in ("whole", "cut", "left out")}
-    report_file(out).write_text(json.dumps(report, indent=2) + "\n")
+    report = RepairReport(source, str(out), plans)
+    write_whole(report_file(out), json.dumps(report.to_dict(), indent=2) + "\n")
     console.print(
-        f"wrote {out}: {report['whole']} episodes whole, {report['cut']} cut, {report['left out']} left out; "
-        f"{report_file(out)} says which and why",
+        f"wrote {out}: {report.count('whole')} episodes whole, {report.count('cut')} cut, "
+        f"{report.count('left out')} left out; {report_file(out)} lists which and why",
         soft_wrap=True,
     )
     return report
-
-
-def _entry(plan: Plan) -> dict[str, Any]:
-    original = _length(plan.info)
-    kept = plan.frames if plan.frames >= MIN_FRAMES else 0
-    what = "left out" if not kept else "whole" if kept == original else "cut"
-    why = plan.reasons or ([] if kept else [f"fewer than {MIN_FRAMES} frames"])
-    return {"episode": plan.name, "what": what, "frames": kept, "of": original, "why": why}
-
-
-def _length(info: EpisodeInfo | None) -> int:
-    """Frames of the longest array; what is longer than the others is cut, too."""
-    return 0 if info is None else max(array.shape[0] for array in info.arrays.values())
 
 
 class _Copier:
@@ -119,19 +134,14 @@ class _Copier:
     def __init__(self, out: Path, root: dict[str, Any], source: str):
         self._out, self._root, self._source = out, root, source
 
-    def run(self, task: tuple[EpisodeInfo, int]) -> int:
-        """Copies the first frames of an episode, ``task`` = (episode, frames); returns their number."""
-        info, length = task
+    def run(self, task: Plan) -> int:
+        """Copies the frames of an episode that are kept; returns their number."""
+        info = task.info
+        assert info is not None
         writer = EpisodeWriter(self._out, episode_number(info.name))
         try:
-            self._copy(info, length, writer)
-            writer.commit(
-                {
-                    **{key: value for key, value in info.attrs.items() if key != "frame_count"},
-                    "repaired_from": info.name,
-                    "repaired_from_frames": _length(info),
-                }
-            )
+            self._copy(info, task.kept, writer)
+            writer.commit({**info.attrs, "repaired_from": info.name, "repaired_from_frames": task.original})
         except BaseException:
             writer.abort()
             raise
@@ -146,8 +156,8 @@ class _Copier:
             self._require(info, faults)
             state, _ = as_float32(state)
         frames = open_rows(info, "frames")
-        if isinstance(frames, tuple):
-            raise UserError(f"{self._source}/{info.name}: {frames[1]}: it has changed meanwhile; run it again")
+        if isinstance(frames, Fault):
+            raise UserError(f"{self._source}/{info.name}: {frames.message}: it has changed meanwhile; run it again")
         for start, block, faults in read_blocks(info, frames, 0, length):
             self._require(info, faults)
             for row, frame in enumerate(block, start):

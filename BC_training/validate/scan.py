@@ -8,36 +8,32 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import tensorstore as ts
 
 from BC_training.common.errors import UserError, first_line
-from BC_training.common.storage import zarr_groups
-from BC_training.common.storage.array_info import ARRAYS, as_float32, inexact
-from BC_training.common.storage.other_codecs import DecodedArray, UnknownCodec
-from BC_training.common.storage.zarr_groups import EpisodeInfo
+from BC_training.common.storage import reader
+from BC_training.common.storage.metadata import ARRAYS, EpisodeInfo, Fault
+from BC_training.common.storage.other_codecs import UnknownCodec
+from BC_training.common.storage.reader import Array, as_float32, inexact
 from BC_training.validate.findings import runs_of
 
 TASK_FRAMES = 1024  # read by a process before it reports
 BLOCK_BYTES = 32 << 20  # frames in memory at once, decoded; twice that with the block ahead
 STILL_CHANGE = 0.5  # of 255, mean absolute difference to the frame before: a wait, not play
-_SAMPLED = 36  # rows of pixels of which stillness and colours are measured
+_SAMPLED = 36  # rows of pixels in which stillness and colours are measured
 COLOUR_GRID = 8  # cells a side over which colours are averaged
 
-# Said of a chunk that is there but cannot be decoded. Other codes, as of a server's, say nothing about it.
+# TensorStore's codes for a chunk that is there but cannot be decoded. Others, as a server's, are no damage.
 _DAMAGE = ("DATA_LOSS", "FAILED_PRECONDITION")
-
-Array = ts.TensorStore | DecodedArray
-Fault = tuple[str, str]  # kind of finding, message without the place
 
 
 @dataclass(frozen=True)
 class Task:
-    """Frames ``start`` to ``stop`` of an episode; its actions and state where ``start`` is 0.
+    """Frames ``start`` to ``stop`` of an episode; also its actions and state where ``start`` is 0.
 
     Attributes:
-        arrays: those that can be read.
+        arrays: names of the arrays that can be read.
         length: rows of the actions and the state to read.
-        stuck: frames from which on a held key is listed.
+        stuck: the least frames for which a held key is listed.
     """
 
     episode: EpisodeInfo
@@ -53,11 +49,11 @@ class Labels:
     """What the actions and the state of an episode look like.
 
     Attributes:
-        faults: by array and row, why it cannot be used.
-        held: int64 [A], frames in which each button is held; empty if not all could be read.
+        faults: why a row cannot be used, by array and row.
+        held: int64 [A], frames in which each button is held; empty if not all rows could be read.
         stuck: (button, first frame, frames) of long holds.
         pressed: the first and last frame with any button; None without.
-        large: columns of the state that hold whole numbers alone, some from 2^24 on.
+        large: columns of the state that hold only whole numbers, some of them 2^24 or more.
     """
 
     faults: dict[tuple[str, int], Fault] = field(default_factory=dict)
@@ -74,9 +70,9 @@ class Scanned:
     Attributes:
         same: bool [n], equal to the frame before.
         still: bool [n], nearly equal to it.
-        faults: by frame of the episode, why it cannot be read.
-        digest: of all n frames.
-        colours: float64 [3, 8, 8], sum of the frames averaged over a grid; ``colour_frames`` of them.
+        faults: why a frame cannot be read, by its index in the episode.
+        digest: a digest of all n frames.
+        colours: float64 [3, 8, 8], the sum of ``colour_frames`` frames, each averaged over a grid.
     """
 
     same: np.ndarray
@@ -94,7 +90,7 @@ class Scanner:
     def __init__(self, root: dict[str, Any]):
         """``root``: the dataset's attributes."""
         self._root = root
-        self._opened: dict[tuple[str, str], Array | Fault] = {}
+        self._opened: dict[str, Array | Fault] = {}
 
     def run(self, task: Task) -> Scanned:
         """Raises a UserError if the dataset cannot be reached."""
@@ -106,12 +102,12 @@ class Scanner:
     def close(self) -> None:
         pass
 
-    def _open(self, episode: EpisodeInfo, name: str) -> Array | Fault:
-        """The array, or what is wrong with all of it."""
-        if (episode.name, name) not in self._opened:
+    def _open_frames(self, episode: EpisodeInfo) -> Array | Fault:
+        """The frames, or what is wrong with all of them."""
+        if episode.name not in self._opened:
             self._opened.clear()  # tasks come episode by episode
-            self._opened[episode.name, name] = open_rows(episode, name)
-        return self._opened[episode.name, name]
+            self._opened[episode.name] = open_rows(episode, "frames")
+        return self._opened[episode.name]
 
     def _frames(self, task: Task) -> Scanned:
         first = max(task.start - 1, 0)  # the frame before is compared with
@@ -119,8 +115,8 @@ class Scanner:
         readable, faults = np.ones(count, bool), {}
         hashes, change = np.zeros(count, np.uint64), np.full(count, np.inf)
         colours, coloured = np.zeros((3, COLOUR_GRID, COLOUR_GRID)), 0
-        array = self._open(task.episode, "frames") if task.stop > task.start else ("", "")
-        if isinstance(array, tuple):
+        array = self._open_frames(task.episode) if task.stop > task.start else Fault("", "")
+        if isinstance(array, Fault):
             faults = dict.fromkeys(range(task.start, task.stop), array)
             nothing = np.zeros(task.stop - task.start, bool)
             return Scanned(nothing, nothing, faults, b"", colours, coloured)
@@ -153,7 +149,7 @@ class Scanner:
             actions, faults = read_actions(task.episode, task.length, self._root)
             labels.faults |= {("actions", row): fault for row, fault in faults.items()}
             actions[list(faults)] = False
-            if not faults:  # else what is held, or never, is not known
+            if not faults:
                 labels.held = actions.sum(axis=0, dtype=np.int64)
             runs = [(a, start, n) for a in range(actions.shape[1]) for start, n in runs_of(actions[:, a])]
             labels.stuck = [run for run in runs if run[2] >= task.stuck]
@@ -164,56 +160,54 @@ class Scanner:
             names = self._root.get("attributes") or []
             narrow, changed = as_float32(state)
             if changed.any():
-                fault = "inexact", inexact(state, changed, names).split(";")[0]
+                fault = Fault("inexact", inexact(state, changed, names).split(";")[0])
                 faults = dict.fromkeys(np.flatnonzero(changed.any(axis=1)).tolist(), fault) | faults
             whole = (np.rint(narrow) == narrow).all(axis=0) & (np.abs(narrow) >= 2**24).any(axis=0)
             labels.large = tuple(np.flatnonzero(whole & np.isfinite(narrow).all(axis=0)).tolist())
             for row, column in np.argwhere(~np.isfinite(narrow)):
                 named = f"'{names[column]}'" if column < len(names) else f"column {column}"
-                faults.setdefault(int(row), ("state_value", f"state {named} is {state[row, column]}"))
+                faults.setdefault(int(row), Fault("state_value", f"state {named} is {state[row, column]}"))
             labels.faults |= {("state", row): fault for row, fault in faults.items()}
         return labels
 
 
 def read_actions(episode: EpisodeInfo, length: int, root: dict[str, Any]) -> tuple[np.ndarray, dict[int, Fault]]:
-    """bool [length, A] of the first rows, and what cannot be read of them.
+    """bool [length, A], the first rows, and what cannot be read of them.
 
-    ``zarr_groups.read_actions`` says when a chunk that is not there means "no button pressed"; it is
-    so here, too.
+    A missing chunk means that no button is pressed under the conditions of ``reader.read_actions``.
     """
     actions, faults = read_rows(episode, "actions", length)
-    missing = [row for row, (kind, _) in faults.items() if kind == "missing"]
-    if missing and root.get("format") != zarr_groups.FORMAT:
+    missing = [row for row, fault in faults.items() if fault.kind == "missing"]
+    if missing and root.get("format") != reader.FORMAT:
         rows = episode.arrays["actions"].chunks[0]
         written = [actions[at : at + rows] for at in range(0, length, rows) if at not in faults]
         if written and all(chunk.any() for chunk in written):
             actions[missing] = False
-            faults = {row: fault for row, fault in faults.items() if fault[0] != "missing"}
+            faults = {row: fault for row, fault in faults.items() if fault.kind != "missing"}
     return actions, faults
 
 
 def open_rows(episode: EpisodeInfo, name: str) -> Array | Fault:
-    """Opens an array, or says what is wrong with all of it.
+    """Opens an array, or returns what is wrong with all of it.
 
     Raises:
         UserError: the dataset cannot be reached.
     """
     try:
-        array = zarr_groups.open_array(episode, name)
+        array = reader.open_array(episode, name)
     except UnknownCodec as error:
-        return "codec", str(error).split(":")[0]
-    except zarr_groups.DAMAGE as error:
-        return "metadata", f"'{name}' cannot be opened ({_fault(error, episode)[1]})"
-    if array.shape != episode.arrays[name].shape:
-        said = episode.arrays[name].shape
-        return "metadata", f"'{name}' has shape {array.shape}, its consolidated metadata says {said}"
+        return Fault("codec", str(error).split(":")[0])
+    except reader.DAMAGE as error:
+        return Fault("metadata", f"'{name}' cannot be opened ({_fault(error, episode).message})")
+    if array.shape != (copied := episode.arrays[name].shape):
+        return Fault("metadata", f"'{name}' has shape {array.shape}, its consolidated metadata has {copied}")
     return array
 
 
 def read_blocks(
     episode: EpisodeInfo, array: Array, start: int, stop: int
 ) -> Iterator[tuple[int, np.ndarray, dict[int, Fault]]]:
-    """Yields (first frame, uint8 [n, 3, H, W], frames that cannot be read), the next block being read meanwhile.
+    """Yields (first frame, uint8 [n, 3, H, W], frames that cannot be read); reads the next block meanwhile.
 
     Raises:
         UserError: the dataset cannot be reached.
@@ -228,27 +222,27 @@ def read_blocks(
             ahead = array[end : min(end + block, stop)].read()
         try:
             frames, faults = this.result(), {}
-        except zarr_groups.DAMAGE:
+        except reader.DAMAGE:
             frames, faults = _chunk_by_chunk(episode, array, at, end, rows)
         yield at, frames, faults
 
 
 def read_rows(episode: EpisodeInfo, name: str, length: int) -> tuple[np.ndarray, dict[int, Fault]]:
-    """The first ``length`` rows; those that cannot be read are listed and hold nothing of meaning."""
+    """The first ``length`` rows, and faults by row; a row with a fault has no meaning."""
     array = open_rows(episode, name)
-    if isinstance(array, tuple):
+    if isinstance(array, Fault):
         columns = episode.arrays[name].shape[1]
         return np.zeros((length, columns), ARRAYS[name][0]), dict.fromkeys(range(length), array)
     try:
         return np.array(array[:length].read().result()), {}
-    except zarr_groups.DAMAGE:
+    except reader.DAMAGE:
         return _chunk_by_chunk(episode, array, 0, length, episode.arrays[name].rows)
 
 
 def _chunk_by_chunk(
     episode: EpisodeInfo, array: Array, start: int, stop: int, rows: int
 ) -> tuple[np.ndarray, dict[int, Fault]]:
-    """Rows ``start`` to ``stop``; those that cannot be read are listed and hold nothing of meaning."""
+    """Rows ``start`` to ``stop``, and faults by row; a row with a fault has no meaning."""
     values = np.zeros((stop - start, *array.shape[1:]), array.dtype.numpy_dtype)
     bounds = [start, *range((start // rows + 1) * rows, stop, rows), stop]
     reads = [(a, b, array[a:b].read()) for a, b in itertools.pairwise(bounds)]
@@ -256,7 +250,7 @@ def _chunk_by_chunk(
     for a, b, read in reads:
         try:
             values[a - start : b - start] = read.result()
-        except zarr_groups.DAMAGE as error:
+        except reader.DAMAGE as error:
             faults |= dict.fromkeys(range(a, b), _fault(error, episode))
     return values, faults
 
@@ -265,20 +259,20 @@ def _fault(error: Exception, episode: EpisodeInfo) -> Fault:
     text = first_line(error)
     code = text.split(":")[0]
     if code == "NOT_FOUND" and text.endswith("is missing"):
-        return "missing", "missing"
+        return Fault("missing", "missing")
     if code not in _DAMAGE and not isinstance(error, NotImplementedError):
         raise UserError(
             f"cannot read {episode.store.address}/{episode.name}: {text[:200]}; check permissions, network and "
             "credentials, and run it again"
         ) from error
-    return "damaged", text.split(";")[0].rsplit(": ", 1)[-1][:80]
+    return Fault("damaged", text.split(";")[0].rsplit(": ", 1)[-1][:80])
 
 
 def _hashes(frames: np.ndarray) -> np.ndarray:
-    """uint64 [n]: sums of each frame's words times odd random numbers.
+    """uint64 [n]: the sum of each frame's words times odd random numbers.
 
-    Several times as fast as a checksum (0.06 ms a frame of 288x512, CRC-32 takes 0.27). Frames
-    that differ in one word always differ in it, others with all but certainty.
+    Several times as fast as a checksum: 0.06 ms for a frame of 288x512, where CRC-32 takes 0.27 ms.
+    Frames that differ in one word always differ in their hash, others almost certainly.
     """
     flat = np.ascontiguousarray(frames).reshape(len(frames), -1)
     words = flat.view(np.uint64) if flat.shape[1] % 8 == 0 else flat.astype(np.uint64)
@@ -291,7 +285,7 @@ def _weights(count: int) -> np.ndarray:
 
 
 def _pooled(image: np.ndarray) -> np.ndarray:
-    """float64 [3, 8, 8], means over a grid of cells of image [3, h, w]; small images repeat pixels."""
+    """float64 [3, 8, 8]: means of image [3, h, w] over a grid of cells; in small images pixels repeat."""
     for axis in (1, 2):
         size = image.shape[axis]
         edges = np.arange(COLOUR_GRID) * size // COLOUR_GRID

@@ -3,18 +3,16 @@
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from BC_training.common.errors import UserError
 from BC_training.common.files import require_writable
+from BC_training.evaluation.predict import EpisodePredictions
 from BC_training.play.video import PREDICTED, RECORDED
-
-if TYPE_CHECKING:
-    from BC_training.evaluation.predict import EpisodePredictions
-    from BC_training.videos.rollouts import Film
+from BC_training.videos.film import Film
 
 
 def require_rerun(path: Path) -> None:
@@ -34,7 +32,7 @@ def require_rerun(path: Path) -> None:
     require_writable(path)
 
 
-def write_episode(path: Path, predictions: "EpisodePredictions", fps: float, frames: Iterable[np.ndarray]) -> None:
+def write_episode(path: Path, predictions: EpisodePredictions, fps: float, frames: Iterable[np.ndarray]) -> None:
     """Writes ``frame`` and, of each action, ``actions/NAME/recorded``, ``/predicted`` and ``/probability``, on the
     timelines ``frame`` and ``time``.
 
@@ -60,7 +58,7 @@ def write_episode(path: Path, predictions: "EpisodePredictions", fps: float, fra
     _close(stream)
 
 
-def write_rollouts(path: Path, films: "Sequence[Film]", labels: Sequence[str]) -> None:
+def write_rollouts(path: Path, films: Sequence[Film], labels: Sequence[str]) -> None:
     """Writes, of each player, ``players/NAME/frame``, ``/return`` and ``/actions/BUTTON``, on ``frame`` and ``time``.
 
     Args:

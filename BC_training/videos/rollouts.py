@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +12,22 @@ from PIL import Image, ImageDraw, ImageOps
 from rich.console import Console
 from rich.progress import track
 
-from BC_training.common.errors import UserError, unknown
+from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.metrics import return_text
 from BC_training.games import GameSpec, make_game
-from BC_training.play.episodes import Session, say_restarts
-from BC_training.play.players import BUILT_IN, make_player, require_fit
+from BC_training.play.episodes import Session, play_frames, print_restarts
+from BC_training.play.players import BUILT_IN, make_player, require_fit, require_player
 from BC_training.play.video import VideoWriter, draw_buttons, require_video
 from BC_training.play.video_text import drawable, font, substitutions
 from BC_training.runtime.workers import closing_on_sigterm, run_tasks
+from BC_training.videos.film import Film
 from BC_training.videos.rerun_file import require_rerun, write_rollouts
 
 _SIZE = (288, 512)  # (H, W) of the frames that are filmed of players that do not look at them
 _WIDTH = 512  # pixels of a panel
 _QUALITY = 95  # of the JPEG pictures that a film is kept as: a long episode's would not fit memory raw
 _DIMMED = 0.35
-
-
-@dataclass
-class Film:
-    """One player's episode of N frames.
-
-    Attributes:
-        pictures: N + 1 JPEG files, what was on the screen before each frame's buttons, and at the end.
-        actions: N of bool [A].
-        returns: N + 1, before each frame's reward, and at the end.
-        restarts: how often the game died and was restarted.
-    """
-
-    player: str
-    fps: float
-    action_names: tuple[str, ...]
-    pictures: list[bytes] = field(default_factory=list)
-    actions: list[np.ndarray] = field(default_factory=list)
-    returns: list[float] = field(default_factory=list)
-    restarts: int = 0
-
-    def __len__(self) -> int:
-        return len(self.actions)
 
 
 class Filming:
@@ -64,7 +41,7 @@ class Filming:
         """``task`` = (player, (H, W) of the frames it takes)."""
         player, frame_size = task
         self._session = session = Session(self._game, player, frame_size=frame_size, render_mode="rgb_array")
-        film, restarts = session.surviving(lambda: self._play(session, player))
+        film, restarts = session.with_restarts(lambda: self._play(session, player))
         film.restarts = restarts
         self.close()
         return film
@@ -76,18 +53,11 @@ class Filming:
 
     def _play(self, session: Session, player: str) -> Film:
         film = Film(player, session.game.fps, session.game.action_names)
-        observation, _ = session.env.reset(seed=self._seed)
-        session.player.reset(self._seed)
-        score, over = 0.0, False
-        while not over:
-            action = np.asarray(session.player.act(observation), bool)
+        for frame in play_frames(session.env, session.player, self._seed):
             film.pictures.append(_jpeg(session.env.render()))
-            film.returns.append(score)
-            film.actions.append(action)
-            observation, reward, terminated, truncated, _ = session.env.step(action)
-            score, over = score + float(reward), terminated or truncated
-        film.pictures.append(_jpeg(session.env.render()))
-        film.returns.append(score)
+            film.returns.append(frame.score)
+            if frame.buttons is not None:
+                film.actions.append(frame.buttons)
         return film
 
 
@@ -140,7 +110,7 @@ def film_rollouts(
         with disk_full_is_user_error(rerun):
             numbered = [f"{i + 1} {name}" for i, name in enumerate(labels)]  # one may play twice
             write_rollouts(rerun, films, numbered)
-    say_restarts(sum(film.restarts for film in films), console)
+    print_restarts(sum(film.restarts for film in films), console)
     scores = ", ".join(f"{name} {return_text(film.returns[-1])}" for name, film in zip(labels, films, strict=True))
     written = f"{out} and {rerun}" if rerun is not None else f"{out}"
     console.print(f"{game}, seed {seed}: {scores}; written to {written}", soft_wrap=True, highlight=False, markup=False)
@@ -154,9 +124,8 @@ def _fitting_size(player: str, game: str) -> tuple[int, int]:
         UserError: no such player, or a checkpoint that does not fit the game.
     """
     inputs, size = None, _SIZE
+    require_player(player)
     if player not in BUILT_IN:
-        if not Path(player).exists():
-            raise unknown("player", player, BUILT_IN, "or give the folder of a checkpoint")
         from BC_training.training import checkpoint  # here: the processes of scripted players need no JAX
 
         inputs = checkpoint.read(player).inputs

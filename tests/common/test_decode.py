@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from BC_training.common.decode import Decoder, DecodeSettings, Decoding, decode_episodes
+from BC_training.common.decode import DecodeSettings, Decoding
+from BC_training.common.decoder import Decoder, decode_episodes
 from BC_training.common.errors import UserError
 
 NAMES = ("forward", "left", "right", "attack", "use")
@@ -56,7 +57,7 @@ def rules_and_episodes(draw) -> tuple[Decoding, list[np.ndarray]]:
 
 
 @given(rules_and_episodes())
-def test_streaming_the_episodes_at_once_and_the_rules_written_out_agree(case):
+def test_playing_frame_by_frame_equals_scoring_whole_episodes_and_the_written_rules(case):
     rules, episodes = case
     together = decode_episodes(rules, np.concatenate(episodes), [len(p) for p in episodes])
     written = [row for p in episodes for row in written_out(rules, p)]
@@ -83,12 +84,12 @@ def test_a_held_button_is_released_only_below_threshold_less_hysteresis():
 @pytest.mark.parametrize(("threshold", "hysteresis"), [(0.5, 0.0), (0.5, 0.2), (0.7, 0.6), (0.3, 0.1)])
 def test_hysteresis_is_the_markov_chain_it_should_be(threshold, hysteresis):
     """With uniform probabilities a button is pressed with chance 1 - t, and released with chance t - h."""
-    p = np.random.default_rng(0).random((200_000, 1))
-    held = decode_episodes(decoding(threshold, ["a"], hysteresis=hysteresis), p, [100_000] * 2)[:, 0]
+    p = np.random.default_rng(0).random((40_000, 1))
+    held = decode_episodes(decoding(threshold, ["a"], hysteresis=hysteresis), p, [500] * 80)[:, 0]
     press, release = 1 - threshold, threshold - hysteresis
-    assert held.mean() == pytest.approx(press / (press + release), abs=0.01)
+    assert held.mean() == pytest.approx(press / (press + release), abs=0.02)
     runs = np.diff(np.flatnonzero(np.diff(held.astype(int), prepend=0, append=0)))[::2]
-    assert runs.mean() == pytest.approx(1 / release, rel=0.03)
+    assert runs.mean() == pytest.approx(1 / release, rel=0.05)
 
 
 def sigmoid(x: float) -> float:
@@ -98,7 +99,7 @@ def sigmoid(x: float) -> float:
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_sampled_buttons_are_as_frequent_as_the_softened_probabilities(temperature):
     logits = np.array([-4.0, -1.5, 0.0, 1.0, 3.0])
-    p, frames = 1 / (1 + np.exp(-logits)), 20_000
+    p, frames = 1 / (1 + np.exp(-logits)), 6_000
     rules = decoding(0.2, temperature=temperature)
     held = stream(rules, np.tile(p, (frames, 1)))
     for frequency, logit in zip(held.mean(axis=0), logits, strict=True):
@@ -107,15 +108,15 @@ def test_sampled_buttons_are_as_frequent_as_the_softened_probabilities(temperatu
     # Independent of the frames before and of the other buttons, of which there are more than Philox has in a block.
     now, before = held[1:].astype(float), held[:-1].astype(float)
     both = np.corrcoef(np.concatenate([now, before], axis=1), rowvar=False)
-    assert np.abs(both - np.eye(10)).max() < 0.04
+    assert np.abs(both - np.eye(10)).max() < 0.06
 
 
 def test_sampling_with_hysteresis_makes_a_held_button_likelier():
     rules = decoding(0.5, ["a"], temperature=2.0, hysteresis=0.3)
-    held = stream(rules, np.full((30_000, 1), 0.4))[:, 0]
+    held = stream(rules, np.full((8_000, 1), 0.4))[:, 0]
     for before, p in ((False, 0.4), (True, 0.7)):
         chance = sigmoid(math.log(p / (1 - p)) / 2)
-        assert held[1:][held[:-1] == before].mean() == pytest.approx(chance, abs=0.02)
+        assert held[1:][held[:-1] == before].mean() == pytest.approx(chance, abs=0.03)
 
 
 def test_draws_follow_from_the_seed_and_the_number_of_the_frame_alone():
@@ -140,7 +141,7 @@ def test_certain_and_impossible_buttons_are_sampled_so():
         assert 0.3 < held[:, 4].mean() < 0.7
 
 
-def test_of_a_sampled_group_one_is_held():
+def test_sampling_holds_at_most_one_button_of_a_group():
     rules = decoding(temperature=1.0, exclusive=(("left", "right"),))
     held = stream(rules, np.tile([0.5, 0.6, 0.7, 0.5, 0.5], (4000, 1)))
     left, right = held[:, 1], held[:, 2]
@@ -233,7 +234,7 @@ def test_bad_settings_are_one_line(changes, message):
     assert "\n" not in str(caught.value)
 
 
-def test_it_says_what_it_does():
+def test_describe():
     assert decoding(0.5).describe() == "threshold 0.5"
     both = decoding(0.5, thresholds={"use": 0.4}, hysteresis=0.1, exclusive=(("left", "right"),))
     assert both.describe() == "thresholds of their own, hysteresis 0.1, one of left, right at most"

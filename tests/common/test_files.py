@@ -1,14 +1,14 @@
-"""Locks: one process at a time, whatever becomes of those that hold and wait."""
-
+import errno
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from BC_training.common.errors import UserError
-from BC_training.common.files import locked
+from BC_training.common.files import disk_full_is_user_error, locked, require_writable
 
 HOLD = "import sys; from pathlib import Path; from BC_training.common.files import locked; "
 
@@ -39,8 +39,8 @@ def test_a_lock_ends_with_the_process_that_is_killed(tmp_path):
     process.stdout.close()
 
 
-def test_who_waits_gets_the_lock_alone(tmp_path):
-    """Also where the file goes, with the lock, while several wait for it."""
+def test_one_of_those_that_wait_gets_the_lock(tmp_path):
+    """Also where the file is removed with the lock while several wait for it."""
     file, inside, most = tmp_path / "lock", [], []
 
     def work():
@@ -67,3 +67,58 @@ def test_a_place_that_cannot_be_locked_is_one_line(tmp_path):
         locked(tmp_path / "file/lock"),
     ):
         pass
+
+
+def full_disk() -> OSError:
+    return OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [full_disk(), OSError(errno.EDQUOT, "quota"), ValueError("RESOURCE_EXHAUSTED: ... No space left on device ...")],
+)
+def test_a_full_disk_is_a_user_error(error):
+    with (
+        pytest.raises(UserError, match="the disk that holds data is full") as caught,
+        disk_full_is_user_error(Path("data")),
+    ):
+        raise error
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is error
+
+
+def test_a_full_disk_behind_another_error_is_a_user_error():
+    def write():
+        try:
+            raise full_disk()
+        except OSError as error:
+            raise ValueError("could not save") from error
+
+    with pytest.raises(UserError, match="is full"), disk_full_is_user_error(Path("data")):
+        write()
+
+
+def test_other_errors_are_not_changed():
+    with pytest.raises(OSError, match="denied"), disk_full_is_user_error(Path("data")):
+        raise OSError(errno.EACCES, "denied")
+    with disk_full_is_user_error(Path("data")):
+        pass
+
+
+def test_require_writable_leaves_no_trace(tmp_path):
+    require_writable(tmp_path / "new.json")
+    assert not (tmp_path / "new.json").exists()
+    (tmp_path / "old.json").write_text("kept")
+    require_writable(tmp_path / "old.json")
+    assert (tmp_path / "old.json").read_text() == "kept"
+    (tmp_path / "link.json").symlink_to("later.json")
+    require_writable(tmp_path / "link.json")
+    assert (tmp_path / "link.json").is_symlink()
+    assert not (tmp_path / "later.json").exists()
+
+
+def test_require_writable_refuses_what_cannot_be_written(tmp_path):
+    for file in (tmp_path / "nowhere" / "x.json", tmp_path, tmp_path / ("x" * 300)):
+        with pytest.raises(UserError, match="cannot write") as caught:
+            require_writable(file)
+        assert "\n" not in str(caught.value)

@@ -1,6 +1,5 @@
 import dataclasses
 import json
-from io import StringIO
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 from rich.progress import Progress
+from untrained import save_run
 
-from BC_training.common.config import to_dict
 from BC_training.common.dataset import ZarrGameplayDataset
-from BC_training.common.decode import Decoder, Decoding
+from BC_training.common.decode import Decoding
+from BC_training.common.decoder import Decoder
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec, Window, normalize, resize_frames
 from BC_training.common.schema import DatasetConfig
@@ -21,7 +20,6 @@ from BC_training.data.loader import make_tier
 from BC_training.data.samples import Samples
 from BC_training.inference import Policy
 from BC_training.runtime.sharding import one_device
-from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
 from BC_training.training.train_state import init_state, make_optimizer, make_predict, split_model
 
 
@@ -121,7 +119,7 @@ RECORDED, SEEN = (48, 80), (24, 32)  # a whole factor in height alone, so that t
 
 
 @pytest.fixture(scope="module")
-def eval_params(tmp_path_factory, make_dataset, make_config, make_inputs):
+def playing(tmp_path_factory, make_dataset, make_config, make_inputs):
     """A dataset, and the Policy, looking back, of a checkpoint whose running statistics are not trivial."""
     folder = tmp_path_factory.mktemp("playing")
     make_dataset(folder / "x.zarr", [4, 6], size=RECORDED, actions=3)
@@ -132,11 +130,7 @@ def eval_params(tmp_path_factory, make_dataset, make_config, make_inputs):
     rng = np.random.default_rng(0)
     batch_stats = jax.tree.map(lambda x: x * rng.uniform(0.1, 0.2, x.shape).astype(x.dtype), state.batch_stats)
     state = state._replace(batch_stats=batch_stats)
-    meta = {"epoch": 1, "config": to_dict(config), "inputs": inputs.to_dict(), "threshold": 0.5}
-    run = folder / "run"
-    with lock_run(run), CheckpointWriter(run, 1, Console(file=StringIO())) as writer:
-        writer.save(state, meta | {"split": {}, "majority": [False] * 3, "metrics": {}}, is_best=True)
-        writer.finish()
+    save_run(folder / "run", config, inputs, state=state)
     predict = make_predict(model)
     dataset = ZarrGameplayDataset(folder / "x.zarr")
     return dataset, Policy.load(folder / "run"), lambda batch: predict(state.params, state.batch_stats, batch)

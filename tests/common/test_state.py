@@ -195,10 +195,6 @@ def test_features_survive_json():
     again = InputSpec.from_dict(json.loads(json.dumps(inputs.to_dict())))
     assert again == inputs
     assert hash(again.state) == hash(inputs.state)  # no list is left in it
-    old = InputSpec(("a",), (), (8, 8), (8, 8), 17.0)
-    raw = old.to_dict()
-    del raw["state"], raw["window"]["since_change"]  # as checkpoints had it before
-    assert InputSpec.from_dict(raw) == old
 
 
 def error_of(config: StateConfig, *states: np.ndarray) -> str:

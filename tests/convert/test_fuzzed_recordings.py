@@ -1,8 +1,9 @@
-"""Recordings that were damaged or are spelt otherwise: converted to what was played, or refused in one line."""
+"""Recordings with damage or in other spellings are converted correctly or refused in one line."""
 
 import json
 import shutil
 from io import StringIO
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,7 +20,8 @@ from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.convert import Options, convert
+from BC_training.convert.conversion import convert
+from BC_training.convert.source import Options
 
 FRAME = 50_000  # microseconds
 FRAMES = 60
@@ -32,11 +34,16 @@ SPELLINGS = {
 SHIFTED = {"forward": "W", "jump": "SPACE", "item": "!", "fire": "LEFT"}
 EVENTS = {"key": ("KEY_DOWN", "KEY_UP"), "mouse": ("MOUSE_DOWN", "MOUSE_UP")}
 UNITS = {"s": 1e-6, "ms": 1e-3, "us": 1.0, "ns": 1e3}
-OPTIONS = {"suppress_health_check": list(HealthCheck)}
+OPTIONS: dict[str, Any] = {"suppress_health_check": list(HealthCheck)}
+
+
+def by_examples(few: int, many: int) -> pytest.MarkDecorator:
+    """Runs a property with few examples, and with many where slow tests run."""
+    return pytest.mark.parametrize("examples", [few, pytest.param(many, marks=pytest.mark.slow)])
 
 
 def converted(source, out, options):
-    """(the dataset, None), or (None, why it was refused)."""
+    """(the dataset, None), or (None, the error)."""
     shutil.rmtree(out, ignore_errors=True)
     try:
         convert(source, out, options, 1, Console(file=StringIO()))
@@ -48,7 +55,7 @@ def converted(source, out, options):
 
 @st.composite
 def holds(draw):
-    """When a button is down, in ms, in order and apart; no edge is at a frame's."""
+    """The ascending intervals in ms in which a button is down; none begins or ends with a frame."""
     marks = draw(st.lists(st.integers(0, FRAMES * 5 - 2), min_size=2, max_size=8, unique=True))
     marks = sorted(10 * mark + 7 for mark in marks)
     return list(zip(marks[::2], marks[1::2], strict=False))
@@ -61,10 +68,11 @@ def session(tmp_path_factory):
     return folder
 
 
-def session_property(examples: int):
+@by_examples(15, 1000)
+def test_a_damaged_session_is_converted_correctly_or_refused(session, examples):
     @settings(max_examples=examples, **OPTIONS)
     @given(st.data())
-    def test(session, data):
+    def check(data):
         folder = session / "recordings" / "a"
         shutil.rmtree(folder.parent, ignore_errors=True)
         shutil.copytree(session / "original", folder)
@@ -82,7 +90,7 @@ def session_property(examples: int):
                 rows += [(start, down, pressed[name]), (stop, up, released[name])]
         rows.sort()
         unit = data.draw(st.sampled_from(list(UNITS)))
-        told = data.draw(st.sampled_from([unit, "us"]))
+        stated = data.draw(st.sampled_from([unit, "us"]))
         mark = data.draw(st.sampled_from(",;\t"))
         header = mark.join(["timestamp_us", "event_type", "key_or_button"])
         lines = [mark.join([f"{t * 1000 * UNITS[unit]:.15g}", event, name]) for t, event, name in rows]
@@ -96,12 +104,12 @@ def session_property(examples: int):
         damage = data.draw(st.sampled_from([None, None, None, "inputs.csv", "video.mp4", "binds"]))
         if damage is not None:
             change_file(data, binds if damage == "binds" else folder / damage)
-        options = Options("sessions", keybinds=binds, time_unit=told)
+        options = Options("sessions", keybinds=binds, time_unit=stated)
         dataset, error = converted(folder.parent, session / "out.zarr", options)
         if damage is not None:
             return
         if error is not None:
-            assert unit != told, error
+            assert unit != stated, error
             return
         expected = np.zeros((FRAMES, len(SPELLINGS)), bool)
         for column, name in enumerate(SPELLINGS):
@@ -110,11 +118,7 @@ def session_property(examples: int):
         np.testing.assert_array_equal(dataset.actions(0), expected)
         assert [number_of(frame) for frame in dataset.frames(0, range(FRAMES))] == list(range(FRAMES))
 
-    return test
-
-
-test_a_session_is_converted_to_what_was_held_or_refused = session_property(30)
-test_sessions_by_the_thousand = pytest.mark.slow(session_property(1000))
+    check()
 
 
 @pytest.fixture(scope="module", params=["v2.1", "v3.0"])
@@ -124,10 +128,11 @@ def lerobot(request, tmp_path_factory):
     return folder
 
 
-def lerobot_property(examples: int):
+@by_examples(8, 500)
+def test_a_damaged_lerobot_dataset_is_converted_correctly_or_refused(lerobot, examples):
     @settings(max_examples=examples, **OPTIONS)
     @given(st.data())
-    def test(lerobot, data):
+    def check(data):
         root = lerobot / "copy"
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(lerobot / "original", root)
@@ -154,11 +159,7 @@ def lerobot_property(examples: int):
             assert found == [(number, i) for i in range(LENGTHS[number])]
             np.testing.assert_array_equal(dataset.actions(episode), actions(number, LENGTHS[number]))
 
-    return test
-
-
-test_a_damaged_lerobot_dataset_is_read_right_or_refused = lerobot_property(20)
-test_lerobot_datasets_by_the_thousand = pytest.mark.slow(lerobot_property(500))
+    check()
 
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8)
@@ -173,10 +174,11 @@ METADATA = {
 }
 
 
-def hdf5_property(examples: int):
+@by_examples(20, 1500)
+def test_a_damaged_hdf5_file_is_converted_correctly_or_refused(tmp_path_factory, examples):
     @settings(max_examples=examples, **OPTIONS)
     @given(st.data())
-    def test(tmp_path_factory, data):
+    def check(data):
         folder = tmp_path_factory.getbasetemp() / "fuzzed_hdf5"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -213,8 +215,4 @@ def hdf5_property(examples: int):
             np.testing.assert_array_equal(dataset.frames(0, range(8)), IMAGES[:8].transpose(0, 3, 1, 2))
             np.testing.assert_array_equal(pressed, PRESSED)
 
-    return test
-
-
-test_a_damaged_hdf5_file_is_read_right_or_refused = hdf5_property(40)
-test_hdf5_files_by_the_thousand = pytest.mark.slow(hdf5_property(1500))
+    check()

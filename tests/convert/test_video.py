@@ -1,4 +1,4 @@
-"""Videos: turned as players show them, whole frames of cut ones, every container."""
+"""Videos of every container are read upright and to their last whole frame, or refused."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from recorded_sessions import frame_of, number_of, turn, write_video
+from recorded_sessions import frame_of, number_of, turn, write_sound, write_video
 
 from BC_training.common.errors import UserError
 from BC_training.convert.video import Video, upright
@@ -18,7 +18,7 @@ def encode(path: Path, codec="libx264", **options):
     """40 frames at 20 a second, with B-frames where the codec has them, of container ``path.suffix``."""
     container_options = options.pop("container", {})
     with av.open(str(path), "w", options=container_options) as container:
-        stream = container.add_stream(codec, rate=20, options={"g": "8", **options})
+        stream = container.add_stream(codec, rate=20, options={"g": "8", "threads": "1", **options})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for i in range(40):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_of(i, (48, 64)), format="rgb24")))
@@ -34,7 +34,7 @@ def numbers(video: Video) -> list[int]:
     (a, b, c, d) for a, b, c, d in np.ndindex(3, 3, 3, 3)
     if sorted((a != 1, d != 1)) == sorted((a != 1,) * 2) and (a != 1) != (b != 1) and (b != 1) == (c != 1)
 ])  # fmt: skip
-def test_each_corner_is_where_the_display_matrix_puts_it(tmp_path, matrix):
+def test_a_display_matrix_turns_and_mirrors_the_frame(tmp_path, matrix):
     a, b, c, d = (int(value) - 1 for value in matrix)
     write_video(tmp_path / "v.mp4", TIMES[:2])
     plain = next(Video(tmp_path / "v.mp4").frames(np.arange(2)))
@@ -46,7 +46,7 @@ def test_each_corner_is_where_the_display_matrix_puts_it(tmp_path, matrix):
     np.testing.assert_array_equal(frame, expected)
 
 
-def test_a_turn_is_followed_in_matroska_and_an_oblique_one_refused(tmp_path):
+def test_a_turn_in_matroska_is_followed_and_an_oblique_one_refused(tmp_path):
     with av.open(str(tmp_path / "v.mkv"), "w") as container:
         stream = container.add_stream("libx264rgb", rate=20, options={"qp": "0"})
         stream.width, stream.height, stream.pix_fmt = 32, 24, "rgb24"
@@ -63,7 +63,7 @@ def test_a_turn_is_followed_in_matroska_and_an_oblique_one_refused(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".avi", ".flv", ".ts", ".webm"])
-def test_every_container_gives_its_frames_and_says_where_it_was_cut(tmp_path, suffix):
+def test_every_container_is_read_and_a_cut_is_noted(tmp_path, suffix):
     file = encode(
         tmp_path / f"v{suffix}",
         **({"codec": "libvpx-vp9", "lossless": "1", "deadline": "realtime"} if suffix == ".webm" else {}),
@@ -84,7 +84,7 @@ def test_every_container_gives_its_frames_and_says_where_it_was_cut(tmp_path, su
 @pytest.mark.parametrize(("suffix", "container"), [
     (".mp4", {"movflags": "frag_keyframe+empty_moov"}), (".mkv", {"live": "1"}),
 ])  # fmt: skip
-def test_a_recording_that_was_never_finished_is_used_and_the_cut_is_said(tmp_path, suffix, container):
+def test_an_unfinished_recording_is_used_and_the_cut_is_noted(tmp_path, suffix, container):
     file = encode(tmp_path / f"v{suffix}", bf="0", container=container)
     assert Video(file).notes == ()
     data = file.read_bytes()
@@ -95,13 +95,42 @@ def test_a_recording_that_was_never_finished_is_used_and_the_cut_is_said(tmp_pat
         assert "is cut off" in video.notes[0]
 
 
-def test_a_video_that_begins_late_in_its_file_holds_no_less_than_it_says(tmp_path):
+def blotted(data: bytes) -> bytes:
+    """With damage in the middle of the coded pictures."""
+    middle = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2
+    return data[:middle] + bytes(400) + data[middle + 400 :]
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: b"not a video" * 100, blotted])
+def test_a_damaged_video_is_refused(tmp_path, damage):
+    file = tmp_path / "video.mp4"
+    write_video(file, TIMES, size=(96, 128), codec="libx264", faststart=True)
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=r"video\.mp4 is damaged .*: restore it"):
+        numbers(Video(file))
+
+
+def test_a_video_without_an_index_or_with_too_few_frames_is_refused(tmp_path):
+    file = tmp_path / "video.mp4"
+    write_video(file, TIMES)
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"video\.mp4 is damaged"):
+        Video(file)
+    write_video(file, [0])
+    with pytest.raises(UserError, match="has 1 frames with a time stamp, 2 are needed"):
+        Video(file)
+    write_sound(file)
+    with pytest.raises(UserError, match="holds no video"):
+        Video(file)
+
+
+def test_a_video_that_begins_late_in_its_file_is_whole(tmp_path):
     write_video(tmp_path / "v.mkv", [time + 5_000_000 for time in TIMES])
     video = Video(tmp_path / "v.mkv")
     assert (len(video.times), video.notes) == (40, ())
 
 
-def test_pixels_that_are_not_square_are_said(tmp_path):
+def test_pixels_that_are_not_square_are_noted(tmp_path):
     with av.open(str(tmp_path / "v.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=20)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"

@@ -1,10 +1,11 @@
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 
 import numpy as np
@@ -98,12 +99,12 @@ BUILD = """
     from BC_training.data import cache
     from BC_training.common.dataset import ZarrGameplayDataset
 
-    dataset, slow = ZarrGameplayDataset({path!r}), {slow}
+    dataset = ZarrGameplayDataset({path!r})
     read = dataset.read_frames
     def slowly(wanted):
         if wanted[0][0] == 1:
             print("second\\n", end="", flush=True)
-            time.sleep(slow)
+            time.sleep(60)
         return read(wanted)
     dataset.read_frames = slowly
     with Progress(disable=True) as progress:
@@ -111,19 +112,16 @@ BUILD = """
 """
 
 
-def builder(tmp_path, slow) -> subprocess.Popen:
-    program = BUILD.format(path=str(tmp_path / "x.zarr"), folder=str(tmp_path / "cache"), slow=slow)
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
-
-
-def test_a_killed_build_goes_on_where_it_stopped(tmp_path, recorded, monkeypatch):
+def test_a_killed_build_continues_where_it_stopped(tmp_path, recorded, monkeypatch):
     dataset, written = recorded
-    process = builder(tmp_path, slow=60)
-    assert process.stdout.readline() == "second\n"  # the first episode is packed
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    (unfinished,) = find_caches(tmp_path / "cache")
+    program = BUILD.format(path=str(tmp_path / "x.zarr"), folder=str(tmp_path / "cache"))
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "second\n"  # the first episode is packed
+        (unfinished,) = find_caches(tmp_path / "cache")
+        assert not remove(unfinished)  # while it is being built
+        process.kill()
+    assert find_caches(tmp_path / "cache") == [unfinished]
     assert not unfinished.complete
     decoded = decodes_of(dataset, monkeypatch)
     packed = pack(dataset, tmp_path / "cache")
@@ -135,15 +133,16 @@ def test_a_killed_build_goes_on_where_it_stopped(tmp_path, recorded, monkeypatch
     assert sorted(p.name for p in finished.path.iterdir()) == ["frames.bin", "meta.json"]
 
 
-def test_a_second_process_waits_for_the_first(tmp_path, recorded, monkeypatch):
-    dataset, _ = recorded
-    process = builder(tmp_path, slow=1)
-    assert process.stdout.readline() == "second\n"
-    decoded = decodes_of(dataset, monkeypatch)
-    pack(dataset, tmp_path / "cache")
+def test_a_second_build_waits_for_the_first(tmp_path, recorded, monkeypatch):
+    first, second, begun = recorded[0], ZarrGameplayDataset(tmp_path / "x.zarr"), threading.Event()
+    read, decoded = first.read_frames, decodes_of(second, monkeypatch)
+    monkeypatch.setattr(first, "read_frames", lambda wanted: begun.set() or time.sleep(0.1) or read(wanted))
+    with ThreadPoolExecutor() as pool:
+        build = pool.submit(pack, first, tmp_path / "cache")
+        begun.wait()
+        pack(second, tmp_path / "cache")
+        build.result()
     assert decoded == []
-    process.communicate()
-    assert process.returncode == 0
     assert [c.complete for c in find_caches(tmp_path / "cache")] == [True]
 
 
@@ -177,7 +176,7 @@ def test_a_cache_above_the_limit_is_an_error_and_removes_nothing(tmp_path, recor
     assert [c.frame_size for c in find_caches(tmp_path / "cache") if c.complete] == [(6, 8)]
 
 
-def test_a_full_disk_is_said_before_the_work(tmp_path, recorded, monkeypatch):
+def test_a_full_disk_is_an_error_before_anything_is_decoded(tmp_path, recorded, monkeypatch):
     dataset, _ = recorded
 
     def full(*_):
@@ -226,7 +225,7 @@ def test_a_cache_that_cannot_be_read_is_an_error(tmp_path, recorded, monkeypatch
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_a_removal_that_is_killed_leaves_nothing_to_trust(tmp_path, recorded, monkeypatch, complete):
+def test_a_killed_removal_leaves_no_cache_that_counts_as_built(tmp_path, recorded, monkeypatch, complete):
     dataset, written = recorded
     packed = pack(dataset, tmp_path / "cache")
     (found,) = find_caches(tmp_path / "cache")
@@ -251,7 +250,7 @@ def test_a_removal_that_is_killed_leaves_nothing_to_trust(tmp_path, recorded, mo
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_dataset_is_looked_at_once(tmp_path, recorded, monkeypatch):
+def test_the_chunks_of_a_dataset_are_listed_once(tmp_path, recorded, monkeypatch):
     """Though each tier asks for its cache: there may be millions of files."""
     dataset, _ = recorded
     looked, stamps = [], dataset.store.stamps
@@ -271,17 +270,6 @@ def test_caches_are_listed_and_removed(tmp_path, recorded):
     assert remove(found)
     assert find_caches(tmp_path / "cache") == []
     assert find_caches(tmp_path / "none") == []
-
-
-def test_a_cache_being_built_is_not_removed(tmp_path, recorded):
-    process = builder(tmp_path, slow=60)
-    assert process.stdout.readline() == "second\n"
-    (found,) = find_caches(tmp_path / "cache")
-    assert not remove(found)
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    assert remove(found)
 
 
 def test_the_default_folder_follows_the_users_setting(monkeypatch, tmp_path):

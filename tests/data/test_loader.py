@@ -1,10 +1,12 @@
 import shutil
 from io import StringIO
 from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import Progress
 
@@ -14,9 +16,9 @@ from BC_training.common.preprocess import Window, resize_frames
 from BC_training.common.schema import DatasetConfig
 from BC_training.data import cache, loader, tier_choice
 from BC_training.data.frame_readers import DecodedFrames
-from BC_training.data.loader import HostTier, make_tier
+from BC_training.data.loader import DeviceTier, HostTier, dispatch_size, make_tier
 from BC_training.data.samples import Samples
-from BC_training.data.tier_choice import choose_tier, faster_tier
+from BC_training.data.tier_choice import choose_tier
 from BC_training.runtime.sharding import one_device
 
 LENGTHS = (5, 1, 7, 3)
@@ -96,6 +98,8 @@ def test_batches_stay_what_they_were(recorded, tier_of, name):
     """Though the memory they were read into is used again."""
     dataset, written = recorded
     batches = list(tier_of(name, Samples(dataset, [2], Window())).batches(iter(np.arange(70).reshape(-1, 2) % 7)))
+    assert all(isinstance(x, jax.Array) for batch in batches for x in batch.values())
+    assert (batches[0]["frames"].dtype, batches[0]["action"].dtype) == (np.uint8, np.bool_)
     frames = np.concatenate([np.asarray(batch["frames"])[:, 0] for batch in batches])
     np.testing.assert_array_equal(frames, written[2].frames[np.arange(70) % 7])
 
@@ -113,14 +117,6 @@ def test_device_tier_loads_in_several_pieces(recorded, monkeypatch, tier_of):
     samples = Samples(recorded[0], [0, 1, 2, 3], Window())
     (batch,) = arrays(tier_of("device", samples).batches(iter([np.arange(len(samples))])))
     np.testing.assert_array_equal(batch["frames"][:, 0], np.concatenate([w.frames for w in recorded[1]]))
-
-
-@pytest.mark.parametrize("name", ["none", "disk", "device"])
-def test_batches_are_on_the_device_as_uint8(recorded, tier_of, name):
-    (batch,) = tier_of(name, Samples(recorded[0], [0], Window())).batches(iter([np.array([0, 1])]))
-    assert isinstance(batch["frames"], jax.Array)
-    assert isinstance(batch["action"], jax.Array)
-    assert (batch["frames"].dtype, batch["action"].dtype) == (np.uint8, np.bool_)
 
 
 def test_a_frame_that_windows_share_is_decoded_once(recorded, monkeypatch):
@@ -148,7 +144,7 @@ def test_a_host_tier_stays_a_few_batches_ahead(recorded):
             yield np.array([i % 5])
 
     samples = Samples(recorded[0], [0], Window())
-    tier = HostTier("none", samples, DecodedFrames(samples, SIZE), SIZE, 3, one_device())
+    tier = HostTier("none", samples, DecodedFrames(samples, SIZE), SIZE, 3, one_device(), None)
     batches = tier.batches(order())
     next(batches)
     assert len(pulled) == 4
@@ -187,7 +183,7 @@ def test_cache_setting_chooses_the_tier(tmp_path, recorded, monkeypatch, tier_of
         name("device", split - 1)
 
 
-def test_an_unfinished_build_is_no_reason_to_give_it_up(tmp_path, recorded, monkeypatch, tier_of):
+def test_auto_finishes_an_unfinished_build(tmp_path, recorded, monkeypatch, tier_of):
     """It has taken its space already, so that less is free than the cache needs."""
     dataset, samples = recorded[0], Samples(recorded[0], [0], Window())
     tier_of("disk", samples)
@@ -206,12 +202,13 @@ def test_an_unfinished_build_is_no_reason_to_give_it_up(tmp_path, recorded, monk
 def test_a_process_needs_memory_for_its_own_part(recorded, monkeypatch):
     samples = Samples(recorded[0], [0, 2], Window())
     devices = np.array([SimpleNamespace(process_index=process) for process in (0, 0, 1, 1)])
-    mesh = SimpleNamespace(devices=devices, size=4)
-    monkeypatch.setattr(loader, "DeviceTier", lambda *_: "a tier")
+    mesh = create_autospec(Mesh, instance=True, devices=devices, size=4)
+    tier = create_autospec(DeviceTier, instance=True, mesh=mesh, data=())
+    monkeypatch.setattr(loader, "DeviceTier", lambda *_: tier)
     config = DatasetConfig("unused", cache="device")
     half = 12 * 3 * 24 * 32 // 2
     monkeypatch.setattr(tier_choice, "free_memory", lambda: half)
-    assert make_tier(config, samples, SIZE, Progress(disable=True), mesh) == "a tier"
+    assert make_tier(config, samples, SIZE, Progress(disable=True), mesh) is tier
     monkeypatch.setattr(tier_choice, "free_memory", lambda: half - 1)
     with pytest.raises(UserError, match="this process's part"):
         make_tier(config, samples, SIZE, Progress(disable=True), mesh)
@@ -229,10 +226,13 @@ def test_a_frame_that_windows_share_is_copied_straight_to_its_places(recorded, m
     assert modes == ["clip"]
 
 
-def test_what_would_be_faster_is_said(recorded):
-    assert "cache=disk" in faster_tier("none", recorded[0], SIZE)
-    assert "cache=device" in faster_tier("disk", recorded[0], SIZE)
-    assert faster_tier("device", recorded[0], SIZE) is None
+def test_a_tier_knows_what_is_faster_and_whether_a_dispatch_may_take_several_steps(recorded, tier_of):
+    none, disk, device = (tier_of(name, Samples(recorded[0], [0], Window())) for name in ("none", "disk", "device"))
+    assert "cache=disk" in none.faster
+    assert "cache=device" in disk.faster
+    assert device.faster is None
+    assert [dispatch_size(tier, 4) for tier in (none, disk, device)] == [1, 1, 4]
+    assert (dispatch_size(device, None), dispatch_size(none, 4, before=2)) == (1, 2)
 
 
 def test_free_memory_is_plausible():

@@ -52,9 +52,9 @@ def test_permute_looks_random():
     for lag in (1, 2, 3, 16, 64):
         correlation = np.corrcoef(shuffled[:, :-lag].ravel(), shuffled[:, lag:].ravel())[0, 1]
         assert abs(correlation + 1 / size) < 5 / np.sqrt(size * trials)
-    counts = Counter(map(tuple, (permute(np.arange(4), 4, seed, 0).tolist() for seed in range(4800))))
+    counts = Counter(map(tuple, (permute(np.arange(4), 4, seed, 0).tolist() for seed in range(1200))))
     assert len(counts) == 24
-    assert max(abs(count - 200) for count in counts.values()) < 6 * np.sqrt(200)
+    assert max(abs(count - 50) for count in counts.values()) < 6 * np.sqrt(50)
 
 
 def test_ten_million_samples_need_no_table():
@@ -107,7 +107,7 @@ def test_dispatches_are_the_steps_that_an_epoch_has_left(order, size, epoch, tak
 
 
 @given(order=orders(), size=st.integers(1, 20), epoch=st.integers(1, 3))
-def test_dispatches_ask_for_nothing_of_an_epoch_before(order, size, epoch):
+def test_dispatches_never_repeat_steps_of_an_epoch_before(order, size, epoch):
     assert order.dispatches(epoch, size, 0) == order.dispatches(epoch, size)
 
 
@@ -121,7 +121,7 @@ def test_a_batch_larger_than_the_set_is_an_error():
 
 
 @given(num_samples=st.integers(2, 60), rare=st.integers(1, 20), extra=st.integers(1, 200), seed=st.integers(0, 1000))
-def test_oversampling_visits_all_and_the_rare_evenly(num_samples, rare, extra, seed):
+def test_oversampling_visits_all_samples_and_the_rare_ones_evenly(num_samples, rare, extra, seed):
     ids = np.random.default_rng(seed).permutation(num_samples)[: min(rare, num_samples)]
     order = SampleOrder(num_samples, 1, seed, ids, extra)
     epochs = 3
@@ -162,7 +162,9 @@ windows = st.builds(
     window=windows,
     data=st.data(),
 )
-def test_a_sample_is_what_the_design_says_and_never_crosses_episodes(recorded, episodes, window, data):
+def test_a_sample_holds_the_frames_and_labels_of_its_window_and_never_crosses_episodes(
+    recorded, episodes, window, data
+):
     """Against a loop over episodes and frames."""
     dataset, written = recorded
     expected = [(e, t) for e in episodes for t in range(LENGTHS[e] - window.action_shift)]
@@ -216,30 +218,30 @@ def test_each_frame_of_a_history_has_the_labels_of_its_own_sample(recorded, wind
                 if window.action_history:
                     assert not labels["previous_actions"][i, place].any()
                 continue
-            own = plain.labels(np.array(i - back))
+            own = plain.labels(np.array([i - back]))
             for name in {"action", "previous_actions"} & own.keys():
-                np.testing.assert_array_equal(labels[name][i, place], own[name])
-            np.testing.assert_array_equal(labels["mask"][i, place], own.get("mask", True))
+                np.testing.assert_array_equal(labels[name][i, place], own[name][0])
+            np.testing.assert_array_equal(labels["mask"][i, place], own.get("mask", [True])[0])
     if window.state:
         np.testing.assert_array_equal(labels["state"], plain.labels(ids)["state"])
 
 
-@given(order=orders(), one_in=st.integers(1, 8))
-def test_an_epoch_of_one_in_some_visits_is_the_begin_of_a_whole_one(order, one_in):
-    if order.batch_size * one_in > order.num_samples:
-        with pytest.raises(UserError, match=f"windows of {one_in} frames"):
-            replace(order, one_in=one_in)
+@given(order=orders(), targets=st.integers(1, 8))
+def test_an_epoch_of_samples_with_several_targets_is_the_start_of_a_whole_epoch(order, targets):
+    if order.batch_size * targets > order.num_samples:
+        with pytest.raises(UserError, match=f"windows of {targets} frames"):
+            replace(order, targets_per_sample=targets)
         return
-    part = replace(order, one_in=one_in)
-    assert part.steps_per_epoch == order.num_samples // one_in // order.batch_size
+    part = replace(order, targets_per_sample=targets)
+    assert part.steps_per_epoch == order.num_samples // targets // order.batch_size
     seen = epoch_of(part, 3)
     np.testing.assert_array_equal(seen, epoch_of(order, 3)[: len(seen)])
 
 
-def test_histories_that_are_trained_on_whole_are_fewer(recorded):
-    for every_frame, one_in in ((False, 1), (True, 2)):
+def test_an_epoch_has_fewer_visits_where_each_frame_of_a_history_is_a_target(recorded):
+    for every_frame, targets in ((False, 1), (True, 2)):
         order = Samples(recorded[0], [0, 2], Window(history=2, every_frame=every_frame)).order(3, 0)
-        assert order.one_in == one_in
+        assert order.targets_per_sample == targets
 
 
 @given(window=windows)
@@ -275,7 +277,7 @@ def pressing(tmp_path, make_dataset) -> Samples:
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 0.5, 0.9])
-def test_oversampled_actions_are_the_share_asked_for(tmp_path, make_dataset, ratio):
+def test_oversampled_buttons_reach_the_share_asked_for(tmp_path, make_dataset, ratio):
     samples = pressing(tmp_path, make_dataset)
     order = samples.order(1, 0, OversampleConfig(("a1",), ratio))
     pressed = samples.targets[epoch_of(order, 0)].mean(axis=0)
@@ -299,14 +301,14 @@ def test_frequencies_of_windows_count_all_their_frames(tmp_path, make_dataset, c
     assert found[1] < 0.4
 
 
-def test_actions_more_frequent_than_asked_for_are_left_alone(tmp_path, make_dataset):
+def test_buttons_more_frequent_than_asked_for_get_no_extra_visits(tmp_path, make_dataset):
     samples = pressing(tmp_path, make_dataset)
     assert samples.order(1, 0, OversampleConfig(("a1",), 0.05)).extra == 0
     assert samples.order(1, 0, OversampleConfig(("a0",), 0.5)).extra == 0
     np.testing.assert_allclose(samples.frequencies(samples.order(1, 0)), [1, 0.1, 0])
 
 
-def test_oversampling_what_is_not_there_is_an_error(tmp_path, make_dataset):
+def test_oversampling_an_unknown_or_unused_button_is_an_error(tmp_path, make_dataset):
     samples = pressing(tmp_path, make_dataset)
     with pytest.raises(UserError, match="did you mean 'a1'"):
         samples.order(1, 0, OversampleConfig(("a11",), 0.5))

@@ -17,14 +17,14 @@ from trainings import settings
 from BC_training.common.config import load_config
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.events import event_scores
-from BC_training.common.metrics import baselines, held_before_seen, majority_actions, number, scores_at_changes, targets
+from BC_training.common.metrics import baselines, held_before_seen, majority_actions, targets
 from BC_training.common.preprocess import Window
 from BC_training.common.schema import DatasetConfig
 from BC_training.data.loader import make_tier
 from BC_training.data.samples import Samples
-from BC_training.evaluation.diagnose import SHOWN, ablation_table, ablations, diagnose, difference
-from BC_training.evaluation.diagnose import warning as warning_of
+from BC_training.evaluation.diagnose import ablations, diagnose, mean_gain
 from BC_training.evaluation.evaluate import evaluate
+from BC_training.evaluation.results import Diagnosis, Evaluation, Gain
 from BC_training.runtime.sharding import one_device
 from BC_training.train import train
 
@@ -103,8 +103,8 @@ def test_interval_against_scipy(episodes):
     episode = np.repeat(np.arange(episodes) * 7, rng.integers(20, 90, episodes))
     values = rng.choice([-1, 0, 1], len(episode), p=[0.2, 0.3, 0.5])
     values[episode % 2 == 0] = np.abs(values[episode % 2 == 0])  # episodes differ
-    ours = difference(values, episode)
-    assert ours["difference"] == pytest.approx(values.mean())
+    ours = mean_gain(values, episode)
+    assert ours.difference == pytest.approx(values.mean())
     if episodes == 15:
         sums = np.array([values[episode == e].sum() for e in np.unique(episode)])
         counts = np.unique(episode, return_counts=True)[1]
@@ -118,8 +118,8 @@ def test_interval_against_scipy(episodes):
     theirs = scipy.stats.bootstrap(
         data, statistic, paired=paired, n_resamples=5000, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
-    assert ours["ci95"] == pytest.approx([theirs.low, theirs.high], abs=0.02)
-    assert difference(values[:0], episode[:0]) == {"difference": None, "ci95": None}
+    assert ours.ci95 == pytest.approx([theirs.low, theirs.high], abs=0.02)
+    assert mean_gain(values[:0], episode[:0]) == Gain(None, None)
 
 
 @pytest.mark.parametrize("episodes", [20, 4])
@@ -132,44 +132,43 @@ def test_who_is_a_copycat(episodes, shift):
     guesses = rng.permutation(actual)
     constant = np.broadcast_to(majority, actual.shape)
 
-    def verdict(predicted: np.ndarray, shuffled: np.ndarray | None = None, name: str = "shuffled_frames") -> dict:
+    def verdict(predicted: np.ndarray, shuffled: np.ndarray | None = None, name: str = "shuffled_frames") -> Diagnosis:
         ablated = {"blank_frames": predicted} | ({} if shuffled is None else {name: shuffled})
         return diagnose(true, predicted, majority, shift, ablated)
 
     good, copied = verdict(actual ^ noise, guesses), verdict(before ^ noise, before ^ rng.permutation(noise))
-    assert good["copycat"] is False
-    assert good["reasons"] == []
+    assert good.copycat is False
+    assert good.reasons == []
     matches = (actual ^ noise == actual).all(axis=1)
-    assert good["unchanged_match"] == matches[(actual == before).all(axis=1)].mean()
-    assert copied["copycat"] is True
-    assert [reason.partition(", ")[2].split(" in ")[0] for reason in copied["reasons"]] == [
+    assert good.unchanged_match == matches[(actual == before).all(axis=1)].mean()
+    assert copied.copycat is True
+    assert [reason.partition(", ")[2].split(" in ")[0] for reason in copied.reasons] == [
         "the commonest combination",
         "itself with shuffled frames",
     ]
     # Copying found out without ablations; and who gains nothing from frames, by them alone.
-    assert len(verdict(before)["reasons"]) == 1
+    assert len(verdict(before).reasons) == 1
     halfway = np.where(rng.random((len(actual), 1)) < 0.5, actual, before)
-    (reason,) = verdict(halfway, halfway)["reasons"]
+    (reason,) = verdict(halfway, halfway).reasons
     assert "itself with shuffled frames in" in reason
     assert "(difference +0.000, 95 % interval +0.000 to +0.000)" in reason
     # Who learned nothing has copied nothing.
-    assert verdict(constant, constant)["copycat"] is False
-    assert verdict(guesses, guesses)["copycat"] is False
+    assert verdict(constant, constant).copycat is False
+    assert verdict(guesses, guesses).copycat is False
     # A policy that sees the state may do without its frames, not without both.
     kept = {"shuffled_frames": actual, "shuffled_frames_and_state": guesses}
-    assert diagnose(true, actual, majority, shift, kept)["copycat"] is False
-    assert diagnose(true, halfway, majority, shift, kept | {"shuffled_frames_and_state": halfway})["copycat"] is True
+    assert diagnose(true, actual, majority, shift, kept).copycat is False
+    assert diagnose(true, halfway, majority, shift, kept | {"shuffled_frames_and_state": halfway}).copycat is True
 
 
 def test_too_few_changes_say_nothing():
     true = [actions[:15] for actions in held_for_a_while(12, 80)]
     found = diagnose(true, held_before_seen(true), np.zeros(3, bool))
-    assert found["copycat"] is False
-    assert found["reasons"][0].endswith("too few to tell a copycat, 100 are needed")
-    assert warning_of({"diagnosis": found}) is None
+    assert found.copycat is False
+    assert found.reasons[0].endswith("too few to tell a copycat, 100 are needed")
     frozen = diagnose([np.zeros((5, 3), bool)], np.zeros((5, 3), bool), np.zeros(3, bool))
-    assert frozen["gains"]["changes_over_majority"] == {"difference": None, "ci95": None}
-    assert json.loads(json.dumps(frozen, allow_nan=False)) == frozen
+    assert frozen.gains["changes_over_majority"] == Gain(None, None)
+    assert Diagnosis.from_dict(json.loads(json.dumps(frozen.to_dict(), allow_nan=False))) == frozen
 
 
 # --- trained policies --------------------------------------------------------------------------
@@ -190,6 +189,7 @@ def write(path: Path, make_dataset, *, black: bool) -> None:
 def trained(folder: Path, data: Path, model: str, *overrides: str) -> Path:
     base = [o for o in settings(folder, data) if not o.startswith("model.")]
     small = ["dataset.frame_size=null", "training.batch_size=4", "training.num_epochs=3", "training.learning_rate=0.01"]
+    small += ["logging.report=false", "evaluation.batch_size=256"]
     run = load_config(f"configs/{model}.yaml", [*base, *small, *overrides])
     return train(run, QUIET)
 
@@ -204,28 +204,30 @@ TEMPORAL = [
 ]
 
 
-def diagnosis_of(run: Path, json_file: Path) -> tuple[dict, str]:
-    """The report, and what is on the screen."""
+def diagnosis_of(run: Path, json_file: Path) -> tuple[Evaluation, str]:
+    """The scores and what the screen shows."""
     screen = io.StringIO()
     console = Console(file=screen, width=80, color_system="standard", force_terminal=True)
     report = evaluate(run, console, json_file=json_file, diagnose=True, tolerance=1)
-    assert json.loads(json_file.read_text()) == report
+    assert Evaluation.from_dict(json.loads(json_file.read_text())) == report
     return report, screen.getvalue()
 
 
 def test_a_policy_trained_on_black_frames_and_previous_actions_is_a_copycat(tmp_path, make_dataset):
     write(tmp_path / "black.zarr", make_dataset, black=True)
-    run = trained(tmp_path, tmp_path / "black.zarr", "temporal_cnn", *TEMPORAL, "model.action_dropout=0")
+    run = trained(
+        tmp_path, tmp_path / "black.zarr", "temporal_cnn", *TEMPORAL, "model.action_dropout=0", "training.num_epochs=2"
+    )
     report, screen = diagnosis_of(run, tmp_path / "r.json")
-    found, ablated = report["diagnosis"], report["ablations"]
-    assert found["copycat"] is True
-    assert len(found["reasons"]) == 2
-    assert found["unchanged_match"] > 0.7
+    found, ablated = report.diagnosis, report.ablations
+    assert found.copycat is True
+    assert len(found.reasons) == 2
+    assert found.unchanged_match > 0.7
     assert list(ablated) == ["blank_frames", "frozen_frames", "shuffled_frames", "no_previous_actions"]
     for name in ("blank_frames", "frozen_frames", "shuffled_frames"):
-        assert ablated[name] == {column: report[column] for column in SHOWN}
-    assert ablated["no_previous_actions"]["exact_match"] < report["exact_match"] - 0.3
-    within, exact = (report["events"][part]["onset"]["f1"] for part in ("within", "exact"))
+        assert vars(ablated[name]) == {column: getattr(report, column) for column in vars(ablated[name])}
+    assert ablated["no_previous_actions"].exact_match < report.exact_match - 0.3
+    within, exact = (part.onset.f1 for part in (report.events.within, report.events.exact))
     assert within > exact + 0.3  # one frame late
     assert "\x1b[33mThis policy seems to be a copycat" in screen
     plain = " ".join(screen.split())
@@ -244,39 +246,25 @@ def looking(tmp_path_factory, make_dataset) -> Path:
 def test_a_policy_that_looks_is_no_copycat(looking, tmp_path):
     """Though it sees previous actions, too."""
     report, screen = diagnosis_of(looking / "c/temporal_cnn", tmp_path / "r.json")
-    found, ablated = report["diagnosis"], report["ablations"]
-    assert (found["copycat"], found["reasons"]) == (False, [])
-    assert report["change_match"] > 0.5
+    found, ablated = report.diagnosis, report.ablations
+    assert (found.copycat, found.reasons) == (False, [])
+    assert report.change_match > 0.5
     for name in ("blank_frames", "frozen_frames", "shuffled_frames"):
-        assert ablated[name]["change_match"] < report["change_match"] - 0.2
+        assert ablated[name].change_match < report.change_match - 0.2
     assert "copycat" not in screen
-    assert list(found["gains"]) == ["unchanged_over_majority", "changes_over_majority", "changes_over_shuffled_frames"]
+    assert list(found.gains) == ["unchanged_over_majority", "changes_over_majority", "changes_over_shuffled_frames"]
 
 
 def test_events_and_diagnosis_are_there_without_ablations(looking):
     run = looking / "c/temporal_cnn"
     report = evaluate(run, QUIET)
-    assert report["diagnosis"]["copycat"] is False
-    assert list(report["diagnosis"]["gains"]) == ["unchanged_over_majority", "changes_over_majority"]
-    assert "ablations" not in report
+    assert report.diagnosis.copycat is False
+    assert list(report.diagnosis.gains) == ["unchanged_over_majority", "changes_over_majority"]
+    assert report.ablations is None
     dataset = ZarrGameplayDataset(looking / "x.zarr")
     written = json.loads((looking / "l/temporal_cnn/evaluation.json").read_text())
-    assert written == report  # what the training wrote in the end
+    assert Evaluation.from_dict(written) == report  # what the training wrote in the end
     split = json.loads((next((run / "best").iterdir()) / "meta/metadata").read_text())
     true = [dataset.actions(e) for e in dataset.find(split["split"]["val"])]
     for name, pressed in baselines(true, np.asarray(split["majority"])).items():
-        assert report["baselines"][name]["events"] == event_scores(true, pressed, NAMES, 3)
-
-
-def test_ablation_table_fits_80_columns():
-    true = held_for_a_while(3, 50)
-    values = scores_at_changes(true, targets(true), NAMES)
-    names = ("blank_frames", "shuffled_frames_and_state", "no_previous_actions")
-    values["ablations"] = {name: dict.fromkeys(SHOWN) for name in names}
-    console = Console(file=io.StringIO(), width=80, color_system=None)
-    console.print(ablation_table(values))
-    text = console.file.getvalue()
-    assert "…" not in text
-    (line,) = [line for line in text.splitlines() if line.split()[:1] == ["intact"]]
-    assert line.split()[1:] == [number(values[column]) for column in SHOWN]
-    assert "shuffled frames and state" in text
+        assert report.baselines[name].events.to_dict() == event_scores(true, pressed, NAMES, 3)

@@ -8,19 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from untrained import save_run
 
-from BC_training.common.config import to_dict
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
+from BC_training.common.schema import DatasetConfig
 from BC_training.evaluation.evaluate import evaluate
 from BC_training.evaluation.predict import open_episode
 from BC_training.inference import Policy
 from BC_training.reports.run.report import report
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
 from BC_training.training.resume import fingerprint
-from BC_training.training.train_state import init_state, make_optimizer, split_model
 
 QUIET = Console(file=StringIO())
 
@@ -30,23 +29,18 @@ def run(tmp_path_factory, make_dataset, make_config, make_inputs) -> Path:
     """A run whose validation split is the second of three episodes."""
     folder = tmp_path_factory.mktemp("evaluate")
     make_dataset(folder / "x.zarr", [4, 6, 5], actions=3)
-    config, inputs = make_config({"conv_features": (4,), "conv_strides": (2,)}), make_inputs()
-    config = dataclasses.replace(config, dataset=dataclasses.replace(config.dataset, path=str(folder / "x.zarr")))
-    state = init_state(split_model(config, inputs), make_optimizer(config.training, 10)[0])
+    config = make_config({"conv_features": (4,), "conv_strides": (2,)})
+    config = dataclasses.replace(config, dataset=DatasetConfig(path=str(folder / "x.zarr")))
     split = {"train": ["episode_0", "episode_2"], "val": ["episode_1"], "test": []}
-    meta = {"epoch": 1, "config": to_dict(config), "inputs": inputs.to_dict(), "threshold": 0.5, "split": split}
-    with lock_run(folder / "run"), CheckpointWriter(folder / "run", 1, QUIET) as writer:
-        writer.save(state, meta | {"majority": [False] * 3, "metrics": {}}, is_best=True)
-        writer.finish()
-    return folder / "run"
+    return save_run(folder / "run", config, make_inputs(), split=split)
 
 
 def test_another_dataset_is_scored_whole(run):
     """Its episodes may have the names of the validation split, and are not that."""
     data = run.parent / "x.zarr"
-    assert evaluate(run, QUIET)["frames"] == 6
-    assert evaluate(run, QUIET, data=data)["frames"] == 15
-    assert evaluate(run, QUIET, data=data, split="train")["frames"] == 9
+    assert evaluate(run, QUIET).frames == 6
+    assert evaluate(run, QUIET, data=data).frames == 15
+    assert evaluate(run, QUIET, data=data, split="train").frames == 9
 
 
 def test_the_split_of_another_dataset_is_refused(run, tmp_path, make_dataset, monkeypatch):
@@ -56,13 +50,13 @@ def test_the_split_of_another_dataset_is_refused(run, tmp_path, make_dataset, mo
     monkeypatch.setattr(checkpoint, "read", lambda path: dataclasses.replace(saved, fingerprint=own))
     shutil.copytree(data, tmp_path / "moved.zarr")
     make_dataset(tmp_path / "other.zarr", [4, 6, 5], actions=3, seed=1)
-    assert evaluate(run, QUIET, data=tmp_path / "moved.zarr", split="val")["frames"] == 6
-    assert evaluate(run, QUIET, data=tmp_path / "other.zarr")["frames"] == 15
+    assert evaluate(run, QUIET, data=tmp_path / "moved.zarr", split="val").frames == 6
+    assert evaluate(run, QUIET, data=tmp_path / "other.zarr").frames == 15
     with pytest.raises(UserError, match=r"other\.zarr is not the dataset .*: use --split all"):
         evaluate(run, QUIET, data=tmp_path / "other.zarr", split="val")
     # Its own dataset may have got episodes since.
     monkeypatch.setattr(checkpoint, "read", lambda path: dataclasses.replace(saved, fingerprint="older"))
-    assert evaluate(run, QUIET, data=data, split="val")["frames"] == 6
+    assert evaluate(run, QUIET, data=data, split="val").frames == 6
     with pytest.raises(UserError, match="is not a zarr group"):
         evaluate(run, QUIET, data="")
 
@@ -76,10 +70,10 @@ def test_another_dataset_in_the_place_of_the_trainings_is_noticed(run, tmp_path,
     own = fingerprint(ZarrGameplayDataset.from_config(config.dataset))
     known = dataclasses.replace(saved, config=config, fingerprint=own)
     monkeypatch.setattr(checkpoint, "read", lambda path: known)
-    assert evaluate(run, QUIET)["frames"] == 6
+    assert evaluate(run, QUIET).frames == 6
     make_dataset(tmp_path / "more.zarr", [3], actions=3)
     shutil.copytree(tmp_path / "more.zarr/episode_0", data / "episode_3")
-    assert evaluate(run, QUIET)["frames"] == 6
+    assert evaluate(run, QUIET).frames == 6
     assert open_episode(run, None, 1)[2] == 1
     shutil.rmtree(data)
     make_dataset(data, [4, 6, 5], actions=3, seed=1)
@@ -96,8 +90,8 @@ def test_another_dataset_in_the_place_of_the_trainings_is_noticed(run, tmp_path,
         with pytest.raises(UserError, match=message) as error:
             act()
         assert "\n" not in str(error.value)
-    assert evaluate(run, QUIET, data=data)["frames"] == 15  # the remedy
-    assert evaluate(run, QUIET, data=data)["chosen_here"] == []
+    assert evaluate(run, QUIET, data=data).frames == 15  # the remedy
+    assert evaluate(run, QUIET, data=data).chosen_here == []
     assert open_episode(run, data, 1)[2] == 1
     shutil.rmtree(data / "episode_0")
     with pytest.raises(UserError, match=message):

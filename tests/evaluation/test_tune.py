@@ -1,9 +1,9 @@
 """Thresholds of the best F1, and a checkpoint that has been given them."""
 
-import dataclasses
 import json
 import shutil
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -14,17 +14,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rich.console import Console
 from sklearn.metrics import f1_score, precision_recall_curve
+from untrained import save_run
 
 from BC_training import __main__ as command_line
-from BC_training.common.config import to_dict
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
+from BC_training.common.schema import DatasetConfig
 from BC_training.evaluation.evaluate import evaluate
+from BC_training.evaluation.results import Evaluation
 from BC_training.evaluation.tune import best_threshold
 from BC_training.inference import Policy
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
-from BC_training.training.train_state import init_state, make_optimizer, split_model
+from BC_training.training.decoding_file import write_decoding
 
 QUIET = Console(file=StringIO())
 
@@ -95,20 +96,15 @@ def test_thresholds_leave_room_for_hysteresis():
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory, make_dataset, make_config, make_inputs) -> Path:
-    """A run of 7 buttons, a6 never pressed in validation, whose model has learned nothing; format 2."""
+    """A run of 7 buttons, a6 never pressed in validation, whose model has learned nothing."""
     folder = tmp_path_factory.mktemp("tune")
     rng = np.random.default_rng(0)
     rows = [rng.random((n, 7)) < [0.1, 0.2, 0.5, 0.5, 0.8, 0.9, 0.0] for n in (20, 40, 10)]
     make_dataset(folder / "x.zarr", [20, 40, 10], rows=rows)
-    config, inputs = make_config({"conv_features": (4,), "conv_strides": (2,)}), make_inputs(7)
-    config = dataclasses.replace(config, dataset=dataclasses.replace(config.dataset, path=str(folder / "x.zarr")))
-    state = init_state(split_model(config, inputs), make_optimizer(config.training, 10)[0])
+    config = make_config({"conv_features": (4,), "conv_strides": (2,)})
+    config = replace(config, dataset=DatasetConfig(path=str(folder / "x.zarr")))
     split = {"train": ["episode_0"], "val": ["episode_1"], "test": ["episode_2"]}
-    meta = {"epoch": 1, "config": to_dict(config), "inputs": inputs.to_dict(), "threshold": 0.5, "split": split}
-    with lock_run(folder / "run"), CheckpointWriter(folder / "run", 1, QUIET) as writer:
-        writer.save(state, meta | {"majority": [False] * 7, "metrics": {}}, is_best=True)
-        writer.finish()
-    return folder / "run"
+    return save_run(folder / "run", config, make_inputs(7), split=split)
 
 
 @pytest.fixture
@@ -124,22 +120,22 @@ def test_a_checkpoint_is_tuned_reloaded_and_played(run):
     report = evaluate(run, screen, tune=True)
     checkpoint.verify(step)
     saved = checkpoint.read(run).decoding
-    assert report["before"] == {k: v for k, v in before.items() if k != "test"}
-    assert report["decoding"] == saved.to_dict()
+    assert report.before == replace(before, test=None)
+    assert report.decoding == saved
     assert saved.thresholds["a6"] == 0.5
     assert len(set(saved.thresholds.values())) > 2
     gains = 0
     for name in names[:6]:
-        old, new = (r["per_action"][name]["f1"] for r in (before, report))
+        old, new = (r.per_action[name].f1 for r in (before, report))
         assert new >= old
         gains += new > old
     assert gains > 2
-    assert evaluate(run, QUIET) == {k: v for k, v in report.items() if k != "before"}
+    assert evaluate(run, QUIET) == replace(report, before=None)
     text = screen.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
     for name in names:
         (line,) = [line.split() for line in text.splitlines() if line.split()[:1] == [name] and len(line.split()) == 5]
         assert line[1:3] == ["0.500", f"{saved.thresholds[name]:.3f}"]
-    assert f"exact match {before['exact_match']:.3f} -> {report['exact_match']:.3f}" in text
+    assert f"exact match {before.exact_match:.3f} -> {report.exact_match:.3f}" in text
     policy = Policy.load(run)
     frame = np.zeros((3, 24, 32), np.uint8)
     p = policy.probabilities(frame)
@@ -149,36 +145,36 @@ def test_a_checkpoint_is_tuned_reloaded_and_played(run):
 
 def test_scores_on_what_thresholds_were_tuned_on_say_so_and_those_of_the_test_split_are_beside(run, tmp_path):
     """Wherever the frames are met again, and only there."""
-    assert evaluate(run, QUIET)["chosen_here"] == ["checkpoint"]
+    assert evaluate(run, QUIET).chosen_here == ["checkpoint"]
     report = evaluate(run, QUIET, tune=True)
-    assert (report["split"], report["chosen_here"]) == ("val", ["checkpoint", "thresholds"])
-    assert report["before"]["chosen_here"] == ["checkpoint"]
-    assert (report["test"]["split"], report["test"]["chosen_here"]) == ("test", [])
-    assert report["test"]["decoding"] == report["decoding"]
+    assert (report.split, report.chosen_here) == ("val", ["checkpoint", "thresholds"])
+    assert report.before.chosen_here == ["checkpoint"]
+    assert (report.test.split, report.test.chosen_here) == ("test", [])
+    assert report.test.decoding == report.decoding
     alone = evaluate(run, QUIET, split="test")
-    assert alone == report["test"]
+    assert alone == report.test
     screen = StringIO()
     again = evaluate(run, Console(file=screen, width=250), json_file=tmp_path / "e.json")
-    assert json.loads((tmp_path / "e.json").read_text()) == again
-    assert again["test"] == alone
+    assert Evaluation.from_dict(json.loads((tmp_path / "e.json").read_text())) == again
+    assert again.test == alone
     assert "was chosen by, given its thresholds by these frames (val): expect less on others" in screen.getvalue()
     assert " on test of " in " ".join(screen.getvalue().split())
-    assert "test" not in evaluate(run, QUIET, split="val")
+    assert evaluate(run, QUIET, split="val").test is None
     data = Path(checkpoint.read(run).config.dataset.path)
     shutil.copytree(data, tmp_path / "moved.zarr")
-    assert evaluate(run, QUIET, data=tmp_path / "moved.zarr")["chosen_here"] == [
+    assert evaluate(run, QUIET, data=tmp_path / "moved.zarr").chosen_here == [
         "parameters",
         "checkpoint",
         "thresholds",
     ]
-    assert evaluate(run, QUIET, split="train")["chosen_here"] == ["parameters"]
+    assert evaluate(run, QUIET, split="train").chosen_here == ["parameters"]
 
 
 def test_thresholds_tuned_on_other_data_are_not_of_this(run, tmp_path, make_dataset):
     make_dataset(tmp_path / "other.zarr", [20, 40, 10], seed=9)
     evaluate(run, QUIET, data=tmp_path / "other.zarr", tune=True, force=True)
-    assert "thresholds" not in evaluate(run, QUIET)["chosen_here"]
-    assert "thresholds" in evaluate(run, QUIET, data=tmp_path / "other.zarr")["chosen_here"]
+    assert "thresholds" not in evaluate(run, QUIET).chosen_here
+    assert "thresholds" in evaluate(run, QUIET, data=tmp_path / "other.zarr").chosen_here
 
 
 def test_what_is_best_already_is_not_written_again(run):
@@ -187,7 +183,7 @@ def test_what_is_best_already_is_not_written_again(run):
     screen = Console(file=StringIO(), width=200)
     report = evaluate(run, screen, tune=True)
     assert "had the best thresholds already" in screen.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
-    assert report["before"] == {k: v for k, v in report.items() if k not in ("before", "test")}
+    assert report.before == replace(report, before=None, test=None)
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()} == files
 
 
@@ -201,31 +197,28 @@ def test_thresholds_are_chosen_on_the_validation_split_unless_forced(run):
     with pytest.raises(UserError, match="--force goes with --tune"):
         evaluate(run, QUIET, split="train", force=True)
     report = evaluate(run, QUIET, split="train", tune=True, force=True)
-    assert report["split"] == "train"
-    assert checkpoint.read(run).decoding.to_dict() == report["decoding"]
+    assert report.split == "train"
+    assert checkpoint.read(run).decoding == report.decoding
 
 
-def test_of_the_command_line(run, tmp_path, monkeypatch):
+def test_the_command_tunes_and_writes_the_scores(run, tmp_path, monkeypatch):
     arguments = ["evaluate", str(run), "--tune", "--json", str(tmp_path / "tuned.json")]
     monkeypatch.setattr(sys, "argv", ["BC_training", *arguments])
     with pytest.raises(SystemExit) as ended:
         command_line.main()
     assert not ended.value.code
-    report = json.loads((tmp_path / "tuned.json").read_text())
-    assert checkpoint.read(run).decoding.to_dict() == report["decoding"] != report["before"]["decoding"]
+    report = Evaluation.from_dict(json.loads((tmp_path / "tuned.json").read_text()))
+    assert checkpoint.read(run).decoding == report.decoding != report.before.decoding
 
 
 def test_scores_of_a_checkpoint_that_samples_say_so(run):
-    from BC_training.training.checkpoint_edit import editing, update_meta
-
     step, calm = checkpoint.find(run), evaluate(run, QUIET)
-    rules = dataclasses.replace(checkpoint.read(run).decoding, temperature=1.0)
-    with editing(step):
-        update_meta(step, {"decoding": rules.to_dict()})
+    rules = replace(checkpoint.read(run).decoding, temperature=1.0)
+    write_decoding(step, rules)
     screen = Console(file=StringIO(), width=200)
     report = evaluate(run, screen)
     assert "in play it samples at temperature 1" in screen.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
-    assert report["exact_match"] == calm["exact_match"]
+    assert report.exact_match == calm.exact_match
     policy = Policy.load(run)
     frame, held = np.zeros((3, 24, 32), np.uint8), []
     for seed in (0, 1, 0):

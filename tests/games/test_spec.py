@@ -64,7 +64,7 @@ def toy(monkeypatch):
     monkeypatch.setattr(spec, "_KINDS", dict(spec._KINDS))
     options = {"mouse": Option(default=False), "speed": Option(1.0, 0.5, 2.0, is_handicap=True)}
     monkeypatch.setitem(sys.modules, "a_toy", sys.modules[__name__])
-    register("toy", names=lambda: ["a/one", "two"], make="a_toy:make_toy", options=options)
+    register("toy", names=lambda: ["a/one", "two"], make="a_toy:make_toy", engine="toys", options=options)
 
 
 def test_one_call_registers_a_kind_of_game_with_its_options(toy):

@@ -17,7 +17,9 @@ from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.convert import Options, convert
+from BC_training.convert.conversion import convert
+from BC_training.convert.lerobot.reader import LeRobotSource, open_source
+from BC_training.convert.source import Options
 
 HEIGHT, WIDTH = 32, 64
 ON, OFF = (220, 120, 40), (20, 40, 120)
@@ -167,17 +169,29 @@ def write_v30(root: Path, **changes: Any) -> Path:
 WRITERS = {"v2.1": write_v21, "v3.0": write_v30}
 
 
+Edit = Callable[[Path], Any]  # changes a dataset
+
+
 def imported(source: Path, out: Path, **options: Any) -> ZarrGameplayDataset:
     convert(source, out, Options("lerobot", **options), 1, Console(quiet=True))
     return ZarrGameplayDataset(out)
 
 
+def opened(root: Path, **options: Any) -> LeRobotSource:
+    return open_source(root, Options("lerobot", **options))
+
+
+def read(root: Path, **options: Any) -> list[list[Any]]:
+    """Each episode's steps, without a dataset written."""
+    found = opened(root, **options)
+    return [list(found.read(episode).steps) for episode in found.episodes]
+
+
 def error_of(call: Callable[..., Any], *args: Any, **options: Any) -> str:
     with pytest.raises(UserError) as caught:
         call(*args, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def check(dataset: ZarrGameplayDataset, fps: float = 20) -> None:
@@ -190,7 +204,16 @@ def check(dataset: ZarrGameplayDataset, fps: float = 20) -> None:
         assert [numbers(f) for f in dataset.frames(e, range(length))] == [(e, i) for i in range(length)]
 
 
-def edit_info(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+def check_read(root: Path) -> None:
+    """All steps of a dataset whose pictures are stored without loss, in place of ``check`` where nothing is written."""
+    for e, steps in enumerate(read(root)):
+        frames, pressed, values = zip(*steps, strict=True)
+        np.testing.assert_array_equal(pressed, actions(e, LENGTHS[e]))
+        np.testing.assert_array_equal(values, state(e, LENGTHS[e]))
+        np.testing.assert_array_equal(frames, [picture(e, i).transpose(2, 0, 1) for i in range(LENGTHS[e])])
+
+
+def edit_info(change: Callable[[dict[str, Any]], Any]) -> Edit:
     def edit(root: Path) -> None:
         file = root / "meta" / "info.json"
         content = json.loads(file.read_text())
@@ -200,31 +223,61 @@ def edit_info(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]
     return edit
 
 
-def edit_rows(change: Callable[[list[dict[str, Any]]], Any]) -> Callable[[Path], None]:
-    """Changes the rows of episode 2, a file of its own in either version."""
+def set_info(**changes: Any) -> Edit:
+    return edit_info(lambda info: info.update(changes))
+
+
+def set_feature(name: str, **changes: Any) -> Edit:
+    return edit_info(lambda info: info["features"][name].update(changes))
+
+
+def edit_file(pattern: str, change: Callable[[Path], Any]) -> Edit:
+    """Changes the last file that matches."""
+    return lambda root: change(sorted(root.glob(pattern))[-1])
+
+
+def edit_tables(change: Callable[[pa.Table], pa.Table]) -> Edit:
+    """Changes all rows."""
 
     def edit(root: Path) -> None:
-        file = sorted(root.glob("data/*/*.parquet"))[-1]
-        table = pq.read_table(file)
-        content = table.to_pylist()
-        change(content)
-        pq.write_table(pa.Table.from_pylist(content, table.schema), file)
+        for file in root.glob("data/*/*.parquet"):
+            pq.write_table(change(pq.read_table(file)), file)
 
     return edit
 
 
-def edit_column(name: str, frame: int, value: Any) -> Callable[[Path], None]:
+def replace_column(name: str, change: Callable[[pa.ChunkedArray], Any]) -> Edit:
+    return edit_tables(lambda t: t.set_column(t.schema.get_field_index(name), name, change(t[name])))
+
+
+def rewrite(file: Path, change: Callable[[list[dict[str, Any]]], Any]) -> None:
+    """Changes the rows of a parquet file, which keeps its schema."""
+    table = pq.read_table(file)
+    content = table.to_pylist()
+    change(content)
+    pq.write_table(pa.Table.from_pylist(content, table.schema), file)
+
+
+def edit_rows(change: Callable[[list[dict[str, Any]]], Any]) -> Edit:
+    """Changes the rows of episode 2, a file of its own in either version."""
+    return edit_file("data/*/*.parquet", lambda file: rewrite(file, change))
+
+
+def edit_column(name: str, frame: int, value: Any) -> Edit:
     return edit_rows(lambda content: content[frame].update({name: value}))
 
 
-def drop_column(name: str) -> Callable[[Path], None]:
+def edit_episodes(change: Callable[[list[dict[str, Any]]], Any]) -> Edit:
+    """Changes the list of episodes of either version."""
+
     def edit(root: Path) -> None:
-        for file in root.glob("data/*/*.parquet"):
-            pq.write_table(pq.read_table(file).drop_columns([name]), file)
+        lines = root / "meta/episodes.jsonl"
+        if not lines.exists():
+            return rewrite(root / "meta/episodes/chunk-000/file-000.parquet", change)
+        content = [json.loads(line) for line in lines.read_text("utf-8").split("\n") if line]
+        change(content)
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
+        lines.write_bytes(text.encode("utf-8", "backslashreplace"))  # a half of a character becomes JSON's \\udxxx
+        return None
 
     return edit
-
-
-def edit_file(pattern: str, change: Callable[[Path], Any]) -> Callable[[Path], None]:
-    """Changes the last file that matches."""
-    return lambda root: change(sorted(root.glob(pattern))[-1])

@@ -1,4 +1,4 @@
-"""Damage of files, drawn by hypothesis, and what a refusal must look like."""
+"""Damage to files, drawn by hypothesis, and the form of a refusal."""
 
 import copy
 import json
@@ -11,44 +11,11 @@ from hypothesis import strategies as st
 
 from BC_training.common.errors import UserError
 
-WEIRD = st.sampled_from(
-    [
-        None,
-        True,
-        0,
-        -1,
-        3,
-        2**31,
-        10**15,
-        2**70,
-        0.5,
-        -2.5,
-        1e308,
-        math.nan,
-        math.inf,
-        "",
-        " ",
-        "0",
-        "-1",
-        "nan",
-        "text",
-        "a.b[c]",
-        "[red]bold[/]",
-        "\u2028",
-        "рычаг",
-        "../../outside",
-        "/absolute",
-        "~",
-        [],
-        [1],
-        [None],
-        ["a", "a"],
-        [[1, 2], [3]],
-        {},
-        {"a": 1},
-        {"type": "Dict"},
-    ]
-)
+WEIRD = st.sampled_from([
+    None, True, 0, -1, 3, 2**31, 10**15, 2**70, 0.5, -2.5, 1e308, math.nan, math.inf,
+    "", " ", "0", "-1", "nan", "text", "a.b[c]", "[red]bold[/]", "\u2028", "рычаг", "../../outside", "/absolute", "~",
+    [], [1], [None], ["a", "a"], [[1, 2], [3]], {}, {"a": 1}, {"type": "Dict"},
+])  # fmt: skip
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -61,18 +28,18 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 @st.composite
-def changed(draw: st.DrawFn, document: Any) -> Any:
-    """A JSON document of which one value is another, twice there, gone, or under another name."""
+def changed(draw: st.DrawFn, document: Any, values: st.SearchStrategy = WEIRD) -> Any:
+    """A JSON document in which one value is replaced, doubled, removed or renamed."""
     document = copy.deepcopy(document)
     if not document:
-        return draw(WEIRD)
+        return draw(values)
     *outer, last = draw(st.sampled_from(list(places(document))))
     parent = document
     for key in outer:
         parent = parent[key]
     what = draw(st.sampled_from(["replace", "replace", "replace", "remove", "double"]))
     if what == "replace":
-        parent[last] = draw(WEIRD)
+        parent[last] = draw(values)
     elif what == "remove":
         del parent[last]
     elif isinstance(parent, list):
@@ -84,7 +51,7 @@ def changed(draw: st.DrawFn, document: Any) -> Any:
 
 @st.composite
 def damaged(draw: st.DrawFn, content: bytes) -> bytes:
-    """Bytes of which some are others, or gone."""
+    """Bytes of which some are changed, inserted or removed."""
     at = draw(st.integers(0, max(len(content) - 1, 0)))
     what = draw(st.sampled_from(["flip", "cut", "empty", "insert", "overwrite"]))
     if what == "flip" and content:
@@ -97,13 +64,13 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
     return content[:at] + inserted + content[at + (len(inserted) if what == "overwrite" else 0) :]
 
 
-def change_file(data: st.DataObject, file: Path) -> None:
-    """Damages a file: its JSON, or its bytes."""
+def change_file(data: st.DataObject, file: Path, values: st.SearchStrategy = WEIRD) -> None:
+    """Damages a file's JSON or its bytes."""
     content = file.read_bytes()
     if file.suffix == ".json" or file.name.startswith(".z"):
         kind = data.draw(st.sampled_from(["json", "json", "json", "bytes", "mark"]))
         if kind == "json":
-            file.write_text(json.dumps(data.draw(changed(json.loads(content)))))
+            file.write_text(json.dumps(data.draw(changed(json.loads(content), values))))
             return
         if kind == "mark":
             file.write_bytes(b"\xef\xbb\xbf" + content)
@@ -112,7 +79,7 @@ def change_file(data: st.DataObject, file: Path) -> None:
 
 
 def require_one_line(error: UserError) -> None:
-    """A refusal is one line that can be read."""
+    """Checks that a refusal is one readable line."""
     text = str(error)
     assert text.strip()
     assert len(text.splitlines()) == 1, text

@@ -1,4 +1,4 @@
-"""Writes sessions as a recorder would: a real MP4, CSVs and key binds."""
+"""Sessions as a recorder writes them: an MP4, CSVs and key binds."""
 
 import json
 import struct
@@ -20,7 +20,7 @@ KEYBINDS = {
 
 
 def frame_of(number: int, size: tuple[int, int]) -> np.ndarray:
-    """uint8 [H, W, 3] that tells frame ``number`` (below 4096), its channels and its sides apart."""
+    """uint8 [H, W, 3] that shows the frame's ``number`` (below 4096), its channels and its sides."""
     frame = np.zeros((*size, 3), np.uint8)
     frame[..., 0], frame[..., 1], frame[..., 2] = number % 64 * 4, number // 64 * 4, 100
     frame[: size[0] // 2, : size[1] // 2, 2] = 200
@@ -46,6 +46,16 @@ def write_video(
             frame = av.VideoFrame.from_ndarray(frame_of(number, size), format="rgb24")
             frame.pts, frame.time_base = int(time), time_base
             container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def write_sound(path: Path) -> None:
+    """A file without a video."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 8000
+        container.mux(stream.encode(silence))
         container.mux(stream.encode())
 
 

@@ -1,6 +1,7 @@
 """What TemporalCNN remembers, and what it is not to know."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -28,7 +29,7 @@ def test_lstm_against_its_equations():
     kernel, bias, recurrent = (np.asarray(p[...]) for p in (layer.inputs.kernel, layer.inputs.bias, layer.recurrent))
     np.testing.assert_array_equal(bias, [*[0] * 4, *[1] * 4, *[0] * 8])
     cell, hidden = np.zeros((2, 4)), np.zeros((2, 4))
-    for t, found in enumerate(np.moveaxis(np.asarray(layer(x)), 1, 0)):
+    for t, found in enumerate(np.moveaxis(np.asarray(layer(jnp.asarray(x))), 1, 0)):
         gates = x[:, t] @ kernel + bias + hidden @ recurrent
         enter, forget, leave = (sigmoid(gates[:, 4 * i : 4 * i + 4]) for i in range(3))
         cell = forget * cell + enter * np.tanh(gates[:, 12:])
@@ -42,15 +43,15 @@ def test_a_frame_changes_what_is_said_at_it_and_after_it_alone(temporal):
     features = np.random.default_rng(0).normal(size=(1, HISTORY, 8)).astype(np.float32)
     changed = features.copy()
     changed[:, 2] += 1
-    before, after = (np.asarray(model.remember(x, train=False)) for x in (features, changed))
+    before, after = (np.asarray(model.remember(jnp.asarray(x), train=False)) for x in (features, changed))
     np.testing.assert_array_equal(before[:, :2], after[:, :2])
     assert (before[:, 2:] != after[:, 2:]).any(axis=-1).all()
 
 
 def knows(model, **options) -> np.ndarray:
     """bool [B, T], whether the features of a frame depend on the previous actions."""
-    frames = np.random.default_rng(0).random((300, HISTORY, 3, *SIZE), np.float32)
-    pressed, released = (np.full((300, HISTORY, 2, 3), value) for value in (True, False))
+    frames = jnp.asarray(np.random.default_rng(0).random((300, HISTORY, 3, *SIZE), np.float32))
+    pressed, released = (jnp.full((300, HISTORY, 2, 3), value) for value in (True, False))
     first, second = (
         np.asarray(model.encode({"frames": frames, "previous_actions": a}, rngs=nnx.Rngs(dropout=1), **options))
         for a in (pressed, released)

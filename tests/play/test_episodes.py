@@ -19,9 +19,10 @@ from BC_training.play import (
     episodes,
     record,  # noqa: F401
 )
-from BC_training.play.episodes import Session
+from BC_training.play.episodes import Outcome, Session
 from BC_training.play.record import require_players  # noqa: F401
-from BC_training.play.rollout import Outcome, RolloutSession, rollout  # noqa: F401
+from BC_training.play.rollout import rollout  # noqa: F401
+from BC_training.play.scores import RolloutSession
 from BC_training.runtime.workers import run_tasks  # noqa: F401
 from BC_training.videos import rollouts  # noqa: F401
 from BC_training.videos.rollouts import Filming, film_rollouts  # noqa: F401
@@ -151,26 +152,27 @@ class SlowToLoadATask(Filming):
         super().__init__(GAME, 0)
 
 
-@pytest.mark.parametrize("worker", [SlowToLoad, SlowToLoadATask])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("worker", "number"),
+    [(SlowToLoad, signal.SIGKILL), (SlowToLoad, signal.SIGINT), (SlowToLoadATask, signal.SIGTERM)],
+)
 def test_games_end_with_the_process_whose_workers_still_start(worker, number):
     tasks = [("noop", SIZE)] * 2
     run = f"run_tasks({worker.__name__}, (), {tasks}, 2, Console(), title='', unit=('', len))"
     code = f"from tests.play.test_episodes import *; {run}"
-    path = {"PYTHONPATH": str(Path(__file__).parents[2])}
-    parent = subprocess.Popen([sys.executable, "-c", code], env=os.environ | path, stdout=subprocess.DEVNULL)
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
     engines: list[int] = []
     try:
         deadline = time.monotonic() + 300
         while len(engines) < 2 and time.monotonic() < deadline:
             engines = [pid for pid in children(parent.pid) if is_engine(pid)]
-            time.sleep(0.1)
+            time.sleep(0.02)
         assert len(engines) == 2
-        time.sleep(1)  # until they have started
+        time.sleep(0.5)  # until they have started
         os.kill(parent.pid, number)
         parent.wait(100)
         while any(map(is_engine, engines)) and time.monotonic() < deadline:
-            time.sleep(0.1)
+            time.sleep(0.02)
         assert not any(map(is_engine, engines))
     finally:
         parent.kill()
@@ -192,16 +194,15 @@ def test_a_game_in_the_commands_own_process_is_closed_before_it_ends(tmp_path, c
     """In the middle of play, or while a player takes long to load."""
     if not code.startswith("rollout"):
         code = f"record.make_player = rollouts.make_player = lambda *_: time.sleep(600); {code}"
-    path = {"PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", f"from tests.play.test_episodes import *; {code}", f"{tmp_path}/x.mp4"]
-    process = subprocess.Popen(command, env=os.environ | path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     engines: list[int] = []
     try:
         deadline = time.monotonic() + 300
         while not engines and time.monotonic() < deadline:
             engines = [pid for pid in children(process.pid) if is_engine(pid)]
-            time.sleep(0.1)
-        time.sleep(1)  # until it has started
+            time.sleep(0.02)
+        time.sleep(0.5)  # until it has started
         process.terminate()
         _, errors = process.communicate(timeout=100)
         assert not any(map(is_engine, engines))
@@ -214,20 +215,19 @@ def test_a_game_in_the_commands_own_process_is_closed_before_it_ends(tmp_path, c
                 os.kill(engine, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_workers_and_their_games_end_with_the_process_that_started_them(number):
+def test_workers_and_their_games_end_with_the_process_that_started_them():
     command = [sys.executable, "-m", "BC_training", "rollout", "--player", "expert", "--episodes", "500"]
     parent = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 300
         while len(family := children(parent.pid)) < 5 and time.monotonic() < deadline:  # workers, games, a tracker
-            time.sleep(0.1)
+            time.sleep(0.02)
         time.sleep(0.5)
         family = children(parent.pid)
-        os.kill(parent.pid, number)
+        os.kill(parent.pid, signal.SIGKILL)
         parent.wait(100)
         while any(Path(f"/proc/{pid}").exists() for pid in family) and time.monotonic() < deadline + 10:
-            time.sleep(0.1)
+            time.sleep(0.02)
         assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
     finally:
         if parent.poll() is None:

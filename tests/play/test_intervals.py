@@ -28,7 +28,7 @@ def coverage(draw, true, random, expert, episodes, rounds=200):
         )
         scores = play_statistics(returns, references)
         for i, (name, value) in enumerate((("ci95", true), ("normalized_ci95", true))):
-            low, high = scores[name]
+            low, high = getattr(scores, name)
             held[i] += low - 1e-9 <= value <= high + 1e-9
     return held / rounds
 
@@ -106,10 +106,10 @@ def test_what_says_nothing_of_the_spread_has_no_interval():
 def test_an_expert_that_may_be_no_better_than_random_gives_no_interval():
     close = {"random": [0.0, 10.0, 5.0, 2.0], "expert": [9.0, 1.0, 4.0, 8.0]}
     scores = play_statistics([1.0, 9.0], close)
-    assert scores["normalized"] is not None
-    assert scores["normalized_ci95"] is None
+    assert scores.normalized is not None
+    assert scores.normalized_ci95 is None
     worse = play_statistics([1.0, 9.0], {"random": EXPERT, "expert": RANDOM})
-    assert {key for key, value in worse.items() if value is not None} == {"mean", "ci95"}
+    assert {key for key, value in vars(worse).items() if value is not None} == {"mean", "ci95"}
 
 
 def test_the_scale_is_a_sample_too():
@@ -125,12 +125,12 @@ def test_the_scale_is_a_sample_too():
 
 def test_random_and_expert_have_intervals_of_their_means_and_none_of_0_and_1():
     found = reference_statistics(REFERENCES)
-    assert [found[who]["normalized"] for who in ("random", "expert")] == [0, 1]
-    assert [found[who]["normalized_ci95"] for who in ("random", "expert")] == [None, None]
-    low, high = found["expert"]["ci95"]
+    assert [found[who].normalized for who in ("random", "expert")] == [0, 1]
+    assert [found[who].normalized_ci95 for who in ("random", "expert")] == [None, None]
+    low, high = found["expert"].ci95
     assert low < 100 < high
     # The same returns in another's play are a sample of the score.
-    assert play_statistics(list(EXPERT), REFERENCES)["normalized_ci95"] is not None
+    assert play_statistics(list(EXPERT), REFERENCES).normalized_ci95 is not None
 
 
 def test_an_interval_does_not_depend_on_the_blocks_it_is_drawn_in(monkeypatch):
@@ -143,13 +143,13 @@ def test_an_interval_does_not_depend_on_the_blocks_it_is_drawn_in(monkeypatch):
 
 def test_failed_episodes_are_those_nearer_to_random_than_to_the_expert():
     scores = play_statistics([49.0, 50.0, 51.0, -300.0], REFERENCES)
-    assert scores["failed"] == 2
-    assert scores["failed_ci95"] == wilson_interval(2, 4)
-    assert failed_text(scores, 4) == "2 of 4 (15.0 to 85.0 %)"
+    assert scores.failed == 2
+    assert scores.failed_ci95 == wilson_interval(2, 4)
+    assert failed_text(scores.failed, scores.failed_ci95, 4) == "2 of 4 (15.0 to 85.0 %)"
     for references in ({"random": RANDOM}, {"random": EXPERT, "expert": RANDOM}, {}):
         scores = play_statistics([1.0, 2.0], references)
-        assert (scores["failed"], scores["failed_ci95"]) == (None, None)
-        assert failed_text(scores, 2) == "–"
+        assert (scores.failed, scores.failed_ci95) == (None, None)
+        assert failed_text(scores.failed, scores.failed_ci95, 2) == "–"
 
 
 @pytest.mark.parametrize(("count", "episodes"), [(0, 1), (1, 1), (0, 20), (1, 100), (50, 100), (100, 100), (3, 7)])

@@ -13,55 +13,109 @@ import av
 import numpy as np
 import pytest
 from rich.console import Console
+from untrained import change_meta, save_run
 
-from BC_training.common.config import to_dict
-from BC_training.common.decode import DecodeSettings
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
-from BC_training.games import make_game
-from BC_training.play.players import PolicyPlayer
-from BC_training.play.rollout import RolloutSession, play_episodes, rollout
+from BC_training.games import GameSpec, make_game
+from BC_training.play import references
+from BC_training.play.episodes import Outcome
+from BC_training.play.players import BUILT_IN, PolicyPlayer
+from BC_training.play.references import known_returns, scripted_returns
+from BC_training.play.results import RolloutResult
+from BC_training.play.rollout import rollout
+from BC_training.play.scores import RolloutSession, play_episodes
 from BC_training.play.video import VideoWriter, draw_buttons
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_edit import editing, update_meta
-from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
-from BC_training.training.train_state import init_state, make_optimizer, split_model
 
 GAME = "doom/deadly_corridor"
 QUIET = Console(file=StringIO())
 
 
 def test_result_has_the_documented_keys_and_arithmetic(tmp_path):
-    result = rollout("noop", GAME, QUIET, episodes=2, seed=3, workers=1, json_file=tmp_path / "r.json")
-    assert json.loads((tmp_path / "r.json").read_text()) == result
-    assert result["game"] == GAME
-    assert result["player"] == "noop"
-    assert result["video"] is None
-    assert result["episodes"] == len(result["returns"]) == 2
-    assert result["seed"] == 3
-    assert result["mean"] == pytest.approx(np.mean(result["returns"]))
-    low, high = result["ci95"]
-    assert low <= result["mean"] <= high
-    span = result["expert_mean"] - result["random_mean"]
-    assert result["normalized"] == pytest.approx((result["mean"] - result["random_mean"]) / span)
-    low, high = result["normalized_ci95"]
-    assert low <= result["normalized"] <= high
-    assert (result["failed"], result["seen"]) == (2, {})
-    for who, returns in result["references"].items():
-        assert result[f"{who}_mean"] == np.mean(returns)
-        assert result[f"{who}_ci95"][0] <= np.mean(returns) <= result[f"{who}_ci95"][1]
+    result = rollout("noop", f"{GAME}?skill=3", QUIET, episodes=2, seed=3, workers=1, json_file=tmp_path / "r.json")
+    raw = json.loads((tmp_path / "r.json").read_text())
+    assert RolloutResult.from_dict(raw) == result
+    assert not {"skill", "delay"} & raw.keys()
+    assert (raw["game"], raw["player"], raw["video"]) == (GAME, "noop", None)
+    assert (raw["episodes"], raw["seed"], len(raw["returns"])) == (2, 3, 2)
+    assert result.mean == pytest.approx(np.mean(result.returns))
+    assert result.ci95[0] <= result.mean <= result.ci95[1]
+    span = result.expert_mean - result.random_mean
+    assert result.normalized == pytest.approx((result.mean - result.random_mean) / span)
+    assert result.normalized_ci95[0] <= result.normalized <= result.normalized_ci95[1]
+    assert (result.failed, result.seen) == (2, {})
+    for who, returns in result.references.items():
+        assert raw[f"{who}_mean"] == np.mean(returns)
+        assert raw[f"{who}_ci95"][0] <= np.mean(returns) <= raw[f"{who}_ci95"][1]
 
 
 @pytest.mark.parametrize("reward", [np.nan, np.inf, -np.inf])
 def test_a_return_that_is_no_number_is_refused_with_its_seed(monkeypatch, reward):
-    monkeypatch.setattr(RolloutSession, "_play", lambda self, seed, film: (float(reward), 3))
+    monkeypatch.setattr(RolloutSession, "_play", lambda self, seed, film: Outcome(float(reward), 3))
     with pytest.raises(UserError, match=rf"doom/basic: the return of seed 7 is {reward}"):
         rollout("noop", "doom/basic", QUIET, episodes=1, seed=7, workers=1)
 
 
 def test_expert_is_1_and_random_is_0_on_the_same_seeds():
-    assert rollout("expert", GAME, QUIET, episodes=2, workers=2)["normalized"] == 1
-    assert rollout("random", GAME, QUIET, episodes=2, workers=1)["normalized"] == 0
+    for player, score in (("expert", 1), ("random", 0)):
+        assert rollout(player, "doom/basic", QUIET, episodes=2, seed=200, workers=1).normalized == score
+
+
+# --- returns that are known ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("player", BUILT_IN)
+@pytest.mark.parametrize(("game", "seeds"), [("doom/basic", [99, 5099]), (GAME, [0, 1019])])
+def test_known_returns_are_those_of_play_now(game, seeds, player):
+    played = [outcome.score for outcome in play_episodes(game, player, seeds, (72, 128), 1, QUIET)]
+    assert known_returns(GameSpec.parse(game), player, seeds) == played
+
+
+def test_only_what_is_not_known_is_played_and_the_rest_is_reported(monkeypatch):
+    played, screen = [], StringIO()
+
+    def note(game, player, seeds, *_):
+        played.append((player, seeds))
+        return [Outcome(0.0, 1) for _ in seeds]
+
+    monkeypatch.setattr(references, "play_episodes", note)
+    game, console = GameSpec.parse(GAME), Console(file=screen, width=200)
+    found = scripted_returns(game, ["random", "expert"], range(1000, 1020), 1, console)
+    assert (played, len(found["expert"]), len(found["random"])) == ([], 20, 20)
+    assert screen.getvalue() == f"{GAME}, seeds 1000 to 1019: the returns of random and expert are known\n"
+    scripted_returns(game, ["random"], range(99, 101), 1, QUIET)
+    scripted_returns(GameSpec.parse(f"{GAME}?skill=5"), ["random"], range(2), 1, QUIET)
+    monkeypatch.setattr(references, "version", lambda _: "1.2.3")
+    references.game_version.cache_clear()
+    scripted_returns(game, ["expert"], range(3), 1, QUIET)
+    references.game_version.cache_clear()
+    assert played == [("random", range(99, 101)), ("random", range(2)), ("expert", range(3))]
+
+
+def test_what_is_not_known_is_played_and_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(references, "FILE", tmp_path / "known.json")
+    monkeypatch.setattr(references, "SEEDS", (range(7, 9),))
+    monkeypatch.setattr(references, "known_games", lambda: ["doom/basic"])
+    monkeypatch.setattr(
+        references, "play_episodes", lambda game, player, seeds, *_: [Outcome(0.1 * seed, 1) for seed in seeds]
+    )
+    for _ in range(2):
+        references._read_file.cache_clear()
+        references.main()
+    references._read_file.cache_clear()
+    assert known_returns(GameSpec.parse("doom/basic"), "noop", [8, 7]) == [0.1 * 8, 0.1 * 7]
+    assert known_returns(GameSpec.parse("doom/basic"), "noop", [9]) is None
+    references._read_file.cache_clear()
+
+
+def test_comments_and_docstrings_are_no_part_of_a_version(tmp_path):
+    files = []
+    for number, text in enumerate(('"""A."""\nx = 1  # one\n', '"""B."""\n\nx = 1\n', "x = 2\n")):
+        files.append(tmp_path / f"{number}.py")
+        files[-1].write_text(text)
+    one, same, other = map(references._plain_code, files)
+    assert one == same != other
 
 
 def test_processes_of_scripted_players_start_without_jax_and_name_games_without_their_engine():
@@ -72,7 +126,7 @@ def test_processes_of_scripted_players_start_without_jax_and_name_games_without_
 
 def test_video_shows_every_frame_at_the_games_rate(tmp_path):
     video = tmp_path / "play.mp4"
-    assert rollout("expert", GAME, QUIET, episodes=1, workers=1, video=video)["video"] == str(video)
+    assert rollout("expert", GAME, QUIET, episodes=1, workers=1, video=video).video == str(video)
     with av.open(str(video)) as container:
         stream = container.streams.video[0]
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
@@ -162,15 +216,8 @@ def run(tmp_path_factory, make_config) -> Path:
     """A policy that fits the game and has learned nothing."""
     with contextlib.closing(make_game(GAME, frame_size=(24, 32))) as env:
         names: tuple[str, ...] = tuple(env.unwrapped.action_names)  # pyright: ignore[reportAttributeAccessIssue]
-    config, inputs = make_config(), InputSpec(names, (), (24, 32), (24, 32), 17.5)
-    state = init_state(split_model(config, inputs), make_optimizer(config.training, 10)[0])
-    meta = {"epoch": 1, "config": to_dict(config), "inputs": inputs.to_dict(), "split": {}, "metrics": {}}
-    meta |= {"majority": [False] * 7, "decoding": DecodeSettings().decoding(names).to_dict()}
-    folder = tmp_path_factory.mktemp("rollout") / "run"
-    with lock_run(folder), CheckpointWriter(folder, 1, QUIET) as writer:
-        writer.save(state, meta, is_best=True)
-        writer.finish()
-    return folder
+    inputs = InputSpec(names, (), (24, 32), (24, 32), 17.5)
+    return save_run(tmp_path_factory.mktemp("rollout") / "run", make_config(), inputs)
 
 
 def test_decode_changes_this_play_and_is_recorded(run, monkeypatch):
@@ -184,15 +231,15 @@ def test_decode_changes_this_play_and_is_recorded(run, monkeypatch):
 
     monkeypatch.setattr(PolicyPlayer, "act", noted)
     own = rollout(str(run), GAME, QUIET, episodes=1, workers=1)
-    names = list(own["decoding"]["thresholds"])
-    assert own["decoding"] == checkpoint.read(run).decoding.to_dict()
+    names = list(own.decoding.thresholds)
+    assert own.decoding == checkpoint.read(run).decoding
     held.clear()
     decode = ["threshold=0.999", "thresholds.attack=0.001", "hysteresis=0.0005"]
     result = rollout(str(run), GAME, QUIET, episodes=1, workers=1, decode=decode)
     assert (np.array(held) == [name == "attack" for name in names]).all()
-    assert result["decoding"]["thresholds"] == dict.fromkeys(names, 0.999) | {"attack": 0.001}
-    assert result["decoding"]["hysteresis"] == 0.0005
-    assert checkpoint.read(run).decoding.to_dict() == own["decoding"]
+    assert result.decoding.thresholds == dict.fromkeys(names, 0.999) | {"attack": 0.001}
+    assert result.decoding.hysteresis == 0.0005
+    assert checkpoint.read(run).decoding == own.decoding
     held.clear()
     group = ["threshold=0.001", "exclusive=[[turn_left,turn_right]]"]
     rollout(str(run), GAME, QUIET, episodes=1, workers=1, decode=group)
@@ -202,10 +249,9 @@ def test_decode_changes_this_play_and_is_recorded(run, monkeypatch):
 
 def test_sampled_play_follows_from_the_episodes_seeds(run):
     decode = ["temperature=3"]
-    returns = [rollout(str(run), GAME, QUIET, episodes=2, workers=n, decode=decode)["returns"] for n in (1, 2)]
-    assert returns[0] == returns[1]
-    alone = rollout(str(run), GAME, QUIET, episodes=1, seed=1, workers=1, decode=decode)
-    assert alone["returns"] == returns[0][1:]
+    both = rollout(str(run), GAME, QUIET, episodes=2, workers=1, decode=decode)
+    second = rollout(str(run), GAME, QUIET, episodes=1, seed=1, workers=1, decode=decode)
+    assert second.returns == both.returns[1:]
 
 
 def test_decode_is_for_checkpoints_and_checked_before_playing(run):
@@ -216,16 +262,15 @@ def test_decode_is_for_checkpoints_and_checked_before_playing(run):
         rollout(str(run), GAME, QUIET, decode=["exclusive={a: b}"])
     with pytest.raises(UserError, match="unknown action 'atack'; did you mean 'attack'"):
         rollout(str(run), GAME, QUIET, decode=["thresholds.atack=0.4"])
-    assert rollout("noop", GAME, QUIET, episodes=1, workers=1)["decoding"] is None
+    assert rollout("noop", GAME, QUIET, episodes=1, workers=1).decoding is None
 
 
 def test_play_of_seeds_that_were_trained_on_is_marked(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     step = checkpoint.find(tmp_path / "run")
-    with editing(step):
-        update_meta(step, {"seeds": {"train": [[GAME, 4, 9]], "val": []}})
+    change_meta(step, seeds={"train": [[GAME, 4, 9]], "val": []})
     screen = StringIO()
     result = rollout(str(step), GAME, Console(file=screen, width=250), episodes=3, seed=2, workers=1)
-    assert result["seen"] == {"trained": 1, "chosen": 0, "free": 0}
+    assert result.seen == {"trained": 1, "chosen": 0, "free": 0}
     assert "of these 3 seeds the policy was trained on 1" in screen.getvalue()
-    assert rollout(str(step), GAME, QUIET, episodes=3, seed=0, workers=1)["seen"] == {}
+    assert rollout(str(step), GAME, QUIET, episodes=3, seed=0, workers=1).seen == {}

@@ -9,9 +9,10 @@ import pytest
 import zarr
 from rich.console import Console
 from rich.progress import Progress
+from untrained import save_run
 
 from BC_training import train as training
-from BC_training.common.config import load_config, to_dict
+from BC_training.common.config import load_config
 from BC_training.common.errors import UserError
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.schema import AugmentationConfig, DatasetConfig
@@ -21,7 +22,6 @@ from BC_training.games.doom.game import STATE_NAMES
 from BC_training.inference import Policy
 from BC_training.runtime.sharding import one_device
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
 from BC_training.training.setup import Setup
 from BC_training.training.train_state import init_state, make_optimizer, make_predict, split_model
 
@@ -83,12 +83,8 @@ def saved(tmp_path_factory, setup):
     """The checkpoint of an untrained model, and its forward pass."""
     model = split_model(setup.config, setup.inputs)
     state = init_state(model, make_optimizer(setup.config.training, 10)[0])
-    meta = {"epoch": 1, "config": to_dict(setup.config), "inputs": setup.inputs.to_dict(), "threshold": 0.5}
-    meta |= {"split": setup.dataset.names_of(setup.split), "majority": [False] * 7, "metrics": {}}
     run = tmp_path_factory.mktemp("saved") / "run"
-    with lock_run(run), CheckpointWriter(run, 1, QUIET) as writer:
-        writer.save(state, meta, is_best=True)
-        writer.finish()
+    save_run(run, setup.config, setup.inputs, state=state, split=setup.dataset.names_of(setup.split))
     predict = make_predict(model)
     return run, lambda batch: predict(state.params, state.batch_stats, batch)
 

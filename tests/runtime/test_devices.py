@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+from trainings import free_port
 
 from BC_training.common.config import load_config
 from BC_training.common.errors import UserError
@@ -15,9 +16,9 @@ from BC_training.common.schema import DistributedConfig, SystemConfig
 from BC_training.runtime import devices
 from BC_training.runtime.devices import _distributed_arguments, choose_device, set_xla_flags
 
-# One process of a run: prints the devices, its number, and a sum over all processes.
+# One process of a run: prints the devices, its number, a sum over all processes, and the XLA flags.
 PROCESS = """
-    import sys
+    import os, sys
     import jax, numpy as np
     from BC_training.runtime import devices
     from BC_training.common.schema import DistributedConfig, SystemConfig
@@ -26,7 +27,7 @@ PROCESS = """
         distributed = DistributedConfig(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
     try:
         for _ in range(2):  # as in a suite, whose trainings share the process
-            words = devices.prepare_devices(SystemConfig(device="cpu", distributed=distributed))
+            words = devices.prepare_devices(SystemConfig(device="cpu", deterministic=True, distributed=distributed))
     except devices.UserError as error:
         print(f"error: {error}")
         devices.leave(2)
@@ -35,7 +36,8 @@ PROCESS = """
     mine = np.full(jax.local_device_count(), jax.process_index() + 1, np.float32)
     total = jax.jit(jax.numpy.sum)(jax.make_array_from_process_local_data(sharding, mine))
     devices.wait_for_all("half")
-    sys.stdout.write(f"{words}; process {jax.process_index()}; sum {float(total):g}\\n")
+    flags = os.environ["XLA_FLAGS"].replace("deterministic_ops", "D")
+    sys.stdout.write(f"{words}; process {jax.process_index()}; sum {float(total):g}; {flags}\\n")
 """
 CODE = textwrap.dedent(PROCESS)
 
@@ -50,32 +52,19 @@ def start(*arguments: str, code: str = CODE, **environment: str) -> subprocess.P
     )
 
 
-def outputs(*processes: subprocess.Popen[str]) -> list[str]:
-    """What each printed last; all of them have to end well."""
-    texts = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), texts
-    return [text.splitlines()[-1] for text in texts]
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
-
-
 def test_auto_takes_what_jax_finds():
     assert jax.devices()[0].device_kind in choose_device("auto")
 
 
 @pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is a GPU")
-def test_a_gpu_where_there_is_none():
+def test_a_missing_gpu_is_an_error():
     with pytest.raises(UserError, match="uv sync --group cuda") as caught:
         choose_device("gpu")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("kind", "advice"), [("auto", "system.device=cpu"), ("gpu", "uv sync --group cuda")])
-def test_what_jax_says_is_said(monkeypatch, kind, advice):
+def test_a_device_that_does_not_start_is_an_error_with_jax_s_reason(monkeypatch, kind, advice):
     def fail(*_):
         raise RuntimeError("no such backend: tpu\nand much more")
 
@@ -110,27 +99,14 @@ def test_xla_flags(monkeypatch, version, flags, expected):
     assert environment.get("XLA_FLAGS") == expected
 
 
-def test_deterministic_programs_are_asked_for_beside_the_users_flags():
-    code = """
-        import os, jax
-        from BC_training.runtime.devices import prepare_devices
-        from BC_training.common.schema import SystemConfig
-        print(prepare_devices(SystemConfig(deterministic=True)))
-        prepare_devices(SystemConfig(deterministic=True))
-        print(os.environ["XLA_FLAGS"], int(jax.numpy.ones(3).sum()))
-    """
-    process = start(code=textwrap.dedent(code), XLA_FLAGS="--xla_force_host_platform_device_count=2")
-    lines = process.communicate(timeout=120)[0].splitlines()
-    assert lines == [
-        "2 devices (cpu)",
-        "--xla_force_host_platform_device_count=2 --xla_gpu_deterministic_ops=true 3",
+def test_two_processes_that_the_config_names_are_deterministic_beside_the_users_flags():
+    address, flags = f"127.0.0.1:{free_port()}", "--xla_force_host_platform_device_count=2"
+    processes = [start(address, "2", str(process), XLA_FLAGS=flags) for process in range(2)]
+    texts = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], texts
+    assert [text.splitlines()[-1] for text in texts] == [
+        f"4 devices in 2 processes (cpu); process {process}; sum 6; {flags} --xla_gpu_D=true" for process in range(2)
     ]
-
-
-def test_two_processes_that_the_config_names():
-    address = f"127.0.0.1:{free_port()}"
-    found = outputs(*(start(address, "2", str(process)) for process in range(2)))
-    assert found == [f"2 devices in 2 processes (cpu); process {process}; sum 3" for process in range(2)]
 
 
 @pytest.mark.slow
@@ -139,7 +115,7 @@ def test_two_processes_that_the_config_names():
 def test_processes_that_open_mpi_starts(processes):
     command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", str(processes), sys.executable, "-c", CODE]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120, check=True)
-    lines = sorted(line for line in result.stdout.splitlines() if "sum" in line)
+    lines = sorted(line.rpartition(";")[0] for line in result.stdout.splitlines() if "sum" in line)
     if processes == 1:
         assert lines == ["cpu; process 0; sum 1"]
     else:
@@ -148,17 +124,17 @@ def test_processes_that_open_mpi_starts(processes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("process", [0, 1])
-def test_a_process_that_finds_no_other(process):
+def test_a_process_that_finds_no_other_ends_with_an_error(process):
     code = CODE.replace("distributed = None", "devices._CONNECT_SECONDS = 2; distributed = None")
-    alone = start(f"127.0.0.1:{free_port()}", "2", str(process), code=code)
-    text = alone.communicate(timeout=120)[0]
-    assert alone.returncode == 2
+    lone = start(f"127.0.0.1:{free_port()}", "2", str(process), code=code)
+    text = lone.communicate(timeout=120)[0]
+    assert lone.returncode == 2
     assert text.startswith("error: the processes of this run have not found each other in 2 s")
     assert text.count("\n") == 1
 
 
 @pytest.mark.slow
-def test_a_taken_port():
+def test_a_taken_port_is_an_error():
     with socket.socket(socket.AF_INET6) as taken:
         taken.bind(("::", 0))
         taken.listen()
@@ -176,20 +152,17 @@ OPEN_MPI_5 = OPEN_MPI | {"PMIX_NAMESPACE": "prterun-my-node-4097@1"}
 
 
 @pytest.mark.parametrize(
-    "environment",
+    ("options", "environment"),
     [
-        {},
-        STEP,  # an allocation without srun
-        STEP | {"SLURM_STEP_NODELIST": "n1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"},  # interactive
-        {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"},
+        (None, {}),
+        (None, STEP),  # an allocation without srun
+        (None, STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}),  # an interactive one
+        (None, {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"}),
+        (DistributedConfig("a:1", 1, 0), {}),
     ],
 )
-def test_a_single_process(environment):
-    assert _distributed_arguments(None, environment) is None
-
-
-def test_a_single_process_that_the_config_names():
-    assert _distributed_arguments(DistributedConfig("a:1", 1, 0), {}) is None
+def test_a_single_process_connects_with_no_other(options, environment):
+    assert _distributed_arguments(options, environment) is None
 
 
 @pytest.mark.parametrize(
@@ -211,7 +184,7 @@ def test_a_single_process_that_the_config_names():
         (OPEN_MPI_4 | STEP | {"SLURM_STEP_NUM_TASKS": "2"}, {"cluster_detection_method": "ompi"}),
     ],
 )
-def test_several_processes(environment, expected):
+def test_several_processes_connect_as_their_launcher_says(environment, expected):
     assert _distributed_arguments(None, environment) == expected
 
 
@@ -224,25 +197,19 @@ def test_several_processes(environment, expected):
         OPEN_MPI_5 | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"},
     ],
 )
-def test_all_visible_gpus_are_a_process_own(environment):
-    arguments = _distributed_arguments(None, environment)
-    assert arguments is not None
-    assert arguments["local_device_ids"] == []
-    arguments = _distributed_arguments(None, environment | {"JAX_LOCAL_DEVICE_IDS": "2"})
-    assert arguments is not None
-    assert "local_device_ids" not in arguments
+def test_a_process_uses_all_gpus_that_only_it_sees(environment):
+    assert _distributed_arguments(None, environment)["local_device_ids"] == []
+    assert "local_device_ids" not in _distributed_arguments(None, environment | {"JAX_LOCAL_DEVICE_IDS": "2"})
 
 
 def test_the_users_coordinator_under_open_mpi_5():
     unknown = OPEN_MPI | {"PMIX_NAMESPACE": "another"}
     with pytest.raises(UserError, match="JAX_COORDINATOR_ADDRESS=HOST:PORT"):
         _distributed_arguments(None, unknown)
-    arguments = _distributed_arguments(None, unknown | {"JAX_COORDINATOR_ADDRESS": "a:1"})
-    assert arguments is not None
-    assert "coordinator_address" not in arguments  # JAX reads it itself
-    arguments = _distributed_arguments(None, OPEN_MPI_5 | {"JAX_COORDINATOR_PORT": "5"})
-    assert arguments is not None
-    assert arguments["coordinator_address"] == "my-node:5"
+    named = _distributed_arguments(None, unknown | {"JAX_COORDINATOR_ADDRESS": "a:1"})
+    assert "coordinator_address" not in named  # JAX reads it itself
+    at_port = _distributed_arguments(None, OPEN_MPI_5 | {"JAX_COORDINATOR_PORT": "5"})
+    assert at_port["coordinator_address"] == "my-node:5"
 
 
 @pytest.mark.parametrize(
@@ -257,12 +224,12 @@ def test_the_users_coordinator_under_open_mpi_5():
         (("host:80", 2, -1), "process_id"),
     ],
 )
-def test_values_out_of_range(values, key):
+def test_a_distributed_value_out_of_range_is_refused(values, key):
     with pytest.raises(UserError, match=rf"system\.distributed\.{key}"):
         DistributedConfig(*values)
 
 
-def test_distributed_from_a_config_file():
+def test_a_config_file_names_the_processes():
     overrides = ["system.distributed.coordinator=a:1", "system.distributed.num_processes=2"]
     config = load_config("configs/quickstart.yaml", [*overrides, "system.distributed.process_id=1"])
     assert config.system == SystemConfig(distributed=DistributedConfig("a:1", 2, 1))

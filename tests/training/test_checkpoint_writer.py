@@ -13,17 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
+from untrained import save
 
 from BC_training.common.errors import UserError
 from BC_training.training import checkpoint_writer
 from BC_training.training.checkpoint import find, read_state, verify
-from BC_training.training.checkpoint_writer import (
-    CheckpointWriter,
-    copy_step,
-    move_aside,
-    newest,
-    set_aside_damaged,
-)
+from BC_training.training.checkpoint_writer import CheckpointWriter
+from BC_training.training.run_folder import copy_step, lock_run, move_aside, newest, run_folders, set_aside_damaged
 from BC_training.training.train_state import TrainState
 
 
@@ -95,7 +91,7 @@ def writer(run, console) -> Iterator[CheckpointWriter]:
 def test_the_last_are_kept_and_so_is_the_best(run, writer, console):
     assert newest(run) == "nothing was saved yet"
     for step, is_best in ((8, True), (9, True), (10, False), (11, False)):
-        writer.save(a_state(step), {}, is_best)
+        save(writer, a_state(step), is_best)
     writer.finish()
     assert (steps(run / "best"), steps(run / "last")) == ([9], [10, 11])  # as numbers, not as text
     assert newest(run) == "the checkpoint of step 11 is kept"
@@ -108,7 +104,7 @@ def test_the_last_are_kept_and_so_is_the_best(run, writer, console):
 
 def test_a_run_that_was_never_evaluated_is_found_by_its_last(run, writer):
     for step in (9, 10):
-        writer.save(a_state(step), {}, False)
+        save(writer, a_state(step), False)
     writer.finish()
     assert find(run) == run / "last" / "10"
 
@@ -125,7 +121,7 @@ def test_what_is_saved_is_what_was_there_at_the_call(run, writer, monkeypatch):
         wait(partial)
 
     monkeypatch.setattr(checkpoint_writer, "write_checksums", write_later)
-    writer.save(mine, {"epoch": 3}, True)
+    save(writer, mine)
     donated = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 1, s), donate_argnums=0)(mine)
     assert all(x.is_deleted() for x in jax.tree.leaves(mine))
     writer.finish()
@@ -140,19 +136,19 @@ def test_the_best_is_written_before_the_last(run, writer, monkeypatch):
     commit = CheckpointWriter._commit
 
     def note(self, folder, snapshot):
-        written.append((folder.name, snapshot.step))
+        written.append((folder.name, snapshot.meta.step))
         commit(self, folder, snapshot)
 
     monkeypatch.setattr(CheckpointWriter, "_commit", note)
     for step, is_best in ((1, True), (2, False)):
-        writer.save(a_state(step), {}, is_best)
+        save(writer, a_state(step), is_best)
     writer.finish()
     assert written == [("best", 1), ("last", 1), ("last", 2)]
 
 
 def test_the_same_step_again_replaces_it(run, writer):
     for epoch in (0, 1):
-        writer.save(a_state(5), {"epoch": epoch}, epoch == 1)
+        save(writer, a_state(5), epoch == 1, epoch=epoch)
         writer.finish()
     assert json.loads((run / "last" / "5" / "meta" / "metadata").read_text())["epoch"] == 1
     assert is_of(run / "last" / "5", 5)
@@ -160,11 +156,11 @@ def test_the_same_step_again_replaces_it(run, writer):
 
 
 def test_a_run_can_be_reopened_and_goes_on(run, writer, console):
-    writer.save(a_state(1), {}, True)
+    save(writer, a_state(1), True)
     writer.finish()
     with CheckpointWriter(run, 2, console) as again:
         for step in (2, 3):
-            again.save(a_state(step), {}, False)
+            save(again, a_state(step), False)
         again.finish()
     assert (steps(run / "best"), steps(run / "last")) == ([1], [2, 3])
 
@@ -173,9 +169,9 @@ def test_a_run_can_be_reopened_and_goes_on(run, writer, console):
 def test_what_is_damaged_while_written_does_not_cost_the_good_one(run, console, monkeypatch, step):
     """With one kept, and for the same step and a later one."""
     with CheckpointWriter(run, 1, console) as writer:
-        writer.save(a_state(1), {}, True)
+        save(writer, a_state(1), True)
         writer.finish()
-        sync = checkpoint_writer._sync
+        sync = checkpoint_writer.sync
 
         def damage(path, deep=True):
             if path.name.startswith(".partial-"):
@@ -183,8 +179,8 @@ def test_what_is_damaged_while_written_does_not_cost_the_good_one(run, console, 
             sync(path, deep)
 
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint_writer, "_sync", damage)
-            writer.save(a_state(step), {}, False)
+            patch.setattr(checkpoint_writer, "sync", damage)
+            save(writer, a_state(step), False)
             with pytest.raises(UserError):
                 writer.finish()
         assert steps(run / "last") == steps(run / "best") == [1]
@@ -199,7 +195,7 @@ def test_leftovers_are_removed_and_what_was_replaced_comes_back(tmp_path, consol
     run = tmp_path / "run"
     with lock_run(run), CheckpointWriter(run, 2, console) as writer:
         for step in (1, 2):
-            writer.save(a_state(step), {}, True)
+            save(writer, a_state(step), True)
         writer.finish()
     shutil.copytree(run / "last" / "2", run / "last" / ".partial-3")
     shutil.copytree(run / "last" / "2", run / "last" / ".partial-removed")
@@ -219,15 +215,17 @@ from pathlib import Path
 from rich.console import Console
 import jax.numpy as jnp
 from BC_training.training.checkpoint import verify
-from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
+from BC_training.training.checkpoint_writer import CheckpointWriter
+from BC_training.training.run_folder import lock_run
 from BC_training.common.errors import UserError
+from untrained import save
 from BC_training.training.train_state import TrainState
 
 def train(run, first, ready):
     state = TrainState(jnp.int32(0), {"w": jnp.ones((8, 4))}, {"m": jnp.ones(4)}, {"mu": jnp.zeros((8, 4))})
     with lock_run(run), CheckpointWriter(run, 2, Console(quiet=True)) as writer:
         for i in range(first, first + 1000):
-            writer.save(state._replace(step=jnp.int32(i // 2)), {"i": i}, i % 3 == 0)  # each step twice
+            save(writer, state._replace(step=jnp.int32(i // 2)), i % 3 == 0, epoch=i)  # each step twice
             if i == first + 1:
                 os.write(ready, b"x")  # the first is committed
 
@@ -258,7 +256,7 @@ for turn in range(rounds):
     with lock_run(run):  # which the killed one held
         kept = steps(run / "last")
         newest = json.loads((kept[-1] / "meta" / "metadata").read_text())
-        assert newest["i"] >= 1000 * turn, (newest, turn)
+        assert newest["epoch"] >= 1000 * turn, (newest, turn)
         for step in (*kept, *steps(run / "best")):
             verify(step)
         assert 1 <= len(kept) <= 3 and len(steps(run / "best")) <= 2, kept
@@ -315,11 +313,11 @@ def test_a_full_disk_stops_no_training_that_has_a_checkpoint(small_disk, console
     monkeypatch.setattr(checkpoint_writer, "_SPACE_MARGIN", 0.0)  # have the writing itself meet it
     run = small_disk / "run"
     with lock_run(run), CheckpointWriter(run, 1, console) as writer:
-        writer.save(a_state(1, SIZE), {}, True)
+        save(writer, a_state(1, SIZE), True)
         writer.finish()
         filler = fill(small_disk, leave)
         for step in (2, 3, 4):
-            writer.save(a_state(step, SIZE), {}, step == 3)
+            save(writer, a_state(step, SIZE), step == 3)
             for _ in range(2):
                 writer.poll()
                 settle(writer)
@@ -362,7 +360,7 @@ def test_a_disk_that_is_too_small_for_the_first_checkpoint_ends_it(small_disk, c
     run = small_disk / "run"
     with lock_run(run), CheckpointWriter(run, 1, console) as writer:
         fill(small_disk, 400_000)
-        writer.save(a_state(1, SIZE), {}, True)
+        save(writer, a_state(1, SIZE), True)
         settle(writer)
         message = error_of(writer.poll)
         assert "is full" in message
@@ -377,22 +375,22 @@ def test_a_disk_full_while_the_first_is_written_ends_it(small_disk, console, mon
     run = small_disk / "run"
     with lock_run(run), CheckpointWriter(run, 1, console) as writer:
         fill(small_disk, 400_000)
-        writer.save(a_state(1, SIZE), {}, True)
-        assert "is full" in error_of(writer.save, a_state(2, SIZE), {}, False)
+        save(writer, a_state(1, SIZE), True)
+        assert "is full" in error_of(save, writer, a_state(2, SIZE), False)
         assert list(run.glob("*/*")) == []
 
 
 def test_a_disk_that_fails_stops_no_training_that_has_a_checkpoint(run, writer, console, monkeypatch):
     monkeypatch.setattr(checkpoint_writer, "_RETRY", 0.0)
-    writer.save(a_state(1), {}, False)
+    save(writer, a_state(1), False)
     writer.finish()
     with monkeypatch.context() as patch:
 
         def fails(*args):
             raise OSError(errno.EIO, "Input/output error")
 
-        patch.setattr(checkpoint_writer, "_sync", fails)
-        writer.save(a_state(2), {}, False)
+        patch.setattr(checkpoint_writer, "sync", fails)
+        save(writer, a_state(2), False)
         settle(writer)
         writer.poll()
         (line,) = said(console)
@@ -404,11 +402,11 @@ def test_a_disk_that_fails_stops_no_training_that_has_a_checkpoint(run, writer, 
 
 
 def test_a_damaged_checkpoint_does_not_count_as_one_to_go_on_with(run, writer, monkeypatch):
-    writer.save(a_state(1), {}, False)
+    save(writer, a_state(1), False)
     writer.finish()
     flip(run / "last" / "1" / "meta" / "metadata")
     monkeypatch.setattr(checkpoint_writer, "_SPACE_MARGIN", 1e15)
-    writer.save(a_state(2), {}, False)
+    save(writer, a_state(2), False)
     settle(writer)
     assert "is full" in error_of(writer.poll)
 
@@ -426,7 +424,7 @@ def test_earlier_runs_are_moved_aside_to_one_name(tmp_path, make_config):
     config = make_config(training={"checkpoint_dir": str(tmp_path / "checkpoints")})
     logging = dataclasses.replace(config.logging, log_dir=str(tmp_path / "logs"), run_name="run")
     config = dataclasses.replace(config, logging=logging)
-    run, logs = checkpoint_writer.run_folders(config)
+    run, logs = run_folders(config)
     assert (run, logs) == (tmp_path / "checkpoints" / "run", tmp_path / "logs" / "run")
     for i in range(3):
         for folder in (run, logs):
@@ -447,7 +445,7 @@ def test_neither_folder_of_a_training_is_moved_aside(tmp_path, make_config):
     config = make_config(training={"checkpoint_dir": str(tmp_path / "checkpoints")})
     logging = dataclasses.replace(config.logging, log_dir=str(tmp_path / "logs"), run_name="run")
     config = dataclasses.replace(config, logging=logging)
-    run, logs = checkpoint_writer.run_folders(config)
+    run, logs = run_folders(config)
     run.mkdir(parents=True)
     with lock_run(logs):  # of a training that has another folder for its checkpoints
         assert f"another training is running in {logs}" in error_of(lambda: move_aside(config))
@@ -467,19 +465,19 @@ def test_checkpoints_and_logs_in_one_folder_are_moved_aside(tmp_path, make_confi
 
 def test_damaged_ones_are_kept_out_of_the_way(run, writer):
     for _ in range(2):
-        writer.save(a_state(1), {}, True)
+        save(writer, a_state(1), True)
         writer.finish()
         set_aside_damaged(run / "last" / "1")
     assert [p.name for p in (run / "last").iterdir()] == ["damaged-1"]
     for step in (2, 3, 4):
-        writer.save(a_state(step), {}, False)
+        save(writer, a_state(step), False)
     writer.finish()
     assert sorted(p.name for p in (run / "last").iterdir()) == ["3", "4", "damaged-1"]
     assert find(run / "last") == run / "last" / "4"
 
 
 def test_a_copy_is_whole_or_not_there(run, writer, monkeypatch):
-    writer.save(a_state(1), {}, False)
+    save(writer, a_state(1), False)
     writer.finish()
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copystat", lambda *_, **__: 1 / 0)
@@ -492,7 +490,7 @@ def test_a_copy_is_whole_or_not_there(run, writer, monkeypatch):
 
 
 def test_a_copy_that_fails_says_so(run, writer, monkeypatch):
-    writer.save(a_state(1), {}, False)
+    save(writer, a_state(1), False)
     writer.finish()
     target = run / "best" / "1"
     message = error_of(lambda: copy_step(run / "last" / "2", target))

@@ -20,7 +20,8 @@ from BC_training.common.config import load_config
 from BC_training.data.samples import SampleOrder
 from BC_training.train import train
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import CheckpointWriter, copy_step, lock_run
+from BC_training.training.checkpoint_writer import CheckpointWriter
+from BC_training.training.run_folder import copy_step, lock_run
 
 REPO = Path(__file__).resolve().parents[2]
 STEPS = 12  # of 2 epochs
@@ -62,11 +63,12 @@ def note_samples(folder: Path, kill_at: int, patch: Callable[[object, str, objec
 def run(folder: Path, kill_at: int) -> subprocess.CompletedProcess:
     """The command line, with ``note_samples``."""
     program = (
-        f"from pathlib import Path; from test_kill_resume import note_samples; from BC_training.__main__ import main; "
+        "from pathlib import Path; from BC_training.__main__ import main; "
+        "from tests.training.test_kill_resume import note_samples; "
         f"note_samples(Path({str(folder)!r}), {kill_at}); main()"
     )
     command = [sys.executable, "-c", program, "--config", "configs/pure_cnn.yaml", *settings(folder)]
-    return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(REPO / "tests")}, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def samples(folder: Path) -> list[list]:

@@ -12,18 +12,22 @@ import jax.numpy as jnp
 import pytest
 import zarr
 from rich.console import Console
+from untrained import meta_of
 
 from BC_training.common.config import from_dict, to_dict
 from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.decode import DecodeSettings
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
 from BC_training.common.settings.state import StateConfig
 from BC_training.common.state import StateFeatures
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_writer import CheckpointWriter, lock_run
+from BC_training.training.checkpoint_writer import CheckpointWriter
+from BC_training.training.meta import Delivery
 from BC_training.training.progress import TrainingProgress
 from BC_training.training.resume import Start, find_start, fingerprint
+from BC_training.training.run_folder import lock_run
 from BC_training.training.train_state import TrainState
 
 # --- the dataset's fingerprint -------------------------------------------------------------
@@ -114,6 +118,7 @@ def test_names_and_what_is_chosen_of_them_change_the_fingerprint(recorded, data)
 # --- runs to go on from --------------------------------------------------------------------
 
 PRINT = "0123456789abcdef"
+DECODING = DecodeSettings().decoding(("a0", "a1", "a2"))
 PROGRESS = TrainingProgress(step=30, epochs=3, best_score=0.5, best_step=20, log_bytes=77, wandb_id="w")
 
 
@@ -131,18 +136,17 @@ def template(tmp_path_factory, make_config, inputs) -> Path:
     with lock_run(run), CheckpointWriter(run, 2, Console(quiet=True)) as writer:
         for step in (20, 30):
             state = TrainState(jnp.int32(step), {"w": jnp.full(3, step)}, {"m": jnp.ones(2)}, {"mu": jnp.ones(3)})
-            meta = {
-                "epoch": step // 10,
-                "config": to_dict(config),
-                "inputs": inputs.to_dict(),
-                "threshold": 0.5,
-                "split": {"train": [], "val": [], "test": []},
-                "majority": [False] * 3,
-                "metrics": {},
-                "fingerprint": PRINT,
-                "progress": replace(PROGRESS, step=step, epochs=step // 10).to_dict(),
-            }
-            writer.save(state, meta, is_best=step == 20)
+            progress = replace(PROGRESS, step=step, epochs=step // 10)
+            meta = meta_of(
+                config,
+                inputs,
+                step=step,
+                epoch=step // 10,
+                fingerprint=PRINT,
+                progress=progress,
+                delivery=Delivery("tpu", "none", 1),
+            )
+            writer.save(state, meta, DECODING, is_best=step == 20)
         writer.finish()
     logs = folder / "logs" / "run"
     logs.mkdir(parents=True)
@@ -311,22 +315,6 @@ def test_all_damaged_is_an_error_that_leaves_them(refusal, run):
 def test_a_newer_format_is_not_damage(refusal, run):
     change_meta(run / "last" / "30", lambda meta: meta.update(format_version=checkpoint.FORMAT_VERSION + 1))
     assert f"{run}/last/30 was written by a newer version" in refusal()
-
-
-def test_format_1_is_moved_aside(start, run, home):
-    for step in run.glob("*/*"):
-        change_meta(step, lambda meta: (meta.update(format_version=1), meta.pop("progress"), meta.pop("fingerprint")))
-        listed = json.loads((step / "checksums.json").read_text())
-        del listed["meta"]
-        (step / "checksums.json").write_text(json.dumps(listed))
-    before = listing(home / "checkpoints" / "run")
-    found, said = start()
-    assert found == Start(None, TrainingProgress())
-    assert len(said) == 1
-    assert "earlier version" in said[0]
-    assert "'run.1'" in said[0]
-    assert listing(home / "checkpoints" / "run.1") == before
-    assert names(home / "logs") == ["run.1"]
 
 
 def test_logs_without_checkpoints_are_kept(start, run, home):

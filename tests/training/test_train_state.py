@@ -19,6 +19,7 @@ from BC_training.training.train_state import (
     SplitModel,
     TrainState,
     abstract_model,
+    eval_params,
     init_state,
     make_optimizer,
     make_predict,

@@ -1,15 +1,10 @@
 """Every fault is planted in a clean dataset and found: its kind, episode and frames, and nothing else."""
 
 import hashlib
-import http.server
 import json
-import os
 import shutil
 import struct
-import subprocess
 import sys
-import threading
-from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -17,6 +12,7 @@ import google_crc32c
 import numpy as np
 import pytest
 import zarr
+from dataset_files import array_metadata, chunk_file, cut_off_end, edit_json, file_server, flip_bit, rewrite
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numcodecs import Blosc, Zstd
@@ -28,8 +24,9 @@ from BC_training.common.errors import UserError
 from BC_training.common.schema import RecordConfig
 from BC_training.common.storage.store import open_store
 from BC_training.play.record import record
-from BC_training.validate import scan, validate
+from BC_training.validate import scan
 from BC_training.validate.findings import KINDS, in_order, spans_of
+from BC_training.validate.validate import validate
 
 QUIET = Console(file=StringIO())
 FORMATS = pytest.mark.parametrize("zarr_format", [3, 2])
@@ -41,36 +38,8 @@ def found(path: Path | str, **options) -> list[tuple]:
     return [(f.kind, f.episode and int(f.episode.removeprefix("episode_")), f.spans) for f in findings]
 
 
-def chunk(path: Path, episode: int, array: str, row: int, zarr_format: int) -> Path:
-    """The file of a chunk; ``row`` counts chunks."""
-    zeros = ["0"] * (3 if array == "frames" else 1)
-    key = "/".join(["c", str(row), *zeros]) if zarr_format == 3 else ".".join([str(row), *zeros])
-    return path / f"episode_{episode}" / array / key
-
-
-def edit(path: Path, episode: int, array: str, change) -> None:
-    """Changes an array's metadata in place."""
-    folder = path / f"episode_{episode}" / array
-    file = next(f for f in (folder / "zarr.json", folder / ".zarray") if f.exists())
-    document = json.loads(file.read_text())
-    change(document)
-    file.write_text(json.dumps(document))
-
-
-def rewrite(path: Path, episode: int, array: str, value: np.ndarray) -> None:
-    zarr_format = 3 if (path / "zarr.json").exists() else 2
-    zarr.open_group(path, mode="r+")[f"episode_{episode}"].create_array(  # type: ignore[union-attr]
-        array,
-        data=value,
-        chunks=(1, *value.shape[1:]),
-        compressors=Blosc() if zarr_format == 2 else "auto",
-        config={"write_empty_chunks": True},
-        overwrite=True,
-    )
-
-
 def sized(file: Path, size: int) -> bytes:
-    """A sound chunk of ``size`` bytes for this file, whatever the metadata says."""
+    """A sound chunk of ``size`` bytes for this file, which may be another than the metadata requires."""
     if "/c/" not in str(file):  # zarr v2
         return Blosc().encode(bytes(size))
     packed = Zstd(level=1).encode(bytes(size))
@@ -90,47 +59,46 @@ def smooth(rng: np.random.Generator, length: int) -> np.ndarray:
 
 
 @FORMATS
-def test_names_that_are_no_names_are_one_finding(tmp_path, make_dataset, zarr_format):
-    for i, root in enumerate(({"keys": ["a"] * 7}, {"keys": "a0"}, {"attributes": 3}, {"attributes": [1, 2, 3]})):
-        make_dataset(tmp_path / f"{i}.zarr", [40, 30], zarr_format=zarr_format, root_attributes=root)
-        assert found(tmp_path / f"{i}.zarr") == [("names", None, ())]
-        with pytest.raises(UserError, match=r"name each once, in Python: .*; then --repair it"):
-            validate(tmp_path / f"{i}.zarr", QUIET, workers=1, repair_to=tmp_path / "out.zarr")
-        assert not (tmp_path / "out.zarr").exists()
+@pytest.mark.parametrize("root", [{"keys": ["a"] * 7}, {"keys": "a0"}, {"attributes": 3}, {"attributes": [1, 2, 3]}])
+def test_bad_names_are_one_finding_and_keep_the_dataset_from_repair(tmp_path, make_dataset, zarr_format, root):
+    make_dataset(tmp_path / "x.zarr", [12, 10], zarr_format=zarr_format, root_attributes=root)
+    assert found(tmp_path / "x.zarr") == [("names", None, ())]
+    with pytest.raises(UserError, match=r"name each once, in Python: .*; then --repair it"):
+        validate(tmp_path / "x.zarr", QUIET, workers=1, repair_to=tmp_path / "out.zarr")
+    assert not (tmp_path / "out.zarr").exists()
 
 
 @pytest.mark.parametrize("mirror", [3, ["a0"], {"a0": 1}, {"a0": "nobody"}, {"a0": "a1", "a1": "a2"}, {"a0": "-a1"}])
-def test_a_mirror_table_that_is_none_is_one_finding(tmp_path, make_dataset, mirror):
-    make_dataset(tmp_path / "x.zarr", [40, 30], root_attributes={"mirror": mirror})
+def test_a_bad_mirror_table_is_one_finding(tmp_path, make_dataset, mirror):
+    make_dataset(tmp_path / "x.zarr", [12, 10], root_attributes={"mirror": mirror})
     assert found(tmp_path / "x.zarr") == [("mirror", None, ())]
 
 
-@pytest.mark.parametrize("count", [5, 39, "40", True, [40], 1e400, 10**400, {"a": 1}])
-def test_a_frame_count_that_does_not_count_the_frames(tmp_path, make_dataset, count):
-    make_dataset(tmp_path / "x.zarr", [40, 30])
+@pytest.mark.parametrize("count", [5, 39, "12", True, [12], 1e400, 10**400, {"a": 1}], ids=range(8))
+def test_a_frame_count_other_than_the_frames_is_a_finding(tmp_path, make_dataset, count):
+    make_dataset(tmp_path / "x.zarr", [12, 10])
     zarr.open_group(tmp_path / "x.zarr/episode_0").attrs["frame_count"] = count
     assert found(tmp_path / "x.zarr", repair_to=tmp_path / "y.zarr") == [("length", 0, ())]
     assert found(tmp_path / "y.zarr") == []
 
 
-@pytest.mark.parametrize("fps", ["17", -1, 0, True, None, 1e400, 10**400, [17.0]])
-def test_a_rate_that_is_none(tmp_path, make_dataset, fps):
-    make_dataset(tmp_path / "x.zarr", [40, 30])
+@pytest.mark.parametrize("fps", ["17", -1, 0, True, None, 1e400, 10**400, [17.0]], ids=range(8))
+def test_an_fps_that_is_no_rate_is_a_finding(tmp_path, make_dataset, fps):
+    make_dataset(tmp_path / "x.zarr", [12, 10])
     zarr.open_group(tmp_path / "x.zarr/episode_0").attrs["fps"] = fps
     assert found(tmp_path / "x.zarr") == [("fps", 0, ())]
 
 
 @FORMATS
-def test_an_array_that_says_millions_of_rows_and_has_few_is_not_searched(tmp_path, make_dataset, zarr_format):
-    make_dataset(tmp_path / "x.zarr", [40, 30], zarr_format=zarr_format)
+def test_an_array_of_millions_of_rows_of_which_few_are_there_is_not_searched(tmp_path, make_dataset, zarr_format):
+    make_dataset(tmp_path / "x.zarr", [12, 10], zarr_format=zarr_format)
     for array in ("frames", "actions", "state"):
-        edit(
-            tmp_path / "x.zarr", 0, array, lambda document: document.update(shape=[90_000_000, *document["shape"][1:]])
-        )
+        file = array_metadata(tmp_path / "x.zarr", array)
+        edit_json(file, lambda document: document.update(shape=[90_000_000, *document["shape"][1:]]))
     assert {f[:2] for f in found(tmp_path / "x.zarr")} == {("shape", 0)}
 
 
-def test_ids_that_float32_merges(tmp_path, make_dataset):
+def test_ids_that_float32_merges_are_found(tmp_path, make_dataset):
     state = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     state[:, 1] = 23_000_008 + 2 * np.arange(40)
     state[5, 2] = 3e7  # among values that are not whole: no id
@@ -148,46 +116,33 @@ def test_ids_that_float32_merges(tmp_path, make_dataset):
 
 
 @FORMATS
-def test_clean_dataset_has_no_finding(tmp_path, make_dataset, zarr_format):
-    make_dataset(tmp_path / "x.zarr", [40, 30, 20], zarr_format=zarr_format)
+def test_a_clean_dataset_has_no_finding(tmp_path, make_dataset, zarr_format):
+    make_dataset(tmp_path / "x.zarr", [12, 10, 8], zarr_format=zarr_format)
     assert found(tmp_path / "x.zarr") == []
 
 
-def test_older_dataset_with_gaps_and_left_out_zeros_has_no_error(tmp_path, make_older_dataset):
+def test_an_older_dataset_with_gaps_and_left_out_zeros_has_no_error(tmp_path, make_older_dataset):
     make_older_dataset(tmp_path / "x.zarr", [40, 30, 20], numbers=[2, 7, 11], state=0, write_empty_chunks=False)
     assert len(list((tmp_path / "x.zarr").glob("*/actions/*.0"))) < 90
     assert found(tmp_path / "x.zarr") == []
 
 
-def test_recording_of_the_game_is_clean_and_its_swapped_copy_is_not(tmp_path):
+def test_a_recording_of_the_game_is_clean_and_one_with_swapped_channels_is_not(tmp_path):
     path = tmp_path / "x.zarr"
     record(path, RecordConfig("doom/deadly_corridor", "expert", episodes=3, frame_size=(24, 32)), 1, QUIET)
     assert {kind for kind, *_ in found(path)} <= {"never"}
-    frames = zarr.open_group(path, mode="r+")["episode_1/frames"]
-    frames[:] = frames[:][:, ::-1]  # type: ignore[index]
-    assert [f for f in found(path) if f[0] != "never"] == [("channels", 1, ())]
-    for name in ("episode_0", "episode_2"):  # all swapped: it cannot be told
-        frames = zarr.open_group(path, mode="r+")[f"{name}/frames"]
+    for number, expected in ((1, [("channels", 1, ())]), (0, [("channels", 2, ())]), (2, [])):
+        frames = zarr.open_group(path, mode="r+")[f"episode_{number}/frames"]
         frames[:] = frames[:][:, ::-1]  # type: ignore[index]
-    assert {kind for kind, *_ in found(path)} <= {"never"}
+        assert [f for f in found(path) if f[0] != "never"] == expected  # where all are swapped, it cannot be found
 
 
 # --- errors
 
 
-def cut_file(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-20])
-
-
-def flip_bit(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 4
-    file.write_bytes(data)
-
-
 CHUNK_FAULTS = {
     "missing": (Path.unlink, "missing"),
-    "truncated": (cut_file, "damaged"),
+    "truncated": (cut_off_end, "damaged"),
     "emptied": (lambda file: file.write_bytes(b""), "damaged"),
     "too large": (lambda file: file.write_bytes(sized(file, 3 * 2304)), "damaged"),
     "too small": (lambda file: file.write_bytes(sized(file, 100)), "damaged"),
@@ -197,19 +152,19 @@ CHUNK_FAULTS = {
 
 @FORMATS
 @pytest.mark.parametrize("fault", CHUNK_FAULTS)
-def test_faulty_chunks_of_frames(tmp_path, make_dataset, zarr_format, fault):
+def test_faulty_chunks_of_frames_are_found(tmp_path, make_dataset, zarr_format, fault):
     if (fault, zarr_format) == ("bit flipped", 2):
-        pytest.skip("Blosc has no checksum: it cannot be told")
+        pytest.skip("Blosc has no checksum: a flipped bit cannot be found")
     path, (plant, kind) = tmp_path / "x.zarr", CHUNK_FAULTS[fault]
     make_dataset(path, [12, 30], zarr_format=zarr_format)
     for frame in (5, 6, 7, 20, 29):
-        plant(chunk(path, 1, "frames", frame, zarr_format))
+        plant(chunk_file(path, "frames", frame, 1))
     assert found(path) == [(kind, 1, ((5, 7), (20, 20), (29, 29)))]
 
 
 @pytest.mark.parametrize("array", ["actions", "state"])
 @pytest.mark.parametrize("fault", ["missing", "truncated", "emptied"])
-def test_faulty_chunks_of_actions_and_state(tmp_path, make_dataset, array, fault):
+def test_faulty_chunks_of_actions_and_state_are_found(tmp_path, make_dataset, array, fault):
     for zarr_format, spans in ((3, ((0, 29),)), (2, ((4, 4), (9, 9)))):  # one chunk in all, one a frame
         path, (plant, kind) = tmp_path / f"{zarr_format}.zarr", CHUNK_FAULTS[fault]
         rows = [np.ones((12, 7), bool), np.ones((30, 7), bool)]
@@ -217,52 +172,50 @@ def test_faulty_chunks_of_actions_and_state(tmp_path, make_dataset, array, fault
         root = {"format": "framewise", "version": 1}
         make_dataset(path, [12, 30], zarr_format=zarr_format, rows=rows, root_attributes=root)
         for row in (0,) if zarr_format == 3 else (4, 9):
-            plant(chunk(path, 1, array, row, zarr_format))
+            plant(chunk_file(path, array, row, 1))
         assert found(path) == [(kind, 1, spans)]
 
 
-def test_left_out_zeros_count_as_no_button_where_the_reader_says_so(tmp_path, make_older_dataset):
-    """As ``storage.read_actions``: only if no other chunk of zeros was written."""
+def test_left_out_zeros_count_as_no_button_where_the_reader_reads_them_so(tmp_path, make_older_dataset):
+    """As ``reader.read_actions``: only if no other chunk of zeros was written."""
     path = tmp_path / "x.zarr"
     make_older_dataset(path, [30], write_empty_chunks=False, seed=3, rows=[np.eye(30, 13, dtype=bool)])
     assert found(path) == []
-    cut_file(chunk(path, 0, "actions", 3, 2))  # damage beside them stays the only finding
+    cut_off_end(chunk_file(path, "actions", 3, 0))  # damage beside them stays the only finding
     assert found(path) == [("damaged", 0, ((3, 3),))]
     make_older_dataset(tmp_path / "y.zarr", [30], rows=[np.eye(30, 13, dtype=bool)])
-    chunk(tmp_path / "y.zarr", 0, "actions", 20, 2).unlink()
+    chunk_file(tmp_path / "y.zarr", "actions", 20, 0).unlink()
     assert found(tmp_path / "y.zarr") == [("missing", 0, ((20, 20),))]
-
-
-def grow(rows: int):
-    def change(document):
-        document["shape"][0] += rows
-
-    return change
 
 
 def set_dtype(document):
     document["data_type" if "data_type" in document else "dtype"] = "int8" if "data_type" in document else "|i1"
 
 
-METADATA_FAULTS = {
-    "not a group": (lambda p: [f.unlink() for f in (p / "episode_1").iterdir() if f.is_file()], [("metadata", 1, ())]),
-    "no actions": (lambda p: shutil.rmtree(p / "episode_1/actions"), [("metadata", 1, ())]),
-    "not JSON": (lambda p: next((p / "episode_1/frames").glob("*z*ar*")).write_text("{"), [("metadata", 1, ())]),
-    "no shape": (lambda p: edit(p, 1, "frames", lambda d: d.pop("shape")), [("metadata", 1, ())]),
-    "no state": (lambda p: shutil.rmtree(p / "episode_1/state"), [("columns", 1, ())]),
-    "dtype": (lambda p: edit(p, 1, "frames", set_dtype), [("dtype", 1, ())]),
-    "dimensions": (lambda p: rewrite(p, 1, "actions", np.ones((10, 7, 1), bool)), [("shape", 1, ())]),
-    "channels": (lambda p: rewrite(p, 1, "frames", noise(10, 4, 24, 32)), [("shape", 1, ())]),
+METADATA, SHAPE, COLUMNS, LENGTH = ([(kind, 1, ())] for kind in ("metadata", "shape", "columns", "length"))
+METADATA_FAULTS = {  # planted in episode 1, which has 10 frames of 24x32, 7 actions and 3 state values
+    "not a group": (lambda p: [f.unlink() for f in (p / "episode_1").iterdir() if f.is_file()], METADATA),
+    "no frames": (lambda p: shutil.rmtree(p / "episode_1/frames"), METADATA),
+    "no actions": (lambda p: shutil.rmtree(p / "episode_1/actions"), METADATA),
+    "not JSON": (lambda p: array_metadata(p, "frames", 1).write_text("{"), METADATA),
+    "no shape": (lambda p: edit_json(array_metadata(p, "frames", 1), lambda d: d.pop("shape")), METADATA),
+    "no state": (lambda p: shutil.rmtree(p / "episode_1/state"), COLUMNS),
+    "dtype": (lambda p: edit_json(array_metadata(p, "frames", 1), set_dtype), [("dtype", 1, ())]),
+    "state bool": (lambda p: rewrite(p, 1, "state", np.ones((10, 3), bool)), [("dtype", 1, ())]),
+    "dimensions": (lambda p: rewrite(p, 1, "actions", np.ones((10, 7, 1), bool)), SHAPE),
+    "no channel axis": (lambda p: rewrite(p, 1, "frames", noise(10, 24, 32)), SHAPE),
+    "channels": (lambda p: rewrite(p, 1, "frames", noise(10, 4, 24, 32)), SHAPE),
+    "channels last": (lambda p: rewrite(p, 1, "frames", noise(10, 24, 24, 32)), SHAPE),
+    "no pixels": (lambda p: rewrite(p, 1, "frames", noise(10, 3, 0, 32)), SHAPE),
     "frame size": (lambda p: rewrite(p, 1, "frames", noise(10, 3, 24, 40)), [("size", 1, ())]),
-    "action columns": (lambda p: rewrite(p, 1, "actions", np.eye(10, 6, dtype=bool)), [("columns", 1, ())]),
-    "state columns": (lambda p: rewrite(p, 1, "state", np.ones((10, 4), np.float32)), [("columns", 1, ())]),
-    "state longer": (lambda p: rewrite(p, 1, "state", np.ones((11, 3), np.float32)), [("length", 1, ())]),
-    "frames shorter": (lambda p: rewrite(p, 1, "frames", noise(8, 3, 24, 32)), [("length", 1, ())]),
-    "frame_count": (lambda p: attribute(p, 1, frame_count=9), [("length", 1, ())]),
+    "action columns": (lambda p: rewrite(p, 1, "actions", np.eye(10, 6, dtype=bool)), COLUMNS),
+    "state columns": (lambda p: rewrite(p, 1, "state", np.ones((10, 4), np.float32)), COLUMNS),
+    "state longer": (lambda p: rewrite(p, 1, "state", np.ones((11, 3), np.float32)), LENGTH),
+    "frames shorter": (lambda p: rewrite(p, 1, "frames", noise(8, 3, 24, 32)), LENGTH),
+    "frame_count": (lambda p: attribute(p, 1, frame_count=9), LENGTH),
     "NaN": (lambda p: put(p, 1, "state", (4, 2), np.nan), [("state_value", 1, ((4, 4),))]),
     "infinite": (lambda p: put(p, 1, "state", (9, 0), -np.inf), [("state_value", 1, ((9, 9),))]),
     "no fps": (lambda p: attribute(p, 1, fps=None), [("fps", 1, ())]),
-    "fps of zero": (lambda p: attribute(p, 1, fps=0), [("fps", 1, ())]),
     "fps drifts": (lambda p: attribute(p, 1, fps=18.0), [("rate", 1, ())]),
     "fps nearly the same": (lambda p: attribute(p, 1, fps=17.5), []),
     "irregular": (lambda p: attribute(p, 1, frame_interval_cv=0.4), [("irregular", 1, ())]),
@@ -292,24 +245,28 @@ def put(path: Path, episode: int, array: str, where: tuple, value: float) -> Non
 
 @FORMATS
 @pytest.mark.parametrize("fault", METADATA_FAULTS)
-def test_faulty_metadata_and_values(tmp_path, make_dataset, zarr_format, fault):
+def test_faulty_metadata_and_values_are_found(tmp_path, make_dataset, zarr_format, fault):
     path, (plant, expected) = tmp_path / "x.zarr", METADATA_FAULTS[fault]
     make_dataset(path, [12, 10, 8], zarr_format=zarr_format)
     plant(path)
     assert found(path) == expected
+    dataset = ZarrGameplayDataset(path, validate_episodes=True)
+    dataset.load_labels()
+    refused = any(KINDS[kind][0] == "error" for kind, *_ in expected) and fault != "frame_count"
+    assert [skipped.name for skipped in dataset.skipped] == ["episode_1"] * refused
 
 
 @FORMATS
-def test_empty_and_one_frame_episodes(tmp_path, make_dataset, zarr_format):
+def test_episodes_of_no_frame_and_of_one_are_found(tmp_path, make_dataset, zarr_format):
     make_dataset(tmp_path / "x.zarr", [12, 0, 1], zarr_format=zarr_format)
     assert found(tmp_path / "x.zarr") == [("empty", 1, ()), ("one_frame", 2, ())]
 
 
 @FORMATS
-def test_links_out_of_the_dataset(tmp_path, make_dataset, zarr_format):
+def test_links_out_of_the_dataset_are_found(tmp_path, make_dataset, zarr_format):
     path, outside = tmp_path / "x.zarr", tmp_path / "elsewhere"
     make_dataset(path, [12, 10, 8], zarr_format=zarr_format)
-    file = chunk(path, 1, "frames", 3, zarr_format)
+    file = chunk_file(path, "frames", 3, 1)
     shutil.move(file, outside)
     file.symlink_to(outside)
     shutil.move(path / "episode_2", tmp_path / "moved")
@@ -320,7 +277,7 @@ def test_links_out_of_the_dataset(tmp_path, make_dataset, zarr_format):
 @pytest.mark.parametrize("fault", ["missing", "truncated", None])
 def test_faults_are_found_across_tasks_and_blocks(tmp_path, make_dataset, monkeypatch, fault):
     monkeypatch.setattr(scan, "BLOCK_BYTES", 3 * 2304)
-    monkeypatch.setattr("BC_training.validate.TASK_FRAMES", 7)
+    monkeypatch.setattr("BC_training.validate.validate.TASK_FRAMES", 7)
     path = tmp_path / "x.zarr"
     written = make_dataset(path, [40])[0].frames
     frozen = written.copy()
@@ -329,7 +286,7 @@ def test_faults_are_found_across_tasks_and_blocks(tmp_path, make_dataset, monkey
     if fault is None:
         assert found(path) == [("frozen", 0, ((5, 29),))]
     else:
-        CHUNK_FAULTS[fault][0](chunk(path, 0, "frames", 34, 3))
+        CHUNK_FAULTS[fault][0](chunk_file(path, "frames", 34, 0))
         assert found(path) == [(CHUNK_FAULTS[fault][1], 0, ((34, 34),)), ("frozen", 0, ((5, 29),))]
 
 
@@ -357,17 +314,17 @@ def repeat(*runs: tuple[int, int]):
     return replaced
 
 
-def test_frozen_video_from_one_second_on(tmp_path, make_dataset):
-    path = write(tmp_path, make_dataset, [200, 200], {0: repeat((20, 30), (50, 59), (100, 125)), 1: repeat((20, 29))})
-    assert found(path) == [("frozen", 0, ((20, 29), (100, 124)))]
+def test_a_picture_that_stands_still_for_a_second_is_a_finding(tmp_path, make_dataset):
+    path = write(tmp_path, make_dataset, [110, 90], {0: repeat((20, 30), (40, 49), (60, 85)), 1: repeat((20, 29))})
+    assert found(path) == [("frozen", 0, ((20, 29), (60, 84)))]
 
 
-def test_every_other_frame_repeated(tmp_path, make_dataset):
+def test_repeats_of_every_other_frame_are_a_finding(tmp_path, make_dataset):
     path = write(tmp_path, make_dataset, [40, 40], {1: repeat(*((t, t + 2) for t in range(0, 40, 2)))})
     assert found(path) == [("duplicates", 1, tuple((t, t) for t in range(1, 40, 2)))]
 
 
-def test_copied_episode(tmp_path, make_dataset):
+def test_a_copied_episode_is_a_finding(tmp_path, make_dataset):
     path = write(tmp_path, make_dataset, [20, 20, 20])
     shutil.copytree(path / "episode_0", path / "episode_3")
     assert found(path) == [("copy", 3, ())]
@@ -375,28 +332,28 @@ def test_copied_episode(tmp_path, make_dataset):
     assert found(path) == []  # one bit is no copy
 
 
-def test_stuck_keys(tmp_path, make_dataset):
+def test_a_key_held_for_a_minute_or_throughout_is_a_finding(tmp_path, make_dataset):
     rng = np.random.default_rng(0)
-    rows = [rng.random((n, 3)) < 0.3 for n in (800, 700, 120, 120)]
-    rows[0][100:700, 1] = True  # 60 s
-    rows[0][99, 1] = rows[0][700, 1] = False
-    rows[1][50:640, 1] = True  # 59 s
-    rows[1][49, 1] = rows[1][640, 1] = False
+    rows = [rng.random((n, 3)) < 0.3 for n in (160, 140, 24, 24)]  # at 2 frames/s
+    rows[0][20:140, 1] = True  # 60 s
+    rows[0][19, 1] = rows[0][140, 1] = False
+    rows[1][10:128, 1] = True  # 59 s
+    rows[1][9, 1] = rows[1][128, 1] = False
     rows[2][:, 2] = True  # throughout
-    path = write(tmp_path, make_dataset, [len(r) for r in rows], rows=rows)
-    assert found(path) == [("stuck", 0, ((100, 699),)), ("stuck", 2, ((0, 119),))]
+    path = write(tmp_path, make_dataset, [len(r) for r in rows], rows=rows, fps=2.0)
+    assert found(path) == [("stuck", 0, ((20, 139),)), ("stuck", 2, ((0, 23),))]
 
 
-def test_keys_never_and_always_pressed(tmp_path, make_dataset):
+def test_keys_never_or_always_pressed_are_findings(tmp_path, make_dataset):
     rows = [np.array([[True, False, bool(t % 2)] for t in range(20)])] * 2
     assert found(write(tmp_path, make_dataset, [20, 20], rows=rows)) == [("always", None, ()), ("never", None, ())]
 
 
-def test_idle_start_and_end_from_five_seconds_on(tmp_path, make_dataset):
-    rows = [np.ones((200, 3), bool) for _ in range(3)]
+def test_five_seconds_without_play_at_the_start_or_the_end_are_a_finding(tmp_path, make_dataset):
+    rows = [np.ones((80, 3), bool) for _ in range(3)]
     for r in rows:
         r[::2] = False
-    rows[0][:60], rows[1][:60], rows[2][150:] = False, False, False
+    rows[0][:24], rows[1][:24], rows[2][60:] = False, False, False
 
     def flicker(first, stop):
         def replaced(frames):
@@ -406,20 +363,19 @@ def test_idle_start_and_end_from_five_seconds_on(tmp_path, make_dataset):
 
         return replaced
 
-    path = write(
-        tmp_path, make_dataset, [200] * 3, {0: flicker(0, 55), 1: flicker(0, 45), 2: flicker(149, 200)}, rows=rows
-    )
-    assert found(path) == [("idle", 0, ((0, 54),)), ("idle", 2, ((150, 199),))]
+    frames = {0: flicker(0, 22), 1: flicker(0, 18), 2: flicker(59, 80)}
+    path = write(tmp_path, make_dataset, [80] * 3, frames, rows=rows, fps=4.0)
+    assert found(path) == [("idle", 0, ((0, 21),)), ("idle", 2, ((60, 79),))]
 
 
-def test_swapped_channels_only_beside_others_that_are_not(tmp_path, make_dataset):
+def test_swapped_channels_are_found_beside_episodes_that_are_not_swapped(tmp_path, make_dataset):
     rng = np.random.default_rng(0)
     frames = {e: lambda f: smooth(rng, len(f)) for e in range(5)}
     path = write(tmp_path, make_dataset, [20] * 5, frames | {3: lambda f: smooth(rng, len(f))[:, ::-1]})
     assert found(path) == [("channels", 3, ())]
 
 
-def test_another_place_is_no_swap(tmp_path, make_dataset):
+def test_another_place_is_not_taken_for_a_swap(tmp_path, make_dataset):
     """A red place beside blue ones, of another brightness and shape."""
     rng = np.random.default_rng(0)
     frames = {e: lambda f: smooth(rng, len(f)) for e in range(4)}
@@ -427,28 +383,30 @@ def test_another_place_is_no_swap(tmp_path, make_dataset):
     assert found(path) == []
 
 
-def test_stale_consolidated_metadata(tmp_path, make_dataset):
+def test_consolidated_metadata_of_the_dataset_that_differs_is_a_finding(tmp_path, make_dataset):
     path = tmp_path / "x.zarr"
     make_dataset(path, [12, 10], zarr_format=2)
     zarr.consolidate_metadata(path, zarr_format=2)
     assert found(path) == []
-    attribute(path, 1, player="someone")
-    document = json.loads((path / "episode_1/.zattrs").read_text())
-    (path / "episode_1/.zattrs").write_text(json.dumps(document | {"fps": 17.1}))
+    edit_json(path / "episode_1/.zattrs", lambda attributes: attributes.update(fps=17.1))
     assert found(path) == [("consolidated", None, ())]
 
 
-def test_stale_consolidated_metadata_of_an_episode(tmp_path):
+@pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
+def test_consolidated_metadata_of_an_episode_that_differs_is_a_finding(tmp_path, make_dataset):
     path = tmp_path / "x.zarr"
-    record(path, RecordConfig("doom/deadly_corridor", "noop", episodes=1, frame_size=(24, 32)), 1, QUIET)
-    file = path / "episode_0/zarr.json"
-    group = json.loads(file.read_text())
-    group["consolidated_metadata"]["metadata"]["state"]["fill_value"] = 7.0
-    file.write_text(json.dumps(group))
-    assert ("consolidated", 0, ()) in found(path)
+    make_dataset(path, [12, 10])
+    zarr.consolidate_metadata(path / "episode_0")
+    assert found(path) == []
+
+    def change(group):
+        group["consolidated_metadata"]["metadata"]["state"]["fill_value"] = 7.0
+
+    edit_json(path / "episode_0/zarr.json", change)
+    assert found(path) == [("consolidated", 0, ())]
 
 
-def test_no_episode_says_its_rate(tmp_path, make_dataset):
+def test_a_dataset_without_a_rate_is_one_finding(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [12, 10], fps=None)
     assert found(tmp_path / "x.zarr") == [("fps", None, ())]
 
@@ -475,7 +433,7 @@ def test_exactly_what_is_planted_is_found(tmp_path_factory, make_dataset, data):
             kind = "state_value"
         else:
             plant, kind = CHUNK_FAULTS[fault]
-            plant(chunk(path, episode, "frames", frame, zarr_format))
+            plant(chunk_file(path, "frames", frame, episode))
         expected.setdefault((kind, episode), []).append(frame)
     assert set(found(path)) == {(kind, episode, spans_of(rows)) for (kind, episode), rows in expected.items()}
     if planted:
@@ -516,7 +474,7 @@ def test_repair_keeps_good_starts_bit_for_bit_and_never_touches_the_original(
         numbers=[0, 3, 4, 5, 6, 7],
         root_attributes={"note": "mine"},
     )
-    chunk(path, 3, "frames", 6, zarr_format).unlink()
+    chunk_file(path, "frames", 6, 3).unlink()
     put(path, 4, "state", (1, 0), np.nan)  # one good frame: left out
     rewrite(path, 5, "frames", written[3].frames[:5])
     attribute(path, 6, frame_count=3, player="someone")
@@ -568,9 +526,9 @@ def test_repair_overwrites_nothing(tmp_path, make_dataset):
     assert snapshot(tmp_path) == before
 
 
-def test_repair_of_what_cannot_be_repaired(tmp_path, make_dataset):
+def test_nothing_is_written_where_no_episode_can_be_repaired(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [12])
-    chunk(tmp_path / "x.zarr", 0, "frames", 1, 3).unlink()
+    chunk_file(tmp_path / "x.zarr", "frames", 1, 0).unlink()
     with pytest.raises(UserError, match="no episode of which 2 frames can be kept"):
         validate(tmp_path / "x.zarr", QUIET, workers=1, repair_to=tmp_path / "good.zarr")
     assert not (tmp_path / "good.zarr").exists()
@@ -579,32 +537,31 @@ def test_repair_of_what_cannot_be_repaired(tmp_path, make_dataset):
 # --- the command
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "BC_training", "validate", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "80"},
-    )
+def test_exit_codes_and_output(tmp_path, make_dataset, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
 
+    def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["BC_training", "validate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            command_line.main()
+        return int(exit_.value.code or 0), *capsys.readouterr()
 
-def test_exit_codes_and_output(tmp_path, make_dataset):
     path = tmp_path / "x.zarr"
     make_dataset(path, [12, 10], rows=[np.tri(12, 7, dtype=bool), np.tri(10, 7, -1, dtype=bool)])
-    clean = command(path)
-    assert clean.returncode == 0, clean.stdout + clean.stderr
-    assert "2 episodes, 22 frames" in clean.stdout
-    assert "no findings" in clean.stdout
+    code, output, _ = command(path)
+    assert code == 0
+    assert "2 episodes, 22 frames" in output
+    assert "no findings" in output
     for frame in range(0, 12, 2):
-        chunk(path, 0, "frames", frame, 3).unlink()
-    faulty = command(path, "--json", tmp_path / "findings.json", "--repair", tmp_path / "good.zarr")
-    assert faulty.returncode == 1
-    assert "Traceback" not in faulty.stderr
-    assert "1 error, 0 warnings, 0 info" in faulty.stdout
-    table = faulty.stdout.split("\n\n")[0]
+        chunk_file(path, "frames", frame).unlink()
+    code, output, _ = command(path, "--json", tmp_path / "findings.json", "--repair", tmp_path / "good.zarr")
+    assert code == 1
+    assert "1 error, 0 warnings, 0 info" in output
+    table = output.split("\n\n")[0]
     assert max(map(len, table.splitlines())) <= 80
     assert "error     missing  0        0, 2, ... (6)  chunks of 'frames' are missing" in table
     written = json.loads((tmp_path / "findings.json").read_text())
+    assert (written["dataset"], written["episodes"], written["frames"]) == (str(path), 2, 22)
     assert (written["error"], written["warning"], written["info"]) == (1, 0, 0)
     assert written["findings"] == [
         {
@@ -618,26 +575,21 @@ def test_exit_codes_and_output(tmp_path, make_dataset):
         }
     ]
     assert written["repair"]["left out"] == 1
-    assert command(tmp_path / "good.zarr").returncode == 0
-    missing = command(tmp_path / "nowhere.zarr")
-    assert missing.returncode == 2
-    assert missing.stderr.startswith("error: no dataset at")
-    assert missing.stderr.count("\n") == 1
+    assert command(tmp_path / "good.zarr")[0] == 0
+    code, _, error = command(tmp_path / "nowhere.zarr")
+    assert code == 2
+    assert error.startswith("error: no dataset at")
+    assert error.count("\n") == 1
+    make_dataset(tmp_path / "idle.zarr", [6], actions=2, rows=[np.tile([[True, False], [False, False]], (3, 1))])
+    code, output, _ = command(tmp_path / "idle.zarr")
+    assert code == 0  # an info alone is clean
+    assert "never pressed: a1" in output
 
 
-def test_info_alone_is_clean(tmp_path, make_dataset, monkeypatch, capsys):
-    make_dataset(tmp_path / "x.zarr", [6], actions=2, rows=[np.tile([[True, False], [False, False]], (3, 1))])
-    monkeypatch.setattr(sys, "argv", ["BC_training", "validate", str(tmp_path / "x.zarr")])
-    with pytest.raises(SystemExit) as exit_:
-        command_line.main()
-    assert exit_.value.code == 0
-    assert "never pressed: a1" in capsys.readouterr().out
-
-
-def test_unreachable_data_is_no_finding(tmp_path, make_dataset, monkeypatch):
-    """A server that fails in the middle must not be taken for a dataset that is damaged."""
+def test_a_server_that_fails_is_an_error_and_no_finding(tmp_path, make_dataset, monkeypatch):
+    """A server that fails midway must not make the dataset look damaged."""
     make_dataset(tmp_path / "x.zarr", [12])
-    read = scan.storage.open_array
+    read = scan.reader.open_array
 
     class Failing:
         def __init__(self, array):
@@ -652,29 +604,17 @@ def test_unreachable_data_is_no_finding(tmp_path, make_dataset, monkeypatch):
         def result(self):
             raise ValueError("UNAVAILABLE: connection reset [source locations='x.cc']")
 
-    monkeypatch.setattr(scan.storage, "open_array", lambda *args: Failing(read(*args)))
+    monkeypatch.setattr(scan.reader, "open_array", lambda *args: Failing(read(*args)))
     with pytest.raises(UserError, match="UNAVAILABLE: connection reset; check"):
         validate(tmp_path / "x.zarr", QUIET, workers=1)
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-def test_remote_dataset(tmp_path, make_dataset):
+def test_a_remote_dataset_is_validated_and_repaired(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [12, 10])
-    chunk(tmp_path / "x.zarr", 1, "frames", 4, 3).unlink()
-    cut_file(chunk(tmp_path / "x.zarr", 1, "frames", 7, 3))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        findings = found(f"http://127.0.0.1:{server.server_port}/x.zarr", repair_to=tmp_path / "good.zarr")
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    chunk_file(tmp_path / "x.zarr", "frames", 4, 1).unlink()
+    cut_off_end(chunk_file(tmp_path / "x.zarr", "frames", 7, 1))
+    with file_server(lambda path: tmp_path / path.strip("/")) as server:
+        findings = found(f"{server.url}/x.zarr", repair_to=tmp_path / "good.zarr")
     assert findings == [("missing", 1, ((4, 4),)), ("damaged", 1, ((7, 7),))]
     assert [e.length for e in ZarrGameplayDataset(tmp_path / "good.zarr").episodes] == [12, 4]
 
@@ -683,7 +623,7 @@ def test_findings_are_sorted_by_severity_and_episode(tmp_path, make_dataset):
     make_dataset(
         tmp_path / "x.zarr", [12, 1, 12], actions=3, rows=[np.eye(n, 3, dtype=bool) * [1, 1, 0] for n in (12, 1, 12)]
     )
-    chunk(tmp_path / "x.zarr", 2, "frames", 4, 3).unlink()
+    chunk_file(tmp_path / "x.zarr", "frames", 4, 2).unlink()
     assert [kind for kind, *_ in found(tmp_path / "x.zarr")] == ["missing", "one_frame", "never"]
     names = open_store(tmp_path / "x.zarr").episode_names()
     findings = validate(tmp_path / "x.zarr", QUIET, workers=1)

@@ -16,8 +16,9 @@ from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.play.rollout import rollout
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_edit import editing, update_meta
-from BC_training.videos.rollouts import Film, compose, film_rollouts, label
+from BC_training.training.decoding_file import write_decoding
+from BC_training.videos.film import Film
+from BC_training.videos.rollouts import compose, film_rollouts, label
 
 QUIET = Console(file=StringIO())
 GAME = "doom/basic"
@@ -29,7 +30,7 @@ def test_players_play_the_seed_to_its_end(tmp_path):
         ["expert", "noop"], GAME, tmp_path / "r.mp4", QUIET, seed=3, workers=1, rerun=tmp_path / "r.rrd"
     )
     for film in films:
-        scored = rollout(film.player, GAME, QUIET, episodes=1, seed=3, workers=1)
+        scored = rollout(film.player, GAME, QUIET, episodes=1, seed=3, workers=1, references={"random": [0.0]})
         assert film.returns[-1] == scored["returns"][0]
     assert len(films[0]) < len(films[1])
     pictures, rate = decode(tmp_path / "r.mp4")
@@ -55,8 +56,7 @@ def test_checkpoints_play_by_their_own_rules_on_frames_of_their_own_size(tmp_pat
         inputs = dataclasses.replace(make_inputs(recorded_size=size), action_names=buttons)
         run = save_run(tmp_path / held, make_config(), inputs)
         thresholds = {name: 0.001 if name == held else 0.999 for name in buttons}
-        with editing(step := checkpoint.find(run)):
-            update_meta(step, {"decoding": Decoding(thresholds).to_dict()})
+        write_decoding(checkpoint.find(run), Decoding(thresholds))
         runs[str(run)] = [name == held for name in buttons]
     for film in film_rollouts(list(runs), GAME, tmp_path / "r.mp4", QUIET, workers=1):
         assert np.array(film.actions).tolist() == [runs[film.player]] * len(film)

@@ -93,7 +93,7 @@ def test_occlusion_of_sides_that_no_patch_divides():
     assert np.abs(found[:-1]).max() == np.abs(found[:, :-1]).max() == 0
 
 
-def test_what_a_trained_policy_looks_at_is_found():
+def test_the_region_that_a_trained_policy_looks_at_is_found():
     """A network learns, from noise, that one region's brightness decides."""
     small = ResNetConfig(
         "resnet_policy", width=4, stage_blocks=(1, 1), position_features=4, dense_features=16, dropout=0

@@ -1,31 +1,27 @@
-"""zarr's documents of metadata, and what is in them: other people wrote them."""
+"""zarr's metadata documents, which other people's programs may have written."""
 
-import json
 import math
 import reprlib
 from typing import Any
 
 from BC_training.common.errors import UserError
+from BC_training.common.files import parse_json_object
 
 _DEEPEST = 64  # brackets within brackets
 
 
 def parse_document(raw: bytes | None, where: str) -> dict[str, Any] | None:
-    """A document; None without one.
+    """A JSON object; None for None.
 
     Raises:
-        UserError: it is damaged, or no table.
+        UserError: it is damaged, or no object.
     """
     if raw is None:
         return None
     try:
-        parsed = json.loads(raw)
-        if not isinstance(parsed, dict):
-            raise UserError(f"cannot read {where}: it holds no table of names and values")
+        parsed = parse_json_object(raw)
         if raw.count(b"[") + raw.count(b"{") > _DEEPEST and _is_deeper(parsed, _DEEPEST):
-            raise RecursionError
-    except RecursionError as error:
-        raise UserError(f"cannot read {where}: brackets within brackets, more than {_DEEPEST} deep") from error
+            raise ValueError(f"it is nested too deeply, more than {_DEEPEST} brackets")
     except ValueError as error:
         raise UserError(f"cannot read {where}: {error}") from error
     return parsed
@@ -35,7 +31,7 @@ def group_attributes(v3: dict[str, Any] | None, v2: Any = None, v2_attrs: Any = 
     """A group's attributes; None if it is no group.
 
     Raises:
-        UserError: they are no table.
+        UserError: they are no JSON object.
     """
     if v3 is not None and v3.get("node_type") == "group":
         attrs = v3.get("attributes")
@@ -49,7 +45,7 @@ def group_attributes(v3: dict[str, Any] | None, v2: Any = None, v2_attrs: Any = 
 
 
 def finite(value: Any) -> float | None:
-    """An attribute as a number; None where it is none, or beyond what a float holds."""
+    """An attribute as a finite float; None where it is no such number."""
     try:
         number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     except OverflowError:

@@ -1,7 +1,7 @@
 """Arrays with codecs that TensorStore does not have, decoded by zarr-python: slower, the same values.
 
-Chunks are read by the dataset's own store, whatever that is, and handed to zarr-python in memory. So
-one that is not there is an error here as elsewhere, where zarr-python alone would read zeros.
+The dataset's own store reads the chunks, and zarr-python gets them in memory. So a missing chunk is an
+error here, too, where zarr-python alone would read zeros.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from BC_training.common.storage.store import Store
 if TYPE_CHECKING:
     import zarr
 
-# numcodecs' that change bytes alone; its pickle, for one, would run what a file says.
+# Those of numcodecs that only transform bytes; its pickle, for one, would run code from the file.
 _SAFE = frozenset(
     {"adler32", "astype", "bitround", "blosc", "bz2", "crc32", "crc32c", "delta", "fixedscaleoffset", "fletcher32"}
     | {"gzip", "jenkins_lookup3", "lz4", "lzma", "packbits", "quantize", "shuffle", "zlib", "zstd"}
@@ -28,7 +28,7 @@ _CHUNK_READS = 64  # at once: bounds the memory of what has not been decoded
 
 
 class UnknownCodec(UserError):
-    """An array that nothing here decodes."""
+    """An array has a codec that is not supported."""
 
 
 def other_codecs(store: Store, folder: str, zarr_format: int) -> dict[str, Any] | None:
@@ -42,26 +42,26 @@ def other_codecs(store: Store, folder: str, zarr_format: int) -> dict[str, Any] 
         document = json.loads(raw or b"")
         names = _codecs(document, zarr_format)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None  # TensorStore has said what is wrong
+        return None  # TensorStore's own error names the reason
     if document.get("zarr_format") != zarr_format:
         return None
     for name in names:
         if name not in (_SAFE if zarr_format == 2 else _SAFE_V3):
             raise UnknownCodec(
-                f"'{folder.rpartition('/')[2]}' is stored with codec {reprlib.repr(name)}, which is not read here: "
+                f"'{folder.rpartition('/')[2]}' is stored with codec {reprlib.repr(name)}, which is not supported: "
                 "write it again with zarr's own codecs where it was made ('Write an array again' in docs/VALIDATE.md)"
             )
     return document
 
 
 class DecodedArray:
-    """Reads as a TensorStore does: ``array[rows].read().result()``.
+    """An array that is read as a TensorStore is: ``array[rows].read().result()``.
 
     Args:
-        document: its metadata.
+        document: the array's metadata.
 
     Attributes:
-        shape, dtype: as of a TensorStore.
+        shape, dtype: those of a TensorStore.
     """
 
     def __init__(self, store: Store, folder: str, document: dict[str, Any], missing_is_zero: bool):
@@ -81,7 +81,7 @@ class DecodedArray:
         return self[:].read()
 
     def read_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Those of ``rows`` int64 [n].
+        """The rows with the indices ``rows``, int64 [n].
 
         Raises:
             ValueError: a chunk is missing or cannot be decoded.
@@ -116,7 +116,7 @@ class DecodedArray:
         from zarr.errors import ZarrUserWarning
         from zarr.storage import MemoryStore
 
-        # That other programs may not read it is no news here. Not a context: it would be of one thread's making.
+        # The warning is that other programs may not read it. Not a context, which would not be thread-safe.
         warnings.filterwarnings("ignore", "Numcodecs codecs are not in", ZarrUserWarning)
         buffer = default_buffer_prototype().buffer
         files = {key: buffer.from_bytes(raw) for key, raw in (self._meta | chunks).items()}

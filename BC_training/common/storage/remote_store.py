@@ -1,6 +1,6 @@
 """Stores that TensorStore reads: s3://, gs:// and http(s):// addresses, and ZIP files.
 
-S3 takes its credentials from ``AWS_ACCESS_KEY_ID`` or ``~/.aws`` and is read anonymously without;
+S3 takes its credentials from ``AWS_ACCESS_KEY_ID`` or ``~/.aws``, and is read anonymously without them;
 ``AWS_ENDPOINT_URL`` names a server that is not Amazon's. Google Cloud uses its application-default
 credentials.
 """
@@ -21,7 +21,7 @@ from BC_training.common.errors import UserError, first_line
 SCHEMES = ("s3", "gs", "http", "https")
 _EPISODE = re.compile(r"episode_(\d+)", re.ASCII)
 _RETRIES = {"max_retries": 3, "initial_delay": "200ms", "max_delay": "2s"}  # TensorStore's own take minutes
-_ZIP_METHODS = (0, 8, 12, 93)  # of TensorStore: stored, deflate, bzip2 and zstd
+_ZIP_METHODS = (0, 8, 12, 93)  # TensorStore has stored, deflate, bzip2 and zstd
 _PROBED = 64  # a remote dataset ends where this many numbers in a row have no episode
 
 
@@ -31,14 +31,11 @@ class RemoteStore:
     def __init__(self, address: str):
         self.address = address.rstrip("/")
 
-    def exists(self) -> bool:
-        return any(raw is not None for raw in self.read(["zarr.json", ".zgroup"]))
-
     def read(self, keys: Sequence[str]) -> list[bytes | None]:
         try:
             results = [future.result() for future in [self._kvstore.read(key) for key in keys]]
         except ValueError as error:
-            raise UserError(f"cannot read {self.address}: {_reason(error)}; {self._remedy}") from error
+            raise UserError(f"cannot read {self.address}: {first_line(error)}; {self._remedy}") from error
         return [result.value if result.state == "value" else None for result in results]
 
     def files(self, folder: str) -> list[str]:
@@ -46,11 +43,11 @@ class RemoteStore:
         try:
             keys = self._kvstore.list(ts.KvStore.KeyRange(prefix, prefix[:-1] + "0"), len(prefix)).result()
         except (ValueError, NotImplementedError) as error:
-            raise UserError(f"cannot list {self.address}/{folder}: {_reason(error)}; {self._remedy}") from error
+            raise UserError(f"cannot list {self.address}/{folder}: {first_line(error)}; {self._remedy}") from error
         return [key.decode() for key in keys]
 
     def episode_names(self) -> list[str]:
-        """Found by asking for one number after the other: not every server lists its files."""
+        """Asks for one number after the other, because not every server lists its files."""
         names, number, width = [], 0, _PROBED
         meta = ".zgroup" if self.read(["zarr.json"]) == [None] else "zarr.json"
         while True:
@@ -89,7 +86,7 @@ class RemoteStore:
         return ts.KvStore.open(self.kvstore(""), context=context()).result()
 
     def __getstate__(self) -> dict[str, Any]:
-        # An open connection does not travel to another process.
+        # An open connection cannot be sent to another process.
         return {name: value for name, value in self.__dict__.items() if name != "_kvstore"}
 
 
@@ -97,7 +94,7 @@ class ZipStore(RemoteStore):
     """A ZIP file that holds a dataset, at its top or in a folder.
 
     Raises:
-        UserError: it is damaged, or holds no dataset, or several.
+        UserError: it is damaged, or holds no dataset, or several datasets.
     """
 
     _remedy = "unpack it and give the folder"
@@ -121,16 +118,16 @@ class ZipStore(RemoteStore):
         return {"driver": "zip", "base": base, "path": f"{self._prefix}{folder}/".replace("//", "/").lstrip("/")}
 
     def _members(self) -> list[str]:
-        """Not kept: there may be millions, and the store travels to other processes."""
+        """The files in it; not kept, as there may be millions and the store is sent to other processes."""
         try:
             with zipfile.ZipFile(self.path) as opened:
                 members = opened.infolist()
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise UserError(f"cannot read {self.path}: {error}; {self._remedy}, or copy it anew") from error
-        for member in members:  # else they would pass for files that are not there
+            raise UserError(f"cannot read {self.path}: {error}; {self._remedy}, or copy it again") from error
+        for member in members:  # TensorStore would take such a file for one that is not there
             if member.flag_bits & 1 or member.compress_type not in _ZIP_METHODS or member.filename.startswith("/"):
-                reason = "encrypted, or packed or named as is not read here"
-                raise UserError(f"{self.path}: '{member.filename}' in it is {reason}: {self._remedy}")
+                reason = "is encrypted, or its compression or name is not supported"
+                raise UserError(f"{self.path}: '{member.filename}' in it {reason}: {self._remedy}")
         return [member.filename for member in members]
 
     def stamps(self, folder: str) -> list[tuple[str, int, int]]:
@@ -140,16 +137,12 @@ class ZipStore(RemoteStore):
 
 
 def numbered(names: Iterable[str]) -> list[str]:
-    """Those of the form episode_N, in numeric order."""
+    """The names of the form episode_N, in numeric order."""
     return sorted(filter(_EPISODE.fullmatch, names), key=lambda name: int(name.rpartition("_")[2]))
 
 
 @lru_cache(maxsize=1)  # one for all, so that the list of a ZIP file's members is read once
 def context() -> ts.Context:
-    """TensorStore's limits: what cannot be reached is an error after seconds, not minutes."""
+    """TensorStore's limits: an unreachable server is an error after seconds, not minutes."""
     retries = {f"{driver}_request_retries": _RETRIES for driver in ("s3", "gcs", "http")}
     return ts.Context({**retries, "cache_pool": {"total_bytes_limit": 0}})
-
-
-def _reason(error: BaseException) -> str:
-    return first_line(error)

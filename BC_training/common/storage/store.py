@@ -13,7 +13,11 @@ from BC_training.common.storage.remote_store import SCHEMES, RemoteStore, ZipSto
 
 
 class NoAccess(UserError):
-    """A file is there that this user may not read."""
+    """This user may not read a file that is there."""
+
+
+class BadLink(UserError):
+    """A symbolic link leads out of the dataset, or in a circle."""
 
 
 class Store(Protocol):
@@ -34,18 +38,16 @@ class Store(Protocol):
         ...
 
     def episode_names(self) -> list[str]:
-        """Names "episode_N" that are there, in numeric order; gaps are fine."""
+        """The names "episode_N" that are there, in numeric order; gaps are fine."""
         ...
 
     def changed_since(self, key: str, others: Sequence[str]) -> bool:
-        """Whether one of ``others`` was written after ``key``; False where that cannot be told."""
+        """Whether one of ``others`` was written after ``key``; False where that is unknown."""
         ...
 
     def kvstore(self, folder: str) -> dict[str, Any]:
         """TensorStore's description of ``folder``."""
         ...
-
-    def exists(self) -> bool: ...
 
 
 def open_store(address: str | Path) -> Store:
@@ -83,7 +85,7 @@ def is_remote(address: str | Path) -> bool:
 
 
 def is_zip(path: Path) -> bool:
-    """Also of one that was cut, which has lost the list at its end."""
+    """Whether ``path`` is a ZIP file, even one that was cut and lost the list at its end."""
     try:
         with open(path, "rb") as file:
             return zipfile.is_zipfile(path) or file.read(4) == b"PK\x03\x04"
@@ -99,9 +101,7 @@ class LocalStore:
         try:
             return self.path.exists()
         except OSError as error:
-            raise UserError(
-                f"cannot read {self.path}: {error.strerror}; give this user the right to read it"
-            ) from error
+            raise _cannot_read(self.address, error) from error
 
     def read(self, keys: Sequence[str]) -> list[bytes | None]:
         return [self._read(key) for key in keys]
@@ -115,7 +115,7 @@ class LocalStore:
         except OSError as error:
             raise _cannot_read(file, error) from error
         try:
-            with os.fdopen(handle, "rb") as opened:  # which a folder does not let itself be
+            with os.fdopen(handle, "rb") as opened:  # raises for a folder
                 return opened.read()
         except OSError as error:
             raise _cannot_read(file, error) from error
@@ -130,9 +130,7 @@ class LocalStore:
         try:
             return numbered(e.name for e in os.scandir(self.path) if e.is_symlink() or e.is_dir())
         except OSError as error:
-            raise UserError(
-                f"cannot list {self.path}: {error.strerror}; give this user the right to read it"
-            ) from error
+            raise _cannot_read(self.address, error) from error
 
     def changed_since(self, key: str, others: Sequence[str]) -> bool:
         written = _modified(f"{self.address}/{key}")
@@ -157,11 +155,7 @@ class LocalStore:
         return sorted(found)
 
     def refuse_links_out(self, folder: str) -> None:
-        """Checks that no symbolic link below ``folder``, or on the way to it, leaves the dataset.
-
-        Raises:
-            UserError: one does; names it.
-        """
+        """Raises a BadLink for a symbolic link below ``folder``, or on the way to it, that leaves the dataset."""
         root = self.path.resolve()
         parts = Path(folder).parts
         way = [self.path.joinpath(*parts[:n]) for n in range(1, len(parts) + 1)]
@@ -169,9 +163,9 @@ class LocalStore:
             try:
                 inside = Path(entry).resolve().is_relative_to(root)
             except (OSError, RuntimeError) as error:
-                raise UserError(f"{entry} is a symbolic link in a circle: replace it by what it is to be") from error
+                raise BadLink(f"{entry} is a symbolic link in a circle: replace it by a file or folder") from error
             if not inside:
-                raise UserError(f"{entry} is a symbolic link out of the dataset: replace it by what it points to")
+                raise BadLink(f"{entry} is a symbolic link out of the dataset: replace it by what it points to")
 
 
 def episode_number(name: str) -> int:
@@ -187,7 +181,7 @@ def _modified(file: str) -> int:
 
 
 def _links_below(folder: Path) -> Iterator[str]:
-    """Symbolic links below a folder; the directory entries say it without a system call each."""
+    """Symbolic links below a folder, found from its directory entries, without a system call for each."""
     folders = [str(folder)]
     while folders:
         here = folders.pop()

@@ -15,17 +15,19 @@ import tensorstore as ts
 
 from BC_training.common.errors import UserError
 from BC_training.common.files import locked
-from BC_training.common.storage.array_info import ARRAYS
-from BC_training.common.storage.names import names_fault
-from BC_training.common.storage.store import LocalStore, episode_number, require_utf8
-from BC_training.common.storage.zarr_groups import FORMAT, VERSION, read_root
+from BC_training.common.storage.column_names import names_fault
+from BC_training.common.storage.metadata import ARRAYS, EpisodeInfo
+from BC_training.common.storage.reader import FORMAT, VERSION, read_episodes, read_root
+from BC_training.common.storage.store import LocalStore, episode_number, is_zip, require_utf8
 
 _PARTIAL = ".partial-"
 _BLOCK = 32  # frames written at once: bounds the recorder's memory, not the chunk size
 
 
 def require_dataset(path: Path) -> None:
-    """Raises a UserError where something is at ``path`` that is no dataset."""
+    """Raises a UserError where ``path`` is something other than a dataset that can be written."""
+    if is_zip(path):
+        raise UserError(f"{path} is a ZIP file, which is read but not written: unpack it, or choose another folder")
     if not path.is_dir():
         raise UserError(f"{path} is a file, a dataset is a folder: choose another name")
     if not any((path / name).exists() for name in ("zarr.json", ".zgroup")):
@@ -34,7 +36,7 @@ def require_dataset(path: Path) -> None:
 
 
 def require_appendable(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> None:
-    """Raises a UserError where episodes of these actions and state values cannot be added to the dataset."""
+    """Raises a UserError where no episode with these actions and state values can be added to the dataset."""
     require_dataset(path)
     attrs = read_root(LocalStore(path))
     if not (path / "zarr.json").exists():
@@ -59,9 +61,9 @@ def require_local(path: Path) -> None:
 
 @contextlib.contextmanager
 def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> Iterator[None]:
-    """Creates the dataset, or opens it for appending, and holds it for this process alone.
+    """Creates the dataset, or opens it for appending, and locks it for this process.
 
-    What an earlier recorder that was killed left unfinished is removed, and so is a new dataset that got no episode.
+    Unfinished episodes of a recorder that was killed are removed, and so is a new dataset that got no episode.
 
     Raises:
         UserError: it cannot be created, another process records into it, or it holds other actions or
@@ -69,34 +71,27 @@ def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) ->
     """
     require_local(path)
     if fault := names_fault({"keys": list(keys), "attributes": list(attributes)}):
-        raise UserError(f"cannot write {path}: {fault}: give each a name of its own where they come from")
+        raise UserError(f"cannot write {path}: {fault}: give each a name of its own where the recording comes from")
     created, existed = is_unused(path), os.access(path, os.F_OK)
     if created:
         _create(path, keys, attributes)
     else:
         require_appendable(path, keys, attributes)
     busy = f"another process is recording into {path}: wait for it, or choose another folder"
-    with locked(path / f"{_PARTIAL}lock", busy), _forgotten_without_episodes(path, created, existed):
-        for leftover in path.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        _require_writable(path)
-        yield
-
-
-@contextlib.contextmanager
-def _forgotten_without_episodes(path: Path, created: bool, existed: bool) -> Iterator[None]:
-    """Removes a dataset that was ``created`` and got no episode: its names would bind what is recorded next."""
-    try:
-        yield
-    finally:
-        if created and not LocalStore(path).episode_names():
-            (path / "zarr.json").unlink(missing_ok=True)
-            if not existed:
-                shutil.rmtree(path, ignore_errors=True)
+    with locked(path / f"{_PARTIAL}lock", busy):
+        try:
+            for leftover in path.glob(f"{_PARTIAL}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            yield
+        finally:
+            if created and not LocalStore(path).episode_names():  # its names would bind later recordings
+                (path / "zarr.json").unlink(missing_ok=True)
+                if not existed:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def is_unused(path: Path) -> bool:
-    """Whether nothing is at ``path``, or a folder with nothing in it but what a killed recorder left."""
+    """Whether nothing is at ``path``, or a folder that is empty but for what a killed recorder left."""
     if not os.access(path, os.F_OK):  # Path.exists raises where it may not look
         return True
     try:
@@ -106,8 +101,8 @@ def is_unused(path: Path) -> bool:
 
 
 def _create(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> None:
-    """Makes an empty dataset of a path that ``is_unused``."""
-    import zarr  # here and below: it takes long to import, and training only reads
+    """Creates an empty dataset at a path that ``is_unused``."""
+    import zarr  # here and below, not above: it takes long to import, and training only reads
 
     attrs = {"format": FORMAT, "version": VERSION, "keys": list(keys), "attributes": list(attributes)}
     try:
@@ -119,21 +114,25 @@ def _create(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> N
             (unnamed / "zarr.json").rename(path / "zarr.json")
             unnamed.rmdir()
         else:
-            unnamed.rename(path)  # a folder without attributes would be no dataset, for good
+            unnamed.rename(path)  # a kill before this leaves no folder without attributes at ``path``
     except OSError as error:
         raise UserError(f"cannot create {path}: {error.strerror}; choose another folder") from error
 
 
-def _require_writable(path: Path) -> None:
-    """Raises a UserError, before an episode is recorded, where none can be written."""
-    try:
-        probe = path / f"{_PARTIAL}{os.getpid()}"
-        probe.mkdir()
-        probe.rmdir()
-    except OSError as error:
-        raise UserError(
-            f"cannot write into {path}: {error.strerror}; make it writable or choose another folder"
-        ) from error
+def existing_episodes(path: Path) -> list[EpisodeInfo]:
+    """The readable episodes of the dataset at ``path``; none where a new dataset can be made.
+
+    Faulty episodes are left out: opening the dataset for training reports them.
+
+    Raises:
+        UserError: something is there that is no dataset.
+    """
+    if is_unused(path):
+        return []
+    require_dataset(path)
+    store = LocalStore(path)
+    read_root(store)
+    return [info for info in read_episodes(store, store.episode_names()) if isinstance(info, EpisodeInfo)]
 
 
 def next_number(path: Path) -> int:
@@ -143,10 +142,10 @@ def next_number(path: Path) -> int:
 
 
 class EpisodeWriter:
-    """Writes one episode, which appears in the dataset whole, by ``commit``, or not at all."""
+    """Writes one episode, which ``commit`` makes appear in the dataset whole; before that, nothing does."""
 
     def __init__(self, dataset: Path, number: int):
-        """``number``: the first to try; a taken one is never overwritten."""
+        """``number``: the first to try; an episode that is there is never overwritten."""
         self._dataset, self._number = dataset, number
         self._folder = dataset / f"{_PARTIAL}{number}-{os.getpid()}"
         self._rows: list[dict[str, np.ndarray]] = []
@@ -155,11 +154,11 @@ class EpisodeWriter:
         self.frame_count = 0
 
     def append(self, frame: np.ndarray, action: np.ndarray, state: np.ndarray | None) -> None:
-        """Adds frame uint8 [3, H, W], action bool [A] and state float32 [S], which without values is left out."""
+        """Adds frame uint8 [3, H, W], action bool [A] and state float32 [S]; a state of no values is left out."""
         row = {"frames": frame, "actions": action}
         if state is not None and len(state):
             row["state"] = state
-        # Copies: rows wait in memory, while the caller may fill the same arrays anew.
+        # Copies: rows wait in memory, while the caller may reuse its arrays.
         self._rows.append({name: np.array(values) for name, values in row.items()})
         self.frame_count += 1
         if len(self._rows) == _BLOCK:
@@ -194,18 +193,18 @@ class EpisodeWriter:
                 self._number += 1
 
     def abort(self) -> None:
-        """Forgets the episode."""
-        for write in self._writes:  # each: one still in flight would bring the folder back
+        """Removes what was written of the episode."""
+        for write in self._writes:  # a write still in flight would bring the folder back
             with contextlib.suppress(ValueError):
                 write.result()
         for _ in range(100):
             shutil.rmtree(self._folder, ignore_errors=True)
             if not self._folder.exists():
                 break
-            time.sleep(0.02)  # zarr, too, may still be writing what it no longer waits for
+            time.sleep(0.02)  # zarr may still be writing, too
 
     def _flush(self) -> None:
-        """Starts writing the rows in memory, once those before them are written."""
+        """Starts writing the rows in memory, once the rows before them are written."""
         if not self._rows:
             return
         if not self._arrays:
@@ -215,7 +214,7 @@ class EpisodeWriter:
         for name, array in self._arrays.items():
             values = [row[name] for row in self._rows]
             array = array.resize(exclusive_max=(self.frame_count, *values[0].shape), expand_only=True).result()
-            if name == "frames":  # a future a chunk: one of several would end with the first that fails
+            if name == "frames":  # one future for each chunk: a future for several ends at the first failure
                 self._writes += [array[first + i].write(frame) for i, frame in enumerate(values)]
             else:
                 self._writes.append(array[first : self.frame_count].write(np.stack(values)))
@@ -238,7 +237,7 @@ class EpisodeWriter:
                 dtype=ARRAYS[name][0],
                 # Actions and state are read whole, frames one at a time in random order.
                 chunks=(1 if name == "frames" else 4096, *row.shape),
-                # One folder of chunks, not four a frame.
+                # One folder for all chunks, not four for each frame.
                 chunk_key_encoding={"name": "default", "separator": "."},
                 compressors=[ZstdCodec(level=1), Crc32cCodec()],
             )

@@ -1,9 +1,9 @@
-"""Doom's files: demos (``.lmp``, or the DEMO lumps of a WAD) and WADs.
+"""Parses Doom's files: demos (``.lmp``, or the DEMO lumps of a WAD) and WADs.
 
-A demo of Doom 1.4 to 1.9 (byte 104 to 109; 111 is 1.9 with finer turns) is a header of 13 bytes:
-version, skill (from 0), episode, map, deathmatch, respawn, fast, nomonsters, viewpoint, then one
-flag for each of four players; then 4 bytes a player and tic (1/35 s): forward and side (int8),
-turn (int8, positive is left; 111: int16, little-endian), buttons; then 0x80.
+A demo of Doom 1.4 to 1.9 (version byte 104 to 109; 111 is 1.9 with finer turns) has a header of 13 bytes:
+version, skill (from 0), episode, map, deathmatch, respawn, fast, nomonsters, viewpoint, and one flag for
+each of four players. Then follow 4 bytes per player and tic (1/35 s): forward and side (int8), turn (int8,
+positive is left; 111: int16, little-endian), buttons. The byte 0x80 ends it.
 (https://doomwiki.org/wiki/Demo, and ``G_ReadDemoTiccmd`` of dsda-doom's g_game.c.)
 """
 
@@ -26,28 +26,21 @@ _ATTACK, _USE, _SPECIAL = 1, 2, 128
 
 @dataclass(frozen=True)
 class Demo:
-    """A demo's inputs.
+    """A demo's inputs."""
 
-    Attributes:
-        version: the header's first byte.
-        skill: 1 to 5.
-        player: whose view and inputs these are, 1 to 4.
-        actions: bool [N, 8], the ``KEYS`` of each tic.
-    """
-
-    version: int
-    skill: int
+    version: int  # the header's first byte
+    skill: int  # 1 to 5
     episode: int
     map: int
-    player: int
-    actions: np.ndarray
+    player: int  # whose view and inputs these are, 1 to 4
+    actions: np.ndarray  # bool [N, 8], the ``KEYS`` of each tic
 
 
 def parse_demo(raw: bytes) -> Demo:
-    """Reads a demo; what follows its end (some programs add a footer) is ignored.
+    """Reads a demo and ignores what follows its end (some programs add a footer).
 
     Raises:
-        UserError: of a version that is not read, no demo at all, or cut off.
+        UserError: the bytes are no demo, a demo of another version, or cut off.
     """
     version = raw[0] if raw else None
     if version is not None and (version < 5 or version >= 200):
@@ -70,7 +63,7 @@ def parse_demo(raw: bytes) -> Demo:
 
 
 def _actions(inputs: np.ndarray) -> np.ndarray:
-    """bool [N, 8] of one player's bytes, uint8 [N, 4 or 5]."""
+    """bool [N, 8] from one player's bytes, uint8 [N, 4 or 5]."""
     forward, side = inputs[:, 0].view(np.int8), inputs[:, 1].view(np.int8)
     turn = np.ascontiguousarray(inputs[:, 2:-1]).view("<i2" if inputs.shape[1] == 5 else np.int8)[:, 0]
     buttons = np.where(inputs[:, -1] & _SPECIAL, 0, inputs[:, -1])
@@ -82,14 +75,10 @@ def _actions(inputs: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Wad:
-    """A WAD's directory.
+    """A WAD's directory."""
 
-    Attributes:
-        kind: "IWAD", a whole game, or "PWAD", additions to one.
-        lumps: name to (offset, size) in bytes; of those with the same name the last, as in the game.
-    """
-
-    kind: str
+    kind: str  # "IWAD", a whole game, or "PWAD", additions to one
+    # From name to (offset, size) in bytes; the last of several with one name counts, as in the game.
     lumps: dict[str, tuple[int, int]]
 
 
@@ -97,7 +86,7 @@ def read_wad(path: Path) -> Wad:
     """Reads the directory (https://doomwiki.org/wiki/WAD).
 
     Raises:
-        UserError: there is no such file, it is no WAD, or it is cut off.
+        UserError: the file is missing, no WAD, or cut off.
     """
     try:
         with open(path, "rb") as file:
@@ -111,9 +100,9 @@ def read_wad(path: Path) -> Wad:
     except OSError as error:
         raise UserError(f"cannot read the WAD {path}: {error.strerror}; check the path") from error
     entries = list(struct.iter_unpack("<ii8s", directory))
-    # Of an empty lump the offset means nothing.
+    # The offset of an empty lump is meaningless.
     if not whole or any(length < 0 or (length and not 0 <= offset <= size - length) for offset, length, _ in entries):
         raise UserError(f"the WAD {path} is cut off or damaged: copy it again")
-    # What follows a name's end is left over from another one.
+    # The bytes after a name's end are left over from another name.
     lumps = {name.split(b"\0")[0].decode("latin-1").upper(): (offset, length) for offset, length, name in entries}
     return Wad(kind.decode(), lumps)

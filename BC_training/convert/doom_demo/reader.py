@@ -1,21 +1,20 @@
 """Doom demos, a player's exact inputs, drawn by dsda-doom (https://github.com/kraflab/dsda-doom).
 
-The source is a ``.lmp`` file, a folder of them, or a WAD whose lumps DEMO1, DEMO2, ... are the
-recordings; ``doom_files`` says what they hold and which versions are read.
+The source is a ``.lmp`` file, a folder of them, or a WAD whose lumps DEMO1, DEMO2, ... are the recordings;
+``files.py`` describes their content and the versions that are read.
 
-Recorded are ``KEYS``, of the player whose view is shown. What they leave out: how fast the player
-walks or turns (running, or a mouse moved far), and weapon changes (bits 2 to 5 of the buttons).
-A tic whose buttons have bit 7 set pauses or saves the game; its attack and use are none.
+The actions are the ``KEYS`` of the player whose view is shown. They leave out how fast the player walks or turns
+(running, or a mouse moved far) and weapon changes (bits 2 to 5 of the buttons). A tic whose buttons have bit 7
+set pauses or saves the game; it has no attack and no use.
 
-dsda-doom draws one picture a tic, after the tic was played. What the player saw when giving tic
-k's input is therefore picture k - 1, and a demo of N tics makes N - 1 steps: the first tic has no
-picture before it. (Seen with a player who stands still but for one turn: the test does that.)
+dsda-doom draws one picture per tic, after the tic was played. The player therefore saw picture k - 1 when giving
+tic k's input, and a demo of N tics makes N - 1 steps: no picture comes before the first tic. (A test shows it
+with a player who stands still except for one turn.)
 
-The compatibility level is dsda-doom's choice from the demo's version and the game: Doom 1.666 below
-version 107, otherwise Doom 1.9, Ultimate Doom or Final Doom. It matters: as Doom 1.9 the player of
-Freedoom 1's DEMO4 dies at tic 5700 and the inputs go on; as Ultimate Doom he dies where they end.
-A demo played with other WADs or another level than it was recorded with goes astray without a
-sign: pictures and tics are as many as ever.
+dsda-doom chooses the compatibility level from the demo's version and the game: Doom 1.666 below version 107,
+otherwise Doom 1.9, Ultimate Doom or Final Doom. It matters: as Doom 1.9 the player of Freedoom 1's DEMO4 dies at
+tic 5700 and the inputs go on; as Ultimate Doom he dies where they end. A demo that is played with other WADs or
+another level than it was recorded with goes astray without a sign: the number of pictures stays right.
 """
 
 import hashlib
@@ -39,10 +38,10 @@ from BC_training.convert.state_values import kept_columns
 
 FPS = 35.0  # the engine's clock
 DEFAULT_SIZE = (480, 640)
-SMALLEST = (200, 320)  # that dsda-doom draws, (H, W) in pixels
+SMALLEST = (200, 320)  # (H, W) in pixels that dsda-doom draws
 GAMES_FOLDER = "/usr/games"  # Debian's, which is not on everyone's PATH
 
-# The wipe is left on, though not captured: without it the first picture of a level is black.
+# The wipe is on but not captured: without it the first picture of a level is black.
 _SETTINGS = """videomode "Software"
 uncapped_framerate 0
 render_wipescreen 1
@@ -59,23 +58,15 @@ _PRIVATE = ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
 
 @dataclass(frozen=True)
 class DoomDemos:
-    """The demos at a path; see ``source.Source``.
+    """The demos at a path; see ``source.Source``."""
 
-    Attributes:
-        program: dsda-doom's path.
-        found: recording's name to (file, offset, size in bytes; -1 is all of it).
-        wads: the game's WAD, then those that add to it.
-        checksums: their SHA-256, in hexadecimal.
-        maps: the lumps of all of them.
-        numbered: whether the game's maps are MAP01, MAP02, ..., not E1M1, E1M2, ...
-    """
-
-    program: str
+    program: str  # dsda-doom's path
+    # From a recording's name to (file, offset, size in bytes; -1 means the whole file).
     found: dict[str, tuple[Path, int, int]]
-    wads: tuple[Path, ...]
-    checksums: tuple[str, ...]
-    maps: frozenset[str]
-    numbered: bool
+    wads: tuple[Path, ...]  # the game's WAD, then the ones that add to it
+    checksums: tuple[str, ...]  # the WADs' SHA-256 in hexadecimal
+    maps: frozenset[str]  # the lumps of all WADs
+    numbered: bool  # whether the game's maps are MAP01, MAP02, ... rather than E1M1, ...
     options: Options
     keys: tuple[str, ...] = KEYS
     attributes: tuple[str, ...] = ()
@@ -93,10 +84,10 @@ class DoomDemos:
     def read(self, episode: str) -> Recording:
         raw = self._raw(episode)
         demo = parse_demo(raw)
-        if len(demo.actions) < 2:  # the first tic has no picture before it
+        if len(demo.actions) < 2:  # no picture comes before the first tic
             return Recording(self.options.fps or FPS, iter(()))
         level = f"MAP{demo.map:02}" if self.numbered else f"E{demo.episode}M{demo.map}"
-        if level not in self.maps:  # dsda-doom would start another one
+        if level not in self.maps:  # dsda-doom would start another level
             games = " + ".join(wad.name for wad in self.wads)
             raise UserError(f"it is played on {level}, which is not in {games}: give its game with --iwad or --pwad")
         fps = self.options.fps or FPS
@@ -136,7 +127,7 @@ class DoomDemos:
 
 
 def open_source(path: Path, options: Options) -> DoomDemos:
-    """Finds the demos at ``path`` and what it takes to play them.
+    """Finds the demos at ``path`` and what is needed to play them.
 
     Raises:
         UserError: dsda-doom or the game's WAD is missing, or a WAD is damaged.
@@ -188,21 +179,21 @@ def _sha256(path: Path) -> str:
 def render(
     program: str, wads: tuple[Path, ...], demo: bytes, size: tuple[int, int]
 ) -> Generator[np.ndarray, None, None]:
-    """Plays a demo with dsda-doom, which is ended when the reader stops.
+    """Plays a demo with dsda-doom, which ends when the generator is closed.
 
-    It draws the smallest whole multiple of ``size`` that it can. A view wider than 4:3 shows more
-    at the sides, as the engine's own wide screen does.
+    It draws at the smallest whole multiple of ``size`` that it supports. A view wider than 4:3 shows more at the
+    sides, as the engine's own wide screen does.
 
     Yields:
-        uint8 [3, H, W] RGB, one picture a tic; (H, W) is that multiple.
+        uint8 [3, H, W] RGB of ``size``, one picture per tic.
 
     Raises:
-        UserError: dsda-doom failed; gives its last line.
+        UserError: dsda-doom failed; the message has its last line.
     """
     multiple = max(-(-low // side) for low, side in zip(SMALLEST, size, strict=True))
     height, width = multiple * size[0], multiple * size[1]
     with tempfile.TemporaryDirectory(prefix="doom-demo-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)  # all that it writes is in here
+        folder = Path(name)  # everything that dsda-doom writes goes here
         reading, writing = os.pipe()
         with open(reading, "rb") as stream:
             try:
@@ -210,13 +201,13 @@ def render(
                 (folder / "settings.cfg").write_text(_SETTINGS.format(pipe=writing))
                 process = _start(program, wads, folder, (height, width), writing)
             finally:
-                os.close(writing)  # so that the stream ends with the process
+                os.close(writing)  # then the stream ends with the process
             try:
                 yield from _pictures(stream, (height, width))
                 if process.wait() != 0:
                     lines = (folder / "log").read_text(errors="replace").split("\n")
-                    said = [line.strip() for line in lines if line.strip()]
-                    raise UserError(f"dsda-doom could not play it: {said[-1] if said else 'it said nothing'}")
+                    printed = [line.strip() for line in lines if line.strip()]
+                    raise UserError(f"dsda-doom could not play it: {printed[-1] if printed else 'it printed nothing'}")
             finally:
                 process.kill()
                 process.wait()
@@ -238,7 +229,7 @@ def _start(program: str, wads: tuple[Path, ...], folder: Path, size: tuple[int, 
             stdout=log,
             stderr=subprocess.STDOUT,
             pass_fds=(pipe,),
-            start_new_session=True,  # Ctrl-C reaches only us, who then end it
+            start_new_session=True,  # Ctrl-C reaches only this process, which then ends it
         )
 
 
@@ -246,13 +237,13 @@ def _pictures(stream: BinaryIO, size: tuple[int, int]) -> Iterator[np.ndarray]:
     """Reads "W H", then pictures uint8 [H, W, 3]; yields uint8 [3, *size].
 
     Raises:
-        UserError: the pictures are not ``size`` or a whole multiple.
+        UserError: the pictures' size is not a whole multiple of ``size``.
     """
     header = stream.readline().split()
     if not header:
-        return  # it ended before it drew anything
+        return  # dsda-doom ended before it drew anything
     width, height = int(header[0]), int(header[1])
-    step = height // size[0]  # a small picture is enlarged, each pixel to a square; that is undone
+    step = height // size[0]  # dsda-doom enlarges a small picture, each pixel to a square; undo that
     if (height, width) != (step * size[0], step * size[1]):
         raise UserError(f"dsda-doom draws {height}x{width}, not {size[0]}x{size[1]}: choose another --size")
     while len(picture := stream.read(3 * height * width)) == 3 * height * width:

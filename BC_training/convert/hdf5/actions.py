@@ -1,4 +1,4 @@
-"""Actions in HDF5 files, as buttons: one of n, or several that are each up or down."""
+"""Turns stored actions into buttons: one of n is pressed, or each of several is up or down."""
 
 import math
 from collections.abc import Iterable
@@ -11,29 +11,24 @@ import numpy as np
 from BC_training.common.errors import UserError
 from BC_training.convert.hdf5.metadata import parse_object, whole, whole_numbers
 
-MOST_BUTTONS = 4096  # more are not an action space, but a damaged number
+MOST_BUTTONS = 4096  # a larger number is damage, not an action space
 
 
 @dataclass(frozen=True)
 class Actions:
-    """How stored actions become buttons.
+    """How stored actions become buttons."""
 
-    Attributes:
-        names: the A buttons.
-        one_of: stored is the number of the one that is pressed; otherwise a value for each.
-        start: with ``one_of`` the number of the first; otherwise for each button the value that means "up", and the
-            next one means "down", or empty where 1 is down and 0 and -1 are up.
-    """
-
-    names: tuple[str, ...]
-    one_of: bool
+    names: tuple[str, ...]  # the A buttons
+    one_of: bool  # whether the number of the one pressed button is stored, rather than a value for each button
+    # With ``one_of`` the first button's number; otherwise each button's value for "up", where the next value is
+    # "down"; or empty, where 1 is "down" and 0 and -1 are "up".
     start: tuple[int, ...] = ()
 
     def buttons(self, stored: np.ndarray, where: str) -> np.ndarray:
-        """bool [N, A] of one episode's stored actions, [N] or [N, 1] with ``one_of``, otherwise N times A values.
+        """bool [N, A] from one episode's stored actions: [N] or [N, 1] with ``one_of``, otherwise N times A values.
 
         Raises:
-            UserError: another shape, or a value that is no button's; names the frame.
+            UserError: the shape is another one, or a frame has an impossible value.
         """
         count, across = len(self.names), math.prod(stored.shape[1:])
         if not len(stored):
@@ -57,18 +52,18 @@ class Actions:
 
 
 def minari_actions(path: Path, episodes: Iterable[tuple[str, np.ndarray]], metadata: dict[str, Any]) -> Actions:
-    """From the action space in the metadata; without one, from every episode's actions.
+    """Reads the buttons from the action space in the metadata; without one, from every episode's actions.
 
-    Names come from "action_names" in the metadata, if someone added them.
+    The names are "action_names" in the metadata, if someone added them.
 
     Args:
-        episodes: (name, stored actions) of every episode, read as they are asked for.
+        episodes: (name, stored actions) of every episode, read lazily.
 
     Raises:
-        UserError: they are no buttons.
+        UserError: the actions are no buttons.
     """
     space = _space(path, metadata.get("action_space"))
-    if space is None or space.get("type") == "Box":  # of which 0 and 1 may be all that is used
+    if space is None or space.get("type") == "Box":  # a Box may hold only 0 and 1
         one_of, start, count = _infer(path, episodes, space is None)
     else:
         one_of, start, count = _of_space(path, space)
@@ -84,10 +79,10 @@ def minari_actions(path: Path, episodes: Iterable[tuple[str, np.ndarray]], metad
 
 
 def robomimic_actions(path: Path, episodes: Iterable[tuple[str, np.ndarray]], metadata: dict[str, Any]) -> Actions:
-    """Buttons if each column holds two values in all episodes, 0 and 1 or -1 and 1.
+    """Reads buttons from columns that hold only 0 and 1, or only -1 and 1, in all episodes.
 
     Raises:
-        UserError: it does not.
+        UserError: a column holds other values.
     """
     del metadata
     one_of, start, count = _infer(path, episodes, False)
@@ -95,7 +90,7 @@ def robomimic_actions(path: Path, episodes: Iterable[tuple[str, np.ndarray]], me
 
 
 def _space(path: Path, stored: Any) -> dict[str, Any] | None:
-    """The action space; None where the metadata have none."""
+    """The action space; None without one."""
     if stored is None or (isinstance(stored, str) and stored.strip() in ("", "null")):
         return None
     while isinstance(stored, list) and len(stored) == 1:
@@ -110,7 +105,7 @@ def _space(path: Path, stored: Any) -> dict[str, Any] | None:
 
 
 def _of_space(path: Path, space: dict[str, Any]) -> tuple[bool, tuple[int, ...], int]:
-    """(one_of, start, number of buttons) of a Gymnasium space."""
+    """(one_of, start, number of buttons) for a Gymnasium space."""
     kind = space.get("type")
     if kind in ("Dict", "Tuple"):
         parts = space.get("subspaces")
@@ -136,7 +131,7 @@ def _of_space(path: Path, space: dict[str, Any]) -> tuple[bool, tuple[int, ...],
 
 
 def in_parts(where: str, what: str, parts: list[str]) -> str:
-    """The message for actions that are a group of arrays."""
+    """The message for actions that consist of several arrays."""
     return (
         f"{where}: its actions are in parts ({what}: {', '.join(parts) or 'none'}), but policies here press buttons: "
         "write the buttons as one array 'actions' [N, A] of 0 and 1, with a MultiBinary space or none"
@@ -156,7 +151,7 @@ def _unusable(path: Path, space: dict[str, Any]) -> UserError:
 
 
 def _infer(path: Path, episodes: Iterable[tuple[str, np.ndarray]], numbers: bool) -> tuple[bool, tuple[int, ...], int]:
-    """(one_of, start, number of buttons) from the actions themselves; ``numbers``: one of n may be pressed."""
+    """(one_of, start, number of buttons) from the actions; ``numbers`` allows the number of one of n buttons."""
     shape, seen = None, []
     for name, stored in episodes:
         if not stored.size:

@@ -1,7 +1,7 @@
-"""One HDF5 file, read as it is: nothing of another file, and no fill values in place of data.
+"""Reads one HDF5 file alone: never data in another file, never fill values in place of data.
 
-Left to itself HDF5 follows links, external storage and virtual datasets into any file they name, and reads what was
-never written, or whose source is gone, as zeros.
+HDF5 itself follows links, external storage and virtual datasets into any file they name. It reads zeros where nothing
+was written or where a source is gone.
 """
 
 import contextlib
@@ -21,22 +21,15 @@ _OF_PLUGIN = {
 }  # fmt: skip  # the filters of the package hdf5plugin
 _MOST_LINKS = 64  # soft links on the way to one object
 _MOST_OBJECTS = 2000  # below one group
-DAMAGE = (
-    OSError,
-    RuntimeError,
-    LookupError,
-    ValueError,
-    TypeError,
-    ArithmeticError,
-    MemoryError,
-)  # as h5py reports it
+# The exceptions by which h5py reports damage.
+DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
 
 Item = h5py.Group | h5py.Dataset | h5py.Datatype
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:
-    """Opens a file; damage found while it is open is a UserError, too."""
+    """Opens a file; damage that is found while it is open becomes a UserError, too."""
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -70,10 +63,10 @@ def _why_unreadable(path: Path, error: BaseException) -> str:
 
 
 def follow(group: h5py.Group, path: str, where: str, _hops: Iterator[int] | None = None) -> Item | None:
-    """What ``path`` names, through hard and soft links; None where there is nothing.
+    """The item at ``path``, through hard and soft links; None if there is nothing.
 
     Raises:
-        UserError: a link that leads into another file, to nothing, or in a circle.
+        UserError: a link leads into another file, to nothing, or in a circle.
     """
     hops = iter(range(_MOST_LINKS)) if _hops is None else _hops
     here: Item = group
@@ -102,10 +95,10 @@ def follow(group: h5py.Group, path: str, where: str, _hops: Iterator[int] | None
 
 
 def arrays(group: h5py.Group, where: str, skip: Collection[str] = ()) -> tuple[dict[str, h5py.Dataset], set[str]]:
-    """Every array below ``group`` by its name, "outer/inner" for groups in groups; and which of ``skip`` are there.
+    """All arrays below ``group`` by name, "outer/inner" for groups in groups; and the names in ``skip`` that exist.
 
     Raises:
-        UserError: a link that cannot be followed, an array of a type that numpy lacks, or too many objects.
+        UserError: a link cannot be followed, an array has a type that numpy lacks, or there are too many objects.
     """
     found: dict[str, h5py.Dataset] = {}
     skipped: set[str] = set()
@@ -118,7 +111,7 @@ def arrays(group: h5py.Group, where: str, skip: Collection[str] = ()) -> tuple[d
             if full in skip:
                 skipped.add(full)
                 continue
-            if isinstance(name, bytes):  # as h5py gives what it cannot look up
+            if isinstance(name, bytes):  # h5py's form of a name that it cannot decode
                 raise UserError(f'{where}: the name {full} is not in UTF-8: rename it, or add --leave-out "{full}"')
             seen += 1
             if seen > _MOST_OBJECTS:
@@ -127,7 +120,7 @@ def arrays(group: h5py.Group, where: str, skip: Collection[str] = ()) -> tuple[d
                 )
             item = follow(outer, str(name), where)
             if isinstance(item, h5py.Group):
-                if item not in above:  # else a circle, which holds nothing new
+                if item not in above:  # else a circle without anything new
                     pending.append((item, f"{full}/", (*above, item)))
             elif isinstance(item, h5py.Dataset):
                 try:
@@ -141,7 +134,7 @@ def arrays(group: h5py.Group, where: str, skip: Collection[str] = ()) -> tuple[d
 
 
 def require_stored(dataset: h5py.Dataset, rows: int, where: str, _depth: int = 0) -> None:
-    """Finds out, without reading them, that the first ``rows`` of an array are in this file and can be read.
+    """Checks, without reading them, that the first ``rows`` of an array are in this file and can be read.
 
     Raises:
         UserError: they are in another file, need a filter that is not installed, or were never written.
@@ -177,7 +170,7 @@ def _never_written(where: str, name: str, frame: int) -> UserError:
 
 
 def _first_missing(dataset: h5py.Dataset, chunks: tuple[int, ...], rows: int) -> int | None:
-    """The first row of the first chunk that is not there and holds one of the first ``rows``; None if all are."""
+    """The first row of the first missing chunk among those with the first ``rows``; None if none is missing."""
     grid = [-(-length // chunk) for length, chunk in zip(dataset.shape, chunks, strict=True)]
     if dataset.id.get_num_chunks() == math.prod(grid):
         return None
@@ -192,7 +185,7 @@ def _first_missing(dataset: h5py.Dataset, chunks: tuple[int, ...], rows: int) ->
 
 
 def _require_virtual(dataset: h5py.Dataset, rows: int, where: str, name: str, depth: int) -> None:
-    """``require_stored`` of an array that is put together from others of the file, which are whole rows of it."""
+    """``require_stored`` for an array that is composed of other arrays in the file, each whole rows of it."""
     spans = []
     for part in dataset.virtual_sources():
         if part.file_name != ".":
@@ -221,7 +214,7 @@ def _require_virtual(dataset: h5py.Dataset, rows: int, where: str, name: str, de
 
 
 def _whole_rows(space: h5py.h5s.SpaceID, shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """(first row, end) of a selection of all cells in some rows of an array; None if it is another."""
+    """(first row, end) of a selection that covers whole rows of an array; None for another selection."""
     try:
         first, last = space.get_select_bounds()
         cells = space.get_select_npoints()

@@ -1,4 +1,4 @@
-"""Images among an HDF5 file's arrays: which are, and what they show."""
+"""Recognises and decodes the images among an HDF5 file's arrays."""
 
 import h5py
 import numpy as np
@@ -11,17 +11,17 @@ _BLOCK = 64  # frames read at once
 
 
 def is_image(dataset: h5py.Dataset, where: str) -> bool:
-    """Whether it holds images uint8 [N, H, W, 3] or [N, 3, H, W], or JPEG files.
+    """Whether the array holds images uint8 [N, H, W, 3] or [N, 3, H, W], or JPEG files.
 
     Raises:
-        UserError: it would take a look to know, and there is nothing to be read.
+        UserError: the first row has to be looked at and cannot be read.
     """
     raw = dataset.ndim == 4 and dataset.dtype == np.uint8 and 3 in (dataset.shape[1], dataset.shape[3])
     return raw or is_jpeg(dataset, where)
 
 
 def is_jpeg(dataset: h5py.Dataset, where: str) -> bool:
-    """Whether each row is a JPEG file: Minari packs images of 32x32 pixels and more."""
+    """Whether each row is a JPEG file, as Minari stores images of 32x32 pixels and more."""
     if h5py.check_vlen_dtype(dataset.dtype) != np.uint8 and (dataset.dtype != np.uint8 or dataset.ndim != 2):
         return False
     require_stored(dataset, 1, where)
@@ -29,14 +29,14 @@ def is_jpeg(dataset: h5py.Dataset, where: str) -> bool:
 
 
 def decode(image: np.ndarray, where: str) -> np.ndarray:
-    """uint8 [3, H, W] of an image [H, W, 3] or [3, H, W], or of a JPEG file's bytes."""
+    """uint8 [3, H, W] from an image [H, W, 3] or [3, H, W], or from a JPEG file's bytes."""
     if image.ndim == 1:
         image = decode_picture(image.tobytes(), where, "remove the episode")
     return np.ascontiguousarray(image.transpose(2, 0, 1)) if image.shape[2] == 3 else image
 
 
 def trailing_zeros(images: h5py.Dataset, count: int) -> int:
-    """How many of the last of ``count`` images are nothing but zeros, as are those that were only allotted."""
+    """How many of the first ``count`` images are all zeros at the end, as allotted but unwritten images are."""
     if images.ndim != 4:
         return 0
     last = count

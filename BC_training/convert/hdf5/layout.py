@@ -1,4 +1,4 @@
-"""Where Minari's and robomimic's HDF5 files keep what, and what the observations of an episode become."""
+"""Knows where Minari's and robomimic's HDF5 files keep what, and which observations become frames and state."""
 
 import re
 from collections import Counter
@@ -20,25 +20,16 @@ from BC_training.convert.source import Options
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a kind keeps its episodes.
+    """Where a kind of file keeps its episodes."""
 
-    Attributes:
-        group: that holds the episodes.
-        episode: a regular expression of an episode's name.
-        observations: an episode's dataset or group of them.
-        extra: observations there are beyond the actions.
-        length: the episode's attribute with the number of its actions.
-        actions: what the actions mean, from the file, its episodes' actions and its metadata.
-        fps: frames per second, if the metadata say.
-    """
-
-    group: str
-    episode: str
-    observations: str
-    extra: int
-    length: str
+    group: str  # the group with the episodes
+    episode: str  # a regular expression for an episode's name
+    observations: str  # the name of an episode's observations, an array or a group
+    extra: int  # how many more observations than actions there are
+    length: str  # the episode's attribute with the number of its actions
+    # Finds the buttons from the path, the episodes' actions and the metadata.
     actions: Callable[[Path, Iterable[tuple[str, np.ndarray]], dict[str, Any]], Actions]
-    fps: Callable[[dict[str, Any]], Any]
+    fps: Callable[[dict[str, Any]], Any]  # finds the frames per second in the metadata; None without them
 
 
 LAYOUTS = {
@@ -51,25 +42,18 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Schema:
-    """What the observations of every episode become.
+    """What becomes of the observations in every episode."""
 
-    Attributes:
-        image: the observation to see.
-        images: all that could have been.
-        state: the observations that become the state, with the name of each value; None for one that is left out.
-        left_out: the observations that are not looked at.
-        notes: what to tell the user of the names.
-    """
-
-    image: str
-    images: tuple[str, ...]
+    image: str  # the observation with the frames
+    images: tuple[str, ...]  # all observations that are images
+    # The observations that become the state, with each value's name, or None for a value left out.
     state: Mapping[str, tuple[str | None, ...]]
-    left_out: tuple[str, ...]
-    notes: tuple[str, ...]
+    left_out: tuple[str, ...]  # the observations that are not read
+    notes: tuple[str, ...]  # what to tell the user about the names
 
 
 def root_group(file: h5py.File, kind: str, path: Path) -> h5py.Group | None:
-    """The group that holds the episodes."""
+    """The group with the episodes; None without one."""
     root = follow(file, LAYOUTS[kind].group, str(path))
     return root if isinstance(root, h5py.Group) else None
 
@@ -78,7 +62,7 @@ def episode_names(file: h5py.File, kind: str, path: Path) -> list[str]:
     """The episodes in the order of their numbers.
 
     Raises:
-        UserError: there are none; says so where the file is of another kind.
+        UserError: there are none; the message names the other kind if the file is of that.
     """
     if found := _names(file, kind, path):
         return sorted(found, key=lambda name: int(name.rsplit("_", 1)[1]))
@@ -93,10 +77,10 @@ def _names(file: h5py.File, kind: str, path: Path) -> list[str]:
 
 
 def all_actions(file: h5py.File, kind: str, names: list[str], path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, stored actions) of the episodes; those that cannot be read show when they are converted.
+    """(name, stored actions) of the readable episodes; the errors of the others appear when they are converted.
 
     Raises:
-        UserError: none of them can be read; the first one's error.
+        UserError: no episode can be read; this is the first one's error.
     """
     errors, some = [], False
     for name in names:
@@ -110,7 +94,7 @@ def all_actions(file: h5py.File, kind: str, names: list[str], path: Path) -> Ite
 
 
 def first_schema(file: h5py.File, kind: str, names: list[str], path: Path, options: Options) -> Schema:
-    """From the first episode that has frames and can be read; without one, its error."""
+    """The schema of the first episode that has frames and can be read; raises a UserError if there is none."""
     errors = []
     for name in names:
         try:
@@ -161,12 +145,12 @@ def _schema(found: dict[str, h5py.Dataset], skipped: set[str], options: Options,
 
 
 def _labels(name: str, dataset: h5py.Dataset, joint: str) -> list[str]:
-    """The names of the state values of an observation [N] or [N, D]."""
+    """The names of the state values in an observation [N] or [N, D]."""
     return [name] if dataset.ndim == 1 else [f"{name}{joint}{i}" for i in range(dataset.shape[1])]
 
 
 def episode_group(file: h5py.File, kind: str, episode: str, path: Path) -> tuple[h5py.Group, str]:
-    """An episode, and how to call it in an error."""
+    """An episode, and its name in errors."""
     root, where = root_group(file, kind, path), f"{path}: {episode}"
     group = None if root is None else follow(root, episode, where)
     if not isinstance(group, h5py.Group):
@@ -194,7 +178,7 @@ def stored_actions(group: h5py.Group, where: str) -> np.ndarray:
 def observations(
     episode: h5py.Group, kind: str, where: str, skip: Collection[str]
 ) -> tuple[dict[str, h5py.Dataset], set[str]]:
-    """Every array of observations by its name, "outer/inner" for groups in groups; and which of ``skip`` are there."""
+    """The episode's observations by name; see ``arrays``."""
     name = LAYOUTS[kind].observations
     item = follow(episode, name, where)
     if isinstance(item, h5py.Group):

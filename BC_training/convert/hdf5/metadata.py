@@ -1,51 +1,37 @@
-"""What HDF5 files and the JSON beside them say of themselves, which comes as text, bytes, numbers or arrays."""
+"""Reads the metadata of HDF5 files and of the JSON file beside them, in the types that people write."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from BC_training.common.errors import UserError
+from BC_training.common.files import parse_json_object, read_json_object
 
 _ENTRIES = ("fps", "action_space", "action_names", "env_args")
 
 
 def read_metadata(attrs: h5py.AttributeManager, beside: Path | None) -> dict[str, Any]:
-    """The file's attributes as JSON types, then those of the JSON file ``beside`` it.
+    """The file's attributes as JSON types, overridden by the entries of the JSON file ``beside`` it.
 
     Raises:
-        UserError: that file cannot be read or is no JSON object.
+        UserError: the JSON file cannot be read.
     """
     found = {name: plain(attrs[name]) for name in _ENTRIES if name in attrs}
-    if beside is None or not beside.exists():
-        return found
-    try:
-        return found | parse_object(beside.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {beside}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{beside} is not a JSON object in UTF-8 ({error}): correct it") from error
+    return found | (read_json_object(beside) if beside is not None and beside.exists() else {})
 
 
-def parse_object(raw: Any) -> dict[str, Any]:
-    """A JSON object, from text, from bytes in UTF-8, -16 or -32, with a byte order mark or not, or as it is.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        parsed = json.loads(raw.encode() if isinstance(raw, str) else raw) if isinstance(raw, str | bytes) else raw
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(parsed, dict):
-        raise ValueError("it starts with no {")
-    return parsed
+def parse_object(stored: Any) -> dict[str, Any]:
+    """A JSON object that is stored as text, or as it is; raises a ValueError if it is something else."""
+    if isinstance(stored, str):
+        return parse_json_object(stored)
+    if not isinstance(stored, dict):
+        raise ValueError("it is no table of names and values")
+    return stored
 
 
 def plain(value: Any) -> Any:
-    """An attribute as JSON has it: None, text, a number, or lists of these."""
+    """An attribute as a JSON type: None, text, a number, or lists of these."""
     if isinstance(value, h5py.Empty):
         return None
     if isinstance(value, np.ndarray | np.generic):
@@ -56,7 +42,7 @@ def plain(value: Any) -> Any:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, from a number, from text, or from an array of one; None where it is none."""
+    """A finite number from a number, from text, or from a list of one; None for anything else."""
     while isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -69,13 +55,13 @@ def number(value: Any) -> float | None:
 
 
 def whole(value: Any) -> int | None:
-    """``number``, if it is a whole one."""
+    """The same for a whole number."""
     found = number(value)
     return int(found) if found is not None and found == int(found) else None
 
 
 def whole_numbers(value: Any) -> list[int] | None:
-    """All the whole numbers in a number or in lists of lists of them; None where one of them is none."""
+    """All the whole numbers in a number or in nested lists; None if anything else is among them."""
     if isinstance(value, list | tuple):
         parts = [whole_numbers(item) for item in value]
         return None if any(part is None for part in parts) else [n for part in parts if part is not None for n in part]
@@ -84,7 +70,7 @@ def whole_numbers(value: Any) -> list[int] | None:
 
 
 def control_frequency(metadata: dict[str, Any]) -> Any:
-    """Actions per second of a robosuite environment, which is robomimic's frame rate; None where it does not say."""
+    """The actions per second of a robosuite environment, which are robomimic's frame rate; None without them."""
     try:
         arguments = parse_object(metadata.get("env_args")).get("env_kwargs")
     except ValueError:

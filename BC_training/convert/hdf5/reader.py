@@ -1,13 +1,13 @@
-"""Episodes in HDF5, as Minari and robomimic keep them.
+"""Episodes in HDF5 files of Minari and robomimic.
 
     Minari     NAME/data/main_data.hdf5 (metadata.json beside it)
                episode_0/observations [N + 1, ...] or a group of them, actions [N, ...], attribute total_steps
     robomimic  NAME.hdf5
                data/demo_0/obs/KEY [N, ...], actions float [N, A], attribute num_samples
 
-An observation of shape [N, H, W, 3] or [N, 3, H, W] in uint8, or of JPEG files, is an image. Those
-of one or two dimensions become the state; what is neither is left out and named in the episode's
-attribute ``not_converted``. The observation after Minari's last action has no action and is left out.
+An observation uint8 [N, H, W, 3] or [N, 3, H, W], or one of JPEG files, is an image. Other observations with
+one or two dimensions become the state; the rest is left out and named in the episode's attribute
+``not_converted``. The observation after Minari's last action has no action and is left out.
 """
 
 import math
@@ -44,7 +44,7 @@ MINARI_FILE = "main_data.hdf5"
 
 @dataclass(frozen=True)
 class Episodes:
-    """A ``Source`` of one file."""
+    """The episodes of one file; see ``source.Source``."""
 
     episodes: tuple[str, ...]
     path: Path
@@ -63,7 +63,7 @@ class Episodes:
         return tuple(label for own in self.schema.state.values() for label in own if label is not None)
 
     def digest(self, episode: str) -> str:
-        """Of all its actions, and of its images the first and the last."""
+        """Covers all actions, and the first and the last image."""
         with opened(self.path) as file:
             group, where = episode_group(file, self.kind, episode, self.path)
             found, _ = observations(group, self.kind, where, self.schema.left_out)
@@ -78,15 +78,15 @@ class Episodes:
         return self.path
 
     def read(self, episode: str) -> Recording:
-        """Checks an episode's shapes, actions and state; its images are read as they are asked for."""
+        """Checks an episode's shapes, actions and state; its images are read lazily."""
         fps, layout, schema = self.fps or self.recorded_fps, LAYOUTS[self.kind], self.schema
         with opened(self.path) as file:
             group, where = episode_group(file, self.kind, episode, self.path)
             actions = self.actions.buttons(stored_actions(group, where), where)
             count = len(actions)
-            said = plain(group.attrs.get(layout.length))
-            if said is not None and whole(said) != count:
-                raise UserError(f"{where} has {count} actions, its {layout.length} says {said}: restore the file")
+            length = plain(group.attrs.get(layout.length))
+            if length is not None and whole(length) != count:
+                raise UserError(f"{where} has {count} actions, its {layout.length} is {length}: restore the file")
             if not count:
                 return Recording(fps, iter(()))
             found, _ = observations(group, self.kind, where, schema.left_out)
@@ -121,7 +121,7 @@ class Episodes:
         return Recording(fps, steps, attrs, tuple(notes))
 
     def _state(self, found: dict[str, h5py.Dataset], count: int, where: str) -> np.ndarray | None:
-        """float32 [N, S] of the observations beside one another; None without any."""
+        """float32 [N, S], the observations side by side; None without any."""
         parts = []
         for name, labels in self.schema.state.items():
             stored = found[name][:count]
@@ -149,11 +149,11 @@ class Episodes:
 
 
 def open_source(path: Path, options: Options) -> Episodes:
-    """Finds the episodes of a Minari dataset's folder or of a file, and what they hold.
+    """Finds the episodes in a Minari dataset's folder or in a file, and what they hold.
 
     Raises:
-        UserError: no such file, actions that are no buttons, no image, several images and no
-            ``camera``, or an unknown frame rate.
+        UserError: the file is missing, the actions are no buttons, there is no image or several without ``camera``,
+            or the frame rate is unknown.
     """
     kind, layout = options.kind, LAYOUTS[options.kind]
     if kind == "minari":
@@ -169,11 +169,11 @@ def open_source(path: Path, options: Options) -> Episodes:
         metadata = read_metadata(root.attrs, path.parent / "metadata.json" if kind == "minari" else None)
         actions = layout.actions(path, all_actions(file, kind, names, path), metadata)
         schema = first_schema(file, kind, names, path, options)
-    said = layout.fps(metadata)
-    recorded = number(said)
+    stated = layout.fps(metadata)
+    recorded = number(stated)
     if recorded is None or recorded <= 0:
         recorded = options.fps
     if recorded is None:
-        reason = "does not say how many frames a second it has" if said is None else f"has {said!r} frames a second"
+        reason = "does not state its frames a second" if stated is None else f"has {stated!r} frames a second"
         raise UserError(f"{path} {reason}: state it, such as --fps 20")
     return Episodes(tuple(names), path, kind, actions, schema, recorded, options.fps)

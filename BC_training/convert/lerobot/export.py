@@ -1,11 +1,11 @@
-"""A dataset as a LeRobot dataset of format v3.0, which LeRobot 0.4 and later load.
+"""Exports a dataset to LeRobot's format v3.0, which LeRobot 0.4 and later load.
 
-Every episode is a parquet file and an MP4 of its own. v3.0 allows files that hold many episodes;
-one each lets processes work side by side and an export that was killed go on where it stopped.
+Each episode becomes a parquet file and an MP4 of its own. v3.0 also allows several episodes in a file, but with
+one each, processes can work in parallel and a killed export can go on where it stopped.
 
-The video is H.264 of high quality in 4:2:0, so frames change by a few grey levels. Everything
-else is kept exactly: actions as float32 0 and 1, the state, and the rate. LeRobot declares
-``fps`` a whole number but calculates with a fraction (17.5) all the same.
+The video is high-quality H.264 in 4:2:0, so frames change by a few grey levels. Everything else is kept exactly:
+actions as float32 0 and 1, the state, and the rate. LeRobot declares ``fps`` a whole number but also
+calculates correctly with a fraction (17.5).
 """
 
 import contextlib
@@ -30,22 +30,22 @@ from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, locked, write_whole
 from BC_training.common.preprocess import resize_frames
 from BC_training.common.storage.writer import require_local
+from BC_training.convert.lerobot.export_metadata import data_file, video_file, write_metadata
 from BC_training.convert.lerobot.features import is_text
-from BC_training.convert.lerobot.meta import data_file, video_file, write_metadata
 from BC_training.convert.source import Step, every_nth
 from BC_training.runtime.workers import run_tasks
 
-_CODEC, _CRF = "libx264", 12  # of 0 (lossless) to 51; 18 is called visually lossless
+_CODEC, _CRF = "libx264", 12  # 0 (lossless) to 51; 18 is considered visually lossless
 _KEY_FRAME_EVERY = 2  # frames: LeRobot reads single frames in random order
-_LONGEST_SIDE = 16_384  # pixels, of the codec
-_RATES = 0.001, 1e6  # frames per second that the file's clock can count
+_LONGEST_SIDE = 16_384  # pixels; the codec's limit
+_RATES = 0.001, 1e6  # frames per second that the file's clock can represent
 _BLOCK = 32  # frames read at once
-_PROGRESS = "progress"  # folder of the unfinished export: its settings, and a file for each episode done
+_PROGRESS = "progress"  # a folder in the unfinished export, with its settings and a file for each finished episode
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """What makes two runs the same export; JSON types."""
+    """The settings that an unfinished export must share with the run that continues it; JSON types."""
 
     source: str
     episodes: list[list[Any]]  # name and number of frames
@@ -58,20 +58,20 @@ def export(
 ) -> None:
     """Writes the dataset ``source`` as the LeRobot dataset ``out``.
 
-    It grows in ``out`` with ".partial" appended and is renamed when it is whole. The same command
-    continues one that was killed.
+    The export is written to ``out`` with ".partial" appended and renamed when it is complete. The same command
+    continues an export that was killed.
 
     Args:
-        size: (H, W) of the frames to write, in pixels; None as they are.
-        fps: frames per second to thin to; None as recorded.
-        workers: processes; None for one a core.
+        size: (H, W) of the frames to write, in pixels; None keeps them.
+        fps: frames per second to thin to; None keeps the recorded rate.
+        workers: processes; None means one per core.
 
     Raises:
-        UserError: ``out`` exists, an episode of ``source`` is damaged, the episodes' rates differ
-            or are unknown, the frames have an odd side, or the unfinished export is another's.
+        UserError: ``out`` exists, an episode of ``source`` is damaged, the episodes' rates differ or are unknown, the
+            frames have an odd side, or an unfinished export with other settings is in the way.
     """
     require_local(out)
-    out = out.absolute()  # "a:b" would be of a protocol "a", to pyarrow and to FFmpeg
+    out = out.absolute()  # pyarrow and FFmpeg would take "a" in "a:b" for a protocol
     if not _is_unused(out):
         raise UserError(f"{out} exists and is no empty folder: remove it, or choose another folder")
     dataset = ZarrGameplayDataset(source)
@@ -121,14 +121,14 @@ def export(
 
 
 class _Exporter:
-    """One process's share of the work."""
+    """The part of the work that one process does."""
 
     def __init__(self, source: Path, folder: Path, size: tuple[int, int] | None, fps: float | None, rate: float):
         self._dataset = ZarrGameplayDataset(source)
         self._folder, self._size, self._fps, self._rate = folder, size, fps, rate
 
     def run(self, task: tuple[int, int, int]) -> int:
-        """Exports an episode: its position, its first frame's number of all, its task's; returns its frames."""
+        """Exports (episode's position, its first frame's number, its task's number); returns the frame count."""
         episode, first, task_index = task
         steps = _steps(self._dataset, episode)
         if self._fps is not None:
@@ -175,15 +175,15 @@ def _steps(dataset: ZarrGameplayDataset, episode: int) -> Iterator[Step]:
 
 
 def _encode(file: Path, frames: Iterator[np.ndarray], fps: float) -> None:
-    """Writes frames uint8 [3, H, W] RGB as an MP4, frame i shown at i / fps seconds."""
+    """Writes frames uint8 [3, H, W] RGB as an MP4; frame i is shown at i / fps seconds."""
     rate = Fraction(fps).limit_denominator(10_000)
-    # The colours are tagged as the BT.601 that they are: players guess, and differ.
+    # The colours are tagged as BT.601, because players differ in what they assume.
     options = {"crf": str(_CRF), "g": str(_KEY_FRAME_EVERY), "bf": "0", "colorspace": "smpte170m"}
     with av.open(str(file), "w", format="mp4") as container:
         stream = container.add_stream(_CODEC, rate=rate, options=options)
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = 1 / rate
-        stream.codec_context.thread_count = 1  # the other cores have episodes of their own
+        stream.codec_context.thread_count = 1  # the other cores encode other episodes
         for i, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.transpose(1, 2, 0)), format="rgb24")
             if i == 0:
@@ -194,13 +194,13 @@ def _encode(file: Path, frames: Iterator[np.ndarray], fps: float) -> None:
 
 
 def _vectors(values: np.ndarray) -> pa.Array:
-    """[N, D] as LeRobot has it: float32, a list a row, or a number where D is 1."""
+    """[N, D] in LeRobot's form: float32 lists, or plain numbers where D is 1."""
     flat = pa.array(values.astype(np.float32).ravel())
     return flat if values.shape[1] == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
 def _common_rate(dataset: ZarrGameplayDataset, fps: float | None) -> float:
-    """Frames per second of the export: LeRobot has one for all episodes."""
+    """The frames per second of the export, which LeRobot has one of for all episodes."""
     rates = {}
     for episode in dataset.episodes:
         rate = episode.fps
@@ -227,7 +227,7 @@ def _common_rate(dataset: ZarrGameplayDataset, fps: float | None) -> float:
 
 
 def _thinned(length: int, recorded_fps: float, fps: float | None) -> int:
-    """How many of ``length`` steps ``every_nth`` leaves."""
+    """How many of ``length`` steps remain after ``every_nth``."""
     if fps is None:
         return length
     nothing: Step = (np.empty(0, np.uint8), np.empty(0, bool), None)
@@ -235,7 +235,7 @@ def _thinned(length: int, recorded_fps: float, fps: float | None) -> int:
 
 
 def _tasks(attrs: dict[str, Any], where: str) -> list[str]:
-    """What the player was to do, in words: LeRobot wants a task for every episode; its rows name the first."""
+    """The episode's tasks as texts; LeRobot needs at least one."""
     tasks = attrs.get("tasks")
     if not tasks:
         return [f"play {attrs['game']}" if is_text(attrs.get("game")) else "play"]
@@ -246,7 +246,7 @@ def _tasks(attrs: dict[str, Any], where: str) -> list[str]:
 
 
 def _is_unused(out: Path) -> bool:
-    """Whether nothing is there, or an empty folder that can be replaced."""
+    """Whether nothing is at ``out``, or an empty folder that can be replaced."""
     if not os.path.lexists(out):
         return True
     try:
@@ -256,13 +256,13 @@ def _is_unused(out: Path) -> bool:
 
 
 def _done(folder: Path, episode: int) -> Path:
-    """The file that appears when an episode is written: its histogram of the colours."""
+    """The file that marks an episode as finished; it holds the episode's histogram of colours."""
     return folder / _PROGRESS / f"episode_{episode:06d}.json"
 
 
 @contextlib.contextmanager
 def _partial(out: Path, settings: _Settings) -> Iterator[Path]:
-    """The folder of the unfinished export, held for this process alone."""
+    """The folder of the unfinished export, locked for this process."""
     folder = out.with_name(f"{out.name}.partial")
     try:
         (folder / _PROGRESS).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the features of a LeRobot dataset mean: which is the action, the names of values, the size of pictures."""
+"""Interprets the features of a LeRobot dataset: the action, the state, their names, the camera and its frame size."""
 
 import json
 from collections.abc import Iterable
@@ -7,10 +7,10 @@ from typing import Any
 
 from BC_training.common.errors import UserError, unknown
 
-# In the order of preference: LeRobot's own name, and that of openpi.
+# In order of preference: LeRobot's own name, then openpi's.
 _ACTIONS, _STATES = ("action", "actions"), ("observation.state", "state")
-_OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")  # LeRobot's, of every dataset
-_MOST_VALUES = 100_000  # in a row: more is a mistake, and names for each would fill the memory
+_OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")  # in every LeRobot dataset
+_MOST_VALUES = 100_000  # a longer row is a mistake, and its names would fill the memory
 _CHANNELS = (1, 3, 4)
 
 Feature = dict[str, Any]
@@ -21,7 +21,7 @@ def is_whole(value: Any) -> bool:
 
 
 def is_text(value: Any) -> bool:
-    """Whether ``value`` is text that can be written: JSON can hold halves of a character."""
+    """Whether ``value`` is text without halves of a character, which JSON can hold but no file can."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
@@ -29,10 +29,10 @@ def read_features(place: str, info: dict[str, Any]) -> dict[str, Feature]:
     """The features by name, each with "dtype" and "shape".
 
     Args:
-        place: of the metadata, for the error; here and below.
+        place: the metadata's file, for errors; here and below.
 
     Raises:
-        UserError: there are none, or one is damaged.
+        UserError: there are no features, or one is damaged.
     """
     features = info.get("features")
     if not isinstance(features, dict) or not features:
@@ -51,7 +51,7 @@ def choose_camera(place: str, features: dict[str, Feature], camera: str | None) 
     """The feature with the frames.
 
     Raises:
-        UserError: ``camera`` is not there; or it is None, and there is none or several.
+        UserError: ``camera`` is missing; or it is None and there is no camera or several.
     """
     cameras = _cameras(features)
     if camera is not None:
@@ -67,33 +67,24 @@ def choose_camera(place: str, features: dict[str, Feature], camera: str | None) 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which features are converted into what.
+    """What the features become."""
 
-    Attributes:
-        action: the feature with the action.
-        keys: the names of its A values.
-        state: the feature with the state; None without one.
-        attributes: the names of its S values.
-        unread: features and columns that become nothing; neither cameras nor LeRobot's own.
-        cameras: the cameras that were not chosen.
-    """
-
-    action: str
-    keys: tuple[str, ...]
-    state: str | None
-    attributes: tuple[str, ...]
-    unread: tuple[str, ...]
-    cameras: tuple[str, ...]
+    action: str  # the feature with the action
+    keys: tuple[str, ...]  # the names of the action's A values
+    state: str | None  # the feature with the state; None without one
+    attributes: tuple[str, ...]  # the names of the state's S values
+    unread: tuple[str, ...]  # other features and columns, without the cameras and LeRobot's own
+    cameras: tuple[str, ...]  # the cameras that were not chosen
 
 
 def choose_columns(place: str, features: dict[str, Feature], camera: str, stored: Iterable[str]) -> Columns:
     """Finds the action and the state.
 
     Args:
-        stored: the columns of the rows; some may be no features.
+        stored: the columns of the rows, which may be more than the features.
 
     Raises:
-        UserError: there is no action, or its values or those of the state cannot be named.
+        UserError: there is no action, or the values of the action or the state cannot be named.
     """
     action = next((name for name in _ACTIONS if name in features), None)
     if action is None:
@@ -117,12 +108,12 @@ def choose_columns(place: str, features: dict[str, Feature], camera: str, stored
 
 
 def frame_size(place: str, key: str, feature: Feature) -> tuple[int, int]:
-    """(H, W) in pixels of a camera's frames.
+    """(H, W) of a camera's frames in pixels.
 
-    The shape is [H, W], or [H, W, C] or [C, H, W] with 1, 3 or 4 channels; "names" tell which is which.
+    The shape is [H, W], or [H, W, C] or [C, H, W] with 1, 3 or 4 channels; "names" may give another order.
 
     Raises:
-        UserError: it is none of these.
+        UserError: the shape is another one.
     """
     shape, names = feature["shape"], _unwrapped(feature.get("names"))
     if min(shape, default=0) >= 1:
@@ -145,9 +136,9 @@ def _cameras(features: dict[str, Feature]) -> list[str]:
 
 
 def _value_names(place: str, key: str, prefix: str, feature: Feature) -> tuple[str, ...]:
-    """The names of a feature's values; ``prefix`` and a number where the dataset names none.
+    """The names of a feature's values, or ``prefix`` with a number if the dataset names none.
 
-    LeRobot has them as a list, as lists by axis ({"motors": [...]}) or as {name: position}.
+    LeRobot stores a list, lists by axis ({"motors": [...]}) or {name: position}.
     """
     place, shape = f"{place}: feature '{key}'", feature["shape"] or [1]
     if len(shape) != 1 or not 1 <= shape[0] <= _MOST_VALUES:
@@ -171,7 +162,7 @@ def _is_name(name: Any) -> bool:
 
 
 def _unwrapped(names: Any) -> Any:
-    """The list of names, without the dictionary or the lists around it; None where nothing is named."""
+    """The list of names, without dictionaries or lists around it; None if nothing is named."""
     while isinstance(names, dict | list):
         if isinstance(names, dict) and names and all(map(is_whole, names.values())):
             return sorted(names, key=names.__getitem__) if len(set(names.values())) == len(names) else names

@@ -1,4 +1,4 @@
-"""The frames of a LeRobot episode: of a video, of pictures among the rows, or of files that the rows name."""
+"""Reads the frames of a LeRobot episode from a video, from pictures in the rows, or from files that the rows name."""
 
 import contextlib
 import math
@@ -17,7 +17,7 @@ from BC_training.convert.lerobot.parquet import damage_is_user_error, is_file, o
 from BC_training.convert.pictures import decode_picture
 from BC_training.convert.video import upright
 
-_BATCH = 16  # images read from parquet at once: bounds memory
+_BATCH = 16  # images read from parquet at once; bounds the memory
 
 
 def at(episode: Episode, frame: int, file: Path | None = None) -> str:
@@ -29,13 +29,13 @@ def video_frames(episode: Episode, file: Path, times: np.ndarray, fps: float) ->
     """Frames uint8 [H, W, 3] RGB shown at ``times``, seconds after the episode's beginning.
 
     Raises:
-        UserError: the video is missing or damaged, or its pictures are shown at other times or an oblique angle.
+        UserError: the video is missing or damaged, or its pictures have other times or an oblique angle.
     """
     count, place = 0, f"{file}, episode {episode.index}"
     if not is_file(file):
         raise UserError(f"{place}: the video is missing: restore it")
-    # More would let a frame pass for its neighbour; LeRobot's own 0.0001 s is too little for
-    # the float32 timestamps of a long episode.
+    # A larger tolerance would confuse neighbouring frames; LeRobot's own 0.0001 s is too small for the float32
+    # timestamps of a long episode.
     tolerance = 0.25 / fps
     until = math.inf if episode.end is None else episode.end - tolerance
     try:
@@ -43,7 +43,7 @@ def video_frames(episode: Episode, file: Path, times: np.ndarray, fps: float) ->
             if not container.streams.video:
                 raise UserError(f"{file} holds no video: restore it")
             stream = container.streams.video[0]
-            # Backwards to a key frame.
+            # This seeks back to a key frame.
             container.seek(max(0, int((episode.start - tolerance) / (stream.time_base or 1))), stream=stream)
             for frame in container.decode(stream):
                 if frame.time is None:
@@ -76,7 +76,7 @@ def video_frames(episode: Episode, file: Path, times: np.ndarray, fps: float) ->
 
 
 def stored_images(layout: Layout, episode: Episode) -> Iterator[np.ndarray]:
-    """Frames uint8 [H, W, 3] RGB kept as PNG or JPEG among the rows, or in files that the rows name.
+    """Frames uint8 [H, W, 3] RGB from PNG or JPEG pictures in the rows, or in files that the rows name.
 
     Raises:
         UserError: a picture is missing or damaged.
@@ -86,10 +86,10 @@ def stored_images(layout: Layout, episode: Episode) -> Iterator[np.ndarray]:
 
 
 def first_picture(layout: Layout, episode: Episode) -> bytes:
-    """Of an episode the first picture as it is stored, undecoded; nothing of an empty one.
+    """An episode's first picture as it is stored; b"" for an empty episode.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: the picture is missing or damaged.
     """
     if episode.video is None:
         with contextlib.closing(_encoded(layout, episode)) as pictures:
@@ -105,7 +105,7 @@ def first_picture(layout: Layout, episode: Episode) -> bytes:
 
 
 def _encoded(layout: Layout, episode: Episode) -> Generator[tuple[str, bytes], None, None]:
-    """The place and the file of each row's picture, PNG or JPEG."""
+    """(place, bytes) of each row's picture file."""
     for i, image in enumerate(_rows(layout.camera, episode)):
         encoded, name = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
         if isinstance(encoded, str):
@@ -119,7 +119,7 @@ def _encoded(layout: Layout, episode: Episode) -> Generator[tuple[str, bytes], N
 
 
 def _rows(camera: str, episode: Episode) -> Iterator[Any]:
-    """What each row has for a picture: {"bytes": bytes, "path": str}, or one of the two."""
+    """Each row's picture as stored: {"bytes": bytes, "path": str}, or one of the two values."""
     opened = open_columns(episode.data, [camera])
     batches = opened.to_batches(
         columns={"image": pads.field(camera)},
@@ -133,7 +133,7 @@ def _rows(camera: str, episode: Episode) -> Iterator[Any]:
 
 
 def _read_file(layout: Layout, episode: Episode, name: str, where: str) -> bytes:
-    """The picture's file ``name``, relative to the dataset, or alone in LeRobot's folder for the episode's."""
+    """The bytes of the picture file ``name``, relative to the dataset or to LeRobot's folder for the episode."""
     name = name.replace("\\", "/")  # written on Windows
     for root in (layout.root.absolute(), layout.root.resolve()):
         name = name.removeprefix(f"{root.as_posix()}/")

@@ -1,7 +1,7 @@
-"""Where a LeRobot dataset keeps what: its metadata, read and checked, but no frame.
+"""Reads and checks a LeRobot dataset's metadata: its features, and where its episodes lie.
 
-v3.0: many episodes share a parquet file and an MP4, and ``meta/episodes`` says where each begins.
-v2.1 and v2.0: files of its own for each episode, found by its number.
+v3.0: several episodes share a parquet file and an MP4, and ``meta/episodes`` has the beginning of each.
+v2.1 and v2.0: each episode has files of its own, named by its number.
 """
 
 import json
@@ -13,67 +13,55 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from BC_training.common.errors import UserError, first_line, unknown
+from BC_training.common.files import parse_json_object, read_json_object
 from BC_training.convert.lerobot.features import Feature, choose_camera, is_text, is_whole, read_features
 from BC_training.convert.lerobot.parquet import is_file, open_columns, read_rows
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
-_CHUNK = 1000  # LeRobot's own chunks_size, for metadata that do not say
-_NUMBER_FORMAT = re.compile(r"(0?[>=])?0?\d{0,2}d?")  # Python's, of whole numbers padded to the left
+_CHUNK = 1000  # LeRobot's own chunks_size, for metadata without one
+_NUMBER_FORMAT = re.compile(r"(0?[>=])?0?\d{0,2}d?")  # Python's formats for a whole number that is padded on the left
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode's place.
+    """The place of one episode."""
 
-    Attributes:
-        index: its number.
-        length: frames.
-        tasks: what was to be done, in words.
-        data: the parquet file with its rows.
-        video: the MP4 with its frames; None if they are images in ``data``.
-        start: seconds into ``video`` at which it begins.
-        end: seconds into ``video`` at which the next begins; None if ``video`` is its own.
-    """
-
-    index: int
-    length: int
-    tasks: tuple[str, ...]
-    data: Path
-    video: Path | None
-    start: float = 0.0
-    end: float | None = None
+    index: int  # the episode's number
+    length: int  # the number of frames
+    tasks: tuple[str, ...]  # descriptions of what the player was to do
+    data: Path  # the parquet file with the rows
+    video: Path | None  # the MP4 with the frames; None if they are images in ``data``
+    start: float = 0.0  # seconds into ``video`` at which the episode begins
+    end: float | None = None  # seconds into ``video`` at which the next one begins; None if ``video`` holds one episode
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the metadata says.
+    """The content of the metadata."""
 
-    Attributes:
-        root: the dataset's folder.
-        fps: frames per second.
-        features: of every column its "dtype", "shape" and "names".
-        camera: the feature with the frames.
-        episodes: in the order of their numbers.
-    """
-
-    root: Path
-    fps: float
-    features: dict[str, Feature]
-    camera: str
-    episodes: tuple[Episode, ...]
+    root: Path  # the dataset's folder
+    fps: float  # frames per second
+    features: dict[str, Feature]  # every column's "dtype", "shape" and "names"
+    camera: str  # the feature with the frames
+    episodes: tuple[Episode, ...]  # in the order of their numbers
 
 
 def read_layout(root: Path, camera: str | None) -> Layout:
     """Reads the metadata.
 
     Args:
-        camera: which one to use; None if there is one.
+        camera: which of several to use; None if there is one.
 
     Raises:
-        UserError: no LeRobot dataset of a version in ``VERSIONS``, a camera that is not there or
-            not chosen, or damaged metadata.
+        UserError: this is no LeRobot dataset of a version in ``VERSIONS``, the camera is missing or not chosen, or
+            the metadata is damaged.
     """
-    info, place = _read_info(root), f"{root}/meta/info.json"
+    file = root / "meta" / "info.json"
+    if not is_file(file):
+        raise UserError(
+            f"{root} is no LeRobot dataset, it has no meta/info.json: give the folder that holds meta, data and videos"
+        )
+    info, place = read_json_object(file), str(file)
     version = re.sub(r"^[vV]?(\d+\.\d+)(\.0)?$", r"v\1", str(info.get("codebase_version")).strip())
     if version not in VERSIONS:
         remedy = f"{place} names it; convert the dataset with LeRobot's own tools first"
@@ -100,45 +88,30 @@ def read_layout(root: Path, camera: str | None) -> Layout:
 
 
 def within(root: Path, name: str) -> Path | None:
-    """The file ``name``, with "/" between folders, below ``root``; None if it leads out of there."""
-    # Not resolved: downloads by LeRobot may be links into a cache elsewhere.
+    """The file ``name``, with "/" between folders, below ``root``; None if it is not below."""
+    # Links are not resolved: LeRobot's downloads may be links into a cache elsewhere.
     path = PurePosixPath(name)
     if path.is_absolute() or PureWindowsPath(name).anchor or ".." in path.parts or "\\" in name or "\0" in name:
         return None
     return root / path
 
 
-def _read_info(root: Path) -> dict[str, Any]:
-    file = root / "meta" / "info.json"
-    try:
-        info = json.loads(file.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"{root} is no LeRobot dataset, it has no meta/info.json: give the folder that holds meta, data and videos"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {file} ({first_line(error)}): restore it") from error
-    if not isinstance(info, dict):
-        raise UserError(f"{file} is not a JSON object: restore it")
-    return info
-
-
 def _read_json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a file with one a line, each with its place; any of JSON's encodings, with or without a BOM."""
+    """(place, object) for each line of a JSON Lines file in any of JSON's encodings."""
     try:
         content = file.read_bytes()
-        lines = content.decode(json.detect_encoding(content)).split("\n")  # a text may hold other ends of lines
+        lines = content.decode(json.detect_encoding(content)).split(
+            "\n"
+        )  # not splitlines: a text may hold other line separators
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file} ({first_line(error)}): restore it") from error
     for i, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json_object(line)
+        except ValueError as error:
             raise UserError(f"{file}, line {i} is damaged ({first_line(error)}): restore it") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{file}, line {i} is damaged (it is no JSON object): restore it")
         yield f"{file}, line {i}", row
 
 
@@ -184,7 +157,7 @@ def _episodes_v2(root: Path, info: dict[str, Any], camera: str, is_video: bool) 
 
 
 def _numbers(row: dict[str, Any], whole: list[str], times: list[str], place: str) -> dict[str, float]:
-    """The numbers of an episode's row, those of ``whole`` as int from 0 on, those of ``times`` as float."""
+    """The numbers in an episode's row: those of ``whole`` as int >= 0, those of ``times`` as float."""
     found: dict[str, float] = {}
     for name in (*whole, *times):
         value: Any = row.get(name)
@@ -196,13 +169,13 @@ def _numbers(row: dict[str, Any], whole: list[str], times: list[str], place: str
 
 
 class _Tasks:
-    """What was to be done, in words; ``meta/tasks`` is read where an episode names a number of it."""
+    """Finds the texts of tasks; ``meta/tasks`` is read only if an episode has a task's number."""
 
     def __init__(self, root: Path):
         self._root, self._table = root, None
 
     def texts(self, tasks: Any, place: str) -> tuple[str, ...]:
-        """The tasks of an episode: a text, a number, or a list of these; none or null is no task."""
+        """The tasks of an episode, which are stored as a text, a number, a list of these, or null."""
         listed = tasks if isinstance(tasks, list) else [] if tasks in (None, "") else [tasks]
         return tuple(self._text(task, place) for task in listed if task is not None)
 
@@ -218,23 +191,23 @@ class _Tasks:
         return task
 
     def _read(self) -> dict[int, Any]:
-        """Number to text."""
+        """The texts by number."""
         file, lines, text = self._root / "meta" / "tasks.parquet", self._root / "meta" / "tasks.jsonl", "task"
         rows: list[dict[str, Any]] = []
         if is_file(lines):
             rows = [row for _, row in _read_json_lines(lines)]
         elif is_file(file):
             if text not in open_columns(file, ["task_index"]).schema.names:
-                text = "__index_level_0__"  # pandas' name of an index without one
+                text = "__index_level_0__"  # pandas' name for an unnamed index
             rows = read_rows(file, ["task_index", text])
         return {row["task_index"]: row.get(text) for row in rows if is_whole(row.get("task_index"))}
 
 
 def _path(root: Path, info: dict[str, Any], template_name: str, values: dict[str, Any]) -> Path:
-    """A file named by one of the templates of info.json, in Python's syntax of ``str.format``.
+    """The file named by a template of info.json, in the syntax of ``str.format``.
 
     Raises:
-        UserError: it is malformed, or leads out of the dataset's folder.
+        UserError: the template is malformed, or leads out of the dataset's folder.
     """
     template = info.get(template_name)
     place = f"{root}/meta/info.json: {template_name} {template!r}"
@@ -250,7 +223,7 @@ def _path(root: Path, info: dict[str, Any], template_name: str, values: dict[str
         if key is None:
             continue
         written = f"{{{key}{'!' + conversion if conversion else ''}{':' + number_format if number_format else ''}}}"
-        if key not in values:  # not by Formatter, which would reach attributes of the values, too
+        if key not in values:  # Formatter itself would also reach attributes of the values
             raise UserError(f"{place} has the unknown placeholder {written}; known are {', '.join(values)}: restore it")
         allowed = _NUMBER_FORMAT.fullmatch(number_format or "") if is_whole(values[key]) else not number_format
         if conversion or not allowed:

@@ -1,4 +1,4 @@
-"""Columns of a LeRobot dataset's parquet files."""
+"""Reads columns of a LeRobot dataset's parquet files."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ def read_columns(file: Path, names: list[str], episode: int | None = None) -> pa
     """Columns of a parquet file; only the rows of ``episode`` if that is given.
 
     Raises:
-        UserError: it is missing or damaged, or a column is.
+        UserError: the file or a column is missing or damaged.
     """
     opened = open_columns(file, names)
     with damage_is_user_error(file):
@@ -30,7 +30,7 @@ def read_columns(file: Path, names: list[str], episode: int | None = None) -> pa
 
 
 def read_rows(file: Path, names: list[str]) -> list[dict[str, Any]]:
-    """Columns of a parquet file as Python's values, a dictionary a row; see ``read_columns``."""
+    """The same as one dictionary per row."""
     table = read_columns(file, names)
     with damage_is_user_error(file):
         return table.to_pylist()
@@ -48,10 +48,10 @@ def damage_is_user_error(file: Path) -> Iterator[None]:
 
 
 def open_columns(file: Path, names: list[str]) -> pads.Dataset:
-    """A parquet file for reading, once it is seen to have the columns.
+    """Opens a parquet file and checks that it has the columns.
 
     Raises:
-        UserError: it has not, or is missing or damaged.
+        UserError: the file or a column is missing, or the file is damaged.
     """
     if not is_file(file):
         raise UserError(f"{file} is missing: restore it")
@@ -65,15 +65,11 @@ def open_columns(file: Path, names: list[str]) -> pads.Dataset:
 
 
 def rows_of(opened: pads.Dataset, episode: int) -> pads.Expression:
-    """The filter for one episode's rows.
-
-    Raises:
-        UserError: the episodes are not numbered by whole numbers.
-    """
+    """The filter for one episode's rows; raises a UserError if the episodes' numbers are no whole numbers."""
     kind = opened.schema.field("episode_index").type
     number = pads.field("episode_index")
     if pa.types.is_integer(kind):
-        return number == episode  # without a cast, which would read all the row groups
+        return number == episode  # a cast would read all row groups
     if pa.types.is_floating(kind) or pa.types.is_dictionary(kind):
         return number.cast(pa.int64()) == episode
     raise UserError(
@@ -82,16 +78,16 @@ def rows_of(opened: pads.Dataset, episode: int) -> pads.Expression:
 
 
 def numbers(table: pa.Table, name: str, width: int, where: str) -> np.ndarray:
-    """A column as [N, width]: numbers, or lists of any of Arrow's kinds of ``width`` numbers.
+    """A column of numbers, or of lists (any kind that Arrow has) of ``width`` numbers, as [N, width].
 
     Args:
-        where: of the table, for the error.
+        where: the table's place, for the error.
 
     Raises:
-        UserError: it holds something else, or lacks values in a row (named).
+        UserError: the column holds something else, or a row lacks values.
     """
     column = table.column(name)
-    values, held = _plain(column.combine_chunks()), 1  # numbers a row
+    values, held = _plain(column.combine_chunks()), 1  # numbers per row
     while _is_list(values.type):
         lengths = pc.fill_null(pc.call_function("list_value_length", [values]), -1).to_numpy(zero_copy_only=False)
         expected = max(lengths[0], 0) if _is_list(values.type.value_type) and len(lengths) else width // held
@@ -109,12 +105,12 @@ def numbers(table: pa.Table, name: str, width: int, where: str) -> np.ndarray:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; Path.is_file raises where it may not look, or for a name too long."""
+    """Whether the file exists; Path.is_file raises for a forbidden folder or a name that is too long."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def _require(valid: np.ndarray, held: int, name: str, width: int, where: str) -> None:
-    """Raises a UserError for the first value that is not ``valid``, bool [rows * held]."""
+    """Raises a UserError for the first row with a value that is not ``valid``, bool [rows * held]."""
     if not valid.all():
         row = int(np.argmin(valid)) // max(held, 1)
         raise UserError(
@@ -129,7 +125,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _plain(values: Any) -> Any:
-    """The values themselves, where Arrow keeps them under an extension's type or in a dictionary."""
+    """The values without an extension type or a dictionary encoding around them."""
     while isinstance(values, pa.ExtensionArray) or pa.types.is_dictionary(values.type):
         values = values.storage if isinstance(values, pa.ExtensionArray) else values.dictionary_decode()
     return values

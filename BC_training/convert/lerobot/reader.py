@@ -1,6 +1,6 @@
-"""LeRobot datasets, formats v3.0, v2.1 and v2.0: one camera, buttons, and the state if there is one.
+"""LeRobot datasets in the formats v3.0, v2.1 and v2.0: one camera, buttons, and the state if there is one.
 
-The action's values must be 0 and 1. Frames are matched to rows by time, one to one.
+The action's values must be 0 and 1. Frames and rows are matched by time, one to one.
 """
 
 import contextlib
@@ -22,12 +22,12 @@ from BC_training.convert.state_values import exact_float32, kept_columns
 
 
 class _NotButtonsError(UserError):
-    """The action is no row of buttons."""
+    """The action does not consist of buttons."""
 
 
 @dataclass(frozen=True)
 class _Rows:
-    times: np.ndarray  # float64 [N], seconds from the episode's beginning
+    times: np.ndarray  # float64 [N], seconds since the episode's beginning
     actions: np.ndarray  # bool [N, A]
     state: np.ndarray | None  # float32 [N, S]
 
@@ -36,8 +36,8 @@ def open_source(path: Path, options: Options) -> "LeRobotSource":
     """Opens a dataset's folder.
 
     Raises:
-        UserError: see ``read_layout`` and ``choose_columns``; or the action is no row of buttons, or there are fewer
-            frames per second than asked for.
+        UserError: see ``read_layout`` and ``choose_columns``; or the action does not consist of buttons, or
+            ``Options.fps`` is above the recorded rate.
     """
     return LeRobotSource(read_layout(path.absolute(), options.camera), options.fps, options.leave_out)
 
@@ -46,8 +46,8 @@ class LeRobotSource:
     """The episodes of one dataset; see ``source.Source``.
 
     Args:
-        fps: frames per second to hand out; None as recorded.
-        leave_out: names of state values that are not handed out.
+        fps: frames per second to yield; None keeps the recorded rate.
+        leave_out: names of state values that are not converted.
     """
 
     def __init__(self, layout: Layout, fps: float | None, leave_out: tuple[str, ...] = ()):
@@ -58,14 +58,14 @@ class LeRobotSource:
         first = next((episode for episode in layout.episodes if episode.length), None)
         stored: list[str] = []
         if first is not None:
-            with contextlib.suppress(UserError):  # reported by ``read``, so that the other episodes are converted
+            with contextlib.suppress(UserError):  # ``read`` reports it, so that the other episodes are converted
                 stored = open_columns(first.data, []).schema.names
         self._columns = choose_columns(place, layout.features, layout.camera, stored)
         self._frame_size = frame_size(place, layout.camera, layout.features[layout.camera])
         self._kept = kept_columns(self._columns.attributes, leave_out)
         self.keys = self._columns.keys
         self.attributes = tuple(self._columns.attributes[i] for i in self._kept)
-        # With the folder's name, so that several datasets can be gathered in one.
+        # The folder's name is included so that several datasets can be gathered in one.
         folder = layout.root.resolve().name
         self._episodes = {f"{folder}/episode_{episode.index:06d}": episode for episode in layout.episodes}
         self.episodes = tuple(self._episodes)
@@ -75,10 +75,10 @@ class LeRobotSource:
             except _NotButtonsError:
                 raise  # once for the dataset, rather than for every episode
             except UserError:
-                pass  # reported by ``read``, too
+                pass  # ``read`` reports it, too
 
     def digest(self, episode: str) -> str:
-        """Of an episode's times and actions, and of its first picture."""
+        """Covers an episode's times and actions, and its first picture."""
         place = self._episodes[episode]
         rows = read_columns(place.data, ["timestamp", self._columns.action], place.index)
         with damage_is_user_error(place.data):
@@ -110,13 +110,13 @@ class LeRobotSource:
         for i, (frame, (action, values)) in enumerate(zip(images, labels, strict=True)):
             if frame.shape != (height, width, 3):
                 raise UserError(
-                    f"{at(episode, i)}: the image is {frame.shape[0]}x{frame.shape[1]}, meta/info.json says "
+                    f"{at(episode, i)}: the image is {frame.shape[0]}x{frame.shape[1]}, in meta/info.json it is "
                     f"{height}x{width}: correct one of them"
                 )
             yield np.ascontiguousarray(frame.transpose(2, 0, 1)), action, values
 
     def _rows(self, episode: Episode) -> _Rows:
-        """Everything of an episode but its frames."""
+        """Everything in an episode but its frames."""
         with damage_is_user_error(episode.data):
             return self._read_rows(episode)
 
@@ -126,9 +126,7 @@ class LeRobotSource:
         names = ["timestamp", "frame_index", "episode_index", columns.action, *state_columns]
         table = read_columns(episode.data, names, episode.index)
         if table.num_rows != episode.length:
-            raise UserError(
-                f"{where} has {table.num_rows} rows, the metadata says {episode.length}: restore one of them"
-            )
+            raise UserError(f"{where} has {table.num_rows} rows, in the metadata {episode.length}: restore one of them")
         order = numbers(table, "frame_index", 1, where)[:, 0]
         if not np.array_equal(order, np.arange(len(order))):
             i = int(np.argmax(order != np.arange(len(order))))

@@ -1,4 +1,4 @@
-"""One name for a button, whatever a recorder calls it.
+"""Gives each button one name, whatever a recorder calls it.
 
 Recorders name buttons in the spelling of the library they use: pynput (``'w'``, ``Key.shift_l``,
 ``<65>``, ``Button.left``), Windows (``VK_SPACE``, ``VK_LBUTTON``), browsers (``KeyW``, ``Digit1``,
@@ -12,8 +12,12 @@ Button = tuple[str, str]  # device "key" or "mouse", name in upper case
 
 _SHIFTED = dict(zip('!@#$%^&*()_+{}|:"<>?~', "1234567890-=[]\\;',./`", strict=True))  # on a US keyboard
 _SHIFT_OF = {base: shifted for shifted, base in _SHIFTED.items()}
+_NAMES_OF_SHIFTED = (  # X11's, in the same order
+    "EXCLAM AT NUMBERSIGN DOLLAR PERCENT ASCIICIRCUM AMPERSAND ASTERISK PARENLEFT PARENRIGHT UNDERSCORE PLUS BRACELEFT "
+    "BRACERIGHT BAR COLON QUOTEDBL LESS GREATER QUESTION ASCIITILDE"
+)
 
-# To a name from its other spellings, in upper case without white space, "_" and "-" between letters.
+# Each name's other spellings, in upper case without white space, and without "_" and "-" between letters.
 _KEYS = {
     "SPACE": "SPACEBAR SPC",
     "ENTER": "RETURN",
@@ -55,28 +59,8 @@ _KEYS = {
     ",": "COMMA OEMCOMMA",
     ".": "PERIOD DOT FULLSTOP OEMPERIOD",
     "/": "SLASH FORWARDSLASH OEM2 OEMQUESTION",
-    "!": "EXCLAM",
-    "@": "AT",
-    "#": "NUMBERSIGN",
-    "$": "DOLLAR",
-    "%": "PERCENT",
-    "^": "ASCIICIRCUM",
-    "&": "AMPERSAND",
-    "*": "ASTERISK",
-    "(": "PARENLEFT",
-    ")": "PARENRIGHT",
-    "_": "UNDERSCORE",
-    "+": "PLUS",
-    "{": "BRACELEFT",
-    "}": "BRACERIGHT",
-    "|": "BAR",
-    ":": "COLON",
-    '"': "QUOTEDBL",
-    "<": "LESS",
-    ">": "GREATER",
-    "?": "QUESTION",
-    "~": "ASCIITILDE",
 }
+_KEYS |= dict(zip(_SHIFTED, _NAMES_OF_SHIFTED.split(), strict=True))
 _KEY = {spelling: name for name, others in _KEYS.items() for spelling in (name, *others.split())}
 _WINDOWS_ONLY = {"MENU": "ALT", "BACK": "BACKSPACE", "SCROLL": "SCROLLLOCK"}
 
@@ -111,7 +95,7 @@ _NUMPAD["3"] += " PAGEDOWN"
 _NUMPAD["9"] += " PAGEUP"
 _NUMPAD_KEY = {spelling: name for name, others in _NUMPAD.items() for spelling in (name, *others.split())}
 
-# Windows' virtual key numbers and the numbers of X keysyms, which pynput writes for keys without a character.
+# Windows' virtual key codes and X keysyms, whose numbers pynput writes for keys without a character.
 _NUMBERED = {
     **{8: "BACKSPACE", 9: "TAB", 13: "ENTER", 16: "SHIFT", 17: "CTRL", 18: "ALT", 19: "PAUSE", 20: "CAPSLOCK"},
     **dict(enumerate(["SPACE", "PAGEUP", "PAGEDOWN", "END", "HOME", "LEFT", "UP", "RIGHT", "DOWN"], 32)),
@@ -136,7 +120,7 @@ _MOUSE = {
 }
 MOUSE_BUTTONS = tuple(_MOUSE)
 _MOUSE_BUTTON = {spelling: name for name, others in _MOUSE.items() for spelling in others.split()}
-# Games count MOUSE2 as the right button, X11 BUTTON2 as the middle one: the latter stay as they are.
+# MOUSE2 is the right button in games, BUTTON2 the middle one in X11: the BUTTON names stay as they are.
 _WHOLE_MOUSE = {"MOUSE2": "RIGHT", "MOUSE3": "MIDDLE", "MOUSE4": "X1", "MOUSE5": "X2", "BTNMOUSE": "LEFT"}
 _SURELY_MOUSE = re.compile(r"[LRM]MB|BTN.*|.*MOUSE.*|(?:[LRM]|LEFT|RIGHT|MIDDLE)BUTTON|XBUTTON[12]")
 
@@ -148,13 +132,13 @@ _CONTROL = {"\t": "TAB", "\n": "ENTER", "\r": "ENTER", "\b": "BACKSPACE", "\x1b"
 
 
 def button_of(device: str | None, text: str) -> Button | None:
-    """The button that ``text`` names; None if it names none, or either the arrow or the mouse button "left".
+    """The button that ``text`` names; None if it names none, or both the arrow key and the mouse button "left".
 
-    A name that is in no table stays as it is, in upper case. The character " " is the space bar,
-    but white space round a name is not part of it.
+    A name in no table stays as it is, in upper case. The character " " is the space bar; other white space
+    around a name is ignored.
 
     Args:
-        device: "key", "mouse", or None if only the name can tell.
+        device: "key", "mouse", or None if only the name shows it.
     """
     stripped = text.strip() or (text if len(text) == 1 and device != "mouse" else "")
     if not stripped:
@@ -174,7 +158,7 @@ def button_of(device: str | None, text: str) -> Button | None:
 
 
 def key_name(text: str) -> str | None:
-    """The name of a keyboard's key, None if it is in no table."""
+    """The name of a keyboard's key; None if ``text`` is in no table."""
     if number := re.fullmatch(r"<(\d+)>", text):
         return _NUMBERED.get(int(number[1]))
     written = _unquoted(text)
@@ -204,24 +188,24 @@ def key_name(text: str) -> str | None:
 
 
 def is_key(text: str) -> bool:
-    """Whether it surely names a key; a digit may be a button of the mouse."""
+    """Whether ``text`` surely names a key; a digit may also be a mouse button."""
     return key_name(text.strip()) is not None and not text.strip().isdecimal()
 
 
 def shifted(button: Button) -> Button | None:
-    """What Shift makes of a key on a US keyboard, for keys whose name changes."""
+    """The key's name with Shift on a US keyboard; None if it does not change."""
     device, name = button
     return (device, _SHIFT_OF[name]) if device == "key" and name in _SHIFT_OF else None
 
 
 def sides(button: Button) -> tuple[Button, ...]:
-    """The left and the right key of a modifier that is named without its side."""
+    """The left and the right key of a modifier named without a side; empty for other buttons."""
     device, name = button
     return ((device, f"L{name}"), (device, f"R{name}")) if button in MODIFIERS else ()
 
 
 def also_named(button: Button) -> tuple[Button, ...]:
-    """Other names that the release of a key may have: with Shift or without it, with its side or without."""
+    """Other names that a key's release may have: with or without Shift, with or without a side."""
     device, name = button
     if device != "key":
         return ()
@@ -231,12 +215,12 @@ def also_named(button: Button) -> tuple[Button, ...]:
 
 
 def is_character(button: Button) -> bool:
-    """Whether a keyboard's layout decides which key it is, as far as its name can tell."""
+    """Whether, by its name, the keyboard's layout decides which key this is."""
     return len(button[1]) == 1 or key_name(button[1]) is None
 
 
 def shown(button: Button) -> str:
-    """The name, in one line; the mouse has a LEFT as well as the keyboard."""
+    """The button's name in one line; "mouse" is added because both devices have a LEFT."""
     device, name = button
     return ("mouse " if device == "mouse" else "") + (name if name.isprintable() else repr(name))
 
@@ -246,7 +230,7 @@ def _squeezed(name: str) -> str:
 
 
 def _unquoted(text: str) -> str:
-    """As a program wrote it with ``repr``: 'w', '\\x17', "'", <Key.space: ' '>."""
+    """The text without the quotes that ``repr`` adds: 'w', '\\x17', "'", <Key.space: ' '>."""
     if enum := re.fullmatch(r"<((?:Key|Button)\.\w+)\b.*>", text):
         return enum[1]
     if len(text) > 2 and text[0] == text[-1] and text[0] in "'\"":
@@ -257,7 +241,7 @@ def _unquoted(text: str) -> str:
 
 
 def _of_character(character: str, quoted: bool) -> str | None:
-    """With Ctrl held, pynput writes the control character of a letter, quoted: '\\x17' is W, '\\t' is I."""
+    """A character's key. With Ctrl, pynput writes a letter's control character, quoted: '\\x17' is W, '\\t' is I."""
     if character == " ":
         return "SPACE"
     if not quoted and character in _CONTROL:
@@ -265,7 +249,7 @@ def _of_character(character: str, quoted: bool) -> str | None:
     if 1 <= ord(character) <= 26 or 28 <= ord(character) <= 31:
         base = chr(ord(character) + 64)
         return _SHIFTED.get(base, base)
-    upper = character.upper()  # of a dotless i it is another key's, of a sharp s it is two
+    upper = character.upper()  # a dotless i has another key's capital, a sharp s has two letters
     return _CONTROL.get(character, upper if upper.lower() == character.lower() else character)
 
 

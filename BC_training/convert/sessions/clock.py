@@ -1,4 +1,4 @@
-"""Whether inputs and memory values belong to their video: the unit of their times, their place, what is missing."""
+"""Checks that inputs and memory values belong to their video: the unit of their times, and the video's start."""
 
 import difflib
 import re
@@ -9,57 +9,49 @@ import numpy as np
 
 from BC_training.common.errors import UserError
 from BC_training.common.storage.documents import finite
-from BC_training.convert.sessions.files import Inputs
 from BC_training.convert.sessions.folder import NAMES, VIDEO_START, read_metadata
+from BC_training.convert.sessions.tables import Inputs
 
 UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "ns": 1e-3}  # in microseconds
 _WORDS = {"us": "microseconds", "ms": "milliseconds", "s": "seconds", "ns": "nanoseconds"}
-# Shorter than these, in microseconds, presses and intervals are unlikely; faster readers of memory exist.
+# Presses and intervals shorter than these (microseconds) are unlikely; some memory readers are faster.
 _PRESS, _EVENT_INTERVAL, _ROW_INTERVAL, _FASTEST_ROW_INTERVAL = 10_000.0, 5_000.0, 5_000.0, 500.0
-_MANY = 10  # events or rows, from which on their mean interval tells something
+_MANY = 10  # with fewer events or rows their mean interval means little
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Times of one file of a session.
-
-    Attributes:
-        times: float64 [E], ascending, microseconds.
-        pace: the typical length of a press, or interval, in microseconds; None if there are too few.
-        least: a shorter pace is unlikely.
-        possible: a shorter pace is impossible.
-        noun: what happens at the times.
-    """
+    """The times in one file of a session."""
 
     path: Path
-    times: np.ndarray
-    pace: float | None
-    least: float
-    possible: float
-    noun: str
+    times: np.ndarray  # float64 [E], ascending, microseconds
+    pace: float | None  # the typical length of a press or an interval, microseconds; None if there are too few
+    least: float  # a shorter pace is unlikely
+    possible: float  # a shorter pace is impossible
+    noun: str  # "events" or "rows"
 
     def misfits(self, start: float, length: float) -> bool:
-        """Whether the times, as they are, are hardly those of a video of that ``start`` and ``length``."""
+        """Whether the times are unlikely for a video of that ``start`` and ``length``."""
         hasty = self.pace is not None and self.pace < self.least
         return (self.lies_outside(start, length) or hasty) and not self.fits(1, start, length)
 
     def lies_outside(self, start: float, length: float) -> bool:
-        """Whether the times go on for long after the video, or none is of it."""
+        """Whether the times go on long after the video, or none lies within it."""
         return bool(self.times[-1] - start > 2 * length or self.times[-1] < start or self.times[0] > start + length)
 
     def is_of_no_unit(self, length: float) -> bool:
-        """Whether the times are closer together than in any unit, as numbers of frames are."""
+        """Whether the times are too close together for any unit, as frame numbers are."""
         spans = self.times[-1] - self.times[0]
         return self.pace is not None and self.pace < _FASTEST_ROW_INTERVAL and bool(0 < spans < length / 100)
 
     def fits(self, ratio: float, start: float, length: float) -> bool:
-        """Whether the times, were they ``ratio`` times as long, would be likely to be that video's."""
+        """Whether the times, multiplied by ``ratio``, are likely for that video."""
         shown = self.times * ratio - start
         covered = min(shown[-1], length) - max(shown[0], 0.0)
         return self._slow(ratio) and bool(covered >= 0.1 * length and np.mean(shown > length) <= 0.25)
 
     def lasts_as_long(self, ratio: float, length: float) -> bool:
-        """The same where it is not known when the video began."""
+        """Whether the times, multiplied by ``ratio``, are likely for a video whose start is unknown."""
         return self._slow(ratio) and bool(0.1 * length <= (self.times[-1] - self.times[0]) * ratio <= 2 * length)
 
     def _slow(self, ratio: float) -> bool:
@@ -67,7 +59,7 @@ class Stream:
 
 
 def input_stream(path: Path, inputs: Inputs) -> Stream:
-    """The pace is the median of the presses that have a length, without any the mean interval."""
+    """The inputs' stream; its pace is the median length of a press, or the mean interval if no press has a length."""
     pressed, lengths = {}, []
     for time, button, down in zip(inputs.times.tolist(), inputs.buttons, inputs.down.tolist(), strict=True):
         if down:
@@ -88,14 +80,14 @@ def _mean_interval(times: np.ndarray) -> float | None:
 
 
 def video_start(path: Path, times: np.ndarray, length: float) -> float | None:
-    """``video_start_us`` of a metadata.json, None without it; all in one unit.
+    """``video_start_us`` from metadata.json, None without it.
 
     Args:
-        times: of the inputs.
-        length: of the video.
+        times: the inputs' times; all arguments are in the same unit.
+        length: the video's length.
 
     Raises:
-        UserError: something else looks like it, and may be it by its value.
+        UserError: another entry resembles it and has a plausible value.
     """
     metadata = read_metadata(path)
     if VIDEO_START in metadata:
@@ -118,15 +110,15 @@ def _looks_like_start(name: str) -> bool:
 
 
 def check_unit(streams: list[Stream], unit: str, start: float | None, length: float, metadata: Path) -> list[str]:
-    """Notes of times that may be in another unit than the one that was given.
+    """Notes that name the streams whose times may not be in ``unit``.
 
     Args:
-        start: when the video begins, microseconds; None if nothing says so.
-        length: of the video, microseconds.
-        metadata: where ``start`` is from.
+        start: when the video begins, microseconds; None if unknown.
+        length: the video's length, microseconds.
+        metadata: the file that holds ``start``.
 
     Raises:
-        UserError: times are unlikely in ``unit`` and likely in another.
+        UserError: the times are unlikely in ``unit`` and likely in another one.
     """
     began, notes = start or 0.0, []
     others = {name: scale / UNITS[unit] for name, scale in UNITS.items() if name != unit}
@@ -140,8 +132,10 @@ def check_unit(streams: list[Stream], unit: str, start: float | None, length: fl
                 other = fitting[0]
                 notes.append(f"{lasts}: if its times are {_WORDS[other]}, add --time-unit {other}")
             continue
-        tells = len(stream.times) >= _MANY or stream.lies_outside(began, length)  # else one quick press would mislead
-        if not fitting and tells and start is None and not stream.lasts_as_long(1, length):
+        conclusive = len(stream.times) >= _MANY or stream.lies_outside(
+            began, length
+        )  # else one quick press would mislead
+        if not fitting and conclusive and start is None and not stream.lasts_as_long(1, length):
             fitting = [name for name, ratio in others.items() if stream.lasts_as_long(ratio, length)]
         if not fitting and start:
             _require_one_unit(stream, unit, others, start, length, metadata)
@@ -164,7 +158,7 @@ def check_unit(streams: list[Stream], unit: str, start: float | None, length: fl
 def _require_one_unit(
     stream: Stream, unit: str, others: dict[str, float], start: float, length: float, metadata: Path
 ) -> None:
-    """Raises UserError if the times fit the video once they or ``start`` alone are in another unit."""
+    """Raises a UserError if only the times, or only ``start``, would have to be in another unit to fit the video."""
     for name, ratio in others.items():
         if stream.fits(1, start * ratio, length):
             raise UserError(
@@ -179,7 +173,7 @@ def _require_one_unit(
 
 
 def require_overlap(stream: Stream, edges: np.ndarray, start: float | None) -> None:
-    """Raises UserError if a stream lies wholly outside the video: then the clocks are not the same."""
+    """Raises a UserError if a stream lies wholly outside the video: then the clocks differ."""
     times = stream.times
     if times[0] < edges[-1] and (start is None or times[-1] >= edges[0]):
         return

@@ -1,22 +1,22 @@
-"""How much of a video lies without inputs or memory values, and how much of them without video."""
+"""Finds the parts of a video without inputs or memory values, and the parts of those without video."""
 
 import numpy as np
 
 from BC_training.common.errors import UserError
 from BC_training.convert.sessions.clock import Stream
 
-_MOST_OUTSIDE = 0.25  # share of a stream's rows after the video's end, if they go on for long
-_MOST_QUIET = 0.5  # share of the video before or after all events, if these come thick and fast
-_MOST_MISSING = 0.25  # share of the video without memory rows, if these came at a steady rate
+_MOST_OUTSIDE = 0.25  # largest share of a stream's rows after the video's end, if they go on for long
+_MOST_QUIET = 0.5  # largest share of the video before or after all events, if these are frequent
+_MOST_MISSING = 0.25  # largest share of the video without memory rows, if their rate is steady
 _MOMENT, _LONG = 1e6, 10e6  # microseconds
 _REMEDY = "restore what is missing, or add --allow-missing"
 
 
 def notes(stream: Stream, edges: np.ndarray, allowed: bool) -> list[str]:
-    """What is missing of a stream or of the video, each one line.
+    """Describes what is missing from a stream or from the video, one line each.
 
     Args:
-        edges: float64 [N + 1], microseconds; the first frame is shown from edges[0], the last until edges[N].
+        edges: float64 [N + 1], microseconds; frame k is shown from edges[k] until edges[k + 1].
         allowed: whether much may be missing.
 
     Raises:
@@ -27,11 +27,7 @@ def notes(stream: Stream, edges: np.ndarray, allowed: bool) -> list[str]:
 
 
 def _after_the_end(stream: Stream, edges: np.ndarray, allowed: bool) -> list[str]:
-    """Notes of what was recorded after the video's end.
-
-    Raises:
-        UserError: too much, and it is not ``allowed``: a part of the video must be missing.
-    """
+    """Notes on events or rows after the video's end; too many are an error unless ``allowed``."""
     end, length = edges[-1], edges[-1] - edges[0]
     beyond = float(stream.times[-1] - end)
     if beyond <= _MOMENT:
@@ -47,10 +43,9 @@ def _after_the_end(stream: Stream, edges: np.ndarray, allowed: bool) -> list[str
 
 
 def _quiet_ends(stream: Stream, edges: np.ndarray, allowed: bool) -> list[str]:
-    """Notes of a long time before the first or after the last input.
+    """Notes on a long time before the first or after the last input.
 
-    Raises:
-        UserError: it is most of the video though inputs came often until then, and not ``allowed``.
+    It is an error, unless ``allowed``, if it is most of the video although inputs are frequent in the rest.
     """
     length = edges[-1] - edges[0]
     within = stream.times[stream.times <= edges[-1]]
@@ -73,13 +68,10 @@ def _quiet_ends(stream: Stream, edges: np.ndarray, allowed: bool) -> list[str]:
 
 
 def _missing_memory(stream: Stream, edges: np.ndarray, allowed: bool) -> list[str]:
-    """Notes of long times without a memory row; a late beginning is the reader's to tell.
+    """Notes on long times without a memory row; the session's reader notes a late beginning.
 
-    Rows may be written only where a value changes, and then they are far apart for good reason.
-    Only a reader that kept a steady rate is known to have failed.
-
-    Raises:
-        UserError: too much is missing, and it is not ``allowed``.
+    Some programs write a row only where a value changes, so rows may rightly be far apart. Too much missing is an
+    error, unless ``allowed``, only where the rate was steady otherwise.
     """
     length = edges[-1] - edges[0]
     intervals = np.diff(stream.times)

@@ -1,6 +1,6 @@
-"""CSV files as spreadsheets, pandas and recorders write them: their dialects, and one kind of row.
+"""Reads CSV files in the dialects of spreadsheets, pandas and recorders.
 
-Every function raises UserError for what it cannot read, naming the file and the line.
+Every function raises a UserError that names the file and the line.
 """
 
 import csv
@@ -23,10 +23,10 @@ Rows = Iterator[tuple[int, list[str]]]
 
 
 def open_csv(path: Path, needed: tuple[str, ...]) -> tuple[list[str], Rows]:
-    """A CSV's header, and an iterator of its rows with their line numbers, as long as the header.
+    """A CSV's header, and an iterator over (line number, row), where each row is as long as the header.
 
-    UTF-8 and UTF-16; separated by commas, semicolons, tabs or bars; decimal commas where no comma
-    separates, which become points. Empty columns at the end without a name are left out.
+    The file may be UTF-8 or UTF-16 and separated by commas, semicolons, tabs or bars. Decimal commas become
+    points where commas do not separate. Empty columns without a name at the end are left out.
     """
     rows = _csv_rows(path)
     _, header = next(rows, (1, []))
@@ -47,7 +47,7 @@ def open_csv(path: Path, needed: tuple[str, ...]) -> tuple[list[str], Rows]:
 
 
 def timestamp(path: Path, line: int, text: str, before: list[float]) -> float:
-    """A time that is not before the last of ``before``."""
+    """A time, which must not be earlier than the last of ``before``."""
     time = number(text)
     if not np.isfinite(time):
         raise UserError(
@@ -66,7 +66,7 @@ def timestamp(path: Path, line: int, text: str, before: list[float]) -> float:
 
 
 def number(text: str) -> float:
-    """NaN for what is none."""
+    """The number, or NaN if ``text`` is none."""
     try:
         return float(text)
     except ValueError:
@@ -88,7 +88,7 @@ def _csv_rows(path: Path) -> Rows:
                     raise UserError(f"{path} line {line} holds zero bytes, as a crash leaves them: remove them")
                 if any(delimiter in cell and re.search(r"[\r\n]", cell) for cell in row):
                     raise csv.Error(f"a quotation mark joins the lines up to {line}")
-                cells = [cell.strip() or cell[: len(cell) == 1] for cell in row]  # a space alone is the space bar
+                cells = [cell.strip() or cell[: len(cell) == 1] for cell in row]  # a lone space is the space bar
                 if width is None:
                     width = max(i for i, cell in enumerate(cells) if cell.strip()) + 1
                 if len(cells) < width:
@@ -119,7 +119,7 @@ def _csv_rows(path: Path) -> Rows:
 
 
 def _encoding(path: Path) -> str:
-    """UTF-16 by its mark or, since names and digits are ASCII, by its zeros; else UTF-8."""
+    """UTF-16 by its byte order mark or, since names and digits are ASCII, by its zero bytes; otherwise UTF-8."""
     with path.open("rb") as file:
         start = file.read(1024)
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -131,7 +131,7 @@ def _encoding(path: Path) -> str:
 
 
 def _header(file: TextIO) -> tuple[int, str]:
-    """The header's line, and how many come before it: empty ones, # comments, a spreadsheet's ``sep=;``."""
+    """The number of lines before the header (empty ones, # comments, a spreadsheet's ``sep=;``), and the header."""
     for before, line in enumerate(file):
         if line.strip() and not re.fullmatch(r'"?sep=.?"?|#.*', line.strip()):
             return before, line
@@ -139,6 +139,6 @@ def _header(file: TextIO) -> tuple[int, str]:
 
 
 def _decimal_mark(cell: str) -> str | None:
-    """ "," or "." of a number that has one."""
+    """The "," or "." in a number; None without one."""
     match = _DECIMAL.fullmatch(cell)
     return match[1] if match else None

@@ -1,12 +1,12 @@
-"""What lies in a session's folder: its files, however they are spelled, and its metadata."""
+"""Finds the files in a session's folder, however they are spelled, and reads its metadata."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 from BC_training.common.errors import UserError
+from BC_training.common.files import read_json_object
 from BC_training.common.storage.documents import finite
-from BC_training.convert.sessions.files import read_json
 
 NAMES = {"video": "video.mp4", "inputs": "inputs.csv", "memory": "memory_data.csv", "metadata": "metadata.json"}
 VIDEO_START = "video_start_us"
@@ -19,14 +19,14 @@ _STEMS = {
 _VIDEOS = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".flv", ".ts", ".m4v", ".mpg", ".mpeg", ".wmv"}
 _TABLES = {".csv", ".tsv", ".txt"}
 _SUFFIXES = {"video": _VIDEOS, "inputs": _TABLES, "memory": _TABLES, "metadata": {".json"}}
-_DESCRIPTIONS = {  # entries of metadata.json that say nothing of the labels
+_DESCRIPTIONS = {  # entries of metadata.json that do not concern the labels
     "author", "comment", "date", "description", "duration", "fps", "game", "height", "map", "notes", "player",
     "recorder", "resolution", "session", "title", "version", "width",
 }  # fmt: skip
 
 
 def session_names(path: Path) -> tuple[Path, list[str]]:
-    """The folder that holds the sessions, and their names: of ``path`` itself, or of the folders in it."""
+    """The folder that holds the sessions, and their names: ``path`` may be one session or hold several."""
     if any(_spelled(path, role) for role in ("video", "inputs", "memory")):
         return path.parent, [path.name]
     # A dataset may have been written beside the sessions.
@@ -35,13 +35,13 @@ def session_names(path: Path) -> tuple[Path, list[str]]:
 
 
 def find_file(folder: Path, role: str) -> Path:
-    """The file of a session that is its "video", "inputs", "memory" or "metadata"; these two may not exist.
+    """The session's "video", "inputs", "memory" or "metadata" file; the last two need not exist.
 
-    It is the one of ``NAMES``; or else the one of that name in other letters, with another kind of
-    video, or with an ending that an editor added; or else the only video.
+    It is the file of ``NAMES``; otherwise the one with that name in another spelling, another kind of
+    video, or an ending that an editor added; otherwise the only video.
 
     Raises:
-        UserError: several could be meant, or the video or the inputs are missing.
+        UserError: several files could be meant, or the video or the inputs are missing.
     """
     found = _spelled(folder, role)
     if not found and role == "video":
@@ -62,8 +62,8 @@ def find_file(folder: Path, role: str) -> Path:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The entries that have a value, {} without the file; ``video_start_us``, if there, is a finite number."""
-    raw = read_json(path) if path.exists() else {}
+    """The entries with a value, {} without the file; ``video_start_us``, if present, is a finite number."""
+    raw = read_json_object(path, unique=True) if path.exists() else {}
     start = raw.get(VIDEO_START)
     if start is not None and finite(start) is None:
         raise UserError(f"{path}: {VIDEO_START} is {start!r}: write the timestamp of the first frame, a number")
@@ -71,7 +71,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def unread(folder: Path) -> list[str]:
-    """Notes of tables, JSON files and entries of metadata.json that nothing is read from."""
+    """Notes that name the tables, JSON files and entries of metadata.json that are not read."""
     read = {file for role in NAMES for file in _spelled(folder, role)}
     others = [file.name for file in _visible(folder) if file not in read and _suffix(file) in (".csv", ".tsv", ".json")]
     notes = [f"{name} is not read" for name in others if name.lower() != "keybinds.json"]
@@ -81,7 +81,7 @@ def unread(folder: Path) -> list[str]:
 
 
 def _spelled(folder: Path, role: str) -> list[Path]:
-    """The file of ``NAMES`` alone, or those of its name in another spelling."""
+    """The file of ``NAMES``, or else all files with that name in another spelling."""
     named = folder / NAMES[role]
     if named.exists():
         return [named]
@@ -95,6 +95,6 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _suffix(file: Path) -> str:
-    """In lower case, without the ".txt" that an editor added."""
+    """The suffix in lower case, without a ".txt" that an editor added."""
     name = file.name.lower()
     return Path(re.sub(r"(\.\w+)\.txt$", r"\1", name)).suffix

@@ -1,13 +1,13 @@
-"""Which actions' buttons were held in which frame, from presses and releases.
+"""Finds which actions' buttons were held in which frame, from presses and releases.
 
-A button is held from its press to its release, however long that is; presses in between are repeats
-of what is held. Where one of the two is missing nothing but ``UNMATCHED_SECONDS`` is assumed:
+A button is held from its press to its release, however long that is; presses in between are repeats.
+Where the press or the release is missing, the button is assumed to be held for ``UNMATCHED_SECONDS``:
 
-- a release without a press: held that long before it, but not from before the release that came last;
-- a press without a release, or whose next event is another press more than that long after it: held
-  that long. A repeat is a press, too: what is repeated is held until that long after the last repeat.
+- before a release without a press, but not from before the previous release;
+- after a press without a release, or one that another press follows after a longer time. A repeat is a
+  press, too, so a repeated button is held until that long after its last repeat.
 
-What is held when the video begins or ends within that time is no exception and not listed.
+Events whose other half may lie before the video's beginning or after its end are not listed as unmatched.
 """
 
 from collections import Counter
@@ -17,12 +17,12 @@ import numpy as np
 
 from BC_training.common.errors import UserError
 from BC_training.convert.sessions.button_names import Button, also_named, is_character, shown
-from BC_training.convert.sessions.files import Inputs
 from BC_training.convert.sessions.keybinds import Keybinds
+from BC_training.convert.sessions.tables import Inputs
 
 UNMATCHED_SECONDS = 1.5  # above the longest wait for the first repeat that Windows offers, 1 s
-_LISTED = 8  # buttons or events in a line
-_MANY = 10  # unmatched events, from which on they are no accident
+_LISTED = 8  # buttons or events named in a line
+_MANY = 10  # so many unmatched events are no accident
 
 Unmatched = tuple[float, Button, bool]  # time in microseconds, button, whether it is a press
 
@@ -30,18 +30,17 @@ Unmatched = tuple[float, Button, bool]  # time in microseconds, button, whether 
 def held_actions(
     inputs: Inputs, columns: dict[Button, int], actions: int, edges: np.ndarray
 ) -> tuple[np.ndarray, list[Unmatched]]:
-    """Which actions' buttons were held at any moment of each frame.
+    """Finds which actions' buttons were held at any moment of each frame.
 
     Args:
         edges: float64 [N + 1], microseconds; frame k is shown from edges[k] until edges[k + 1].
 
     Returns:
-        bool [N, actions], and the presses and releases of bound buttons whose other half is missing, in
-        order of time.
+        bool [N, actions], and the bound buttons' presses and releases without the other half, in order of time.
     """
     bound = UNMATCHED_SECONDS * 1e6
     held = np.zeros((len(edges) - 1, actions), bool)
-    holds: dict[Button, tuple[float, float]] = {}  # of what is down, the first press and the last
+    holds: dict[Button, tuple[float, float]] = {}  # a held button's first and last press
     released: dict[Button, float] = {}
     unmatched: list[Unmatched] = []
 
@@ -50,7 +49,7 @@ def held_actions(
             return
         first = int(np.searchsorted(edges[1:], down, side="right"))
         last = int(np.searchsorted(edges[:-1], up, side="left"))
-        if down >= edges[0]:  # however short, the press is seen
+        if down >= edges[0]:  # even the shortest press counts
             last = max(last, first + 1)
         held[first:last, columns[button]] = True
 
@@ -84,18 +83,18 @@ def held_actions(
 
 
 def identify(inputs: Inputs, binds: Keybinds, path: Path) -> tuple[list[Button], list[str]]:
-    """The key of every event, whatever it is called there: the bound one, if it has one of its names.
+    """Gives every event's key one name, the bound one if the key has it.
 
-    Keys are recognised by their codes where the recorder wrote them, else by what Shift makes of a name.
+    Keys are recognised by their codes if the recorder wrote them, otherwise by their names with and without Shift.
 
     Args:
-        path: where the inputs are from, for errors.
+        path: the inputs' file, for errors.
 
     Returns:
-        E buttons, and what to tell the user, each one line.
+        E buttons, and notes for the user, one line each.
 
     Raises:
-        UserError: one code has names that are bound to several actions.
+        UserError: the names of one code are bound to several actions.
     """
     renamed, notes = _by_code(inputs, binds, path)
     keys, shifted = [], Counter[tuple[Button, Button]]()
@@ -112,7 +111,7 @@ def identify(inputs: Inputs, binds: Keybinds, path: Path) -> tuple[list[Button],
 
 
 def require_both_halves(inputs: Inputs, binds: Keybinds, unmatched: list[Unmatched], path: Path) -> None:
-    """Raises UserError if presses alone were recorded, or releases alone."""
+    """Raises a UserError if only presses or only releases were recorded."""
     halves = {bool(down) for button, down in zip(inputs.buttons, inputs.down, strict=True) if button in binds.columns}
     if len(halves) == 1 and len(unmatched) >= _MANY:
         there, lacks = ("presses", "releases") if True in halves else ("releases", "presses")
@@ -123,7 +122,7 @@ def require_both_halves(inputs: Inputs, binds: Keybinds, unmatched: list[Unmatch
 
 
 def describe_unmatched(unmatched: list[Unmatched], edges: np.ndarray, start: float) -> str:
-    """One line that names the first of them, with seconds after ``start`` and the frame of ``edges``."""
+    """One line that names the first events with their seconds after ``start`` and their frames by ``edges``."""
     listed = []
     for time, button, down in unmatched[:_LISTED]:
         frame = int(np.searchsorted(edges, time, side="right")) - 1
@@ -141,20 +140,20 @@ def _plural(count: int, word: str) -> str:
 
 
 def list_buttons(buttons: list[Button]) -> str:
-    """The first of them, each once."""
+    """The names of the first buttons, each once."""
     names = sorted({shown(button) for button in buttons})
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 def _by_code(inputs: Inputs, binds: Keybinds, path: Path) -> tuple[dict[tuple[str, Button], Button], list[str]]:
-    """From a code and a button to the one that stands for all names of this code."""
+    """Maps a code and a button to the one button that stands for all names of this code; and notes."""
     names: dict[str, dict[Button, None]] = {}
     for button, code in zip(inputs.buttons, inputs.codes, strict=False):
-        if button[0] == "key" and code not in ("", "0", "-1"):  # what recorders write for an unknown key
+        if button[0] == "key" and code not in ("", "0", "-1"):  # recorders write these for an unknown key
             names.setdefault(code, {})[button] = None
     renamed, notes = {}, []
     for code, found in names.items():
-        # Browsers have one code for the left and the right Shift: what no layout changes goes by its name.
+        # Browsers have one code for both Shift keys: a key that no layout renames goes by its name.
         several = sum(not is_character(button) for button in found) > 1
         same = [button for button in found if not several or is_character(button)]
         bound = [button for button in same if button in binds.columns]

@@ -1,4 +1,4 @@
-"""Which button is which action: keybinds.json."""
+"""Reads keybinds.json, which maps buttons to actions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from BC_training.common.errors import UserError
+from BC_training.common.files import read_json_object
 from BC_training.convert.sessions.button_names import (
     MODIFIERS,
     MOUSE_BUTTONS,
@@ -16,7 +17,6 @@ from BC_training.convert.sessions.button_names import (
     shown,
     sides,
 )
-from BC_training.convert.sessions.files import read_json
 
 KEYBINDS_VERSION = "2.0"
 _ENTRIES = ("index", "key", "mouse")
@@ -24,31 +24,25 @@ _ENTRIES = ("index", "key", "mouse")
 
 @dataclass(frozen=True)
 class Keybinds:
-    """Which button is which action.
+    """Maps buttons to actions."""
 
-    Attributes:
-        actions: the A names, by column.
-        columns: from a button to its action's column; an action may have several buttons. A bind of
-            SHIFT is there for LSHIFT and RSHIFT, too, unless they have their own (so are CTRL, ALT and META),
-            and two that are bound to one action are there for SHIFT.
-        same_key: from a character to the bound one that its key has without Shift ("!" to "1" on a US
-            keyboard), unless it is bound itself.
-        unused: entries of the file that mean nothing here.
-    """
-
-    actions: tuple[str, ...]
+    actions: tuple[str, ...]  # the A names, by column
+    # From a button to its action's column; an action may have several buttons. SHIFT is also entered as LSHIFT and
+    # RSHIFT unless they are bound themselves, and both sides bound to one action are also entered as SHIFT; the same
+    # holds for CTRL, ALT and META.
     columns: dict[Button, int]
+    # From an unbound character to the bound one on the same key of a US keyboard ("!" to "1").
     same_key: dict[Button, Button]
-    unused: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()  # entries of the file that are not read
 
 
 def read_keybinds(path: Path) -> Keybinds:
     """Reads and checks the file.
 
     Raises:
-        UserError: it cannot be read, has another version, or holds an action that no button can press.
+        UserError: the file cannot be read, has another version, or holds an action without a button.
     """
-    raw = read_json(path)
+    raw = read_json_object(path, unique=True)
     if raw.get("version") != KEYBINDS_VERSION:
         raise UserError(
             f'{path} has version {raw.get("version")!r}, this program reads "{KEYBINDS_VERSION}": '
@@ -79,7 +73,7 @@ def read_keybinds(path: Path) -> Keybinds:
 
 
 def _bind(actions: Iterable[str], written: dict[Button, int], unused: tuple[str, ...] = ()) -> Keybinds:
-    """``written``: from the buttons that are bound to their actions' columns."""
+    """Adds the sides of modifiers and the shifted characters to ``written``, from bound buttons to columns."""
     same_key = {other: button for button in written if (other := shifted(button)) and other not in written}
     columns = {side: column for button, column in written.items() for side in sides(button)} | written
     for modifier in MODIFIERS:
@@ -99,7 +93,7 @@ def _index(path: Path, name: str, bind: Any) -> int:
 
 
 def _buttons(path: Path, name: str, bind: dict[str, Any]) -> Iterable[Button]:
-    """The buttons of an action, at least one."""
+    """The action's buttons, at least one."""
     for entry in bind:
         if entry not in _ENTRIES:
             raise UserError(

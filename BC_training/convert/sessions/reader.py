@@ -1,4 +1,4 @@
-"""Recorded sessions: folders of a video, what was pressed, and what the game's memory held.
+"""Recorded sessions: folders with a video, the inputs, and values from the game's memory.
 
     SOURCE/                  or one session's folder itself
       NAME/
@@ -7,10 +7,10 @@
         memory_data.csv      timestamp_us and one column a state value; in every session or in none
         metadata.json        {"video_start_us": ...}, optional
 
-One clock, in microseconds. The video's first frame is at ``video_start_us``, or at 0 without it;
-the later frames follow by their presentation time stamps. A button is part of a frame's action if
+All times are on one clock, in microseconds. The video's first frame is at ``video_start_us``, or at 0
+without it; the later frames follow by their presentation time stamps. A button is pressed in a frame if
 it was held at any moment from when the frame was shown until the next one was; the last frame is
-taken to be shown for the mean interval. The state of a frame is the last row at or before it.
+assumed to be shown for the mean interval. The state of a frame is the last row at or before it.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ import numpy as np
 
 from BC_training.common.errors import UserError, unknown
 from BC_training.convert.identity import content_digest, sampled
-from BC_training.convert.sessions import clock, coverage, files
+from BC_training.convert.sessions import clock, coverage, tables
 from BC_training.convert.sessions.folder import NAMES, find_file, session_names, unread
 from BC_training.convert.sessions.held_buttons import (
     describe_unmatched,
@@ -58,7 +58,7 @@ class Sessions:
         return (f"the key binds' entries {unused} are not used; known are 'version' and 'actions'",) if unused else ()
 
     def digest(self, episode: str) -> str:
-        """Of what was recorded; not of metadata.json, which people correct."""
+        """Covers what was recorded, but not metadata.json, which people correct."""
         folder, roles = self.folder / episode, ("video", "inputs", "memory")
         files = {role: file for role in roles if (file := find_file(folder, role)).exists()}
         return content_digest(piece for role, file in files.items() for piece in (role, *sampled(file)))
@@ -73,14 +73,14 @@ class Sessions:
         video, unit = Video(video_file), clock.UNITS[self.time_unit]
         notes = [*video.notes, *unread(folder)]
         length = float(video.times[-1]) + 1e6 / video.fps
-        inputs = files.read_inputs(inputs_file)
+        inputs = tables.read_inputs(inputs_file)
         begins = clock.video_start(metadata_file, inputs.times, length / unit)
         start = None if begins is None else begins * unit
         inputs = replace(inputs, times=inputs.times * unit)
         streams = [clock.input_stream(inputs_file, inputs)] if inputs.times.size else []
         memory = None
-        if self.attributes or (memory_file.exists() and files.memory_columns(memory_file)):
-            memory = files.read_memory(memory_file, self.attributes)
+        if self.attributes or (memory_file.exists() and tables.memory_columns(memory_file)):
+            memory = tables.read_memory(memory_file, self.attributes)
             memory = replace(memory, times=memory.times * unit)
             streams.append(clock.memory_stream(memory_file, memory.times))
             if memory.numbered:
@@ -120,7 +120,7 @@ class Sessions:
         if memory is not None:
             rows = np.searchsorted(memory.times, edges[:-1], side="right") - 1
             first = int(np.searchsorted(edges[1:], memory.times[0], side="right"))
-            rows = np.maximum(rows, 0)  # a first row that comes while the first kept frame is shown
+            rows = np.maximum(rows, 0)  # the first row may come while the first kept frame is shown
             state = memory.values[rows]
             attrs["frames_dropped_before_state"] = first
             if first:
@@ -141,7 +141,7 @@ def open_source(path: Path, options: Options) -> Sessions:
     """Finds the sessions at ``path`` and reads the key binds.
 
     Raises:
-        UserError: no key binds or wrong ones, or sessions with different memory columns.
+        UserError: the key binds are missing or wrong, or the sessions have different memory columns.
     """
     if options.keybinds is None:
         raise UserError("--from sessions needs --keybinds FILE, the JSON that says which key is which action")
@@ -166,10 +166,10 @@ def open_source(path: Path, options: Options) -> Sessions:
 
 
 def _frame_edges(video: Video, shown: np.ndarray, fps: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """When each frame to write begins, and the last ends, [N + 1]; and which of the video's it is, [N].
+    """The times [N + 1] at which the frames to write begin and the last one ends, and their indices [N] in the video.
 
     Raises:
-        UserError: ``fps`` above the video's.
+        UserError: ``fps`` is above the video's.
     """
     end = shown[-1] + 1e6 / video.fps
     if fps is None:
@@ -186,13 +186,13 @@ def _frame_edges(video: Video, shown: np.ndarray, fps: float | None) -> tuple[np
 
 
 def _common_columns(folder: Path, names: list[str]) -> tuple[str, ...]:
-    """The memory attributes, in the order of the first session; what cannot be read is told by ``read``."""
+    """The memory columns, in the order of the first session; ``read`` raises for a file that cannot be read."""
     found: dict[str, tuple[str, ...]] = {}
     for name in names:
         with contextlib.suppress(UserError):
-            find_file(folder / name, "inputs")  # else it is no session
+            find_file(folder / name, "inputs")  # raises where the folder is no session
             memory = find_file(folder / name, "memory")
-            found[name] = files.memory_columns(memory) if memory.exists() else ()
+            found[name] = tables.memory_columns(memory) if memory.exists() else ()
     first = next(iter(found), "")
     for name, columns in found.items():
         if set(columns) != set(found[first]):

@@ -1,14 +1,12 @@
 """PureCNN: the vision-only baseline.
 
 Four 3x3 convolution blocks, global average pooling, two dense blocks, one logit a button.
-The pooling discards *where* things are in the frame, which is why this is the floor that
-other variants are measured against.
+The pooling discards *where* things are in the frame, so this is the floor that other variants
+are measured against.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import jax
 from flax import nnx
 
 from BC_training.common.errors import require
@@ -17,6 +15,8 @@ from BC_training.models.layers import (
     ActionHead,
     ConvBlock,
     DenseBlock,
+    Logits,
+    Observation,
     refuse_previous_actions,
     require_convolutions,
     stack_history,
@@ -35,9 +35,8 @@ class Config:
 
     def __post_init__(self) -> None:
         require_convolutions(self.conv_features, self.conv_strides)
-        require(
-            min((*self.dense_features, 1)) >= 1, "model.dense_features", list(self.dense_features), "1 or more each"
-        )
+        dense = list(self.dense_features)
+        require(min(dense, default=1) >= 1, "model.dense_features", dense, "1 or more each")
         require(self.action_chunk >= 1, "model.action_chunk", self.action_chunk, "at least 1")
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 to below 1")
 
@@ -55,18 +54,8 @@ class PureCNN(nnx.Module):
             channels = features
         self.head = ActionHead(channels, inputs, config.action_chunk, rngs=rngs)
 
-    def __call__(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Logits before the sigmoid.
-
-        Args:
-            observation: "frames", float32 [B, T, 3, H, W] in [0, 1]; a history is stacked into
-                the channels.
-            train: batch statistics of this batch and dropout; otherwise running statistics.
-            rngs: the "dropout" stream; needed when ``train`` and dropout is above 0.
-
-        Returns:
-            float32 [B, A]; [B, C, A] where ``action_chunk`` is C > 1.
-        """
+    def __call__(self, observation: Observation, *, train: bool, rngs: nnx.Rngs | None = None) -> Logits:
+        """Stacks a history into the channels; ``models`` describes the arguments."""
         x = stack_history(observation["frames"])
         for conv in self.convs:
             x = conv(x, train)
@@ -77,10 +66,10 @@ class PureCNN(nnx.Module):
 
 
 def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> PureCNN:
-    """PureCNN for the frame size, history and buttons of ``inputs``; it ignores the state.
+    """PureCNN for the frame size, history and buttons of ``inputs``.
 
     Raises:
-        UserError: previous actions are asked for, which it does not take.
+        UserError: ``inputs`` has previous actions, which it does not take.
     """
     refuse_previous_actions("pure_cnn", inputs)
     return PureCNN(config, inputs, rngs)

@@ -1,19 +1,19 @@
 """ResNetPolicy: a residual network whose head keeps what is where.
 
 The backbone is that of He et al., Deep Residual Learning for Image Recognition (2015), with basic
-blocks: by default the 18 layers' depth at a quarter of their width. Where they average over the
-image, a 1x1 convolution leaves few channels, which are flattened, position by position.
+blocks: by default as deep as their 18 layers, at a quarter of the width. They then average over the
+image; here a 1x1 convolution leaves few channels, which are flattened position by position.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
 from flax import nnx
+from jaxtyping import Float
 
 from BC_training.common.errors import require
 from BC_training.common.preprocess import InputSpec
-from BC_training.models.layers import ActionHead, BatchNorm, refuse_previous_actions, stack_history
+from BC_training.models.layers import ActionHead, BatchNorm, Logits, Observation, refuse_previous_actions, stack_history
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class Config:
 
 
 class ConvNorm(nnx.Module):
-    """Convolution without bias, batch norm: [B, H, W, C] to [B, H/stride, W/stride, features]."""
+    """Convolution without bias, batch norm."""
 
     def __init__(self, channels: int, features: int, size: int, stride: int, rngs: nnx.Rngs):
         self.conv = nnx.Conv(channels, features, (size, size), stride, use_bias=False, rngs=rngs)
         self.norm = BatchNorm(features, rngs=rngs)
 
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: Float[jax.Array, "B H W C"], train: bool) -> Float[jax.Array, "B h w features"]:
         return self.norm(self.conv(x), use_running_average=not train)
 
 
 class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions around which the input is added, itself or by a 1x1 convolution."""
+    """Two 3x3 convolutions, and the input, or its 1x1 convolution, added to their result."""
 
     def __init__(self, channels: int, features: int, stride: int, rngs: nnx.Rngs):
         self.first = ConvNorm(channels, features, 3, stride, rngs)
@@ -53,7 +53,7 @@ class BasicBlock(nnx.Module):
         is_same = stride == 1 and channels == features
         self.shortcut = None if is_same else ConvNorm(channels, features, 1, stride, rngs)
 
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: Float[jax.Array, "B H W C"], train: bool) -> Float[jax.Array, "B h w features"]:
         y = self.second(nnx.relu(self.first(x, train)), train)
         return nnx.relu(y + (x if self.shortcut is None else self.shortcut(x, train)))
 
@@ -76,18 +76,8 @@ class ResNetPolicy(nnx.Module):
         self.dropout = nnx.Dropout(config.dropout)
         self.head = ActionHead(config.dense_features, inputs, config.action_chunk, rngs=rngs)
 
-    def __call__(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Logits before the sigmoid.
-
-        Args:
-            observation: "frames", float32 [B, T, 3, H, W] in [0, 1]; a history is stacked into
-                the channels.
-            train: batch statistics of this batch and dropout; otherwise running statistics.
-            rngs: the "dropout" stream; needed when ``train`` and dropout is above 0.
-
-        Returns:
-            float32 [B, A]; [B, C, A] where ``action_chunk`` is C > 1.
-        """
+    def __call__(self, observation: Observation, *, train: bool, rngs: nnx.Rngs | None = None) -> Logits:
+        """Stacks a history into the channels; ``models`` describes the arguments."""
         x = nnx.max_pool(nnx.relu(self.stem(stack_history(observation["frames"]), train)), (3, 3), (2, 2), "SAME")
         for block in self.blocks:
             x = block(x, train)
@@ -97,10 +87,10 @@ class ResNetPolicy(nnx.Module):
 
 
 def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> ResNetPolicy:
-    """ResNetPolicy for the frame size, history and buttons of ``inputs``; it ignores the state.
+    """ResNetPolicy for the frame size, history and buttons of ``inputs``.
 
     Raises:
-        UserError: previous actions are asked for, which it does not take.
+        UserError: ``inputs`` has previous actions, which it does not take.
     """
     refuse_previous_actions("resnet_policy", inputs)
     return ResNetPolicy(config, inputs, rngs)

@@ -1,16 +1,16 @@
 """StateCNN: vision that keeps *where* things are, fused with the game state.
 
-Convolution blocks, then a 1x1 convolution to few channels whose grid is flattened, not pooled:
-each of its places has weights of its own. The state's features and the embedded ids of all frames
-of the history go through dense blocks of their own and join the image before the last dense blocks.
+Convolution blocks, then a 1x1 convolution to few channels whose grid is flattened and not pooled,
+so that each place has its own weights. The state's features and the embedded ids of all frames of
+the history go through their own dense blocks and join the image before the last dense blocks.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Float, Int32
 
 from BC_training.common.errors import UserError, require
 from BC_training.common.preprocess import InputSpec
@@ -18,6 +18,8 @@ from BC_training.models.layers import (
     ActionHead,
     ConvBlock,
     DenseBlock,
+    Logits,
+    Observation,
     refuse_previous_actions,
     require_convolutions,
     stack_history,
@@ -50,7 +52,7 @@ class Config:
 
 
 class StateEncoder(nnx.Module):
-    """Features [B, T, F] and ids int32 [B, T, C] of the state to [B, features]."""
+    """Encodes the state's features and ids."""
 
     def __init__(self, config: Config, inputs: InputSpec, rngs: nnx.Rngs):
         assert inputs.state is not None
@@ -59,11 +61,17 @@ class StateEncoder(nnx.Module):
         self.channels = inputs.window.history * (inputs.state.size + len(sizes) * features)
         self.denses = nnx.List(_dense_blocks(config, self.channels, config.state_features, rngs))
 
-    def __call__(self, features: jax.Array, ids: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+    def __call__(
+        self,
+        features: Float[jax.Array, "B T F"],
+        ids: Int32[jax.Array, "B T C"],
+        train: bool,
+        rngs: nnx.Rngs | None,
+    ) -> Float[jax.Array, "B features"]:
         parts = [features]
         for i, table in enumerate(self.tables):
             index = ids[..., i]
-            # What training never sees would keep its random row: an unknown id adds nothing instead.
+            # An unknown id adds nothing: training never changes its random row.
             parts.append(jnp.where(index[..., None] > 0, table[...][index], 0))
         x = jnp.concatenate(parts, axis=-1).reshape(-1, self.channels)
         for dense in self.denses:
@@ -88,19 +96,8 @@ class StateCNN(nnx.Module):
         self.denses = nnx.List(_dense_blocks(config, channels, config.dense_features, rngs))
         self.head = ActionHead((channels, *config.dense_features)[-1], inputs, config.action_chunk, rngs=rngs)
 
-    def __call__(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Logits before the sigmoid.
-
-        Args:
-            observation: "frames", [B, T, 3, H, W] in [0, 1], whose history is stacked into the
-                channels; with ``use_state`` also "state" [B, T, F] and "ids" int32 [B, T, C], as
-                ``preprocess.normalize`` makes them.
-            train: batch statistics of this batch and dropout; otherwise running statistics.
-            rngs: the "dropout" stream; needed when ``train`` and dropout is above 0.
-
-        Returns:
-            Of the frames' dtype, [B, A]; [B, C, A] where ``action_chunk`` is C > 1.
-        """
+    def __call__(self, observation: Observation, *, train: bool, rngs: nnx.Rngs | None = None) -> Logits:
+        """Stacks a history into the channels, and its state and ids likewise; ``models`` describes the arguments."""
         x = stack_history(observation["frames"])
         for conv in self.convs:
             x = conv(x, train)
@@ -124,8 +121,7 @@ def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> StateCNN:
     """StateCNN for the frame size, history, state features and buttons of ``inputs``.
 
     Raises:
-        UserError: previous actions are asked for, which it does not take, or it is to see the
-            state and ``inputs`` has none.
+        UserError: ``inputs`` has previous actions, which it does not take, or no state for ``use_state``.
     """
     refuse_previous_actions("state_cnn", inputs)
     if config.use_state and inputs.state is None:

@@ -1,17 +1,17 @@
-"""TemporalCNN: each frame encoded once, and what was seen before remembered.
+"""TemporalCNN: an encoder of single frames, and a memory of the frames before.
 
-A convolutional encoder that keeps position, and over the features of the last T frames an LSTM or
-a small causal transformer. In training the loss counts at each of the T frames; in play one frame
-is encoded a step, and the features of those before are kept.
+A convolutional encoder keeps position; an LSTM or a small causal transformer reads its features of
+the last T frames. In training the loss counts at each of the T frames. In play each step encodes
+one frame and keeps the features of those before.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Float
 
 from BC_training.common.errors import require
 from BC_training.common.preprocess import InputSpec
@@ -19,6 +19,8 @@ from BC_training.models.layers import (
     LSTM,
     ActionHead,
     ConvBlock,
+    Logits,
+    Observation,
     TransformerBlock,
     require_convolutions,
     require_whole_heads,
@@ -31,7 +33,7 @@ class Config:
     conv_features: tuple[int, ...] = (16, 32, 64, 64)
     conv_strides: tuple[int, ...] = (2, 2, 2, 1)
     position_features: int = 16  # channels left at each position after the convolutions
-    features: int = 128  # of a frame, and of what is remembered
+    features: int = 128  # numbers that describe a frame, and numbers that the memory holds
     temporal: Literal["lstm", "transformer"] = "lstm"
     depth: int = 1  # LSTMs, or transformer blocks, one on the other
     heads: int = 4  # of the transformer
@@ -76,24 +78,15 @@ class TemporalCNN(nnx.Module):
         self.layers = nnx.List(layers)
         self.head = ActionHead(config.features, inputs, config.action_chunk, rngs=rngs)
 
-    def __call__(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Logits before the sigmoid.
-
-        Args:
-            observation: "frames", float32 [B, T, 3, H, W] in [0, 1], and where the window has
-                them "previous_actions", bool [B, T, K, A].
-            train: batch statistics of this batch and dropout; otherwise running statistics.
-            rngs: the "dropout" stream; needed when ``train`` and one of the dropouts is above 0.
-
-        Returns:
-            Training: float32 [B, T, A], or [B, T, C, A] where ``action_chunk`` is C > 1: at each
-            frame from those up to it. Otherwise those of the last frame, [B, A] or [B, C, A].
-        """
+    def __call__(self, observation: Observation, *, train: bool, rngs: nnx.Rngs | None = None) -> Logits:
+        """Logits at each frame, from the frames up to it, in training; those of the last frame otherwise."""
         logits = self.remember(self.encode(observation, train=train, rngs=rngs), train=train, rngs=rngs)
         return logits if train else logits[:, -1]
 
-    def encode(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """The features of each frame by itself, float32 [B, T, F], of what ``__call__`` takes."""
+    def encode(
+        self, observation: Observation, *, train: bool, rngs: nnx.Rngs | None = None
+    ) -> Float[jax.Array, "B T F"]:
+        """The features of each frame by itself; "previous_actions" bool [B, T, K, A] are part of them."""
         frames = observation["frames"]
         batch, times = frames.shape[:2]
         x = jnp.moveaxis(frames.reshape(batch * times, *frames.shape[2:]), 1, -1)
@@ -109,8 +102,10 @@ class TemporalCNN(nnx.Module):
             x = jnp.concatenate([x, pressed], axis=-1)
         return self.dropout(nnx.relu(self.dense(x)), deterministic=not train, rngs=rngs)
 
-    def remember(self, features: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Logits at each frame, from the features of the frames up to it, [B, T, F], oldest first."""
+    def remember(
+        self, features: Float[jax.Array, "B T F"], *, train: bool, rngs: nnx.Rngs | None = None
+    ) -> Float[jax.Array, "B T ..."]:
+        """Logits at each frame, from the features of the frames up to it, oldest first."""
         if self.is_lstm:
             x = features
             for layer in self.layers:
@@ -123,5 +118,5 @@ class TemporalCNN(nnx.Module):
 
 
 def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> TemporalCNN:
-    """TemporalCNN for the frame size, history, previous actions and buttons of ``inputs``; it ignores the state."""
+    """TemporalCNN for the frame size, history, previous actions and buttons of ``inputs``."""
     return TemporalCNN(config, inputs, rngs)

@@ -1,16 +1,14 @@
 """ViTPolicy: a Vision Transformer over the patches of the frame.
 
-Dosovitskiy et al., An Image is Worth 16x16 Words (2020), with layer norm before attention and
-perceptron. Each patch has a learned position, so where something is stays known; a learned token
-that attends to all patches is what the buttons are read from.
+After Dosovitskiy et al., An Image is Worth 16x16 Words (2020), with layer norm before attention
+and perceptron. Each patch has a learned position, so the net knows where something is; it reads the
+buttons from a learned token that attends to all patches.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -18,6 +16,8 @@ from BC_training.common.errors import UserError, require
 from BC_training.common.preprocess import InputSpec
 from BC_training.models.layers import (
     ActionHead,
+    Logits,
+    Observation,
     TransformerBlock,
     nearest_multiple,
     refuse_previous_actions,
@@ -58,18 +58,8 @@ class ViTPolicy(nnx.Module):
         self.norm = nnx.LayerNorm(config.width, rngs=rngs)
         self.head = ActionHead(config.width, inputs, config.action_chunk, rngs=rngs)
 
-    def __call__(self, observation: Mapping[str, jax.Array], *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Logits before the sigmoid.
-
-        Args:
-            observation: "frames", float32 [B, T, 3, H, W] in [0, 1]; a history is part of each
-                patch.
-            train: dropout.
-            rngs: the "dropout" stream; needed when ``train`` and dropout is above 0.
-
-        Returns:
-            float32 [B, A]; [B, C, A] where ``action_chunk`` is C > 1.
-        """
+    def __call__(self, observation: Observation, *, train: bool, rngs: nnx.Rngs | None = None) -> Logits:
+        """Makes a history part of each patch; ``models`` describes the arguments."""
         frames = observation["frames"]
         batch, (rows, columns), (height, width) = frames.shape[0], self.grid, self.patch_size
         x = frames.reshape(batch, -1, rows, height, columns, width)
@@ -83,10 +73,10 @@ class ViTPolicy(nnx.Module):
 
 
 def create_model(config: Config, inputs: InputSpec, rngs: nnx.Rngs) -> ViTPolicy:
-    """ViTPolicy for the frame size, history and buttons of ``inputs``; it ignores the state.
+    """ViTPolicy for the frame size, history and buttons of ``inputs``.
 
     Raises:
-        UserError: the patches do not divide the frame, or previous actions are asked for.
+        UserError: the patches do not divide the frame, or ``inputs`` has previous actions.
     """
     for axis, side, patch in zip("HW", inputs.frame_size, config.patch_size, strict=True):
         if side % patch:

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, require_writable
 from BC_training.play.policy import Policy
 from BC_training.reports.compare.runs import COMMAND, Run, assemble, incomparable, names_of, require_same_play
-from BC_training.reports.compare.scores import Row
+from BC_training.reports.compare.scores import Comparison, Row
 from BC_training.reports.compare.show import draw, tables, to_csv, to_markdown
 
 _WARM_UP, _TIMED = 20, 300  # frames given to a policy
@@ -31,17 +31,13 @@ def compare(
     csv_file: Path | None = None,
     markdown_file: Path | None = None,
     plot_file: Path | None = None,
-) -> dict[str, Any]:
+) -> Comparison:
     """Prints what runs cost and score, from their checkpoints and logs, and measures how fast they act.
 
     Args:
         paths: checkpoints, one a run.
         json_file, csv_file, markdown_file: where to write the table.
         plot_file: where to draw the score in play against the time of training; a PNG.
-
-    Returns:
-        device (that the latency is of), runs (a row each, in the order of ``paths``), notes (what
-        is missing and how to get it, what does not compare).
 
     Raises:
         UserError: nothing to compare, no checkpoint, a run twice, rollouts of different games
@@ -61,21 +57,21 @@ def compare(
         row, lacks = assemble(name, run, runs)
         rows.append(row)
         notes += lacks
-    if plot_file is not None and all(None in (row["normalized"], row["minutes"]) for row in rows):
+    if plot_file is not None and all(None in (row.normalized, row.minutes) for row in rows):
         raise UserError(f"nothing to draw: no run has both minutes and a score in play; {notes[0]}")
     with Progress(console=console, transient=True, auto_refresh=False) as progress:  # its thread would cost time
-        for row, run in zip(progress.track(rows, description="measuring latency"), runs, strict=True):
+        for i, run in progress.track(list(enumerate(runs)), description="measuring latency"):
             milliseconds, note = _latency(run)
-            row["latency_p50_ms"] = float(np.percentile(milliseconds, 50))
-            row["latency_p99_ms"] = float(np.percentile(milliseconds, 99))
-            notes += [f"{row['run']}: {note}"] if note else []
-    result = {"device": jax.devices()[0].device_kind, "runs": rows, "notes": notes}
+            p50, p99 = np.percentile(milliseconds, [50, 99]).tolist()
+            rows[i] = replace(rows[i], latency_p50_ms=p50, latency_p99_ms=p99)
+            notes += [f"{rows[i].run}: {note}"] if note else []
+    result = Comparison(jax.devices()[0].device_kind, rows, notes)
     for table in tables(rows, without_best):
         console.print(table, "")
-    console.print(f"p50, p99: milliseconds that Policy.act takes for a frame on {result['device']}", highlight=False)
+    console.print(f"p50, p99: milliseconds that Policy.act takes for a frame on {result.device}", highlight=False)
     for note in notes:
         console.print(note, soft_wrap=True, markup=False, highlight=False)
-    texts = {json_file: json.dumps(result, indent=2, allow_nan=False) + "\n", csv_file: to_csv(rows)}
+    texts = {json_file: json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n", csv_file: to_csv(rows)}
     for file, text in (texts | {markdown_file: to_markdown(rows, notes)}).items():
         if file is not None:
             with disk_full_is_user_error(file):
@@ -97,7 +93,7 @@ def _require_files(files: Sequence[Path | None]) -> None:
 
 
 def _latency(run: Run) -> tuple[np.ndarray, str | None]:
-    """Milliseconds of ``Policy.act`` a frame, float64 [N], after a warm-up, and what is to be said of them."""
+    """Milliseconds that ``Policy.act`` takes for each frame, float64 [N], after a warm-up, and a note on them."""
     inputs, note = run.saved.inputs, None
     try:
         frames, states = _recorded(run)
@@ -117,10 +113,10 @@ def _latency(run: Run) -> tuple[np.ndarray, str | None]:
 
 
 def _recorded(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Frames uint8 [n, 3, H, W] and states float32 [n, S], the start of the first validation episode.
+    """Frames uint8 [n, 3, H, W] and states float32 [n, S] from the start of the first validation episode.
 
     Raises:
-        UserError: the dataset is gone, or another.
+        UserError: the dataset is missing, or another one lies in its place.
     """
     dataset = ZarrGameplayDataset.from_config(run.saved.config.dataset)
     if dataset.frame_size != run.saved.inputs.recorded_size:

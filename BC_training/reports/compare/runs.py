@@ -2,25 +2,22 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, first_line
 from BC_training.common.settings.evaluation import RolloutConfig
-from BC_training.common.storage.documents import finite
+from BC_training.evaluation.results import Evaluation
+from BC_training.play.results import RolloutResult
 from BC_training.reports.compare.scores import Row, play_scores, training_costs, validation_scores
 from BC_training.training import checkpoint as checkpoints
 from BC_training.training.seeds import seen_text
 from BC_training.training.train_state import abstract_model
 
 COMMAND = "uv run -m BC_training"
-_NEEDED = {
-    "evaluation.json": ("exact_match", "macro_f1", "per_action"),
-    "rollout.json": ("game", "seed", "episodes", "mean", "ci95", "random_mean", "expert_mean"),
-}
-# Of a row of metrics.jsonl, by its kind; of other kinds the step.
+# The numbers that a row of metrics.jsonl needs, by its kind; any other kind needs the step.
 _LOGGED = {"epoch": ("epoch", "step", "frames_per_second"), "val": ("epoch", "step")}
 
 
@@ -30,11 +27,11 @@ class Run:
 
     Attributes:
         path: as the user gave it.
-        folder: of its checkpoints.
+        folder: the folder of its checkpoints.
         log: the rows of ``metrics.jsonl``.
-        validation: ``evaluation.json``; empty where there is none of this checkpoint.
-        play: ``rollout.json``, likewise.
-        missing: why one of these files is not used, by its name.
+        evaluation: its scores on the validation split; None where there are none of this checkpoint.
+        play: ``rollout.json``; None where there is none of this checkpoint.
+        missing: why "evaluation.json" or "rollout.json" is not used.
     """
 
     path: Path
@@ -42,8 +39,8 @@ class Run:
     log_dir: Path
     saved: checkpoints.Checkpoint
     log: list[dict[str, Any]]
-    validation: dict[str, Any]
-    play: dict[str, Any]
+    evaluation: Evaluation | None
+    play: RolloutResult | None
     missing: dict[str, str]
 
     @classmethod
@@ -51,9 +48,9 @@ class Run:
         """Reads a run.
 
         Args:
-            path: of a checkpoint.
-            log_dir: where its logs are; None for where the checkpoint's config has them, which those who go on
-                with a run may change.
+            path: a checkpoint.
+            log_dir: where its logs are; None for the place in the checkpoint's config, which a training
+                that goes on may change.
 
         Raises:
             UserError: ``path`` is no checkpoint, or ``metrics.jsonl`` is damaged.
@@ -64,13 +61,27 @@ class Run:
         if log_dir is None:  # a run set aside has its logs under its new name
             log_dir = Path(saved.config.logging.log_dir) / folder.name
         found, missing = {}, {}
-        for name in _NEEDED:
+        for name, reader in (("evaluation.json", Evaluation.from_dict), ("rollout.json", RolloutResult.from_dict)):
             try:
-                found[name] = _read_scores(log_dir / name, saved, is_best=step == checkpoints.find(folder))
+                found[name] = _read_result(log_dir / name, reader, saved)
             except UserError as error:
-                found[name], missing[name] = {}, str(error)
+                missing[name] = str(error)
         log = _read_log(log_dir / "metrics.jsonl")
-        return cls(path, folder, log_dir, saved, log, found["evaluation.json"], found["rollout.json"], missing)
+        return cls(path, folder, log_dir, saved, log, found.get("evaluation.json"), found.get("rollout.json"), missing)
+
+    @classmethod
+    def finished(
+        cls,
+        path: Path,
+        log_dir: Path,
+        saved: checkpoints.Checkpoint,
+        evaluation: Evaluation,
+        play: RolloutResult | None,
+    ) -> "Run":
+        """A run whose best checkpoint ``saved`` was just scored and, unless ``play`` is None, played."""
+        missing = {} if play is not None else {"rollout.json": f"there is no {log_dir / 'rollout.json'}"}
+        log = _read_log(log_dir / "metrics.jsonl")
+        return cls(path, path, log_dir, saved, log, evaluation, play, missing)
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
@@ -79,53 +90,49 @@ class Run:
 
 
 def assemble(name: str, run: Run, runs: Sequence[Run]) -> tuple[Row, list[str]]:
-    """A run's row, but for its latency, and a line for each thing it lacks, with the command that makes it.
+    """A run's row without its latency, and a line for each thing it lacks, with the command that makes it.
 
     Args:
-        runs: all that are compared: what one lacks is to be played as the others were.
+        runs: all that are compared; the command for one that was not played plays it as the others were.
     """
     saved = run.saved
-    row: Row = {
-        "run": name,
-        "checkpoint": str(saved.path),
-        "step": saved.step,
-        "model": saved.config.model.name,
-        "parameters": abstract_model(saved.config, saved.inputs).parameter_count,
-        "checkpoint_mb": sum(file.stat().st_size for file in saved.path.rglob("*") if file.is_file()) / 1e6,
-        **training_costs(run.epochs, saved),
-        **validation_scores(run.validation),
+    row = Row(
+        run=name,
+        checkpoint=str(saved.path),
+        step=saved.step,
+        model=saved.config.model.name,
+        parameters=abstract_model(saved.config, saved.inputs).parameter_count,
+        checkpoint_mb=sum(file.stat().st_size for file in saved.path.rglob("*") if file.is_file()) / 1e6,
+        **vars(training_costs(run.epochs, saved)),
+        **validation_scores(run.evaluation),
         **play_scores(run.play),
-    }
+        latency_p50_ms=None,
+        latency_p99_ms=None,
+    )
     lacks = []
-    if row["minutes"] is None:
+    if row.minutes is None:
         again = f"{COMMAND} --config {shlex.quote(f'{run.log_dir}/config.yaml')} training.resume=never"
-        lacks.append(f"{run.log_dir / 'metrics.jsonl'} lacks its epochs; only training anew writes them: {again}")
+        lacks.append(f"{run.log_dir / 'metrics.jsonl'} lacks its epochs; only another training writes them: {again}")
     evaluation = _command(run, "evaluate", [str(run.path)], "evaluation.json")
-    if "onset_f1" not in run.validation:  # nor has an older evaluation.json
-        reason = run.missing.get("evaluation.json", f"{run.log_dir / 'evaluation.json'} has no onset F1")
-        lacks.append(f"{reason}: {evaluation}")
-    elif saved.split["test"] and "test" not in run.validation:
+    if run.evaluation is None:
+        lacks.append(f"{run.missing['evaluation.json']}: {evaluation}")
+    elif saved.split["test"] and run.evaluation.test is None:
         lacks.append(f"{run.log_dir / 'evaluation.json'} has no scores of the test split: {evaluation}")
-    if not run.play:
+    if run.play is None:
         lacks.append(f"{run.missing['rollout.json']}: {play_command(run, runs)}")
-    elif row["normalized"] is None:
-        lacks.append(f"{run.play['game']} has no score of an expert better than random to normalise by")
-    elif row["normalized_low"] is None and row["episodes"] == 1:
+    elif row.normalized is None:
+        lacks.append(f"{run.play.game} has no score of an expert better than random to normalise by")
+    elif row.normalized_low is None and row.episodes == 1:
         lacks.append(f"one episode has no interval: {play_command(run, [run], episodes=RolloutConfig('').episodes)}")
-    elif "normalized_ci95" not in run.play:
-        lacks.append(
-            f"{run.log_dir / 'rollout.json'} is of an earlier version, without the returns of random and the expert "
-            f"that an interval takes: {play_command(run, [run])}"
-        )
-    if "thresholds" in run.validation.get("chosen_here", ()):
+    if run.evaluation is not None and "thresholds" in run.evaluation.chosen_here:
         lacks.append("its thresholds were tuned on the frames of its validation scores: expect less on others")
-    if seen := run.play.get("seen"):
-        lacks.append(seen_text(seen, run.play["episodes"]))
+    if run.play is not None and run.play.seen:
+        lacks.append(seen_text(run.play.seen, run.play.episodes))
     return row, [f"{name}: {line}" for line in lacks]
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """What the runs are called: their folders' names, or the paths of those that share one.
+    """The runs' names: their folders' names, or the paths of those that share one.
 
     Raises:
         UserError: two are the same run.
@@ -153,7 +160,7 @@ def require_same_play(names: Sequence[str], runs: Sequence[Run]) -> None:
 
 
 def incomparable(names: Sequence[str], runs: Sequence[Run]) -> tuple[list[str], set[str]]:
-    """What the rows do not share: lines that say so, and the columns without a best value for that."""
+    """Lines on what does not compare between the runs, and the columns that therefore have no best value."""
     lines, columns = [], set()
     labels = {
         name: (
@@ -164,16 +171,14 @@ def incomparable(names: Sequence[str], runs: Sequence[Run]) -> tuple[list[str], 
             run.saved.inputs.window.action_shift,
         )
         for name, run in zip(names, runs, strict=True)
-        if run.validation
+        if run.evaluation is not None
     }
     if len(different := _different(labels)) > 1:
         lines.append(f"validation scores of {' and '.join(different)} do not compare: they are of other labels")
         columns |= {"exact_match", "macro_f1", "rarest_f1", "onset_f1"}
         columns |= {"test_exact_match", "test_macro_f1", "test_onset_f1"}
     means = {
-        name: (run.play["random_mean"], run.play["expert_mean"])
-        for name, run in zip(names, runs, strict=True)
-        if run.play
+        name: (run.play.random_mean, run.play.expert_mean) for name, run in zip(names, runs, strict=True) if run.play
     }
     if len(different := _different(means)) > 1:
         each = "; ".join(f"{name}: random {means[name][0]}, expert {means[name][1]}" for name in different)
@@ -182,7 +187,7 @@ def incomparable(names: Sequence[str], runs: Sequence[Run]) -> tuple[list[str], 
 
 
 def _different(values: dict[str, Any]) -> list[str]:
-    """Of each different value, the first name that has it."""
+    """The first name that has each of the different values."""
     found: list[str] = []
     for name, value in values.items():
         if all(values[other] != value for other in found):
@@ -191,7 +196,8 @@ def _different(values: dict[str, Any]) -> list[str]:
 
 
 def _played(run: Run) -> str:
-    return f"{run.play['game']} from seed {run.play['seed']}"
+    assert run.play is not None
+    return f"{run.play.game} from seed {run.play.seed}"
 
 
 def play_command(run: Run, others: Sequence[Run], **changes: Any) -> str:
@@ -201,7 +207,7 @@ def play_command(run: Run, others: Sequence[Run], **changes: Any) -> str:
         options = vars(run.saved.config.evaluation.rollout)
     for other in reversed(others):
         if other.play and other.saved.inputs.action_names == inputs.action_names:
-            options = other.play
+            options = vars(other.play)
     options = {name: options[name] for name in ("game", "episodes", "seed") if name in options} | changes
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     return _command(run, "rollout", ["--player", str(run.path), *arguments], "rollout.json")
@@ -213,43 +219,27 @@ def _command(run: Run, verb: str, arguments: Sequence[str], file: str) -> str:
     return f"{folder}{COMMAND} {verb} {shlex.join([*arguments, '--json', str(run.log_dir / file)])}"
 
 
-def _read_scores(file: Path, saved: checkpoints.Checkpoint, is_best: bool) -> dict[str, Any]:
-    """Raises a UserError that says why ``file`` is not of the checkpoint as it decodes now.
+def _read_result(file: Path, reader: Callable[[Any], Any], saved: checkpoints.Checkpoint) -> Any:
+    """What ``reader`` makes of a JSON file.
 
-    Args:
-        is_best: of its run. Older files do not say what they are of: of that one, as training leaves them.
+    Raises:
+        UserError: the file is missing, damaged, or not of the checkpoint as it decodes now.
     """
     try:
-        scores = json.loads(file.read_text())
+        result = reader(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"there is no {file}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file} ({error})") from error
-    whole = isinstance(scores, dict) and set(_NEEDED[file.name]) <= scores.keys()
-    if not whole or not all(_is_number(scores.get(name, 0)) for name in ("seed", "episodes", "mean")):
-        raise UserError(f"{file} is damaged")
-    means = [scores.get(name) for name in ("random_mean", "expert_mean", "failed")]
-    intervals = [scores.get(name) for name in ("ci95", "normalized_ci95", "failed_ci95", "random_ci95", "expert_ci95")]
-    right = all(x is None or _is_number(x) for x in means) and all(x is None or _is_interval(x) for x in intervals)
-    if seen := scores.get("seen"):
-        right &= isinstance(seen, dict) and all(_is_number(seen.get(k)) for k in ("trained", "chosen", "free"))
-    if not right:
-        raise UserError(f"{file} is damaged")
-    if scores.get("step", saved.step if is_best else None) != saved.step:
+    except OSError as error:
+        raise UserError(f"cannot read {file} ({first_line(error)})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} is damaged ({first_line(error)})") from error
+    if result.step != saved.step:
         raise UserError(f"{file} is not of step {saved.step}")
-    if scores.get("split", "val") != "val":
-        raise UserError(f"{file} is of split '{scores['split']}'")
-    if scores.get("decoding", decoding := saved.decoding.to_dict()) != decoding:
+    if isinstance(result, Evaluation) and result.split != "val":
+        raise UserError(f"{file} is of split '{result.split}'")
+    if result.decoding != saved.decoding:
         raise UserError(f"{file} is of other thresholds or rules of decoding than the checkpoint has")
-    return scores
-
-
-def _is_number(value: Any) -> bool:
-    return finite(value) is not None
-
-
-def _is_interval(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+    return result
 
 
 def _read_log(file: Path) -> list[dict[str, Any]]:

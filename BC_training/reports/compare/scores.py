@@ -1,30 +1,95 @@
-"""The numbers of a run that are compared, from the files it has left; None is what a file does not say."""
+"""The numbers of a run that are compared, from the files that it has left."""
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from BC_training.common.metrics import normalize_score
+from BC_training.common.json_object import JsonObject
+from BC_training.evaluation.results import Evaluation
+from BC_training.play.results import RolloutResult
 from BC_training.training.checkpoint import Checkpoint
 
-Row = dict[str, Any]
+
+@dataclass(frozen=True)
+class TrainingCosts:
+    """The speed and time of a training; None where the log lacks the checkpoint's epochs.
+
+    Attributes:
+        frames_per_second: the epochs' median.
+        minutes: up to the checkpoint, with its part of an epoch that was not over.
+        total_minutes: of all epochs.
+    """
+
+    frames_per_second: float | None = None
+    minutes: float | None = None
+    total_minutes: float | None = None
 
 
-def training_costs(epochs: Sequence[dict[str, Any]], saved: Checkpoint) -> Row:
-    """Speed and time of a training; None where the log lacks the checkpoint's epochs.
+@dataclass(frozen=True)
+class Row(JsonObject):
+    """A run in a comparison. None stands for what its files do not say.
 
-    An epoch's time is its steps * batch size / frames per second. It has waiting for data in it, but
+    Attributes:
+        parameters: how many the model has.
+        checkpoint_mb: its size in 10^6 bytes.
+        rarest_action: the button held in the fewest validation frames, of those held at all.
+        normalized: the mean return, 0 for random and 1 for the expert.
+        latency_p50_ms, latency_p99_ms: percentiles of the time that ``Policy.act`` takes for a frame.
+    """
+
+    run: str
+    checkpoint: str
+    step: int
+    model: str
+    parameters: int
+    checkpoint_mb: float
+    frames_per_second: float | None
+    minutes: float | None
+    total_minutes: float | None
+    exact_match: float | None
+    macro_f1: float | None
+    rarest_action: str | None
+    rarest_f1: float | None
+    onset_f1: float | None
+    test_exact_match: float | None
+    test_macro_f1: float | None
+    test_onset_f1: float | None
+    mean_return: float | None
+    normalized: float | None
+    normalized_low: float | None
+    normalized_high: float | None
+    failed: int | None
+    failed_low: float | None
+    failed_high: float | None
+    episodes: int | None
+    latency_p50_ms: float | None
+    latency_p99_ms: float | None
+
+
+@dataclass(frozen=True)
+class Comparison(JsonObject):
+    """What ``compare`` finds.
+
+    Attributes:
+        device: the one that the latency was measured on.
+        runs: a row each, in the order of the checkpoints given.
+        notes: what is missing and how to get it, and what does not compare.
+    """
+
+    device: str
+    runs: list[Row]
+    notes: list[str]
+
+
+def training_costs(epochs: Sequence[dict[str, Any]], saved: Checkpoint) -> TrainingCosts:
+    """The costs of a training from the epochs' rows in ``metrics.jsonl``.
+
+    An epoch's time is its steps * batch size / frames per second. It includes waiting for data, but
     not compiling, validating, saving, recording or play.
-
-    Args:
-        epochs: the rows of that kind in ``metrics.jsonl``.
-
-    Returns:
-        frames_per_second (the epochs' median), minutes (up to the checkpoint, with its part of an
-        epoch that was not over), total_minutes (of all epochs).
     """
     if not epochs or epochs[-1]["epoch"] < saved.epoch:
-        return {"frames_per_second": None, "minutes": None, "total_minutes": None}
+        return TrainingCosts()
     total = until = before = 0
     a_step = saved.config.training.batch_size * saved.inputs.window.targets
     for row in epochs:
@@ -33,42 +98,31 @@ def training_costs(epochs: Sequence[dict[str, Any]], saved: Checkpoint) -> Row:
         before = row["step"]
         if before <= saved.step:
             until = total
-    until += (saved.progress or {"seconds": 0})["seconds"]
+    until += saved.progress.seconds
+    speed = statistics.median(row["frames_per_second"] for row in epochs)
+    return TrainingCosts(speed, until / 60, max(total, until) / 60)
+
+
+def validation_scores(found: Evaluation | None) -> dict[str, Any]:
+    """A row's scores on the validation and the test split."""
+    held = {} if found is None else {name: s for name, s in found.per_action.items() if s.frequency}
+    rarest = min(held, key=lambda name: held[name].frequency or 0, default=None)
+    row = {"rarest_action": rarest, "rarest_f1": None if rarest is None else held[rarest].f1}
+    for key in ("exact_match", "macro_f1", "onset_f1"):
+        row |= {key: getattr(found, key, None), f"test_{key}": getattr(found and found.test, key, None)}
+    return row
+
+
+def play_scores(play: RolloutResult | None) -> dict[str, Any]:
+    """A row's scores in play."""
+    normalized, failed = play and play.normalized_ci95, play and play.failed_ci95
     return {
-        "frames_per_second": statistics.median(row["frames_per_second"] for row in epochs),
-        "minutes": until / 60,
-        "total_minutes": max(total, until) / 60,
-    }
-
-
-def validation_scores(report: dict[str, Any]) -> Row:
-    """Of ``evaluation.json``; the rarest action is the one held in the fewest frames, of those held at all."""
-    held = {name: scores for name, scores in report.get("per_action", {}).items() if scores["frequency"]}
-    rarest = min(held, key=lambda name: held[name]["frequency"], default=None)
-    return {
-        "exact_match": report.get("exact_match"),
-        "macro_f1": report.get("macro_f1"),
-        "rarest_action": rarest,
-        "rarest_f1": None if rarest is None else held[rarest]["f1"],
-        "onset_f1": report.get("onset_f1"),
-        **{f"test_{key}": report.get("test", {}).get(key) for key in ("exact_match", "macro_f1", "onset_f1")},
-    }
-
-
-def play_scores(play: dict[str, Any]) -> Row:
-    """Of ``rollout.json``: the mean return, normalised by those of random and the expert, and the failed episodes.
-
-    The interval is that of the file. Older ones have none: it takes the returns of random and the expert.
-    """
-    mean, low, high = (play.get(key) for key in ("mean", "random_mean", "expert_mean"))
-    normalized, failed = play.get("normalized_ci95") or (None, None), play.get("failed_ci95") or (None, None)
-    return {
-        "mean_return": mean,
-        "normalized": None if mean is None or low is None else normalize_score(mean, low, high),
-        "normalized_low": normalized[0],
-        "normalized_high": normalized[1],
-        "failed": play.get("failed"),
-        "failed_low": failed[0],
-        "failed_high": failed[1],
-        "episodes": play.get("episodes"),
+        "mean_return": play and play.mean,
+        "normalized": play and play.normalized,
+        "normalized_low": normalized and normalized[0],
+        "normalized_high": normalized and normalized[1],
+        "failed": play and play.failed,
+        "failed_low": failed and failed[0],
+        "failed_high": failed and failed[1],
+        "episodes": play and play.episodes,
     }

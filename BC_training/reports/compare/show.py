@@ -1,9 +1,9 @@
-"""A comparison as tables, Markdown, CSV and a picture. What a run lacks is a dash."""
+"""A comparison as tables, Markdown, CSV and a picture. A dash stands for what a run lacks."""
 
 import csv
 import io
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """One of a table.
+    """A column of a table.
 
     Attributes:
-        key: in a row; None there makes the cell a dash.
-        form: what the cell shows, filled in from the row, or made of the value.
-        best: which of the column's values is; None where that means nothing.
+        key: the row's value; None there makes the cell a dash.
+        form: a format string for the row, or a function of the value.
+        best: chooses the best of the column's values; None where none is better.
     """
 
     key: str
@@ -33,7 +33,7 @@ class Column:
     form: str | Callable[[Any], str]
     best: Callable[..., Any] | None = None
 
-    def cell(self, row: Row) -> str:
+    def cell(self, row: Mapping[str, Any]) -> str:
         if row[self.key] is None:
             return DASH
         return self.form.format_map(row) if isinstance(self.form, str) else self.form(row[self.key])
@@ -41,7 +41,7 @@ class Column:
 
 def groups(rows: Sequence[Row]) -> dict[str, list[Column]]:
     """The columns beside the run's name, by the title of their table."""
-    rarest = {row["rarest_action"] for row in rows} - {None}
+    rarest = {row.rarest_action for row in rows} - {None}
     one = len(rarest) == 1  # then the heading names it, else every cell
     test = [
         Column("test_exact_match", "test exact match", "{test_exact_match:.3f}", max),
@@ -68,7 +68,7 @@ def groups(rows: Sequence[Row]) -> dict[str, list[Column]]:
             ),
             Column("onset_f1", "onset F1", "{onset_f1:.3f}", max),
         ],
-        **({"Test": test} if any(row.get(c.key) is not None for row in rows for c in test) else {}),
+        **({"Test": test} if any(getattr(row, c.key) is not None for row in rows for c in test) else {}),
         "Play": [
             Column("mean_return", "return", return_text, max),
             Column("normalized", "normalized", "{normalized:.3f}", max),
@@ -82,10 +82,10 @@ def groups(rows: Sequence[Row]) -> dict[str, list[Column]]:
 
 
 def tables(rows: Sequence[Row], without_best: set[str]) -> list[Table]:
-    """One a group, each of which fits 80 columns; the best value of a column is bold.
+    """One table for each group, in 80 columns. The best value of a column is bold.
 
     Args:
-        without_best: keys of columns whose values do not compare.
+        without_best: the keys of columns whose values do not compare.
     """
     found = []
     for title, columns in groups(rows).items():
@@ -95,25 +95,27 @@ def tables(rows: Sequence[Row], without_best: set[str]) -> list[Table]:
             table.add_column(column.heading, justify="left" if column.key == "model" else "right")
         for row in rows:
             bold = [c.key not in without_best and is_best(row, c, rows) for c in columns]
-            cells = [Text(c.cell(row), "bold" if b else "") for c, b in zip(columns, bold, strict=True)]
-            table.add_row(Text(row["run"]), *cells)
+            cells = [Text(c.cell(vars(row)), "bold" if b else "") for c, b in zip(columns, bold, strict=True)]
+            table.add_row(Text(row.run), *cells)
         found.append(table)
     return found
 
 
 def is_best(row: Row, column: Column, rows: Sequence[Row]) -> bool:
     """Whether the row's value is the column's best one, where several rows have one and they differ."""
-    values = {r[column.key] for r in rows} - {None}
-    return column.best is not None and len(values) > 1 and row[column.key] == column.best(values)
+    values = {getattr(r, column.key) for r in rows} - {None}
+    return column.best is not None and len(values) > 1 and getattr(row, column.key) == column.best(values)
 
 
 def to_markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
     """One table and the notes as a list below it."""
     columns = [Column("run", "run", "{run}"), *(c for group in groups(rows).values() for c in group)]
-    return markdown_table(columns, rows) + "".join([*(["\n"] if notes else []), *(f"- {note}\n" for note in notes)])
+    return markdown_table(columns, [vars(row) for row in rows]) + "".join(
+        [*(["\n"] if notes else []), *(f"- {note}\n" for note in notes)]
+    )
 
 
-def markdown_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+def markdown_table(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [[c.heading for c in columns], ["---" if c.key in ("run", "model") else "---:" for c in columns]]
     lines += [[c.cell(row) for c in columns] for row in rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
@@ -122,9 +124,9 @@ def markdown_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 def to_csv(rows: Sequence[Row]) -> str:
     """All keys of the rows, unrounded; what is missing is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer = csv.DictWriter(text, vars(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(map(vars, rows))
     return text.getvalue()
 
 
@@ -132,43 +134,49 @@ def draw(file: Path, rows: Sequence[Row]) -> str | None:
     """Draws a PNG of the score in play against the minutes of training, for the rows that have both.
 
     Returns:
-        What there is to say of names that cannot be drawn.
+        A line on names that cannot be drawn; None where all can be.
     """
     from matplotlib.figure import Figure  # here: it takes a while, and not all want a picture
 
-    points = [row for row in rows if row["minutes"] is not None and row["normalized"] is not None]
+    points = [(row, row.minutes, row.normalized) for row in rows]
+    points = [(row, x, y) for row, x, y in points if x is not None and y is not None]
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     axes = figure.subplots()
-    for i, row in enumerate(points):
-        x, y = row["minutes"], row["normalized"]
-        low, high = row["normalized_low"], row["normalized_high"]
-        interval = None if low is None else [[y - low], [high - y]]
+    ends = []
+    for i, (row, x, y) in enumerate(points):
+        low, high = row.normalized_low, row.normalized_high
+        interval = None if low is None or high is None else [[y - low], [high - y]]
         axes.errorbar([x], [y], interval, fmt="o", capsize=4, color=f"C{i}")
+        ends.append((y if low is None else low, y if high is None else high))
     axes.set(xlabel="minutes of training, up to the checkpoint", ylabel="return in play (random 0, expert 1)")
     axes.set_title("mean and its 95 % interval", fontsize="medium", loc="left")
-    axes.set_xlim(0, 1.15 * max(row["minutes"] for row in points))
+    axes.set_xlim(0, 1.15 * max(x for _, x, _ in points))
     axes.margins(y=0.15)
     axes.grid(alpha=0.3)
     figure.draw_without_rendering()  # settles where the axes are
-    _label(axes, points)
+    names = [row.run for row, _, _ in points]
+    _label(axes, drawable(names), [(x, y) for _, x, y in points], ends)
     figure.savefig(file, format="png")
-    return substitutions([row["run"] for row in points], "runs")
+    return substitutions(names, "runs")
 
 
-def _label(axes: Any, points: Sequence[Row]) -> None:
-    """Names the points, in their colours, where no other name or interval is in the way if there is such a place."""
+def _label(
+    axes: Any, names: Sequence[str], points: Sequence[tuple[float, float]], ends: Sequence[tuple[float, float]]
+) -> None:
+    """Names the points in their colours, where possible at a place free of other names and intervals.
+
+    Args:
+        ends: (low, high) of each point's interval.
+    """
     from matplotlib.transforms import Bbox
 
     taken = []
-    for row in points:
-        ends = [row["normalized"] if row[key] is None else row[key] for key in ("normalized_low", "normalized_high")]
-        box = axes.transData.transform([(row["minutes"], end) for end in ends])
+    for (x, _), interval in zip(points, ends, strict=True):
+        box = axes.transData.transform([(x, end) for end in interval])
         taken.append(Bbox([box[0] - 12, box[1] + 12]))
-    names = drawable([row["run"] for row in points])
-    for i, row in enumerate(points):
-        point = (row["minutes"], row["normalized"])
+    for i, (name, point) in enumerate(zip(names, points, strict=True)):
         label = axes.annotate(
-            names[i], point, xytext=(0, 0), textcoords="offset points", color=f"C{i}", va="center", parse_math=False
+            name, point, xytext=(0, 0), textcoords="offset points", color=f"C{i}", va="center", parse_math=False
         )
         label.set_in_layout(False)
         for up, side in itertools.product((0, 12, -12, 24, -24, 36, -36, 48, -48), ("left", "right")):

@@ -30,7 +30,7 @@ TIMELINES = 200  # episodes
 TIMELINE_COLUMNS = 4000  # an episode; more is finer than a screen
 TIMELINE_CHARACTERS = 1_200_000
 # Attributes that an episode may have.
-FACTS = ("score", "seed", "player", "label", "mix", "game", "skill", "noise", "source")
+FACTS = ("score", "seed", "player", "label", "mix", "game", "noise", "source")
 WEIGHTS = ("none", "sqrt", "balanced")
 
 

@@ -3,15 +3,15 @@
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from BC_training.common.config import to_dict, to_yaml
 from BC_training.common.errors import UserError
+from BC_training.evaluation.results import Evaluation
 from BC_training.evaluation.split_predictions import SplitPredictions
 from BC_training.reports.compare.runs import Run, play_command
-from BC_training.reports.compare.scores import training_costs
+from BC_training.reports.compare.scores import TrainingCosts, training_costs
 from BC_training.reports.page import clean, error_text, to_jpeg, without_secrets
 from BC_training.reports.run import mistakes
 from BC_training.reports.run.calibration import PrecisionRecall, Reliability, precision_recall, reliability
@@ -30,7 +30,7 @@ class WorstFrame:
 
     Attributes:
         place: episode, frame and time, in words.
-        loss: of ``mistakes.frame_losses``, in nats.
+        loss: ``mistakes.frame_losses``, in nats.
         true: bool [A], the buttons held.
         predicted: bool [A].
         probability: float [A].
@@ -47,25 +47,25 @@ class WorstFrame:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that the page is drawn from; texts are cleaned, not escaped.
+    """All that the page is drawn from; its texts are cleaned, not escaped.
 
     Attributes:
         run: what the run has left.
         names: the A buttons.
         dataset: its address.
-        episodes: of the split.
-        parameters: of the model.
-        costs: of ``training_costs``.
-        scores: of ``evaluate.score``; in "test" those of the test split, where there is one.
+        episodes: how many the split has.
+        parameters: how many the model has.
+        costs: the time that training took.
+        scores: the checkpoint's scores on the split.
         pooled: reliability over all buttons and frames together.
-        reliability: of each button.
-        curves: of each button; None where it is never held.
-        given_held: of ``mistakes.predicted_given_held``.
-        instead: of ``mistakes.pressed_instead``.
-        mistakes: of ``mistakes.commonest_mistakes``.
-        worst: the highest loss first.
-        video: the rollout's, an MP4 file, or why it is not embedded.
-        config: as YAML.
+        reliability: that of each button.
+        curves: precision and recall of each button; None where it is never held.
+        given_held: ``mistakes.predicted_given_held``.
+        instead: ``mistakes.pressed_instead``.
+        mistakes: ``mistakes.commonest_mistakes``.
+        worst: the frames with the highest loss, the worst first.
+        video: the rollout's MP4 file, or why it is not embedded.
+        config: the run's settings as YAML.
         missing: why the page lacks its "training", "play" or "video", and how to get it.
     """
 
@@ -74,8 +74,8 @@ class Findings:
     dataset: str
     episodes: int
     parameters: int
-    costs: dict[str, Any]
-    scores: dict[str, Any]
+    costs: TrainingCosts
+    scores: Evaluation
     pooled: Reliability
     reliability: list[Reliability]
     curves: list[PrecisionRecall | None]
@@ -88,8 +88,8 @@ class Findings:
     missing: dict[str, str]
 
 
-def find(run: Run, predictions: SplitPredictions, scores: dict[str, Any]) -> Findings:
-    """The numbers, pictures and texts of the page; ``scores`` as in ``Findings``."""
+def find(run: Run, predictions: SplitPredictions, scores: Evaluation) -> Findings:
+    """Finds the numbers, pictures and texts of the page."""
     saved, dataset = predictions.saved, predictions.dataset
     true, probability = predictions.samples.targets, predictions.probability
     predicted = predictions.pressed(saved.decoding, predictions.logits)
@@ -97,9 +97,9 @@ def find(run: Run, predictions: SplitPredictions, scores: dict[str, Any]) -> Fin
     missing = {}
     if not any(row["kind"] in ("train", "val") for row in run.log):
         missing["training"] = (
-            f"{run.log_dir / 'metrics.jsonl'} lacks the steps and epochs; only training anew writes them"
+            f"{run.log_dir / 'metrics.jsonl'} lacks the steps and epochs; only another training writes them"
         )
-    if not run.play:
+    if run.play is None:
         missing["play"] = f"{run.missing['rollout.json']}; to play: {play_command(run, [run])}"
     if isinstance(video, str):
         missing["video"] = video
@@ -145,15 +145,15 @@ def _worst(predictions: SplitPredictions, probability: np.ndarray, predicted: np
 
 
 def video_file(run: Run) -> Path | None:
-    """Where the video of the run's play is; None if ``rollout.json`` says that there is none.
+    """Where the video of the run's play is; None if the play was not filmed.
 
-    Older ones do not say: theirs is beside them.
+    Without ``rollout.json`` it is in its usual place.
     """
-    usual = run.log_dir / "rollout.mp4"
-    named = run.play.get("video", str(usual))
-    if named is None:
+    if run.play is None:
+        return run.log_dir / "rollout.mp4"
+    if run.play.video is None:
         return None
-    file = Path(named)
+    file = Path(run.play.video)
     # A run set aside, or copied, has its video with its logs.
     return run.log_dir / file.name if file.parent.name == run.saved.config.logging.run_name else file
 
@@ -166,7 +166,7 @@ def _video(run: Run) -> bytes | str:
         return f"{run.log_dir / 'rollout.json'} is of play that was not filmed; {film}"
     if not file.is_file():
         return f"there is no {file}; {film}"
-    if not run.play:
+    if run.play is None:
         return f"{file} is not known to be of this checkpoint, as {run.missing['rollout.json']}"
     size = file.stat().st_size
     if size > VIDEO_LIMIT:

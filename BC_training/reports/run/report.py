@@ -1,12 +1,13 @@
 """One page about a run: how it was trained, what it scores, how it plays, and where it is wrong."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from BC_training.common.files import disk_full_is_user_error, require_writable
 from BC_training.evaluation.evaluate import score
+from BC_training.evaluation.results import Evaluation
 from BC_training.evaluation.split_predictions import SplitPredictions, predict_split
 from BC_training.reports.compare.runs import Run
 from BC_training.reports.run.findings import find
@@ -25,14 +26,14 @@ def report(
 
     Args:
         data, split: what to predict, as in ``evaluate``.
-        out: the HTML file; None for report.html in the run's logs.
+        out: the HTML file; None for report.html in the run's folder of logs.
 
     Returns:
         The file.
 
     Raises:
         UserError: checkpoint or dataset do not load or do not fit, the log is damaged, or the file
-            cannot be written (found first). What is merely absent is said on the page.
+            cannot be written (found first). The page itself names parts that are merely absent.
     """
     run = Run.read(checkpoint)
     out = out or run.log_dir / "report.html"
@@ -42,7 +43,7 @@ def report(
     scores = score(predictions, saved.decoding)
     if split is None and data is None and saved.split["test"]:
         test = predict_split(checkpoint, console, split="test")
-        scores["test"] = score(test, saved.decoding)
+        scores = replace(scores, test=score(test, saved.decoding))
     missing = save_report(run, predictions, scores, out)
     for part, reason in missing.items():
         console.print(f"not in the report: {part}: {reason}", soft_wrap=True, markup=False)
@@ -51,9 +52,8 @@ def report(
     return out
 
 
-def save_report(run: Run, predictions: SplitPredictions, scores: dict[str, Any], out: Path) -> dict[str, str]:
-    """Writes the page of ``run`` to ``out``, from what its checkpoint predicts and scores (``evaluate.score``,
-    in "test" that of the test split).
+def save_report(run: Run, predictions: SplitPredictions, scores: Evaluation, out: Path) -> dict[str, str]:
+    """Writes the page of ``run`` to ``out``, from the predictions and scores of its checkpoint.
 
     Returns:
         Why the page lacks a part, by the part's name.

@@ -1,10 +1,11 @@
-"""Doom demos: their bytes, their errors, and what dsda-doom draws of a real one."""
+"""Doom demos are parsed, drawn by dsda-doom and paired with their inputs, or refused in one line."""
 
+import contextlib
 import io
 import shutil
 import struct
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from BC_training import __main__ as command_line
 from BC_training.common.errors import UserError
-from BC_training.common.storage import zarr_groups
+from BC_training.common.storage import reader
 from BC_training.common.storage.store import LocalStore
-from BC_training.convert import Options, convert
+from BC_training.convert.conversion import convert
 from BC_training.convert.doom_demo import reader as doom_demo
 from BC_training.convert.doom_demo.files import KEYS, LONG_TURNS, VERSIONS, parse_demo, read_wad
+from BC_training.convert.source import Options
 
 FREEDOOM = Path("/usr/share/games/doom/freedoom1.wad")
 needs_game = pytest.mark.skipif(
@@ -48,7 +49,7 @@ def write_wad(path: Path, kind: bytes, lumps: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def program(monkeypatch, tmp_path) -> Path:
-    """A program called dsda-doom, the only one there; it fails."""
+    """The only program in PATH: a dsda-doom that fails."""
     folder = tmp_path / "bin"
     folder.mkdir()
     file = folder / "dsda-doom"
@@ -63,7 +64,7 @@ inputs = st.lists(st.tuples(moves, moves, moves, st.integers(0, 255)), max_size=
 
 
 @given(inputs, st.sampled_from(VERSIONS), st.binary(max_size=9))
-def test_actions_are_the_signs_and_the_buttons(given_inputs, version, footer):
+def test_signs_and_bits_become_actions(given_inputs, version, footer):
     demo = parse_demo(header(version, (2, 5)) + tics(*given_inputs, long=version == LONG_TURNS) + b"\x80" + footer)
     assert (demo.version, demo.skill, demo.episode, demo.map, demo.player) == (version, 4, 2, 5, 1)
     assert demo.actions.shape == (len(given_inputs), len(KEYS))
@@ -81,49 +82,45 @@ def test_actions_are_the_signs_and_the_buttons(given_inputs, version, footer):
         assert dict(zip(KEYS, row.tolist(), strict=True)) == pressed
 
 
-def test_long_turns_below_one_short_turn_count():
-    demo = parse_demo(header(LONG_TURNS) + tics((0, 0, 200, 0), (0, 0, -200, 0), long=True) + b"\x80")
-    assert [KEYS[row.argmax()] for row in demo.actions] == ["turn_left", "turn_right"]
+AHEAD, BACK, ATTACK = (50, 0, 0, 0), (-50, 0, 0, 0), (0, 0, 0, 1)
 
 
-def test_the_viewpoints_inputs_are_read():
-    ahead, attack, back = (50, 0, 0, 0), (0, 0, 0, 1), (-50, 0, 0, 0)
-    raw = header(viewpoint=2, players=(1, 0, 1, 1)) + tics(ahead, attack, back, back, ahead, attack) + b"\x80"
-    demo = parse_demo(raw)
-    assert demo.player == 3
-    assert [KEYS[row.argmax()] for row in demo.actions] == ["attack", "move_forward"]
+@pytest.mark.parametrize(("raw", "player", "pressed"), [
+    # Long turns that are smaller than one short turn count.
+    (header(LONG_TURNS) + tics((0, 0, 200, 0), (0, 0, -200, 0), long=True), 1, ["turn_left", "turn_right"]),
+    # The inputs are those of the player whose view is shown.
+    (header(viewpoint=2, players=(1, 0, 1, 1)) + tics(AHEAD, ATTACK, BACK, BACK, AHEAD, ATTACK), 3,
+     ["attack", "move_forward"]),
+    # 0x80 ends a demo only where a tic begins.
+    (header() + tics((-1, 0, -128, 128), (2, 0, 0, 0)), 1, ["move_backward", "move_forward"]),
+])  # fmt: skip
+def test_a_demo_is_parsed(raw, player, pressed):
+    demo = parse_demo(raw + b"\x80")
+    assert demo.player == player
+    assert [KEYS[row.argmax()] for row in demo.actions] == pressed
 
 
-def test_a_negative_first_byte_in_a_tic_is_not_the_end():
-    """0x80 ends a demo only where a tic begins."""
-    demo = parse_demo(header() + tics((1, -128, -128, 128), (2, 0, 0, 0)) + b"\x80")
-    assert len(demo.actions) == 2
-
-
-@pytest.mark.parametrize(
-    ("raw", "message"),
-    [
-        (b"", "not a Doom demo"),
-        (b"made by hand, this is text", "not a Doom demo"),
-        (header()[:12], "not a Doom demo"),
-        (header(players=(0, 0, 0, 0)) + b"\x80", "not a Doom demo"),
-        (header(110) + b"\x80", "not a Doom demo"),
-        (bytes([109, 5]) + header()[2:] + b"\x80", "not a Doom demo"),  # skill 6
-        (header(viewpoint=1) + b"\x80", "shows player 2, who does not play"),
-        (header(3) + b"\x80", "a demo of Doom 1.2 or older"),
-        (header(203) + b"\x80", "a demo of version 203, of Boom"),
-        (header() + tics((1, 1, 1, 0), (1, 1, 1, 0)), "cut off after 2 tics"),
-        (header() + tics((1, 1, 1, 0)) + b"\x01", "cut off after 1 tics"),
-    ],
-)
-def test_what_is_no_whole_demo_is_refused(raw, message):
+@pytest.mark.parametrize(("raw", "message"), [
+    (b"", "not a Doom demo"),
+    (b"made by hand, this is text", "not a Doom demo"),
+    (header()[:12], "not a Doom demo"),
+    (header(players=(0, 0, 0, 0)) + b"\x80", "not a Doom demo"),
+    (header(110) + b"\x80", "not a Doom demo"),
+    (bytes([109, 5]) + header()[2:] + b"\x80", "not a Doom demo"),  # skill 6
+    (header(viewpoint=1) + b"\x80", "shows player 2, who does not play"),
+    (header(3) + b"\x80", "a demo of Doom 1.2 or older"),
+    (header(203) + b"\x80", "a demo of version 203, of Boom"),
+    (header() + tics((1, 1, 1, 0), (1, 1, 1, 0)), "cut off after 2 tics"),
+    (header() + tics((1, 1, 1, 0)) + b"\x01", "cut off after 1 tics"),
+])  # fmt: skip
+def test_bytes_that_are_no_whole_demo_are_refused(raw, message):
     with pytest.raises(UserError, match=message):
         parse_demo(raw)
 
 
 @settings(max_examples=20)
-@given(st.dictionaries(st.from_regex(r"[A-Z][A-Z0-9]{0,7}", fullmatch=True), st.binary(max_size=20), max_size=6))
-def test_a_wads_lumps_are_found(tmp_path_factory, lumps):
+@given(st.dictionaries(st.text("ABCXYZ019", min_size=1, max_size=8), st.binary(max_size=20), max_size=6))
+def test_the_lumps_of_a_wad_are_found(tmp_path_factory, lumps):
     path = write_wad(tmp_path_factory.mktemp("wad") / "x.wad", b"PWAD", lumps)
     wad = read_wad(path)
     raw = path.read_bytes()
@@ -131,56 +128,32 @@ def test_a_wads_lumps_are_found(tmp_path_factory, lumps):
     assert {name: raw[at : at + size] for name, (at, size) in wad.lumps.items()} == lumps
 
 
-@pytest.mark.parametrize(
-    "directory",
-    [
-        (-1, 12),
-        (1, -1),
-        (2**31 - 1, 12),  # 32 GiB
-        (1, 2**31 - 1),
-        (2, 12),
-    ],
-)
-def test_a_directory_that_is_not_there_is_refused(tmp_path, directory):
+@pytest.mark.parametrize(("directory", "place"), [
+    *[(directory, (0, 0)) for directory in ((-1, 12), (1, -1), (2**31 - 1, 12), (1, 2**31 - 1), (2, 12))],
+    *[((1, 12), place) for place in ((-4, 8), (12, -1), (20, 9), (2**31 - 1, 2**31 - 1))],
+])  # fmt: skip
+def test_a_directory_or_a_lump_beyond_the_file_is_refused(tmp_path, directory, place):
     path = tmp_path / "x.wad"
-    path.write_bytes(struct.pack("<4sii", b"IWAD", *directory) + struct.pack("<ii8s", 0, 0, b"E1M1"))
+    path.write_bytes(struct.pack("<4sii", b"IWAD", *directory) + struct.pack("<ii8s", *place, b"E1M1"))
     with pytest.raises(UserError, match=r"x.wad is cut off or damaged: copy it again"):
         read_wad(path)
 
 
-@pytest.mark.parametrize("place", [(-4, 8), (12, -1), (20, 9), (2**31 - 1, 2**31 - 1)])
-def test_a_lump_that_is_not_there_is_refused(tmp_path, place):
-    path = tmp_path / "x.wad"
-    path.write_bytes(struct.pack("<4sii", b"IWAD", 1, 12) + struct.pack("<ii8s", *place, b"DEMO1"))
-    with pytest.raises(UserError, match=r"x.wad is cut off or damaged"):
-        read_wad(path)
-
-
-def test_what_means_nothing_in_a_directory_is_ignored(tmp_path):
+def test_meaningless_bytes_in_a_directory_are_ignored(tmp_path):
     path = tmp_path / "x.wad"
     path.write_bytes(struct.pack("<4sii", b"IWAD", 1, 12) + struct.pack("<ii8s", -7, 0, b"e1m1\0LD"))
     assert read_wad(path).lumps == {"E1M1": (-7, 0)}
 
 
-@given(st.binary(max_size=60), st.sampled_from([b"", b"IWAD", b"PWAD"]))
-def test_any_bytes_are_a_wad_or_a_line(tmp_path_factory, content, start):
+@given(st.binary(max_size=60), st.sampled_from([b"", b"IWAD", b"PWAD"]), st.sampled_from(VERSIONS))
+def test_any_bytes_are_parsed_or_refused(tmp_path_factory, content, start, version):
     path = tmp_path_factory.getbasetemp() / "any.wad"
     path.write_bytes(start + content)
-    try:
-        wad = read_wad(path)
-    except UserError:
-        return
-    assert all(0 <= size <= len(content) for _, size in wad.lumps.values())
-
-
-@given(st.binary(max_size=40), st.sampled_from(VERSIONS))
-def test_any_bytes_are_a_demo_or_a_line(content, version):
+    with contextlib.suppress(UserError):
+        assert all(0 <= size <= len(content) for _, size in read_wad(path).lumps.values())
     for raw in (content, bytes([version]) + content, header(version) + content):
-        try:
-            demo = parse_demo(raw)
-        except UserError:
-            continue
-        assert demo.actions.shape[1] == len(KEYS)
+        with contextlib.suppress(UserError):
+            assert parse_demo(raw).actions.shape[1] == len(KEYS)
 
 
 DEMO = header() + tics((50, 0, 0, 0), (0, 0, 0, 1)) + b"\x80"
@@ -216,46 +189,33 @@ def test_a_wad_that_adds_to_a_game_is_loaded_with_it(program, tmp_path):
     assert list(attrs["wads"]) == ["game.wad", "levels.wad"]
 
 
-def refused(monkeypatch, capsys, *arguments: object) -> str:
-    """The error of ``convert``, after checking that it is one line and exit code 2."""
-    command = ["BC_training", "convert", *map(str, arguments), "--from", "doom-demo", "--out", "out.zarr"]
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit) as exit_:
-        command_line.main()
-    error = capsys.readouterr().err
-    assert exit_.value.code == 2
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
-
-
-def test_bad_input_is_one_line(monkeypatch, capsys, program, tmp_path):
+def test_a_conversion_that_cannot_be_played_is_refused(monkeypatch, program, tmp_path):
     monkeypatch.chdir(tmp_path)
-    game = write_wad(tmp_path / "game.wad", b"IWAD", {"E1M1": b"", "DEMO1": DEMO})
-    (tmp_path / "a.lmp").write_bytes(DEMO)
-    (tmp_path / "short.lmp").write_bytes(DEMO[:-1])
-    (tmp_path / "other.lmp").write_bytes(header(level=(1, 7)) + DEMO[13:])
-    (tmp_path / "text.wad").write_text("no wad")
-    (tmp_path / "cut.wad").write_bytes(game.read_bytes()[:-20])
+    game = write_wad(Path("game.wad"), b"IWAD", {"E1M1": b"", "DEMO1": DEMO})
+    write_wad(Path("other.wad"), b"IWAD", {"E1M1": b""})
+    Path("a.lmp").write_bytes(DEMO)
+    Path("short.lmp").write_bytes(DEMO[:-1])
+    Path("other.lmp").write_bytes(header(level=(1, 7)) + DEMO[13:])
+    Path("text.wad").write_text("no wad")
 
-    def error(*arguments: object) -> str:
-        return refused(monkeypatch, capsys, *arguments)
+    def refused(message: str, source: Path | str, **options: Any) -> None:
+        with pytest.raises(UserError, match=message) as raised:
+            convert(Path(source), Path("out.zarr"), Options("doom-demo", **options), 1, Console(quiet=True))
+        assert "\n" not in str(raised.value)
 
-    assert "a.lmp does not hold its game: give the game's WAD" in error("a.lmp")
-    assert "cannot read the WAD none.wad: No such file" in error("a.lmp", "--iwad", "none.wad")
-    assert "text.wad is not a WAD" in error("text.wad")
-    assert "the WAD cut.wad is cut off" in error("cut.wad")
-    write_wad(tmp_path / "other.wad", b"IWAD", {"E1M1": b""})
-    assert "game.wad is itself a game, which its demos are played with" in error(game, "--iwad", "other.wad")
-    assert "short.lmp: cut off after 2 tics" in error("short.lmp", "--iwad", game)
-    assert "played on E1M7, which is not in game.wad" in error("other.lmp", "--iwad", game)
-    assert "dsda-doom could not play it: cannot do that" in error(game)
+    refused("a.lmp does not hold its game: give the game's WAD", "a.lmp")
+    refused("cannot read the WAD none.wad: No such file", "a.lmp", iwad=Path("none.wad"))
+    refused("text.wad is not a WAD", "text.wad")
+    refused("game.wad is itself a game, which its demos are played with", game, iwad=Path("other.wad"))
+    refused("short.lmp: cut off after 2 tics", "short.lmp", iwad=game)
+    refused("played on E1M7, which is not in game.wad", "other.lmp", iwad=game)
+    refused("dsda-doom could not play it: cannot do that", game)
     program.write_text("#!/bin/sh\nexit 0\n")
-    assert "the demo has 2 tics, dsda-doom drew 0 pictures" in error(game)
-    assert "--fps 70 is above the recording's 35" in error(game, "--fps", "70")
+    refused("the demo has 2 tics, dsda-doom drew 0 pictures", game)
+    refused("--fps 70 is above the recording's 35", game, fps=70)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(doom_demo, "GAMES_FOLDER", "")
-    assert "is not installed: 'apt install dsda-doom'" in error(game)
+    refused("is not installed: 'apt install dsda-doom'", game)
 
 
 def test_a_demo_without_a_picture_is_an_empty_recording(program, tmp_path):
@@ -265,7 +225,7 @@ def test_a_demo_without_a_picture_is_an_empty_recording(program, tmp_path):
     assert list(source.read("empty.lmp").steps) == []
 
 
-def test_enlarged_pictures_are_reduced_and_others_refused():
+def test_enlarged_pictures_are_reduced_and_other_sizes_refused():
     picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
     enlarged = b"12 8\n" + 2 * picture.repeat(2, 0).repeat(2, 1).tobytes()
     for one in doom_demo._pictures(io.BytesIO(enlarged), (4, 6)):
@@ -283,11 +243,11 @@ def test_a_real_demo_is_drawn(tmp_path):
     (tmp_path / "a.lmp").write_bytes(raw)
     options = Options("doom-demo", size=(72, 128), fps=17.5, iwad=FREEDOOM)
     convert(tmp_path / "a.lmp", tmp_path / "out.zarr", options, 1, Console(quiet=True))
-    (episode,) = zarr_groups.read_episodes(LocalStore(tmp_path / "out.zarr"), ["episode_0"])
+    (episode,) = reader.read_episodes(LocalStore(tmp_path / "out.zarr"), ["episode_0"])
     actions = parse_demo(raw).actions[1:]
     pairs = np.concatenate([actions, np.zeros((1, 8), bool)]).reshape(50, 2, 8)
-    np.testing.assert_array_equal(zarr_groups.read_actions(episode), pairs.any(axis=1))
-    frames = zarr_groups.open_array(episode, "frames").read().result()
+    np.testing.assert_array_equal(reader.read_actions(episode), pairs.any(axis=1))
+    frames = reader.open_array(episode, "frames").read().result()
     assert frames.shape == (50, 3, 72, 128)
     assert episode.attrs["fps"] == 17.5
     assert (episode.attrs["game"], episode.attrs["map"], episode.attrs["skill"]) == ("freedoom1.wad", "E1M4", 4)
@@ -296,8 +256,8 @@ def test_a_real_demo_is_drawn(tmp_path):
 
 
 @needs_game
-def test_an_action_goes_with_the_picture_before_its_effect(tmp_path):
-    """Standing still, only a turn moves the view: the picture after it, not its own."""
+def test_an_action_belongs_to_the_picture_before_its_effect(tmp_path):
+    """A player who stands still turns: the view moves in the picture after the turn's."""
     left, right, shot = 30, 40, 50
     raw = [(0, 0, 0, 0)] * 60
     raw[left], raw[right], raw[shot] = (0, 0, 10, 0), (0, 0, -10, 0), (0, 0, 0, 1)

@@ -1,5 +1,6 @@
-"""HDF5 files as they are: nothing of another file, no fill values for data, and damage that costs one episode."""
+"""HDF5 files are read alone and without fill values, and damage costs one episode."""
 
+import contextlib
 import fcntl
 import itertools
 import json
@@ -14,8 +15,9 @@ from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.convert import Options, convert
+from BC_training.convert.conversion import convert
 from BC_training.convert.hdf5.reader import open_source
+from BC_training.convert.source import Options
 
 N = 20
 IMAGES = np.random.default_rng(0).integers(1, 256, (N + 1, 8, 12, 3), np.uint8)
@@ -26,7 +28,7 @@ FRAMES = IMAGES[:N].transpose(0, 3, 1, 2)
 
 @pytest.fixture
 def minari(tmp_path):
-    """Two episodes; an open file to change the second one."""
+    """An open file with two episodes, whose second one the tests change."""
     folder = tmp_path / "d"
     folder.mkdir()
     (folder / "metadata.json").write_text(json.dumps({"action_space": {"type": "Discrete", "n": 3}, "fps": 10}))
@@ -79,61 +81,47 @@ def test_links_within_the_file_are_followed(minari, tmp_path):
     assert converted(minari, tmp_path) is None
 
 
-@pytest.mark.parametrize(
-    ("name", "link", "said"),
-    [
-        ("episode_1", h5py.ExternalLink("other.hdf5", "/"), "link into another file, other.hdf5"),
-        ("episode_1", h5py.ExternalLink("gone.hdf5", "/"), "link into another file, gone.hdf5"),
-        ("episode_1", h5py.SoftLink("/nowhere"), "link to /nowhere, which is not in the file"),
-        ("episode_1", h5py.SoftLink("/episode_1"), "leads in a circle"),
-        ("episode_1/actions", h5py.ExternalLink("other.hdf5", "/actions"), "another file, other.hdf5"),
-        ("episode_1/observations", h5py.SoftLink("/out/of"), "another file, other.hdf5"),
-        ("episode_1/observations/pixels", h5py.ExternalLink("other.hdf5", "/pixels"), "another file, other.hdf5"),
-        ("episode_1/observations/pos", h5py.SoftLink("gone"), "link to gone, which is not in the file"),
-    ],
-)
-def test_a_link_that_leads_out_of_the_file_or_nowhere_costs_its_episode(
-    minari, tmp_path, monkeypatch, name, link, said
-):
+@pytest.mark.parametrize(("name", "link", "message"), [
+    ("episode_1", h5py.ExternalLink("other.hdf5", "/"), "link into another file, other.hdf5"),
+    ("episode_1", h5py.ExternalLink("gone.hdf5", "/"), "link into another file, gone.hdf5"),
+    ("episode_1", h5py.SoftLink("/nowhere"), "link to /nowhere, which is not in the file"),
+    ("episode_1", h5py.SoftLink("/episode_1"), "leads in a circle"),
+    ("episode_1/actions", h5py.ExternalLink("other.hdf5", "/actions"), "another file, other.hdf5"),
+    ("episode_1/observations", h5py.SoftLink("/out/of"), "another file, other.hdf5"),
+    ("episode_1/observations/pixels", h5py.ExternalLink("other.hdf5", "/pixels"), "another file, other.hdf5"),
+    ("episode_1/observations/pos", h5py.SoftLink("gone"), "link to gone, which is not in the file"),
+])  # fmt: skip
+def test_a_link_out_of_the_file_or_to_nothing_costs_its_episode(minari, tmp_path, monkeypatch, name, link, message):
     monkeypatch.chdir(tmp_path)
     minari["out"] = h5py.ExternalLink("other.hdf5", "/")
     del minari[name]
     minari[name] = link
-    assert said in converted(minari, tmp_path)
+    assert message in converted(minari, tmp_path)
 
 
-def test_links_that_multiply_end(minari, tmp_path):
-    groups = [minari.create_group(f"g{i}") for i in range(40)]
+def test_links_that_multiply_are_refused(minari, tmp_path):
+    groups = [minari.create_group(f"g{i}") for i in range(20)]
     for outer, inner in itertools.pairwise(groups):
         outer["a"], outer["b"] = inner, inner
     minari["episode_1/observations/many"] = groups[0]
     assert "more than 2000 arrays and groups" in converted(minari, tmp_path)
 
 
-def chunked(file, name, written, shape, chunks, dtype):
-    data = replaced(file, name, shape, dtype, chunks=chunks)
-    whole = {"observations/pixels": IMAGES, "observations/pos": POSITION, "actions": ACTIONS}[name]
+@pytest.mark.parametrize(("name", "whole", "written", "chunks", "frame"), [
+    ("observations/pixels", IMAGES, [slice(0, 12)], (1, 8, 12, 3), 12),
+    ("observations/pixels", IMAGES, [slice(0, 12), slice(16, 21)], (4, 8, 12, 1), 12),
+    ("observations/pixels", IMAGES, [], None, 0),
+    ("observations/pos", POSITION, [slice(5, 21)], (5,), 0),
+    ("observations/pos", POSITION, [], None, 0),
+    ("actions", ACTIONS, [slice(0, 10)], (10,), 10),
+    ("actions", ACTIONS, [], None, 0),
+    ("observations/pixels", IMAGES, [slice(0, 20)], (1, 8, 12, 3), None),  # everything that is converted is there
+    ("observations/pixels", IMAGES, [slice(0, 21)], (2, 3, 5, 2), None),
+])  # fmt: skip
+def test_data_that_were_never_written_are_not_zeros(minari, tmp_path, name, whole, written, chunks, frame):
+    data = replaced(minari, name, whole.shape, whole.dtype, chunks=chunks)
     for rows in written:
         data[rows] = whole[rows]
-
-
-@pytest.mark.parametrize(
-    ("name", "written", "shape", "chunks", "frame"),
-    [
-        ("observations/pixels", [slice(0, 12)], IMAGES.shape, (1, 8, 12, 3), 12),
-        ("observations/pixels", [slice(0, 12), slice(16, 21)], IMAGES.shape, (4, 8, 12, 1), 12),
-        ("observations/pixels", [], IMAGES.shape, None, 0),
-        ("observations/pos", [slice(5, 21)], (N + 1,), (5,), 0),
-        ("observations/pos", [], (N + 1,), None, 0),
-        ("actions", [slice(0, 10)], (N,), (10,), 10),
-        ("actions", [], (N,), None, 0),
-        ("observations/pixels", [slice(0, 20)], IMAGES.shape, (1, 8, 12, 3), None),  # all that is converted is there
-        ("observations/pixels", [slice(0, 21)], IMAGES.shape, (2, 3, 5, 2), None),
-    ],
-)
-def test_data_that_was_never_written_is_no_zeros(minari, tmp_path, name, written, shape, chunks, frame):
-    dtype = {"observations/pixels": np.uint8, "observations/pos": float, "actions": int}[name]
-    chunked(minari, name, written, shape, chunks, dtype)
     error = converted(minari, tmp_path)
     if frame is None:
         assert error is None
@@ -170,31 +158,28 @@ def test_virtual_arrays_within_the_file_are_read(minari, tmp_path):
     assert converted(minari, tmp_path) is None
 
 
+@contextlib.contextmanager
+def changed(tmp_path, match):
+    """Opens the file to be changed; then reading the second episode is refused."""
+    with h5py.File(tmp_path / "d" / "main_data.hdf5", "a") as file:
+        yield file
+    with pytest.raises(UserError, match=match):
+        open_source(tmp_path / "d", Options("minari")).read("episode_1")
+
+
 def test_virtual_arrays_of_other_files_or_with_holes_are_refused(minari, tmp_path):
     minari["part"] = IMAGES[:9]
-    virtual(minari, (0, h5py.VirtualSource("left_behind.hdf5", "/images", IMAGES.shape)))
-    with pytest.raises(UserError, match=r"episode_1: 'pixels' is a virtual array of data in another file, left_beh"):
-        read_second(minari, tmp_path)
-    with h5py.File(tmp_path / "d" / "main_data.hdf5", "a") as file:
+    minari.create_dataset("empty", IMAGES.shape, np.uint8, chunks=(1, 8, 12, 3))
+    minari.close()
+    with changed(tmp_path, "'pixels' is a virtual array of data in another file, left_behind") as file:
+        virtual(file, (0, h5py.VirtualSource("left_behind.hdf5", "/images", IMAGES.shape)))
+    with changed(tmp_path, "episode_1 frame 9: 'pixels' was never written") as file:
         virtual(file, (0, h5py.VirtualSource(file["part"])), (12, h5py.VirtualSource(file["part"])))
-    with pytest.raises(UserError, match="episode_1 frame 9: 'pixels' was never written"):
-        read_second(file, tmp_path)
-    for source, said in (("gone", "of a form that is not read"), ("part", "more than 'part' holds")):
-        with h5py.File(tmp_path / "d" / "main_data.hdf5", "a") as file:
+    for source, message in (("gone", "of a form that is not read"), ("part", "more than 'part' holds")):
+        with changed(tmp_path, message) as file:
             virtual(file, (0, h5py.VirtualSource(".", source, IMAGES.shape)))
-        with pytest.raises(UserError, match=said):
-            read_second(file, tmp_path)
-    with h5py.File(tmp_path / "d" / "main_data.hdf5", "a") as file:
-        file.create_dataset("empty", IMAGES.shape, np.uint8, chunks=(1, 8, 12, 3))
+    with changed(tmp_path, "episode_1 frame 0: 'empty' was never written") as file:
         virtual(file, (0, h5py.VirtualSource(file["empty"])))
-    with pytest.raises(UserError, match="episode_1 frame 0: 'empty' was never written"):
-        read_second(file, tmp_path)
-
-
-def read_second(file, tmp_path):
-    if file:
-        file.close()
-    open_source(tmp_path / "d", Options("minari")).read("episode_1")
 
 
 def test_external_storage_is_not_read(minari, tmp_path):
@@ -218,13 +203,11 @@ def with_filter(file, number, values=()):
 def test_a_filter_that_is_not_installed_is_named_with_what_helps(minari, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)  # as if it were not installed
     monkeypatch.setattr(h5py.h5z, "filter_avail", lambda number: number < 256)
-    with_filter(minari, 32001, (2, 2, 1, 288, 5, 1, 1))
-    with pytest.raises(UserError, match=r"'pixels' is compressed .* 32001 \(blosc\), .* run 'uv sync --extra hdf5'"):
-        read_second(minari, tmp_path)
-    with h5py.File(tmp_path / "d" / "main_data.hdf5", "a") as file:
+    minari.close()
+    with changed(tmp_path, r"'pixels' is compressed .* 32001 \(blosc\), .* run 'uv sync --extra hdf5'") as file:
+        with_filter(file, 32001, (2, 2, 1, 288, 5, 1, 1))
+    with changed(tmp_path, r"filter 40000 .* not installed: write the file again with gzip") as file:
         with_filter(file, 40000)
-    with pytest.raises(UserError, match=r"filter 40000 .* not installed: write the file again with gzip"):
-        read_second(file, tmp_path)
 
 
 def test_the_filters_of_hdf5plugin_are_read(minari, tmp_path):
@@ -234,7 +217,7 @@ def test_the_filters_of_hdf5plugin_are_read(minari, tmp_path):
     assert converted(minari, tmp_path) is None
 
 
-def test_damage_that_h5py_reports_in_its_own_ways_is_one_line(minari, tmp_path):
+def test_damage_that_h5py_reports_in_other_ways_is_one_line(minari, tmp_path):
     del minari["episode_1/observations/pos"]
     minari["episode_1/observations/pos"] = np.dtype("f4")  # a type, not an array
     minari["episode_1/observations/bits"] = 0
@@ -253,18 +236,13 @@ def test_a_first_episode_whose_bytes_are_damaged_does_not_hide_the_others(minari
         source.read("episode_0")
 
 
-@pytest.mark.parametrize(
-    ("content", "said"), [(b"", "not an HDF5 file"), (b"PK", "not an HDF5 file"), (None, "is cut off")]
-)
-def test_a_file_that_is_none_or_cut_off_is_called_that(minari, tmp_path, content, said):
-    name = minari.filename
+def test_a_file_that_is_no_hdf5_or_cut_off_is_called_that(minari, tmp_path):
+    path = tmp_path / "d" / "main_data.hdf5"
     minari.close()
-    with open(name, "r+b") as file:
-        file.truncate(0 if content is not None else 5000)
-        file.write(content or b"")
-        file.truncate() if content is not None else None
-    with pytest.raises(UserError, match=said):
-        open_source(tmp_path / "d", Options("minari"))
+    for content, message in ((path.read_bytes()[:5000], "is cut off"), (b"", "not an HDF5"), (b"PK", "not an HDF5")):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            open_source(tmp_path / "d", Options("minari"))
 
 
 LEAVE_OPEN = """

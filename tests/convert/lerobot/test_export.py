@@ -1,6 +1,7 @@
-"""Export to LeRobot v3.0: what is in the files, and the way back."""
+"""Export to LeRobot v3.0: the files' content, and the way back."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,25 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import zarr
+from lerobot_datasets import error_of, imported
 from rich.console import Console
 
 from BC_training import __main__ as command_line
 from BC_training.common.dataset import ZarrGameplayDataset
-from BC_training.common.errors import UserError
 from BC_training.common.files import locked
-from BC_training.convert import Options, convert
 from BC_training.convert.lerobot import export as lerobot_export
-from BC_training.convert.lerobot import meta as lerobot_meta
 from BC_training.convert.lerobot.export import export
+from BC_training.convert.lerobot.export_metadata import data_file, video_file
 
 LENGTHS = (7, 40, 5)
 CAMERA = "observation.images.screen"
+DATA, VIDEO = "data/chunk-000/file-00{}.parquet", f"videos/{CAMERA}/chunk-000/file-00{{}}.mp4"
+EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 
 
-def number_frames(path: Path, lengths=LENGTHS) -> None:
-    """Replaces the frames by smooth ones that encode episode and frame as brightness."""
-    for e, length in enumerate(lengths):
+def number_frames(path: Path) -> None:
+    """Replaces the frames by smooth ones whose brightness encodes the episode and the frame."""
+    for e, length in enumerate(LENGTHS):
         stored: Any = zarr.open_group(path)[f"episode_{e}/frames"]
         width = stored.shape[3]
         frames = np.empty(stored.shape, np.uint8)
@@ -36,11 +38,23 @@ def number_frames(path: Path, lengths=LENGTHS) -> None:
         stored[:] = frames
 
 
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory, make_dataset) -> Path:
+    """Three episodes of numbered frames; tests that change them copy them."""
+    path = tmp_path_factory.mktemp("numbered") / "x.zarr"
+    make_dataset(path, LENGTHS, fps=17.5)
+    number_frames(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain(numbered, tmp_path_factory) -> Path:
+    return exported(numbered, tmp_path_factory.mktemp("plain") / "lr")
+
+
 @pytest.fixture
-def source(tmp_path, make_dataset) -> Path:
-    make_dataset(tmp_path / "x.zarr", LENGTHS, fps=17.5)
-    number_frames(tmp_path / "x.zarr")
-    return tmp_path / "x.zarr"
+def source(tmp_path, numbered) -> Path:
+    return Path(shutil.copytree(numbered, tmp_path / "x.zarr"))
 
 
 def exported(source: Path, out: Path, size=None, fps=None, workers: int = 1) -> Path:
@@ -48,16 +62,8 @@ def exported(source: Path, out: Path, size=None, fps=None, workers: int = 1) -> 
     return out
 
 
-def imported(source: Path, out: Path) -> ZarrGameplayDataset:
-    convert(source, out, Options("lerobot"), 1, Console(quiet=True))
-    return ZarrGameplayDataset(out)
-
-
-def error_of(*args: Any, **options: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        exported(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def attrs_of(source: Path, episode: int) -> Any:
+    return zarr.open_group(source)[f"episode_{episode}"].attrs
 
 
 def numbers(frames: np.ndarray) -> list[tuple[int, int]]:
@@ -69,10 +75,9 @@ def numbers(frames: np.ndarray) -> list[tuple[int, int]]:
     return [(round(e), round(i)) for e, i in zip(right, left, strict=True)]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_there_and_back(tmp_path, source, workers):
-    before = ZarrGameplayDataset(source)
-    after = imported(exported(source, tmp_path / "lr", workers=workers), tmp_path / "back.zarr")
+def test_a_dataset_comes_back_as_it_was(tmp_path, numbered):
+    before = ZarrGameplayDataset(numbered)
+    after = imported(exported(numbered, tmp_path / "lr", workers=2), tmp_path / "back.zarr")
     assert after.action_names == before.action_names
     assert after.state_names == before.state_names
     assert after.fps == 17.5
@@ -94,30 +99,23 @@ def test_colours_survive(tmp_path, make_dataset):
     stored[:] = frames
     after = imported(exported(tmp_path / "x.zarr", tmp_path / "lr"), tmp_path / "back.zarr").frames(0, range(3))
     assert np.abs(after.astype(int) - frames)[:, :, :, 4::8].max() <= 4
-    with av.open(str(tmp_path / "lr/videos" / CAMERA / "chunk-000/file-000.mp4")) as container:
+    with av.open(str(tmp_path / "lr" / VIDEO.format(0))) as container:
         assert next(container.decode(video=0)).colorspace == 6  # BT.601
 
 
-def test_a_colon_in_a_relative_path_is_no_protocol(tmp_path, source, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    out = exported(source, Path("take:2"))
-    after = imported(out, Path("back:2.zarr"))
-    assert numbers(after.frames(0, [0])) == [(0, 0)]
-
-
-def test_one_action_without_state(tmp_path, make_dataset):
-    (before,) = make_dataset(tmp_path / "x.zarr", [6], actions=1, state=0)
+def test_one_button_without_state_is_a_plain_column(tmp_path, make_dataset):
+    (before,) = make_dataset(tmp_path / "x.zarr", [6], actions=1, state=0, fps=30.0)
     out = exported(tmp_path / "x.zarr", tmp_path / "lr")
-    assert pq.read_table(out / "data/chunk-000/file-000.parquet")["action"].to_pylist() == before.actions[:, 0].tolist()
+    assert pq.read_table(out / DATA.format(0))["action"].to_pylist() == before.actions[:, 0].tolist()
+    assert '"fps": 30,' in (out / "meta/info.json").read_text()  # a whole rate is a whole number
     after = imported(out, tmp_path / "back.zarr")
     assert after.state_names == ()
     np.testing.assert_array_equal(after.actions(0), before.actions)
 
 
-def test_info(tmp_path, source):
-    out = exported(source, tmp_path / "lr")
-    assert sorted(p.name for p in out.iterdir()) == ["data", "meta", "videos"]
-    info = json.loads((out / "meta/info.json").read_text())
+def test_the_metadata_describe_files_and_features(plain):
+    assert sorted(p.name for p in plain.iterdir()) == ["data", "meta", "videos"]
+    info = json.loads((plain / "meta/info.json").read_text())
     features = info.pop("features")
     assert info == {
         "codebase_version": "v3.0",
@@ -138,17 +136,12 @@ def test_info(tmp_path, source):
     assert features[CAMERA]["shape"] == [24, 32, 3]
     assert features["timestamp"] == {"dtype": "float32", "shape": [1], "names": None}
     assert features["index"] == {"dtype": "int64", "shape": [1], "names": None}
-    assert not (tmp_path / "lr.partial").exists()
+    assert not plain.with_name("lr.partial").exists()
 
 
-def test_a_whole_rate_is_a_whole_number(tmp_path, make_dataset):
-    make_dataset(tmp_path / "x.zarr", [3], fps=30.0)
-    assert '"fps": 30,' in (exported(tmp_path / "x.zarr", tmp_path / "lr") / "meta/info.json").read_text()
-
-
-def test_rows(tmp_path, source):
-    out, before = exported(source, tmp_path / "lr"), ZarrGameplayDataset(source)
-    table = pq.read_table(out / "data/chunk-000/file-001.parquet")
+def test_rows_and_pictures_have_the_same_times(plain, numbered):
+    before = ZarrGameplayDataset(numbered)
+    table = pq.read_table(plain / DATA.format(1))
     assert str(table.schema.field("action").type) == "fixed_size_list<element: float>[7]"
     assert str(table.schema.field("timestamp").type) == "float"
     columns = table.to_pydict()
@@ -159,24 +152,26 @@ def test_rows(tmp_path, source):
     assert columns["index"] == list(range(7, 47))
     assert set(columns["episode_index"]) == {1}
     assert set(columns["task_index"]) == {0}
-    with av.open(str(out / "videos" / CAMERA / "chunk-000/file-001.mp4")) as container:
+    with av.open(str(plain / VIDEO.format(1))) as container:
         times = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
     np.testing.assert_allclose(times, np.arange(40) / 17.5, atol=1e-6)  # LeRobot's tolerance is 1e-4
 
 
-def test_a_thousand_files_a_folder():
-    assert lerobot_meta.data_file(999) == "data/chunk-000/file-999.parquet"
-    assert lerobot_meta.data_file(1000) == "data/chunk-001/file-000.parquet"
-    assert lerobot_meta.video_file(2001) == f"videos/{CAMERA}/chunk-002/file-001.mp4"
+def test_a_folder_holds_a_thousand_files():
+    assert data_file(999) == "data/chunk-000/file-999.parquet"
+    assert data_file(1000) == "data/chunk-001/file-000.parquet"
+    assert video_file(2001) == f"videos/{CAMERA}/chunk-002/file-001.mp4"
 
 
-def test_episodes_and_tasks(tmp_path, source):
-    zarr.open_group(source)["episode_0"].attrs["tasks"] = ["find the key"]
-    zarr.open_group(source)["episode_1"].attrs["game"] = "doom/e1m1"
-    zarr.open_group(source)["episode_2"].attrs["tasks"] = ["find the key"]
+def test_episodes_are_listed_with_all_their_tasks(tmp_path, source):
+    tasks = [["find the key"], ["play doom/e1m1"], ["find the key", "open [it]\u2028"]]
+    attrs_of(source, 0)["tasks"] = "find the key"
+    attrs_of(source, 1)["game"] = "doom/e1m1"
+    attrs_of(source, 2)["tasks"] = tasks[2]
     out = exported(source, tmp_path / "lr")
-    rows = pq.read_table(out / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
-    assert [{k: v for k, v in row.items() if not k.startswith("stats/")} for row in rows][1] == {
+    rows = pq.read_table(out / EPISODES).to_pylist()
+    assert [row["tasks"] for row in rows] == tasks
+    assert {k: v for k, v in rows[1].items() if not k.startswith("stats/")} == {
         "episode_index": 1,
         "tasks": ["play doom/e1m1"],
         "length": 40,
@@ -191,18 +186,25 @@ def test_episodes_and_tasks(tmp_path, source):
         "meta/episodes/chunk_index": 0,
         "meta/episodes/file_index": 0,
     }
-    tasks = pq.read_table(out / "meta/tasks.parquet")
-    assert tasks.to_pydict() == {"task_index": [0, 1], "task": ["find the key", "play doom/e1m1"]}
-    assert json.loads(tasks.schema.metadata[b"pandas"])["index_columns"] == ["task"]
-    indices = [pq.read_table(out / f"data/chunk-000/file-00{e}.parquet")["task_index"][0].as_py() for e in range(3)]
-    assert indices == [0, 1, 0]
+    table = pq.read_table(out / "meta/tasks.parquet")
+    assert table.to_pydict() == {"task_index": [0, 1, 2], "task": ["find the key", "play doom/e1m1", tasks[2][1]]}
+    assert json.loads(table.schema.metadata[b"pandas"])["index_columns"] == ["task"]
+    assert [pq.read_table(out / DATA.format(e))["task_index"][0].as_py() for e in range(3)] == [0, 1, 0]
+    assert [e.attrs["tasks"] for e in imported(out, tmp_path / "back.zarr").episodes] == tasks
 
 
-def test_statistics(tmp_path, make_dataset):
+@pytest.mark.parametrize("tasks", [[], None])
+def test_an_episode_without_a_task_is_play(tmp_path, source, tasks):
+    attrs_of(source, 1)["tasks"] = tasks
+    rows = pq.read_table(exported(source, tmp_path / "lr") / EPISODES).to_pylist()
+    assert [row["tasks"] for row in rows] == [["play"]] * 3
+
+
+def test_statistics_are_those_of_the_values(tmp_path, make_dataset):
     written = make_dataset(tmp_path / "x.zarr", [5, 9])
     out = exported(tmp_path / "x.zarr", tmp_path / "lr")
     totals = json.loads((out / "meta/stats.json").read_text())
-    rows = pq.read_table(out / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
+    rows = pq.read_table(out / EPISODES).to_pylist()
     second = {name: {key: rows[1][f"stats/{name}/{key}"] for key in totals[name]} for name in totals}
     for stats, episodes in ((totals, written), (second, written[1:])):
         pixels = np.concatenate([e.frames for e in episodes]).transpose(1, 0, 2, 3).reshape(3, -1) / 255
@@ -211,7 +213,7 @@ def test_statistics(tmp_path, make_dataset):
         for name, values in ((CAMERA, pixels.T), ("observation.state", state), ("action", actions)):
             shape = (3, 1, 1) if name == CAMERA else values.shape[1:]
             expected = {"min": values.min(0), "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
-            # A pixel's value is one of 256: no mean of two.
+            # A pixel has one of 256 values, so its quantiles are never a mean of two.
             method = "inverted_cdf" if name == CAMERA else "linear"
             expected |= {f"q{q:02d}": np.quantile(values, q / 100, 0, method=method) for q in (1, 10, 50, 90, 99)}
             assert set(stats[name]) == {*expected, "count"}
@@ -221,9 +223,9 @@ def test_statistics(tmp_path, make_dataset):
     assert totals["index"]["max"] == [13]
 
 
-def test_size_and_fps(tmp_path, source):
-    out = exported(source, tmp_path / "lr", size=(12, 16), fps=10)
-    after, before = imported(out, tmp_path / "back.zarr"), ZarrGameplayDataset(source)
+def test_size_and_fps_resize_and_thin(tmp_path, numbered):
+    out = exported(numbered, tmp_path / "lr", size=(12, 16), fps=10)
+    after, before = imported(out, tmp_path / "back.zarr"), ZarrGameplayDataset(numbered)
     kept = [[int(i) for i in np.unique((np.arange(n) * 10 / 17.5).astype(int), return_index=True)[1]] for n in LENGTHS]
     assert after.fps == 10
     assert after.frame_size == (12, 16)
@@ -231,11 +233,19 @@ def test_size_and_fps(tmp_path, source):
         assert numbers(after.frames(e, range(len(frames)))) == [(e, i) for i in frames]
         pressed = np.logical_or.reduceat(before.actions(e), frames, axis=0)
         np.testing.assert_array_equal(after.actions(e), pressed)
-    index = pq.read_table(out / "data/chunk-000/file-002.parquet")["index"].to_pylist()
+    index = pq.read_table(out / DATA.format(2))["index"].to_pylist()
     assert index == list(range(len(kept[0]) + len(kept[1]), sum(map(len, kept))))
 
 
-def test_continues_where_it_stopped(tmp_path, source, monkeypatch):
+def test_episodes_of_different_rates_share_the_one_that_is_given(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [8, 8], fps=20.0)
+    attrs_of(tmp_path / "x.zarr", 1)["fps"] = 10.0
+    (tmp_path / "x.zarr" / "episode_1").rename(tmp_path / "x.zarr" / "episode_7")  # numbered without gaps
+    after = imported(exported(tmp_path / "x.zarr", tmp_path / "lr", fps=10), tmp_path / "back.zarr")
+    assert [e.length for e in after.episodes] == [4, 8]
+
+
+def test_an_export_continues_where_it_stopped(tmp_path, numbered, monkeypatch):
     encode, encoded = lerobot_export._encode, []
 
     def stopped(file: Path, *args: Any) -> None:
@@ -247,51 +257,26 @@ def test_continues_where_it_stopped(tmp_path, source, monkeypatch):
 
     monkeypatch.setattr(lerobot_export, "_encode", stopped)
     with pytest.raises(KeyboardInterrupt):
-        exported(source, tmp_path / "lr")
+        exported(numbered, tmp_path / "lr")
     assert not (tmp_path / "lr").exists()
-    assert "with other options: finish it" in error_of(source, tmp_path / "lr", fps=10)
+    assert "with other options: finish it" in error_of(exported, numbered, tmp_path / "lr", fps=10)
 
     monkeypatch.setattr(lerobot_export, "_encode", lambda f, *args: (encoded.append(f.name), encode(f, *args)))
-    out = exported(source, tmp_path / "lr")
+    out = exported(numbered, tmp_path / "lr")
     assert encoded == ["file-000.mp4", "file-001.mp4", "file-001.mp4", "file-002.mp4"]
     assert [e.length for e in imported(out, tmp_path / "back.zarr").episodes] == list(LENGTHS)
 
 
-def test_two_at_once(tmp_path, source):
+def test_two_exports_at_once_are_refused_and_an_empty_folder_is_filled(tmp_path, numbered):
+    (tmp_path / "lr").mkdir()
     progress = tmp_path / "lr.partial" / lerobot_export._PROGRESS
     progress.mkdir(parents=True)
     with locked(progress / ".lock"):
-        assert "another process exports to" in error_of(source, tmp_path / "lr")
-    exported(source, tmp_path / "lr")
+        assert "another process exports to" in error_of(exported, numbered, tmp_path / "lr")
+    exported(numbered, tmp_path / "lr")
 
 
-def test_refusals(tmp_path, make_dataset):
-    source = tmp_path / "x.zarr"
-    make_dataset(source, [4, 4], size=(15, 24), fps=17.5)
-    (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "thesis.tex").touch()
-    assert "exists and is no empty folder: remove it" in error_of(source, tmp_path / "there")
-    assert "exists and is no empty folder" in error_of(source, tmp_path / "there" / "thesis.tex")
-    assert "no dataset at" in error_of(tmp_path / "none.zarr", tmp_path / "lr")
-    assert "15x24 have an odd side" in error_of(source, tmp_path / "lr")
-    assert "add --size 14x24" in error_of(source, tmp_path / "lr")
-    assert "--fps 20 is above the 17.5 of" in error_of(source, tmp_path / "lr", size=(14, 24), fps=20)
-    zarr.open_group(source)["episode_1"].attrs["fps"] = 20
-    message = error_of(source, tmp_path / "lr", size=(14, 24))
-    assert "17.5 frames per second in episode_0 and 20 in episode_1" in message
-    assert "add --fps 17.5" in message
-    del zarr.open_group(source)["episode_1"].attrs["fps"]
-    assert "episode_1 does not say its frames per second" in error_of(source, tmp_path / "lr", size=(14, 24))
-    assert not (tmp_path / "lr").exists()
-    assert not (tmp_path / "lr.partial").exists()
-
-
-def test_a_folder_that_is_empty_is_filled(tmp_path, source):
-    (tmp_path / "lr").mkdir()
-    assert len(imported(exported(source, tmp_path / "lr"), tmp_path / "back.zarr").episodes) == len(LENGTHS)
-
-
-def test_a_folder_that_was_filled_meanwhile_is_kept(tmp_path, source, monkeypatch):
+def test_a_folder_that_was_filled_meanwhile_is_kept(tmp_path, numbered, monkeypatch):
     write = lerobot_export.write_metadata
 
     def filled(*args: Any) -> None:
@@ -300,115 +285,91 @@ def test_a_folder_that_was_filled_meanwhile_is_kept(tmp_path, source, monkeypatc
         (tmp_path / "lr" / "thesis.tex").touch()
 
     monkeypatch.setattr(lerobot_export, "write_metadata", filled)
-    assert "is there by now: move it away and run the same command again" in error_of(source, tmp_path / "lr")
+    message = error_of(exported, numbered, tmp_path / "lr")
+    assert "is there by now: move it away and run the same command again" in message
     monkeypatch.undo()
     (tmp_path / "lr").rename(tmp_path / "away")
     monkeypatch.setattr(lerobot_export, "_encode", None)  # nothing is encoded again
-    exported(source, tmp_path / "lr")
+    exported(numbered, tmp_path / "lr")
 
 
-def test_brackets_and_colons_in_paths_are_printed_as_they_are(tmp_path, source):
-    out = tmp_path / "games [old]" / ":smile: [bold]lr"
+def test_brackets_and_colons_in_paths_are_kept(tmp_path, numbered, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = Path("take:2 [old]") / ":smile: [bold]lr"
     out.parent.mkdir()
     console = Console(record=True, width=40)
-    export(source, out, None, None, 1, console)
-    assert f"to {out}\n" in console.export_text()
+    export(numbered, out, None, None, 1, console)
+    assert f"to {out.absolute()}\n" in console.export_text()
+    assert numbers(imported(out, Path("back:2.zarr")).frames(0, [0])) == [(0, 0)]
 
 
-@pytest.mark.parametrize(
-    ("tasks", "expected"),
-    [
-        ("find the key", ["find the key"]),
-        (["find the key", "open [it]\u2028"], ["find the key", "open [it]\u2028"]),
-        ([], ["play"]),
-        (None, ["play"]),
-    ],
-)
-def test_all_tasks_of_an_episode_are_kept(tmp_path, source, tasks, expected):
-    zarr.open_group(source)["episode_1"].attrs["tasks"] = tasks
-    out = exported(source, tmp_path / "lr")
-    rows = pq.read_table(out / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
-    assert [row["tasks"] for row in rows] == [["play"], expected, ["play"]]
-    names = pq.read_table(out / "meta/tasks.parquet")["task"].to_pylist()
-    index = pq.read_table(out / "data/chunk-000/file-001.parquet")["task_index"][0].as_py()
-    assert names[index] == expected[0]
-    assert sorted(names) == sorted({"play", *expected})
-    back = imported(out, tmp_path / "back.zarr")
-    assert [e.attrs["tasks"] for e in back.episodes] == [["play"], expected, ["play"]]
+def test_what_cannot_be_exported_is_refused(tmp_path, make_dataset):
+    source = tmp_path / "x.zarr"
+    make_dataset(source, [4, 4], size=(15, 24), fps=17.5)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "thesis.tex").touch()
 
+    def refused(part: str, source: Path = source, out: str = "lr", size: Any = (14, 24), **options: Any) -> None:
+        assert part in error_of(exported, source, tmp_path / out, size=size, **options)
 
-@pytest.mark.parametrize("tasks", [3, {"text": "play"}, [3], ["play", None], "\ud83d"])
-def test_tasks_that_are_no_texts_are_refused(tmp_path, source, tasks):
-    zarr.open_group(source)["episode_1"].attrs["tasks"] = tasks
-    assert "episode_1 has the attribute 'tasks'" in error_of(source, tmp_path / "lr")
+    refused("exists and is no empty folder: remove it", out="there")
+    refused("exists and is no empty folder", out="there/thesis.tex")
+    refused("no dataset at", tmp_path / "none.zarr")
+    refused("15x24 have an odd side, which the video cannot have: add --size 14x24", size=None)
+    refused("a side above the video's 16384: add --size", size=(8, 16_386))
+    refused("--fps 20 is above the 17.5 of", fps=20)
+    for tasks in (3, {"text": "play"}, [3], ["play", None], "\ud83d"):
+        attrs_of(source, 1)["tasks"] = tasks
+        refused("episode_1 has the attribute 'tasks'")
+    attrs_of(source, 1).update({"fps": 20, "tasks": []})
+    refused("17.5 frames per second in episode_0 and 20 in episode_1, LeRobot has one rate: add --fps 17.5")
+    for fps in (1e-9, 1e12):
+        attrs_of(source, 1)["fps"] = fps
+        refused("frames per second, a video has 0.001 to 1e+06: correct 'fps'")
+    del attrs_of(source, 1)["fps"]
+    refused("episode_1 does not say its frames per second")
+    assert not (tmp_path / "lr").exists()
     assert not (tmp_path / "lr.partial").exists()
 
 
-@pytest.mark.parametrize("fps", [1e-9, 1e12])
-def test_a_rate_that_a_video_cannot_have_is_refused(tmp_path, source, fps):
-    for episode in range(3):
-        zarr.open_group(source)[f"episode_{episode}"].attrs["fps"] = fps
-    assert "frames per second, a video has 0.001 to 1e+06: correct 'fps'" in error_of(source, tmp_path / "lr")
-
-
-def test_a_side_that_the_codec_cannot_have_is_refused(tmp_path, source):
-    assert "a side above the video's 16384: add --size" in error_of(source, tmp_path / "lr", size=(8, 16_386))
-
-
-def test_episodes_are_numbered_without_gaps(tmp_path, source):
-    (source / "episode_1").rename(source / "episode_7")
-    back = imported(exported(source, tmp_path / "lr"), tmp_path / "back.zarr")
-    assert [e.length for e in back.episodes] == [LENGTHS[0], LENGTHS[2], LENGTHS[1]]
-
-
-def test_episodes_of_different_rates_with_fps(tmp_path, make_dataset):
-    make_dataset(tmp_path / "x.zarr", [8, 8], fps=20.0)
-    zarr.open_group(tmp_path / "x.zarr")["episode_1"].attrs["fps"] = 10.0
-    after = imported(exported(tmp_path / "x.zarr", tmp_path / "lr", fps=10), tmp_path / "back.zarr")
-    assert [e.length for e in after.episodes] == [4, 8]
-
-
-def test_a_damaged_frame_stops_it(tmp_path, source):
+def test_a_damaged_frame_stops_the_export(tmp_path, source):
     (source / "episode_1/frames/c/3/0/0/0").unlink()
-    message = error_of(source, tmp_path / "lr")
-    assert "episode_1: cannot read 'frames'" in message
+    assert "episode_1: cannot read 'frames'" in error_of(exported, source, tmp_path / "lr")
     assert not (tmp_path / "lr").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "either --from KIND"),
-        (["--from", "lerobot", "--to", "lerobot"], "either --from KIND"),
-        (["--to", "lerobt"], "did you mean 'lerobot'"),
-        (["--to", "lerobot", "--camera", "top"], "--camera belongs to --from"),
-        (["--to", "lerobot", "--size", "13x16"], "odd side"),
-        (["--to", "lerobot", "--fps", "nan"], "--fps nan is not a number of frames per second above 0"),
-        (["--from", "lerobot", "--fps", "0"], "--fps 0 is not a number"),
-        (["--from", "lerobot", "--fps=-5"], "--fps -5 is not a number"),
-        (["--from", "lerobot", "--fps", "inf"], "--fps inf is not a number"),
-        (["--from", "lerobot"], "no meta/info.json"),
-        (["--from", "lerobot", "--camera", "top"], "no meta/info.json"),
-    ],
-)
-def test_command_line_refuses(monkeypatch, capsys, tmp_path, source, arguments, message):
-    monkeypatch.setattr(sys, "argv", ["BC_training", "convert", str(source), "--out", str(tmp_path / "o"), *arguments])
+def run(monkeypatch, *arguments: object) -> int | str | None:
+    """The exit code of ``convert``."""
+    monkeypatch.setattr(sys, "argv", ["BC_training", "convert", *map(str, arguments)])
     with pytest.raises(SystemExit) as exit_:
         command_line.main()
+    return exit_.value.code
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ([], "either --from KIND"),
+    (["--from", "lerobot", "--to", "lerobot"], "either --from KIND"),
+    (["--to", "lerobt"], "did you mean 'lerobot'"),
+    (["--to", "lerobot", "--camera", "top"], "--camera belongs to --from"),
+    (["--to", "lerobot", "--size", "13x16"], "odd side"),
+    (["--to", "lerobot", "--fps", "nan"], "--fps nan is not a number of frames per second above 0"),
+    (["--from", "lerobot", "--fps", "0"], "--fps 0 is not a number"),
+    (["--from", "lerobot", "--fps=-5"], "--fps -5 is not a number"),
+    (["--from", "lerobot", "--fps", "inf"], "--fps inf is not a number"),
+    (["--from", "lerobot"], "no meta/info.json"),
+    (["--from", "lerobot", "--camera", "top"], "no meta/info.json"),
+])  # fmt: skip
+def test_the_command_line_refuses_in_one_line(monkeypatch, capsys, tmp_path, numbered, arguments, message):
+    assert run(monkeypatch, numbered, "--out", tmp_path / "o", *arguments) == 2
     error = capsys.readouterr().err
-    assert exit_.value.code == 2
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert message in error
     assert not (tmp_path / "o").exists()
 
 
-def test_command_line_there_and_back(monkeypatch, tmp_path, source):
-    there = [str(source), "--to", "lerobot", "--out", str(tmp_path / "lr")]
-    back = [str(tmp_path / "lr"), "--from", "lerobot", "--camera", CAMERA, "--out", str(tmp_path / "y.zarr")]
-    for arguments in (there, back):
-        monkeypatch.setattr(sys, "argv", ["BC_training", "convert", *arguments, "--workers", "1"])
-        with pytest.raises(SystemExit) as exit_:
-            command_line.main()
-        assert not exit_.value.code
-    assert [e.length for e in ZarrGameplayDataset(tmp_path / "y.zarr").episodes] == list(LENGTHS)
+def test_the_command_line_converts_there_and_back(monkeypatch, tmp_path, numbered):
+    lerobot, back = tmp_path / "lr", tmp_path / "y.zarr"
+    assert not run(monkeypatch, numbered, "--to", "lerobot", "--out", lerobot, "--workers", 1)
+    assert not run(monkeypatch, lerobot, "--from", "lerobot", "--camera", CAMERA, "--out", back, "--workers", 1)
+    assert [e.length for e in ZarrGameplayDataset(back).episodes] == list(LENGTHS)

@@ -1,4 +1,4 @@
-"""The spellings of pynput, Windows, browsers, evdev and X11 name the same buttons."""
+"""pynput, Windows, browsers, evdev and X11 spell the same buttons differently."""
 
 import pytest
 from hypothesis import given
@@ -6,21 +6,10 @@ from hypothesis import strategies as st
 
 from BC_training.convert.sessions.button_names import _KEYS, _NUMBERED, also_named, button_of, key_name, shown
 
-SPELLINGS = {  # by hand, from the five libraries' documents
+SPELLINGS = {  # from the five libraries' documentation
     "W": ["w", "'w'", "'W'", '"w"', "KeyW", "KEY_W", "VK_W", "<87>", r"'\x17'", r"\x17", "\x17", " W ", "XK_w", "K_w"],
     "1": ["'1'", "Digit1", "KEY_1", "VK_1", "<49>", "D1", "K_1"],
-    "SPACE": [
-        " ",
-        "' '",
-        "space",
-        "Key.space",
-        "<Key.space: ' '>",
-        "Space",
-        "KEY_SPACE",
-        "VK_SPACE",
-        "<32>",
-        "Spacebar",
-    ],
+    "SPACE": [" ", "' '", "space", "Key.space", "<Key.space: ' '>", "KEY_SPACE", "VK_SPACE", "<32>", "Spacebar"],
     "LSHIFT": ["Key.shift_l", "ShiftLeft", "KEY_LEFTSHIFT", "VK_LSHIFT", "Shift_L", "<160>", "left shift", "LShiftKey"],
     "SHIFT": ["Key.shift", "Shift", "VK_SHIFT", "<16>", "ShiftKey"],
     "RCTRL": ["Key.ctrl_r", "ControlRight", "KEY_RIGHTCTRL", "VK_RCONTROL", "Control_R", "right ctrl"],
@@ -45,17 +34,7 @@ SPELLINGS = {  # by hand, from the five libraries' documents
     "F12": ["Key.f12", "F12", "KEY_F12", "VK_F12", "<123>"],
 }
 MOUSE = {
-    "LEFT": [
-        "left",
-        "Button.left",
-        "<Button.left: 1>",
-        "BTN_LEFT",
-        "VK_LBUTTON",
-        "MOUSE1",
-        "Button1",
-        "LMB",
-        "mouse_left",
-    ],
+    "LEFT": ["left", "Button.left", "<Button.left: 1>", "BTN_LEFT", "VK_LBUTTON", "MOUSE1", "Button1", "LMB"],
     "RIGHT": ["Button.right", "BTN_RIGHT", "VK_RBUTTON", "MOUSE2", "RightMouseButton"],
     "MIDDLE": ["Button.middle", "BTN_MIDDLE", "VK_MBUTTON", "MOUSE3", "mmb"],
     "X1": ["x1", "Button.x1", "Button.button8", "BTN_SIDE", "VK_XBUTTON1", "MOUSE4"],
@@ -63,17 +42,13 @@ MOUSE = {
 }
 
 
-@pytest.mark.parametrize("name", SPELLINGS)
-def test_spellings_of_a_key(name):
-    assert {text: button_of("key", text) for text in SPELLINGS[name]} == dict.fromkeys(SPELLINGS[name], ("key", name))
+@pytest.mark.parametrize(("device", "table"), [("key", SPELLINGS), ("mouse", MOUSE)])
+def test_all_spellings_of_a_button_are_known(device, table):
+    for name, spellings in table.items():
+        assert {text: button_of(device, text) for text in spellings} == dict.fromkeys(spellings, (device, name))
 
 
-@pytest.mark.parametrize("name", MOUSE)
-def test_spellings_of_a_mouse_button(name):
-    assert {text: button_of("mouse", text) for text in MOUSE[name]} == dict.fromkeys(MOUSE[name], ("mouse", name))
-
-
-def test_every_name_of_the_table_names_itself():
+def test_every_name_in_the_table_names_itself():
     names = {*_KEYS, *_NUMBERED.values(), "LSHIFT", "RMETA", "NUMPAD0"}
     assert {name: key_name(name) for name in names} == {name: name for name in names}
     for other in names:
@@ -82,26 +57,26 @@ def test_every_name_of_the_table_names_itself():
 
 
 @pytest.mark.parametrize("name", ["BUTTON2", "MOUSE0", "3", "WHEEL_UP", "THUMB", "KEY_LEFT"])
-def test_names_of_the_mouse_that_libraries_count_differently_stay(name):
+def test_mouse_buttons_that_libraries_count_differently_keep_their_names(name):
     assert button_of("mouse", name.lower()) == ("mouse", name)
 
 
 @pytest.mark.parametrize("name", ["JOYSTICK_7", "KEY_WHATEVER", "BUTTON1", "Ц", "A B", "<0>", "F123", "''"])
-def test_names_in_no_table_stay_in_upper_case(name):
+def test_unknown_names_become_upper_case(name):
     assert button_of("key", name.lower()) == ("key", name)
 
 
 @pytest.mark.parametrize("letter", ["\u0131", "\u00df", "\u03c2"])
-def test_a_letter_stays_if_its_capital_is_another_keys(letter):
+def test_a_letter_stays_if_its_capital_belongs_to_another_key(letter):
     assert button_of("key", letter) == button_of("key", f"'{letter}'") == ("key", letter)
 
 
 @pytest.mark.parametrize("text", ["VK_LBUTTON", "BTN_LEFT", "Button.left", "MOUSE1", "LMB"])
-def test_a_button_of_the_mouse_is_one_whatever_the_event_says(text):
+def test_a_mouse_button_is_recognised_in_a_key_event(text):
     assert button_of("key", text) == button_of(None, text) == ("mouse", "LEFT")
 
 
-def test_the_device_is_told_by_the_name_where_it_can_be():
+def test_the_name_shows_the_device_where_it_can():
     assert button_of(None, "w") == ("key", "W")
     assert button_of(None, "Key.left") == button_of(None, "ArrowLeft") == ("key", "LEFT")
     assert button_of(None, "middle") == ("mouse", "MIDDLE")

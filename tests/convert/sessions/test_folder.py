@@ -1,4 +1,4 @@
-"""The files of a session are found as people and recorders name them, and nothing is passed over in silence."""
+"""A session's files are found under the names of people and recorders, and unread ones are named."""
 
 import numpy as np
 import pytest
@@ -15,31 +15,19 @@ def put(folder, *names):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("role", "name"),
-    [
-        ("video", "video.mp4"),
-        ("video", "video.mkv"),
-        ("video", "Video.MP4"),
-        ("video", "2024-01-15 12-00-00.mkv"),
-        ("inputs", "inputs.csv"),
-        ("inputs", "Inputs.CSV"),
-        ("inputs", "inputs.csv.txt"),
-        ("inputs", "inputs (1).csv"),
-        ("inputs", "inputs.tsv"),
-        ("memory", "memory_data.csv.txt"),
-        ("memory", "MemoryData.csv"),
-        ("memory", "memory.csv"),
-        ("metadata", "Metadata.json"),
-        ("metadata", "metadata.json.txt"),
-    ],
-)
-def test_the_file_that_is_meant_is_found(tmp_path, role, name):
-    put(tmp_path, name, ".DS_Store", f"._{name}", "Thumbs.db", f"{name}_Zone.Identifier")
-    assert find_file(tmp_path, role).name == name
+@pytest.mark.parametrize(("role", "names"), [
+    ("video", ["video.mp4", "video.mkv", "Video.MP4", "2024-01-15 12-00-00.mkv"]),
+    ("inputs", ["inputs.csv", "Inputs.CSV", "inputs.csv.txt", "inputs (1).csv", "inputs.tsv"]),
+    ("memory", ["memory_data.csv.txt", "MemoryData.csv", "memory.csv"]),
+    ("metadata", ["Metadata.json", "metadata.json.txt"]),
+])  # fmt: skip
+def test_a_file_is_found_in_other_spellings(tmp_path, role, names):
+    for i, name in enumerate(names):
+        folder = put(tmp_path / str(i), name, ".DS_Store", f"._{name}", "Thumbs.db", f"{name}_Zone.Identifier")
+        assert find_file(folder, role).name == name
 
 
-def test_the_expected_name_comes_first_and_several_others_are_named(tmp_path):
+def test_the_expected_name_comes_first_and_several_others_are_refused(tmp_path):
     put(tmp_path, "video_1.mkv", "video_2.mkv", "inputs.csv", "inputs (1).csv")
     assert find_file(tmp_path, "inputs").name == "inputs.csv"
     with pytest.raises(UserError, match=r"has video_1\.mkv, video_2\.mkv: rename the one .* to video\.mp4, or move"):
@@ -48,7 +36,7 @@ def test_the_expected_name_comes_first_and_several_others_are_named(tmp_path):
     assert find_file(tmp_path, "video").name == "video.mp4"
 
 
-def test_what_is_missing_is_said_with_what_may_be_meant(tmp_path):
+def test_a_missing_file_is_named_with_a_similar_one(tmp_path):
     put(tmp_path, "video.mp4", "inputs.csv.gz")
     with pytest.raises(UserError, match=r"inputs\.csv is missing \(inputs\.csv\.gz may be meant: then save it as that"):
         find_file(tmp_path, "inputs")
@@ -61,7 +49,7 @@ def test_files_and_entries_that_are_not_read_are_named(tmp_path):
     assert unread(tmp_path) == ["ram.csv is not read", "of metadata.json is not read: delay_ms, Mic"]
 
 
-def test_a_session_alone_is_told_from_a_folder_of_sessions(tmp_path):
+def test_one_session_and_a_folder_of_sessions_are_distinguished(tmp_path):
     sessions = put(tmp_path / "s", "highlights.mp4", "notes.txt")
     for name in ("a", "b", "__MACOSX", "$RECYCLE.BIN"):
         (sessions / name).mkdir()
@@ -78,7 +66,7 @@ TIMES = np.array([400_000.0, 1_500_000.0])
     "video_start", "videoStartUs", "VIDEO_START_US", "video-start-us", "video_start_time", "start_us",
     "video_offset_us", "first_frame_us", "recording_start_us", "video_begin", "vide_start_us",
 ])  # fmt: skip
-def test_a_misspelt_start_is_asked_about(tmp_path, name):
+def test_a_misspelt_start_is_refused(tmp_path, name):
     path = tmp_path / "metadata.json"
     path.write_text(f'{{"{name}": 500000}}')
     with pytest.raises(UserError, match=rf"has no video_start_us \(did you mean {name}\?\): rename the entry and"):
@@ -91,7 +79,7 @@ def test_a_misspelt_start_is_asked_about(tmp_path, name):
     '"video_start": 0', '"video_start": 1.7e9', '"video_start": "12:00"', '"start_level": 500000', '"fps": 60',
     '"video_start_us": null', '"video_codec": "h264"', '"video_bitrate": 2500000', '"audio_start": 500000',
 ])  # fmt: skip
-def test_an_entry_that_is_not_the_start_costs_nothing(tmp_path, entry):
+def test_an_entry_that_is_not_the_start_is_ignored(tmp_path, entry):
     (tmp_path / "metadata.json").write_text(f"{{{entry}}}")
     assert video_start(tmp_path / "metadata.json", TIMES, 3e6) is None
 

@@ -1,4 +1,4 @@
-"""What was held when, from presses and releases under any names, some of which were lost."""
+"""Buttons are held from press to release under any names, also where one of the two was lost."""
 
 import json
 from collections import Counter
@@ -15,12 +15,13 @@ from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.convert import Options, convert
+from BC_training.convert.conversion import convert
 from BC_training.convert.sessions import held_buttons
-from BC_training.convert.sessions.files import Inputs, read_inputs
 from BC_training.convert.sessions.held_buttons import describe_unmatched, held_actions, identify
-from BC_training.convert.sessions.keybinds import _bind, read_keybinds
+from BC_training.convert.sessions.keybinds import read_keybinds
 from BC_training.convert.sessions.reader import open_source
+from BC_training.convert.sessions.tables import Inputs, read_inputs
+from BC_training.convert.source import Options
 
 FRAMES = 400
 EDGES = np.arange(FRAMES + 1) * 100_000.0  # 40 s at 10 frames a second
@@ -34,9 +35,9 @@ def inputs_of(events, codes=()):
     return Inputs(np.array(times, float), list(buttons), np.array(down, bool), list(codes))
 
 
-@settings(max_examples=500)
+@settings(max_examples=150)
 @given(data=st.data())
-def test_held_at_any_moment_of_the_frame_and_what_is_unmatched(data):
+def test_a_button_held_at_any_moment_of_a_frame_is_held_in_it(data):
     edges = np.array(sorted(data.draw(st.sets(st.integers(0, 12), min_size=2, max_size=6))), float)
     columns = {("key", "A"): 0, ("mouse", "A"): 0, ("key", "B"): 1}
     event = st.tuples(st.integers(-4, 14), st.sampled_from(BUTTONS), st.booleans())
@@ -45,9 +46,9 @@ def test_held_at_any_moment_of_the_frame_and_what_is_unmatched(data):
     with mock.patch.object(held_buttons, "UNMATCHED_SECONDS", assumed / 1e6):
         got, unmatched = held_actions(inputs_of(events), columns, 2, edges)
 
-    # By brute force: whether the events before and after say that it is held, at every half of a microsecond.
+    # By brute force: decide at every half microsecond from the events before and after.
     expected, expected_unmatched = np.zeros_like(got), Counter()
-    moments = np.arange(-30, 30, 0.5)
+    moments = np.arange(edges[0], edges[-1], 0.5)
     for button, column in columns.items():
         own = [(t, down) for t, b, down in events if b == button]
         held = np.zeros(len(moments), bool)
@@ -73,44 +74,28 @@ def test_held_at_any_moment_of_the_frame_and_what_is_unmatched(data):
     assert unmatched == sorted(unmatched)
 
 
-def frames_held(events):
-    (held, unmatched) = held_actions(inputs_of(events), {("key", "W"): 0}, 1, EDGES)
-    return list(np.flatnonzero(held)), unmatched
-
-
 W = ("key", "W")
+REPEATS = [(t * 1e5, W, True) for t in range(10, 300)]
 
 
-def test_a_hold_with_its_release_is_held_however_long():
-    assert frames_held([(1e6, W, True), (39e6, W, False)]) == (list(range(10, 390)), [])
-
-
-def test_a_lost_release_is_held_for_the_stated_time():
-    assert frames_held([(1e6, W, True)]) == (list(range(10, 10 + ASSUMED)), [(1e6, W, True)])
-
-
-def test_a_lost_press_is_held_for_the_stated_time():
-    assert frames_held([(30e6, W, False)]) == (list(range(300 - ASSUMED, 300)), [(30e6, W, False)])
-
-
-def test_what_is_held_as_the_video_begins_or_ends_is_not_unmatched():
-    assert frames_held([(1e6, W, False), (39e6, W, True)]) == ([*range(10), *range(390, 400)], [])
-
-
-def test_repeats_prove_that_it_is_held():
-    repeats = [(t * 1e5, W, True) for t in range(10, 300)]
-    assert frames_held(repeats) == (list(range(10, 299 + ASSUMED)), [(29.9e6, W, True)])
-    assert frames_held([*repeats, (35e6, W, False)]) == (list(range(10, 350)), [])
-
-
-def test_a_press_long_after_a_press_is_a_new_one():
-    events = [(1e6, W, True), (20e6, W, True), (21e6, W, False)]
-    assert frames_held(events) == ([*range(10, 10 + ASSUMED), *range(200, 210)], [(1e6, W, True)])
-
-
-def test_a_second_release_reaches_back_to_the_first_at_most():
-    events = [(1.8e6, W, True), (2e6, W, False), (2.5e6, W, False)]
-    assert frames_held(events) == (list(range(18, 25)), [(2.5e6, W, False)])
+@pytest.mark.parametrize(("events", "frames", "unmatched"), [
+    ([(1e6, W, True), (39e6, W, False)], range(10, 390), []),
+    ([(1e6, W, True)], range(10, 10 + ASSUMED), [(1e6, W, True)]),
+    ([(30e6, W, False)], range(300 - ASSUMED, 300), [(30e6, W, False)]),
+    ([(1e6, W, False), (39e6, W, True)], [*range(10), *range(390, 400)], []),  # held as the video begins and ends
+    (REPEATS, range(10, 299 + ASSUMED), [(29.9e6, W, True)]),
+    ([*REPEATS, (35e6, W, False)], range(10, 350), []),
+    (
+        [(1e6, W, True), (20e6, W, True), (21e6, W, False)],  # a press long after a press is a new one
+        [*range(10, 10 + ASSUMED), *range(200, 210)],
+        [(1e6, W, True)],
+    ),
+    # A second release reaches back to the first at most:
+    ([(1.8e6, W, True), (2e6, W, False), (2.5e6, W, False)], range(18, 25), [(2.5e6, W, False)]),
+])  # fmt: skip
+def test_a_lost_press_or_release_is_assumed_for_the_stated_time(events, frames, unmatched):
+    held, found = held_actions(inputs_of(events), {W: 0}, 1, EDGES)
+    assert (list(np.flatnonzero(held)), found) == (list(frames), unmatched)
 
 
 def test_unmatched_events_are_named_with_second_and_frame():
@@ -123,7 +108,7 @@ def test_unmatched_events_are_named_with_second_and_frame():
 
 
 def held(tmp_path, binds, rows, header="timestamp_us,event_type,key_or_button"):
-    """(frames of each action, notes) of rows in the words of a recorder, a time unit of 0.1 s."""
+    """(frames of each action, notes, unmatched) for a recorder's rows, whose times are tenths of a second."""
     (tmp_path / "binds.json").write_text(
         json.dumps({"version": "2.0", "actions": {f"a{i}": {"index": i, "key": b} for i, b in enumerate(binds)}})
     )
@@ -139,156 +124,80 @@ def held(tmp_path, binds, rows, header="timestamp_us,event_type,key_or_button"):
     return [list(np.flatnonzero(column)) for column in actions.T], notes, unmatched
 
 
-@pytest.mark.parametrize(
-    ("bound", "press", "release"),
-    [
-        ("1", "!", "1"),
-        ("1", "1", "!"),
-        ("1", "exclam", "1"),
-        ("/", "?", "KEY_SLASH"),
-        ("W", "'W'", "'w'"),
-        ("W", r"'\x17'", "w"),
-        ("W", "w", "\x17"),
-        ("I", r"'\t'", "'i'"),
-        ("SPACE", " ", "Key.space"),
-        (" ", "' '", "Space"),
-        ("SHIFT", "Key.shift_r", "shift"),
-        ("LSHIFT", "Shift_L", "VK_SHIFT"),
-        ("ctrl", "ControlLeft", "KEY_LEFTCTRL"),
-        ("A", "<65>", "'a'"),
-        ("!", "!", "1"),
-    ],
-)
-def test_press_and_release_of_one_key_under_two_names(tmp_path, bound, press, release):
+@pytest.mark.parametrize(("bound", "press", "release"), [
+    ("1", "!", "1"), ("1", "1", "!"), ("1", "exclam", "1"), ("!", "!", "1"), ("/", "?", "KEY_SLASH"),
+    ("A", "<65>", "'a'"),
+    ("W", "'W'", "'w'"), ("W", r"'\x17'", "w"), ("W", "w", "\x17"), ("I", r"'\t'", "'i'"),
+    ("SPACE", " ", "Key.space"), (" ", "' '", "Space"), ("SHIFT", "Key.shift_r", "shift"),
+    ("LSHIFT", "Shift_L", "VK_SHIFT"), ("ctrl", "ControlLeft", "KEY_LEFTCTRL"),
+])  # fmt: skip
+def test_a_key_may_have_another_name_at_its_release(tmp_path, bound, press, release):
     frames, _, unmatched = held(tmp_path, [bound], [(10, "KEY_DOWN", press), (300, "KEY_UP", release)])
     assert frames == [list(range(10, 300))]
     assert unmatched == []
 
 
-def test_a_shifted_name_that_is_bound_itself_is_a_key_of_its_own(tmp_path):
-    rows = [(10, "KEY_DOWN", "1"), (20, "KEY_DOWN", "!"), (25, "KEY_UP", "1"), (30, "KEY_UP", "!")]
-    frames, notes, unmatched = held(tmp_path, ["1", "!"], rows)
-    assert frames == [list(range(10, 25)), list(range(20, 30))]
-    assert (notes, unmatched) == ([], [])
-
-
-def test_presses_that_shift_renamed_are_said_to_be_of_a_us_keyboard(tmp_path):
-    _, notes, _ = held(tmp_path, ["1"], [(10, "KEY_DOWN", "!"), (11, "KEY_UP", "1")])
-    assert notes == ["presses with Shift are taken for those of a US keyboard: 1 of ! as 1"]
-
-
-def test_an_unbound_key_is_not_ended_by_its_neighbour(tmp_path):
-    """Two keys of a French keyboard that are one on a US keyboard."""
-    rows = [(10, "KEY_DOWN", '""""'), (20, "KEY_DOWN", "'"), (25, "KEY_UP", "'"), (30, "KEY_UP", '""""')]
-    frames, _, _ = held(tmp_path, ['"'], rows)
-    assert frames == [list(range(10, 30))]
-
-
-@pytest.mark.parametrize(
-    ("bound", "fits", "does_not"),
-    [
-        (["SHIFT"], ["LSHIFT", "RSHIFT", "SHIFT"], ["LCTRL"]),
-        (["LSHIFT"], ["LSHIFT"], ["RSHIFT", "SHIFT"]),
-    ],
-)
-def test_a_bind_without_a_side_fits_both(tmp_path, bound, fits, does_not):
-    for name in (*fits, *does_not):
-        frames, _, _ = held(tmp_path, bound, [(10, "KEY_DOWN", name), (20, "KEY_UP", name)])
-        assert frames == [list(range(10, 20)) if name in fits else []], name
-
-
 WITH_CODE = "timestamp_us,event_type,key_or_button,scan_code"
 
 
-def test_one_code_is_one_key_under_every_name(tmp_path):
-    rows = [
-        (10, "KEY_DOWN", "ц", "17"),
-        (20, "KEY_UP", "w", "17"),
-        (30, "KEY_DOWN", "ф", "30"),
-        (40, "KEY_UP", "ф", "30"),
-    ]
-    frames, notes, unmatched = held(tmp_path, ["W"], rows, WITH_CODE)
-    assert frames == [list(range(10, 20))]
-    assert unmatched == []
+def down(time, *button):
+    return time, "KEY_DOWN", *button
+
+
+def up(time, *button):
+    return time, "KEY_UP", *button
+
+
+@pytest.mark.parametrize(("binds", "rows", "frames"), [
+    # A shifted name that is bound itself is a key of its own.
+    (["1", "!"], [down(10, "1"), down(20, "!"), up(25, "1"), up(30, "!")], [range(10, 25), range(20, 30)]),
+    # Two keys of a French keyboard are one on a US keyboard: an unbound key is not ended by its neighbour.
+    (['"'], [down(10, '""""'), down(20, "'"), up(25, "'"), up(30, '""""')], [range(10, 30)]),
+    # One code is one key under every name.
+    (["W"], [down(10, "ц", "17"), up(20, "w", "17"), down(30, "ф", "30"), up(40, "ф", "30")], [range(10, 20)]),
+    # A code distinguishes a French digit from a shifted US one.
+    (["1", "7"], [down(10, "&", "2"), up(12, "1", "2"), down(20, "7", "8"), up(22, "è", "8")], [[10, 11], [20, 21]]),
+    # Codes that both sides share, or that are not known, are ignored.
+    (
+        ["LSHIFT", "W"],
+        [
+            *[down(10, "ShiftLeft", "16"), down(11, "ShiftRight", "16")],
+            *[up(12, "ShiftRight", "16"), up(60, "ShiftLeft", "16")],
+            *[down(70, "a", "0"), up(71, "a", "0"), down(72, "w", "0"), up(73, "w", "0")],
+        ],
+        [range(10, 60), [72]],
+    ),
+    # A key may be one action with Shift and another without.
+    (["1", "!"], [down(10, "1", "2"), up(12, "1", "2"), down(20, "!", "2"), up(22, "!", "2")], [[10, 11], [20, 21]]),
+])  # fmt: skip
+def test_names_and_codes_identify_the_key(tmp_path, binds, rows, frames):
+    found, _, unmatched = held(tmp_path, binds, rows, *([WITH_CODE] if len(rows[0]) > 3 else []))
+    assert (found, unmatched) == ([list(own) for own in frames], [])
+
+
+def test_renamed_keys_are_noted(tmp_path):
+    _, notes, _ = held(tmp_path, ["1"], [down(10, "!"), up(11, "1")])
+    assert notes == ["presses with Shift are taken for those of a US keyboard: 1 of ! as 1"]
+    _, notes, _ = held(tmp_path, ["W"], [down(10, "ц", "17"), up(20, "w", "17")], WITH_CODE)
     assert notes == ["the key of code 17 is named W, Ц: taken as W"]
 
 
-def test_a_code_tells_a_french_digit_from_a_shifted_us_one(tmp_path):
-    rows = [(10, "KEY_DOWN", "&", "2"), (12, "KEY_UP", "1", "2"), (20, "KEY_DOWN", "7", "8"), (22, "KEY_UP", "è", "8")]
-    frames, _, _ = held(tmp_path, ["1", "7"], rows, WITH_CODE)
-    assert frames == [[10, 11], [20, 21]]
-
-
-def test_codes_that_both_sides_share_or_that_are_not_known_say_nothing(tmp_path):
-    rows = [(10, "KEY_DOWN", "ShiftLeft", "16"), (11, "KEY_DOWN", "ShiftRight", "16")]
-    rows += [(12, "KEY_UP", "ShiftRight", "16"), (60, "KEY_UP", "ShiftLeft", "16")]
-    rows += [(70, "KEY_DOWN", "a", "0"), (71, "KEY_UP", "a", "0"), (72, "KEY_DOWN", "w", "0"), (73, "KEY_UP", "w", "0")]
-    frames, _, _ = held(tmp_path, ["LSHIFT", "W"], rows, WITH_CODE)
-    assert frames == [list(range(10, 60)), [72]]
-
-
-def test_a_key_may_be_one_action_with_shift_and_another_without(tmp_path):
-    rows = [(10, "KEY_DOWN", "1", "2"), (12, "KEY_UP", "1", "2"), (20, "KEY_DOWN", "!", "2"), (22, "KEY_UP", "!", "2")]
-    frames, _, unmatched = held(tmp_path, ["1", "!"], rows, WITH_CODE)
-    assert (frames, unmatched) == ([[10, 11], [20, 21]], [])
-
-
-def test_binds_of_both_sides_to_one_action_fit_a_name_without_a_side():
-    sides = {("key", "LCTRL"): 0, ("key", "RCTRL"): 0}
-    assert _bind(["crouch"], sides).columns == {**sides, ("key", "CTRL"): 0}
-    assert ("key", "CTRL") not in _bind(["a", "b"], {("key", "LCTRL"): 0, ("key", "RCTRL"): 1}).columns
+@pytest.mark.parametrize(("bound", "fits", "does_not"), [
+    ("SHIFT", ["LSHIFT", "RSHIFT", "SHIFT"], ["LCTRL"]),
+    ("LSHIFT", ["LSHIFT"], ["RSHIFT", "SHIFT"]),
+])  # fmt: skip
+def test_a_bind_without_a_side_fits_both(tmp_path, bound, fits, does_not):
+    for name in (*fits, *does_not):
+        frames, _, _ = held(tmp_path, [bound], [down(10, name), up(20, name)])
+        assert frames == [list(range(10, 20)) if name in fits else []], name
 
 
 def test_a_code_of_two_actions_is_refused(tmp_path):
-    rows = [(10, "KEY_DOWN", "w", "5"), (20, "KEY_DOWN", "a", "5")]
     with pytest.raises(UserError, match=r"code 5 is named A, W, .* several actions: correct the codes, or remove"):
-        held(tmp_path, ["W", "A"], rows, WITH_CODE)
+        held(tmp_path, ["W", "A"], [down(10, "w", "5"), down(20, "a", "5")], WITH_CODE)
 
 
-@pytest.mark.parametrize(
-    ("down", "up", "button"),
-    [
-        ("key_down", "keyup", "w"),
-        ("KEY_PRESS", "KEY_RELEASE", "w"),
-        ("KeyPressed", "KeyReleased", "w"),
-        ("press", "release", "Key.left"),
-        ("down", "up", "Button.left"),
-        ("MOUSEBUTTONDOWN", "MOUSEBUTTONUP", "left"),
-        ("ButtonPress", "ButtonRelease", "BTN_LEFT"),
-        ("KEY_DOWN", "KEY_UP", "VK_LBUTTON"),
-        ("WM_KEYDOWN", "WM_KEYUP", "VK_W"),
-        ("KEY_REPEAT", "KEY_UP", "w"),
-        ("key_hold", "key_up", "w"),
-    ],
-)
-def test_events_in_other_words(tmp_path, down, up, button):
-    bind = "LMB" if ("left" in button.lower() and not button.startswith("Key")) or "BUTTON" in button else button
-    frames, _, _ = held(tmp_path, [bind], [(10, down, button), (20, up, button)])
-    assert frames == [list(range(10, 20))]
-
-
-def test_events_of_no_button_are_left_out_and_counted(tmp_path):
-    names = [
-        "MOUSE_MOVE",
-        "mousemove",
-        "WHEEL",
-        "mouse_scroll",
-        "FOCUS_LOST",
-        "blur",
-        "MouseEnter",
-        "POINTER_MOTION",
-        "wheel_up",
-        "EV_SYN",
-    ]
-    (tmp_path / "inputs.csv").write_text(
-        "\n".join(["timestamp_us,event_type,key_or_button", "5,KEY_DOWN,W", *(f"nan,{name}," for name in names * 2)])
-    )
-    inputs = read_inputs(tmp_path / "inputs.csv")
-    assert inputs.buttons == [W]
-    assert inputs.left_out == dict.fromkeys(names, 2)
-
-
-def test_frames_in_the_lines_are_those_of_the_dataset(tmp_path):
+def test_the_frames_in_notes_are_those_of_the_dataset(tmp_path):
     (tmp_path / "binds.json").write_text(json.dumps({"version": "2.0", **ONE}))
     events = [(0, "KEY_DOWN", "W"), (1, "KEY_UP", "W"), (2_000_000, "KEY_UP", "W")]
     write_session(tmp_path / "s", np.arange(60) * 50_000, events, [(500_000, 1, 1)])
@@ -298,7 +207,7 @@ def test_frames_in_the_lines_are_those_of_the_dataset(tmp_path):
 
 
 def converted(tmp_path, binds, **sessions):
-    """(what was printed, the error or None); sessions of 3 s at 20 frames a second."""
+    """The printed text, and the error or None, for sessions of 3 s at 20 frames per second."""
     (tmp_path / "binds.json").write_text(json.dumps({"version": "2.0", **binds}))
     for name, events in sessions.items():
         write_session(tmp_path / "s" / name, np.arange(60) * 50_000, events)
@@ -339,7 +248,7 @@ def test_presses_alone_and_releases_alone_are_refused_where_they_are_many(tmp_pa
     assert f"a/inputs.csv has {lacks}" in error
 
 
-def test_all_that_was_assumed_is_printed_and_kept(tmp_path):
+def test_all_assumptions_are_printed_and_counted(tmp_path):
     events = [
         (0, "KEY_DOWN", "W"),
         (2_000_000, "KEY_UP", "w"),

@@ -1,5 +1,6 @@
-"""Sessions, with videos that were really encoded: what is paired with which frame."""
+"""Sessions with encoded videos: every frame has its actions and its state, and faults are refused in one line."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,13 +10,14 @@ from io import StringIO
 
 import numpy as np
 import pytest
-from recorded_sessions import frame_of, number_of, write_inputs, write_keybinds, write_session
+from recorded_sessions import frame_of, number_of, write_inputs, write_keybinds, write_memory, write_session
 from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.convert import Options, convert
+from BC_training.convert.conversion import convert
 from BC_training.convert.sessions.reader import open_source
+from BC_training.convert.source import Options
 
 UNEVEN = np.cumsum([0, *[16_000, 33_000, 21_000, 50_000] * 10])  # 41 frames, a mean of 30 ms
 EVENTS = [
@@ -38,7 +40,7 @@ def binds(tmp_path):
 
 
 def read(source, binds, **options):
-    """(fps, frames' numbers, actions bool [N, A], state float32 [N, S] or None, attrs) of the first session."""
+    """The first session's fps, frame numbers, actions bool [N, A], state float32 [N, S] or None, and recording."""
     opened = open_source(source, Options("sessions", keybinds=binds, **options))
     recording = opened.read(opened.episodes[0])
     frames, actions, state = zip(*recording.steps, strict=True)
@@ -173,33 +175,127 @@ def test_recordings_of_another_frame_size_are_refused_one_by_one(tmp_path, binds
     assert len(ZarrGameplayDataset(tmp_path / "x.zarr").episodes) == 1
 
 
-def test_sessions_of_one_name_from_two_folders_are_both_converted(tmp_path, binds):
-    for folder in ("monday", "tuesday"):
-        write_session(tmp_path / folder / "a", UNEVEN, EVENTS)
-        options = Options("sessions", keybinds=binds)
-        convert(tmp_path / folder, tmp_path / "x.zarr", options, 1, Console(file=StringIO()))
-    assert len(ZarrGameplayDataset(tmp_path / "x.zarr").episodes) == 2
-
-
-def test_killed_and_continued_equals_uninterrupted(tmp_path, binds):
+def test_a_killed_conversion_continues_to_the_same_dataset(tmp_path, binds):
     for i in range(4):
-        write_session(tmp_path / "s" / f"s{i}", np.arange(150) * 10_000, EVENTS, [(0, i, 2)], size=(96, 96))
-    base = [sys.executable, "-m", "BC_training", "convert", str(tmp_path / "s"), "--from", "sessions"]
-    command = [*base, "--keybinds", str(binds), "--workers", "1", "--out"]
-    killed = subprocess.Popen([*command, str(tmp_path / "x.zarr")], stdout=subprocess.DEVNULL)
+        write_session(tmp_path / "s" / f"s{i}", np.arange(100) * 10_000, EVENTS, [(0, i, 2)], size=(96, 96))
+    command = [sys.executable, "-m", "BC_training", "convert", str(tmp_path / "s"), "--from", "sessions"]
+    command += ["--keybinds", str(binds), "--workers", "1", "--out", str(tmp_path / "x.zarr")]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while not (tmp_path / "x.zarr" / "episode_1").exists():
         assert killed.poll() is None
         time.sleep(0.005)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "x.zarr" / "episode_3").exists()
-    again = subprocess.run([*command, str(tmp_path / "x.zarr")], capture_output=True, text=True, check=True)
-    assert "of 4 recordings are there" in again.stdout
-    convert(tmp_path / "s", tmp_path / "y.zarr", Options("sessions", keybinds=binds), 1, Console(file=StringIO()))
+    output = StringIO()
+    for out in ("x.zarr", "y.zarr"):
+        convert(tmp_path / "s", tmp_path / out, Options("sessions", keybinds=binds), 1, Console(file=output, width=500))
+    assert "of 4 recordings are there" in output.getvalue()
     one, two = ZarrGameplayDataset(tmp_path / "x.zarr"), ZarrGameplayDataset(tmp_path / "y.zarr")
     assert [e.attrs for e in one.episodes] == [e.attrs for e in two.episodes]
     assert not list((tmp_path / "x.zarr").glob(".partial*"))
     for e in range(4):
-        np.testing.assert_array_equal(one.frames(e, range(150)), two.frames(e, range(150)))
+        np.testing.assert_array_equal(one.frames(e, range(100)), two.frames(e, range(100)))
         np.testing.assert_array_equal(one.actions(e), two.actions(e))
         np.testing.assert_array_equal(one.state(e), two.state(e))
+
+
+TIMES = [i * 10_000 for i in range(60)]
+
+
+@pytest.fixture
+def session(tmp_path):
+    return write_session(tmp_path / "s" / "a", TIMES, [(0, "KEY_DOWN", "W")], [(0, 1, 2), (10, 3, 4)])
+
+
+def read_all(source, binds, **options):
+    opened = open_source(source, Options("sessions", keybinds=binds, **options))
+    return [list(opened.read(name).steps) for name in opened.episodes]
+
+
+def refused(source, binds, *parts, **options):
+    with pytest.raises(UserError) as raised:
+        read_all(source, binds, **options)
+    assert "\n" not in str(raised.value)
+    for part in parts:
+        assert part in str(raised.value)
+
+
+def test_options_that_cannot_be_used_are_refused(session, binds):
+    refused(session, None, "needs --keybinds")
+    refused(session / "inputs.csv", binds, "is not a folder")
+    refused(session, binds, "unknown unit of time 'sec'", "(known: ms, ns, s, us)", time_unit="sec")
+
+
+@pytest.mark.parametrize(("name", "content", "parts"), [
+    ("inputs.csv", b"timestamp_us,event_type,key_or_button\n900000,KEY_DOWN,W\n", ["900000", "add metadata.json"]),
+    ("memory_data.csv", b"timestamp_us,health,ammo\n700000,1,2\n", ["spans 700000", "add metadata.json"]),
+    ("memory_data.csv", b"\xff\x00\xff", ["a/memory_data.csv"]),  # not taken for a missing file
+    ("metadata.json", b"{", ["a/metadata.json is not a JSON object"]),
+])  # fmt: skip
+def test_damaged_files_are_refused(session, binds, name, content, parts):
+    (session / name).write_bytes(content)
+    refused(session, binds, f"a/{name}", *parts)
+
+
+def test_sessions_with_different_memory_columns_are_refused(session, binds):
+    other = write_session(session.parent / "b", TIMES, [], [(0, 1, 2)])
+    write_memory(other / "memory_data.csv", [(0, 2, 1)], ("ammo", "health"))  # another order is fine
+    (_, _, state), *_ = read_all(session.parent, binds)[1]
+    assert list(state) == [1, 2]
+    write_memory(other / "memory_data.csv", [(0, 1)], ("health",))
+    refused(session.parent, binds, "b/memory_data.csv has the columns health", "a has health, ammo")
+    (other / "memory_data.csv").unlink()
+    refused(session.parent, binds, "b/memory_data.csv has the columns none")
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("ms", 1e3), ("s", 1e6), ("ns", 1e-3)])
+def test_times_in_another_unit_are_read_with_the_option_that_the_error_names(session, binds, unit, scale):
+    def write(scale):
+        events = [(100_000, "KEY_DOWN", "W"), (300_000, "KEY_UP", "W"), (500_000, "MOUSE_DOWN", "BUTTON1")]
+        write_inputs(session / "inputs.csv", [(t / scale, *event) for t, *event in events])
+        write_memory(session / "memory_data.csv", [(t / scale, t / 10_000, 0) for t in TIMES])
+        (session / "metadata.json").write_text(json.dumps({"video_start_us": 50_000 / scale}))
+
+    write(1)
+    expected = read_all(session, binds)[0]
+    write(scale)
+    refused(session, binds, "inputs.csv spans", f"add --time-unit {unit}")
+    for one, other in zip(expected, read_all(session, binds, time_unit=unit)[0], strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_inputs_far_beyond_the_video_are_dropped_only_if_that_is_allowed(session, binds):
+    write_inputs(session / "inputs.csv", [(t * 500_000, ("KEY_UP", "KEY_DOWN")[t % 2], "W") for t in range(1, 121)])
+    refused(session, binds, "119 of 120 events of inputs.csv come after the video's end", "add --allow-missing")
+    actions = np.array([action for _, action, _ in read_all(session, binds, allow_missing=True)[0]])
+    np.testing.assert_array_equal(np.flatnonzero(actions[:, 0]), range(50, 60))
+
+
+def test_a_folder_that_is_no_session_costs_only_itself(session, binds):
+    (session.parent / "empty").mkdir()
+    (session.parent / "empty" / ".DS_Store").write_text("")
+    broken = write_session(session.parent / "b", TIMES, [])
+    (broken / "memory_data.csv").write_text("")
+    opened = open_source(session.parent, Options("sessions", keybinds=binds))
+    assert opened.attributes == ("health", "ammo")
+    assert len(list(opened.read("a").steps)) == 60
+    with pytest.raises(UserError, match=r"empty/video\.mp4 is missing: restore it, or remove the session"):
+        opened.read("empty")
+    with pytest.raises(UserError, match=r"b/memory_data\.csv has no column timestamp_us"):
+        opened.read("b")
+
+
+def test_files_and_columns_that_are_not_read_are_noted(session, binds):
+    (session / "memory_data.csv").write_text(",timestamp_us,health\n0,0,1\n1,10,3\n")
+    (session / "video.mp4").rename(session / "2024-01-15 12-00-00.mkv")
+    (session / "ram.csv").write_text("")
+    (session / "metadata.json").write_text('{"codec": "x", "game": "y"}')
+    opened = open_source(session, Options("sessions", keybinds=binds))
+    assert opened.attributes == ("health",)
+    assert opened.read("a").notes == (
+        "ram.csv is not read",
+        "of metadata.json is not read: codec",
+        "the column of memory_data.csv without a name is left out: it numbers the rows",
+    )

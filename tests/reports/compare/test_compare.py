@@ -5,6 +5,7 @@ import json
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,12 +23,20 @@ from BC_training import __main__ as command_line
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.evaluation.evaluate import evaluate
+from BC_training.evaluation.results import Evaluation
 from BC_training.reports.compare.compare import compare
 from BC_training.reports.compare.runs import Run, incomparable
-from BC_training.reports.compare.scores import play_scores, training_costs, validation_scores
-from BC_training.reports.compare.show import draw, groups, tables, to_markdown
+from BC_training.reports.compare.scores import (
+    Comparison,
+    Row,
+    TrainingCosts,
+    play_scores,
+    training_costs,
+    validation_scores,
+)
+from BC_training.reports.compare.show import draw, tables, to_markdown
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint_edit import editing, update_meta
+from BC_training.training.decoding_file import write_decoding
 
 BUTTONS = ["move_left", "move_right", "attack", "move_forward", "move_backward", "turn_left", "turn_right"]
 GAME = "doom/deadly_corridor"
@@ -41,23 +50,35 @@ PLAY = {
     "mean": 1000.0,
     "ci95": [500.0, 1500.0],
     "random_mean": 0.0,
+    "random_ci95": None,
     "expert_mean": 2000.0,
+    "expert_ci95": None,
+    "normalized": 0.5,
     "normalized_ci95": [0.25, 0.75],
     "failed": 1,
     "failed_ci95": [0.2, 1.0],
+    "returns": [1000.0],
+    "seen": {},
+    "video": None,
+    "player": "c/a",
+    "references": {},
+    "restarts": 0,
 }
+SMALL = ["model.conv_features=[4]", "model.conv_strides=[4]", "logging.report=false"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, make_dataset) -> Path:
-    """The folder of a dataset, of run "a" whose scores in play are made up, and of "b" without."""
+    """The folder of a dataset, of run "a" whose scores in play are made up, and of its copy "b" without them."""
     folder = tmp_path_factory.mktemp("compare")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        make_dataset(folder / "x.zarr", [30, 40, 30], root_attributes={"keys": BUTTONS})
-        trainings.run(".", "x.zarr", "logging.run_name=a")
-        trainings.run(".", "x.zarr", "logging.run_name=b", "training.num_epochs=1")
-        write("l/a/rollout.json", PLAY | {"step": checkpoint.read("c/a").step})
+        make_dataset(folder / "x.zarr", [18, 24, 18], root_attributes={"keys": BUTTONS})
+        trainings.run(".", "x.zarr", "logging.run_name=a", *SMALL)
+        shutil.copytree("c/a", "c/b")
+        shutil.copytree("l/a", "l/b")
+        saved = checkpoint.read("c/a")
+        write("l/a/rollout.json", PLAY | {"step": saved.step, "decoding": saved.decoding.to_dict()})
     return folder
 
 
@@ -66,6 +87,7 @@ def runs(trained, tmp_path, monkeypatch) -> list[Path]:
     """Both runs in a copy of the folder, which is the current one."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("BC_training.reports.compare.compare._TIMED", 20)
     return [Path("c/a"), Path("c/b")]
 
 
@@ -77,7 +99,7 @@ def read(file: str | Path) -> dict[str, Any]:
     return json.loads(Path(file).read_text())
 
 
-def compared(paths: list[Path], **files: Path) -> tuple[dict[str, Any], str]:
+def compared(paths: list[Path], **files: Path) -> tuple[Comparison, str]:
     """The result, and what 80 columns showed of it."""
     screen = StringIO()
     return compare(paths, Console(file=screen, width=80), **files), screen.getvalue()
@@ -95,7 +117,7 @@ def call(monkeypatch, capsys, command: str) -> tuple[int, str]:
 
 def test_every_number_is_that_of_its_file(runs):
     result, _ = compared(runs)
-    for row, path in zip(result["runs"], runs, strict=True):
+    for row, path in zip((vars(row) for row in result.runs), runs, strict=True):
         saved, logs = checkpoint.read(path), Path("l") / path.name
         assert (row["run"], row["step"], row["model"]) == (path.name, saved.step, "pure_cnn")
         assert row["parameters"] == checkpoint.read_model(saved).parameter_count
@@ -111,29 +133,29 @@ def test_every_number_is_that_of_its_file(runs):
         assert row["total_minutes"] == pytest.approx(sum(per_epoch / rate for rate in rates) / 60)
         assert 0 < row["minutes"] <= row["total_minutes"]
         assert 0 < row["latency_p50_ms"] <= row["latency_p99_ms"]
-    assert [row["normalized"] for row in result["runs"]] == [0.5, None]
-    assert result["device"] == jax.devices()[0].device_kind
+    assert [row.normalized for row in result.runs] == [0.5, None]
+    assert result.device == jax.devices()[0].device_kind
 
 
 def test_terminal_markdown_csv_and_json_say_the_same(runs):
     files = {f"{kind}_file": Path(f"out.{kind}") for kind in ("json", "csv", "markdown")}
     result, shown = compared(runs, **files, plot_file=Path("out.png"))
-    assert read("out.json") == result
+    assert Comparison.from_dict(read("out.json")) == result
     with open("out.csv", newline="") as file:
         saved = list(csv.DictReader(file))
-    assert saved == [{k: "" if v is None else str(v) for k, v in row.items()} for row in result["runs"]]
+    assert saved == [{k: "" if v is None else str(v) for k, v in vars(row).items()} for row in result.runs]
     markdown = Path("out.markdown").read_text().splitlines()
     heading, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in markdown[:4])
     assert [line[0] for line in lines] == ["a", "b"]
     assert [line[heading.index("normalized")] for line in lines] == ["0.500", "–"]
     assert [line[heading.index("95 % interval")] for line in lines] == ["0.250 to 0.750", "–"]
-    assert [line.removeprefix("- ") for line in markdown[5:]] == result["notes"]
-    for note in result["notes"]:
+    assert [line.removeprefix("- ") for line in markdown[5:]] == result.notes
+    for note in result.notes:
         assert shown.splitlines().count(note) == 1
     for line in lines:
         rows = [row.split() for row in shown.splitlines()]
         assert [cell for row in rows if row[:1] == line[:1] for cell in row[1:]] == " ".join(line[1:]).split()
-    assert max(len(line) for line in shown.splitlines() if line not in result["notes"]) <= 80
+    assert max(len(line) for line in shown.splitlines() if line not in result.notes) <= 80
     with Image.open("out.png") as picture:
         assert picture.size == (1200, 750)
 
@@ -141,7 +163,7 @@ def test_terminal_markdown_csv_and_json_say_the_same(runs):
 def test_the_commands_below_the_table_make_what_is_missing(runs, monkeypatch, capsys):
     Path("l/b/evaluation.json").unlink()
     result, shown = compared(runs)
-    assert {key for key, value in result["runs"][1].items() if value is None} == {
+    assert {key for key, value in vars(result.runs[1]).items() if value is None} == {
         *("exact_match", "macro_f1", "rarest_action", "rarest_f1", "onset_f1"),
         *("mean_return", "normalized", "normalized_low", "normalized_high", "episodes"),
         *("failed", "failed_low", "failed_high"),
@@ -150,39 +172,45 @@ def test_the_commands_below_the_table_make_what_is_missing(runs, monkeypatch, ca
     lines = [line.split() for line in shown.splitlines() if line.split()[:1] == ["b"]]
     assert len(lines) > 1
     assert all("–" in line and "0.000" not in line for line in lines[1:])  # of validation and play
-    for note, name in zip(result["notes"], ("evaluation.json", "rollout.json"), strict=True):
+    for note, name in zip(result.notes, ("evaluation.json", "rollout.json"), strict=True):
         start, _, command = note.partition(": uv run")
         assert start == f"b: there is no l/b/{name}"
         assert call(monkeypatch, capsys, f"uv run{command}") == (0, "")
     result, _ = compared(runs)
     assert read("l/b/rollout.json")["seed"] == PLAY["seed"]
-    row = result["runs"][1]
-    assert row["mean_return"] == read("l/b/rollout.json")["mean"]
-    assert {key for key, value in row.items() if value is None} == {"normalized_low", "normalized_high", *TEST_SCORES}
-    assert result["notes"][0].startswith("scores are normalised by means over other episodes (a: random 0.0, ")
-    assert result["notes"][1].startswith("b: one episode has no interval: uv run -m BC_training rollout --player c/b ")
-    assert "--episodes 20" in result["notes"][1]
+    row = result.runs[1]
+    assert row.mean_return == read("l/b/rollout.json")["mean"]
+    assert {key for key, value in vars(row).items() if value is None} == {
+        "normalized_low",
+        "normalized_high",
+        *TEST_SCORES,
+    }
+    assert result.notes[0].startswith("scores are normalised by means over other episodes (a: random 0.0, ")
+    assert result.notes[1].startswith("b: one episode has no interval: uv run -m BC_training rollout --player c/b ")
+    assert "--episodes 20" in result.notes[1]
 
 
 def test_the_test_split_is_scored_shown_and_compared_where_there_is_one(runs, monkeypatch, capsys):
-    trainings.run(".", "x.zarr", "logging.run_name=t", "dataset.split={train: 0.34, val: 0.33, test: 0.33}")
-    report = read("l/t/evaluation.json")
-    assert (report["split"], report["chosen_here"]) == ("val", ["checkpoint"])
-    assert (report["test"]["split"], report["test"]["chosen_here"]) == ("test", [])
-    assert report["test"] == evaluate("c/t", Console(file=StringIO()), split="test")
+    split = "dataset.split={train: 0.34, val: 0.33, test: 0.33}"
+    options = ["logging.run_name=t", "logging.report=true", "training.num_epochs=1"]
+    trainings.run(".", "x.zarr", *SMALL, *options, split)
+    report = Evaluation.from_dict(read("l/t/evaluation.json"))
+    assert (report.split, report.chosen_here, report.test.split, report.test.chosen_here) == (
+        *("val", ["checkpoint"]),
+        *("test", []),
+    )
     page = Page(Path("l/t/report.html").read_text()).text
     assert "Exact match, test split" in page
-    assert f"{report['test']['frames']} frames that nothing was chosen by" in page
+    assert f"{report.test.frames} frames that nothing was chosen by" in page
     result, shown = compared([Path("c/t"), Path("c/b")])
-    assert [row["test_exact_match"] for row in result["runs"]] == [report["test"]["exact_match"], None]
+    assert [row.test_exact_match for row in result.runs] == [report.test.exact_match, None]
     assert "test exact match" in shown
-    del report["test"]
-    write("l/t/evaluation.json", report)
-    (note,) = (note for note in compared([Path("c/t")])[0]["notes"] if "test split" in note)
+    write("l/t/evaluation.json", replace(report, test=None).to_dict())
+    (note,) = (note for note in compared([Path("c/t")])[0].notes if "test split" in note)
     start, _, command = note.partition(": uv run")
     assert start == "t: l/t/evaluation.json has no scores of the test split"
     assert call(monkeypatch, capsys, f"uv run{command}") == (0, "")
-    assert not any("test split" in note for note in compared([Path("c/t")])[0]["notes"])
+    assert Evaluation.from_dict(read("l/t/evaluation.json")) == report
 
 
 def test_files_of_another_checkpoint_or_split_are_not_used(runs):
@@ -191,8 +219,8 @@ def test_files_of_another_checkpoint_or_split_are_not_used(runs):
         write("l/a/evaluation.json", report | {key: value})
         result, _ = compared(runs[:1])
         write("l/a/evaluation.json", report)
-        assert result["runs"][0]["exact_match"] is None
-        assert result["notes"][0].startswith(f"a: l/a/evaluation.json {reason}")
+        assert result.runs[0].exact_match is None
+        assert result.notes[0].startswith(f"a: l/a/evaluation.json {reason}")
     assert Run.read(Path("c/a")).missing == {}
     other = Path("c/a/last/1") if checkpoint.find("c/a").name != "1" else Path("c/a/last/2")
     assert set(Run.read(other).missing) == {"evaluation.json", "rollout.json"}
@@ -200,15 +228,13 @@ def test_files_of_another_checkpoint_or_split_are_not_used(runs):
 
 def test_scores_of_thresholds_that_were_changed_since_are_not_used(runs):
     saved = checkpoint.read("c/a")
-    write("l/a/rollout.json", PLAY | {"step": saved.step, "decoding": saved.decoding.to_dict()})
     assert Run.read(Path("c/a")).missing == {}
-    with editing(saved.path):
-        update_meta(saved.path, {"decoding": saved.decoding.override(["thresholds.attack=0.3"]).to_dict()})
+    write_decoding(saved.path, saved.decoding.override(["thresholds.attack=0.3"]))
     result, _ = compared(runs[:1])
-    row = result["runs"][0]
-    assert (row["exact_match"], row["mean_return"]) == (None, None)
+    row = result.runs[0]
+    assert (row.exact_match, row.mean_return) == (None, None)
     for note, (name, verb) in zip(
-        result["notes"], (("evaluation", "evaluate c/a"), ("rollout", "rollout --player c/a")), strict=True
+        result.notes, (("evaluation", "evaluate c/a"), ("rollout", "rollout --player c/a")), strict=True
     ):
         reason, _, command = note.partition(": uv run -m BC_training ")
         assert reason == f"a: l/a/{name}.json is of other thresholds or rules of decoding than the checkpoint has"
@@ -218,25 +244,8 @@ def test_scores_of_thresholds_that_were_changed_since_are_not_used(runs):
     assert set(Run.read(Path("c/a")).missing) == {"rollout.json"}
 
 
-def test_older_files_are_of_the_best_checkpoint(runs):
-    for name in ("evaluation.json", "rollout.json"):
-        write(
-            f"l/a/{name}",
-            {k: v for k, v in read(f"l/a/{name}").items() if k not in ("step", "split", "decoding", "onset_f1")},
-        )
-    result, _ = compared(runs[:1])
-    row = result["runs"][0]
-    assert row["exact_match"] == read("l/a/evaluation.json")["exact_match"]
-    assert (row["onset_f1"], row["normalized"]) == (None, 0.5)
-    assert result["notes"] == [
-        "a: l/a/evaluation.json has no onset F1: uv run -m BC_training evaluate c/a --json l/a/evaluation.json"
-    ]
-    other = Path("c/a/last/1") if checkpoint.find("c/a").name != "1" else Path("c/a/last/2")
-    assert set(Run.read(other).missing) == {"evaluation.json", "rollout.json"}
-
-
 def test_a_training_that_goes_on_with_other_logs_reads_those(runs):
-    trainings.run(".", "x.zarr", "logging.run_name=a", "logging.log_dir=m")
+    trainings.run(".", "x.zarr", "logging.run_name=a", *SMALL, "logging.report=true", "logging.log_dir=m")
     text = Page(Path("m/a/report.html").read_text()).text
     assert "there is no m/a/rollout.json" in text
     assert "l/a/" not in text
@@ -246,12 +255,12 @@ def test_without_dataset_and_logs_size_and_latency_are_left(runs):
     shutil.rmtree("x.zarr")
     shutil.rmtree("l/a")
     result, _ = compared(runs[:1])
-    row = result["runs"][0]
-    there = {key for key, value in row.items() if value is not None}
+    row = result.runs[0]
+    there = {key for key, value in vars(row).items() if value is not None}
     assert there == {
         *("run", "checkpoint", "step", "model", "parameters", "checkpoint_mb", "latency_p50_ms", "latency_p99_ms")
     }
-    log, evaluation, rollout, latency = result["notes"]
+    log, evaluation, rollout, latency = result.notes
     assert "l/a/metrics.jsonl lacks its epochs" in log
     assert evaluation.partition(": mkdir -p l/a && ")[2].endswith("--json l/a/evaluation.json")
     assert rollout.endswith("rollout --player c/a --json l/a/rollout.json")
@@ -285,7 +294,7 @@ def test_bad_input_is_found_before_measuring(runs, monkeypatch, capsys, argument
 
 @pytest.mark.parametrize("change", [{"game": "doom/other"}, {"game": "doom/other?skill=4"}, {"seed": 7}])
 def test_different_play_does_not_compare(runs, monkeypatch, capsys, change):
-    write("l/b/rollout.json", PLAY | {"step": 1} | change)
+    write("l/b/rollout.json", read("l/a/rollout.json") | change)
     code, error = call(monkeypatch, capsys, "uv run -m BC_training compare c/a c/b")
     assert (code, error.count("\n")) == (2, 1)
     assert "b played " in error
@@ -305,11 +314,17 @@ def test_different_play_does_not_compare(runs, monkeypatch, capsys, change):
         *(json.dumps(PLAY | {name: float("nan")}) for name in ("mean", "random_mean")),
     ],
 )
-def test_damaged_scores_are_said_and_not_used(runs, text):
+def test_damaged_scores_are_named_and_not_used(runs, text):
     Path("l/a/rollout.json").write_text(text)
     run = Run.read(Path("c/a"))
     assert run.play == {}
-    assert "l/a/rollout.json" in run.missing["rollout.json"]
+    assert "l/a/rollout.json is damaged" in run.missing["rollout.json"]
+
+
+def test_a_damaged_log_is_an_error(runs):
+    write("l/a/evaluation.json", read("l/a/evaluation.json") | {"exact_match": "<b>3</b>"})
+    reason = "l/a/evaluation.json is damaged (exact_match is '<b>3</b>', not float)"
+    assert Run.read(Path("c/a")).missing == {"evaluation.json": reason}
     stopped = '{"kind": "epoch", "epoch": 1, "step": 2, "frames_per_second": 0}'
     named = '{"kind": "val", "epoch": "<b>1</b>", "step": 2, "loss": 0.5}'
     for row in ("{", '{"kind": "epoch"}', stopped, stopped.replace(": 0}", ": null}"), named):
@@ -326,7 +341,9 @@ ONE_FRAME = Window()
 
 def saved_at(step: int, epoch: int, seconds: float = 0.0, window: Window = ONE_FRAME) -> Any:
     training, inputs = SimpleNamespace(training=SimpleNamespace(batch_size=10)), SimpleNamespace(window=window)
-    return SimpleNamespace(step=step, epoch=epoch, progress={"seconds": seconds}, config=training, inputs=inputs)
+    return SimpleNamespace(
+        step=step, epoch=epoch, progress=SimpleNamespace(seconds=seconds), config=training, inputs=inputs
+    )
 
 
 EPOCHS = [
@@ -337,29 +354,29 @@ EPOCHS = [
 
 
 def test_time_is_of_the_steps_up_to_the_checkpoint_and_of_all():
-    costs = training_costs(EPOCHS, saved_at(120, 2))
-    assert costs == {"frames_per_second": 10.0, "minutes": 2.5, "total_minutes": 3.5}
-    assert training_costs(EPOCHS, saved_at(150, 2, 30.0))["minutes"] == 3.0  # saved in the middle of the last epoch
-    assert training_costs(EPOCHS, saved_at(200, 3, 30.0)) == {
-        "frames_per_second": 10.0,
-        "minutes": 4.0,
-        "total_minutes": 4.0,
-    }
+    assert training_costs(EPOCHS, saved_at(120, 2)) == TrainingCosts(10.0, 2.5, 3.5)
+    assert training_costs(EPOCHS, saved_at(150, 2, 30.0)).minutes == 3.0  # saved in the middle of the last epoch
+    assert training_costs(EPOCHS, saved_at(200, 3, 30.0)) == TrainingCosts(10.0, 4.0, 4.0)
     windows = saved_at(120, 2, window=Window(history=4, every_frame=True))  # each of whose frames counts
-    assert training_costs(EPOCHS, windows)["minutes"] == 4 * 2.5
+    assert training_costs(EPOCHS, windows).minutes == 4 * 2.5
 
 
 @pytest.mark.parametrize("epochs", [[], EPOCHS[:1]])
 def test_a_log_that_ends_before_the_checkpoint_gives_no_time(epochs):
-    assert set(training_costs(epochs, saved_at(120, 2)).values()) == {None}
+    assert training_costs(epochs, saved_at(120, 2)) == TrainingCosts(None, None, None)
 
 
 def test_the_rarest_action_is_one_that_is_pressed():
     shares = {"often": (0.5, 0.9), "never": (0.0, None), "seldom": (0.1, 0.2), "sometimes": (0.2, 0.1)}
-    report = {"per_action": {name: {"frequency": f, "f1": f1} for name, (f, f1) in shares.items()}}
-    scores = validation_scores(report)
+
+    def report(shares: dict[str, tuple[float, float | None]]) -> Any:
+        return SimpleNamespace(
+            per_action={name: SimpleNamespace(frequency=f, f1=f1) for name, (f, f1) in shares.items()}, test=None
+        )
+
+    scores = validation_scores(report(shares))
     assert (scores["rarest_action"], scores["rarest_f1"]) == ("seldom", 0.2)
-    nothing = validation_scores({"per_action": {"never": {"frequency": 0.0, "f1": None}}})
+    nothing = validation_scores(report({"never": (0.0, None)}))
     assert (nothing["rarest_action"], nothing["rarest_f1"]) == (None, None)
 
 
@@ -367,25 +384,9 @@ def test_the_interval_of_the_score_is_that_of_the_file():
     play = PLAY | {"random_mean": -100.0, "expert_mean": 300.0, "mean": 100.0, "ci95": [0.0, 180.0]}
     scores = play_scores(play)
     assert [scores[key] for key in ("normalized_low", "normalized", "normalized_high")] == [0.25, 0.5, 0.75]
-    older = {key: value for key, value in play.items() if key not in ("normalized_ci95", "failed", "failed_ci95")}
-    scores = play_scores(older)
-    assert scores["normalized"] == 0.5
-    assert {scores[key] for key in ("normalized_low", "normalized_high", "failed", "failed_low")} == {None}
     for change in ({"expert_mean": None}, {"expert_mean": -100.0}, {"expert_mean": -150.0}):
-        scores = play_scores(older | change)
+        scores = play_scores(play | change)
         assert (scores["mean_return"], scores["normalized"]) == (100.0, None)
-
-
-def test_older_play_has_no_interval_and_says_how_to_get_one(runs):
-    new = ("normalized_ci95", "failed", "failed_ci95")
-    older = {key: value for key, value in read("l/a/rollout.json").items() if key not in new} | {"episodes": 20}
-    write("l/a/rollout.json", older)
-    result, _ = compared(runs[:1])
-    assert result["runs"][0]["normalized"] == 0.5
-    assert result["runs"][0]["normalized_low"] is None
-    (note,) = result["notes"]
-    assert note.startswith("a: l/a/rollout.json is of an earlier version, without the returns of random and the expert")
-    assert "rollout --player c/a --game doom/deadly_corridor --episodes 20 --seed 0 --json" in note
 
 
 # --- how they are shown ----------------------------------------------------------------------
@@ -394,13 +395,13 @@ def test_older_play_has_no_interval_and_says_how_to_get_one(runs):
 FAILED = {"failed": 2, "failed_low": 0.03, "failed_high": 0.3}
 
 
-def a_row(name: str, **values: Any) -> dict[str, Any]:
-    row = {column.key: 1.0 for group in groups([{"rarest_action": "x"}]).values() for column in group}
-    row |= {"run": name, "model": "pure_cnn", "parameters": 655_623, "rarest_action": "attack", "episodes": 20}
-    return row | {"minutes": 2.0, "normalized": 0.5, "normalized_low": 0.4, "normalized_high": 0.6, **FAILED} | values
+def a_row(name: str, **values: Any) -> Row:
+    row = {"model": "pure_cnn", "parameters": 655_623, "rarest_action": "attack", "episodes": 20, "minutes": 2.0}
+    row |= {"normalized": 0.5, "normalized_low": 0.4, "normalized_high": 0.6, **FAILED}
+    return Row(**(dict.fromkeys(Row.__annotations__, 1.0) | row | values | {"run": name}))
 
 
-def bold_cells(rows: list[dict[str, Any]], *without_best: str) -> list[str]:
+def bold_cells(rows: list[Row], *without_best: str) -> list[str]:
     found = []
     for table in tables(rows, set(without_best)):
         found += [str(cell) for column in table.columns for cell in column.cells if "bold" in str(cell.style)]
@@ -417,12 +418,12 @@ def test_the_best_value_of_each_column_is_bold():
     assert bold_cells(rows, "macro_f1") == ["7.00"]
 
 
-def test_other_validation_labels_are_said_and_have_no_best():
+def test_scores_on_other_labels_are_named_and_have_no_best():
     inputs = SimpleNamespace(action_names=("a",), window=SimpleNamespace(action_shift=0))
     runs: list[Any] = []
     for names, play in ((["e0", "e1"], PLAY), (["e1", "e0"], PLAY | {"expert_mean": 1.0}), (["e2"], {})):
         saved = SimpleNamespace(fingerprint="f", split={"val": names, "test": []}, inputs=inputs)
-        runs.append(SimpleNamespace(saved=saved, validation={"exact_match": 1.0}, play=play))
+        runs.append(SimpleNamespace(saved=saved, evaluation=True, play=play))
     assert incomparable(["a", "b"], [runs[0], runs[0]]) == ([], set())
     lines, columns = incomparable(["a", "b", "c"], runs)
     assert lines[0] == "validation scores of a and c do not compare: they are of other labels"
@@ -443,7 +444,7 @@ def test_the_rarest_action_is_named_in_the_heading_or_in_the_cells():
 def test_runs_of_one_name_are_called_by_their_paths(runs):
     shutil.copytree("c", "d")
     result, _ = compared([Path("c/a"), Path("d/a"), Path("c/b")])
-    assert [row["run"] for row in result["runs"]] == ["c/a", "d/a", "b"]
+    assert [row.run for row in result.runs] == ["c/a", "d/a", "b"]
 
 
 @pytest.mark.parametrize("interval", [(0.4, 0.6), (None, None)])

@@ -23,6 +23,7 @@ from BC_training.common.schema import DatasetConfig, LoggingConfig
 from BC_training.play.video import VideoWriter
 from BC_training.reports.run import findings as report_findings
 from BC_training.reports.run.report import report
+from BC_training.training import checkpoint
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{config}}")
 LENGTHS = [40, 40, 30]
@@ -52,18 +53,15 @@ def whole(bare) -> Iterator[Path]:
     rows = [{"kind": "train", "step": s, "loss": 1 / s, "learning_rate": 0.1} for s in range(1, 11)]
     for epoch in (1, 2):
         rows.append({"kind": "epoch", "step": 5 * epoch, "epoch": epoch, "train_loss": 0.5, "frames_per_second": 9.0})
-        rows.append({"kind": "val", "step": 5 * epoch, "epoch": epoch, "loss": 0.6, "exact_match": 0.3})
+        rows.append({"kind": "val", "step": 5 * epoch, "epoch": epoch, "loss": 0.5 * epoch, "exact_match": 0.3})
         rows.append({"kind": "rollout", "step": 5 * epoch, "epoch": epoch, "mean": 40.0 * epoch})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    play = {
-        "game": "doom/basic",
-        "seed": 0,
-        "episodes": 3,
-        "mean": 60.0,
-        "ci95": [50.0, 70.0],
-        "normalized_ci95": [0.62, 0.88],
-    }
-    play |= {"random_mean": 0.0, "expert_mean": 80.0, "returns": [50.0, 60.0, 70.0]}
+    saved = checkpoint.read(bare / "c/x")
+    play = {"game": "doom/basic?skill=5", "seed": 0, "episodes": 3, "seen": {}, "step": saved.step, "player": "x"}
+    play |= {"decoding": saved.decoding.to_dict(), "mean": 60.0, "ci95": [50.0, 70.0], "returns": [50.0, 60.0, 70.0]}
+    play |= {"normalized": 0.75, "normalized_ci95": [0.62, 0.88], "failed": 1, "failed_ci95": [0.2, 0.8]}
+    play |= {"random_mean": 0.0, "random_ci95": None, "expert_mean": 80.0, "expert_ci95": [78.0, 82.0]}
+    play |= {"video": str(folder / "rollout.mp4"), "references": {}, "restarts": 0}
     (folder / "rollout.json").write_text(json.dumps(play))
     with VideoWriter(folder / "rollout.mp4", 17.0) as video:
         for shade in range(20):
@@ -102,6 +100,9 @@ def test_the_page_shows_the_log_play_and_video(whole, tmp_path):
     assert "lacks" not in page.text
     assert "0.75" in page.text  # 60 of 80
     assert "95 % interval 0.62 to 0.88" in page.text
+    assert "skill 3, seeds 0 to 2, actions 2 tics late." in page.text
+    assert "Failed episodes1 of 395 % interval of the share 20.0 to 80.0 %" in page.text
+    assert "lowest after epoch 1, of 2." in page.text
     labels = [a["aria-label"] or "" for a in page.of("svg")]
     assert any("mean return 40 to 80" in label for label in labels)
     assert any("learning rate 0.1 to 0.1" in label for label in labels)
@@ -114,6 +115,7 @@ def test_small_returns_are_not_rounded_away(whole, tmp_path, expert):
     file = whole / "l/x/rollout.json"
     play = {"mean": 0.4321, "ci95": [0.1234, 0.75], "random_mean": -0.1875, "expert_mean": expert}
     play |= {"returns": [0.875, -0.2, 0.25, 0.5], "episodes": 4}
+    play |= {} if expert else {"normalized": None, "normalized_ci95": None, "failed": None, "failed_ci95": None}
     file.write_text(json.dumps(json.loads(file.read_text()) | play))
     log = (whole / "l/x/metrics.jsonl").read_text()
     (whole / "l/x/metrics.jsonl").write_text(log.replace('"exact_match"', '"rollout": 0.0625, "exact_match"'))

@@ -1,71 +1,63 @@
-"""The text files of a recorded session: inputs and memory values.
+"""Reads the two tables of a session: ``inputs.csv`` and ``memory_data.csv``.
 
-Every reader raises UserError for what it cannot read, naming the file and, in a CSV, the line.
+Every reader raises a UserError that names the file and the line.
 """
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from BC_training.common.errors import UserError
-from BC_training.convert.sessions.button_names import Button
+from BC_training.convert.sessions.button_names import Button, button_of
 from BC_training.convert.sessions.csv_files import TIMESTAMP, number, open_csv, timestamp
-from BC_training.convert.sessions.events import is_no_button, read_event
 from BC_training.convert.state_values import exact_float32
 
-KEY_CODES = ("scan_code", "scancode", "key_code", "keycode", "vk")  # columns, the first that is there
+EVENTS = ("KEY_DOWN", "KEY_UP", "MOUSE_DOWN", "MOUSE_UP")
+KEY_CODES = ("scan_code", "scancode", "key_code", "keycode", "vk")  # columns; the first that exists is read
+_BUTTON_EVENT = re.compile(
+    r"(?:WM|EV|ON)?(?:SYS)?(?P<device>KEYBOARD|KEY|MOUSEBUTTON|MOUSE|BUTTON|POINTER)?"
+    r"(?:(?P<down>DOWN|PRESS|PRESSED|REPEAT|REPEATED|HOLD)|UP|RELEASE|RELEASED)"
+)  # a repeat is one more press of a button that is held
+_NO_BUTTON = re.compile(
+    r"MOVE|MOTION|DRAG|HOVER|POSITION|DELTA|WHEEL|SCROLL|FOCUS|BLUR|ENTER|LEAVE|RESIZE|WINDOW|EV(?:REL|ABS|MSC|SYN)"
+)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What was pressed, in order of time.
+    """The presses and releases of a session, in order of time."""
 
-    Attributes:
-        times: float64 [E], microseconds.
-        buttons: E buttons.
-        down: bool [E], whether the button went down; True for a repeat of what is held.
-        codes: E numbers of the keys as text, which stay the same whatever their names; empty where unknown.
-        left_out: how many events were of no button, by their type.
-    """
-
-    times: np.ndarray
-    buttons: list[Button]
-    down: np.ndarray
+    times: np.ndarray  # float64 [E], microseconds
+    buttons: list[Button]  # E buttons
+    down: np.ndarray  # bool [E], True for a press and for a repeat of a held button
+    # E key numbers as text, which do not depend on the keys' names; empty where unknown.
     codes: list[str] = field(default_factory=list)
-    left_out: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)  # the number of events that concern no button, by their type
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Values read from the game's memory.
+    """Values read from the game's memory."""
 
-    Attributes:
-        times: float64 [R], microseconds.
-        values: float32 [R, S].
-        numbered: whether the file has a column without a name that numbers its rows; it is left out.
-    """
-
-    times: np.ndarray
-    values: np.ndarray
-    numbered: bool
+    times: np.ndarray  # float64 [R], microseconds
+    values: np.ndarray  # float32 [R, S]
+    numbered: bool  # whether a column without a name, which is left out, numbers the rows
 
 
 def read_inputs(path: Path) -> Inputs:
-    """Reads the events; those that are of no button are counted and left out."""
+    """Reads the events; those that concern no button are counted and left out."""
     header, rows = open_csv(path, (TIMESTAMP, "event_type", "key_or_button"))
     at, event, button = (header.index(name) for name in (TIMESTAMP, "event_type", "key_or_button"))
     code = next((header.index(name) for name in KEY_CODES if name in header), None)
     times, buttons, down, codes, left_out = [], [], [], [], Counter[str]()
     for line, row in rows:
-        if is_no_button(row[event]):
+        if _NO_BUTTON.search(_letters(row[event])):
             left_out[row[event]] += 1
             continue
-        named, pressed = read_event(f"{path} line {line}", row[event], row[button])
+        named, pressed = _read_event(f"{path} line {line}", row[event], row[button])
         times.append(timestamp(path, line, row[at], times))
         buttons.append(named)
         down.append(pressed)
@@ -74,7 +66,7 @@ def read_inputs(path: Path) -> Inputs:
 
 
 def memory_columns(path: Path) -> tuple[str, ...]:
-    """The S attributes of a memory file, in its order."""
+    """The names of the S state values in a memory file, in its order."""
     header, _ = open_csv(path, (TIMESTAMP,))
     return tuple(name for name in header if name != TIMESTAMP and not _is_unnamed(name))
 
@@ -101,30 +93,37 @@ def read_memory(path: Path, attributes: tuple[str, ...]) -> Memory:
     return Memory(np.array(times, np.float64), exact, bool(unnamed))
 
 
+def _read_event(where: str, event: str, text: str) -> tuple[Button, bool]:
+    """The button of an event, and whether it goes down.
+
+    Args:
+        where: the file and the line, for errors.
+        event: the type: one of ``EVENTS`` or another spelling of it, such as keydown or "press".
+        text: the name of the button.
+    """
+    kind = _BUTTON_EVENT.fullmatch(_letters(event))
+    if kind is None:
+        raise UserError(
+            f"{where}: event_type {event!r} is none of {', '.join(EVENTS)}; write one of these, or remove these rows"
+        )
+    device = kind["device"] and ("key" if kind["device"].startswith("KEY") else "mouse")
+    button = button_of(device, text)
+    if button is None and text.strip():
+        raise UserError(
+            f"{where}: {text!r} may be a key or a button of the mouse: write KEY_... or MOUSE_... as event_type"
+        )
+    if button is None:
+        raise UserError(f"{where}: key_or_button is empty; name the key (such as SPACE or COMMA) or remove the line")
+    return button, kind["down"] is not None
+
+
+def _letters(event: str) -> str:
+    return re.sub(r"[^A-Z]", "", event.upper())
+
+
 def _is_unnamed(column: str) -> bool:
-    """Whether a column has no name, or the one that pandas gave it for want of one."""
+    """Whether a column has no name, or the one that pandas gives to a column without a name."""
     return re.fullmatch(r"(Unnamed: \d+)?", column) is not None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(path.read_bytes(), object_pairs_hook=_unique_entries)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
-    except RecursionError as error:
-        raise UserError(f"{path} is nested too deep: correct it") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): correct it") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"{path} is not a JSON object: it must start with {{")
-    return raw
-
-
-def _unique_entries(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    entries = dict(pairs)
-    if len(entries) < len(pairs):
-        raise ValueError(f"it has an entry twice: {', '.join(repr(name) for name, _ in pairs)}")
-    return entries
 
 
 def _value(path: Path, line: int, column: str, text: str) -> float:

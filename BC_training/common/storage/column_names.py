@@ -1,4 +1,4 @@
-"""The names of actions and state values, which must tell them apart."""
+"""The names of actions and state values, which must all differ."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ def names_fault(attrs: Mapping[str, Any], path: str | None = None) -> str | None
 
     Args:
         attrs: the dataset's attributes.
-        path: of the dataset, to say what to do.
+        path: the dataset's path, for what to do about it; None leaves that out.
     """
     for label, of in (("keys", "actions"), ("attributes", "state values")):
         names = attrs.get(label)
@@ -27,14 +27,14 @@ def names_fault(attrs: Mapping[str, Any], path: str | None = None) -> str | None
 
 
 def rename(path: str, label: str, names: list[str]) -> str:
-    """A line of Python that writes the names anew."""
+    """A line of Python that writes other names."""
     written = repr(names) if len(repr(names)) <= _LINE else "[...]"
     how = f"in Python: import zarr; zarr.open_group({path!r}, mode='r+').attrs[{label!r}] = {written}"
     return how if "://" not in path else f"where the dataset was made ({how})"
 
 
 def proposed(names: Any) -> list[str]:
-    """Names that can be told apart, close to those there are."""
+    """Names that all differ, as close as possible to those there are."""
     if isinstance(names, str):
         names = names.split(",")
     if isinstance(names, dict):
@@ -42,32 +42,32 @@ def proposed(names: Any) -> list[str]:
     if not isinstance(names, list):
         count = names if isinstance(names, int) and 0 < names <= 1000 else 2
         names = [None] * count
-    found: list[str] = []
+    found: dict[str, None] = {}
     for i, name in enumerate(names):
         name = name.strip() if isinstance(name, str) else name
         kept = name if _one_fault(name) is None else f"name_{i}"
         while kept in found:
             kept = f"{kept}_{i}"
-        found.append(kept)
-    return found
+        found[kept] = None
+    return list(found)
 
 
 def _fault(names: Any, label: str, of: str) -> str | None:
     if not isinstance(names, list) or (label == "keys" and not names):
-        said = "an empty list" if names == [] else f"{_short(names)}"
-        return f"'{label}' is {said}, not a list of the {of}' names"
+        shown = "an empty list" if names == [] else _short(names)
+        return f"'{label}' is {shown}, not a list of the {of}' names"
+    columns: dict[str, int] = {}
     for i, name in enumerate(names):
-        fault = _one_fault(name)
-        if fault:
+        if fault := _one_fault(name):
             return f"'{label}' has {_short(name)} in column {i}, {fault}"
-        if names.index(name) < i:
-            return f"'{label}' has {_short(name)} twice, in columns {names.index(name)} and {i}"
+        if columns.setdefault(name, i) < i:
+            return f"'{label}' has {_short(name)} twice, in columns {columns[name]} and {i}"
     return None
 
 
 def _one_fault(name: Any) -> str | None:
     if not isinstance(name, str):
-        return "which is no text"
+        return "which is not text"
     if not name.strip():
         return "which is empty"
     if len(name) > _LONGEST:

@@ -1,4 +1,4 @@
-"""What a LeRobot dataset of format v3.0 says of itself: ``meta/`` and its statistics."""
+"""Writes the metadata and the statistics of an exported LeRobot dataset, format v3.0."""
 
 import json
 from itertools import accumulate, chain
@@ -24,16 +24,16 @@ _OWN = {
     "task_index": "int64",
 }
 
-Stats = dict[str, dict[str, Any]]  # of each feature "min", "max", "mean", "std", "count" and quantiles, as lists
+Stats = dict[str, dict[str, Any]]  # each feature's "min", "max", "mean", "std", "count" and quantiles, as lists
 
 
 def data_file(episode: int) -> str:
-    """The parquet file of an episode, below the dataset's folder."""
+    """An episode's parquet file, relative to the dataset's folder."""
     return _DATA_PATH.format(chunk_index=episode // _CHUNK, file_index=episode % _CHUNK)
 
 
 def video_file(episode: int) -> str:
-    """The MP4 of an episode, below the dataset's folder."""
+    """An episode's MP4, relative to the dataset's folder."""
     return _VIDEO_PATH.format(video_key=CAMERA, chunk_index=episode // _CHUNK, file_index=episode % _CHUNK)
 
 
@@ -51,9 +51,9 @@ def write_metadata(
 
     Args:
         size: (H, W) of the frames in pixels.
-        lengths: frames of each episode.
-        tasks: what was to be done in each episode, in words; the rows number the first, as they appear in all.
-        histograms: int64 [3, 256] of each episode, how many pixels have which value of R, G and B.
+        lengths: each episode's number of frames.
+        tasks: each episode's tasks as texts; the rows hold the number of the first one.
+        histograms: each episode's int64 [3, 256], how many pixels have which value of R, G and B.
     """
     features = _features(fps, size, actions, state)
     task_names = list(dict.fromkeys(chain.from_iterable(tasks)))
@@ -129,9 +129,9 @@ def _features(fps: float, size: tuple[int, int], actions: tuple[str, ...], state
 
 
 def _tasks_table(names: list[str]) -> pa.Table:
-    """The tasks as pandas writes a frame with the column task_index and the index "task".
+    """The tasks in the form in which pandas writes a frame with the column task_index and the index "task".
 
-    LeRobot reads it with pandas and looks a task up by its position, then takes its index.
+    LeRobot reads the file with pandas, finds a task by its position and takes its index.
     """
     kinds = {"task_index": ("int64", "int64"), "task": ("unicode", "object")}
     described = [
@@ -156,7 +156,7 @@ def _stats(table: pa.Table, columns: list[str]) -> Stats:
 
 
 def _image_stats(histogram: np.ndarray, frames: int) -> dict[str, Any]:
-    """Statistics [3, 1, 1] of the pixels in [0, 1], from int64 [3, 256] counts of their values."""
+    """Statistics [3, 1, 1] of pixel values in [0, 1], from their counts int64 [3, 256]."""
     levels = np.arange(256) / 255
     pixels = histogram.sum(axis=1)
     mean = histogram @ levels / pixels

@@ -1,0 +1,87 @@
+"""Turns probabilities into buttons by the rules of ``decode``."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64
+
+from BC_training.common.decode import Decoding
+
+
+class Decoder:
+    """Decodes an episode frame by frame. Its random draws follow from the episode's seed and the frame's number."""
+
+    def __init__(self, decoding: Decoding):
+        names = list(decoding.thresholds)
+        self._temperature, self._hysteresis = decoding.temperature, decoding.hysteresis
+        self._thresholds = np.array([decoding.thresholds[name] for name in names], np.float64)
+        self._groups = [np.array([names.index(name) for name in group]) for group in decoding.exclusive]
+        self.reset()
+
+    def reset(self, seed: int = 0) -> None:
+        """Starts an episode; ``seed``, 0 or more, is for sampling."""
+        self._seed, self._frame = seed, 0
+        self._held = np.zeros(len(self._thresholds), bool)
+
+    def __call__(self, probabilities: Float[np.ndarray, " A"]) -> Bool[np.ndarray, " A"]:
+        """The buttons held in the next frame of the episode, from probabilities in [0, 1]."""
+        draws = None
+        if self._temperature is not None:
+            # Philox is a counter: no other frame has blocks of four numbers in common with this one.
+            generator = np.random.Generator(np.random.Philox(key=self._seed, counter=self._frame << 64))
+            draws = generator.random(len(self._held))
+        self._held = self.press(np.asarray(probabilities, np.float64), self._held, draws)
+        self._frame += 1
+        return self._held.copy()
+
+    def press(
+        self,
+        p: Float64[np.ndarray, "*B A"],
+        held: Bool[np.ndarray, "*B A"],
+        draws: Float64[np.ndarray, " A"] | None,
+    ) -> Bool[np.ndarray, "*B A"]:
+        """The buttons held in one frame.
+
+        Args:
+            p: probabilities. A float32 would round the thresholds that it is compared with.
+            held: the buttons held in the frame before.
+            draws: uniform in [0, 1); None does not sample.
+        """
+        bar = self._thresholds - self._hysteresis * held
+        if draws is None or self._temperature is None:
+            wanted = p >= bar
+        else:
+            raised = np.minimum(p + self._hysteresis * held, 1)
+            with np.errstate(divide="ignore"):  # the logits of 0 and 1 are infinite, which is right
+                logits = np.log(raised) - np.log1p(-raised)
+            wanted = draws < 0.5 + 0.5 * np.tanh(logits / (2 * self._temperature))  # the sigmoid, without overflow
+        for group in self._groups:
+            margin = np.where(wanted[..., group], (p - bar)[..., group], -np.inf)
+            wanted[..., group] &= np.arange(len(group)) == margin.argmax(axis=-1)[..., None]
+        return wanted
+
+
+def decode_episodes(
+    decoding: Decoding, probabilities: Float[np.ndarray, "N A"], lengths: Sequence[int]
+) -> Bool[np.ndarray, "N A"]:
+    """The buttons that a ``Decoder`` holds in every frame of some episodes.
+
+    It does not sample, even where ``decoding`` has a temperature: scores on recordings do not depend on chance.
+
+    Args:
+        probabilities: in [0, 1], of all episodes in a row.
+        lengths: the frames of each episode; their sum is N.
+    """
+    decoder, p = Decoder(decoding), np.asarray(probabilities, np.float64)
+    if not decoding.hysteresis:  # no frame depends on the one before
+        return decoder.press(p, np.zeros(p.shape, bool), None)
+    # All episodes advance together, the longest first, so that those that have ended are at the end.
+    counts = np.asarray(lengths)
+    longest_first = np.argsort(-counts, kind="stable")
+    starts, counts = (np.cumsum(counts) - counts)[longest_first], counts[longest_first]
+    pressed, held = np.zeros(p.shape, bool), np.zeros((len(counts), p.shape[1]), bool)
+    for frame in range(counts.max(initial=0)):
+        rows = starts[counts > frame] + frame
+        held = decoder.press(p[rows], held[: len(rows)], None)
+        pressed[rows] = held
+    return pressed

@@ -1,0 +1,113 @@
+"""Returns of scripted players that are known, so that nobody has to wait for them to be played again.
+
+They are in ``reference_returns.json``, each with the version of the engine and of the code that it was played by, and
+count for no other. After a change of a game, an expert, or ViZDoom's version,
+
+    uv run python -m BC_training.play.references
+
+plays them again, all those that are not of the present version: half an hour of one core for all.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from BC_training.common.files import write_whole
+from BC_training.games import GameSpec, known_games
+from BC_training.play import scripted
+from BC_training.play.players import BUILT_IN
+from BC_training.play.scores import SMALL, play_episodes
+
+FILE = Path(__file__).with_name("reference_returns.json")
+SEEDS = (range(100), range(1000, 1020), range(5000, 5100))  # of the final score, during training, of the suite
+
+
+def reference_players(game: GameSpec) -> list[str]:
+    """Those between whom scores in a game are normalised."""
+    return ["random"] if game.expert is None else ["random", "expert"]
+
+
+def scripted_returns(
+    game: GameSpec, players: Sequence[str], seeds: range, workers: int | None, console: Console
+) -> dict[str, list[float]]:
+    """Returns of scripted players in the episodes of ``seeds``: those that are known, the others played.
+
+    Args:
+        players: of "expert", "random" and "noop".
+        workers: processes; None for one a core.
+    """
+    known = {player: found for player in players if (found := known_returns(game, player, seeds)) is not None}
+    if known:
+        console.print(
+            f"{game}, seeds {seeds.start} to {seeds.stop - 1}: the returns of {' and '.join(known)} are known",
+            soft_wrap=True,
+            markup=False,
+        )
+    for player in players:
+        if player not in known:
+            outcomes = play_episodes(str(game), player, seeds, SMALL, workers, console)
+            known[player] = [outcome.score for outcome in outcomes]
+    return {player: known[player] for player in players}
+
+
+def known_returns(game: GameSpec, player: str, seeds: Sequence[int]) -> list[float] | None:
+    """What ``player`` scores in the episodes of ``seeds``; None where that is not known of all, or of this version."""
+    entry = _read_file().get(str(game))
+    if entry is None or entry["version"] != game_version(game):
+        return None
+    returns = {}
+    for first, values in entry["returns"].get(player, {}).items():
+        returns |= dict(enumerate(values, int(first)))
+    return [returns[seed] for seed in seeds] if set(seeds) <= returns.keys() else None
+
+
+@cache
+def game_version(game: GameSpec) -> str:
+    """What the episodes of scripted players depend on beside the spec: the engine's version and a digest of code.
+
+    The code is that of the game's kind, with its experts, and of ``scripted.py``, without comments and docstrings.
+    """
+    files = [Path(scripted.__file__), *sorted(game.code_folder.rglob("*.py"))]
+    digest = hashlib.sha256("\0".join(map(_plain_code, files)).encode()).hexdigest()[:16]
+    return f"{game.engine} {version(game.engine)}, code {digest}"
+
+
+def _plain_code(file: Path) -> str:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.unparse(tree)
+
+
+@cache
+def _read_file() -> dict[str, Any]:
+    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+
+
+def main() -> None:
+    """Plays what the file lacks, game by game, and adds it."""
+    console, known = Console(), dict(_read_file())
+    for game in map(GameSpec.parse, known_games()):
+        if all(known_returns(game, player, seeds) is not None for player in BUILT_IN for seeds in SEEDS):
+            continue
+        returns: dict[str, dict[str, list[float]]] = {player: {} for player in BUILT_IN}
+        for player in BUILT_IN:
+            for seeds in SEEDS:
+                outcomes = play_episodes(str(game), player, seeds, SMALL, None, console)
+                returns[player][str(seeds.start)] = [outcome.score for outcome in outcomes]
+        known[str(game)] = {"version": game_version(game), "returns": returns}
+        write_whole(FILE, json.dumps(known, separators=(",", ":")).replace('],"', '],\n"') + "\n")
+        console.print(f"{game}: written to {FILE}", soft_wrap=True, markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The tables of an evaluation fit a terminal and show its numbers."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from BC_training.common.decode import Decoding
+from BC_training.common.events import event_scores
+from BC_training.common.metrics import number, report
+from BC_training.evaluation.results import AblationScores, Diagnosis, Evaluation
+from BC_training.evaluation.tables import ablation_table, button_table, event_table, print_evaluation, summary_table
+
+NAMES = tuple(f"some_longer_button_{i:02}" for i in range(13))
+ROLL = "dodge_roll/dash"
+
+
+def an_evaluation(frames: int = 500, names: tuple[str, ...] = NAMES, decoding: Decoding | None = None) -> Evaluation:
+    rng = np.random.default_rng(0)
+    true, p, majority = [rng.random((frames, len(names))) < 0.5], rng.random((frames, len(names))), np.zeros(len(names))
+    values = report(true, p, majority.astype(bool), names, decoding or 0.5)
+    for scores in (values, *values["baselines"].values()):
+        scores["events"] = event_scores(true, p >= 0.5, names, 3)
+    values |= {"step": 1, "split": "val", "chosen_here": ["checkpoint"], "diagnosis": Diagnosis(False, [], None, {})}
+    return Evaluation.from_dict(values)
+
+
+def rows(table) -> dict[str, list[str]]:
+    """The cells of each line in 80 columns, by their first word."""
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    console.print(table)
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    found = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+    return found | {"text": " ".join(text.split()).split()}
+
+
+def numbers(scores, *names: str) -> list[str]:
+    return [number(getattr(scores, name)) for name in names]
+
+
+def test_the_summary_has_a_row_for_the_policy_and_each_baseline():
+    found = an_evaluation()
+    shown = rows(summary_table(found, "BC_training/checkpoints/a_run_with_a_long_name/best/12345 on val: 10 episodes"))
+    columns = ("exact_match", "change_match", "macro_f1", "l1", "l2", "kl")
+    assert shown["policy"] == numbers(found, *columns)
+    assert shown["majority"] == numbers(found.baselines["majority"], *columns)
+    assert shown["repeat"][1:] == numbers(found.baselines["repeat_previous"], *columns)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("names", [NAMES, ("move_forward", ROLL, "lock_on")])
+def test_buttons_have_their_scores_and_thresholds_that_differ(own, names):
+    rules = Decoding(dict(zip(names, np.linspace(0.2, 0.8, len(names)).tolist(), strict=True))) if own else None
+    found = an_evaluation(9, names, rules)
+    shown = rows(button_table(found))
+    for name, scores in found.per_action.items():
+        base = [number(found.baselines[b].per_action[name].f1) for b in ("majority", "repeat_previous")]
+        at = [number(found.decoding.thresholds[name])] if own else []
+        assert shown[name] == [*at, *map(number, vars(scores).values()), *base]
+    assert ("thresholds of their own" if own else "By action at threshold 0.5:") in " ".join(shown["text"])
+
+
+@pytest.mark.parametrize("fps", [17.5, None])
+def test_buttons_have_their_events(fps):
+    found = an_evaluation(20_000)
+    shown, exact, within = rows(event_table(found, fps)), found.events.exact, found.events.within
+    assert ("(0.17 s)" in " ".join(shown["text"])) == (fps is not None)
+    for name in NAMES:
+        cells = []
+        for kind in ("onset", "offset"):
+            ours, near = (getattr(part.per_action[name], kind) for part in (exact, within))
+            cells += [str(ours.recorded), str(ours.predicted), number(ours.f1), number(near.f1)]
+        assert shown[name] == cells
+
+
+def test_ablations_stand_below_the_intact_policy():
+    nothing = AblationScores(None, None, None, None)
+    names = ("blank_frames", "shuffled_frames_and_state", "no_previous_actions")
+    found = replace(an_evaluation(), ablations=dict.fromkeys(names, nothing))
+    shown = rows(ablation_table(found))
+    assert shown["intact"] == numbers(found, "exact_match", "change_match", "macro_f1", "onset_f1")
+    assert shown["shuffled"] == ["frames", "and", "state", "–", "–", "–", "–"]
+
+
+def test_notes_follow_the_tables():
+    found = an_evaluation()
+    found = replace(
+        found,
+        decoding=replace(found.decoding, temperature=0.5),
+        diagnosis=Diagnosis(True, ["it copies", "it repeats"], 0.75, {}),
+    )
+    console = Console(file=io.StringIO(), width=300)
+    print_evaluation(found, "a run", console)
+    *_, copycat, sampling, chosen = console.file.getvalue().splitlines()
+    assert "(right in 75.0% of those frames): it copies; and it repeats." in copycat
+    assert sampling.endswith("in play it samples at temperature 0.5")
+    assert chosen == "the policy was chosen by these frames (val): expect less on others"
