@@ -145,7 +145,7 @@ def test_null_and_absent_optional_sections(write, section):
     assert getattr(getattr(load_config(file, [f"{parent}.{section}=null"]), parent), section) is None
 
 
-@pytest.mark.parametrize("name", ["pure_cnn.yaml", "quickstart.yaml"])
+@pytest.mark.parametrize("name", ["pure_cnn.yaml", "pure_cnn_small.yaml"])
 def test_shipped_configs_load(name):
     config = load_config(f"configs/{name}")
     assert to_dict(config) == to_dict(load_config(PACKAGE / "configs" / name))
