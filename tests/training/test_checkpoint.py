@@ -176,12 +176,12 @@ def test_a_state_of_another_shape_is_refused(saved, state):
     assert str(saved / "best" / "20") in error_of(read_state, saved / "best" / "20", wider)
 
 
-def test_the_metadata_is_plain_json(saved, meta):
+def test_the_metadata_is_plain_json(saved, fields):
     stored = json.loads((saved / "best" / "20" / "meta" / "metadata").read_text())
     assert stored["format_version"] == checkpoint.FORMAT_VERSION
     assert stored["step"] == 20
     assert stored["inputs"]["action_names"] == ["a0", "a1", "a2"]
-    assert set(meta) <= set(stored)
+    assert set(fields) <= set(stored)
 
 
 def test_no_pickle_anywhere(saved):
