@@ -252,7 +252,7 @@ def test_targets_are_the_first_actions_of_the_labels(recorded, window):
 
 
 def test_targets_are_made_without_the_rest_of_the_labels(recorded, monkeypatch):
-    """Of all samples at once, state and chunks would be many times as large."""
+    """State and chunks of all samples at once would be many times as large."""
     monkeypatch.setattr(Samples, "labels", None)
     assert Samples(recorded[0], [0], Window(history=4, action_chunk=3, state=True)).targets.shape == (5, 3)
 

@@ -108,7 +108,7 @@ def test_scores_are_normalized_game_by_game():
     mean = result.mean["mine"]
     assert mean is not None
     assert mean.normalized == pytest.approx((first + second) / 2, abs=0.001)
-    # Of the mean of two independent means.
+    # The interval is that of the mean of two independent means.
     deviation = np.hypot(np.std(games["doom/basic"]["mine"]) / 10, np.std(games["doom/my_way_home"]["mine"])) / 2
     assert mean.normalized_ci95 is not None
     low, high = mean.normalized_ci95

@@ -44,7 +44,7 @@ def inputs(make_inputs):
 
 @pytest.fixture(scope="module")
 def fields() -> dict[str, Any]:
-    """Of the metadata."""
+    """Fields of the metadata."""
     progress = TrainingProgress(step=20, best_score=-math.inf)
     majority = [True, False, False]
     return {
@@ -426,7 +426,7 @@ def test_verify_finds_damage_of_every_file(run, item, damage):
 
 
 def test_verify_finds_any_flipped_bit_of_the_checksums(run):
-    """Of the names of the items, whose loss would leave one unchecked, every bit."""
+    """Every bit of the items' names is tried: without its name an item would go unchecked."""
     step = run / "best" / "20"
     content = (step / "checksums.json").read_bytes()
     names = [content.index(f'"{item}":'.encode()) + i for item in ITEMS for i in range(len(item) + 3)]
