@@ -248,22 +248,9 @@ def test_options_of_the_optimization_together(tmp_path, recording):
     assert np.isfinite(rows(tmp_path, "val")[-1]["loss"])
 
 
-def test_the_older_shape_trains(tmp_path):
-    """zarr v2, 13 actions, 19 state values, a fractional rate, one-frame chunks, Blosc."""
-    path, rng = tmp_path / "old.zarr", np.random.default_rng(0)
-    root = zarr.open_group(path, mode="w", zarr_format=2)
-    root.attrs.update({"keys": [f"key_{i}" for i in range(13)], "attributes": [f"value_{i}" for i in range(19)]})
-    for number in (1, 2, 10):
-        group = root.create_group(f"episode_{number}")
-        group.attrs.update({"fps": 17.08, "frame_count": 30})
-        arrays = {
-            "frames": rng.integers(0, 256, (30, 3, 48, 64), dtype=np.uint8),
-            "actions": rng.random((30, 13)) < 0.1,
-            "state": rng.normal(size=(30, 19)).astype(np.float32),
-        }
-        for name, values in arrays.items():
-            array = group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=(1, *values.shape[1:]))
-            array[:] = values
+def test_a_dataset_of_an_older_recorder_trains(tmp_path, make_older_dataset):
+    path = tmp_path / "old.zarr"
+    make_older_dataset(path, [30, 30, 30], size=(48, 64), numbers=[1, 2, 10])
     assert json.loads((path / "episode_1/frames/.zarray").read_text())["compressor"]["id"] == "blosc"
     run_dir, printed = run(tmp_path, path)
     assert "3 episodes, 90 frames at 17.08/s, 13 actions, 19 state values" in printed
@@ -308,12 +295,21 @@ def test_a_choice_of_actions_trains_and_an_unknown_one_is_named(tmp_path, record
     assert not (tmp_path / "x").exists()
 
 
-def test_a_game_with_other_buttons_is_refused_before_training(tmp_path, recording):
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("evaluation.rollout={game: doom/deadly_corridor}", r"buttons \[key_0.*the game has \[move_left"),
+        ("training.augmentation.flip=0.5", r"no mirror image is known for actions 'key_0', .*attrs\['mirror'\]"),
+    ],
+)
+def test_buttons_that_the_game_or_a_flip_does_not_know_are_refused_before_training(
+    tmp_path, recording, setting, message
+):
     data = tmp_path / "renamed.zarr"
     shutil.copytree(recording, data)
     zarr.open_group(data).attrs["keys"] = [f"key_{i}" for i in range(7)]
-    with pytest.raises(UserError, match=r"buttons \[key_0.*the game has \[move_left"):
-        run(tmp_path, data, "evaluation.rollout={game: doom/deadly_corridor}")
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, data, setting)
     assert not (tmp_path / "c").exists()
 
 
@@ -326,15 +322,6 @@ def test_a_history_longer_than_the_shortest_episode_is_said_once(tmp_path, make_
         Setup.build(load_config("configs/pure_cnn.yaml", changes), Console(file=screen))
         said.append(screen.getvalue().count("is longer than the shortest episode (5)"))
     assert said == [0, 1]
-
-
-def test_a_flip_of_unknown_buttons_is_refused_before_training(tmp_path, recording):
-    data = tmp_path / "renamed.zarr"
-    shutil.copytree(recording, data)
-    zarr.open_group(data).attrs["keys"] = [f"key_{i}" for i in range(7)]
-    with pytest.raises(UserError, match=r"no mirror image is known for actions 'key_0', .*attrs\['mirror'\]"):
-        run(tmp_path, data, "training.augmentation.flip=0.5")
-    assert not (tmp_path / "c").exists()
 
 
 def test_wandb_without_a_key_is_offline_and_says_so_once(tmp_path, recording, monkeypatch):
