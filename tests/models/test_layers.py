@@ -30,7 +30,7 @@ def backward(layer, x, cotangent, dtype=jnp.float32):
         y = net(x, use_running_average=False)
         return (y.astype(jnp.float32) * cotangent).sum(), (y, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat)))
 
-    return jax.grad(run, argnums=(0, 1), has_aux=True)(params, x)
+    return jax.jit(jax.grad(run, argnums=(0, 1), has_aux=True))(params, x)
 
 
 @pytest.mark.parametrize(
