@@ -152,7 +152,7 @@ def test_two_runs_are_bit_identical(tmp_path, recording):
     assert not all(jax.tree.leaves(same))
 
 
-def test_a_finished_run_is_scored_again_or_kept_and_trained_anew(tmp_path, recording):
+def test_a_finished_run_is_scored_again_or_kept_beside_a_new_one(tmp_path, recording):
     run_dir, _ = run(tmp_path, recording, "training.num_epochs=1")
     log, scores = (tmp_path / "l/pure_cnn" / name for name in ("metrics.jsonl", "evaluation.json"))
     before, (step,) = log.read_text(), (run_dir / "last").iterdir()
@@ -219,7 +219,7 @@ def test_a_step_that_is_not_finite_names_its_batch(tmp_path, recording):
 
 
 @pytest.mark.parametrize("name", ["loss", "grad_norm", "param_norm"])
-def test_whatever_is_not_finite_stops_the_training(name):
+def test_a_loss_or_norm_that_is_not_finite_stops_the_training(name):
     values = {"loss": 1.0, "grad_norm": 1.0, "param_norm": 1.0}
     order = SimpleNamespace(batch=lambda step: np.array([step]))
     samples = SimpleNamespace(locate=lambda batch: [("episode_0", int(batch[0]))])
@@ -313,7 +313,7 @@ def test_buttons_that_the_game_or_a_flip_does_not_know_are_refused_before_traini
     assert not (tmp_path / "c").exists()
 
 
-def test_a_history_longer_than_the_shortest_episode_is_said_once(tmp_path, make_dataset):
+def test_a_history_longer_than_the_shortest_episode_gives_one_warning(tmp_path, make_dataset):
     data, said = tmp_path / "x.zarr", []
     make_dataset(data, [5, 30, 30], actions=7)
     for history in (3, 4):  # of 5 and 7 frames
@@ -324,25 +324,21 @@ def test_a_history_longer_than_the_shortest_episode_is_said_once(tmp_path, make_
     assert said == [0, 1]
 
 
-def test_wandb_without_a_key_is_offline_and_says_so_once(tmp_path, recording, monkeypatch):
+@pytest.mark.parametrize("key", [None, pytest.param("0" * 40, marks=pytest.mark.slow)])
+def test_wandb_is_offline_without_a_key_or_a_network_and_says_so_once(tmp_path, recording, monkeypatch, key):
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))  # no netrc
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    if key is not None:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing listens there
     _, printed = run(tmp_path, recording, "logging.wandb.enabled=true", "training.num_epochs=1")
-    assert printed.count("W&B is offline (no key)") == 1
+    assert printed.count("W&B is offline") == 1
+    assert ("W&B is offline (no key)" in printed) == (key is None)
     assert list((tmp_path / "l/pure_cnn/wandb").glob("offline-run-*/*.wandb"))
     assert rows(tmp_path, "val")
     wandb.teardown()  # ends its process here, not after a later test's
-
-
-@pytest.mark.slow
-def test_wandb_with_a_key_but_no_network_goes_on_offline(tmp_path, recording, monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing listens there
-    _, printed = run(tmp_path, recording, "logging.wandb.enabled=true", "training.num_epochs=1")
-    assert printed.count("W&B is offline") == 1
-    assert rows(tmp_path, "val")
 
 
 def test_a_copied_variant_trains_without_another_edit(tmp_path, recording):

@@ -49,7 +49,7 @@ def test_forward_gradients_and_statistics_equal_flax(shape, mean, spread):
         np.testing.assert_allclose(ours, found[1][name], rtol=1e-4, atol=1e-4)
 
 
-def test_statistics_against_numpy():
+def test_statistics_equal_numpys():
     layer, _ = pair(3)
     before = {name: np.asarray(getattr(layer, name)[...]) for name in ("mean", "var")}
     x = np.random.default_rng(0).normal(2, 3, (10, 4, 3)).astype(np.float32)
