@@ -182,8 +182,7 @@ def convert(
 ) -> None:
     """Convert recordings of another kind into a dataset, or a dataset into another kind."""
     readers = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "leave-out": leave_out}
-    readers |= {"allow-missing": allow_missing, "time-unit": time_unit != "us"}
-    cli.require_conversion(kind, to, fps, readers)
+    cli.require_conversion(kind, to, fps, readers | {"allow-missing": allow_missing, "time-unit": time_unit != "us"})
     frame_size = None if size is None else cli.parse_size(size)
     if kind is None:
         from BC_training.convert.lerobot.export import export

@@ -1,7 +1,7 @@
 """Whether a policy plays the mirrored corridor: its screen flipped, its left and right buttons swapped.
 
-    uv run -m BC_training --config configs/quickstart.yaml logging.run_name=plain
-    uv run -m BC_training --config configs/quickstart.yaml logging.run_name=flip training.augmentation.flip=0.5
+    uv run -m BC_training --config configs/pure_cnn_small.yaml logging.run_name=plain
+    uv run -m BC_training --config configs/pure_cnn_small.yaml logging.run_name=flip training.augmentation.flip=0.5
     uv run python benchmarks/mirror.py BC_training/checkpoints/plain BC_training/checkpoints/flip
 
 A policy that learned from mirrored samples too should score alike in both.

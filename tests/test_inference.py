@@ -95,7 +95,7 @@ def test_a_decoding_of_other_actions_is_refused(runs):
 
 
 def test_changing_what_act_returned_changes_nothing(runs):
-    """Of a model that takes previous actions."""
+    """The model takes previous actions."""
     frames = np.random.default_rng(0).integers(0, 256, (6, 3, *Policy.load(runs["temporal_cnn"]).inputs.recorded_size))
     seen = []
     for spoil in (False, True):

@@ -152,6 +152,6 @@ def normalize(
     return given
 
 
-def scale_frames(frames: UInt8[Array, "*shape"]) -> Float32[Array, "*shape"]:
-    """Scales uint8 to [0, 1]."""
+def scale_frames(frames: UInt8[Array, "*shape"] | Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    """Scales values of 0 to 255 to [0, 1]; floats are what a gradient is taken of."""
     return frames.astype(np.float32) / 255.0

@@ -37,7 +37,7 @@ def best_threshold(true: np.ndarray, probability: np.ndarray, present: float, ab
     if not held:
         return present
     values, group = np.unique(p, return_inverse=True)
-    # Of a threshold at each value: what is pressed are the frames at it or above.
+    # With a threshold at each value, the frames at it or above count as pressed.
     pressed = np.cumsum(np.bincount(group)[::-1])[::-1]
     hits = np.cumsum(np.bincount(group, weights=true)[::-1])[::-1]
     f1 = 2 * hits / (pressed + held)

@@ -49,7 +49,7 @@ class Policy:
         window = self.inputs.window
         self._predict = make_predict(model)
         self._encode, self._remember = make_stream(model)
-        # Of this episode, what the model sees of each frame: "frames" resized, "state",
+        # What the model sees of each frame of this episode: "frames" resized, "state",
         # "since_change"; of a model that encodes each frame by itself only its "features".
         self._recent: deque[dict[str, np.ndarray]] = deque(maxlen=window.span)
         self._pressed: deque[np.ndarray] = deque(maxlen=window.action_history)

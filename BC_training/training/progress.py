@@ -54,7 +54,7 @@ class TrainingProgress:
         return self.epochs >= config.training.num_epochs or out_of_patience
 
     def speed(self, order: SampleOrder) -> tuple[float, float]:
-        """Of the open epoch so far: frames per second, and the share of time spent waiting for data."""
+        """The open epoch's frames per second so far, and the share of its time that went into waiting for data."""
         taken = self.step - self.epochs * order.steps_per_epoch
         return taken * order.batch_size * order.targets_per_sample / self.seconds, self.waited / self.seconds
 

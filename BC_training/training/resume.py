@@ -83,7 +83,7 @@ class Start:
 def find_start(config: Config, inputs: InputSpec, fingerprint: str, console: Console) -> Start:
     """Finds the checkpoint to go on from and makes room for a fresh start where there is none.
 
-    What is damaged on the way is said and set aside.
+    Damaged checkpoints on the way are named and set aside.
 
     Args:
         fingerprint: of the dataset, from ``fingerprint``.

@@ -58,7 +58,7 @@ class Tracker:
 
     @property
     def wandb_id(self) -> str | None:
-        """Of the W&B run; None where there is none."""
+        """The id of the W&B run; None where there is none."""
         return self._mirror.id if self._mirror is not None else None
 
     def log(self, kind: str, step: int, values: dict[str, Any]) -> None:

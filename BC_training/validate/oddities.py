@@ -194,7 +194,7 @@ def _channels(episodes: list[Seen]) -> Iterator[Finding]:
     difference = (pictures[:, 0] - pictures[:, 2]).reshape(len(pictures), -1)
     direction = np.linalg.svd(difference, full_matrices=False)[2][0]
     camp = difference @ direction >= 0
-    # Of two camps of equal size, the one with the first episode counts as right.
+    # Where two camps are of equal size, the one with the first episode counts as right.
     right = camp if 2 * camp.sum() + camp[0] > len(camp) else ~camp
     if right.sum() < 2:
         return

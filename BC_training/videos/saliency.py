@@ -75,7 +75,7 @@ def film_saliency(
     model, size = checkpoints.read_model(saved), saved.inputs.frame_size
     predict = make_predict(model)
     saliency = make_gradient(predict) if method == "gradient" else make_occlusion(predict, size)
-    # Of every frame, also of those whose target was not recorded.
+    # Every frame counts, also one whose target was not recorded.
     samples = Samples(dataset, [position], dataclasses.replace(saved.inputs.window, action_shift=0))
     with Progress(console=console, transient=True) as progress:
         options = dataclasses.replace(saved.config.dataset, cache="none")

@@ -112,6 +112,24 @@ def test_override_of_a_section_that_the_file_leaves_out(write):
     assert config.dataset.split.train == 0.8
 
 
+@pytest.mark.parametrize(
+    ("overrides", "is_recorded"),
+    [
+        ([], True),
+        (["dataset.path=./data/x.zarr"], True),
+        (["dataset.path=data/y.zarr"], False),
+        ({"dataset.path": "data/y.zarr"}, False),
+        (["dataset.path=12"], False),
+        (["dataset.path=data/y.zarr", "dataset.record.episodes=3"], True),
+    ],
+)
+def test_a_files_record_section_holds_for_the_path_in_that_file_alone(write, overrides, is_recorded):
+    file = write("dataset: {path: data/x.zarr, record: {game: doom/basic}}\n")
+    assert (load_config(file, overrides).dataset.record is not None) == is_recorded
+    only_record = write("dataset: {record: {game: doom/basic}}\n")
+    assert load_config(only_record, ["dataset.path=data/x.zarr"]).dataset.record is None
+
+
 @pytest.mark.parametrize("section", ["record", "rollout"])
 def test_null_and_absent_optional_sections(write, section):
     parent = {"record": "dataset", "rollout": "evaluation"}[section]
@@ -127,7 +145,7 @@ def test_null_and_absent_optional_sections(write, section):
     assert getattr(getattr(load_config(file, [f"{parent}.{section}=null"]), parent), section) is None
 
 
-@pytest.mark.parametrize("name", ["pure_cnn.yaml", "quickstart.yaml"])
+@pytest.mark.parametrize("name", ["pure_cnn.yaml", "pure_cnn_small.yaml"])
 def test_shipped_configs_load(name):
     config = load_config(f"configs/{name}")
     assert to_dict(config) == to_dict(load_config(PACKAGE / "configs" / name))
@@ -193,15 +211,8 @@ def test_saved_config_loads_back_equal(tmp_path, name):
     config = load_config(f"configs/{name}", ["training.learning_rate=0.00003", "logging.wandb.tags=[a,b]"])
     save_config(config, tmp_path / "config.yaml")
     again = load_config(tmp_path / "config.yaml")
-    assert to_dict(again) == to_dict(config)
-    assert again.model == config.model
+    assert again == config
     assert again.logging.run_name == Path(name).stem  # not the new file's
-
-
-def test_saved_config_loads_back_as_an_equal_object(tmp_path):
-    config = load_config("configs/quickstart.yaml")
-    save_config(config, tmp_path / "config.yaml")
-    assert load_config(tmp_path / "config.yaml") == config
 
 
 def test_to_dict_survives_json(write):
@@ -229,14 +240,11 @@ def test_unknown_key_names_itself_and_the_nearest(write, override, wrong, meant)
 
 def test_unknown_key_in_the_file(write):
     message = error_of(write(MINIMAL + "training: {batchsize: 3}\n"))
-    assert "'training.batchsize'" in message
-    assert "did you mean 'batch_size'" in message
+    assert "'training.batchsize'; did you mean 'batch_size'" in message
 
 
 def test_unknown_model_names_the_nearest(write):
-    message = error_of(write(), ["model.name=pure_cn"])
-    assert "unknown model 'pure_cn'" in message
-    assert "did you mean 'pure_cnn'" in message
+    assert "unknown model 'pure_cn'; did you mean 'pure_cnn'" in error_of(write(), ["model.name=pure_cn"])
 
 
 def test_unknown_file_names_the_nearest(tmp_path):
@@ -269,6 +277,7 @@ def test_unknown_file_names_the_nearest(tmp_path):
         ("training.learning_rate=-0.001", "training.learning_rate"),
         ("training.learning_rate=0", "training.learning_rate"),
         ("training.learning_rate=.nan", "training.learning_rate"),
+        ("training.learning_rate=.inf", "training.learning_rate"),
         ("training.warmup_steps=-1", "training.warmup_steps"),
         ("training.weight_decay=-1", "training.weight_decay"),
         ("training.gradient_clip_norm=0", "training.gradient_clip_norm"),
@@ -374,9 +383,12 @@ def test_missing_dataset_path(write):
         "\tdataset: x\n",
         "dataset:\n  path: ${nowhere}\n",
         ":",
+        "- a\n- b\n",
+        "just text\n",
+        "5\n",
     ],
 )
-def test_malformed_yaml(write, text):
+def test_yaml_that_is_malformed_or_no_mapping_names_the_file(write, text):
     assert "pure_cnn.yaml" in error_of(write(text))
 
 
@@ -384,36 +396,12 @@ def test_malformed_yaml_names_the_line(write):
     assert "line 4" in error_of(write("dataset:\n  path: x\nmodel: {}\ntraining: [1\n"))
 
 
-def test_bytes_that_are_no_text(tmp_path):
-    (tmp_path / "pure_cnn.yaml").write_bytes(b"dataset: \xff\xfe\x00")
-    assert "pure_cnn.yaml" in error_of(tmp_path / "pure_cnn.yaml")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "- a\n- b\n",
-        "just text\n",
-        "5\n",
-    ],
-)
-def test_yaml_that_is_no_mapping(write, text):
-    assert "pure_cnn.yaml" in error_of(write(text))
-
-
 def test_empty_file_lacks_a_dataset_path(write):
     assert "dataset" in error_of(write(""))
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "model: pure_cnn\n",
-        "model: [1]\n",
-        "logging: loud\n",
-        "dataset: x\n",
-        "training: 3\n",
-    ],
+    "text", ["model: pure_cnn\n", "model: [1]\n", "logging: loud\n", "dataset: x\n", "training: 3\n"]
 )
 def test_a_section_that_is_no_mapping(write, text):
     prefix = "" if text.startswith("dataset") else MINIMAL
@@ -429,12 +417,6 @@ def test_override_without_an_equals_sign(write, override):
 
 @pytest.mark.parametrize("key", ["dataset.frame_size", "model.conv_features", "dataset.record.frame_size"])
 def test_the_faulty_list_is_named(key):
-    with pytest.raises(UserError) as error:
-        load_config("configs/pure_cnn.yaml", [f"{key}=[1,2,x]"])
-    assert f"{key}: expected a list" in str(error.value)
-    assert " or " not in str(error.value)
-
-
-def test_an_infinite_learning_rate_is_refused():
-    with pytest.raises(UserError, match="learning_rate"):
-        load_config("configs/pure_cnn.yaml", ["training.learning_rate=.inf"])
+    message = error_of("configs/pure_cnn.yaml", [f"{key}=[1,2,x]"])
+    assert f"{key}: expected a list" in message
+    assert " or " not in message

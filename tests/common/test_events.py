@@ -27,7 +27,7 @@ def most_matches(recorded: list[int], predicted: list[int], tolerance: int) -> i
 
 
 def events(actions: np.ndarray, before: np.ndarray, kind: str) -> list[list[int]]:
-    """Of each action, the frames of its onsets or offsets."""
+    """The frames of each button's onsets or offsets."""
     found = []
     for a in range(actions.shape[1]):
         held, frames = before[a], []

@@ -92,5 +92,5 @@ NAMES = st.text(st.characters(blacklist_characters="/\\${}'\"#"), min_size=1, ma
 @given(NAMES)
 def test_a_run_is_called_what_the_override_says(name):
     assume(name.strip() == name and name not in (".", "..") and name.lower() not in ("null", "~", ""))
-    config = load_config(Path("configs/quickstart.yaml"), [f"logging.run_name={name}"])
+    config = load_config(Path("configs/pure_cnn_small.yaml"), [f"logging.run_name={name}"])
     assert config.logging.run_name == name

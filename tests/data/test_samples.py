@@ -245,7 +245,7 @@ def test_an_epoch_has_fewer_visits_where_each_frame_of_a_history_is_a_target(rec
 
 
 def test_targets_are_made_without_the_rest_of_the_labels(recorded, monkeypatch):
-    """Of all samples at once, state and chunks would be many times as large."""
+    """State and chunks of all samples at once would be many times as large."""
     monkeypatch.setattr(Samples, "labels", None)
     assert Samples(recorded[0], [0], Window(history=4, action_chunk=3, state=True)).targets.shape == (5, 3)
 

@@ -98,7 +98,7 @@ def test_each_ablation_changes_its_part_of_the_batch_and_no_other(tmp_path, make
 
 @pytest.mark.parametrize("episodes", [15, 3])
 def test_interval_against_scipy(episodes):
-    """Of at least ten episodes they are resampled, of fewer the frames."""
+    """Ten episodes or more are resampled; where there are fewer, their frames are."""
     rng = np.random.default_rng(0)
     episode = np.repeat(np.arange(episodes) * 7, rng.integers(20, 90, episodes))
     values = rng.choice([-1, 0, 1], len(episode), p=[0.2, 0.3, 0.5])

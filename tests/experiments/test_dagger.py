@@ -49,7 +49,7 @@ def settings(folder: Path, *overrides: str) -> list[str]:
 
 
 def run(folder: Path, *overrides: str, **rounds) -> Rounds:
-    return dagger(load_config("configs/quickstart.yaml", settings(folder, *overrides)), QUIET, **(ROUNDS | rounds))
+    return dagger(load_config("configs/pure_cnn_small.yaml", settings(folder, *overrides)), QUIET, **(ROUNDS | rounds))
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -252,7 +252,7 @@ def test_a_dataset_of_other_buttons_is_refused_before_anything_is_written(tmp_pa
 
 
 def test_new_seeds_are_apart_from_those_of_the_scores(whole):
-    config = load_config("configs/quickstart.yaml", settings(whole))
+    config = load_config("configs/pure_cnn_small.yaml", settings(whole))
     play = config.evaluation.rollout
     assert play is not None
 
@@ -270,7 +270,7 @@ def test_new_seeds_are_apart_from_those_of_the_scores(whole):
 
 @pytest.mark.slow
 def test_rounds_that_are_killed_end_as_those_that_were_not(whole, tmp_path):
-    command = [sys.executable, "-m", "BC_training", "dagger", "--config", "configs/quickstart.yaml"]
+    command = [sys.executable, "-m", "BC_training", "dagger", "--config", "configs/pure_cnn_small.yaml"]
     command += ["--rounds", "1", "--episodes", "2", "--mix", "0.5", *settings(tmp_path)]
     for moment, number, code in (
         ("c/x-round0/last/*", signal.SIGKILL, -signal.SIGKILL),

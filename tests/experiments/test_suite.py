@@ -13,7 +13,7 @@ from BC_training.experiments.suite import Suite, suite
 from BC_training.experiments.suite_scores import Normalized, SuiteScores
 
 FILE = """
-variants: {small: configs/quickstart.yaml}
+variants: {small: configs/pure_cnn_small.yaml}
 settings:
   dataset.record.episodes: 4
   dataset.record.frame_size: [24, 32]
@@ -108,7 +108,7 @@ def test_scores_are_normalized_game_by_game():
     mean = result.mean["mine"]
     assert mean is not None
     assert mean.normalized == pytest.approx((first + second) / 2, abs=0.001)
-    # Of the mean of two independent means.
+    # The interval is that of the mean of two independent means.
     deviation = np.hypot(np.std(games["doom/basic"]["mine"]) / 10, np.std(games["doom/my_way_home"]["mine"])) / 2
     assert mean.normalized_ci95 is not None
     low, high = mean.normalized_ci95
@@ -149,22 +149,22 @@ def test_an_override_needs_a_value(plan_file):
         (("doom/basic", "doom/basics"), r"unknown game 'doom/basics'; did you mean 'doom/basic'\?"),
         (("small: c", "expert: c"), r"'expert' is a scripted player"),
         (
-            ("{small: configs/quickstart.yaml}", "{small: configs/quickstart.yaml, hard: hard.yaml}"),
+            ("{small: configs/pure_cnn_small.yaml}", "{small: configs/pure_cnn_small.yaml, hard: hard.yaml}"),
             r"variants play alike, but in doom/basic hard plays .*'seed': 5}.* and small .*'seed': 0}",
         ),
         (("training.num_epochs", "training.epochs"), r"unknown key 'training.epochs'"),
-        (("configs/quickstart.yaml", "configs/quickstrt.yaml"), r"did you mean configs/quickstart.yaml\?"),
+        (("configs/pure_cnn_small.yaml", "configs/pure_cnn_smal.yaml"), r"did you mean configs/pure_cnn_small.yaml\?"),
         (("basic: {}", "basic: 3"), r"of doom/basic is a mapping, found '3'"),
-        (("small: configs/quickstart.yaml", "small: 0012"), r"no config file '0012'"),
-        (("small: configs/quickstart.yaml", "small: [x]"), r"of small is a config file"),
-        (("{small: configs/quickstart.yaml}", "3"), r"'variants' is a mapping, found '3'"),
-        (("basic: {}", "basic: {evaluation.rollout: null}"), r"small does not play: give configs/quickstart\.yaml an"),
-        (("{small: configs/quickstart.yaml}", "{}"), r"at least one of 'variants' and one of 'games'"),
+        (("small: configs/pure_cnn_small.yaml", "small: 0012"), r"no config file '0012'"),
+        (("small: configs/pure_cnn_small.yaml", "small: [x]"), r"of small is a config file"),
+        (("{small: configs/pure_cnn_small.yaml}", "3"), r"'variants' is a mapping, found '3'"),
+        (("basic: {}", "basic: {evaluation.rollout: null}"), r"small does not play: give configs/pure_cnn_small"),
+        (("{small: configs/pure_cnn_small.yaml}", "{}"), r"at least one of 'variants' and one of 'games'"),
     ],
 )
 def test_a_faulty_suite_is_refused_before_anything_is_written(plan_file, tmp_path, change, message):
     plan_file.write_text(FILE.replace(*change, 1))
-    save_config(load_config("configs/quickstart.yaml", ["evaluation.rollout.seed=5"]), tmp_path / "hard.yaml")
+    save_config(load_config("configs/pure_cnn_small.yaml", ["evaluation.rollout.seed=5"]), tmp_path / "hard.yaml")
     with pytest.raises(UserError, match=message) as error:
         load(plan_file)
     assert "\n" not in str(error.value)

@@ -41,7 +41,7 @@ SMALL = [
 
 
 def settings(folder: Path | str, data: Path | str, *overrides: str) -> list[str]:
-    """Of a training into ``folder``; later overrides win."""
+    """The settings of a training into ``folder``; later overrides win."""
     places = [f"dataset.path={data}", f"training.checkpoint_dir={folder}/c", f"logging.log_dir={folder}/l"]
     return [*SMALL, *places, *overrides]
 
@@ -54,7 +54,7 @@ def run(folder: Path | str, data: Path | str, *overrides: str) -> str:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """Of the metrics file, but for what depends on the machine's speed."""
+    """The rows of the metrics file, without what depends on the machine's speed."""
     lines = map(json.loads, (folder / "l/pure_cnn/metrics.jsonl").read_text().splitlines())
     return [{k: v for k, v in row.items() if k not in ("frames_per_second", "data_wait")} for row in lines]
 

@@ -37,7 +37,7 @@ from BC_training.training.train_state import (
 
 SIZE = (24, 32)
 CONFIGS = Path(variants.__file__).parents[1] / "configs"
-# Of each variant, one that compiles in seconds, without dropout.
+# Small settings of each variant, which compile in seconds, without dropout.
 SMALL: dict[str, dict[str, Any]] = {
     "pure_cnn": {"conv_features": (8, 16), "conv_strides": (2, 2), "dense_features": (32,)},
     "resnet_policy": {"width": 4, "stage_blocks": (1, 1), "position_features": 4, "dense_features": 32},

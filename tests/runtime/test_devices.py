@@ -224,7 +224,7 @@ def test_a_distributed_value_out_of_range_is_refused(values, key):
 
 def test_a_config_file_names_the_processes():
     overrides = ["system.distributed.coordinator=a:1", "system.distributed.num_processes=2"]
-    config = load_config("configs/quickstart.yaml", [*overrides, "system.distributed.process_id=1"])
+    config = load_config("configs/pure_cnn_small.yaml", [*overrides, "system.distributed.process_id=1"])
     assert config.system == SystemConfig(distributed=DistributedConfig("a:1", 2, 1))
     with pytest.raises(UserError, match="process_id"):
-        load_config("configs/quickstart.yaml", overrides)
+        load_config("configs/pure_cnn_small.yaml", overrides)

@@ -44,7 +44,7 @@ def same(a, b):
         assert (a[name].dtype, a[name].shape) == (b[name].dtype, b[name].shape), name
         assert a[name].tobytes() == b[name].tobytes(), name
 
-# Of 25 rows: no multiple of a number of devices. Of 5: some of 8 devices hold none.
+# 25 rows are no multiple of a number of devices; with 5, some of 8 devices hold none.
 for episodes, batches in ([0, 1, 2], ids), ([3], ids % 5):
     samples = Samples(dataset, episodes, window)
     for cache in ("none", "disk", "device") if len(episodes) > 1 else ("device",):

@@ -44,7 +44,7 @@ def inputs(make_inputs):
 
 @pytest.fixture(scope="module")
 def fields() -> dict[str, Any]:
-    """Of the metadata."""
+    """Fields of the metadata."""
     progress = TrainingProgress(step=20, best_score=-math.inf)
     majority = [True, False, False]
     return {
@@ -176,12 +176,12 @@ def test_a_state_of_another_shape_is_refused(saved, state):
     assert str(saved / "best" / "20") in error_of(read_state, saved / "best" / "20", wider)
 
 
-def test_the_metadata_is_plain_json(saved, meta):
+def test_the_metadata_is_plain_json(saved, fields):
     stored = json.loads((saved / "best" / "20" / "meta" / "metadata").read_text())
     assert stored["format_version"] == checkpoint.FORMAT_VERSION
     assert stored["step"] == 20
     assert stored["inputs"]["action_names"] == ["a0", "a1", "a2"]
-    assert set(meta) <= set(stored)
+    assert set(fields) <= set(stored)
 
 
 def test_no_pickle_anywhere(saved):
@@ -426,7 +426,7 @@ def test_verify_finds_damage_of_every_file(run, item, damage):
 
 
 def test_verify_finds_any_flipped_bit_of_the_checksums(run):
-    """Of the names of the items, whose loss would leave one unchecked, every bit."""
+    """Every bit of the items' names is tried: without its name an item would go unchecked."""
     step = run / "best" / "20"
     content = (step / "checksums.json").read_bytes()
     names = [content.index(f'"{item}":'.encode()) + i for item in ITEMS for i in range(len(item) + 3)]

@@ -20,7 +20,7 @@ DEVICE, NONE = "dataset.cache=device", "dataset.cache=none"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, make_dataset) -> Path:
-    """Of two episodes that make 20 batches of 16 together, and two of validation, whichever those are."""
+    """Two episodes make 20 batches of 16 together, whichever two are left for validation."""
     path = tmp_path_factory.mktemp("data") / "x.zarr"
     make_dataset(path, [163] * 4, state=0)
     return path

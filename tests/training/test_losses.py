@@ -61,7 +61,7 @@ def test_extreme_logits_are_finite():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_gradient(smoothing):
-    """Of the mean: ((1 - a) p - w a (1 - p)) / (B A)."""
+    """The mean's gradient is ((1 - a) p - w a (1 - p)) / (B A)."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(4, 3)).astype(np.float32)
     actions, weights = rng.random((4, 3)) < 0.5, np.array([1, 0.5, 4], np.float32)

@@ -56,11 +56,9 @@ def data(tmp_path_factory, make_dataset) -> Path:
         ),
     ],
 )
-def test_what_cannot_be_built_or_scored_is_not_recorded_first(tmp_path, name, change, message):
-    places = {"dataset.path": "x.zarr", "training.checkpoint_dir": "c", "logging.log_dir": "l"}
-    config = load_config(
-        f"configs/{name}.yaml", [change, *(f"{key}={tmp_path / file}" for key, file in places.items())]
-    )
+def test_what_cannot_be_built_or_scored_is_not_recorded_first(tmp_path, monkeypatch, name, change, message):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(f"configs/{name}.yaml", [change, "training.checkpoint_dir=c", "logging.log_dir=l"])
     with pytest.raises(UserError, match=message):
         training.train(config, Console(file=StringIO()))
     assert not list(tmp_path.iterdir())

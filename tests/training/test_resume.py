@@ -68,7 +68,7 @@ def test_the_fingerprint_does_not_depend_on_the_place(recorded, data):
 
 @pytest.mark.parametrize(("array", "index"), [("actions", (6, 2)), ("state", (0, 1)), ("frames", (3, 2, 7, 7))])
 def test_one_value_changes_the_fingerprint(recorded, data, array, index):
-    """Of the frames one that is sampled: the middle one of an episode."""
+    """Changes a frame that is sampled: the middle one of an episode."""
     name = f"episode_1/{array}"
     before = zarr.open_group(data, mode="r")[name][index]  # pyright: ignore[reportIndexIssue]
     change(data, name, index, not before if array == "actions" else before + 1)

@@ -248,7 +248,7 @@ def test_every_parameter_has_a_finite_gradient_that_is_not_zero(step, state):
 
 
 def test_gradient_against_finite_differences(step, state):
-    """Of the whole step: the layers' own backward passes, weights, smoothing and dropout."""
+    """The whole step is checked: the layers' own backward passes, weights, smoothing and dropout."""
     batch, rng = a_batch(), np.random.default_rng(0)
     after, _ = step(copy(state), batch)
     direction = jax.tree.map(
@@ -287,7 +287,7 @@ def test_dtypes_are_never_promoted_silently(step, state):
 
 
 def test_two_runs_from_one_seed_are_bit_identical(make_config, inputs):
-    """Each builds and compiles everything anew."""
+    """Each builds and compiles everything again."""
 
     def start():
         config = make_config(TINY | {"dropout": 0.5}, {"warmup_steps": 1})
@@ -414,7 +414,7 @@ def test_a_training_too_short_for_one_update_is_refused():
 
 
 def test_averages_against_a_reference(make_config, inputs):
-    """Of parameters and batch statistics, at each update alone; step by step and several in a dispatch."""
+    """Parameters and batch statistics are averaged at each update alone, step by step or several in a dispatch."""
     config = make_config(TINY, {"ema_decay": 0.3, "gradient_accumulation": 2})
     # Not Adam, which makes whole updates of gradients that are rounding errors.
     optimizer = optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation()

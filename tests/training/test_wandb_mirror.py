@@ -23,7 +23,7 @@ RUN = """
     from BC_training.training import tracking, wandb_mirror
     from BC_training.common.config import load_config
     wandb_mirror._INIT_SECONDS, tracking._FINISH_SECONDS, tracking._INTERRUPTED_SECONDS = 5, 20.0, 1.0
-    config, first = load_config("configs/quickstart.yaml"), int(sys.argv[2])
+    config, first = load_config("configs/pure_cnn_small.yaml"), int(sys.argv[2])
     options = {} if first == 0 else {"position": int(sys.argv[3]), "wandb_id": sys.argv[4]}
     try:
         with tracking.Tracker(Path(sys.argv[1]), config, Console(width=400), **options) as tracker:

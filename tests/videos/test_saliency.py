@@ -96,7 +96,7 @@ def test_occlusion_of_sides_that_no_patch_divides():
 def test_the_region_that_a_trained_policy_looks_at_is_found():
     """A network learns, from noise, that one region's brightness decides."""
     small = ResNetConfig(
-        "resnet_policy", width=4, stage_blocks=(1, 1), position_features=4, dense_features=16, dropout=0
+        "resnet_policy", width=4, stage_blocks=(1, 1), position_features=4, dense_features=16, dropout=0.0
     )
     config, inputs = Config(DatasetConfig("unused"), small), InputSpec(("a", "b"), (), SIZE, SIZE, 17.0)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Nested mappings of settings as objects of frozen dataclasses, and what is said where they do not fit."""
+"""Nested mappings of settings as objects of frozen dataclasses, and the errors where they do not fit."""
 
 import contextlib
 import difflib

@@ -67,7 +67,7 @@ class ActionStatistics:
         self._combinations.update({row.tobytes(): int(n) for row, n in zip(rows, times, strict=True)})
 
     def result(self) -> dict[str, Any]:
-        """The numbers, as JSON types; what each means is said on the page.
+        """The numbers, as JSON types; the page says what each means.
 
         ``cooccurrence.conditional[a][b]`` is P(b held | a held).
         """

@@ -24,6 +24,7 @@ from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.evaluation.evaluate import evaluate
 from BC_training.evaluation.results import Evaluation
+from BC_training.play.results import RolloutResult
 from BC_training.reports.compare.compare import compare
 from BC_training.reports.compare.runs import Run, incomparable
 from BC_training.reports.compare.scores import (
@@ -64,6 +65,12 @@ PLAY = {
     "references": {},
     "restarts": 0,
 }
+
+
+def played(**changes: Any) -> RolloutResult:
+    return RolloutResult.from_dict(PLAY | {"step": 1, "decoding": None} | changes)
+
+
 SMALL = ["model.conv_features=[4]", "model.conv_strides=[4]", "logging.report=false"]
 
 
@@ -317,7 +324,7 @@ def test_different_play_does_not_compare(runs, monkeypatch, capsys, change):
 def test_damaged_scores_are_named_and_not_used(runs, text):
     Path("l/a/rollout.json").write_text(text)
     run = Run.read(Path("c/a"))
-    assert run.play == {}
+    assert run.play is None
     assert "l/a/rollout.json is damaged" in run.missing["rollout.json"]
 
 
@@ -381,12 +388,10 @@ def test_the_rarest_action_is_one_that_is_pressed():
 
 
 def test_the_interval_of_the_score_is_that_of_the_file():
-    play = PLAY | {"random_mean": -100.0, "expert_mean": 300.0, "mean": 100.0, "ci95": [0.0, 180.0]}
-    scores = play_scores(play)
+    scores = play_scores(played())
     assert [scores[key] for key in ("normalized_low", "normalized", "normalized_high")] == [0.25, 0.5, 0.75]
-    for change in ({"expert_mean": None}, {"expert_mean": -100.0}, {"expert_mean": -150.0}):
-        scores = play_scores(play | change)
-        assert (scores["mean_return"], scores["normalized"]) == (100.0, None)
+    scores = play_scores(played(normalized=None, normalized_ci95=None))
+    assert [scores[key] for key in ("mean_return", "normalized", "normalized_low")] == [1000.0, None, None]
 
 
 # --- how they are shown ----------------------------------------------------------------------
@@ -421,7 +426,7 @@ def test_the_best_value_of_each_column_is_bold():
 def test_scores_on_other_labels_are_named_and_have_no_best():
     inputs = SimpleNamespace(action_names=("a",), window=SimpleNamespace(action_shift=0))
     runs: list[Any] = []
-    for names, play in ((["e0", "e1"], PLAY), (["e1", "e0"], PLAY | {"expert_mean": 1.0}), (["e2"], {})):
+    for names, play in ((["e0", "e1"], played()), (["e1", "e0"], played(expert_mean=1.0)), (["e2"], None)):
         saved = SimpleNamespace(fingerprint="f", split={"val": names, "test": []}, inputs=inputs)
         runs.append(SimpleNamespace(saved=saved, evaluation=True, play=play))
     assert incomparable(["a", "b"], [runs[0], runs[0]]) == ([], set())

@@ -100,7 +100,7 @@ def test_the_page_shows_the_log_play_and_video(whole, tmp_path):
     assert "lacks" not in page.text
     assert "0.75" in page.text  # 60 of 80
     assert "95 % interval 0.62 to 0.88" in page.text
-    assert "skill 3, seeds 0 to 2, actions 2 tics late." in page.text
+    assert "doom/basic?skill=5, seeds 0 to 2." in page.text
     assert "Failed episodes1 of 395 % interval of the share 20.0 to 80.0 %" in page.text
     assert "lowest after epoch 1, of 2." in page.text
     labels = [a["aria-label"] or "" for a in page.of("svg")]
@@ -152,7 +152,7 @@ def test_the_video_of_a_run_set_aside_is_with_its_logs():
     run: Any = SimpleNamespace(log_dir=Path("l/x.1"), saved=SimpleNamespace(config=SimpleNamespace()))
     run.saved.config.logging = LoggingConfig(run_name="x")
     for named, found in (("l/x/play.mp4", "l/x.1/play.mp4"), ("play.mp4", "play.mp4")):
-        run.play = {"video": named}
+        run.play = SimpleNamespace(video=named)
         assert report_findings.video_file(run) == Path(found)
 
 
