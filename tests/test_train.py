@@ -252,7 +252,7 @@ def test_a_dataset_of_an_older_recorder_trains(tmp_path, make_older_dataset):
     path = tmp_path / "old.zarr"
     make_older_dataset(path, [30, 30, 30], size=(48, 64), numbers=[1, 2, 10])
     assert json.loads((path / "episode_1/frames/.zarray").read_text())["compressor"]["id"] == "blosc"
-    run_dir, printed = run(tmp_path, path)
+    run_dir, printed = run(tmp_path, path, "training.num_epochs=1")
     assert "3 episodes, 90 frames at 17.08/s, 13 actions, 19 state values" in printed
     assert len(checkpoint.read(run_dir).inputs.action_names) == 13
 
