@@ -66,7 +66,7 @@ def trained(tmp_path_factory, recording) -> tuple[Path, Path, str]:
     return folder, run_dir, printed
 
 
-def test_a_run_leaves_everything_it_says(trained):
+def test_a_run_leaves_every_file_that_it_names(trained):
     folder, run_dir, printed = trained
     for place in ("evaluation.json", "rollout.json", "rollout.mp4", "metrics.jsonl", "config.yaml"):
         assert (folder / "l/pure_cnn" / place).stat().st_size > 0
@@ -314,14 +314,14 @@ def test_buttons_that_the_game_or_a_flip_does_not_know_are_refused_before_traini
 
 
 def test_a_history_longer_than_the_shortest_episode_gives_one_warning(tmp_path, make_dataset):
-    data, said = tmp_path / "x.zarr", []
+    data, warnings = tmp_path / "x.zarr", []
     make_dataset(data, [5, 30, 30], actions=7)
     for history in (3, 4):  # of 5 and 7 frames
         screen = StringIO()
         changes = [*SMALL, f"dataset.path={data}", f"dataset.history={history}", "dataset.frame_skip=2"]
         Setup.build(load_config("configs/pure_cnn.yaml", changes), Console(file=screen))
-        said.append(screen.getvalue().count("is longer than the shortest episode (5)"))
-    assert said == [0, 1]
+        warnings.append(screen.getvalue().count("is longer than the shortest episode (5)"))
+    assert warnings == [0, 1]
 
 
 @pytest.mark.parametrize("key", [None, pytest.param("0" * 40, marks=pytest.mark.slow)])

@@ -27,7 +27,7 @@ def use_compilation_cache() -> None:
         return
     folder = default_folder() / "xla"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)  # an entry is a program: who can write one can run what they like as this user
     except OSError as error:
         if multiprocessing.parent_process() is None:  # once, not in every worker

@@ -292,7 +292,7 @@ def test_a_missing_or_damaged_chunk_of_frames_is_an_error_and_never_zeros(tmp_pa
 
 
 def with_episodes(count: int) -> ZarrGameplayDataset:
-    """A dataset as ``split`` sees it: so many episodes."""
+    """A dataset with ``count`` episodes, as far as ``split`` sees it."""
     dataset = object.__new__(ZarrGameplayDataset)
     dataset.path, dataset.episodes = Path("x.zarr"), [None] * count  # pyright: ignore[reportAttributeAccessIssue]
     return dataset

@@ -93,7 +93,7 @@ def test_normalize_scales_frames_to_0_to_1_in_float32(make_inputs):
     assert (float(normalized.min()), float(normalized.max())) == (0.0, 1.0)
 
 
-def test_input_spec_survives_json():
+def test_an_input_spec_comes_back_from_json():
     inputs = InputSpec(("left", "right"), ("health",), (288, 512), (72, 128), 17.08, Window(history=3, frame_skip=2))
     assert InputSpec.from_dict(json.loads(json.dumps(inputs.to_dict()))) == inputs
     assert inputs.frame_shape == (3, 72, 128)

@@ -185,7 +185,7 @@ def test_a_value_that_never_varies_becomes_zero(value):
     assert not encode(features, state)[0].any()
 
 
-def test_features_survive_json():
+def test_features_come_back_from_json():
     inputs = InputSpec(("a",), NAMES, (8, 8), (8, 8), 17.0, Window(2, 1, 0, 0, 1, True, ("anim",)), fit())
     again = InputSpec.from_dict(json.loads(json.dumps(inputs.to_dict())))
     assert again == inputs
@@ -249,7 +249,7 @@ def test_frames_since_change_is_what_a_loop_counts(ids):
 
 
 @given(values)
-def test_counting_in_play_agrees(ids):
+def test_counting_in_play_equals_counting_whole_episodes(ids):
     counter, row = ChangeCounter(), np.empty(ids.shape[1], np.float32)
     played = []
     for frame in ids:

@@ -43,7 +43,7 @@ def outputs(config, inputs, batch: int, train: bool) -> jax.ShapeDtypeStruct:
 # --- finding a variant ---------------------------------------------------------------------
 
 
-def test_names_lists_the_folders():
+def test_the_variants_are_the_folders_in_order():
     assert "pure_cnn" in variants.names()
     assert variants.names() == sorted(variants.names())
 
@@ -75,7 +75,7 @@ def test_a_variant_that_lacks_a_part_is_refused(monkeypatch, part):
 # --- PureCNN -------------------------------------------------------------------------------
 
 
-def test_parameter_count_from_the_layers(count_parameters):
+def test_the_parameter_count_is_that_of_the_layers(count_parameters):
     """Weights and biases of each layer, scale and bias of each batch norm."""
 
     def expected(conv, dense, norm, actions=7):
@@ -164,7 +164,7 @@ def test_global_average_pooling_ignores_where_but_not_how_much(tiny):
     assert not np.allclose(here, both)
 
 
-def test_channels_and_colours_matter(tiny):
+def test_red_and_blue_frames_give_different_logits(tiny):
     model = tiny()
     frames = np.zeros((2, 3, 8, 8), np.float32)
     frames[0, 0] = frames[1, 2] = 1.0

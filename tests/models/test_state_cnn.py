@@ -36,8 +36,8 @@ def model():
     return jax.jit(partial(create_model(TINY, INPUTS, nnx.Rngs(0)), train=False))
 
 
-def test_it_tells_where_things_are(model):
-    """The same patch at another place of the frame; a model that pools could not tell."""
+def test_the_place_of_a_patch_changes_the_logits(model):
+    """The same patch at another place of the frame; a model that pools would not see it."""
     seen, other = observed(1), observed(1)
     blank = np.zeros((1, 2, 3, 16, 24), np.float32)
     here, there = blank.copy(), blank.copy()
@@ -84,7 +84,7 @@ def test_the_vision_only_twin_ignores_the_state():
 
 
 @pytest.mark.parametrize("use_state", [True, False])
-def test_parameter_count_from_the_layers(use_state):
+def test_the_parameter_count_is_that_of_the_layers(use_state):
     """3 x 3 convolutions over 2 frames, a 4 x 6 grid of 2 channels, tables of 3 and 4 rows, dense layers."""
     config = dataclasses.replace(TINY, use_state=use_state)
     convs = (9 * 6 * 4 + 4) + (9 * 4 * 6 + 6) + (6 * 2 + 2)

@@ -1,4 +1,4 @@
-"""What TemporalCNN remembers, and what it is not to know."""
+"""What TemporalCNN remembers, and what it must not know."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def test_lstm_against_its_equations():
+def test_an_lstm_follows_its_equations():
     layer, x = LSTM(3, 4, rngs=nnx.Rngs(0)), np.random.default_rng(0).normal(size=(2, 6, 3)).astype(np.float32)
     kernel, bias, recurrent = (np.asarray(p[...]) for p in (layer.inputs.kernel, layer.inputs.bias, layer.recurrent))
     np.testing.assert_array_equal(bias, [*[0] * 4, *[1] * 4, *[0] * 8])

@@ -84,7 +84,7 @@ def test_processes_have_equally_many_devices(monkeypatch):
         ("0.10.2", "--my_flag", "--my_flag"),
     ],
 )
-def test_xla_flags(monkeypatch, version, flags, expected):
+def test_the_flag_is_set_only_for_a_jaxlib_that_knows_it_and_beside_no_other(monkeypatch, version, flags, expected):
     monkeypatch.setattr(devices, "version", lambda name: version)
     environment = {} if flags is None else {"XLA_FLAGS": flags}
     monkeypatch.setattr(os, "environ", environment)

@@ -51,7 +51,7 @@ def test_where_all_is_saved_a_request_ends_the_work_at_once():
             pass
 
 
-def test_its_thread_ends_with_it():
+def test_the_watching_thread_ends_with_the_interruption():
     before = threading.enumerate()
     with Interruption():
         (thread,) = [t for t in threading.enumerate() if t not in before]
@@ -236,13 +236,13 @@ def wait_for_steps(folder: Path, count: int) -> None:
 
 
 def stopped(process: subprocess.Popen[str]) -> str:
-    """What a process said that was sent a signal, and has ten seconds to end."""
+    """Waits for a process that was sent a signal to end, and returns its error output."""
     _, errors = process.communicate(timeout=20)  # its own limit is 9 s, the rest is for a busy machine
     assert process.returncode == EXIT_CODE, errors
     return errors
 
 
-def test_the_exit_code_of_the_command(monkeypatch, capsys):
+def test_an_interrupted_command_exits_with_75_and_one_line(monkeypatch, capsys):
     def train(config, console):
         raise Interrupted("stopped by SIGTERM; saved after step 3")
 
@@ -315,10 +315,10 @@ def test_a_signal_to_one_of_two_processes_stops_both(tmp_path, data, which):
     processes = both(tmp_path / "stopped", data, *enough)
     wait_for_steps(tmp_path / "stopped", 7)
     processes[which].send_signal(signal.SIGTERM)
-    said = [stopped(process) for process in processes]
+    printed = [stopped(process) for process in processes]
     step = verify_all(tmp_path / "stopped")[-1]
-    assert f"stopped by SIGTERM; saved after step {step}" in said[which]
-    assert f"stopped by another process; saved after step {step}" in said[1 - which]
+    assert f"stopped by SIGTERM; saved after step {step}" in printed[which]
+    assert f"stopped by another process; saved after step {step}" in printed[1 - which]
     assert rows(tmp_path / "stopped")[-1]["step"] == step
     for process in both(tmp_path / "stopped", data, *enough):
         process.communicate(timeout=300)

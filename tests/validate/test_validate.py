@@ -536,7 +536,7 @@ def test_nothing_is_written_where_no_episode_can_be_repaired(tmp_path, make_data
 # --- the command
 
 
-def test_exit_codes_and_output(tmp_path, make_dataset, monkeypatch, capsys):
+def test_the_command_prints_findings_and_exits_with_0_1_or_2(tmp_path, make_dataset, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
 
     def command(*arguments: object) -> tuple[int, str, str]:
