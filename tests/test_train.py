@@ -66,7 +66,7 @@ def trained(tmp_path_factory, recording) -> tuple[Path, Path, str]:
     return folder, run_dir, printed
 
 
-def test_a_run_leaves_everything_it_says(trained):
+def test_a_run_leaves_every_file_that_it_names(trained):
     folder, run_dir, printed = trained
     for place in ("evaluation.json", "rollout.json", "rollout.mp4", "metrics.jsonl", "config.yaml"):
         assert (folder / "l/pure_cnn" / place).stat().st_size > 0
@@ -152,7 +152,7 @@ def test_two_runs_are_bit_identical(tmp_path, recording):
     assert not all(jax.tree.leaves(same))
 
 
-def test_a_finished_run_is_scored_again_or_kept_and_trained_anew(tmp_path, recording):
+def test_a_finished_run_is_scored_again_or_kept_beside_a_new_one(tmp_path, recording):
     run_dir, _ = run(tmp_path, recording, "training.num_epochs=1")
     log, scores = (tmp_path / "l/pure_cnn" / name for name in ("metrics.jsonl", "evaluation.json"))
     before, (step,) = log.read_text(), (run_dir / "last").iterdir()
@@ -219,7 +219,7 @@ def test_a_step_that_is_not_finite_names_its_batch(tmp_path, recording):
 
 
 @pytest.mark.parametrize("name", ["loss", "grad_norm", "param_norm"])
-def test_whatever_is_not_finite_stops_the_training(name):
+def test_a_loss_or_norm_that_is_not_finite_stops_the_training(name):
     values = {"loss": 1.0, "grad_norm": 1.0, "param_norm": 1.0}
     order = SimpleNamespace(batch=lambda step: np.array([step]))
     samples = SimpleNamespace(locate=lambda batch: [("episode_0", int(batch[0]))])
@@ -248,24 +248,11 @@ def test_options_of_the_optimization_together(tmp_path, recording):
     assert np.isfinite(rows(tmp_path, "val")[-1]["loss"])
 
 
-def test_the_older_shape_trains(tmp_path):
-    """zarr v2, 13 actions, 19 state values, a fractional rate, one-frame chunks, Blosc."""
-    path, rng = tmp_path / "old.zarr", np.random.default_rng(0)
-    root = zarr.open_group(path, mode="w", zarr_format=2)
-    root.attrs.update({"keys": [f"key_{i}" for i in range(13)], "attributes": [f"value_{i}" for i in range(19)]})
-    for number in (1, 2, 10):
-        group = root.create_group(f"episode_{number}")
-        group.attrs.update({"fps": 17.08, "frame_count": 30})
-        arrays = {
-            "frames": rng.integers(0, 256, (30, 3, 48, 64), dtype=np.uint8),
-            "actions": rng.random((30, 13)) < 0.1,
-            "state": rng.normal(size=(30, 19)).astype(np.float32),
-        }
-        for name, values in arrays.items():
-            array = group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=(1, *values.shape[1:]))
-            array[:] = values
+def test_a_dataset_of_an_older_recorder_trains(tmp_path, make_older_dataset):
+    path = tmp_path / "old.zarr"
+    make_older_dataset(path, [30, 30, 30], size=(48, 64), numbers=[1, 2, 10])
     assert json.loads((path / "episode_1/frames/.zarray").read_text())["compressor"]["id"] == "blosc"
-    run_dir, printed = run(tmp_path, path)
+    run_dir, printed = run(tmp_path, path, "training.num_epochs=1")
     assert "3 episodes, 90 frames at 17.08/s, 13 actions, 19 state values" in printed
     assert len(checkpoint.read(run_dir).inputs.action_names) == 13
 
@@ -308,54 +295,50 @@ def test_a_choice_of_actions_trains_and_an_unknown_one_is_named(tmp_path, record
     assert not (tmp_path / "x").exists()
 
 
-def test_a_game_with_other_buttons_is_refused_before_training(tmp_path, recording):
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("evaluation.rollout={game: doom/deadly_corridor}", r"buttons \[key_0.*the game has \[move_left"),
+        ("training.augmentation.flip=0.5", r"no mirror image is known for actions 'key_0', .*attrs\['mirror'\]"),
+    ],
+)
+def test_buttons_that_the_game_or_a_flip_does_not_know_are_refused_before_training(
+    tmp_path, recording, setting, message
+):
     data = tmp_path / "renamed.zarr"
     shutil.copytree(recording, data)
     zarr.open_group(data).attrs["keys"] = [f"key_{i}" for i in range(7)]
-    with pytest.raises(UserError, match=r"buttons \[key_0.*the game has \[move_left"):
-        run(tmp_path, data, "evaluation.rollout={game: doom/deadly_corridor}")
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, data, setting)
     assert not (tmp_path / "c").exists()
 
 
-def test_a_history_longer_than_the_shortest_episode_is_said_once(tmp_path, make_dataset):
-    data, said = tmp_path / "x.zarr", []
+def test_a_history_longer_than_the_shortest_episode_gives_one_warning(tmp_path, make_dataset):
+    data, warnings = tmp_path / "x.zarr", []
     make_dataset(data, [5, 30, 30], actions=7)
     for history in (3, 4):  # of 5 and 7 frames
         screen = StringIO()
         changes = [*SMALL, f"dataset.path={data}", f"dataset.history={history}", "dataset.frame_skip=2"]
         Setup.build(load_config("configs/pure_cnn.yaml", changes), Console(file=screen))
-        said.append(screen.getvalue().count("is longer than the shortest episode (5)"))
-    assert said == [0, 1]
+        warnings.append(screen.getvalue().count("is longer than the shortest episode (5)"))
+    assert warnings == [0, 1]
 
 
-def test_a_flip_of_unknown_buttons_is_refused_before_training(tmp_path, recording):
-    data = tmp_path / "renamed.zarr"
-    shutil.copytree(recording, data)
-    zarr.open_group(data).attrs["keys"] = [f"key_{i}" for i in range(7)]
-    with pytest.raises(UserError, match=r"no mirror image is known for actions 'key_0', .*attrs\['mirror'\]"):
-        run(tmp_path, data, "training.augmentation.flip=0.5")
-    assert not (tmp_path / "c").exists()
-
-
-def test_wandb_without_a_key_is_offline_and_says_so_once(tmp_path, recording, monkeypatch):
+@pytest.mark.parametrize("key", [None, pytest.param("0" * 40, marks=pytest.mark.slow)])
+def test_wandb_is_offline_without_a_key_or_a_network_and_says_so_once(tmp_path, recording, monkeypatch, key):
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))  # no netrc
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    if key is not None:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing listens there
     _, printed = run(tmp_path, recording, "logging.wandb.enabled=true", "training.num_epochs=1")
-    assert printed.count("W&B is offline (no key)") == 1
+    assert printed.count("W&B is offline") == 1
+    assert ("W&B is offline (no key)" in printed) == (key is None)
     assert list((tmp_path / "l/pure_cnn/wandb").glob("offline-run-*/*.wandb"))
     assert rows(tmp_path, "val")
     wandb.teardown()  # ends its process here, not after a later test's
-
-
-@pytest.mark.slow
-def test_wandb_with_a_key_but_no_network_goes_on_offline(tmp_path, recording, monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing listens there
-    _, printed = run(tmp_path, recording, "logging.wandb.enabled=true", "training.num_epochs=1")
-    assert printed.count("W&B is offline") == 1
-    assert rows(tmp_path, "val")
 
 
 def test_a_copied_variant_trains_without_another_edit(tmp_path, recording):

@@ -13,12 +13,14 @@ from BC_training.common.errors import UserError, first_line, unknown
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.schema import DatasetConfig
 from BC_training.common.split import SPLITS, split_groups
+from BC_training.common.state import require_finite
 from BC_training.common.storage import reader
 from BC_training.common.storage.metadata import EpisodeInfo, episode_faults, expected_shapes
 from BC_training.common.storage.store import open_store
 
 _OPEN_ARRAYS = 4096  # kept open for reading frames: bounds the memory of a dataset of many episodes
 _STATE_MEMORY = 2**30  # bytes of state kept: a start asks for it four times, and decoding is most of its time
+_REMEDY = ": repair or remove the episode, or set dataset.validate_episodes=true to skip such episodes"
 _CHECKED = 128  # frames read at once to check that they can be read
 
 
@@ -138,7 +140,7 @@ class ZarrGameplayDataset:
             try:
                 self._read_actions(info)
                 if self.state_names:
-                    self._check_state(info)
+                    require_finite(self._read_state(info), self.state_names, f"{self.path}/{info.name}", _REMEDY)
                 if self._validate_episodes:
                     self._check_frames(info)
                 usable.append(info)
@@ -249,18 +251,6 @@ class ZarrGameplayDataset:
             self._states[info.name] = state
         return state
 
-    def _check_state(self, info: EpisodeInfo) -> None:
-        state = self._read_state(info)
-        finite = np.isfinite(state)
-        if not finite.all():
-            bad = np.argwhere(~finite)
-            frame, column = bad[0]
-            raise UserError(
-                f"{self.path}/{info.name}: state '{self.state_names[column]}' is {state[frame, column]} at frame "
-                f"{frame} ({len(bad)} such value{'s' * (len(bad) > 1)}): repair or remove the episode, or set "
-                "dataset.validate_episodes=true to skip such episodes"
-            )
-
     def _check_frames(self, info: EpisodeInfo) -> None:
         with self._reading(info, "frames"):
             array = reader.open_array(info, "frames")
@@ -279,10 +269,7 @@ class ZarrGameplayDataset:
 
     def _fault(self, name: str, reason: str) -> None:
         if not self._validate_episodes:
-            raise UserError(
-                f"{self.path}/{name}: {reason}: repair or remove the episode, or set dataset.validate_episodes=true "
-                "to skip such episodes"
-            )
+            raise UserError(f"{self.path}/{name}: {reason}{_REMEDY}")
         self.skipped.append(Skipped(name, reason))
 
     def _require_episodes(self) -> None:

@@ -64,7 +64,8 @@ class StateFeatures:
         for episode, state in episodes:
             # By column: in rows, to gather one would read all.
             used = np.ascontiguousarray(state[:, columns].T)
-            require_finite(used.T, config.names, f"{path}/{episode}")
+            remedy = ", which dataset.state uses: repair or remove the episode, or leave the attribute out"
+            require_finite(used.T, config.names, f"{path}/{episode}", remedy)
             for part, values in zip(parts, used, strict=True):
                 part.append(values)
 
@@ -162,16 +163,15 @@ class StateFeatures:
         )
 
 
-def require_finite(state: Float[np.ndarray, "N S"], names: Sequence[str], where: str) -> None:
-    """Raises a UserError, which begins with ``where``, if a value is NaN or infinite."""
+def require_finite(state: Float[np.ndarray, "N S"], names: Sequence[str], where: str, remedy: str) -> None:
+    """Raises a UserError if a value is NaN or infinite; it begins with ``where`` and ends with ``remedy``."""
     finite = np.isfinite(state)
     if not finite.all():
         bad = np.argwhere(~finite)
         frame, column = bad[0]
         raise UserError(
             f"{where}: state '{names[column]}' is {state[frame, column]} at frame {frame} ({len(bad)} such "
-            f"value{'s' * (len(bad) > 1)}), which dataset.state uses: repair or remove the episode, or leave the "
-            "attribute out"
+            f"value{'s' * (len(bad) > 1)}){remedy}"
         )
 
 

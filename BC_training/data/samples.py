@@ -31,7 +31,7 @@ class SampleOrder:
         batch_size: samples of the global batch.
         rare: int64 [R], the samples that are visited more often.
         extra: how many more visits an epoch has for them.
-        targets_per_sample: how many frames of a sample are trained on. An epoch has so many times
+        targets_per_sample: how many frames of a sample are trained on. An epoch has that many times
             fewer visits, so that it still trains on about as many frames as the dataset has.
 
     Raises:

@@ -57,11 +57,13 @@ Spans = tuple[tuple[int, int], ...]  # first and last frame of each stretch
 
 @dataclass(frozen=True)
 class Finding:
-    """Attributes:
-    kind: one of ``KINDS``.
-    episode: "episode_7"; None for the whole dataset.
-    message: what is wrong, in a line.
-    spans: where, as (first frame, last frame); empty for the whole episode.
+    """Something that is wrong with a dataset.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        episode: "episode_7"; None for the whole dataset.
+        message: what is wrong, in a line.
+        spans: where, as (first frame, last frame); empty for the whole episode.
     """
 
     kind: str

@@ -4,6 +4,7 @@ import contextlib
 import math
 import reprlib
 from collections import Counter
+from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
@@ -80,7 +81,7 @@ def check_metadata(
         sound = all(fault.kind == "length" for fault in faults)
         checked.append(Checked(info, rates.get(info.name, usual), readable, sound))
     with contextlib.suppress(UserError):  # reported with the episode
-        findings += _check_consolidated(store, list(episodes))
+        findings += list(_check_consolidated(store, list(episodes)))
     return findings, checked
 
 
@@ -106,42 +107,39 @@ def _hollow(info: EpisodeInfo, name: str) -> Fault | None:
     return Fault("shape", f"'{name}' has shape {array.shape}, but of its {chunks:,} chunks at most {there:,} are there")
 
 
-def _check_rates(infos: list[EpisodeInfo], rates: dict[str, float]) -> list[Finding]:
+def _check_rates(infos: list[EpisodeInfo], rates: dict[str, float]) -> Iterator[Finding]:
     if infos and not rates:
-        return [Finding("fps", None, f"no episode has a rate in 'fps'; {ASSUMED_FPS:g} frames/s assumed here")]
+        yield Finding("fps", None, f"no episode has a rate in 'fps'; {ASSUMED_FPS:g} frames/s assumed here")
+        return
     usual = median(rates.values()) if rates else 0
-    findings = []
     for info in infos:
         rate = rates.get(info.name)
         if rate is None:
             fault = f"fps is {reprlib.repr(info.attrs['fps'])}" if "fps" in info.attrs else "fps is missing"
-            findings.append(Finding("fps", info.name, f"{fault}; {usual:g}, the others' median, assumed here"))
+            yield Finding("fps", info.name, f"{fault}; {usual:g}, the others' median, assumed here")
         elif abs(rate / usual - 1) > RATE_TOLERANCE:
-            findings.append(Finding("rate", info.name, f"{rate:g} frames/s, the median is {usual:g}"))
-    return findings
+            yield Finding("rate", info.name, f"{rate:g} frames/s, the median is {usual:g}")
 
 
-def _check_consolidated(store: Store, names: list[str]) -> list[Finding]:
+def _check_consolidated(store: Store, names: list[str]) -> Iterator[Finding]:
     """Copies of metadata that differ from the metadata; readers prefer the copies.
 
     An episode's or the dataset's zarr.json holds them in zarr v3, .zmetadata in zarr v2. This program
     reads the episodes' copies, other tools also the dataset's.
     """
-    findings = []
     root_v3, root_v2, *groups = _documents(store, ["zarr.json", ".zmetadata", *(f"{name}/zarr.json" for name in names)])
     for name, group in zip(names, groups, strict=True):
         if (stale := _stale(store, _copies_v3(group, f"{name}/"))) is not None:
-            findings.append(Finding("consolidated", name, f"its consolidated metadata differs from {stale}"))
+            yield Finding("consolidated", name, f"its consolidated metadata differs from {stale}")
     copies = _copies_v3(root_v3, "") or _table(root_v2, "metadata")
     if not copies:
-        return findings
+        return
     groups_there = {key.split("/")[0] for key in copies if "/" in key}
     if left_out := [name for name in names if name not in groups_there]:
         more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
-        findings.append(Finding("consolidated", None, f"the consolidated metadata lacks {left_out[0]}{more}"))
+        yield Finding("consolidated", None, f"the consolidated metadata lacks {left_out[0]}{more}")
     elif (stale := _stale(store, copies)) is not None:
-        findings.append(Finding("consolidated", None, f"the consolidated metadata differs from {stale}"))
-    return findings
+        yield Finding("consolidated", None, f"the consolidated metadata differs from {stale}")
 
 
 def _copies_v3(group: dict[str, Any] | None, prefix: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Nothing here is certain. Each threshold is set so that play recorded from a game
 fault it is named for has one.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,17 +70,14 @@ def gather(checked: Checked, scanned: list[Scanned]) -> Seen:
 
 def find_oddities(episodes: list[Seen], keys: list[str], attributes: list[str]) -> list[Finding]:
     """``keys`` and ``attributes``: names of the A actions and the S state values."""
-    findings: list[Finding] = []
-    for episode in episodes:
-        findings += _pictures(episode)
-        findings += _idle(episode)
-        cv = finite(episode.checked.info.attrs.get("frame_interval_cv"))
-        if cv is not None and cv > IRREGULAR:
-            findings.append(
-                Finding("irregular", episode.name, f"the time between its frames varies by {100 * cv:.0f} %")
-            )
-        findings += _inputs(episode)
-    return findings + _rounded(episodes, attributes) + _copies(episodes) + _keys(episodes, keys) + _channels(episodes)
+    findings = [finding for e in episodes for check in (_pictures, _idle, _inputs) for finding in check(e)]
+    return [
+        *findings,
+        *_rounded(episodes, attributes),
+        *_copies(episodes),
+        *_keys(episodes, keys),
+        *_channels(episodes),
+    ]
 
 
 def _rounded(episodes: list[Seen], attributes: list[str]) -> list[Finding]:
@@ -90,30 +88,28 @@ def _rounded(episodes: list[Seen], attributes: list[str]) -> list[Finding]:
     return [Finding("rounded", None, f"state {name} {message}") for name in names]
 
 
-def _pictures(episode: Seen) -> list[Finding]:
+def _pictures(episode: Seen) -> Iterator[Finding]:
     if episode.frames == 1:
-        return [Finding("one_frame", episode.name, "it has one frame")]
-    findings = []
+        yield Finding("one_frame", episode.name, "it has one frame")
+        return
     runs = [(start - 1, count + 1) for start, count in runs_of(episode.same)]  # with the frame that is repeated
     frozen = [(s, n) for s, n in runs if n >= max(2, FROZEN_SECONDS * episode.checked.rate)]
     if frozen:
         longest = max(n for _, n in frozen) / episode.checked.rate
         message = f"the picture stands still {len(frozen)} time{'s' * (len(frozen) > 1)}, up to {longest:.1f} s"
-        findings.append(Finding("frozen", episode.name, message, tuple((s, s + n - 1) for s, n in frozen)))
+        yield Finding("frozen", episode.name, message, tuple((s, s + n - 1) for s, n in frozen))
     repeated = episode.same.copy()
     for start, count in frozen:
         repeated[start : start + count] = False
     share = repeated.sum() / max(1, episode.frames)
     if share >= DUPLICATE_SHARE and repeated.sum() >= DUPLICATE_FRAMES:
         spans = tuple((s, s + n - 1) for s, n in runs_of(repeated))
-        message = f"{100 * share:.0f} % of its frames repeat the frame before"
-        findings.append(Finding("duplicates", episode.name, message, spans))
-    return findings
+        yield Finding("duplicates", episode.name, f"{100 * share:.0f} % of its frames repeat the frame before", spans)
 
 
-def _idle(episode: Seen) -> list[Finding]:
+def _idle(episode: Seen) -> Iterator[Finding]:
     if episode.frames < 2 or not len(episode.labels.held):  # of actions that were read
-        return []
+        return
     changes = np.flatnonzero(~episode.still[1:]) + 1
     first, last = episode.labels.pressed or (episode.frames, -1)
     start = min([first, *changes[:1]])  # frames 0 to start - 1 are idle
@@ -122,76 +118,67 @@ def _idle(episode: Seen) -> list[Finding]:
     spans = [(0, int(start) - 1)] if start >= needed else []
     if start < episode.frames and episode.frames - end >= needed:
         spans.append((int(end), episode.frames - 1))
-    if not spans:
-        return []
-    where = (
-        "throughout"
-        if start >= episode.frames
-        else " and ".join("at the start" if s == 0 else "at the end" for s, _ in spans)
-    )
-    seconds = " and ".join(f"{(b - a + 1) / episode.checked.rate:.0f} s" for a, b in spans)
-    return [Finding("idle", episode.name, f"no button and no change {where}, {seconds}", tuple(spans))]
+    if spans:
+        ends = " and ".join("at the start" if s == 0 else "at the end" for s, _ in spans)
+        where = "throughout" if start >= episode.frames else ends
+        seconds = " and ".join(f"{(b - a + 1) / episode.checked.rate:.0f} s" for a, b in spans)
+        yield Finding("idle", episode.name, f"no button and no change {where}, {seconds}", tuple(spans))
 
 
-def _inputs(episode: Seen) -> list[Finding]:
-    """Findings from what the converter of sessions counted."""
+def _inputs(episode: Seen) -> Iterator[Finding]:
+    """Findings from what the recorder and the converter of sessions measured."""
     attrs = episode.checked.info.attrs
+    cv = finite(attrs.get("frame_interval_cv"))
+    if cv is not None and cv > IRREGULAR:
+        yield Finding("irregular", episode.name, f"the time between its frames varies by {100 * cv:.0f} %")
     unbound, *unmatched = (
         count if isinstance(count := attrs.get(name), int) else 0
         for name in ("unbound_presses", "unmatched_presses", "unmatched_releases")
     )
-    findings = []
     if unbound and len(episode.labels.held) and episode.labels.pressed is None:
-        findings.append(Finding("unbound", episode.name, f"no action, but {unbound} presses of buttons without one"))
+        yield Finding("unbound", episode.name, f"no action, but {unbound} presses of buttons without one")
     lost, minutes = sum(unmatched), episode.frames / episode.checked.rate / 60
     if lost >= UNMATCHED and lost > UNMATCHED_A_MINUTE * minutes:
-        findings.append(
-            Finding("unmatched", episode.name, f"{lost} presses or releases without the other: how long is a guess")
-        )
-    return findings
+        yield Finding("unmatched", episode.name, f"{lost} presses or releases without the other: how long is a guess")
 
 
-def _copies(episodes: list[Seen]) -> list[Finding]:
+def _copies(episodes: list[Seen]) -> Iterator[Finding]:
     first: dict[bytes, str] = {}
-    findings = []
     for episode in episodes:
-        if episode.digest is None or episode.frames < 2:
-            continue
-        original = first.setdefault(episode.digest, episode.name)
-        if original != episode.name:
-            findings.append(Finding("copy", episode.name, f"its frames are those of {original}"))
-    return findings
+        if episode.digest is not None and episode.frames > 1:
+            original = first.setdefault(episode.digest, episode.name)
+            if original != episode.name:
+                yield Finding("copy", episode.name, f"its frames are those of {original}")
 
 
-def _keys(episodes: list[Seen], keys: list[str]) -> list[Finding]:
+def _keys(episodes: list[Seen], keys: list[str]) -> Iterator[Finding]:
     usable = [e for e in episodes if e.checked.sound and len(e.labels.held) == len(keys)]
     if not usable:
-        return []
+        return
     held = np.stack([e.labels.held for e in usable])
     lengths = np.array([e.checked.length for e in usable])
-    findings = []
     if never := [key for a, key in enumerate(keys) if not held[:, a].any()]:
-        findings.append(Finding("never", None, f"never pressed: {', '.join(never)}"))
+        yield Finding("never", None, f"never pressed: {', '.join(never)}")
     for a, key in enumerate(keys):
         if (held[:, a] == lengths).all():
-            findings.append(Finding("always", None, f"'{key}' is held in every frame"))
-        else:  # a key never pressed is in no list of long holds
-            others = (held[:, a].sum() - held[:, a]) / np.maximum(lengths.sum() - lengths, 1)
-            for e, episode in enumerate(usable):
-                rate, length = episode.checked.rate, int(lengths[e])
-                long = [(s, n) for k, s, n in episode.labels.stuck if k == a and n >= STUCK_SECONDS * rate]
-                whole = held[e, a] == length and length >= WHOLE_SECONDS * rate and others[e] < WHOLE_SHARE
-                if long:
-                    seconds = max(n for _, n in long) / rate
-                    spans = tuple((s, s + n - 1) for s, n in long)
-                    findings.append(Finding("stuck", episode.name, f"'{key}' is held for {seconds:.0f} s", spans))
-                elif whole and len(usable) > 1:
-                    message = f"'{key}' is held throughout, in other episodes {100 * others[e]:.0f} % of the time"
-                    findings.append(Finding("stuck", episode.name, message, ((0, length - 1),)))
-    return findings
+            yield Finding("always", None, f"'{key}' is held in every frame")
+            continue
+        # A key never pressed is in no list of long holds.
+        others = (held[:, a].sum() - held[:, a]) / np.maximum(lengths.sum() - lengths, 1)
+        for e, episode in enumerate(usable):
+            rate, length = episode.checked.rate, int(lengths[e])
+            long = [(s, n) for k, s, n in episode.labels.stuck if k == a and n >= STUCK_SECONDS * rate]
+            whole = held[e, a] == length and length >= WHOLE_SECONDS * rate and others[e] < WHOLE_SHARE
+            if long:
+                seconds = max(n for _, n in long) / rate
+                spans = tuple((s, s + n - 1) for s, n in long)
+                yield Finding("stuck", episode.name, f"'{key}' is held for {seconds:.0f} s", spans)
+            elif whole and len(usable) > 1:
+                message = f"'{key}' is held throughout, in other episodes {100 * others[e]:.0f} % of the time"
+                yield Finding("stuck", episode.name, message, ((0, length - 1),))
 
 
-def _channels(episodes: list[Seen]) -> list[Finding]:
+def _channels(episodes: list[Seen]) -> Iterator[Finding]:
     """Episodes whose red and blue look swapped beside the others'.
 
     Mean pictures of 8x8 cells are compared. Swapping red and blue negates an episode's difference
@@ -202,7 +189,7 @@ def _channels(episodes: list[Seen]) -> list[Finding]:
     """
     coloured = [(e.name, e.colours) for e in episodes if e.colours is not None and e.frames > 1]
     if len(coloured) < 3:
-        return []
+        return
     pictures = np.stack([colours for _, colours in coloured])
     difference = (pictures[:, 0] - pictures[:, 2]).reshape(len(pictures), -1)
     direction = np.linalg.svd(difference, full_matrices=False)[2][0]
@@ -210,12 +197,10 @@ def _channels(episodes: list[Seen]) -> list[Finding]:
     # Where two camps are of equal size, the one with the first episode counts as right.
     right = camp if 2 * camp.sum() + camp[0] > len(camp) else ~camp
     if right.sum() < 2:
-        return []
+        return
     usual = pictures[right].mean(axis=0)
     spread = np.sqrt(np.square(pictures[right] - usual).sum(axis=0).mean() / (right.sum() - 1))
-    findings = []
     for (name, picture), usual_order in zip(coloured, right, strict=True):
         as_it_is, swapped = (float(np.sqrt(np.mean((p - usual) ** 2))) for p in (picture, picture[::-1]))
         if not usual_order and as_it_is > SWAPPED_SPREAD * max(spread, COLOUR_NOISE) and swapped < as_it_is / 2:
-            findings.append(Finding("channels", name, "red and blue look swapped beside the other episodes"))
-    return findings
+            yield Finding("channels", name, "red and blue look swapped beside the other episodes")

@@ -1,4 +1,4 @@
-"""Buttons from probabilities, against a rule written out, a Markov chain, and counted frequencies."""
+"""Buttons from probabilities, against rules in plain Python and counted frequencies."""
 
 import json
 import math
@@ -81,17 +81,6 @@ def test_a_held_button_is_released_only_below_threshold_less_hysteresis():
     assert stream(decoding(0.5, ["a"], hysteresis=0.5 - 0.4), p)[:, 0].tolist() == expected
 
 
-@pytest.mark.parametrize(("threshold", "hysteresis"), [(0.5, 0.0), (0.5, 0.2), (0.7, 0.6), (0.3, 0.1)])
-def test_hysteresis_is_the_markov_chain_it_should_be(threshold, hysteresis):
-    """With uniform probabilities a button is pressed with chance 1 - t, and released with chance t - h."""
-    p = np.random.default_rng(0).random((40_000, 1))
-    held = decode_episodes(decoding(threshold, ["a"], hysteresis=hysteresis), p, [500] * 80)[:, 0]
-    press, release = 1 - threshold, threshold - hysteresis
-    assert held.mean() == pytest.approx(press / (press + release), abs=0.02)
-    runs = np.diff(np.flatnonzero(np.diff(held.astype(int), prepend=0, append=0)))[::2]
-    assert runs.mean() == pytest.approx(1 / release, rel=0.05)
-
-
 def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
@@ -133,7 +122,7 @@ def test_draws_follow_from_the_seed_and_the_number_of_the_frame_alone():
     assert (np.stack(first) == stream(rules, p, 0)).all()
 
 
-def test_certain_and_impossible_buttons_are_sampled_so():
+def test_certain_buttons_are_always_and_impossible_ones_never_sampled():
     p = np.array([[0.0, 1.0, 1e-300, np.nextafter(1, 0), 0.5]])
     for temperature in (1e-3, 1.0):
         held = np.concatenate([stream(decoding(temperature=temperature), p, seed) for seed in range(300)])
@@ -167,7 +156,7 @@ def test_changing_what_is_returned_does_not_change_what_is_held():
 # --- settings ------------------------------------------------------------------------------
 
 
-def test_it_survives_json():
+def test_a_decoding_comes_back_from_json():
     rules = decoding(0.4, thresholds={"attack": 0.3}, temperature=0.5, hysteresis=0.1, exclusive=(("left", "right"),))
     again = Decoding.from_dict(json.loads(json.dumps(rules.to_dict())))
     assert again == rules
@@ -188,13 +177,13 @@ def test_it_survives_json():
         (["exclusive=[[use, attack],[left,right]]"], {"exclusive": (("use", "attack"), ("left", "right"))}),
     ],
 )
-def test_override(changes, expected):
+def test_an_override_changes_what_it_names(changes, expected):
     base = decoding(0.6, thresholds={"attack": 0.3}, temperature=0.5, hysteresis=0.1, exclusive=(("left", "right"),))
     assert base.override(changes) == replace(base, **expected)
 
 
 @pytest.mark.parametrize("name", ["Key.space", "Key[0].x", "on", "0012", "a=b", "a b", "[x]", "${oc.env:HOME}"])
-def test_a_threshold_of_an_action_whatever_it_is_called(name):
+def test_an_override_sets_a_threshold_whatever_the_button_is_called(name):
     base = DecodeSettings(0.5, exclusive=((name, "other"),)).decoding([name, "other"])
     assert base.override([f"thresholds.{name}=0.4"]).thresholds == {name: 0.4, "other": 0.5}
     assert base.override([f"thresholds[{name}]=0.4"]).thresholds == {name: 0.4, "other": 0.5}
@@ -234,7 +223,7 @@ def test_bad_settings_are_one_line(changes, message):
     assert "\n" not in str(caught.value)
 
 
-def test_describe():
+def test_a_description_names_what_is_not_by_default():
     assert decoding(0.5).describe() == "threshold 0.5"
     both = decoding(0.5, thresholds={"use": 0.4}, hysteresis=0.1, exclusive=(("left", "right"),))
     assert both.describe() == "thresholds of their own, hysteresis 0.1, one of left, right at most"

@@ -59,7 +59,7 @@ def test_the_matching_is_a_largest_one(recorded, predicted, tolerance):
     assert len(set(matched)) == len(matched)
 
 
-def test_any_tolerance_is_one():
+def test_a_tolerance_may_be_longer_than_the_recording():
     true, predicted = [np.eye(3, 1, dtype=bool)], np.eye(3, 1, -2, dtype=bool)
     wide = event_scores(true, predicted, ["a"], 10**19)
     assert wide["tolerance"] == 10**19

@@ -44,12 +44,6 @@ def test_resize_averages_over_the_area(size, rows, cols, seed):
     assert np.abs(resized - area_average(frames, rows, cols)).max() <= bound + 1e-9
 
 
-def test_resize_of_full_size_frames():
-    frames = np.random.default_rng(0).integers(0, 256, (1, 3, 288, 512), np.uint8)
-    resized = resize_frames(frames, (72, 128))
-    assert np.abs(resized - area_average(frames, 4, 4)).max() <= 0.5
-
-
 @pytest.mark.parametrize("size", [(10, 13), (7, 32), (24, 31), (30, 40)])
 def test_resize_by_other_factors_keeps_flat_areas_and_shading(size):
     flat = np.full((1, 3, 24, 32), 201, np.uint8)
@@ -77,14 +71,6 @@ def test_resize_by_other_factors_averages_over_whole_pixels(size):
     assert np.abs(resize_frames(frames, size) - centre_average(frames, size)).max() <= 1
 
 
-def test_resize_keeps_frames_channels_and_orientation_apart():
-    frames = np.zeros((2, 3, 8, 12), np.uint8)
-    frames[1, 2, 0, 11] = 240  # one pixel at the upper right, of the second frame's blue
-    resized = resize_frames(frames, (4, 6))
-    assert np.argwhere(resized).tolist() == [[1, 2, 0, 5]]
-    assert resized[1, 2, 0, 5] == 60
-
-
 def test_resize_to_the_same_size_copies_nothing():
     frames = np.zeros((2, 3, 8, 12), np.uint8)
     assert resize_frames(frames, (8, 12)) is frames
@@ -96,7 +82,7 @@ def test_resize_of_views_and_of_no_frames():
     assert resize_frames(frames[:0], (4, 6)).shape == (0, 3, 4, 6)
 
 
-def test_normalize(make_inputs):
+def test_normalize_scales_frames_to_0_to_1_in_float32(make_inputs):
     frames = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
     with jax.numpy_dtype_promotion("strict"):
         observation = normalize({"frames": jnp.asarray(frames), "state": jnp.ones(3)}, make_inputs())
@@ -107,7 +93,7 @@ def test_normalize(make_inputs):
     assert (float(normalized.min()), float(normalized.max())) == (0.0, 1.0)
 
 
-def test_input_spec_survives_json():
+def test_an_input_spec_comes_back_from_json():
     inputs = InputSpec(("left", "right"), ("health",), (288, 512), (72, 128), 17.08, Window(history=3, frame_skip=2))
     assert InputSpec.from_dict(json.loads(json.dumps(inputs.to_dict()))) == inputs
     assert inputs.frame_shape == (3, 72, 128)

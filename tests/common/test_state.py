@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -93,6 +93,7 @@ def test_every_feature_in_its_place():
     assert features.vocabulary_sizes == (5, 5)
 
 
+@example(np.array([[5, 0], [0, 0], [5, -1], [1, 2], [3, 2]], np.float32))
 @given(hnp.arrays(np.float32, (5, 2), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
 def test_ratios_are_shares_and_never_nan(pairs):
     state = np.zeros((5, len(NAMES)), np.float32)
@@ -102,12 +103,6 @@ def test_ratios_are_shares_and_never_nan(pairs):
     assert (shares[pairs[:, 1] <= 0] == 0).all()
     plain = (pairs[:, 1] > 1e-3) & (pairs[:, 0] >= 0) & (pairs[:, 0] <= pairs[:, 1])
     np.testing.assert_allclose(shares[plain], pairs[plain, 0] / pairs[plain, 1], rtol=1e-5, atol=1e-30)
-
-
-def test_a_ratio_without_a_maximum_is_zero():
-    state = np.zeros((3, len(NAMES)), np.float32)
-    state[:, :2] = [[5, 0], [0, 0], [5, -1]]
-    assert encode(StateFeatures(StateConfig(ratios=(("hp", "max_hp"),))), state)[0].tolist() == [[0], [0], [0]]
 
 
 def test_directions_in_the_players_own_frame():
@@ -120,7 +115,7 @@ def test_directions_in_the_players_own_frame():
 
 
 @pytest.mark.parametrize("dz", [None, 0.0])
-def test_no_distance_no_direction(dz):
+def test_at_no_distance_there_is_no_direction(dz):
     assert relative(0, 0, dz, 0.7).tolist() == [0] * (3 if dz is None else 4)
 
 
@@ -182,7 +177,7 @@ def test_statistics_are_of_all_episodes_given():
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 16_777_217.0, -3e38])
-def test_what_never_varies_is_zero(value):
+def test_a_value_that_never_varies_becomes_zero(value):
     state = rows(0, 33)
     state[:, NAMES.index("ammo")] = value
     features = fit(StateConfig(standardized=("ammo",)), state)
@@ -190,7 +185,7 @@ def test_what_never_varies_is_zero(value):
     assert not encode(features, state)[0].any()
 
 
-def test_features_survive_json():
+def test_features_come_back_from_json():
     inputs = InputSpec(("a",), NAMES, (8, 8), (8, 8), 17.0, Window(2, 1, 0, 0, 1, True, ("anim",)), fit())
     again = InputSpec.from_dict(json.loads(json.dumps(inputs.to_dict())))
     assert again == inputs
@@ -215,7 +210,7 @@ def error_of(config: StateConfig, *states: np.ndarray) -> str:
         (StateConfig(standardized=("amo",)), "standardized"),
     ],
 )
-def test_an_attribute_that_the_dataset_lacks(config, kind):
+def test_an_attribute_that_the_dataset_lacks_is_refused(config, kind):
     message = error_of(config)
     assert f"dataset.state.{kind} " in message
     assert "did you mean '" in message
@@ -233,7 +228,7 @@ def test_values_that_are_not_finite_are_errors_where_they_are_used(bad):
 
 
 @pytest.mark.parametrize("config", [StateConfig(categories=("anim",)), StateConfig(standardized=("ammo",))])
-def test_nothing_to_learn_from(config):
+def test_a_split_without_values_is_refused(config):
     kind = (config.categories + config.standardized)[0]
     assert f"the training split has no values of '{kind}'" in error_of(config, rows(0, 0))
 
@@ -254,7 +249,7 @@ def test_frames_since_change_is_what_a_loop_counts(ids):
 
 
 @given(values)
-def test_counting_in_play_agrees(ids):
+def test_counting_in_play_equals_counting_whole_episodes(ids):
     counter, row = ChangeCounter(), np.empty(ids.shape[1], np.float32)
     played = []
     for frame in ids:
@@ -297,7 +292,7 @@ def test_lists_and_tables_make_the_same_config():
         ({"standardized": ["x", "x"]}, "dataset.state.standardized"),
     ],
 )
-def test_sections_that_make_no_sense(fields, message):
+def test_a_wrong_section_is_refused_in_one_line(fields, message):
     with pytest.raises(UserError) as caught:
         StateConfig(**fields)
     assert message in str(caught.value)

@@ -204,7 +204,7 @@ def to_rgb(*hsv: np.ndarray) -> np.ndarray:
 
 def test_saturation_and_hue_are_those_of_hsv():
     batch = a_batch()
-    batch["frames"][:, :, :, 0, 0] = np.array([200, 100, 100], np.uint8)  # tells the draw
+    batch["frames"][:, :, :, 0, 0] = np.array([200, 100, 100], np.uint8)  # the draw can be computed from it
     hue, saturation, value = planes(batch["frames"])
 
     out = augmented(AugmentationConfig(saturation=0.5), batch)["frames"]

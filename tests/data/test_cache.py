@@ -40,6 +40,12 @@ def recorded(tmp_path, make_dataset):
     return ZarrGameplayDataset(tmp_path / "x.zarr"), written
 
 
+def assert_whole(packed, written) -> None:
+    """The cache holds every frame, resized."""
+    frames = np.concatenate([resize_frames(w.frames, SIZE) for w in written])
+    np.testing.assert_array_equal(read(packed, np.arange(len(frames))), frames)
+
+
 def decodes_of(dataset, monkeypatch) -> list[str]:
     """A list that grows by the name of each episode that is decoded from now on."""
     names, read = [], dataset.read_frames
@@ -126,8 +132,7 @@ def test_a_killed_build_continues_where_it_stopped(tmp_path, recorded, monkeypat
     decoded = decodes_of(dataset, monkeypatch)
     packed = pack(dataset, tmp_path / "cache")
     assert set(decoded) == {"episode_1", "episode_2"}
-    frames = np.concatenate([resize_frames(w.frames, SIZE) for w in written])
-    np.testing.assert_array_equal(read(packed, np.arange(len(frames))), frames)
+    assert_whole(packed, written)
     (finished,) = find_caches(tmp_path / "cache")
     assert finished.complete
     assert sorted(p.name for p in finished.path.iterdir()) == ["frames.bin", "meta.json"]
@@ -227,7 +232,7 @@ def test_a_cache_that_cannot_be_read_is_an_error(tmp_path, recorded, monkeypatch
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_killed_removal_leaves_no_cache_that_counts_as_built(tmp_path, recorded, monkeypatch, complete):
     dataset, written = recorded
-    packed = pack(dataset, tmp_path / "cache")
+    pack(dataset, tmp_path / "cache")
     (found,) = find_caches(tmp_path / "cache")
     if not complete:  # all but published
         (found.path / "done").write_text("".join(f"{episode.name}\n" for episode in dataset.episodes))
@@ -243,9 +248,7 @@ def test_a_killed_removal_leaves_no_cache_that_counts_as_built(tmp_path, recorde
         with pytest.raises(KeyboardInterrupt):
             remove(found)
     assert not cache.is_built(dataset, SIZE, tmp_path / "cache")
-    packed = pack(dataset, tmp_path / "cache")
-    frames = np.concatenate([resize_frames(w.frames, SIZE) for w in written])
-    np.testing.assert_array_equal(read(packed, np.arange(len(frames))), frames)
+    assert_whole(pack(dataset, tmp_path / "cache"), written)
     clear_caches(tmp_path / "cache", Console(file=StringIO()))
     assert list((tmp_path / "cache").iterdir()) == []
 

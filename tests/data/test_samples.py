@@ -244,13 +244,6 @@ def test_an_epoch_has_fewer_visits_where_each_frame_of_a_history_is_a_target(rec
         assert order.targets_per_sample == targets
 
 
-@given(window=windows)
-def test_targets_are_the_first_actions_of_the_labels(recorded, window):
-    samples = Samples(recorded[0], [2, 0], window)
-    action = samples.labels(np.arange(len(samples)))["action"]
-    np.testing.assert_array_equal(samples.targets, action[:, 0] if window.action_chunk > 1 else action)
-
-
 def test_targets_are_made_without_the_rest_of_the_labels(recorded, monkeypatch):
     """State and chunks of all samples at once would be many times as large."""
     monkeypatch.setattr(Samples, "labels", None)

@@ -43,7 +43,7 @@ def outputs(config, inputs, batch: int, train: bool) -> jax.ShapeDtypeStruct:
 # --- finding a variant ---------------------------------------------------------------------
 
 
-def test_names_lists_the_folders():
+def test_the_variants_are_the_folders_in_order():
     assert "pure_cnn" in variants.names()
     assert variants.names() == sorted(variants.names())
 
@@ -56,7 +56,7 @@ def test_every_config_is_frozen_and_begins_with_the_name():
         assert dataclasses.fields(variant.Config)[0].name == "name"
 
 
-def test_unknown_variant():
+def test_an_unknown_variant_is_named_with_the_nearest():
     with pytest.raises(UserError, match="unknown model 'pure_cn'; did you mean 'pure_cnn'") as caught:
         variants.find("pure_cn")
     assert "\n" not in str(caught.value)
@@ -66,7 +66,7 @@ def test_unknown_variant():
 
 
 @pytest.mark.parametrize("part", ["Config", "create_model"])
-def test_a_variant_that_lacks_a_part(monkeypatch, part):
+def test_a_variant_that_lacks_a_part_is_refused(monkeypatch, part):
     monkeypatch.delattr(pure_cnn_model, part)
     with pytest.raises(UserError, match=f"has no {part}"):
         variants.find("pure_cnn")
@@ -75,7 +75,7 @@ def test_a_variant_that_lacks_a_part(monkeypatch, part):
 # --- PureCNN -------------------------------------------------------------------------------
 
 
-def test_parameter_count_from_the_layers(count_parameters):
+def test_the_parameter_count_is_that_of_the_layers(count_parameters):
     """Weights and biases of each layer, scale and bias of each batch norm."""
 
     def expected(conv, dense, norm, actions=7):
@@ -112,7 +112,7 @@ def shapes_inside(config, inputs) -> list[tuple[int, ...]]:
     return seen
 
 
-def test_strides_features_and_pooling(make_inputs):
+def test_strides_and_features_give_the_shapes_inside(make_inputs):
     inputs = make_inputs(7, (288, 512))
     assert shapes_inside(DEFAULT, inputs) == [
         (2, 144, 256, 32),
@@ -139,7 +139,7 @@ def tiny(make_inputs):
     return make
 
 
-def test_dropout(tiny):
+def test_dropout_follows_from_its_key_and_is_off_in_evaluation(tiny):
     frames = {"frames": jnp.asarray(np.random.default_rng(0).random((2, 1, 3, 8, 8)), jnp.float32)}
     model = tiny(dropout=0.5)
     evaluated = model(frames, train=False)
@@ -164,7 +164,7 @@ def test_global_average_pooling_ignores_where_but_not_how_much(tiny):
     assert not np.allclose(here, both)
 
 
-def test_channels_and_colours_matter(tiny):
+def test_red_and_blue_frames_give_different_logits(tiny):
     model = tiny()
     frames = np.zeros((2, 3, 8, 8), np.float32)
     frames[0, 0] = frames[1, 2] = 1.0

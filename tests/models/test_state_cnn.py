@@ -33,11 +33,11 @@ def observed(batch: int = 2, seed: int = 0) -> dict[str, jax.Array]:
 
 @pytest.fixture(scope="module")
 def model():
-    return partial(create_model(TINY, INPUTS, nnx.Rngs(0)), train=False)
+    return jax.jit(partial(create_model(TINY, INPUTS, nnx.Rngs(0)), train=False))
 
 
-def test_it_tells_where_things_are(model):
-    """The same patch at another place of the frame; a model that pools could not tell."""
+def test_the_place_of_a_patch_changes_the_logits(model):
+    """The same patch at another place of the frame; a model that pools would not see it."""
     seen, other = observed(1), observed(1)
     blank = np.zeros((1, 2, 3, 16, 24), np.float32)
     here, there = blank.copy(), blank.copy()
@@ -70,7 +70,7 @@ def test_an_unknown_id_adds_nothing():
     def loss(params):
         return jnp.sum(nnx.merge(graphdef, params)(seen, train=False) ** 2)
 
-    for table in jax.tree.leaves(jax.grad(loss)(params)["state"]["tables"]):
+    for table in jax.tree.leaves(jax.jit(jax.grad(loss))(params)["state"]["tables"]):
         assert not np.asarray(table).any()
 
 
@@ -84,7 +84,7 @@ def test_the_vision_only_twin_ignores_the_state():
 
 
 @pytest.mark.parametrize("use_state", [True, False])
-def test_parameter_count_from_the_layers(use_state):
+def test_the_parameter_count_is_that_of_the_layers(use_state):
     """3 x 3 convolutions over 2 frames, a 4 x 6 grid of 2 channels, tables of 3 and 4 rows, dense layers."""
     config = dataclasses.replace(TINY, use_state=use_state)
     convs = (9 * 6 * 4 + 4) + (9 * 4 * 6 + 6) + (6 * 2 + 2)
@@ -97,14 +97,14 @@ def test_parameter_count_from_the_layers(use_state):
 
 
 @pytest.mark.parametrize("size", [(17, 23), (8, 8), (72, 128)])
-def test_frames_of_any_size(size):
+def test_frames_of_any_size_are_taken(size):
     inputs = dataclasses.replace(INPUTS, frame_size=size)
     frames = jax.ShapeDtypeStruct((2, 2, 3, *size), jnp.float32)
     shapes = observed() | {"frames": frames}
     assert jax.eval_shape(lambda o: create_model(TINY, inputs, nnx.Rngs(0))(o, train=False), shapes).shape == (2, 3)
 
 
-def test_no_dense_blocks_and_no_categories():
+def test_dense_blocks_and_categories_can_be_left_out():
     config = dataclasses.replace(TINY, vision_features=(), state_features=(), dense_features=())
     features = StateFeatures(StateConfig(standardized=("x", "y")), (), (0.0, 0.0), (1.0, 1.0))
     net = create_model(config, dataclasses.replace(INPUTS, state=features), nnx.Rngs(0))

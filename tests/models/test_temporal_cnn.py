@@ -1,4 +1,4 @@
-"""What TemporalCNN remembers, and what it is not to know."""
+"""What TemporalCNN remembers, and what it must not know."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def test_lstm_against_its_equations():
+def test_an_lstm_follows_its_equations():
     layer, x = LSTM(3, 4, rngs=nnx.Rngs(0)), np.random.default_rng(0).normal(size=(2, 6, 3)).astype(np.float32)
     kernel, bias, recurrent = (np.asarray(p[...]) for p in (layer.inputs.kernel, layer.inputs.bias, layer.recurrent))
     np.testing.assert_array_equal(bias, [*[0] * 4, *[1] * 4, *[0] * 8])
@@ -38,12 +38,13 @@ def test_lstm_against_its_equations():
 
 
 @pytest.mark.parametrize("temporal", ["lstm", "transformer"])
-def test_a_frame_changes_what_is_said_at_it_and_after_it_alone(temporal):
+def test_a_frame_changes_the_memory_from_it_on_and_not_before(temporal):
     model = make(temporal=temporal)
     features = np.random.default_rng(0).normal(size=(1, HISTORY, 8)).astype(np.float32)
     changed = features.copy()
     changed[:, 2] += 1
-    before, after = (np.asarray(model.remember(jnp.asarray(x), train=False)) for x in (features, changed))
+    remember = jax.jit(lambda x: model.remember(x, train=False))
+    before, after = (np.asarray(remember(jnp.asarray(x))) for x in (features, changed))
     np.testing.assert_array_equal(before[:, :2], after[:, :2])
     assert (before[:, 2:] != after[:, 2:]).any(axis=-1).all()
 

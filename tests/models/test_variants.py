@@ -127,7 +127,7 @@ def untrained(config: Config, inputs: InputSpec) -> SplitModel:
 @each_variant
 @pytest.mark.parametrize(("history", "chunk"), [(1, 1), (3, 1), (2, 4)])
 @pytest.mark.parametrize("train", [False, True])
-def test_shapes_and_dtypes(name, fields, history, chunk, train):
+def test_logits_have_the_promised_shape_and_dtype(name, fields, history, chunk, train):
     config = a_config(name, action_chunk=chunk, **fields, dropout=0.5)
     inputs = inputs_of(config, history)
 

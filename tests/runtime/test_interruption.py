@@ -51,7 +51,7 @@ def test_where_all_is_saved_a_request_ends_the_work_at_once():
             pass
 
 
-def test_its_thread_ends_with_it():
+def test_the_watching_thread_ends_with_the_interruption():
     before = threading.enumerate()
     with Interruption():
         (thread,) = [t for t in threading.enumerate() if t not in before]
@@ -92,56 +92,33 @@ with interruption.Interruption(lambda: "step 7 is kept") as stop, stop.deferred(
 """
 
 
-def stuck(deadline: float, echo: float = 0.5) -> subprocess.Popen[str]:
-    """A process whose main thread does not come to its handlers, as in the middle of a compilation."""
+TERM, INT = signal.SIGTERM, signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("deadline", "echo", "wait", "second", "code", "last_line"),
+    [
+        (0.5, 0.5, 0, None, EXIT_CODE, "ended: not done after 0 s; step 7 is kept"),
+        (3, 2, 0, TERM, EXIT_CODE, "ended: not done after 3 s; step 7 is kept"),  # a launcher passes the first one on
+        (500, 0.1, 0.2, TERM, 128 + TERM, "ended without saving; step 7 is kept"),
+        (500, 0.5, 0, INT, 128 + INT, "ended without saving; step 7 is kept"),
+    ],
+)
+def test_a_training_that_cannot_save_ends_at_its_deadline_or_at_a_second_signal(
+    deadline, echo, wait, second, code, last_line
+):
+    """Its main thread does not come to its handlers, as in the middle of a compilation."""
     process = start(["-c", STUCK, str(deadline), str(echo)])
     assert process.stdout is not None
+    assert process.stderr is not None
     assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def test_a_training_that_cannot_save_is_ended():
-    process = stuck(0.5)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(TERM)
+    assert process.stderr.readline() == "stopping: saving first; once more ends it at once\n"
+    if second is not None:
+        time.sleep(wait)
+        process.send_signal(second)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == EXIT_CODE
-    assert errors.splitlines() == [
-        "stopping: saving first; once more ends it at once",
-        "ended: not done after 0 s; step 7 is kept",
-    ]
-
-
-def test_a_signal_that_a_launcher_passes_on_is_no_second_one():
-    """As where the signal goes to a group of processes, of which one passes it on."""
-    process = stuck(3, echo=2)
-    process.send_signal(signal.SIGTERM)
-    assert process.stderr is not None
-    process.stderr.readline()
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == EXIT_CODE
-    assert errors == "ended: not done after 3 s; step 7 is kept\n"
-
-
-def test_the_same_signal_later_ends_it_at_once():
-    process = stuck(500, echo=0)
-    process.send_signal(signal.SIGTERM)
-    assert process.stderr is not None
-    process.stderr.readline()
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-
-
-def test_the_second_signal_ends_it_at_once():
-    process = stuck(500)
-    process.send_signal(signal.SIGTERM)
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("stopping")
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT
-    assert errors == "ended without saving; step 7 is kept\n"
+    assert (process.returncode, errors) == (code, f"{last_line}\n")
 
 
 # --- a training --------------------------------------------------------------------------------
@@ -259,13 +236,13 @@ def wait_for_steps(folder: Path, count: int) -> None:
 
 
 def stopped(process: subprocess.Popen[str]) -> str:
-    """What a process said that was sent a signal, and has ten seconds to end."""
+    """Waits for a process that was sent a signal to end, and returns its error output."""
     _, errors = process.communicate(timeout=20)  # its own limit is 9 s, the rest is for a busy machine
     assert process.returncode == EXIT_CODE, errors
     return errors
 
 
-def test_the_exit_code_of_the_command(monkeypatch, capsys):
+def test_an_interrupted_command_exits_with_75_and_one_line(monkeypatch, capsys):
     def train(config, console):
         raise Interrupted("stopped by SIGTERM; saved after step 3")
 
@@ -338,10 +315,10 @@ def test_a_signal_to_one_of_two_processes_stops_both(tmp_path, data, which):
     processes = both(tmp_path / "stopped", data, *enough)
     wait_for_steps(tmp_path / "stopped", 7)
     processes[which].send_signal(signal.SIGTERM)
-    said = [stopped(process) for process in processes]
+    printed = [stopped(process) for process in processes]
     step = verify_all(tmp_path / "stopped")[-1]
-    assert f"stopped by SIGTERM; saved after step {step}" in said[which]
-    assert f"stopped by another process; saved after step {step}" in said[1 - which]
+    assert f"stopped by SIGTERM; saved after step {step}" in printed[which]
+    assert f"stopped by another process; saved after step {step}" in printed[1 - which]
     assert rows(tmp_path / "stopped")[-1]["step"] == step
     for process in both(tmp_path / "stopped", data, *enough):
         process.communicate(timeout=300)

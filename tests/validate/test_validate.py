@@ -368,19 +368,18 @@ def test_five_seconds_without_play_at_the_start_or_the_end_are_a_finding(tmp_pat
     assert found(path) == [("idle", 0, ((0, 21),)), ("idle", 2, ((60, 79),))]
 
 
-def test_swapped_channels_are_found_beside_episodes_that_are_not_swapped(tmp_path, make_dataset):
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda frames: frames[:, ::-1], [("channels", 3, ())]),
+        (lambda frames: frames[:, :, ::-1] // 3, []),  # another place: of another brightness and shape
+    ],
+)
+def test_swapped_channels_are_found_and_another_place_is_not_taken_for_a_swap(tmp_path, make_dataset, change, expected):
     rng = np.random.default_rng(0)
     frames = {e: lambda f: smooth(rng, len(f)) for e in range(5)}
-    path = write(tmp_path, make_dataset, [20] * 5, frames | {3: lambda f: smooth(rng, len(f))[:, ::-1]})
-    assert found(path) == [("channels", 3, ())]
-
-
-def test_another_place_is_not_taken_for_a_swap(tmp_path, make_dataset):
-    """A red place beside blue ones, of another brightness and shape."""
-    rng = np.random.default_rng(0)
-    frames = {e: lambda f: smooth(rng, len(f)) for e in range(4)}
-    path = write(tmp_path, make_dataset, [20] * 4, frames | {2: lambda f: smooth(rng, len(f))[:, :, ::-1] // 3})
-    assert found(path) == []
+    path = write(tmp_path, make_dataset, [20] * 5, frames | {3: lambda f: change(smooth(rng, len(f)))})
+    assert found(path) == expected
 
 
 def test_consolidated_metadata_of_the_dataset_that_differs_is_a_finding(tmp_path, make_dataset):
@@ -537,7 +536,7 @@ def test_nothing_is_written_where_no_episode_can_be_repaired(tmp_path, make_data
 # --- the command
 
 
-def test_exit_codes_and_output(tmp_path, make_dataset, monkeypatch, capsys):
+def test_the_command_prints_findings_and_exits_with_0_1_or_2(tmp_path, make_dataset, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
 
     def command(*arguments: object) -> tuple[int, str, str]:

@@ -45,7 +45,7 @@ def test_bad_names_are_refused_and_the_proposed_line_of_python_corrects_them(tmp
     assert reason in message
     assert "\n" not in message
     run_remedy(message)
-    with contextlib.suppress(UserError):  # where no list said how many there are
+    with contextlib.suppress(UserError):  # no list gives their number
         dataset = ZarrGameplayDataset(path)
         assert len(dataset.action_names) == len(dataset.state_names) == 3
     assert names_fault(zarr.open_group(path, mode="r").attrs, "x") is None

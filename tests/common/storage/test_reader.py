@@ -124,17 +124,6 @@ def test_an_episode_that_lacks_what_it_needs_is_refused(tmp_path, make_dataset):
 
 
 @BOTH_FORMATS
-@pytest.mark.parametrize("name", ["frames", "state"])
-def test_a_missing_chunk_is_an_error_and_never_zeros(tmp_path, make_dataset, zarr_format, name):
-    make_dataset(tmp_path / "x.zarr", [3], zarr_format=zarr_format)
-    index = 1 if name == "frames" or zarr_format == 2 else 0
-    chunk_file(tmp_path / "x.zarr", name, index).unlink()
-    array = reader.open_array(read_episode(tmp_path / "x.zarr"), name)
-    with pytest.raises(ValueError, match="missing"):
-        array[index].read().result()
-
-
-@BOTH_FORMATS
 def test_a_chunk_of_another_size_is_an_error(tmp_path, make_dataset, zarr_format):
     make_dataset(tmp_path / "x.zarr", [3], zarr_format=zarr_format)
     file = chunk_file(tmp_path / "x.zarr", "frames", 1)
