@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
 
 from BC_training.common.errors import UserError, unknown
+from BC_training.common.settings.rules import setting
 from BC_training.common.settings.typed import build, parse_overrides
 
 
@@ -107,11 +108,14 @@ class Decoding:
 class DecodeSettings:
     """Settings that make a ``Decoding`` once the buttons are known."""
 
-    threshold: float = 0.5  # a button is pressed at this probability or above
-    thresholds: dict[str, float] = field(default_factory=dict)  # for buttons with another threshold
-    temperature: float | None = None  # of sampling; null does not sample
-    hysteresis: float = 0.0  # a held button is released only this far below its threshold
-    exclusive: tuple[tuple[str, ...], ...] = ()  # groups of buttons of which at most one is held
+    threshold: float = setting(0.5, scores=("buttons", "rollout"))  # a button is pressed at this probability or above
+    # for buttons with another threshold
+    thresholds: dict[str, float] = setting(factory=dict, scores=("buttons", "rollout"))
+    temperature: float | None = setting(None, scores=("rollout",))  # of sampling; null does not sample
+    # a held button is released only this far below its threshold
+    hysteresis: float = setting(0.0, scores=("buttons", "rollout"))
+    # groups of buttons of which at most one is held
+    exclusive: tuple[tuple[str, ...], ...] = setting((), scores=("buttons", "rollout"))
 
     def decoding(self, action_names: Iterable[str]) -> Decoding:
         """The rules for ``action_names``.

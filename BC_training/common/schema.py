@@ -9,6 +9,7 @@ from BC_training.common.files import expand_fields
 from BC_training.common.preprocess import Window
 from BC_training.common.settings.evaluation import SEEDS, EvaluationConfig
 from BC_training.common.settings.logging import LoggingConfig
+from BC_training.common.settings.rules import FREE, NEVER, ON_REQUEST, setting
 from BC_training.common.settings.state import StateConfig
 
 
@@ -80,23 +81,23 @@ class OversampleConfig:
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    path: str
-    record: RecordConfig | None = None
+    path: str = setting(resume=FREE)
+    record: RecordConfig | None = setting(None, FREE)
     frame_size: tuple[int, int] | None = None  # H, W the model sees; null: as recorded
     actions: tuple[str, ...] | None = None  # the buttons to train on; null: all
     channel_order: Literal["rgb", "bgr"] = "rgb"  # of the recording
     split: SplitConfig = field(default_factory=SplitConfig)
-    validate_episodes: bool = False  # true: skip and count faulty episodes instead of stopping
+    validate_episodes: bool = setting(False, FREE)  # true: skip and count faulty episodes instead of stopping
     history: int = 1  # frames the model sees, the current one last
     frame_skip: int = 1  # frames from one of those to the next
     state: StateConfig | None = None  # what of the game state a model with use_state sees; null: nothing
     action_history: int = 0  # previous actions the model sees
     action_shift: int = 0  # frames the target action lies ahead of the current frame
     oversample: OversampleConfig | None = None  # of rare actions
-    cache: Literal["none", "disk", "device", "auto"] = "auto"
-    cache_dir: str | None = None  # of the disk cache; null: ~/.cache/bc_training
-    cache_limit: float = 200.0  # GB on disk; what was not used for longest goes first
-    prefetch: int = 2  # batches prepared ahead of the step
+    cache: Literal["none", "disk", "device", "auto"] = setting("auto", FREE)
+    cache_dir: str | None = setting(None, FREE)  # of the disk cache; null: ~/.cache/bc_training
+    cache_limit: float = setting(200.0, FREE)  # GB on disk; what was not used for longest goes first
+    prefetch: int = setting(2, FREE)  # batches prepared ahead of the step
 
     def __post_init__(self) -> None:
         expand_fields(self, "dataset", "path", "cache_dir")
@@ -148,29 +149,33 @@ class AugmentationConfig:
 @dataclass(frozen=True)
 class TrainingConfig:
     num_epochs: int = 10
-    batch_size: int = 64
-    gradient_accumulation: int = 1  # batches whose gradients are averaged for one update
+    batch_size: int = setting(64, NEVER)
+    gradient_accumulation: int = setting(1, NEVER)  # batches whose gradients are averaged for one update
     learning_rate: float = 1e-3  # peak of the schedule
     schedule: Literal["cosine", "constant"] = "cosine"  # after the linear warm-up
     warmup_steps: int = 100  # updates
     weight_decay: float = 1e-4
     gradient_clip_norm: float = 1.0  # global norm
     precision: Literal["float32", "bfloat16"] = "float32"  # of the model's computations; all that is kept is float32
-    ema_decay: float | None = None  # validate, save and play a moving average of the parameters; null: the last ones
-    loss: Literal["bce", "focal"] = "bce"
-    focal_gamma: float = 2.0  # 0 is bce; Lin et al. 2017 tried up to 5
-    label_smoothing: float = 0.0
+    # validate, save and play a moving average of the parameters; null: the last ones
+    ema_decay: float | None = setting(None, NEVER)
+    loss: Literal["bce", "focal"] = setting("bce", scores=("loss",))
+    focal_gamma: float = setting(2.0, scores=("loss",))  # 0 is bce; Lin et al. 2017 tried up to 5
+    label_smoothing: float = setting(0.0, scores=("loss",))
     augmentation: AugmentationConfig | None = None
-    class_weights: Literal["none", "sqrt", "balanced"] = "sqrt"
-    max_class_weight: float = 10.0
+    class_weights: Literal["none", "sqrt", "balanced"] = setting("sqrt", scores=("loss",))
+    max_class_weight: float = setting(10.0, scores=("loss",))
     early_stopping: EarlyStoppingConfig | None = None
-    checkpoint_dir: str = "BC_training/checkpoints"
-    keep_last: int = 2
-    save_every_minutes: float = 10.0  # also within an epoch
-    resume: str = "auto"  # auto: go on where this run stopped; never: begin again; or the checkpoint to go on from
-    resume_changed: bool = False  # go on although settings that change the mathematics differ
-    profile_steps: tuple[int, int] | None = None  # [first, last] step, counted from 1, of a JAX profiler trace
-    steps_per_dispatch: int | None = None  # with cache=device; null: 1 on a CPU, where more is far slower, else 8
+    checkpoint_dir: str = setting("BC_training/checkpoints", FREE)
+    keep_last: int = setting(2, FREE)
+    save_every_minutes: float = setting(10.0, FREE)  # also within an epoch
+    # auto: go on where this run stopped; never: begin again; or the checkpoint to go on from
+    resume: str = setting("auto", FREE)
+    resume_changed: bool = setting(False, FREE)  # go on although settings that change the mathematics differ
+    # [first, last] step, counted from 1, of a JAX profiler trace
+    profile_steps: tuple[int, int] | None = setting(None, FREE)
+    # with cache=device; null: 1 on a CPU, where more is far slower, else 8
+    steps_per_dispatch: int | None = setting(None, FREE)
 
     def __post_init__(self) -> None:
         expand_fields(self, "training", "checkpoint_dir", "resume")
@@ -225,10 +230,10 @@ class DistributedConfig:
 @dataclass(frozen=True)
 class SystemConfig:
     seed: int = 0
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    workers: int | None = None  # processes that record and play; null: one a core
-    deterministic: bool = False  # slower GPU programs that give the same bits in every run
-    distributed: DistributedConfig | None = None
+    device: Literal["auto", "cpu", "gpu"] = setting("auto", FREE)
+    workers: int | None = setting(None, FREE)  # processes that record and play; null: one a core
+    deterministic: bool = setting(False, FREE)  # slower GPU programs that give the same bits in every run
+    distributed: DistributedConfig | None = setting(None, FREE)
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**31, "system.seed", self.seed, "0 to 2^31 - 1")
@@ -239,9 +244,9 @@ class SystemConfig:
 class Config:
     dataset: DatasetConfig
     model: Any  # the chosen variant's Config
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    training: TrainingConfig = setting(resume=ON_REQUEST, factory=TrainingConfig)
+    evaluation: EvaluationConfig = setting(resume=ON_REQUEST, factory=EvaluationConfig)
+    logging: LoggingConfig = setting(resume=FREE, factory=LoggingConfig)
     system: SystemConfig = field(default_factory=SystemConfig)
 
     def __post_init__(self) -> None:

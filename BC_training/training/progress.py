@@ -1,11 +1,13 @@
 """How far a training is, beside its state: what a checkpoint has to hold for it to go on."""
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import reduce
 from typing import Any
 
 from BC_training.common import metrics
 from BC_training.common.schema import Config
+from BC_training.common.settings.rules import keys_that_change
 from BC_training.data.samples import SampleOrder
 from BC_training.games import GameSpec
 
@@ -96,23 +98,15 @@ def _stopping_metric(config: Config) -> str:
     return (stopping and stopping.metric) or config.evaluation.best_metric
 
 
-def _measure(config: Config, metric: str) -> tuple[Any, ...]:
+def _measure(config: Config, metric: str) -> dict[str, Any]:
     """A metric, and the settings that its value depends on."""
-    if metric == "rollout":
-        play = config.evaluation.rollout
-        assert play is not None
-        return (
-            metric,
-            config.evaluation.decode_settings,
-            GameSpec.parse(play.known_game),
-            play.validation_seed,
-            play.episodes,
-        )
-    if metric != "loss":
-        return metric, replace(config.evaluation.decode_settings, temperature=None)  # offline nothing is sampled
-    training = config.training
-    weights = training.class_weights, training.max_class_weight
-    return metric, training.loss, training.focal_gamma, training.label_smoothing, *weights
+    score = metric if metric in ("loss", "rollout") else "buttons"
+    found: dict[str, Any] = {"metric": metric}
+    for key in keys_that_change(Config, score):
+        found[key] = reduce(getattr, key.split("."), config)
+    if score == "rollout":
+        found["evaluation.rollout.game"] = GameSpec.parse(found["evaluation.rollout.game"])
+    return found
 
 
 def _score(report: metrics.Report, name: str) -> float:

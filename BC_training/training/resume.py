@@ -16,6 +16,7 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
+from BC_training.common.settings.rules import Resume, rules_of
 from BC_training.training import checkpoint
 from BC_training.training.checkpoint import Checkpoint
 from BC_training.training.progress import TrainingProgress
@@ -23,21 +24,6 @@ from BC_training.training.run_folder import copy_step, lock_run, move_aside, run
 
 _SAMPLED_FRAMES = 64  # of a dataset, for its fingerprint
 _ORIGIN = "resumed_from"  # the file in a run's folder that says what training.resume=PATH was
-
-# Settings that may differ from those the run began with. Of the others some change the mathematics
-# in a way that the saved state can go on with, if the user says so; the rest is another training.
-_FREE = (
-    *(f"dataset.{key}" for key in ("path", "record", "validate_episodes", "prefetch")),
-    *(f"dataset.{key}" for key in ("cache", "cache_dir", "cache_limit")),
-    *(f"training.{key}" for key in ("checkpoint_dir", "keep_last", "save_every_minutes", "resume", "resume_changed")),
-    *(f"training.{key}" for key in ("steps_per_dispatch", "profile_steps")),
-    *("evaluation.batch_size", "evaluation.rollout", "logging"),
-    *(f"system.{key}" for key in ("device", "workers", "distributed", "deterministic")),
-)
-# Of these, the settings that decide which checkpoint is the best, where that is chosen by play.
-_CHOOSING = tuple(f"evaluation.rollout.{key}" for key in ("game", "episodes", "every_n_epochs", "validation_seed"))
-_ALLOWABLE = ("training", "evaluation")
-_NEVER = ("training.batch_size", "training.gradient_accumulation", "training.ema_decay")
 
 
 @dataclass(frozen=True)
@@ -246,9 +232,9 @@ def _require_same(found: Checkpoint, config: Config, inputs: InputSpec, fingerpr
     if wanted["training.schedule"] == "constant":
         changed -= {"training.num_epochs"}  # the rate does not depend on it
     chosen_by_play = "rollout" in (found.config.evaluation.best_metric, config.evaluation.best_metric)
-    kept = _CHOOSING if chosen_by_play else ()
-    changed = sorted(key for key in changed if not _is_under(key, _FREE) or _is_under(key, kept))
-    hard = [key for key in changed if not _is_under(key, _ALLOWABLE) or _is_under(key, _NEVER)]
+    rules = {key: resume_rule(key, chosen_by_play) for key in sorted(changed)}
+    changed = [key for key, rule in rules.items() if rule != Resume.FREE]
+    hard = [key for key, rule in rules.items() if rule == Resume.NEVER]
     listed = [f"{key} {_short(saved.get(key))} -> {_short(wanted.get(key))}" for key in hard or changed]
     if hard:
         raise UserError(f"{found.path} is of another training ({'; '.join(listed)}): {remedy}")
@@ -269,16 +255,18 @@ def _require_same(found: Checkpoint, config: Config, inputs: InputSpec, fingerpr
         )
 
 
+def resume_rule(key: str, chosen_by_play: bool) -> Resume:
+    """Whether a training may go on with another value of the setting ``key``."""
+    rules = rules_of(Config, key)
+    return rules.choosing if chosen_by_play and rules.choosing is not None else rules.resume
+
+
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, list(value) if isinstance(value, tuple) else value
-
-
-def _is_under(key: str, prefixes: Sequence[str]) -> bool:
-    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def _short(value: Any) -> str:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from BC_training.common.decode import DecodeSettings
 from BC_training.common.errors import UserError, require
+from BC_training.common.settings.rules import FREE, ON_REQUEST, setting
 
 SEEDS = 2**32  # games take those from 0 to one less
 
@@ -13,11 +14,14 @@ SEEDS = 2**32  # games take those from 0 to one less
 class RolloutConfig:
     """Episodes the best checkpoint plays when training ends, and others that checkpoints play before."""
 
-    game: str | None = None  # its spec, such as doom/deadly_corridor?skill=5; null: what the dataset's episodes name
-    episodes: int = 20
+    # its spec, such as doom/deadly_corridor?skill=5; null: what the dataset's episodes name
+    game: str | None = setting(None, choosing=ON_REQUEST, scores=("rollout",))
+    episodes: int = setting(20, choosing=ON_REQUEST, scores=("rollout",))
     seed: int = 0  # the first episode's, of the best checkpoint
-    every_n_epochs: int | None = None  # also play after every so many epochs, and the last; null: at the end only
-    validation_seed: int = 1000  # the first episode's of these, apart from those of the final score
+    # also play after every so many epochs, and the last; null: at the end only
+    every_n_epochs: int | None = setting(None, choosing=ON_REQUEST)
+    # the first episode's of these, apart from those of the final score
+    validation_seed: int = setting(1000, choosing=ON_REQUEST, scores=("rollout",))
     video: bool = True
 
     def __post_init__(self) -> None:
@@ -41,9 +45,9 @@ class RolloutConfig:
 @dataclass(frozen=True)
 class EvaluationConfig(DecodeSettings):
     every_n_epochs: int = 1
-    batch_size: int = 256
+    batch_size: int = setting(256, FREE)
     best_metric: Literal["macro_f1", "exact_match", "loss", "rollout"] = "macro_f1"  # rollout: the mean return
-    rollout: RolloutConfig | None = None
+    rollout: RolloutConfig | None = setting(None, FREE)
 
     def __post_init__(self) -> None:
         require(self.every_n_epochs >= 1, "evaluation.every_n_epochs", self.every_n_epochs, "at least 1")
