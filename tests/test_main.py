@@ -140,7 +140,10 @@ def test_set_up_check_says_what_fails(tmp_path, monkeypatch, capsys, record, cod
     ("variant", "changes"),
     [
         ("temporal_cnn", ["dataset.action_history=2", "dataset.action_shift=1", "model.action_chunk=2"]),
-        ("state_cnn", ["dataset.history=2", "training.ema_decay=0.9", "training.gradient_accumulation=16"]),
+        pytest.param(
+            *("state_cnn", ["dataset.history=2", "training.ema_decay=0.9", "training.gradient_accumulation=16"]),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_set_up_check_trains_a_step_of_any_variant(variant, changes):

@@ -81,6 +81,7 @@ def test_a_training_with_odd_names_is_resumed_scored_shown_and_played(tmp_path, 
     assert Path("a:b [1].mp4").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_with_the_tier_and_dispatches_it_had(tmp_path, make_dataset, monkeypatch):
     make_dataset(tmp_path / "x.zarr", [40, 40])
     settings = ["dataset.cache=auto", *CONSTANT, "training.steps_per_dispatch=2", "logging.report=false"]

@@ -139,6 +139,7 @@ def test_evaluation_agrees_with_playing_every_frame(trained, recording):
     assert report.exact_match == pytest.approx(right / frames, abs=1.5 / frames)  # a logit at 0 may round
 
 
+@pytest.mark.slow
 def test_two_runs_are_bit_identical(tmp_path, recording):
     models = []
     for name in ("a", "b"):

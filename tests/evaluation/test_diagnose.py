@@ -213,6 +213,7 @@ def diagnosis_of(run: Path, json_file: Path) -> tuple[Evaluation, str]:
     return report, screen.getvalue()
 
 
+@pytest.mark.slow
 def test_a_policy_trained_on_black_frames_and_previous_actions_is_a_copycat(tmp_path, make_dataset):
     write(tmp_path / "black.zarr", make_dataset, black=True)
     run = trained(

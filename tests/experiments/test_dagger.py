@@ -177,6 +177,7 @@ def test_finished_rounds_are_read_where_the_logs_are(whole, monkeypatch):
         (whole / "m").rename(whole / "l")
 
 
+@pytest.mark.slow
 def test_rounds_that_were_stopped_end_as_those_that_were_not(whole, tmp_path, monkeypatch):
     record_episode, get_batch, calls = RecordSession._record, SampleOrder.batch, []
 

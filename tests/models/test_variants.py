@@ -144,7 +144,9 @@ def test_logits_have_the_promised_shape_and_dtype(name, fields, history, chunk, 
     assert {x.dtype for x in jax.tree.leaves((model.params, model.batch_stats))} == {jnp.dtype("float32")}
 
 
-@each_variant
+@pytest.mark.parametrize(
+    ("name", "fields"), [KINDS[0], *(pytest.param(*kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
+)
 def test_16_samples_are_learnt_by_heart(name, fields):
     """Every parameter gets a finite gradient on the way, and one that is not all zero."""
     config = a_config(name, **fields)

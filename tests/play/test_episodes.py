@@ -154,7 +154,11 @@ class SlowToLoadATask(Filming):
 
 @pytest.mark.parametrize(
     ("worker", "number"),
-    [(SlowToLoad, signal.SIGKILL), (SlowToLoad, signal.SIGINT), (SlowToLoadATask, signal.SIGTERM)],
+    [
+        (SlowToLoad, signal.SIGKILL),
+        pytest.param(SlowToLoad, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(SlowToLoadATask, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
 )
 def test_games_end_with_the_process_whose_workers_still_start(worker, number):
     tasks = [("noop", SIZE)] * 2

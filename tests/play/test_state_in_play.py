@@ -202,6 +202,7 @@ def test_values_that_the_model_does_not_see_may_be_anything(saved, setup):
 # --- whole trainings -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_training_its_resume_and_another_section(tmp_path, data):
     """It trains, scores, saves; the same command finds it finished, and another dataset.state another training."""
     run = training.train(config_of(tmp_path, data), QUIET)

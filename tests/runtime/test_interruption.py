@@ -99,7 +99,8 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
     ("deadline", "echo", "wait", "second", "code", "last_line"),
     [
         (0.5, 0.5, 0, None, EXIT_CODE, "ended: not done after 0 s; step 7 is kept"),
-        (3, 2, 0, TERM, EXIT_CODE, "ended: not done after 3 s; step 7 is kept"),  # a launcher passes the first one on
+        # A launcher passes the first one on.
+        pytest.param(3, 2, 0, TERM, EXIT_CODE, "ended: not done after 3 s; step 7 is kept", marks=pytest.mark.slow),
         (500, 0.1, 0.2, TERM, 128 + TERM, "ended without saving; step 7 is kept"),
         (500, 0.5, 0, INT, 128 + INT, "ended without saving; step 7 is kept"),
     ],

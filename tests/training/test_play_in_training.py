@@ -92,6 +92,7 @@ def before_scoring(monkeypatch, number: int, act) -> None:
     monkeypatch.setattr(Benchmark, "score", acting_score)
 
 
+@pytest.mark.slow
 def test_a_signal_during_play_ends_it_at_once_and_the_run_goes_on_bit_for_bit(tmp_path, data, monkeypatch):
     run(tmp_path / "whole", data, *PLAY)
     with monkeypatch.context() as patch:

@@ -49,6 +49,7 @@ def test_players_play_the_seed_to_its_end(tmp_path):
     assert sorted(map(frames.count, set(frames))) == sorted(len(film) + 1 for film in films)
 
 
+@pytest.mark.slow
 def test_checkpoints_play_by_their_own_rules_on_frames_of_their_own_size(tmp_path, make_config, make_inputs):
     buttons = ("move_left", "move_right", "attack")
     runs = {}

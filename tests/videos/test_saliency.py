@@ -93,6 +93,7 @@ def test_occlusion_of_sides_that_no_patch_divides():
     assert np.abs(found[:-1]).max() == np.abs(found[:, :-1]).max() == 0
 
 
+@pytest.mark.slow
 def test_the_region_that_a_trained_policy_looks_at_is_found():
     """A network learns, from noise, that one region's brightness decides."""
     small = ResNetConfig(
