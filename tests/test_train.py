@@ -249,6 +249,7 @@ def test_options_of_the_optimization_together(tmp_path, recording):
     assert np.isfinite(rows(tmp_path, "val")[-1]["loss"])
 
 
+@pytest.mark.slow
 def test_a_dataset_of_an_older_recorder_trains(tmp_path, make_older_dataset):
     path = tmp_path / "old.zarr"
     make_older_dataset(path, [30, 30, 30], size=(48, 64), numbers=[1, 2, 10])

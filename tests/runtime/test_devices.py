@@ -92,6 +92,7 @@ def test_the_flag_is_set_only_for_a_jaxlib_that_knows_it_and_beside_no_other(mon
     assert environment.get("XLA_FLAGS") == expected
 
 
+@pytest.mark.slow
 def test_two_processes_that_the_config_names_are_deterministic_beside_the_users_flags():
     address, flags = f"127.0.0.1:{free_port()}", "--xla_force_host_platform_device_count=2"
     processes = [start(address, "2", str(process), XLA_FLAGS=flags) for process in range(2)]

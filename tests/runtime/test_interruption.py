@@ -188,7 +188,6 @@ PLACES = {
 }
 FAST = {
     ("training", signal.SIGINT),
-    ("validating", signal.SIGTERM),
     ("evaluating at the end", signal.SIGINT),
 }
 

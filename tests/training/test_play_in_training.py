@@ -110,6 +110,7 @@ def test_a_signal_during_play_ends_it_at_once_and_the_run_goes_on_bit_for_bit(tm
     assert best[0].parent.name == "best"
 
 
+@pytest.mark.slow
 def test_what_a_full_disk_did_not_take_is_not_played(tmp_path, data, monkeypatch):
     full = [0]  # saves that the disk will not take
     usage = shutil.disk_usage

@@ -376,6 +376,7 @@ def steps_of(make_config, inputs, model: dict, training: dict, total: int):
     return state, make_train_step(split, optimizer, schedule, WEIGHTS, config)
 
 
+@pytest.mark.slow
 def test_accumulating_four_batches_equals_one_four_times_as_large(make_config, inputs):
     """Over several updates, with clipping of some, weight decay and warm-up."""
     training = {"learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.5, "gradient_clip_norm": 0.8}
