@@ -25,7 +25,15 @@ from numcodecs import Blosc
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 # Checks the shapes and dtypes in the signatures of these modules, which must not be imported yet.
-CHECKED = ("data", "models", "common.preprocess", "common.state", "common.decoder")
+CHECKED = (
+    "data",
+    "models",
+    "common.preprocess",
+    "common.state",
+    "common.decoder",
+    "training.losses",
+    "training.train_state",
+)
 install_import_hook([f"BC_training.{name}" for name in CHECKED], "beartype.beartype")
 
 from BC_training.common.preprocess import InputSpec  # noqa: E402

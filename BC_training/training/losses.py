@@ -4,49 +4,48 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+import numpy as np
+from jaxtyping import Bool, Float
 
 from BC_training.common.schema import TrainingConfig
 
+Array = jax.Array | np.ndarray
 Loss = Callable[..., jax.Array]  # of (logits, actions, mask=None) to a float32 scalar
 
 
-def make_loss(config: TrainingConfig, class_weights: ArrayLike) -> Loss:
+def make_loss(config: TrainingConfig, class_weights: Float[Array, " A"]) -> Loss:
     """The loss of ``training.loss``, for training and validation alike.
 
     Returns:
         A function of (logits, actions, mask=None) to a float32 scalar.
     """
-    smoothing, gamma = config.label_smoothing, config.focal_gamma
+    smoothing, gamma = config.label_smoothing, config.focal_gamma if config.loss == "focal" else 0.0
 
-    def bce(logits: ArrayLike, actions: ArrayLike, mask: ArrayLike | None = None) -> jax.Array:
-        return binary_cross_entropy(logits, actions, class_weights, smoothing, mask)
-
-    def focal(logits: ArrayLike, actions: ArrayLike, mask: ArrayLike | None = None) -> jax.Array:
+    def loss(logits: Array, actions: Array, mask: Array | None = None) -> jax.Array:
         return focal_loss(logits, actions, class_weights, smoothing, gamma, mask)
 
-    return {"bce": bce, "focal": focal}[config.loss]
+    return loss
 
 
 def binary_cross_entropy(
-    logits: ArrayLike,
-    actions: ArrayLike,
-    class_weights: ArrayLike,
+    logits: Float[Array, "*batch A"],
+    actions: Bool[Array, "*batch A"],
+    class_weights: Float[Array, " A"],
     label_smoothing: float,
-    mask: ArrayLike | None = None,
-) -> jax.Array:
+    mask: Bool[Array, "*batch"] | None = None,
+) -> Float[jax.Array, ""]:
     """Mean over batch and buttons of -w a log p - (1 - a) log(1 - p): ``focal_loss`` with gamma 0."""
     return focal_loss(logits, actions, class_weights, label_smoothing, 0.0, mask)
 
 
 def focal_loss(
-    logits: ArrayLike,
-    actions: ArrayLike,
-    class_weights: ArrayLike,
+    logits: Float[Array, "*batch A"],
+    actions: Bool[Array, "*batch A"],
+    class_weights: Float[Array, " A"],
     label_smoothing: float,
     gamma: float,
-    mask: ArrayLike | None = None,
-) -> jax.Array:
+    mask: Bool[Array, "*batch"] | None = None,
+) -> Float[jax.Array, ""]:
     """Mean over batch and buttons of -w a (1 - p)^g log p - (1 - a) p^g log(1 - p), p = sigmoid(logits).
 
     Of Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 5. Label smoothing s

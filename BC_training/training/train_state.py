@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.typing import ArrayLike
+from jaxtyping import Float, Float32, Int32
 
 from BC_training.common import variants
 from BC_training.common.errors import UserError
@@ -30,7 +31,7 @@ Tree = Any  # a pytree of arrays
 class TrainState(NamedTuple):
     """Everything a training step changes."""
 
-    step: jax.Array  # int32 scalar, steps taken: batches, not updates
+    step: Int32[jax.Array, ""]  # steps taken: batches, not updates
     params: Tree
     batch_stats: Tree
     opt_state: Tree
@@ -164,7 +165,7 @@ def make_train_step(
     model: SplitModel,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
-    class_weights: np.ndarray,
+    class_weights: Float[np.ndarray, " A"],
     config: Config,
     gather: Callable[[Any, Any], Batch] = lambda data, item: item,
     augment: Callable[[jax.Array, Batch], Batch] = lambda key, batch: batch,
@@ -224,7 +225,7 @@ def make_train_step(
     return jax.jit(train_steps, donate_argnums=0, out_shardings=placement)
 
 
-def _ema_share(decay: float, updates: jax.Array) -> jax.Array:
+def _ema_share(decay: float, updates: Int32[jax.Array, ""]) -> Float32[jax.Array, ""]:
     """What the newest values count in the moving average, after ``updates`` of them, int32 [].
 
     The decay is smaller at the start, min(decay, (1 + updates) / (10 + updates)), so that the
