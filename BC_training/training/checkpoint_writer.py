@@ -44,7 +44,7 @@ class CheckpointWriter:
     Args:
         run: the run's folder, held by this process.
         keep_last: N.
-        console: told of disks that are full, and of what was written after all.
+        console: shows when a disk is full, and what is written once it is not.
     """
 
     def __init__(self, run: Path, keep_last: int, console: Console):
@@ -52,7 +52,7 @@ class CheckpointWriter:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._owed: dict[str, _Snapshot] = {}  # by folder; what is not written yet
         self._writing: Future[None] | None = None
-        self._failure: UserError | None = None  # of the last save
+        self._failure: UserError | None = None  # why the last save failed
         self._failed_at = 0.0
         for folder in self._keep:
             (run / folder).mkdir(exist_ok=True)
@@ -160,7 +160,7 @@ class CheckpointWriter:
             sync(partial)
             verify(partial)  # before one that is good is removed
             replaced = folder / f"{REPLACED}{snapshot.meta.step}"
-            if final.exists():  # of the same step, before its epoch was evaluated
+            if final.exists():  # the same step was saved before its epoch was evaluated
                 final.rename(replaced)
             partial.rename(final)
             sync(folder, deep=False)

@@ -193,7 +193,7 @@ def test_no_pickle_anywhere(saved):
 # --- finding -------------------------------------------------------------------------------
 
 
-def test_find(saved):
+def test_a_step_a_folder_or_a_run_is_found(saved):
     assert find(saved) == saved / "best" / "20"
     assert find(str(saved)) == saved / "best" / "20"
     assert find(saved / "best") == saved / "best" / "20"
@@ -202,7 +202,7 @@ def test_find(saved):
     assert find(saved / "best" / "20") == saved / "best" / "20"
 
 
-def test_not_a_checkpoint(tmp_path, saved):
+def test_what_is_no_checkpoint_is_named(tmp_path, saved):
     assert "does not exist" in error_of(find, tmp_path / "nothing")
     assert "is not a checkpoint" in error_of(find, tmp_path)
     assert "is not a checkpoint" in error_of(find, saved / "best" / "20" / "meta")
@@ -223,7 +223,7 @@ def test_other_versions_are_refused_with_what_to_do(run):
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"step": 20}', "[]", "null", "\0\0\0\0", "5"])
-def test_damaged_meta(run, damage):
+def test_damaged_metadata_is_named(run, damage):
     (run / "best" / "20" / "meta" / "metadata").write_text(damage)
     assert "damaged checkpoint (meta" in error_of(read, run)
 
@@ -379,7 +379,7 @@ def test_every_file_of_the_arrays_has_its_checksum(saved):
 @pytest.mark.parametrize(
     "damage", ["", "{", "[]", "null", "5", '{"model": 5}', '{"model": "x"}', '{"model": {}}', "\0"]
 )
-def test_damaged_checksums(run, damage):
+def test_damaged_checksums_are_named(run, damage):
     (run / "best" / "20" / "checksums.json").write_text(damage)
     assert "damaged checkpoint" in error_of(lambda: read_model(read(run)))
 

@@ -68,7 +68,7 @@ def console() -> Console:
     return Console(file=StringIO(), width=1000)
 
 
-def said(console: Console) -> list[str]:
+def printed_lines(console: Console) -> list[str]:
     assert isinstance(console.file, StringIO)
     return console.file.getvalue().splitlines()
 
@@ -96,7 +96,7 @@ def test_the_last_are_kept_and_so_is_the_best(run, writer, console):
     assert (steps(run / "best"), steps(run / "last")) == ([9], [10, 11])  # as numbers, not as text
     assert newest(run) == "the checkpoint of step 11 is kept"
     assert hidden(run) == []
-    assert said(console) == []
+    assert printed_lines(console) == []
     assert find(run) == run / "best" / "9"
     for folder in (run / "best" / "9", run / "last" / "10", run / "last" / "11"):
         assert is_of(folder, int(folder.name))
@@ -324,7 +324,7 @@ def test_a_full_disk_stops_no_training_that_has_a_checkpoint(small_disk, console
         writer.poll()
         settle(writer)
         writer.poll()
-        lines = said(console)
+        lines = printed_lines(console)
         assert len(lines) == 1
         assert "is full" in lines[0]
         assert "step 1 is kept" in lines[0]
@@ -339,7 +339,7 @@ def test_a_full_disk_stops_no_training_that_has_a_checkpoint(small_disk, console
         for _ in range(2):
             writer.poll()
             settle(writer)
-        assert said(console)[1:] == ["checkpoints can be saved again: the checkpoint of step 4 is kept"]
+        assert printed_lines(console)[1:] == ["checkpoints can be saved again: the checkpoint of step 4 is kept"]
         writer.finish()
     assert (steps(run / "best"), steps(run / "last"), hidden(run)) == ([3], [4], [])
     assert read_state(run / "best" / "3", a_state(0, SIZE)).params["w"].tobytes() == leaf(3)
@@ -365,7 +365,7 @@ def test_a_disk_that_is_too_small_for_the_first_checkpoint_ends_it(small_disk, c
         message = error_of(writer.poll)
         assert "is full" in message
         assert "0 MB free, a checkpoint needs 1 MB" in message
-        assert said(console) == []
+        assert printed_lines(console) == []
         assert list(run.glob("*/*")) == []
 
 
@@ -393,7 +393,7 @@ def test_a_disk_that_fails_stops_no_training_that_has_a_checkpoint(run, writer, 
         save(writer, a_state(2), False)
         settle(writer)
         writer.poll()
-        (line,) = said(console)
+        (line,) = printed_lines(console)
         assert line.startswith(f"cannot write to {run}/last (Input/output error): see to the disk; training goes on")
         message = error_of(writer.finish)
         assert message.startswith("step 2 could not be saved, the checkpoint of step 1 is kept: cannot write to ")

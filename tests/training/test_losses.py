@@ -60,7 +60,7 @@ def test_extreme_logits_are_finite():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_gradient(smoothing):
+def test_the_gradient_is_that_of_the_formula(smoothing):
     """The mean's gradient is ((1 - a) p - w a (1 - p)) / (B A)."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(4, 3)).astype(np.float32)

@@ -115,7 +115,7 @@ def test_it_stops_after_as_many_evaluations_without_a_gain_as_it_has_patience(
         ([None, None, 1, None, 2], 0.0, 5),
     ],
 )
-def test_patience_by_hand(make_config, scores, min_delta, epochs):
+def test_patience_counts_evaluations_without_a_gain(make_config, scores, min_delta, epochs):
     config = a_config(make_config, patience=2, min_delta=min_delta)
     assert note_all(config, [report(macro_f1=s) for s in scores])[0].epochs == epochs
 
@@ -215,5 +215,5 @@ def test_speed_is_of_the_open_epoch():
         wandb_id=st.none() | st.text("abc0"),
     )
 )
-def test_it_outlives_json(progress):
+def test_progress_is_read_back_from_json(progress):
     assert TrainingProgress(**json.loads(json.dumps(progress.to_dict()))) == progress

@@ -194,7 +194,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def start(home, make_config, inputs) -> Callable[..., tuple[Start, list[str]]]:
-    """Finds the start of the run: what it is, and the lines that were said."""
+    """Finds the start of the run: what it is, and the lines that were printed."""
 
     def find(
         overrides: dict[str, Any] | None = None,
@@ -272,9 +272,9 @@ def test_it_goes_on_from_the_best_where_that_is_newer(start, run):
 def test_a_damaged_newest_is_told_of_where_the_best_is_the_same_step(start, run):
     shutil.rmtree(run / "last" / "30")
     damage(run / "last" / "20")
-    found, said = start()
+    found, lines = start()
     assert found.step_folder == run / "best" / "20"
-    assert said == [f"{run}/last/20 is a damaged checkpoint: {run}/best/20 is used instead"]
+    assert lines == [f"{run}/last/20 is a damaged checkpoint: {run}/best/20 is used instead"]
     assert names(run / "last") == ["20", "damaged-20"]
     checkpoint.verify(run / "last" / "20")
     assert start() == (found, [])
@@ -287,11 +287,11 @@ def test_a_start_outlives_json(run):
 
 def test_of_a_damaged_newest_is_told_and_the_one_before_is_used(start, run):
     damage(run / "last" / "30")
-    found, said = start()
+    found, lines = start()
     assert found == Start(run / "best" / "20", replace(PROGRESS, step=20, epochs=2))
-    assert len(said) == 1
-    assert f"{run}/last/30 is a damaged checkpoint (optimizer/" in said[0]
-    assert said[0].endswith("step 20 is used instead")
+    assert len(lines) == 1
+    assert f"{run}/last/30 is a damaged checkpoint (optimizer/" in lines[0]
+    assert lines[0].endswith("step 20 is used instead")
     assert names(run / "last") == ["20", "damaged-30"]
     assert start() == (found, [])  # it is not found, nor told of, again
 
@@ -299,9 +299,9 @@ def test_of_a_damaged_newest_is_told_and_the_one_before_is_used(start, run):
 def test_a_newest_that_is_not_even_read_is_damaged_too(start, run):
     shutil.rmtree(run / "last" / "30")
     (run / "last" / "30").mkdir()
-    found, said = start()
+    found, lines = start()
     assert found.step_folder == run / "best" / "20"
-    assert len(said) == 1
+    assert len(lines) == 1
 
 
 def test_all_damaged_is_an_error_that_leaves_them(refusal, run):
@@ -319,9 +319,9 @@ def test_a_newer_format_is_not_damage(refusal, run):
 
 def test_logs_without_checkpoints_are_kept(start, run, home):
     shutil.rmtree(run)
-    found, said = start()
+    found, lines = start()
     assert found == Start(None, TrainingProgress())
-    assert said == ["'run' has logs but no checkpoints: they are kept as 'run.1'"]
+    assert lines == ["'run' has logs but no checkpoints: they are kept as 'run.1'"]
     assert (home / "logs" / "run.1" / "metrics.jsonl").read_text() == '{"step": 30}\n'
     assert not (home / "logs" / "run").exists()
 
@@ -329,9 +329,9 @@ def test_logs_without_checkpoints_are_kept(start, run, home):
 def test_never_keeps_the_earlier_run(start, run, home):
     before = listing(run)
     for number in (1, 2):
-        found, said = start(resume="never")
+        found, lines = start(resume="never")
         assert found == Start(None, TrainingProgress())
-        assert said == [f"the earlier run 'run' is kept as 'run.{number}'"]
+        assert lines == [f"the earlier run 'run' is kept as 'run.{number}'"]
         assert not run.exists()
         assert not (home / "logs" / "run").exists()
         run.mkdir()
@@ -351,10 +351,10 @@ def test_a_run_in_training_is_left_alone(refusal, run):
 @pytest.mark.parametrize("lost", [damage, shutil.rmtree])
 def test_a_best_that_is_lost_is_forgotten(start, run, lost):
     lost(run / "best" / "20")
-    found, said = start()
+    found, lines = start()
     assert found == Start(run / "last" / "30", replace(PROGRESS, best_score=None, best_step=None))
-    assert len(said) == 1
-    assert f"the best checkpoint, {run}/best/20, is missing or damaged" in said[0]
+    assert len(lines) == 1
+    assert f"the best checkpoint, {run}/best/20, is missing or damaged" in lines[0]
     assert names(run / "best") == (["damaged-20"] if lost == damage else [])
 
 
@@ -362,9 +362,9 @@ def test_a_best_that_is_lost_is_forgotten(start, run, lost):
 def test_a_best_that_is_lost_is_copied_where_it_is_also_the_newest(start, run, lost):
     shutil.rmtree(run / "last" / "30")
     lost(run / "best" / "20")
-    found, said = start()
+    found, lines = start()
     assert found == Start(run / "last" / "20", replace(PROGRESS, step=20, epochs=2))
-    assert len(said) == (lost == damage)
+    assert len(lines) == (lost == damage)
     checkpoint.verify(run / "best" / "20")
     assert listing(run / "best" / "20") == listing(run / "last" / "20")
 
@@ -383,10 +383,10 @@ def test_scores_of_another_metric_are_not_compared(start):
 )
 def test_another_run_begins_from_a_path(start, run, home, origin, step, best):
     before = listing(run)
-    found, said = start(name="new", resume=str(home / "checkpoints" / origin))
+    found, lines = start(name="new", resume=str(home / "checkpoints" / origin))
     new = home / "checkpoints" / "new"
     assert found == Start(new / "last" / str(step), replace(PROGRESS, step=step, epochs=step // 10, wandb_id=None))
-    assert said == []
+    assert lines == []
     assert names(new / "last") == [str(step)]
     assert names(new / "best") == best
     for folder in new.glob("*/*"):
@@ -407,9 +407,9 @@ def test_a_step_under_another_name(start, run, home):
 def test_a_damaged_newest_of_another_run_is_told_of_and_left_alone(start, run):
     damage(run / "last" / "30")
     before = listing(run)
-    found, said = start(name="new", resume=str(run))
+    found, lines = start(name="new", resume=str(run))
     assert found.progress.step == 20
-    assert "step 20 is used instead" in said[0]
+    assert "step 20 is used instead" in lines[0]
     assert listing(run) == before
 
 
@@ -419,18 +419,18 @@ def test_begun_from_a_path_a_run_goes_on_by_itself(start, run, home):
     (new / "last" / "30").rename(new / "last" / "31")  # as if a step had been taken
     change_meta(new / "last" / "31", lambda meta: meta["progress"].update(step=31))
     shutil.rmtree(run)  # it needs it no longer
-    found, said = start(name="new", resume=str(run))
+    found, lines = start(name="new", resume=str(run))
     assert found == Start(new / "last" / "31", replace(PROGRESS, step=31))
-    assert said == []
+    assert lines == []
     assert names(home / "checkpoints") == ["new"]
     assert start(name="new")[0] == found
 
 
 def test_from_another_path_it_begins_anew(start, run, home):
     start(name="new", resume=str(run))
-    found, said = start(name="new", resume=str(run / "last" / "20"))
+    found, lines = start(name="new", resume=str(run / "last" / "20"))
     assert found.progress.step == 20
-    assert said == ["the earlier run 'new' is kept as 'new.1'"]
+    assert lines == ["the earlier run 'new' is kept as 'new.1'"]
     assert names(home / "checkpoints") == ["new", "new.1", "run"]
 
 
@@ -440,17 +440,17 @@ def test_a_run_goes_back_to_one_of_its_own(start, run, home, step, is_relative, 
     monkeypatch.chdir(home)
     before = listing(run)
     origin = Path("checkpoints/run" if is_relative else run) / step
-    found, said = start(resume=str(origin))
+    found, lines = start(resume=str(origin))
     number = 30 if step in ("", "last/30") else 20
     expected = replace(PROGRESS, step=number, epochs=number // 10, wandb_id=None)
     assert found == Start(run / "last" / str(number), expected)
-    assert said == ["the earlier run 'run' is kept as 'run.1'"]
+    assert lines == ["the earlier run 'run' is kept as 'run.1'"]
     assert (names(run / "last"), names(run / "best")) == ([str(number)], ["20"])
     assert listing(home / "checkpoints" / "run.1") == before
     assert (home / "logs" / "run" / "metrics.jsonl").exists()
     assert (home / "logs" / "run.1" / "metrics.jsonl").exists()
-    again, said = start(resume=str(origin))
-    assert (replace(again.progress, wandb_id=None), said) == (found.progress, [])
+    again, lines = start(resume=str(origin))
+    assert (replace(again.progress, wandb_id=None), lines) == (found.progress, [])
     assert names(home / "checkpoints") == ["run", "run.1"]
 
 

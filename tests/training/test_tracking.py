@@ -152,7 +152,7 @@ def test_a_failure_with_brackets_in_its_message(tmp_path, config, console, wandb
     assert "refused [/path]" in printed(console)
 
 
-def test_epoch_table(console):
+def test_the_epoch_table_has_a_row_per_epoch(console):
     table = EpochTable(console)
     row = {"epoch": 1, "train_loss": 0.12345, "frames_per_second": 1234.5}
     table.add(row, is_best=False)

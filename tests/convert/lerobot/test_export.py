@@ -90,7 +90,7 @@ def test_a_dataset_comes_back_as_it_was(tmp_path, numbered):
         assert np.abs(frames.astype(int) - before.frames(e, range(length))).mean() < 1.5
 
 
-def test_colours_survive(tmp_path, make_dataset):
+def test_colours_are_exported_as_they_are(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [3], size=(32, 48))
     stored: Any = zarr.open_group(tmp_path / "x.zarr")["episode_0/frames"]
     frames = np.empty(stored.shape, np.uint8)
