@@ -27,17 +27,6 @@ def make_loss(config: TrainingConfig, class_weights: Float[Array, " A"]) -> Loss
     return loss
 
 
-def binary_cross_entropy(
-    logits: Float[Array, "*batch A"],
-    actions: Bool[Array, "*batch A"],
-    class_weights: Float[Array, " A"],
-    label_smoothing: float,
-    mask: Bool[Array, "*batch"] | None = None,
-) -> Float[jax.Array, ""]:
-    """Mean over batch and buttons of -w a log p - (1 - a) log(1 - p): ``focal_loss`` with gamma 0."""
-    return focal_loss(logits, actions, class_weights, label_smoothing, 0.0, mask)
-
-
 def focal_loss(
     logits: Float[Array, "*batch A"],
     actions: Bool[Array, "*batch A"],
