@@ -14,7 +14,7 @@ from BC_training.common.schema import TrainingConfig
 from BC_training.common.settings.state import StateConfig
 from BC_training.common.state import StateFeatures
 from BC_training.models.pure_cnn.model import create_model
-from BC_training.training.losses import binary_cross_entropy
+from BC_training.training.losses import focal_loss
 from BC_training.training.train_state import (
     SplitModel,
     TrainState,
@@ -217,7 +217,7 @@ def test_loss_is_that_of_the_model_in_training_with_its_weights_and_smoothing(st
     logits = net({"frames": batch["frames"].astype(jnp.float32) / 255}, train=True, rngs=rngs)
     after, metrics = step(state._replace(step=jnp.int32(5)), batch)
     assert float(metrics.loss) == pytest.approx(
-        float(binary_cross_entropy(logits, batch["action"], WEIGHTS, 0.1)), rel=1e-5
+        float(focal_loss(logits, batch["action"], WEIGHTS, 0.1, gamma=0.0)), rel=1e-5
     )
     expected = nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
     for ours, theirs in zip(leaves(after.batch_stats), leaves(expected), strict=True):
