@@ -14,7 +14,7 @@ from BC_training.games import make_game
 from BC_training.play.players import Player, make_player
 from BC_training.play.say import say
 
-_MOST_RESTARTS = 3  # of one episode
+_MOST_RESTARTS = 3  # in one episode
 
 T = TypeVar("T")
 

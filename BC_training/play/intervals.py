@@ -19,12 +19,12 @@ from BC_training.common.metrics import normalize_score
 from BC_training.play.results import Interval, PlayScores
 
 RESAMPLES = 10_000
-UNSEEN = 0.75  # of an episode
+UNSEEN = 0.75  # the part of an episode that was not played
 _TAILS = (0.025, 0.975)
 _BLOCK = 1 << 20  # weights drawn at once, 8 MiB
 
 Returns = Sequence[float] | np.ndarray
-References = Mapping[str, Returns]  # of "random", and of "expert" where the game has one
+References = Mapping[str, Returns]  # by "random", and "expert" where the game has one
 
 
 def play_statistics(returns: Returns, references: References) -> PlayScores:

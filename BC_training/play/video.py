@@ -17,7 +17,7 @@ _MIN_WIDTH = 512  # pixels: smaller frames are enlarged
 _HELD, _RELEASED = (255, 196, 0), (70, 70, 70)
 
 UNKNOWN_FPS = 20.0  # at which a recording without a frame rate is shown
-RECORDED, PREDICTED, DISAGREE = _HELD, (86, 180, 233), (235, 50, 50)  # told apart by the colour-blind, too
+RECORDED, PREDICTED, DISAGREE = _HELD, (86, 180, 233), (235, 50, 50)  # also the colour-blind see the difference
 
 
 class VideoWriter:

@@ -112,7 +112,7 @@ def run(tmp_path, template) -> Path:
 
 def test_a_checkpoint_is_tuned_reloaded_and_played(run):
     step, names = checkpoint.find(run), [f"a{i}" for i in range(7)]
-    assert checkpoint.read(run).decoding == Decoding(dict.fromkeys(names, 0.5))  # of the older format
+    assert checkpoint.read(run).decoding == Decoding(dict.fromkeys(names, 0.5))
     before = evaluate(run, QUIET)
     report, text = shown(run, tune=True)
     checkpoint.verify(step)

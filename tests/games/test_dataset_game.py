@@ -12,7 +12,7 @@ from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
 from BC_training.games.dataset_game import game_of, with_game
 
-BUTTONS = ("move_left", "move_right", "attack")  # of doom/basic
+BUTTONS = ("move_left", "move_right", "attack")  # those of doom/basic
 
 
 @pytest.fixture

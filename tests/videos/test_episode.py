@@ -19,7 +19,7 @@ from BC_training.videos import episode as module
 from BC_training.videos.episode import EpisodePainter, film_episode
 
 QUIET = Console(file=StringIO())
-FRAME = (24 * 20, 32 * 20)  # of 24x32, enlarged to 640 pixels
+FRAME = (24 * 20, 32 * 20)  # 24x32, enlarged to 640 pixels
 ROW, FOOT, LEFT = module._ROW, module._FOOT, module._LEFT
 
 
@@ -88,7 +88,7 @@ def test_strips_turn_to_the_next_seconds():
 
 
 def test_the_last_frames_have_no_recorded_target():
-    painter = painter_of([[True]] * 3, [[False]] * 5)  # of a policy that looks two frames ahead
+    painter = painter_of([[True]] * 3, [[False]] * 5)  # the policy looks two frames ahead
     disagree = [is_colour(painter.paint(BLACK, t)[10, 2], DISAGREE) for t in range(5)]
     assert disagree == [True] * 3 + [False] * 2
 

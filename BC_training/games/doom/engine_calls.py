@@ -26,7 +26,7 @@ class EngineCalls:
     def __init__(self) -> None:
         self.engine: psutil.Process | None = None
         self._given_up = False
-        self._number = 0  # of the last call; one that a signal interrupted leaves its answer behind
+        self._number = 0  # the last call's; an interrupted call leaves its answer behind
         self._todo: SimpleQueue[tuple[int, Callable[[], Any]] | None] = SimpleQueue()
         self._done: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
         threading.Thread(target=_work, args=(self._todo, self._done), name="engine", daemon=True).start()

@@ -160,7 +160,7 @@ def test_the_commands_below_the_table_make_what_is_missing(runs, monkeypatch, ca
     }
     lines = [line.split() for line in shown.splitlines() if line.split()[:1] == ["b"]]
     assert len(lines) > 1
-    assert all("–" in line and "0.000" not in line for line in lines[1:])  # of validation and play
+    assert all("–" in line and "0.000" not in line for line in lines[1:])  # the tables of validation and play
     for note, name in zip(result.notes, ("evaluation.json", "rollout.json"), strict=True):
         start, _, command = note.partition(": uv run")
         assert start == f"b: there is no l/b/{name}"

@@ -120,7 +120,7 @@ def fake(monkeypatch):
 def test_page_of_20_long_episodes_stays_below_3_mb(tmp_path, fake):
     dataset = fake(20, 6000)
     analyze("fake.zarr", quiet(), out=tmp_path / "x.html")
-    assert 1e6 < (tmp_path / "x.html").stat().st_size < 3e6  # of noise, which compresses worst
+    assert 1e6 < (tmp_path / "x.html").stat().st_size < 3e6  # noise, which compresses worst
     assert dataset.frames_read == samples.SPREAD + 13
 
 

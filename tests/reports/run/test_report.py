@@ -126,7 +126,7 @@ def test_small_returns_are_not_rounded_away(whole, tmp_path, expert):
     assert "Random-0.188" in text
     assert ("Expert0.938" if expert else "Expert–") in text
     assert "Median return0.375lowest -0.200, highest 0.875" in text
-    assert text.count("0.062") == 2  # of the epochs
+    assert text.count("0.062") == 2  # once for each epoch
     if expert is None:
         assert "a mean return of 0.432 over 4 episodes" in text
 
