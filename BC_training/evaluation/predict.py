@@ -65,7 +65,7 @@ class EpisodePredictions:
         return {f"p{p}": float(np.percentile(rest, p)) if len(rest) else None for p in (50, 90, 99)}
 
     def table(self) -> "pa.Table":
-        """A row a frame: ``frame`` int32 and for each button ``NAME_true`` and ``NAME_predicted`` bool and
+        """A row per frame: ``frame`` int32 and for each button ``NAME_true`` and ``NAME_predicted`` bool and
         ``NAME_probability`` float32; ``NAME_true`` is null where nothing was recorded."""
         import pyarrow as pa
 
@@ -81,7 +81,7 @@ class EpisodePredictions:
 def open_episode(
     checkpoint: str | Path, data: str | Path | None, number: int
 ) -> "tuple[Policy, ZarrGameplayDataset, int]":
-    """A policy that does not sample, a dataset, and the position there of the episode with the number ``number``.
+    """A policy that does not sample, a dataset, and the position in it of the episode with this number.
 
     ``data`` is a dataset, or None for the one the policy was trained on. Raises a UserError if checkpoint or dataset do
     not load or do not fit, or if there is no such episode.

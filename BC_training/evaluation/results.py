@@ -78,7 +78,7 @@ class Diagnosis(JsonObject):
     """What ``diagnose.diagnose`` finds."""
 
     copycat: bool
-    reasons: list[str]  # why it is a copycat, or that too few changes are there to tell
+    reasons: list[str]  # why it is a copycat, or that there are too few changes to say
     unchanged_match: float | None  # the exact match where no button changes
     gains: dict[str, Gain]  # "unchanged_over_majority", "changes_over_majority", "changes_over_<ablation>"
 

@@ -83,7 +83,7 @@ class Session:
         raise NotImplementedError
 
     def with_restarts(self, play: Callable[[], T]) -> tuple[T, int]:
-        """What ``play``, which plays an episode, returns, and how often the game died and the episode was played again.
+        """Plays an episode by ``play``, again if the game dies; returns its result and the number of restarts.
 
         Raises a UserError if the game dies more than three times.
         """

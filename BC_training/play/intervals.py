@@ -19,7 +19,7 @@ from BC_training.common.metrics import normalize_score
 from BC_training.play.results import Interval, PlayScores
 
 RESAMPLES = 10_000
-UNSEEN = 0.75  # the part of an episode that was not played
+UNSEEN = 0.75  # how much of an episode that was not played each resample holds
 _TAILS = (0.025, 0.975)
 _BLOCK = 1 << 20  # weights drawn at once, 8 MiB
 

@@ -113,7 +113,7 @@ class Policy:
         return self.last_probabilities
 
     def act(self, frame: Any, state: Any = None) -> np.ndarray:
-        """bool [A]: the buttons to hold, by the rules of ``decoding``. Arguments and errors are ``probabilities``'."""
+        """bool [A]: the buttons to hold, by the rules of ``decoding``. See ``probabilities`` for the rest."""
         pressed = self._decoder(self.probabilities(frame, state))
         self._pressed.append(pressed.copy())  # the caller may change what it gets
         return pressed

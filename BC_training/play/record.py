@@ -115,7 +115,7 @@ def record(out: str | Path, config: RecordConfig, workers: int | None, console: 
 
     Args:
         out: the dataset's folder.
-        workers: processes; None for one a core.
+        workers: processes; None for one per core.
 
     Raises:
         UserError: unknown game, player or labeller, a checkpoint that does not fit the game, or a dataset of other

@@ -47,7 +47,7 @@ def rollout(
     Args:
         player: "expert", "random", "noop" or a checkpoint folder.
         game: its spec. Random and the expert play without its handicaps, such as a delay.
-        workers: processes; None for one a core.
+        workers: processes; None for one per core.
         video: where to write an MP4 of the first episode.
         references: the returns of random and the expert in these episodes, where they are known.
         decode: KEY=VALUE changes of the checkpoint's decoding (``Decoding.override``).

@@ -63,11 +63,11 @@ def play_episodes(
     video: Path | None = None,
     decoding: Decoding | None = None,
 ) -> list[Outcome]:
-    """Plays one episode a seed, in parallel processes, and prints how often a game died.
+    """Plays one episode per seed, in parallel processes, and prints how often a game died.
 
     Args:
         frame_size: (H, W) of the frames that the player sees.
-        workers: processes; None for one a core.
+        workers: processes; None for one per core.
         video: where to write an MP4 of the first episode.
         decoding: replaces that of a checkpoint.
     """

@@ -75,7 +75,7 @@ def require_video(path: Path) -> None:
 
 
 def draw_buttons(image: np.ndarray, names: Sequence[str], action: np.ndarray, caption: str) -> np.ndarray:
-    """The image uint8 [H, W, 3], enlarged to at least 512 pixels wide, over its buttons, of which ``action`` bool [A].
+    """The image uint8 [H, W, 3], at least 512 pixels wide, above its buttons; those of ``action`` bool [A] are held.
 
     Returns:
         uint8 [H', W', 3], H' and W' even, as the codec needs them.

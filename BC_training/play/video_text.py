@@ -9,7 +9,7 @@ from PIL import ImageFont
 
 @lru_cache
 def font(size: float) -> ImageFont.FreeTypeFont:
-    """The font in a size in pixels."""
+    """The font at this size in pixels."""
     return ImageFont.truetype(_font_file(), size)
 
 

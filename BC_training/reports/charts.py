@@ -88,7 +88,7 @@ def empty_chart(title: str, words: str) -> Markup:
 
 
 def reliability_plot(name: str, measured: Reliability) -> Markup:
-    """The share held against the predicted probability, a dot a bin, and each bin's number of predictions."""
+    """The share held against the predicted probability, a dot per bin, and each bin's number of predictions."""
     bins, most = len(measured.size), max(int(measured.size.max()), 1)
     width, bars, dots = _SIDE / bins, [], []
     for i, size in enumerate(measured.size.tolist()):

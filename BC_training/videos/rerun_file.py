@@ -89,7 +89,7 @@ def _open(path: Path, layout: Any) -> Any:
 def _log_series(
     stream: Any, entity: str, values: np.ndarray, fps: float, colour: tuple[int, int, int] | None = None
 ) -> None:
-    """Logs ``values`` [N], one a frame from the first on."""
+    """Logs ``values`` [N], one per frame from the first on."""
     import rerun as rr
 
     times = np.arange(len(values))

@@ -76,7 +76,7 @@ def film_rollouts(
 
     Args:
         players: "expert", "random", "noop" or a checkpoint folder each.
-        workers: processes; None for one a core.
+        workers: processes; None for one per core.
         rerun: where to write a Rerun recording of the same.
 
     Raises:

@@ -130,7 +130,7 @@ def make_occlusion(predict: Predict, frame_size: tuple[int, int]) -> Saliency:
         frame_size: (H, W) in pixels that the model sees.
 
     Returns:
-        A function like ``make_gradient``'s to float32 [B, h, w], a value a patch; negative where the logits rise.
+        A function like ``make_gradient``'s to float32 [B, h, w], a value per patch; negative where the logits rise.
     """
     height, width = frame_size
     side = max(1, width // _PATCHES)

@@ -1,11 +1,13 @@
 """A model sees the game state of a dataset, and the same in play."""
 
+import json
 from io import StringIO
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import trainings
 import zarr
 from rich.console import Console
 from rich.progress import Progress
@@ -27,28 +29,16 @@ from BC_training.training.train_state import init_state, make_optimizer, make_pr
 
 LENGTHS = (9, 12, 7, 10)
 QUIET = Console(file=StringIO())
-SMALL = {
-    "dataset.record": None,
-    "dataset.frame_size": [24, 32],
-    "dataset.split": {"train": 0.5, "val": 0.5, "test": 0.0},
-    "dataset.history": 3,
-    "dataset.frame_skip": 2,
-    "model.conv_features": [4],
-    "model.conv_strides": [4],
-    "model.grid_features": 2,
-    "model.vision_features": [8],
-    "model.state_features": [8],
-    "model.dense_features": [8],
-    "training.batch_size": 8,
-    "training.num_epochs": 1,
-    "evaluation.rollout": None,
-    "logging.wandb.enabled": False,
-}
+SMALL = [
+    *("dataset.history=3", "dataset.frame_skip=2", "training.batch_size=8", "training.num_epochs=1"),
+    *("model.conv_features=[4]", "model.conv_strides=[4]", "model.grid_features=2", "model.vision_features=[8]"),
+    *("model.state_features=[8]", "model.dense_features=[8]"),
+]
 
 
 def config_of(folder: Path, data: Path, **changes):
-    places = {"training.checkpoint_dir": f"{folder}/c", "logging.log_dir": f"{folder}/l", "dataset.path": str(data)}
-    return load_config("configs/state_cnn.yaml", SMALL | places | changes)
+    overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    return load_config("configs/state_cnn.yaml", trainings.settings(folder, data, *SMALL, *overrides))
 
 
 def doom_states() -> list[np.ndarray]:

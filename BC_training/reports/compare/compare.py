@@ -36,7 +36,7 @@ def compare(
     """Prints what runs cost and score, from their checkpoints and logs, and measures how fast they act.
 
     Args:
-        paths: checkpoints, one a run.
+        paths: checkpoints, one per run.
         plot_file: a PNG of the score in play against the time of training.
 
     Raises:

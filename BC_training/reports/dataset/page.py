@@ -13,7 +13,7 @@ TABLE_ROWS = 500  # episodes in the table
 def render(report: dict[str, Any], timelines: Sequence[dict[str, Any]], pictures: Sequence[Picture]) -> str:
     """The page of the numbers of ``analyze``.
 
-    ``timelines`` are the name, length (frames), fps or None, step (frames a column) and rows (``statistics.strips``) of
+    ``timelines`` are the name, length (frames), fps or None, step (frames per column) and rows (``statistics.strips``) of
     the episodes to draw.
     """
     names = [a["name"] for a in report["actions"]]

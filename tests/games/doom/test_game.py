@@ -63,11 +63,6 @@ def test_every_scenario_is_a_gymnasium_environment_that_seed_and_actions_decide(
         assert len(set(game.action_names)) == env.action_space.n
 
 
-def test_the_corridors_buttons_have_the_projects_names(env):
-    names = ("move_left", "move_right", "attack", "move_forward", "move_backward", "turn_left", "turn_right")
-    assert env.unwrapped.action_names == names
-
-
 @pytest.mark.parametrize("size", [(288, 512), (72, 128), (90, 160), (50, 70)])
 def test_frames_have_the_size_asked_for(size):
     with closing(make_game(GAME, frame_size=size)) as env:
