@@ -13,8 +13,8 @@ TABLE_ROWS = 500  # episodes in the table
 def render(report: dict[str, Any], timelines: Sequence[dict[str, Any]], pictures: Sequence[Picture]) -> str:
     """The page of the numbers of ``analyze``.
 
-    ``timelines`` are the name, length (frames), fps or None, step (frames per column) and rows (``statistics.strips``) of
-    the episodes to draw.
+    ``timelines`` are the name, length (frames), fps or None, step (frames per column) and rows (``statistics.strips``)
+    of the episodes to draw.
     """
     names = [a["name"] for a in report["actions"]]
     every = [episode["facts"] for episode in report["per_episode"]]
