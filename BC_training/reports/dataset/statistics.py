@@ -194,7 +194,7 @@ def run_lengths(columns: np.ndarray) -> str:
 
 
 def strips(actions: np.ndarray, columns: int) -> tuple[int, list[str]]:
-    """The timeline of ``actions`` bool [N, A], at most ``columns`` wide: frames per column, and A ``run_lengths`` strips.
+    """The timeline of ``actions`` bool [N, A], at most ``columns`` wide: frames per column, and A ``run_lengths``.
 
     A column is held if one of its frames is; after the last number a strip stays as it is to the end.
     """
