@@ -11,6 +11,7 @@ from jaxtyping import Float, Float32, Shaped
 
 from BC_training.common.errors import UserError, require
 from BC_training.common.preprocess import InputSpec
+from BC_training.models.convolution import Conv
 
 Observation = Mapping[str, Shaped[jax.Array, "B T ..."]]
 Logits = Float[jax.Array, "B ..."]
@@ -91,24 +92,24 @@ class BatchNorm(nnx.BatchNorm):
 
 
 class ConvBlock(nnx.Module):
-    """Convolution, batch norm, ReLU."""
+    """Convolution, batch norm, ReLU. Batch norm has a bias and takes the convolution's away."""
 
     def __init__(self, channels: int, features: int, stride: int, batch_norm: bool, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(channels, features, (3, 3), stride, rngs=rngs)
+        self.conv = Conv(channels, features, 3, stride, use_bias=not batch_norm, rngs=rngs)
         self.norm = BatchNorm(features, rngs=rngs) if batch_norm else None
 
     def __call__(self, x: Float[jax.Array, "B H W C"], train: bool) -> Float[jax.Array, "B h w features"]:
-        x = self.conv(x)
+        x = self.conv(x, train)
         if self.norm is not None:
             x = self.norm(x, use_running_average=not train)
         return nnx.relu(x)
 
 
 class DenseBlock(nnx.Module):
-    """Dense, batch norm, ReLU, dropout."""
+    """Dense, batch norm, ReLU, dropout. Batch norm has a bias and takes the dense layer's away."""
 
     def __init__(self, channels: int, features: int, dropout: float, batch_norm: bool, rngs: nnx.Rngs):
-        self.dense = nnx.Linear(channels, features, rngs=rngs)
+        self.dense = nnx.Linear(channels, features, use_bias=not batch_norm, rngs=rngs)
         self.norm = BatchNorm(features, rngs=rngs) if batch_norm else None
         self.dropout = nnx.Dropout(dropout)
 

@@ -76,15 +76,15 @@ def test_a_variant_that_lacks_a_part_is_refused(monkeypatch, part):
 
 
 def test_the_parameter_count_is_that_of_the_layers(count_parameters):
-    """Weights and biases of each layer, scale and bias of each batch norm."""
+    """Weights of each layer, and scale and bias of its batch norm or, without one, its own bias."""
 
     def expected(conv, dense, norm, actions=7):
-        sizes = [9 * a * b + b + 2 * b * norm for a, b in zip((3, *conv), conv, strict=False)]
+        sizes = [9 * a * b + b + b * norm for a, b in zip((3, *conv), conv, strict=False)]
         wide = (conv[-1], *dense)
-        sizes += [a * b + b + 2 * b * norm for a, b in zip(wide, dense, strict=False)]
+        sizes += [a * b + b + b * norm for a, b in zip(wide, dense, strict=False)]
         return sum(sizes) + wide[-1] * actions + actions
 
-    assert count_parameters() == expected((32, 64, 128, 256), (512, 256), True) == 655_623
+    assert count_parameters() == expected((32, 64, 128, 256), (512, 256), True) == 654_375
     assert count_parameters(batch_norm=False) == expected((32, 64, 128, 256), (512, 256), False)
     assert count_parameters(dense_features=()) == expected((32, 64, 128, 256), (), True)
     small = count_parameters(conv_features=(8, 16), conv_strides=(2, 1), dense_features=(32,))

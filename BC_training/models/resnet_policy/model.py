@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from BC_training.common.errors import require
 from BC_training.common.preprocess import InputSpec
+from BC_training.models.convolution import Conv, max_pool
 from BC_training.models.layers import ActionHead, BatchNorm, Logits, Observation, refuse_previous_actions, stack_history
 
 
@@ -37,11 +38,11 @@ class ConvNorm(nnx.Module):
     """Convolution without bias, batch norm."""
 
     def __init__(self, channels: int, features: int, size: int, stride: int, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(channels, features, (size, size), stride, use_bias=False, rngs=rngs)
+        self.conv = Conv(channels, features, size, stride, use_bias=False, rngs=rngs)
         self.norm = BatchNorm(features, rngs=rngs)
 
     def __call__(self, x: Float[jax.Array, "B H W C"], train: bool) -> Float[jax.Array, "B h w features"]:
-        return self.norm(self.conv(x), use_running_average=not train)
+        return self.norm(self.conv(x, train), use_running_average=not train)
 
 
 class BasicBlock(nnx.Module):
@@ -78,7 +79,7 @@ class ResNetPolicy(nnx.Module):
 
     def __call__(self, observation: Observation, *, train: bool, rngs: nnx.Rngs | None = None) -> Logits:
         """Stacks a history into the channels; ``models`` describes the arguments."""
-        x = nnx.max_pool(nnx.relu(self.stem(stack_history(observation["frames"]), train)), (3, 3), (2, 2), "SAME")
+        x = max_pool(nnx.relu(self.stem(stack_history(observation["frames"]), train)))
         for block in self.blocks:
             x = block(x, train)
         x = nnx.relu(self.position(x, train)).reshape(x.shape[0], -1)
