@@ -8,7 +8,6 @@ import sys
 from functools import lru_cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,7 +15,7 @@ from BC_training.common.errors import UserError
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.preprocess import InputSpec, Window
 from BC_training.common.schema import AugmentationConfig
-from BC_training.data.augment import make_augment, mirrored
+from BC_training.data.augment import make_augment
 
 BATCH, T, SIZE, CHUNK, K = 24, 3, (10, 14), 2, 2
 ACTIONS = ("turn_left", "attack", "turn_right")
@@ -99,12 +98,6 @@ def test_a_batch_without_chunks_state_or_previous_actions_flips():
     np.testing.assert_array_equal(out["action"], action[:, MIRRORED_ACTIONS])
 
 
-def test_mirrored_takes_one_sample_or_a_batch():
-    batch, flipped, mirror = jax.tree.map(jnp.asarray, a_batch()), by_hand(a_batch()), TABLE.find(ACTIONS, STATE)
-    assert_same(mirrored(batch, mirror), flipped)
-    assert_same(mirrored({n: x[0] for n, x in batch.items()}, mirror), {n: x[0] for n, x in flipped.items()})
-
-
 def test_a_crop_is_one_window_of_the_padded_frames():
     size, batch = 2, a_batch()
     out = augmented(AugmentationConfig(crop=size), batch)
@@ -159,7 +152,7 @@ def test_brightness_adds_one_number():
     assert len(set(shifts.tolist())) > BATCH / 2
 
 
-def test_colours_stop_at_black_and_white():
+def test_colours_are_clipped_at_black_and_white():
     frames = np.repeat(np.array([5, 250], np.uint8), SIZE[1] // 2) * np.ones((BATCH, T, 3, *SIZE), np.uint8)
     out = augmented(AugmentationConfig(brightness=1, contrast=1), a_batch() | {"frames": frames})["frames"]
     dark, bright = out[..., : SIZE[1] // 2], out[..., SIZE[1] // 2 :]
@@ -167,7 +160,7 @@ def test_colours_stop_at_black_and_white():
     assert {0, 255} <= set(np.unique(out).tolist())
 
 
-def test_hue_turns_what_brightness_and_contrast_left():
+def test_hue_is_changed_after_brightness_and_contrast():
     first = augmented(AugmentationConfig(brightness=1, contrast=1), a_batch())
     both = augmented(AugmentationConfig(brightness=1, contrast=1, hue=0.1), a_batch())
     second = augmented(AugmentationConfig(hue=0.1), first)
@@ -243,7 +236,7 @@ def test_draws_follow_from_the_step():
     assert not (first["frames"] == other).all(axis=(1, 2, 3, 4)).any()
 
 
-def test_switching_one_on_leaves_the_draws_of_the_others():
+def test_switching_one_change_on_leaves_the_draws_of_the_others():
     flipped = augmented(AugmentationConfig(flip=0.5), a_batch())
     np.testing.assert_array_equal(augmented(EVERYTHING, a_batch())["action"], flipped["action"])
 
@@ -274,8 +267,8 @@ np.savez(sys.argv[1], **out)
 
 
 @pytest.mark.slow
-def test_devices_that_share_the_batch_draw_the_same_and_move_none_of_it(request, tmp_path):
-    # The flags of this process: another optimization may round a colour the other way.
+def test_devices_that_share_a_batch_draw_as_one_does_and_exchange_nothing(request, tmp_path):
+    # With the flags of this process, since another optimization may round a colour the other way.
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(request.config.rootpath)}
     command = [sys.executable, "-c", SHARDED, str(tmp_path / "out.npz")]
