@@ -1,4 +1,4 @@
-"""What the tests of the pages share."""
+"""HTML pages, parsed or opened in a browser."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 class Page(HTMLParser):
-    """What a browser would find in a page."""
+    """A page's tags and text."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -28,24 +28,11 @@ class Page(HTMLParser):
 
 
 def browse(file: Path, folder: Path) -> Page:
-    """The page as Chromium has it after its scripts, of which none may say a word.
-
-    Args:
-        folder: where the browser may keep its profile.
-    """
+    """The page in Chromium after its scripts, which log nothing; the browser's profile is kept in ``folder``."""
     options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--enable-logging=stderr",
-        "--v=0",
-        "--virtual-time-budget=3000",
-        "--dump-dom",
+        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+        *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=3000"),
+        *("--enable-logging=stderr", "--v=0", "--dump-dom"),
     ]
     command = [str(CHROMIUM), *options, f"--user-data-dir={folder / 'profile'}", file.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -147,8 +147,7 @@ def test_logits_have_the_promised_shape_and_dtype(name, fields, history, chunk, 
 @pytest.mark.parametrize(
     ("name", "fields"), [KINDS[0], *(pytest.param(*kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
 )
-def test_16_samples_are_learnt_by_heart(name, fields):
-    """Every parameter gets a finite gradient on the way, and one that is not all zero."""
+def test_a_model_learns_16_samples_by_heart_with_all_its_parameters(name, fields):
     config = a_config(name, **fields)
     inputs = inputs_of(config)
     batch = {name: values for name, values in a_batch(inputs, 16).items() if name != "mask"}
@@ -192,7 +191,7 @@ def recorded(tmp_path_factory, make_dataset) -> ZarrGameplayDataset:
     ],
 )
 def test_play_is_the_forward_pass_of_training(tmp_path, recorded, name, fields, skip):
-    """A saved and loaded checkpoint plays frame by frame; a window that reaches before the episode is clamped."""
+    """The checkpoint is saved, loaded and played frame by frame, from the episode's start."""
     config = a_config(name, **fields)
     inputs = inputs_of(config, history=4 if name in LOOKS_BACK else 2)
     inputs = dataclasses.replace(inputs, window=dataclasses.replace(inputs.window, frame_skip=skip))
@@ -211,7 +210,7 @@ def test_play_is_the_forward_pass_of_training(tmp_path, recorded, name, fields, 
         policy.reset()
         for t in range(FRAMES):
             np.testing.assert_allclose(policy.probabilities(frames[t], state[t]), expected[t], atol=1e-5)
-            policy._pressed.append(actions[t])  # as if it had pressed what was recorded
+            policy._pressed.append(actions[t])  # as if it had pressed the recorded buttons
 
 
 @each_variant
@@ -257,9 +256,9 @@ def doom_inputs(config: Config) -> InputSpec:
 @pytest.mark.parametrize(
     "name", [*VARIANTS, *(f"{name}_full" for name in ("resnet_policy", "temporal_cnn", "vit_policy"))]
 )
-def test_the_header_of_its_config_says_how_many_parameters_it_has(name):
-    text = (CONFIGS / f"{name}.yaml").read_text()
-    (count,) = re.findall(r"([\d,]+) parameters", text.split("\ndataset:")[0])
+def test_a_configs_header_gives_the_number_of_parameters(name):
+    header = (CONFIGS / f"{name}.yaml").read_text().split("\ndataset:")[0]
+    (count,) = re.findall(r"([\d,]+) parameters", header)
     config = load_config(f"configs/{name}.yaml", [])
     assert abstract_model(config, doom_inputs(config)).parameter_count == int(count.replace(",", ""))
 
