@@ -227,7 +227,7 @@ class Samples:
         names = self.dataset.action_names
         for name in oversample.actions:
             if name not in names:
-                raise unknown("action", name, names, "in dataset.oversample.actions")
+                raise unknown("button", name, names, "in dataset.oversample.actions")
         rare = np.flatnonzero(self.targets[:, [names.index(name) for name in oversample.actions]].any(axis=1))
         if not rare.size:
             raise UserError(

@@ -42,8 +42,8 @@ class Suite:
         """Reads a suite, every training's config with it.
 
             variants: {NAME: CONFIG FILE, ...}
-            settings: {KEY: VALUE, ...}               # of every training, such as training.num_epochs
-            games: {ID: {KEY: VALUE, ...}, ...}       # of those in this game
+            settings: {KEY: VALUE, ...}               # for every training, such as training.num_epochs
+            games: {ID: {KEY: VALUE, ...}, ...}       # for the trainings in each game
 
         A run is called <suite>-<scenario>-<variant>, a dataset data/<suite>/<scenario>.zarr.
         ``overrides``, a dotlist of settings for every training, win.

@@ -143,20 +143,20 @@ def _is_there(config: Config) -> bool:
 def _inputs(config: Config) -> InputSpec:
     """The inputs of the dataset; where that is missing, the game's seven buttons and the config's settings."""
     size = config.dataset.record.frame_size if config.dataset.record else (288, 512)
-    actions, names = tuple(f"action_{i}" for i in range(7)), ()
+    buttons, names = tuple(f"action_{i}" for i in range(7)), ()
     wanted = config.dataset.state if config.uses_state else None
     if _is_there(config):
         from BC_training.common.dataset import ZarrGameplayDataset
 
         data = ZarrGameplayDataset.from_config(config.dataset)
-        size, actions, names = data.frame_size, data.action_names, data.state_names
+        size, buttons, names = data.frame_size, data.action_names, data.state_names
     elif wanted is not None:
         names = wanted.names
     state = None
     if wanted is not None:
         ones = np.ones((1, len(names)), np.float32)
         state = StateFeatures.fit(wanted, names, [("ones", ones)], config.dataset.path)
-    return InputSpec(actions, names, size, config.dataset.frame_size or size, None, config.window(), state)
+    return InputSpec(buttons, names, size, config.dataset.frame_size or size, None, config.window(), state)
 
 
 def main() -> int:

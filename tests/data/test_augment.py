@@ -1,6 +1,5 @@
-"""Augmentation against NumPy and the standard library's colours."""
+"""Augmentation is compared with NumPy and with Matplotlib's colours."""
 
-import colorsys
 import dataclasses
 import os
 import subprocess
@@ -10,6 +9,7 @@ from functools import lru_cache
 import jax
 import numpy as np
 import pytest
+from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 
 from BC_training.common.errors import UserError
 from BC_training.common.mirror import MirrorTable
@@ -62,9 +62,6 @@ def by_hand(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         "previous_actions": batch["previous_actions"][..., MIRRORED_ACTIONS],
         "state": batch["state"][..., MIRRORED_STATE] * SIGNS,
     }
-
-
-# --- geometry and time ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("config", [None, AugmentationConfig()])
@@ -138,9 +135,6 @@ def test_temporal_jitter_shows_older_frames_and_their_state():
     assert_same({n: out[n] for n in kept}, {n: batch[n] for n in kept})
 
 
-# --- colour --------------------------------------------------------------------------------
-
-
 def test_brightness_adds_one_number():
     batch = a_batch(64, 192)
     difference = augmented(AugmentationConfig(brightness=0.2), batch)["frames"].astype(int) - batch["frames"]
@@ -182,23 +176,15 @@ def test_contrast_stretches_each_frame_about_its_mean():
     assert 1.25 < max(factors) <= 1.501
 
 
-def planes(frames: np.ndarray) -> list[np.ndarray]:
-    """The pixels' hue, saturation and value by the standard library, [B, T, H, W] each."""
-    pixels = np.moveaxis(frames, 2, -1).reshape(-1, 3) / 255
-    hsv = np.array([colorsys.rgb_to_hsv(*pixel) for pixel in pixels])
-    return [hsv[:, i].reshape(BATCH, T, *SIZE) for i in range(3)]
-
-
 def to_rgb(*hsv: np.ndarray) -> np.ndarray:
-    """uint8's range, not rounded; [B, T, 3, H, W]."""
-    pixels = [colorsys.hsv_to_rgb(*pixel) for pixel in zip(*(x.reshape(-1) for x in hsv), strict=True)]
-    return 255 * np.moveaxis(np.array(pixels).reshape(BATCH, T, *SIZE, 3), -1, 2)
+    """float [B, T, 3, H, W] in [0, 255] from hue, saturation and value [B, T, H, W]."""
+    return 255 * np.moveaxis(hsv_to_rgb(np.stack(hsv, axis=-1)), -1, 2)
 
 
 def test_saturation_and_hue_are_those_of_hsv():
     batch = a_batch()
     batch["frames"][:, :, :, 0, 0] = np.array([200, 100, 100], np.uint8)  # the draw can be computed from it
-    hue, saturation, value = planes(batch["frames"])
+    hue, saturation, value = np.moveaxis(rgb_to_hsv(np.moveaxis(batch["frames"], 2, -1) / 255), -1, 0)
 
     out = augmented(AugmentationConfig(saturation=0.5), batch)["frames"]
     factors = (200 - out[:, :1, 1, :1, :1].astype(float)) / 100
@@ -208,7 +194,7 @@ def test_saturation_and_hue_are_those_of_hsv():
     assert 1.2 < factors.max() <= 1.5
 
     out = augmented(AugmentationConfig(hue=0.1), batch)["frames"].astype(float)
-    turns = (out[:, :1, 1] - out[:, :1, 2])[..., :1, :1] / 600  # of a reddish colour, in [-1/6, 1/6]
+    turns = (out[:, :1, 1] - out[:, :1, 2])[..., :1, :1] / 600  # in [-1/6, 1/6], since the colour is reddish
     expected = to_rgb((hue + turns) % 1, saturation, value)
     np.testing.assert_allclose(out, expected, atol=3.5)
     assert -0.1 <= turns.min() < -0.05
@@ -221,9 +207,6 @@ def test_frames_of_a_window_share_their_colours():
     out = augmented(EVERYTHING, batch)["frames"]
     assert (out == out[:, :1]).all()
     assert not (out == batch["frames"]).all(axis=(1, 2, 3, 4)).any()
-
-
-# --- draws ---------------------------------------------------------------------------------
 
 
 def test_draws_follow_from_the_step():
@@ -275,9 +258,6 @@ def test_devices_that_share_a_batch_draw_as_one_does_and_exchange_nothing(reques
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     assert_same(dict(np.load(tmp_path / "out.npz")), augmented(EVERYTHING, a_batch()))
-
-
-# --- refusals ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,6 @@ from BC_training.common.schema import OversampleConfig
 from BC_training.data import samples as samples_module
 from BC_training.data.samples import SampleOrder, Samples, permute
 
-# --- order ---------------------------------------------------------------------------------
-
 
 @st.composite
 def orders(draw) -> SampleOrder:
@@ -112,8 +110,6 @@ def test_oversampling_visits_all_samples_and_the_rare_ones_evenly(num_samples, r
     assert extras.sum() == epochs * extra
     assert extras.max() - extras.min() <= 1
 
-
-# --- samples -------------------------------------------------------------------------------
 
 LENGTHS = (5, 1, 7, 3)
 

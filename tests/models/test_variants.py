@@ -295,18 +295,18 @@ def test_previous_actions_are_refused(name):
         abstract_model(config, inputs)
 
 
-OUT_OF_RANGE = {"conv_features": (4, 8, 16, 0), "conv_strides": (2, 2, 2, 0), "dense_features": (0,), "dropout": 1.0}
-OUT_OF_RANGE |= {"action_chunk": 0}
-OUT_OF_RANGE_STATE = {"grid_features": 0, "vision_features": (0,), "embedding_features": 0, "state_features": (8, 0)}
-OUT_OF_RANGE_STATE |= {"dense_features": (0,), "dropout": 1.0, "action_chunk": 0}
+BOTH = {"dense_features": (0,), "dropout": 1.0, "action_chunk": 0}
+OUT_OF_RANGE = {
+    "pure_cnn": BOTH | {"conv_features": (4, 8, 16, 0), "conv_strides": (2, 2, 2, 0)},
+    "state_cnn": BOTH | {"grid_features": 0, "vision_features": (0,), "embedding_features": 0, "state_features": (0,)},
+}
 
 
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
         ("vit_policy", {"width": 32, "heads": 3}, "model.width=32 cannot be split over model.heads=3: use 33"),
-        *(("pure_cnn", {key: value}, key) for key, value in OUT_OF_RANGE.items()),
-        *(("state_cnn", {key: value}, key) for key, value in OUT_OF_RANGE_STATE.items()),
+        *((name, {key: value}, key) for name, fields in OUT_OF_RANGE.items() for key, value in fields.items()),
         ("pure_cnn", {"conv_features": (), "conv_strides": ()}, "conv_strides"),
         ("pure_cnn", {"conv_features": (4, 8)}, "conv_features"),
         ("pure_cnn", {"dropout": -0.1}, "dropout"),

@@ -136,22 +136,12 @@ OPEN_MPI_5 = OPEN_MPI | {"PMIX_NAMESPACE": "prterun-my-node-4097@1"}
 
 
 @pytest.mark.parametrize(
-    ("options", "environment"),
-    [
-        (None, {}),
-        (None, STEP),  # an allocation without srun
-        (None, STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}),  # an interactive one
-        (None, {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"}),
-        (DistributedConfig("a:1", 1, 0), {}),
-    ],
-)
-def test_a_single_process_connects_with_no_other(options, environment):
-    assert _distributed_arguments(options, environment) is None
-
-
-@pytest.mark.parametrize(
     ("environment", "expected"),
     [
+        ({}, None),
+        (STEP, None),  # an allocation without srun
+        (STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}, None),  # an interactive one
+        ({"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"}, None),
         (STEP | {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2"}, {"cluster_detection_method": "slurm"}),
         (OPEN_MPI_4 | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, {"cluster_detection_method": "ompi"}),
         (
@@ -168,8 +158,9 @@ def test_a_single_process_connects_with_no_other(options, environment):
         (OPEN_MPI_4 | STEP | {"SLURM_STEP_NUM_TASKS": "2"}, {"cluster_detection_method": "ompi"}),
     ],
 )
-def test_several_processes_connect_as_their_launcher_says(environment, expected):
+def test_processes_connect_if_their_launcher_has_started_several(environment, expected):
     assert _distributed_arguments(None, environment) == expected
+    assert _distributed_arguments(DistributedConfig("a:1", 1, 0), environment) is None
 
 
 @pytest.mark.parametrize(

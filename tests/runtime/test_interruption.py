@@ -28,8 +28,6 @@ from BC_training.runtime import interruption
 from BC_training.runtime.interruption import EXIT_CODE, Decider, Decision, Interrupted, Interruption
 from BC_training.training import checkpoint_writer
 
-# --- what a signal asks for ------------------------------------------------------------------
-
 
 def test_a_signal_is_a_request_while_deferred_and_ends_the_work_otherwise():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
@@ -121,8 +119,6 @@ def test_a_training_that_cannot_save_ends_at_its_deadline_or_at_a_second_signal(
     assert (process.returncode, errors) == (code, f"{last_line}\n")
 
 
-# --- a training --------------------------------------------------------------------------------
-
 SETTINGS = ["training.num_epochs=2", "evaluation.batch_size=8", "training.ema_decay=0.9"]
 
 
@@ -212,9 +208,6 @@ def test_a_training_stopped_anywhere_goes_on_as_if_undisturbed(tmp_path, data, u
         assert f"saved after step {steps[-1]}, epoch" in str(stopped.value)
     run(tmp_path, here.rename(tmp_path / "there.zarr"), *overrides)
     assert_same(tmp_path, undisturbed)
-
-
-# --- the command ------------------------------------------------------------------------------
 
 
 def command(folder: Path, data: Path, *overrides: str) -> list[str]:
