@@ -137,11 +137,6 @@ def test_a_player_without_scale_or_spread_has_no_score_and_no_interval():
     assert single.markdown().splitlines()[3] == "| mean | 0.500 |"
 
 
-def test_an_override_needs_a_value(plan_file):
-    with pytest.raises(UserError, match=r"override 'training.num_epochs' is not KEY=VALUE"):
-        load(plan_file, "training.num_epochs")
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

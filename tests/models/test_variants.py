@@ -38,25 +38,14 @@ from BC_training.training.train_state import (
 SIZE = (24, 32)
 CONFIGS = Path(variants.__file__).parents[1] / "configs"
 # Small settings of each variant, which compile in seconds, without dropout.
+CONVS = {"conv_features": (8, 16), "conv_strides": (2, 2)}
 SMALL: dict[str, dict[str, Any]] = {
-    "pure_cnn": {"conv_features": (8, 16), "conv_strides": (2, 2), "dense_features": (32,)},
+    "pure_cnn": CONVS | {"dense_features": (32,)},
     "resnet_policy": {"width": 4, "stage_blocks": (1, 1), "position_features": 4, "dense_features": 32},
-    "state_cnn": {
-        "conv_features": (8, 16),
-        "conv_strides": (2, 2),
-        "grid_features": 4,
-        "vision_features": (32,),
-        "embedding_features": 4,
-        "state_features": (8,),
-        "dense_features": (32,),
-    },
-    "temporal_cnn": {
-        "conv_features": (8, 16),
-        "conv_strides": (2, 2),
-        "position_features": 4,
-        "features": 32,
-        "action_dropout": 0.0,
-    },
+    "state_cnn": CONVS
+    | {"grid_features": 4, "vision_features": (32,), "embedding_features": 4}
+    | {"state_features": (8,), "dense_features": (32,)},
+    "temporal_cnn": CONVS | {"position_features": 4, "features": 32, "action_dropout": 0.0},
     "vit_policy": {"patch_size": (8, 8), "depth": 2, "width": 32, "heads": 2},
 }
 VARIANTS = sorted(SMALL)
