@@ -52,8 +52,8 @@ def dagger(
     from BC_training.experiments.dagger import dagger
 
     with cli.resumable():
-        options = {"rounds": rounds, "episodes": episodes, "mix": mix, "label": label or "expert"}
-        dagger(cli.load(config, overrides), console, **options)
+        label = label or "expert"
+        dagger(cli.load(config, overrides), console, rounds=rounds, episodes=episodes, mix=mix, label=label)
 
 
 @command(
@@ -121,7 +121,7 @@ def evaluate(
     diagnose: cli.Diagnose = False,
     tolerance: cli.Tolerance = 3,
 ) -> None:
-    """Score a checkpoint's predictions on recorded episodes, and say whether it only repeats what is pressed."""
+    """Score a checkpoint's predictions on recorded episodes, and say whether it only repeats held buttons."""
     from BC_training.evaluation.evaluate import evaluate
 
     options = {"tune": tune, "force": force, "diagnose": diagnose, "tolerance": tolerance}
@@ -204,7 +204,8 @@ def analyze(data: cli.Dataset, out: cli.Page = None, actions: cli.Actions = None
     """Show what is in a dataset: tables here, and a page to open in a browser."""
     from BC_training.reports.dataset.analyze import analyze
 
-    analyze(data, console, out=out, actions=cli.parse_names(actions), json_file=json)
+    names = None if actions is None else [name.strip() for name in actions.split(",")]
+    analyze(data, console, out=out, actions=names, json_file=json)
 
 
 @command("cache", "cache --clear")

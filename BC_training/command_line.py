@@ -1,4 +1,4 @@
-"""What all commands share: their options, the screen, the paths they are given, and how they end."""
+"""What all commands share: their options, the screen, the expansion of paths, and how they end."""
 
 import contextlib
 import copy
@@ -17,7 +17,7 @@ from BC_training.common.errors import UserError, unknown
 from BC_training.common.files import expand
 from BC_training.runtime.devices import leave
 
-if TYPE_CHECKING:  # --help starts without what reads it
+if TYPE_CHECKING:  # --help answers faster without this import
     from BC_training.common.schema import Config as TrainingConfig
 
 PROGRAM = "ranni" if Path(sys.argv[0]).stem == "ranni" else "uv run -m BC_training"
@@ -122,7 +122,7 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default 
 
 
 def make_app(about: str) -> typer.Typer:
-    """An app without commands; ``about`` is its help."""
+    """Makes an app without commands, whose help is ``about``."""
     return typer.Typer(
         add_completion=False,
         no_args_is_help=True,
@@ -134,7 +134,7 @@ def make_app(about: str) -> typer.Typer:
 
 
 def commands_of(app: typer.Typer) -> Callable[..., Any]:
-    """A decorator that makes a function a command of ``app``, given examples to show in its help."""
+    """Returns a decorator that makes a function a command of ``app``, with examples in its help."""
 
     def command(*examples: str, note: str = "") -> Any:
         lines = ["Examples:", *(f"{PROGRAM} {example}" for example in examples), note]
@@ -144,37 +144,25 @@ def commands_of(app: typer.Typer) -> Callable[..., Any]:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """(H, W) of "HxW".
-
-    Raises:
-        UserError: it is not that, or a side is shorter than 8 pixels.
-    """
+    """Reads "HxW" as (H, W). Raises a UserError where it is faulty or a side is shorter than 8 pixels."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if match is None or min(int(match[1]), int(match[2])) < 8:
         raise UserError(f"--size {text} is not HEIGHTxWIDTH in pixels, at least 8x8; write --size 72x128")
     return int(match[1]), int(match[2])
 
 
-def parse_names(text: str | None) -> list[str] | None:
-    """The names of "a,b"; None of None."""
-    return None if text is None else [name.strip() for name in text.split(",")]
-
-
 def load(config: str, overrides: Sequence[str] | None) -> "TrainingConfig":
-    """A training's config. Raises a UserError where the file or an override is wrong."""
+    """Loads a training's config. Raises a UserError where the file or an override is wrong."""
     from BC_training.common.config import load_config
 
     return load_config(config, overrides or [])
 
 
 def require_conversion(kind: str | None, to: str | None, fps: float | None, readers: Mapping[str, Any]) -> None:
-    """Checks the options of ``convert``.
+    """Raises a UserError where options of ``convert`` do not go together or mean nothing.
 
     Args:
         readers: the options that only --from knows, by name; a value counts as given where it is true.
-
-    Raises:
-        UserError: they do not go together, or mean nothing.
     """
     if fps is not None and not 0 < fps < math.inf:
         raise UserError(f"--fps {fps:g} is not a number of frames per second above 0: write --fps 17.5")
@@ -182,17 +170,15 @@ def require_conversion(kind: str | None, to: str | None, fps: float | None, read
         raise UserError(
             "convert needs either --from KIND, to make a dataset, or --to lerobot, to write one out; see -h"
         )
-    if to is None:
-        return
-    if to != "lerobot":
+    if to not in (None, "lerobot"):
         raise unknown("kind to write", to, ["lerobot"])
     for name, value in readers.items():
-        if value:
+        if to and value:
             raise UserError(f"--{name} belongs to --from, it means nothing with --to: leave it out")
 
 
 def make_console() -> Console:
-    """The screen. It shows names and messages as they are: "[v2]" is no markup to it, ":bug:" no emoji."""
+    """Makes the screen, which shows names and messages as they are: "[v2]" is no markup, ":bug:" no emoji."""
     return Console(markup=False, emoji=False)
 
 
@@ -206,18 +192,17 @@ def resumable() -> Iterator[None]:
     except Interrupted as interrupted:
         print(f"{interrupted}; run the same command again to go on", file=sys.stderr)
         if not interrupted.agreed:
-            leave(EXIT_CODE)  # the other processes do not know of it
+            leave(EXIT_CODE)  # the other processes know nothing of it
         raise typer.Exit(EXIT_CODE) from None
 
 
 def run(app: typer.Typer, default: str) -> None:
     """Runs the command that the arguments name, or ``default`` where they name none.
 
-    The process exits with 2 where the user can mend what is wrong, 130 after an interruption, 1 after any other error.
+    The process exits with 2 after an error that the user can mend, 130 after an interruption, 1 after another error.
     """
     try:
         command, arguments = _expanding_paths(app), sys.argv[1:]
-        _refuse_game_options(arguments)
         commands = set(command.commands)
         if arguments and arguments[0] not in commands | {"-h", "--help"}:
             if not arguments[0].startswith("-") and "=" not in arguments[0]:
@@ -233,24 +218,15 @@ def run(app: typer.Typer, default: str) -> None:
         leave(1)
 
 
-def _refuse_game_options(arguments: Sequence[str]) -> None:
-    """Raises a UserError for options that are part of the game's name now."""
-    for option in ("skill", "delay"):
-        if any(argument.partition("=")[0] == f"--{option}" for argument in arguments):
-            raise UserError(
-                f"--{option} is part of the game's name now: --game 'doom/deadly_corridor?{option}=VALUE', in quotes"
-            )
-
-
 def _fail(message: str, code: int) -> None:
     print(f"error: {message}", file=sys.stderr)
     leave(code)
 
 
 def _expanding_paths(app: typer.Typer) -> Any:
-    """The click command of an app, in all of whose paths a leading ~ is the home folder.
+    """The click command of an app, in whose paths a leading ~ is the home folder, also after a "=".
 
-    Shells expand none after a "=". A text is a path where it holds a slash.
+    A text is a path where it holds a slash.
     """
     command: Any = typer.main.get_command(app)
     waiting = [command]
@@ -264,7 +240,6 @@ def _expanding_paths(app: typer.Typer) -> Any:
 
 
 def _expanding(kind: Any) -> Any:
-    """A click type as ``kind``, with paths expanded."""
     expanding = copy.copy(kind)
 
     def convert(value: Any, parameter: Any, context: Any) -> Any:

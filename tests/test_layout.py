@@ -1,4 +1,4 @@
-"""The house: each folder imports only what stands before it, and nothing grows too large."""
+"""Each folder imports only folders above it, and no module or folder grows too large."""
 
 import ast
 from functools import cache
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "BC_training"
-# Folders that stand in one row do not import each other; ``root`` are the modules of the package itself.
+# Folders in one row do not import each other; ``root`` are the modules of the package itself.
 ORDER = [
     {"common"},
     {"runtime"},
@@ -40,7 +40,7 @@ NAMES = {name_of(path): path for path in MODULES}
 
 @cache
 def imports_of(name: str) -> set[str]:
-    """The package's modules that a module imports, also within functions and for type checkers alone."""
+    """The package's modules that a module imports, also within functions and for type checkers."""
     found = set()
     for node in ast.walk(ast.parse(NAMES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
@@ -58,14 +58,11 @@ def row_of(name: str) -> int:
     return next(i for i, row in enumerate(ORDER) if folder in row)
 
 
-def folder_of(name: str) -> str:
-    return name.partition(".")[0]
-
-
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {""}))
-def test_a_module_imports_only_folders_that_stand_before_its_own(name):
+def test_a_module_imports_only_folders_above_its_own(name):
     later = {i for i in imports_of(name) if row_of(i) > row_of(name)}
-    beside = {i for i in imports_of(name) if row_of(i) == row_of(name) and folder_of(i) != folder_of(name)}
+    folder = name.partition(".")[0]
+    beside = {i for i in imports_of(name) if row_of(i) == row_of(name) and i.partition(".")[0] != folder}
     is_root = row_of(name) >= row_of("train")  # modules of the package itself are one folder
     assert not later, f"{name} imports {later}"
     assert is_root or not beside, f"{name} imports {beside}"
@@ -90,7 +87,7 @@ def test_no_folder_has_over_16_modules():
     assert not [folder.name for folder in folders if len(list(folder.glob("*.py"))) > 16]
 
 
-def test_the_modules_of_the_package_are_read():
+def test_these_tests_find_modules_and_imports():
     assert {"train", "common.dataset", "games", "models.pure_cnn.model"} <= set(NAMES)
     assert "training.setup" in imports_of("train")
     assert row_of("common.storage.store") == 0

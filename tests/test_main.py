@@ -1,4 +1,4 @@
-"""The command line: what it accepts, and how it refuses."""
+"""The command line accepts commands and refuses bad input."""
 
 import runpy
 import subprocess
@@ -46,8 +46,6 @@ def call(monkeypatch, capsys, arguments: list[str]) -> tuple[int, str, str]:
         (["rollout", "--player", "noop", "--video", "no/where.mp4"], "cannot write no/where.mp4"),
         (["evaluate", "nowhere"], "nowhere does not exist"),
         (["record", "--out", "x.zarr", "--game", "doom/none"], "unknown game 'doom/none'"),
-        (["record", "--out", "x.zarr", "--skill", "5"], "--game 'doom/deadly_corridor?skill=VALUE'"),
-        (["rollout", "--player", "noop", "--delay=2"], "--game 'doom/deadly_corridor?delay=VALUE'"),
         (["record", "--out", "x.zarr", "--label", "expret"], "did you mean 'expert'"),
         (["record", "--out", "x.zarr", "--size", "72"], "--size 72 is not HEIGHTxWIDTH"),
         (["record", "--out", "x.zarr", "--mix", "0.5"], "mix=0.5 mixes in the actions of nobody"),
@@ -68,11 +66,9 @@ def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, ar
     assert not list(tmp_path.iterdir())
 
 
-def test_exit_code_reaches_the_shell():
+def test_the_exit_code_reaches_the_shell():
     done = subprocess.run([sys.executable, "-m", "BC_training", "recrod"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "Traceback" not in done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
 def test_every_command_shows_an_example_in_its_help(monkeypatch, capsys):
@@ -101,13 +97,10 @@ def test_requirements_are_the_projects_dependencies():
     assert [line for line in lines if not line.startswith("#")] == project["dependencies"]
 
 
-def test_nothing_heavy_is_imported_for_help():
-    """`--help` answers at once: JAX, the game and W&B are imported where they are used."""
-    code = (
-        "import sys, BC_training.__main__; print([m for m in ('jax', 'vizdoom', 'wandb', 'zarr') if m in sys.modules])"
-    )
+def test_help_imports_nothing_heavy():
+    code = "import sys, BC_training.__main__; print({'jax', 'vizdoom', 'wandb', 'zarr'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "set()"
 
 
 def set_up_check() -> dict[str, Any]:

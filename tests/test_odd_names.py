@@ -93,7 +93,7 @@ def test_a_training_goes_on_with_the_tier_and_dispatches_it_had(tmp_path, make_d
     run("parts", 1)
     with monkeypatch.context() as patch:
         patch.setattr(tier_choice, "free_memory", lambda: 0)
-        patch.setattr(tier_choice, "_disk_room", lambda *_: 0)
+        patch.setattr(tier_choice, "_DISK_SHARE", 0)
         patch.setattr(tier_choice.cache, "is_built", lambda *_: False)
         assert "dataset.cache=device, as before, has no room now: none is used" in run("parts", 2)
     run("parts", 3)  # for which the device would be chosen, had it no tier yet

@@ -1,8 +1,7 @@
 """Augmentation: random changes of training batches, on the device, inside the jitted step.
 
 Each sample draws its own numbers, which all frames of its window share. They follow from the
-step's key and the sample's place in the batch, and do not depend on the number of devices or the
-cache tier. dm-pix changes the pixels.
+step's key and the sample's place in the batch alone. dm-pix changes the pixels.
 """
 
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from BC_training.data.loader import Batch
 Augment = Callable[[PRNGKeyArray, Batch], Batch]
 
 _STREAM = 0x617567  # folded into the step's key; dropout folds in 0, 1, 2, ...
-# Each has its own key, so that switching one on does not change what the others draw.
+# Each change has its own key, so that switching one on does not alter what the others draw.
 _DRAWS = ("temporal_jitter", "flip", "crop", "brightness", "contrast", "saturation", "hue")
 
 
@@ -30,10 +29,7 @@ def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: Mi
     """Makes the augmentation that ``config`` describes; None leaves batches as they are.
 
     The order is temporal jitter, flip, crop, brightness, contrast, saturation, hue. Colours are
-    clipped to [0, 1] after contrast; the next two stay within it. They are rounded to uint8 last.
-
-    Args:
-        table: the dataset's mirror images, for ``flip``.
+    clipped to [0, 1] after contrast and rounded to uint8 last.
 
     Returns:
         A function, to be called inside a jitted one, from (the step's key, a batch) to a batch of
@@ -83,10 +79,7 @@ def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: Mi
 
 
 def delayed(sample: Batch, positions: Int32[jax.Array, ""]) -> Batch:
-    """A sample whose frames [T, ...] and state are those seen ``positions`` window positions before.
-
-    The oldest of the window stands in for any that are older.
-    """
+    """Replaces frames [T, ...] and state by those ``positions`` places earlier in the window, at most the oldest."""
     times = jnp.maximum(jnp.arange(sample["frames"].shape[0]) - positions, 0)
     return sample | {name: sample[name][times] for name in ("frames", "state", "since_change") if name in sample}
 
@@ -108,7 +101,6 @@ def mirrored(sample: Batch, mirror: Mirror) -> Batch:
 def _recolored(
     config: AugmentationConfig, keys: dict[str, jax.Array], frames: UInt8[jax.Array, "T 3 H W"]
 ) -> UInt8[jax.Array, "T 3 H W"]:
-    """The frames in other colours."""
     if not (config.brightness or config.contrast or config.saturation or config.hue):
         return frames
     x = scale_frames(frames)

@@ -50,8 +50,6 @@ _REMEDY = "remove the disk cache with 'cache --clear' and run again"
 
 @dataclass(frozen=True)
 class Cache:
-    """A cache on disk."""
-
     path: Path
     dataset: str
     frame_size: tuple[int, int]
@@ -62,10 +60,7 @@ class Cache:
 
 
 class PackedFrames:
-    """Reads the frames of a cache in any order.
-
-    It does not map the file, since mapped pages would count as this process's memory.
-    """
+    """Reads the frames of a cache in any order, unmapped: mapped pages would count as this process's memory."""
 
     def __init__(self, path: Path, frame_size: tuple[int, int], first_frames: dict[str, int]):
         self._path = path
@@ -113,8 +108,7 @@ def open_packed(
         limit: the bytes that all caches may take; the least recently used are removed to make room.
 
     Raises:
-        UserError: the cache is larger than ``limit`` or than the free disk, or a frame cannot be
-            read.
+        UserError: the cache is larger than ``limit`` or the free disk, or a frame cannot be read.
     """
     path = folder / _fingerprint(dataset, frame_size)
     lengths = {episode.name: episode.length for episode in dataset.episodes}
@@ -143,7 +137,7 @@ def is_built(dataset: ZarrGameplayDataset, frame_size: tuple[int, int], folder: 
 
 
 def unfinished_bytes(dataset: ZarrGameplayDataset, frame_size: tuple[int, int], folder: Path) -> int:
-    """The bytes on disk of an unfinished build of the dataset's cache."""
+    """The bytes on disk that an unfinished build of the dataset's cache takes."""
     return _stored(folder / (_fingerprint(dataset, frame_size) + _PARTIAL))
 
 
@@ -210,7 +204,7 @@ def _stored(path: Path) -> int:
         return 0
 
 
-@lru_cache(maxsize=1)  # one start needs it several times, and there may be millions of chunks
+@lru_cache(maxsize=1)  # a training needs it several times, and there may be millions of chunks
 def _fingerprint(dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> str:
     store = dataset.store
     address = str(store.path.resolve()) if isinstance(store, LocalStore | ZipStore) else store.address
@@ -230,31 +224,30 @@ def _build(
     progress: Progress,
 ) -> None:
     frame_bytes = 3 * frame_size[0] * frame_size[1]
-    done_file = partial / _DONE
-    done = set(done_file.read_text().splitlines()) if done_file.exists() else set()
     bar = progress.add_task("building the cache", total=len(dataset), status="")
+    (partial / "frames.bin").touch()
     with (
-        open(partial / "frames.bin", "r+b" if (partial / "frames.bin").exists() else "w+b") as frames,
-        open(done_file, "a") as log,
+        open(partial / "frames.bin", "r+b") as frames,
+        open(partial / _DONE, "a+") as log,
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
+        log.seek(0)
+        done = set(log.read().splitlines())
         os.posix_fallocate(frames.fileno(), 0, packed_bytes(dataset, frame_size))
 
-        def pack(episode: int, start: int) -> int:
+        def pack(episode: int, start: int) -> None:
             count = min(_BLOCK, dataset.episodes[episode].length - start)
             block = resize_frames(dataset.frames(episode, np.arange(start, start + count)), frame_size)
             offset = (first_frames[dataset.episodes[episode].name] + start) * frame_bytes
             os.pwrite(frames.fileno(), np.ascontiguousarray(block).data, offset)
             progress.update(bar, advance=count)
-            return count
 
         for i, episode in enumerate(dataset.episodes):
             if episode.name in done:
                 progress.update(bar, advance=episode.length)
                 continue
-            for _ in pool.map(pack, itertools.repeat(i), range(0, episode.length, _BLOCK)):
-                pass
-            os.fdatasync(frames.fileno())  # before the log has them
+            list(pool.map(pack, itertools.repeat(i), range(0, episode.length, _BLOCK)))
+            os.fdatasync(frames.fileno())  # before the log lists the episode
             log.write(episode.name + "\n")
             log.flush()
     progress.remove_task(bar)
@@ -287,5 +280,5 @@ def _make_room(folder: Path, needed: int, limit: int, keep: Path) -> None:
     taken = sum(cache.bytes for cache in others)
     while taken + needed > limit and others:
         oldest = others.pop()
-        if remove(oldest):  # not one that is being built
+        if remove(oldest):
             taken -= oldest.bytes

@@ -1,4 +1,4 @@
-"""Where the frames of samples are read from: zarr, or the disk cache."""
+"""Readers of samples' frames: from zarr, or from the disk cache of the whole dataset."""
 
 from typing import Protocol, runtime_checkable
 
@@ -12,16 +12,11 @@ from BC_training.data.samples import Samples
 
 @runtime_checkable
 class FrameReader(Protocol):
-    """Where the frames of samples come from."""
-
     def read(self, rows: Int[np.ndarray, " n"], out: UInt8[np.ndarray, "n 3 H W"]) -> None:
         """Reads the frames of the samples' ``rows`` into ``out``."""
-        ...
 
 
 class DecodedFrames:
-    """Frames decoded from zarr and resized."""
-
     def __init__(self, samples: Samples, frame_size: tuple[int, int]):
         self._samples, self._frame_size = samples, frame_size
 
@@ -44,8 +39,6 @@ class DecodedFrames:
 
 
 class CachedFrames:
-    """Frames read from the disk cache of the whole dataset."""
-
     def __init__(self, samples: Samples, packed: cache.PackedFrames):
         self._samples, self._packed = samples, packed
         names = [samples.dataset.episodes[e].name for e in samples.episodes]

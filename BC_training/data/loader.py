@@ -43,8 +43,7 @@ class Tier(Protocol):
     Attributes:
         name: "none", "disk" or "device".
         takes_several_steps: whether one dispatch may take several steps.
-        faster: the settings, in words, under which the step would wait less for its data; None if
-            there are none.
+        faster: the settings, in words, under which the step would wait less for its data, if any.
         mesh: the devices that a batch is split over.
         data: arrays on the devices that every step needs.
     """
@@ -56,7 +55,7 @@ class Tier(Protocol):
     data: Any
 
     def items(self, order: Iterator[np.ndarray]) -> Generator[Any, None, None]:
-        """A tree of device arrays for each array of samples [..., B], with the same leading axes.
+        """Makes a tree of device arrays for each array of samples [..., B], with the same leading axes.
 
         Every process gets the samples of the whole batch and reads only its part of them. B is a
         multiple of the number of devices.
@@ -66,17 +65,12 @@ class Tier(Protocol):
     def gather(self, data: Any, item: Any) -> Batch: ...
 
     def batches(self, order: Iterator[np.ndarray]) -> Iterator[Batch]:
-        """The batch of each array of samples."""
+        """Makes a batch of each array of samples."""
         ...
 
 
 def dispatch_size(tier: Tier, wanted: int | None, before: int | None = None) -> int:
-    """How many steps one dispatch takes.
-
-    Args:
-        wanted: ``training.steps_per_dispatch``.
-        before: the number that this training had when it was interrupted.
-    """
+    """How many steps one dispatch takes: ``wanted`` by the config, or as ``before`` the training was interrupted."""
     if before is not None:
         return before
     if not tier.takes_several_steps:
@@ -87,7 +81,7 @@ def dispatch_size(tier: Tier, wanted: int | None, before: int | None = None) -> 
 class HostTier:
     """Tiers ``none`` and ``disk``: threads prepare batches ahead of the step."""
 
-    takes_several_steps = False  # the host delivers batch by batch
+    takes_several_steps = False
     data = ()
 
     def __init__(
@@ -102,7 +96,7 @@ class HostTier:
     ):
         self.name, self._samples, self._reader, self._prefetch = name, samples, reader, prefetch
         self._frame_size, self.mesh, self.faster = frame_size, mesh, faster
-        self._buffers: deque[np.ndarray] = deque()  # used before: fresh memory costs as much as filling it
+        self._buffers: deque[np.ndarray] = deque()  # to use again: fresh memory costs as much as filling it
 
     def items(self, order: Iterator[np.ndarray]) -> Generator[Batch, None, None]:
         def load(samples: np.ndarray) -> Batch:
@@ -112,7 +106,18 @@ class HostTier:
                 self._buffers.append(batch["frames"])
             return on_device
 
-        return self._ahead(order, load)
+        with ThreadPoolExecutor(self._prefetch, thread_name_prefix="load") as pool:
+            pending = deque()
+            try:
+                for samples in order:
+                    pending.append(pool.submit(load, samples))
+                    if len(pending) > self._prefetch:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                for future in pending:
+                    future.cancel()
 
     batches = items
 
@@ -131,20 +136,6 @@ class HostTier:
             frames = np.empty(shape, np.uint8)
         self._reader.read(rows.reshape(-1), frames.reshape(-1, *shape[-3:]))
         return {"frames": frames, **self._samples.labels(samples)}
-
-    def _ahead(self, order: Iterator[np.ndarray], load: Any) -> Generator[Any, None, None]:
-        with ThreadPoolExecutor(self._prefetch, thread_name_prefix="load") as pool:
-            pending = deque()
-            try:
-                for samples in order:
-                    pending.append(pool.submit(load, samples))
-                    if len(pending) > self._prefetch:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                for future in pending:
-                    future.cancel()
 
 
 class DeviceTier:
@@ -195,8 +186,7 @@ def _fill(
     frame_size: tuple[int, int],
     advance: Callable[[int], None],
 ) -> UInt8[jax.Array, "size 3 H W"]:
-    """The frames of ``rows`` on ``device``, and zeros after them."""
-    # In blocks into a donated array: the host never holds more than one.
+    """Puts the frames of ``rows`` on ``device``, and zeros after them, block by block into a donated array."""
     frames = jnp.zeros((size, 3, *frame_size), jnp.uint8, device=device)
     put = jax.jit(partial(jax.lax.dynamic_update_slice_in_dim, axis=0), donate_argnums=0)
     block_size = min(_BLOCK, len(rows))
@@ -213,7 +203,7 @@ def _fill(
 def _pick(frames: UInt8[jax.Array, "rows 3 H W"], rows: Int32[jax.Array, "B T"]) -> UInt8[jax.Array, "B T 3 H W"]:
     """The frames of one device's part of a batch, whichever device holds them.
 
-    Each device takes out the frames it holds of the whole batch; together they add up to it.
+    Each device takes the frames that it holds of the whole batch; their sum is the batch.
     """
     wanted = jax.lax.all_gather(rows, AXIS, tiled=True) - jax.lax.axis_index(AXIS) * frames.shape[0]
     here = (wanted >= 0) & (wanted < frames.shape[0])
@@ -224,12 +214,7 @@ def _pick(frames: UInt8[jax.Array, "rows 3 H W"], rows: Int32[jax.Array, "B T"])
 def make_tier(
     options: DatasetConfig, samples: Samples, frame_size: tuple[int, int], progress: Progress, mesh: Mesh
 ) -> Tier:
-    """The tier that ``dataset.cache`` names.
-
-    Args:
-        options: as ``choose_tier`` returns them.
-        frame_size: (H, W) in pixels that the model sees.
-        mesh: the devices that a batch is split over.
+    """Makes the tier that ``options.cache`` names, of frames (H, W) = ``frame_size`` as the model sees them.
 
     Raises:
         UserError: the frames do not fit into that tier, or cannot be read.

@@ -30,12 +30,8 @@ class SampleOrder:
     Attributes:
         batch_size: samples of the global batch.
         rare: int64 [R], the samples that are visited more often.
-        extra: how many more visits an epoch has for them.
         targets_per_sample: how many frames of a sample are trained on. An epoch has that many times
             fewer visits, so that it still trains on about as many frames as the dataset has.
-
-    Raises:
-        UserError: a batch larger than the number of samples.
     """
 
     num_samples: int
@@ -55,7 +51,7 @@ class SampleOrder:
 
     @property
     def epoch_size(self) -> int:
-        """The visits that an epoch's are chosen from, with those of the partial batch."""
+        """How many visits there are to choose an epoch's from, with those of the partial batch."""
         return self.num_samples + self.extra
 
     @property
@@ -63,17 +59,16 @@ class SampleOrder:
         return self.epoch_size // self.targets_per_sample // self.batch_size
 
     def dispatches(self, epoch: int, size: int, start: int = 0) -> list[range]:
-        """An epoch's steps from ``start`` on in ranges of ``size``; steps that fill no range come one by one.
+        """An epoch's steps from ``start`` on, in ranges of ``size`` and single steps before and after them.
 
-        The ranges begin at the same steps whatever ``start`` is, so that a training that resumes
-        within an epoch runs the same programs as one that was never stopped.
+        The ranges begin at the same steps whatever ``start`` is, so that a resumed training runs
+        the same programs as one that was never stopped.
         """
         first, last = epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch
         start = max(start, first)
         aligned = min(first + -(-(start - first) // size) * size, last)
         whole = last - (last - aligned) % size
-        singles = [*range(start, aligned)], [*range(whole, last)]
-        before, after = ([range(s, s + 1) for s in steps] for steps in singles)
+        before, after = ([range(s, s + 1) for s in range(*ends)] for ends in ((start, aligned), (whole, last)))
         return before + [range(s, s + size) for s in range(aligned, whole, size)] + after
 
     def batches(self, dispatches: Sequence[range]) -> Iterator[Int64[np.ndarray, "steps batch_size"]]:
@@ -132,15 +127,13 @@ def _constants(seed: int, epoch: int) -> list[tuple[np.uint64, np.uint64]]:
 
 
 class Samples:
-    """The samples of some episodes: one for each frame whose target action was recorded.
+    """One sample for each frame of some episodes whose target action was recorded.
 
     A row is the number of a frame, counted through all these episodes.
 
-    Args:
-        episodes: positions in ``dataset.episodes``.
-
     Attributes:
-        targets: bool [N, A], the buttons that each sample's model should press; the first of a chunk.
+        episodes: positions in ``dataset.episodes``.
+        targets: bool [N, A], the buttons that the model should press at each sample; the first of a chunk.
     """
 
     def __init__(self, dataset: ZarrGameplayDataset, episodes: Sequence[int], window: Window):
@@ -175,7 +168,7 @@ class Samples:
         return self._first_rows[episode][..., None] + np.maximum(self._history(t), 0)
 
     def labels(self, samples: Int[np.ndarray, "*B"]) -> dict[str, np.ndarray]:
-        """All that belongs to ``samples`` but their frames.
+        """Returns all that belongs to ``samples`` but their frames.
 
         Returns:
             "action" bool [*B, A]. A window that predicts a chunk has "action" [*B, C, A] and "mask"
@@ -222,10 +215,7 @@ class Samples:
         return [(names[e], int(frame)) for e, frame in zip(episode, t, strict=True)]
 
     def order(self, batch_size: int, seed: int, oversample: OversampleConfig | None = None) -> SampleOrder:
-        """The order to train in.
-
-        With ``oversample``, samples whose target presses one of its buttons get extra visits until
-        they are ``ratio`` of an epoch.
+        """The order to train in. With ``oversample``, samples of its buttons get extra visits: ``ratio`` of an epoch.
 
         Raises:
             UserError: a batch larger than the number of samples, an unknown button, or buttons
@@ -237,7 +227,7 @@ class Samples:
         names = self.dataset.action_names
         for name in oversample.actions:
             if name not in names:
-                raise unknown("action", name, names, "in dataset.oversample.actions")
+                raise unknown("button", name, names, "in dataset.oversample.actions")
         rare = np.flatnonzero(self.targets[:, [names.index(name) for name in oversample.actions]].any(axis=1))
         if not rare.size:
             raise UserError(

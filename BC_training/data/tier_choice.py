@@ -13,8 +13,8 @@ from BC_training.common.schema import DatasetConfig
 from BC_training.data import cache
 from BC_training.runtime.sharding import from_main
 
-_DEVICE_SHARE = 0.5  # of the free memory that `auto` lets the frames fill
-_DISK_SHARE = 0.8  # of the free disk that `auto` lets a cache fill
+_DEVICE_SHARE = 0.5  # the part of the free memory that `auto` lets the frames fill
+_DISK_SHARE = 0.8  # the part of the free disk that `auto` lets a cache fill
 
 
 def choose_tier(
@@ -26,11 +26,8 @@ def choose_tier(
 ) -> DatasetConfig:
     """Replaces ``auto`` in ``options`` by the fastest tier that all frames fit into: device, disk, none.
 
-    Several processes use the tier that fits the first.
-
-    Args:
-        before: the tier that this training had when it was interrupted. It keeps that tier if all
-            frames still fit; otherwise ``console`` shows that they do not.
+    Several processes use the tier that fits the first. A training keeps the tier that it had
+    ``before`` it was interrupted while all frames fit, and says on ``console`` where they do not.
     """
     if options.cache != "auto":
         return options
@@ -52,19 +49,15 @@ def _fitting(
     device = ["device"] if needed <= free_memory() * processes * share else []
     if device and before in (None, "device"):
         return device
-    taken = cache.unfinished_bytes(dataset, frame_size, folder)
-    is_room = cache.is_built(dataset, frame_size, folder) or needed <= _disk_room(folder, options.cache_limit, taken)
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free + cache.unfinished_bytes(dataset, frame_size, folder)
+    fits = needed <= min(options.cache_limit * 1e9, free * _DISK_SHARE)
+    is_room = fits or cache.is_built(dataset, frame_size, folder)
     return [*device, *["disk"] * is_room, "none"]
 
 
 def cache_dir(options: DatasetConfig) -> Path:
     return Path(options.cache_dir) if options.cache_dir else cache.default_folder()
-
-
-def _disk_room(folder: Path, limit: float, taken: int) -> float:
-    """The bytes a cache may take, with the ``taken`` bytes of an unfinished build."""
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    return min(limit * 1e9, (shutil.disk_usage(existing).free + taken) * _DISK_SHARE)
 
 
 def free_memory() -> int:

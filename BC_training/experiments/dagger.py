@@ -2,9 +2,10 @@
 
 Ross, Gordon and Bagnell: A Reduction of Imitation Learning and Structured Prediction to No-Regret
 Online Learning, AISTATS 2011. A policy trained on an expert's play alone has never seen where its own
-mistakes lead; here the dataset comes to hold these frames, with what the expert would press there.
+mistakes lead. Here the dataset gets these frames, with the buttons that the expert would press there.
 """
 
+import contextlib
 import os
 import shutil
 from dataclasses import replace
@@ -39,13 +40,10 @@ def dagger(
 ) -> Rounds:
     """Trains on the config's dataset, then ``rounds`` times records, adds to the dataset and trains again.
 
-    Round k is a run of its own, ``<run>-round<k>``, and has a dataset of its own beside the config's,
-    ``<run>-round<k>.zarr``: that of the round before and ``episodes`` more, played by the best
-    checkpoint of the round before and labelled by ``label``, who acts in a share mix^k of the frames.
-    The same call goes on where an earlier one stopped.
-
-    Returns:
-        What is also in ``<log_dir>/<run>-dagger``.
+    Round k is a run of its own, ``<run>-round<k>``, with a dataset of its own beside the config's,
+    ``<run>-round<k>.zarr``: that of the round before and ``episodes`` more, which the best checkpoint
+    of the round before plays and ``label`` labels, acting in a share mix^k of the frames. The same
+    call goes on where an earlier one stopped. The result is also in ``<log_dir>/<run>-dagger``.
 
     Raises:
         UserError: bad input, or rounds that were begun with other settings.
@@ -85,7 +83,7 @@ def _dagger(config: Config, console: Console, rounds: int, episodes: int, mix: f
 
 
 def _require_rounds_possible(config: Config, label: str, mix: float) -> RolloutConfig:
-    """Finds bad input before anything is written or trained; returns how rounds are scored, in which game."""
+    """Finds bad input before anything is written; returns how rounds are scored, and in which game."""
     play, options, path = config.evaluation.rollout, config.dataset, Path(config.dataset.path)
     if jax.process_count() > 1:
         raise UserError("dagger runs in one process: start it without a launcher, system.distributed=null")
@@ -113,7 +111,7 @@ def _require_rounds_possible(config: Config, label: str, mix: float) -> RolloutC
             )
         recorded = RecordConfig(game, frame_size=dataset.frame_size)
     play = replace(play, game=play.game or recorded.game)
-    # The policy that will play does not exist yet; its place is taken by the labeller.
+    # The policy that will play does not exist yet; the labeller stands in for it.
     names = require_players(replace(recorded, player=label, label=label, mix=mix))
     if path.exists():
         require_appendable(path, *names)
@@ -137,7 +135,7 @@ def _recording(
 def _aggregate(before: Path, data: Path, record: RecordConfig, workers: int | None, console: Console) -> None:
     """Makes ``data`` of the episodes in ``before`` and those of ``record``, or completes it."""
     if not data.exists():
-        unnamed = data.with_name(f".partial-{data.name}")  # a killed copy is begun again
+        unnamed = data.with_name(f".partial-{data.name}")
         shutil.rmtree(unnamed, ignore_errors=True)
         with console.status(f"copying {before}"), disk_full_is_user_error(data):
             shutil.copytree(before, unnamed, copy_function=_link, ignore=shutil.ignore_patterns(".partial-*"))
@@ -158,16 +156,14 @@ def _aggregate(before: Path, data: Path, record: RecordConfig, workers: int | No
 def _link(source: str, target: str) -> None:
     """Shares the file where the file system can and nobody rewrites it: chunks, but not attributes."""
     if not source.endswith(".json"):
-        try:
+        with contextlib.suppress(OSError):
             os.link(source, target)
             return
-        except OSError:
-            pass
     shutil.copy2(source, target)
 
 
 def _round_config(config: Config, number: int, data: Path) -> Config:
-    """The config of one round's training. Episodes stay in the split that they were in the round before."""
+    """The config of one round's training, in which episodes stay in the split of the round before."""
     dataset = replace(config.dataset, split=replace(config.dataset.split, by_player=True))
     if number:
         dataset = replace(dataset, path=str(data), record=None)
@@ -184,8 +180,7 @@ def _is_finished(config: Config, play: RolloutConfig, console: Console) -> bool:
     run, log_dir = run_folders(config)
     if not (log_dir / "rollout.json").is_file():
         return False
-    setup = Setup.build(config, console)
-    if not setup.find_start(console).progress.is_finished(config):
+    if not Setup.build(config, console).find_start(console).progress.is_finished(config):
         return False
     found, wanted = Run.read(run, log_dir), final_play(play)
     is_played = found.play is not None and found.play.to_dict().items() >= wanted.items()

@@ -1,4 +1,4 @@
-"""What rounds of DAgger have scored: ``dagger.json`` and the table of it."""
+"""The scores of rounds of DAgger: ``dagger.json`` and its table."""
 
 import json
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Round(JsonObject):
     Attributes:
         mix: the share of the round's new frames in which the labeller acted; None for round 0, which has none.
         episodes, frames: in the dataset.
-        minutes: of training.
+        minutes: the time of training.
         normalized_low, normalized_high: the interval of ``normalized`` at 95 %; ``failed`` episodes likewise.
     """
 
@@ -64,7 +64,7 @@ class Rounds(JsonObject):
 
     Attributes:
         game, seed, plays: the episodes that each round is scored on: the first seed, and how many.
-        random_mean, expert_mean: what these players score in them; None without expert. Intervals at 95 %.
+        random_mean, expert_mean: these players' scores in them, with intervals at 95 %; None without an expert.
     """
 
     label: str
@@ -80,7 +80,7 @@ class Rounds(JsonObject):
 
     @classmethod
     def of(cls, label: str, mix: float, rounds: Sequence[Round], play: RolloutResult) -> Self:
-        """The table of ``rounds``, each of which was scored on the episodes of ``play``."""
+        """Collects ``rounds``, each of which was scored on the episodes of ``play``."""
         kept = ("game", "seed", "random_mean", "expert_mean", "random_ci95", "expert_ci95")
         values = {name: getattr(play, name) for name in kept}
         return cls(label=label, mix=mix, plays=play.episodes, rounds=tuple(rounds), **values)

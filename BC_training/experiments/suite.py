@@ -32,12 +32,7 @@ _SECTIONS = ("variants", "settings", "games")
 
 @dataclass(frozen=True)
 class Suite:
-    """What a suite's file says.
-
-    Attributes:
-        name: of the file.
-        configs: the training of each game and variant.
-    """
+    """The trainings of a suite, by game and variant; ``name`` is that of its file."""
 
     name: str
     configs: dict[tuple[str, str], Config]
@@ -47,17 +42,15 @@ class Suite:
         """Reads a suite, every training's config with it.
 
             variants: {NAME: CONFIG FILE, ...}
-            settings: {KEY: VALUE, ...}               # of every training, such as training.num_epochs
-            games: {ID: {KEY: VALUE, ...}, ...}       # of those in this game
+            settings: {KEY: VALUE, ...}               # for every training, such as training.num_epochs
+            games: {ID: {KEY: VALUE, ...}, ...}       # for the trainings in each game
 
         A run is called <suite>-<scenario>-<variant>, a dataset data/<suite>/<scenario>.zarr.
-
-        Args:
-            overrides: a dotlist of settings for every training, which win.
+        ``overrides``, a dotlist of settings for every training, win.
 
         Raises:
-            UserError: the file or one of the configs is not right, a game does not exist or has no expert, or the
-            variants would play other episodes of one.
+            UserError: the file or a config is faulty, a game does not exist or has no expert, or variants would
+            play other episodes of a game than each other.
         """
         file, raw = read_yaml(path)
         for section in raw:
@@ -72,7 +65,7 @@ class Suite:
         variants = settle(variants, dict[str, str])
         for variant, base in variants.items():
             if not isinstance(base, str):
-                raise UserError(f"suite {file}: what is of {variant} is a config file, found '{base}'")
+                raise UserError(f"suite {file}: variant {variant} is a config file, found '{base}'")
             if variant in BUILT_IN:
                 raise UserError(f"suite {file}: '{variant}' is a scripted player: give the variant another name")
         configs: dict[tuple[str, str], Config] = {}
@@ -81,7 +74,7 @@ class Suite:
             if spec.expert is None:
                 raise UserError(f"suite {file}: {game} has no expert to learn from")
             if not isinstance(own or {}, dict):
-                raise UserError(f"suite {file}: what is of {game} is a mapping, found '{own}'")
+                raise UserError(f"suite {file}: game {game} is a mapping of settings, found '{own}'")
             game, scenario = str(spec), spec.file_name
             for variant, base in variants.items():
                 settings = {
@@ -107,14 +100,12 @@ class Suite:
 def suite(plan: Suite, console: Console) -> SuiteScores:
     """Runs a suite's trainings one after the other, and the scripted players.
 
-    What an earlier try finished stands. Where a training fails, the next one begins.
-
-    Returns:
-        What is also in ``<log_dir>/<suite>``.
+    What an earlier call finished is kept. Where a training fails, the next one begins. The result
+    is also in ``<log_dir>/<suite>``.
 
     Raises:
         UserError: at the end, if a training failed.
-        Interrupted: a training was interrupted; what there was to save is saved.
+        Interrupted: a training was interrupted, and saved.
     """
     first = next(iter(plan.configs.values()))
     prepare_devices(first.system)
@@ -148,12 +139,13 @@ def suite(plan: Suite, console: Console) -> SuiteScores:
         write_whole(folder / "suite.md", result.markdown())
     console.print(f"written to {folder / 'suite.md'} and suite.json", soft_wrap=True, highlight=False, markup=False)
     if failed := from_main(lambda: failed):
-        raise UserError(f"of {len(plan.configs)} trainings {len(failed)} failed: {'; '.join(failed)}")
+        raise UserError(f"{len(failed)} of {len(plan.configs)} trainings failed: {'; '.join(failed)}")
     return result
 
 
 def _scripted(config: Config, folder: Path, console: Console) -> dict[str, list[float]]:
-    """Returns of the scripted players on the episodes that the policies will play, from the file of an earlier try."""
+    """Returns of the scripted players on the episodes that policies will play, read from a file if an earlier call
+    has written it."""
     played = _episodes(config)
     file = folder / f"{GameSpec.parse(played['game']).file_name}.json"
     with contextlib.suppress(ValueError):  # another program's file
@@ -168,25 +160,25 @@ def _scripted(config: Config, folder: Path, console: Console) -> dict[str, list[
 
 def _episodes(config: Config) -> dict[str, Any]:
     """Which episodes a training's best checkpoint plays."""
-    assert config.evaluation.rollout is not None  # Suite.load has seen to it
+    assert config.evaluation.rollout is not None  # Suite.load has checked it
     return final_play(config.evaluation.rollout)
 
 
 def _played(config: Config) -> list[float] | None:
-    """The returns in play that a finished training of this very config has left; None without."""
+    """The returns in play of a finished training with this very config; None if there is none."""
     run_dir, log_dir = run_folders(config)
     play, wanted = _read(log_dir / "rollout.json"), _episodes(config)
     try:
         trained, saved = load_config(log_dir / "config.yaml"), checkpoint.read(run_dir)
-    except UserError:  # nothing there, or not whole: training mends it, or says what is wrong
+    except UserError:  # missing or incomplete: training mends it, or reports what is wrong
         return None
-    # A training that was stopped in its last play has the new config beside what an older one played.
+    # A training that was stopped in its last play has the new config beside the scores of an older one.
     wanted |= {"step": saved.step, "decoding": saved.decoding.to_dict()}
     return play["returns"] if trained == config and {key: play.get(key) for key in wanted} == wanted else None
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing if it is not there or not whole."""
+    """The object in a JSON file; empty if the file is missing or incomplete."""
     try:
         return dict(json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):

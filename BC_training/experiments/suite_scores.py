@@ -1,4 +1,4 @@
-"""What the players of a suite score: ``suite.json``, its tables, and the files of scripted play."""
+"""The scores of a suite's players: ``suite.json``, its tables, and the files of scripted play."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _REFERENCES = ("random", "expert")
 
 @dataclass(frozen=True)
 class ScriptedPlay(JsonObject):
-    """What the scripted players score in one game: the returns of each. The other fields are ``final_play``'s."""
+    """The returns of each scripted player in one game. The other fields are those of ``final_play``."""
 
     game: str
     episodes: int
@@ -34,7 +34,7 @@ class ScriptedPlay(JsonObject):
 
 @dataclass(frozen=True)
 class Normalized(JsonObject):
-    """A normalised score, and its interval at 95 %, [low, high]; None where nothing has it."""
+    """A normalised score, and its interval at 95 %, [low, high]; None where there is none."""
 
     normalized: float | None
     normalized_ci95: tuple[float, float] | None
@@ -59,10 +59,8 @@ class SuiteScores(JsonObject):
     """What ``suite.json`` holds.
 
     Attributes:
-        suite: its name.
-        games: by game and player.
-        mean: by player, over the games; None where a game lacks the player's score. A game whose expert is no
-            better than random has no normalised scores.
+        games: by game and player. A game whose expert is no better than random has no normalised scores.
+        mean: by player, over the games; None where a game lacks the player's score.
     """
 
     suite: str
@@ -71,7 +69,7 @@ class SuiteScores(JsonObject):
 
     @classmethod
     def of(cls, suite: str, returns: Mapping[str, Mapping[str, list[float]]], players: Sequence[str]) -> Self:
-        """The scores of ``returns``, by game and player, random and the expert among them; ``mean`` of ``players``."""
+        """Scores ``returns``, by game and player, with random and the expert among them, and means of ``players``."""
         games, references = {}, {game: {who: played[who] for who in _REFERENCES} for game, played in returns.items()}
         for game, played in returns.items():
             known = reference_statistics(references[game])
@@ -97,14 +95,11 @@ class SuiteScores(JsonObject):
         return "\n".join(tables)
 
     def tables(self) -> list[Table]:
-        """The same for the screen."""
-        titles = {
-            f"{self.suite}: normalized scores": self._scores(),
-            f"{self.suite}: failed episodes": self._failures(),
-        }
+        """Makes the same two tables for the screen."""
         tables = []
-        for title, rows in titles.items():
-            table = Table(title=Text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD)
+        for title, rows in (("normalized scores", self._scores()), ("failed episodes", self._failures())):
+            heading = Text(f"{self.suite}: {title}", "table.title")
+            table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD)
             table.add_column("game")
             for player in self.mean:
                 table.add_column(player, justify="right")
@@ -114,7 +109,6 @@ class SuiteScores(JsonObject):
         return tables
 
     def _scores(self) -> list[list[str]]:
-        """A line a game, and one of the mean."""
         return [*self._rows(str), _row("mean", self.mean, self.mean, str)]
 
     def _failures(self) -> list[list[str]]:

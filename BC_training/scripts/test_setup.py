@@ -1,4 +1,4 @@
-"""Checks that this machine can record, train and play: one line a check, with what to do where it fails.
+"""Checks that this machine can record, train and play; prints one line a check, with advice where it fails.
 
     uv run python BC_training/scripts/test_setup.py
     uv run python BC_training/scripts/test_setup.py --config configs/pure_cnn.yaml
@@ -32,13 +32,12 @@ INSTALL = "install the project: 'uv sync --group bc_training', or 'pip install .
 
 
 class Optional(Exception):
-    """Something that works less well, or not yet, but need not."""
+    """A check found something missing that is not required."""
 
 
 def packages(config: Config) -> str:
     del config
-    missing = []
-    found = []
+    missing, found = [], []
     for package in PACKAGES:
         try:
             found.append(f"{package} {version(package)}")
@@ -101,7 +100,7 @@ def training_step(config: Config) -> str:
 
 
 def _random_batch(inputs: InputSpec) -> dict[str, np.ndarray]:
-    """Four samples of random frames and buttons, of an episode that is written and read."""
+    """Four samples of random frames and buttons, from an episode that is written and read."""
     from BC_training.common.dataset import ZarrGameplayDataset
     from BC_training.common.storage.writer import EpisodeWriter, recording
     from BC_training.data.samples import Samples
@@ -142,22 +141,22 @@ def _is_there(config: Config) -> bool:
 
 
 def _inputs(config: Config) -> InputSpec:
-    """As of the dataset; where that is missing, of the game's seven buttons and what the config says."""
+    """The inputs of the dataset; where that is missing, the game's seven buttons and the config's settings."""
     size = config.dataset.record.frame_size if config.dataset.record else (288, 512)
-    actions, names = tuple(f"action_{i}" for i in range(7)), ()
+    buttons, names = tuple(f"action_{i}" for i in range(7)), ()
     wanted = config.dataset.state if config.uses_state else None
     if _is_there(config):
         from BC_training.common.dataset import ZarrGameplayDataset
 
         data = ZarrGameplayDataset.from_config(config.dataset)
-        size, actions, names = data.frame_size, data.action_names, data.state_names
+        size, buttons, names = data.frame_size, data.action_names, data.state_names
     elif wanted is not None:
         names = wanted.names
     state = None
     if wanted is not None:
         ones = np.ones((1, len(names)), np.float32)
         state = StateFeatures.fit(wanted, names, [("ones", ones)], config.dataset.path)
-    return InputSpec(actions, names, size, config.dataset.frame_size or size, None, config.window(), state)
+    return InputSpec(buttons, names, size, config.dataset.frame_size or size, None, config.window(), state)
 
 
 def main() -> int:

@@ -1,6 +1,5 @@
-"""Augmentation against NumPy and the standard library's colours."""
+"""Augmentation is compared with NumPy and with Matplotlib's colours."""
 
-import colorsys
 import dataclasses
 import os
 import subprocess
@@ -8,15 +7,15 @@ import sys
 from functools import lru_cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 
 from BC_training.common.errors import UserError
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.preprocess import InputSpec, Window
 from BC_training.common.schema import AugmentationConfig
-from BC_training.data.augment import make_augment, mirrored
+from BC_training.data.augment import make_augment
 
 BATCH, T, SIZE, CHUNK, K = 24, 3, (10, 14), 2, 2
 ACTIONS = ("turn_left", "attack", "turn_right")
@@ -65,9 +64,6 @@ def by_hand(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-# --- geometry and time ---------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("config", [None, AugmentationConfig()])
 def test_no_augmentation_changes_nothing(config):
     assert_same(augmented(config, a_batch()), a_batch())
@@ -97,12 +93,6 @@ def test_a_batch_without_chunks_state_or_previous_actions_flips():
     out = jax.jit(augment)(jax.random.key(0), {"frames": frames, "action": action})
     np.testing.assert_array_equal(out["frames"], frames[..., ::-1])
     np.testing.assert_array_equal(out["action"], action[:, MIRRORED_ACTIONS])
-
-
-def test_mirrored_takes_one_sample_or_a_batch():
-    batch, flipped, mirror = jax.tree.map(jnp.asarray, a_batch()), by_hand(a_batch()), TABLE.find(ACTIONS, STATE)
-    assert_same(mirrored(batch, mirror), flipped)
-    assert_same(mirrored({n: x[0] for n, x in batch.items()}, mirror), {n: x[0] for n, x in flipped.items()})
 
 
 def test_a_crop_is_one_window_of_the_padded_frames():
@@ -145,9 +135,6 @@ def test_temporal_jitter_shows_older_frames_and_their_state():
     assert_same({n: out[n] for n in kept}, {n: batch[n] for n in kept})
 
 
-# --- colour --------------------------------------------------------------------------------
-
-
 def test_brightness_adds_one_number():
     batch = a_batch(64, 192)
     difference = augmented(AugmentationConfig(brightness=0.2), batch)["frames"].astype(int) - batch["frames"]
@@ -159,7 +146,7 @@ def test_brightness_adds_one_number():
     assert len(set(shifts.tolist())) > BATCH / 2
 
 
-def test_colours_stop_at_black_and_white():
+def test_colours_are_clipped_at_black_and_white():
     frames = np.repeat(np.array([5, 250], np.uint8), SIZE[1] // 2) * np.ones((BATCH, T, 3, *SIZE), np.uint8)
     out = augmented(AugmentationConfig(brightness=1, contrast=1), a_batch() | {"frames": frames})["frames"]
     dark, bright = out[..., : SIZE[1] // 2], out[..., SIZE[1] // 2 :]
@@ -167,7 +154,7 @@ def test_colours_stop_at_black_and_white():
     assert {0, 255} <= set(np.unique(out).tolist())
 
 
-def test_hue_turns_what_brightness_and_contrast_left():
+def test_hue_is_changed_after_brightness_and_contrast():
     first = augmented(AugmentationConfig(brightness=1, contrast=1), a_batch())
     both = augmented(AugmentationConfig(brightness=1, contrast=1, hue=0.1), a_batch())
     second = augmented(AugmentationConfig(hue=0.1), first)
@@ -189,23 +176,15 @@ def test_contrast_stretches_each_frame_about_its_mean():
     assert 1.25 < max(factors) <= 1.501
 
 
-def planes(frames: np.ndarray) -> list[np.ndarray]:
-    """The pixels' hue, saturation and value by the standard library, [B, T, H, W] each."""
-    pixels = np.moveaxis(frames, 2, -1).reshape(-1, 3) / 255
-    hsv = np.array([colorsys.rgb_to_hsv(*pixel) for pixel in pixels])
-    return [hsv[:, i].reshape(BATCH, T, *SIZE) for i in range(3)]
-
-
 def to_rgb(*hsv: np.ndarray) -> np.ndarray:
-    """uint8's range, not rounded; [B, T, 3, H, W]."""
-    pixels = [colorsys.hsv_to_rgb(*pixel) for pixel in zip(*(x.reshape(-1) for x in hsv), strict=True)]
-    return 255 * np.moveaxis(np.array(pixels).reshape(BATCH, T, *SIZE, 3), -1, 2)
+    """float [B, T, 3, H, W] in [0, 255] from hue, saturation and value [B, T, H, W]."""
+    return 255 * np.moveaxis(hsv_to_rgb(np.stack(hsv, axis=-1)), -1, 2)
 
 
 def test_saturation_and_hue_are_those_of_hsv():
     batch = a_batch()
     batch["frames"][:, :, :, 0, 0] = np.array([200, 100, 100], np.uint8)  # the draw can be computed from it
-    hue, saturation, value = planes(batch["frames"])
+    hue, saturation, value = np.moveaxis(rgb_to_hsv(np.moveaxis(batch["frames"], 2, -1) / 255), -1, 0)
 
     out = augmented(AugmentationConfig(saturation=0.5), batch)["frames"]
     factors = (200 - out[:, :1, 1, :1, :1].astype(float)) / 100
@@ -215,7 +194,7 @@ def test_saturation_and_hue_are_those_of_hsv():
     assert 1.2 < factors.max() <= 1.5
 
     out = augmented(AugmentationConfig(hue=0.1), batch)["frames"].astype(float)
-    turns = (out[:, :1, 1] - out[:, :1, 2])[..., :1, :1] / 600  # of a reddish colour, in [-1/6, 1/6]
+    turns = (out[:, :1, 1] - out[:, :1, 2])[..., :1, :1] / 600  # in [-1/6, 1/6], since the colour is reddish
     expected = to_rgb((hue + turns) % 1, saturation, value)
     np.testing.assert_allclose(out, expected, atol=3.5)
     assert -0.1 <= turns.min() < -0.05
@@ -230,9 +209,6 @@ def test_frames_of_a_window_share_their_colours():
     assert not (out == batch["frames"]).all(axis=(1, 2, 3, 4)).any()
 
 
-# --- draws ---------------------------------------------------------------------------------
-
-
 def test_draws_follow_from_the_step():
     batch = a_batch()
     batch["frames"][:] = batch["frames"][:1]
@@ -243,7 +219,7 @@ def test_draws_follow_from_the_step():
     assert not (first["frames"] == other).all(axis=(1, 2, 3, 4)).any()
 
 
-def test_switching_one_on_leaves_the_draws_of_the_others():
+def test_switching_one_change_on_leaves_the_draws_of_the_others():
     flipped = augmented(AugmentationConfig(flip=0.5), a_batch())
     np.testing.assert_array_equal(augmented(EVERYTHING, a_batch())["action"], flipped["action"])
 
@@ -274,17 +250,14 @@ np.savez(sys.argv[1], **out)
 
 
 @pytest.mark.slow
-def test_devices_that_share_the_batch_draw_the_same_and_move_none_of_it(request, tmp_path):
-    # The flags of this process: another optimization may round a colour the other way.
+def test_devices_that_share_a_batch_draw_as_one_does_and_exchange_nothing(request, tmp_path):
+    # With the flags of this process, since another optimization may round a colour the other way.
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(request.config.rootpath)}
     command = [sys.executable, "-c", SHARDED, str(tmp_path / "out.npz")]
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     assert_same(dict(np.load(tmp_path / "out.npz")), augmented(EVERYTHING, a_batch()))
-
-
-# --- refusals ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -34,16 +34,17 @@ def read(packed, frames, size=SIZE) -> np.ndarray:
     return out
 
 
+@pytest.fixture(scope="module")
+def source(tmp_path_factory, make_dataset):
+    """The path of a dataset, and its frames, resized."""
+    path = tmp_path_factory.mktemp("source") / "x.zarr"
+    written = make_dataset(path, [5, 130, 7])
+    return path, np.concatenate([resize_frames(w.frames, SIZE) for w in written])
+
+
 @pytest.fixture
-def recorded(tmp_path, make_dataset):
-    written = make_dataset(tmp_path / "x.zarr", [5, 130, 7])
-    return ZarrGameplayDataset(tmp_path / "x.zarr"), written
-
-
-def assert_whole(packed, written) -> None:
-    """The cache holds every frame, resized."""
-    frames = np.concatenate([resize_frames(w.frames, SIZE) for w in written])
-    np.testing.assert_array_equal(read(packed, np.arange(len(frames))), frames)
+def recorded(source):
+    return ZarrGameplayDataset(source[0]), source[1]
 
 
 def decodes_of(dataset, monkeypatch) -> list[str]:
@@ -56,9 +57,8 @@ def decodes_of(dataset, monkeypatch) -> list[str]:
 
 
 def test_every_frame_is_there_resized(tmp_path, recorded):
-    dataset, written = recorded
+    dataset, frames = recorded
     packed = pack(dataset, tmp_path / "cache")
-    frames = np.concatenate([resize_frames(w.frames, SIZE) for w in written])
     np.testing.assert_array_equal(read(packed, np.arange(len(frames))), frames)
     shuffled = np.random.default_rng(0).permutation(len(frames))
     np.testing.assert_array_equal(read(packed, shuffled), frames[shuffled])
@@ -67,32 +67,32 @@ def test_every_frame_is_there_resized(tmp_path, recorded):
     assert packed.first_frames == {"episode_0": 0, "episode_1": 5, "episode_2": 135}
 
 
-def test_a_cache_is_built_once(tmp_path, recorded, monkeypatch):
+def test_a_cache_is_built_once_and_its_chunks_are_listed_once(tmp_path, recorded, monkeypatch):
+    """There may be millions of chunks, and each tier asks for its cache."""
     dataset, _ = recorded
-    decoded = decodes_of(dataset, monkeypatch)
+    decoded, listed, stamps = decodes_of(dataset, monkeypatch), [], dataset.store.stamps
+    monkeypatch.setattr(dataset.store, "stamps", lambda folder: listed.append(folder) or stamps(folder))
+    assert not cache.is_built(dataset, SIZE, tmp_path / "cache")
     pack(dataset, tmp_path / "cache")
     assert set(decoded) == {"episode_0", "episode_1", "episode_2"}
     decoded.clear()
     pack(dataset, tmp_path / "cache")
-    pack(ZarrGameplayDataset(tmp_path / "x.zarr"), tmp_path / "cache")
     assert decoded == []
-    assert len(find_caches(tmp_path / "cache")) == 1
+    assert listed == [f"{episode.name}/frames" for episode in dataset.episodes]
+    pack(ZarrGameplayDataset(dataset.path), tmp_path / "cache")
+    (found,) = find_caches(tmp_path / "cache")
+    assert (found.dataset, found.frame_size, found.frames) == (dataset.path, SIZE, len(dataset))
+    assert found.bytes >= packed_bytes(dataset, SIZE)
 
 
-def test_what_changes_the_frames_changes_the_cache(tmp_path, recorded, make_dataset):
-    dataset, _ = recorded
-    pack(dataset, tmp_path / "cache")
-    changed = [
-        lambda: pack(dataset, tmp_path / "cache", (6, 8)),
-        lambda: pack(ZarrGameplayDataset(tmp_path / "x.zarr", channel_order="bgr"), tmp_path / "cache"),
-    ]
-    for count, change in enumerate(changed, 2):
-        change()
+def test_what_changes_the_frames_changes_the_cache(tmp_path, source):
+    path = shutil.copytree(source[0], tmp_path / "x.zarr")
+    for count, (order, size) in enumerate([("rgb", SIZE), ("rgb", (6, 8)), ("bgr", SIZE)], 1):
+        pack(ZarrGameplayDataset(path, channel_order=order), tmp_path / "cache", size)
         assert len(find_caches(tmp_path / "cache")) == count
-    chunk = tmp_path / "x.zarr/episode_1/frames/c/3/0/0/0"
-    other = tmp_path / "x.zarr/episode_1/frames/c/4/0/0/0"
-    shutil.copy(other, chunk)  # a frame replaced by another of its episode
-    again = pack(ZarrGameplayDataset(tmp_path / "x.zarr"), tmp_path / "cache")
+    chunks = path / "episode_1/frames/c"
+    shutil.copy(chunks / "4/0/0/0", chunks / "3/0/0/0")  # a frame replaced by another of its episode
+    again = pack(ZarrGameplayDataset(path), tmp_path / "cache")
     assert len(find_caches(tmp_path / "cache")) == 4
     third, fourth = read(again, [5 + 3, 5 + 4])
     np.testing.assert_array_equal(third, fourth)
@@ -119,8 +119,8 @@ BUILD = """
 
 
 def test_a_killed_build_continues_where_it_stopped(tmp_path, recorded, monkeypatch):
-    dataset, written = recorded
-    program = BUILD.format(path=str(tmp_path / "x.zarr"), folder=str(tmp_path / "cache"))
+    dataset, frames = recorded
+    program = BUILD.format(path=dataset.path, folder=str(tmp_path / "cache"))
     command = [sys.executable, "-c", textwrap.dedent(program)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "second\n"  # the first episode is packed
@@ -132,14 +132,14 @@ def test_a_killed_build_continues_where_it_stopped(tmp_path, recorded, monkeypat
     decoded = decodes_of(dataset, monkeypatch)
     packed = pack(dataset, tmp_path / "cache")
     assert set(decoded) == {"episode_1", "episode_2"}
-    assert_whole(packed, written)
+    np.testing.assert_array_equal(read(packed, np.arange(len(frames))), frames)
     (finished,) = find_caches(tmp_path / "cache")
     assert finished.complete
     assert sorted(p.name for p in finished.path.iterdir()) == ["frames.bin", "meta.json"]
 
 
 def test_a_second_build_waits_for_the_first(tmp_path, recorded, monkeypatch):
-    first, second, begun = recorded[0], ZarrGameplayDataset(tmp_path / "x.zarr"), threading.Event()
+    first, second, begun = recorded[0], ZarrGameplayDataset(recorded[0].path), threading.Event()
     read, decoded = first.read_frames, decodes_of(second, monkeypatch)
     monkeypatch.setattr(first, "read_frames", lambda wanted: begun.set() or time.sleep(0.1) or read(wanted))
     with ThreadPoolExecutor() as pool:
@@ -151,11 +151,11 @@ def test_a_second_build_waits_for_the_first(tmp_path, recorded, monkeypatch):
     assert [c.complete for c in find_caches(tmp_path / "cache")] == [True]
 
 
-def test_a_frame_that_cannot_be_read_leaves_no_finished_cache(tmp_path, recorded):
-    dataset, _ = recorded
-    (tmp_path / "x.zarr/episode_2/frames/c/6/0/0/0").unlink()
+def test_a_frame_that_cannot_be_read_leaves_no_finished_cache(tmp_path, source):
+    path = shutil.copytree(source[0], tmp_path / "x.zarr")
+    (path / "episode_2/frames/c/6/0/0/0").unlink()
     with pytest.raises(UserError, match="episode_2"):
-        pack(dataset, tmp_path / "cache")
+        pack(ZarrGameplayDataset(path), tmp_path / "cache")
     assert [c.complete for c in find_caches(tmp_path / "cache")] == [False]
 
 
@@ -194,24 +194,15 @@ def test_a_full_disk_is_an_error_before_anything_is_decoded(tmp_path, recorded, 
     assert decoded == []
 
 
-def test_a_truncated_cache_is_an_error(tmp_path, recorded):
-    packed = pack(recorded[0], tmp_path / "cache")
-    (found,) = find_caches(tmp_path / "cache")
-    os.truncate(found.path / "frames.bin", found.bytes // 2)
-    with pytest.raises(UserError, match="truncated"):
-        read(packed, [len(recorded[0]) - 1])
-
-
 def test_a_read_that_the_system_cuts_short_is_continued(tmp_path, recorded, monkeypatch):
     """One call reads 2 GiB at most."""
-    dataset, written = recorded
+    dataset, frames = recorded
     packed, whole = pack(dataset, tmp_path / "cache"), os.preadv
     monkeypatch.setattr(cache.os, "preadv", lambda file, views, offset: whole(file, [views[0][:1000]], offset))
-    frames = np.concatenate([resize_frames(w.frames, SIZE) for w in written])
     np.testing.assert_array_equal(read(packed, np.arange(3, 60)), frames[3:60])
 
 
-def test_a_cache_that_cannot_be_read_is_an_error(tmp_path, recorded, monkeypatch):
+def test_a_damaged_cache_is_an_error_until_it_is_cleared(tmp_path, recorded, monkeypatch):
     packed = pack(recorded[0], tmp_path / "cache")
 
     def fail(*_):
@@ -222,6 +213,9 @@ def test_a_cache_that_cannot_be_read_is_an_error(tmp_path, recorded, monkeypatch
         with pytest.raises(UserError, match=r"cannot read .*frames.bin \(Input/output error\): .*'cache --clear'"):
             read(packed, [0])
     (found,) = find_caches(tmp_path / "cache")
+    os.truncate(found.path / "frames.bin", found.bytes // 2)
+    with pytest.raises(UserError, match="truncated"):
+        read(packed, [len(recorded[0]) - 1])
     (found.path / "frames.bin").unlink()
     with pytest.raises(UserError, match=r"cannot read .*frames.bin"):
         pack(recorded[0], tmp_path / "cache")
@@ -231,7 +225,7 @@ def test_a_cache_that_cannot_be_read_is_an_error(tmp_path, recorded, monkeypatch
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_killed_removal_leaves_no_cache_that_counts_as_built(tmp_path, recorded, monkeypatch, complete):
-    dataset, written = recorded
+    dataset, frames = recorded
     pack(dataset, tmp_path / "cache")
     (found,) = find_caches(tmp_path / "cache")
     if not complete:  # all but published
@@ -248,33 +242,7 @@ def test_a_killed_removal_leaves_no_cache_that_counts_as_built(tmp_path, recorde
         with pytest.raises(KeyboardInterrupt):
             remove(found)
     assert not cache.is_built(dataset, SIZE, tmp_path / "cache")
-    assert_whole(pack(dataset, tmp_path / "cache"), written)
+    np.testing.assert_array_equal(read(pack(dataset, tmp_path / "cache"), np.arange(len(frames))), frames)
     clear_caches(tmp_path / "cache", Console(file=StringIO()))
     assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_the_chunks_of_a_dataset_are_listed_once(tmp_path, recorded, monkeypatch):
-    """Though each tier asks for its cache: there may be millions of files."""
-    dataset, _ = recorded
-    looked, stamps = [], dataset.store.stamps
-    monkeypatch.setattr(dataset.store, "stamps", lambda folder: looked.append(folder) or stamps(folder))
-    cache.is_built(dataset, SIZE, tmp_path / "cache")
-    pack(dataset, tmp_path / "cache")
-    pack(dataset, tmp_path / "cache")
-    assert looked == [f"{episode.name}/frames" for episode in dataset.episodes]
-
-
-def test_caches_are_listed_and_removed(tmp_path, recorded):
-    dataset, _ = recorded
-    pack(dataset, tmp_path / "cache")
-    (found,) = find_caches(tmp_path / "cache")
-    assert (found.dataset, found.frame_size, found.frames) == (dataset.path, SIZE, len(dataset))
-    assert found.bytes >= packed_bytes(dataset, SIZE)
-    assert remove(found)
-    assert find_caches(tmp_path / "cache") == []
     assert find_caches(tmp_path / "none") == []
-
-
-def test_the_default_folder_follows_the_users_setting(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.default_folder() == tmp_path / "bc_training"

@@ -52,54 +52,47 @@ def arrays(batches):
     return [{name: np.asarray(x) for name, x in batch.items()} for batch in batches]
 
 
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].dtype == b[name].dtype
+        np.testing.assert_array_equal(a[name], b[name])
+
+
+each_tier = pytest.mark.parametrize("name", ["none", "disk", "device"])
+
+
 @pytest.mark.parametrize("frame_size", [(24, 32), (12, 16), (10, 13)])
 @pytest.mark.parametrize(
     "window", [Window(), Window(history=3, frame_skip=2, action_history=2, action_shift=1, action_chunk=2, state=True)]
 )
-def test_tiers_give_identical_bytes(recorded, tier_of, frame_size, window):
-    """And those that were recorded, resized."""
+def test_each_tier_gives_what_was_recorded_resized(recorded, tier_of, frame_size, window):
     dataset, written = recorded
     samples = Samples(dataset, [3, 0, 2], window)
     ids = [samples.order(4, 0).batch(step) for step in range(6)]
-    decoded, *others = (
-        arrays(tier_of(name, samples, frame_size).batches(iter(ids))) for name in ("none", "disk", "device")
-    )
+    tiers = [arrays(tier_of(name, samples, frame_size).batches(iter(ids))) for name in ("none", "disk", "device")]
     resized = [resize_frames(written[e].frames, frame_size) for e in (3, 0, 2)]
-    for batch, wanted in zip(decoded, ids, strict=True):
-        rows = samples.rows(wanted)
-        assert batch["frames"].dtype == np.uint8
-        np.testing.assert_array_equal(batch["frames"], np.concatenate(resized)[rows])
-        for name, expected in samples.labels(wanted).items():
-            np.testing.assert_array_equal(batch[name], expected)
-    for other in others:
-        assert len(other) == len(decoded)
-        for a, b in zip(decoded, other, strict=True):
-            assert a.keys() == b.keys()
-            for name in a:
-                assert a[name].dtype == b[name].dtype
-                np.testing.assert_array_equal(a[name], b[name])
+    for found in tiers:
+        for batch, wanted in zip(found, ids, strict=True):
+            frames = np.concatenate(resized)[samples.rows(wanted)]
+            assert_same(batch, {"frames": frames, **samples.labels(wanted)})
 
 
-@pytest.mark.parametrize("name", ["none", "disk", "device"])
+@each_tier
 def test_items_of_several_steps_gather_to_their_batches(recorded, tier_of, name):
     samples = Samples(recorded[0], [0, 2], Window(history=2))
     tier = tier_of(name, samples)
     ids = np.arange(12).reshape(3, 4)
     (items,) = tier.items(iter([ids]))
     for k, batch in enumerate(arrays(tier.batches(iter(ids)))):
-        gathered = tier.gather(tier.data, jax.tree.map(lambda x, k=k: x[k], items))
-        assert gathered.keys() == batch.keys()
-        for label in batch:
-            np.testing.assert_array_equal(gathered[label], batch[label])
+        assert_same(tier.gather(tier.data, jax.tree.map(lambda x, k=k: x[k], items)), batch)
 
 
-@pytest.mark.parametrize("name", ["none", "disk", "device"])
-def test_batches_stay_what_they_were(recorded, tier_of, name):
-    """Though the memory they were read into is used again."""
+@each_tier
+def test_batches_keep_their_values_while_later_ones_are_read(recorded, tier_of, name):
     dataset, written = recorded
     batches = list(tier_of(name, Samples(dataset, [2], Window())).batches(iter(np.arange(70).reshape(-1, 2) % 7)))
     assert all(isinstance(x, jax.Array) for batch in batches for x in batch.values())
-    assert (batches[0]["frames"].dtype, batches[0]["action"].dtype) == (np.uint8, np.bool_)
     frames = np.concatenate([np.asarray(batch["frames"])[:, 0] for batch in batches])
     np.testing.assert_array_equal(frames, written[2].frames[np.arange(70) % 7])
 
@@ -112,7 +105,7 @@ def test_bgr_recordings_are_handed_out_as_rgb_by_every_tier(tmp_path, make_datas
         np.testing.assert_array_equal(np.asarray(batch["frames"])[:, 0], written.frames[:, ::-1])
 
 
-def test_device_tier_loads_in_several_pieces(recorded, monkeypatch, tier_of):
+def test_the_device_tier_loads_block_by_block(recorded, monkeypatch, tier_of):
     monkeypatch.setattr(loader, "_BLOCK", 3)
     samples = Samples(recorded[0], [0, 1, 2, 3], Window())
     (batch,) = arrays(tier_of("device", samples).batches(iter([np.arange(len(samples))])))
@@ -121,7 +114,6 @@ def test_device_tier_loads_in_several_pieces(recorded, monkeypatch, tier_of):
 
 def test_a_frame_that_windows_share_is_decoded_once(recorded, monkeypatch):
     asked = []
-
     samples = Samples(recorded[0], [2], Window(history=3))
     rows = samples.rows(np.array([3, 4, 5])).reshape(-1)
     read = recorded[0].read_frames
@@ -135,7 +127,7 @@ def test_a_frame_that_windows_share_is_decoded_once(recorded, monkeypatch):
 
 
 def test_a_host_tier_stays_a_few_batches_ahead(recorded):
-    """It may not pull the whole order at once: that would hold a whole epoch in memory."""
+    """If it drew the whole order at once, it would hold an epoch in memory."""
     pulled = []
 
     def order():
@@ -153,9 +145,8 @@ def test_a_host_tier_stays_a_few_batches_ahead(recorded):
     batches.close()
 
 
-@pytest.mark.parametrize("name", ["none", "disk", "device"])
-def test_damage_met_while_decoding_reaches_the_caller(tmp_path, make_dataset, tier_of, name):
-    """Named with its episode and chunk; never zeros in its place."""
+@each_tier
+def test_a_damaged_chunk_is_an_error_and_not_a_frame_of_zeros(tmp_path, make_dataset, tier_of, name):
     make_dataset(tmp_path / "x.zarr", [5])
     samples = Samples(ZarrGameplayDataset(tmp_path / "x.zarr"), [0], Window())
     (tmp_path / "x.zarr" / "episode_0" / "frames" / "c" / "3" / "0" / "0" / "0").unlink()
@@ -163,7 +154,7 @@ def test_damage_met_while_decoding_reaches_the_caller(tmp_path, make_dataset, ti
         list(tier_of(name, samples).batches(iter([np.array([i]) for i in range(5)])))
 
 
-def test_cache_setting_chooses_the_tier(tmp_path, recorded, monkeypatch, tier_of):
+def test_the_cache_setting_chooses_the_tier(tmp_path, recorded, monkeypatch, tier_of):
     samples = Samples(recorded[0], [0, 2], Window())
     split, whole = 12 * 3 * 24 * 32, 16 * 3 * 24 * 32
 
@@ -184,7 +175,7 @@ def test_cache_setting_chooses_the_tier(tmp_path, recorded, monkeypatch, tier_of
 
 
 def test_auto_finishes_an_unfinished_build(tmp_path, recorded, monkeypatch, tier_of):
-    """It has taken its space already, so that less is free than the cache needs."""
+    """The build takes space already, so less is free than the cache needs."""
     dataset, samples = recorded[0], Samples(recorded[0], [0], Window())
     tier_of("disk", samples)
     (built,) = (tmp_path / "cache").iterdir()
@@ -214,18 +205,6 @@ def test_a_process_needs_memory_for_its_own_part(recorded, monkeypatch):
         make_tier(config, samples, SIZE, Progress(disable=True), mesh)
 
 
-def test_a_frame_that_windows_share_is_copied_straight_to_its_places(recorded, monkeypatch):
-    """NumPy's default mode would fill an array of its own first."""
-    modes, take = [], np.take
-    monkeypatch.setattr(
-        np, "take", lambda *args, **options: modes.append(options.get("mode")) or take(*args, **options)
-    )
-    out = np.empty((3, 3, *SIZE), np.uint8)
-    DecodedFrames(Samples(recorded[0], [2], Window()), SIZE).read(np.array([4, 1, 4]), out)
-    np.testing.assert_array_equal(out, recorded[1][2].frames[[4, 1, 4]])
-    assert modes == ["clip"]
-
-
 def test_a_tier_knows_what_is_faster_and_whether_a_dispatch_may_take_several_steps(recorded, tier_of):
     none, disk, device = (tier_of(name, Samples(recorded[0], [0], Window())) for name in ("none", "disk", "device"))
     assert "cache=disk" in none.faster
@@ -233,7 +212,3 @@ def test_a_tier_knows_what_is_faster_and_whether_a_dispatch_may_take_several_ste
     assert device.faster is None
     assert [dispatch_size(tier, 4) for tier in (none, disk, device)] == [1, 1, 4]
     assert (dispatch_size(device, None), dispatch_size(none, 4, before=2)) == (1, 2)
-
-
-def test_free_memory_is_plausible():
-    assert 2**24 < tier_choice.free_memory() < 2**50

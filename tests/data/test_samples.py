@@ -1,4 +1,3 @@
-import itertools
 from collections import Counter
 from dataclasses import replace
 
@@ -14,8 +13,6 @@ from BC_training.common.schema import OversampleConfig
 from BC_training.data import samples as samples_module
 from BC_training.data.samples import SampleOrder, Samples, permute
 
-# --- order ---------------------------------------------------------------------------------
-
 
 @st.composite
 def orders(draw) -> SampleOrder:
@@ -29,7 +26,7 @@ def epoch_of(order: SampleOrder, epoch: int) -> np.ndarray:
 
 
 @given(order=orders(), epoch=st.integers(0, 5))
-def test_every_sample_once_an_epoch_up_to_the_dropped_remainder(order, epoch):
+def test_an_epoch_visits_every_sample_once_but_for_the_dropped_remainder(order, epoch):
     seen = epoch_of(order, epoch)
     assert len(np.unique(seen)) == len(seen) == order.num_samples - order.num_samples % order.batch_size
     assert seen.min() >= 0
@@ -67,7 +64,7 @@ def test_ten_million_samples_need_no_table():
 
 @given(order=orders(), steps=st.lists(st.integers(0, 2000), min_size=1, max_size=8))
 def test_random_access_equals_a_sequential_pass(order, steps):
-    """The batch of a step does not depend on what was asked before: a resumed run goes on as if never stopped."""
+    """So a resumed run goes on as if it had never stopped."""
     sequential = {step: order.batch(step).copy() for step in sorted(steps)}
     for step in steps:
         samples_module._constants.cache_clear()
@@ -76,47 +73,28 @@ def test_random_access_equals_a_sequential_pass(order, steps):
 
 
 def test_the_order_never_changes():
-    """Golden: another order would make a resumed run repeat samples, and old runs irreproducible.
-
-    Written down from ``SampleOrder(10, 4, 7)``.
-    """
+    """Another order would make a resumed run repeat samples, and old runs irreproducible."""
     order = SampleOrder(10, 4, 7)
     assert [order.batch(step).tolist() for step in range(4)] == [[3, 9, 0, 7], [2, 5, 8, 4], [9, 2, 5, 3], [8, 6, 0, 1]]
 
 
-def test_epochs_and_seeds_differ():
-    order = SampleOrder(100, 100, 0)
-    rows = [order.batch(0), order.batch(1), order.batch(2), SampleOrder(100, 100, 1).batch(0), np.arange(100)]
-    for a, b in itertools.combinations(rows, 2):
-        assert not np.array_equal(a, b)
-
-
 @given(order=orders(), size=st.integers(1, 20), epoch=st.integers(0, 3), taken=st.integers(0, 200))
 def test_dispatches_are_the_steps_that_an_epoch_has_left(order, size, epoch, taken):
-    """In order, and each once. A whole range begins where it does in an undisturbed epoch."""
+    """Each step comes once, in order. A range begins at the same step as in an epoch that was not interrupted."""
     first, last = epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch
     start = min(first + taken, last)
     whole, left = order.dispatches(epoch, size), order.dispatches(epoch, size, start)
+    assert order.dispatches(epoch, size, 0) == whole
     assert [step for steps in whole for step in steps] == list(range(first, last))
     assert [step for steps in left for step in steps] == list(range(start, last))
     assert {len(steps) for steps in whole + left} <= {size, 1}
     assert [steps for steps in left if len(steps) > 1] == [s for s in whole if len(s) > 1 and s.start >= start]
-    assert [len(steps) for steps in whole if len(steps) > 1] == [size] * (
-        order.steps_per_epoch // size if size > 1 else 0
-    )
-
-
-@given(order=orders(), size=st.integers(1, 20), epoch=st.integers(1, 3))
-def test_dispatches_never_repeat_steps_of_an_epoch_before(order, size, epoch):
-    assert order.dispatches(epoch, size, 0) == order.dispatches(epoch, size)
+    assert size == 1 or sum(len(steps) > 1 for steps in whole) == order.steps_per_epoch // size
 
 
 def test_a_batch_larger_than_the_set_is_an_error():
-    with pytest.raises(
-        UserError, match=r"training.batch_size=11 is larger than the training set \(10 frames\)"
-    ) as caught:
+    with pytest.raises(UserError, match=r"training.batch_size=11 is larger than the training set \(10 frames\)"):
         SampleOrder(10, 11, 0)
-    assert "\n" not in str(caught.value)
     assert SampleOrder(10, 10, 0).steps_per_epoch == 1
 
 
@@ -133,14 +111,11 @@ def test_oversampling_visits_all_samples_and_the_rare_ones_evenly(num_samples, r
     assert extras.max() - extras.min() <= 1
 
 
-# --- samples -------------------------------------------------------------------------------
-
 LENGTHS = (5, 1, 7, 3)
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory, make_dataset):
-    """A dataset, and what was written into it."""
     path = tmp_path_factory.mktemp("samples") / "x.zarr"
     written = make_dataset(path, LENGTHS, numbers=[0, 2, 5, 10], actions=3, state=2)
     return ZarrGameplayDataset(path), written
@@ -205,7 +180,7 @@ def test_a_sample_holds_the_frames_and_labels_of_its_window_and_never_crosses_ep
 
 @given(window=windows)
 def test_each_frame_of_a_history_has_the_labels_of_its_own_sample(recorded, window):
-    """Where the episode has begun; before, what is to be pressed does not count."""
+    """Frames before the episode are masked."""
     dataset, _ = recorded
     plain, every = (Samples(dataset, [2, 0], replace(window, every_frame=e)) for e in (False, True))
     ids = np.arange(len(every))
@@ -244,12 +219,6 @@ def test_an_epoch_has_fewer_visits_where_each_frame_of_a_history_is_a_target(rec
         assert order.targets_per_sample == targets
 
 
-def test_targets_are_made_without_the_rest_of_the_labels(recorded, monkeypatch):
-    """State and chunks of all samples at once would be many times as large."""
-    monkeypatch.setattr(Samples, "labels", None)
-    assert Samples(recorded[0], [0], Window(history=4, action_chunk=3, state=True)).targets.shape == (5, 3)
-
-
 def test_labels_take_the_shape_of_the_samples(recorded):
     samples = Samples(recorded[0], [0, 2], Window(history=2, action_history=3, action_chunk=2, state=True))
     labels = samples.labels(np.arange(12).reshape(3, 4))
@@ -270,7 +239,7 @@ def pressing(tmp_path, make_dataset) -> Samples:
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 0.5, 0.9])
-def test_oversampled_buttons_reach_the_share_asked_for(tmp_path, make_dataset, ratio):
+def test_oversampled_buttons_reach_the_wanted_share(tmp_path, make_dataset, ratio):
     samples = pressing(tmp_path, make_dataset)
     order = samples.order(1, 0, OversampleConfig(("a1",), ratio))
     pressed = samples.targets[epoch_of(order, 0)].mean(axis=0)
@@ -294,7 +263,7 @@ def test_frequencies_of_windows_count_all_their_frames(tmp_path, make_dataset, c
     assert found[1] < 0.4
 
 
-def test_buttons_more_frequent_than_asked_for_get_no_extra_visits(tmp_path, make_dataset):
+def test_buttons_above_the_wanted_share_get_no_extra_visits(tmp_path, make_dataset):
     samples = pressing(tmp_path, make_dataset)
     assert samples.order(1, 0, OversampleConfig(("a1",), 0.05)).extra == 0
     assert samples.order(1, 0, OversampleConfig(("a0",), 0.5)).extra == 0

@@ -107,13 +107,12 @@ def file_server(find: Callable[[str], Path]) -> Iterator[FileServer]:
         thread.join()
 
 
-def user_error(function: Callable[..., Any], *args: Any) -> str:
+def user_error(function: Callable[..., Any], *args: Any, **options: Any) -> str:
     """The message of the UserError that ``function`` raises, which must be one line."""
     with pytest.raises(UserError) as caught:
-        function(*args)
-    message = str(caught.value)
+        function(*args, **options)
+    (message,) = str(caught.value).split("\n")
     assert message
-    assert "\n" not in message
     return message
 
 

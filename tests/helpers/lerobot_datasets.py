@@ -11,12 +11,11 @@ import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
+from dataset_files import edit_json
 from PIL import Image
 from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
-from BC_training.common.errors import UserError
 from BC_training.convert.conversion import convert
 from BC_training.convert.lerobot.reader import LeRobotSource, open_source
 from BC_training.convert.source import Options
@@ -38,7 +37,7 @@ def picture(episode: int, frame: int) -> np.ndarray:
 
 
 def numbers(frame: np.ndarray) -> tuple[int, int]:
-    """(episode, frame) of an image uint8 [3, H, W], after lossy coding; its colours must be right."""
+    """(episode, frame) of an image uint8 [3, H, W] after lossy coding, which keeps its colours."""
     blocks = frame[:, 8::16, 4::8].astype(int)
     bits = np.abs(blocks - np.array(ON)[:, None, None]).max(0) < 40
     assert (bits | (np.abs(blocks - np.array(OFF)[:, None, None]).max(0) < 40)).all()
@@ -187,13 +186,6 @@ def read(root: Path, **options: Any) -> list[list[Any]]:
     return [list(found.read(episode).steps) for episode in found.episodes]
 
 
-def error_of(call: Callable[..., Any], *args: Any, **options: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 def check(dataset: ZarrGameplayDataset, fps: float = 20) -> None:
     assert [e.length for e in dataset.episodes] == list(LENGTHS)
     assert dataset.fps == fps
@@ -205,7 +197,7 @@ def check(dataset: ZarrGameplayDataset, fps: float = 20) -> None:
 
 
 def check_read(root: Path) -> None:
-    """All steps of a dataset whose pictures are stored without loss, in place of ``check`` where nothing is written."""
+    """Checks all steps of a dataset, without writing it; its pictures must be stored without loss."""
     for e, steps in enumerate(read(root)):
         frames, pressed, values = zip(*steps, strict=True)
         np.testing.assert_array_equal(pressed, actions(e, LENGTHS[e]))
@@ -214,13 +206,7 @@ def check_read(root: Path) -> None:
 
 
 def edit_info(change: Callable[[dict[str, Any]], Any]) -> Edit:
-    def edit(root: Path) -> None:
-        file = root / "meta" / "info.json"
-        content = json.loads(file.read_text())
-        change(content)
-        file.write_text(json.dumps(content))
-
-    return edit
+    return lambda root: edit_json(root / "meta" / "info.json", change)
 
 
 def set_info(**changes: Any) -> Edit:

@@ -1,4 +1,4 @@
-"""Damage to files, drawn by hypothesis, and the form of a refusal."""
+"""Damage to files, drawn by hypothesis, and a check of error messages."""
 
 import copy
 import json
@@ -79,7 +79,7 @@ def change_file(data: st.DataObject, file: Path, values: st.SearchStrategy = WEI
 
 
 def require_one_line(error: UserError) -> None:
-    """Checks that a refusal is one readable line."""
+    """Checks that an error is one readable line."""
     text = str(error)
     assert text.strip()
     assert len(text.splitlines()) == 1, text

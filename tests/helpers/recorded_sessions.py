@@ -62,7 +62,7 @@ def write_sound(path: Path) -> None:
 def turn(path: Path, a: int, b: int, c: int, d: int) -> Path:
     """Writes a display matrix into an MP4's track header: column p, row q go to a p + c q, b p + d q."""
     data, one = bytearray(path.read_bytes()), 1 << 16
-    at = data.index(b"tkhd") + 44  # of a header of version 0
+    at = data.index(b"tkhd") + 44  # in a header of version 0
     data[at : at + 36] = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path

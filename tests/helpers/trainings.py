@@ -1,4 +1,4 @@
-"""Small trainings for the tests of devices and signals; as a script, some in a process of their own."""
+"""Small trainings for the tests of devices and signals; run as a script, in a process of their own."""
 
 import json
 import os
@@ -25,18 +25,10 @@ from BC_training.runtime.interruption import Interrupted
 from BC_training.training import checkpoint, setup
 
 SMALL = [
-    "dataset.record=null",
-    "dataset.frame_size=[24,32]",
-    "dataset.split={train: 0.5, val: 0.5, test: 0.0}",
-    "model.conv_features=[4,8]",
-    "model.conv_strides=[2,2]",
-    "model.dense_features=[16]",
-    "training.num_epochs=2",
-    "training.warmup_steps=4",
-    "training.batch_size=16",
-    "evaluation.rollout=null",
-    "logging.log_every_steps=1",
-    "logging.wandb.enabled=false",
+    *("dataset.record=null", "dataset.frame_size=[24,32]", "dataset.split={train: 0.5, val: 0.5, test: 0.0}"),
+    *("model.conv_features=[4,8]", "model.conv_strides=[2,2]", "model.dense_features=[16]"),
+    *("training.num_epochs=2", "training.warmup_steps=4", "training.batch_size=16"),
+    *("evaluation.rollout=null", "logging.log_every_steps=1", "logging.wandb.enabled=false"),
 ]
 
 
@@ -47,14 +39,14 @@ def settings(folder: Path | str, data: Path | str, *overrides: str) -> list[str]
 
 
 def run(folder: Path | str, data: Path | str, *overrides: str) -> str:
-    """Trains in this process; what it printed."""
+    """Trains in this process and returns the printed text."""
     screen = StringIO()
     training.train(load_config("configs/pure_cnn.yaml", settings(folder, data, *overrides)), Console(file=screen))
     return screen.getvalue()
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of the metrics file, without what depends on the machine's speed."""
+    """The rows of the metrics file, without the columns that depend on the machine's speed."""
     lines = map(json.loads, (folder / "l/pure_cnn/metrics.jsonl").read_text().splitlines())
     return [{k: v for k, v in row.items() if k not in ("frames_per_second", "data_wait")} for row in lines]
 
@@ -78,7 +70,7 @@ def final_state(folder: Path) -> dict[str, bytes]:
 
 
 def verify_all(folder: Path) -> list[int]:
-    """Checks every checkpoint on the disk; the steps of the last ones."""
+    """Checks every checkpoint on the disk and returns the steps of the last ones."""
     run_dir = folder / "c/pure_cnn"
     for step in (*run_dir.glob("last/*"), *run_dir.glob("best/*")):
         checkpoint.verify(step)
@@ -93,7 +85,7 @@ def free_port() -> int:
 
 
 def start(program: Sequence[str | Path], devices: int = 1) -> subprocess.Popen[str]:
-    """Starts Python, with ``devices`` simulated ones."""
+    """Starts Python with simulated devices."""
     flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"} if devices > 1 else {}
     env = os.environ | flags | {"JAX_PLATFORMS": "cpu"}
     command = [sys.executable, *map(str, program)]
@@ -101,7 +93,7 @@ def start(program: Sequence[str | Path], devices: int = 1) -> subprocess.Popen[s
 
 
 def results(process: subprocess.Popen[str], timeout: float = 300) -> list[dict[str, Any]]:
-    """What ``main`` wrote in a process."""
+    """The answers that ``main`` printed in a process."""
     printed, errors = process.communicate(timeout=timeout)
     assert process.returncode == 0, errors
     return json.loads(printed.splitlines()[-1])
@@ -113,12 +105,12 @@ def trainings(runs: list[dict[str, Any]], devices: int = 1) -> list[dict[str, An
 
 
 def main(runs: list[dict[str, Any]]) -> None:
-    """Trains once for each of ``runs`` and prints what came of them, a JSON list.
+    """Trains once for each of ``runs`` and prints a JSON list of the results.
 
-    Of each run, "folder", "data", "overrides"; "devices", how many are used, all if it is missing;
-    "stop_at", the dispatch before which the process sends itself SIGTERM. Comes back: "end", how
-    it ended; "asked", the samples of each step that the loader was asked for; "reached", those
-    that a step was given, told by their frames: a list for each device, by the place of its first.
+    A run has "folder", "data", "overrides"; "devices", how many it uses, by default all; "stop_at",
+    the dispatch before which the process sends itself SIGTERM. A result has "end", how the run
+    ended; "asked", the samples of each step that the loader was asked for; "reached", the samples
+    that a step got, found by their frames: a list for each device, by the place of its first.
     """
     make_tier, all_devices, answers = setup.make_tier, setup.all_devices, []
     for options in runs:
@@ -145,7 +137,7 @@ def main(runs: list[dict[str, Any]]) -> None:
 
 
 class _Spy:
-    """A tier that writes down what it is asked for, and what reaches the devices."""
+    """A tier that notes the samples that it is asked for and those that reach the devices."""
 
     def __init__(self, tier: Tier, samples: Samples, stop_at: int | None):
         self._tier, self._stop_at, self._gather = tier, stop_at, jax.jit(tier.gather)

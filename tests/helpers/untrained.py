@@ -1,4 +1,4 @@
-"""Runs of models that nobody has trained, to predict and play with."""
+"""Runs of untrained models, to predict and play with."""
 
 import json
 from io import StringIO
@@ -26,7 +26,7 @@ INPUTS = InputSpec(("a0", "a1", "a2"), (), (24, 32), (24, 32), 17.0)
 
 
 def meta_of(config: Config = CONFIG, inputs: InputSpec = INPUTS, **changes: Any) -> CheckpointMeta:
-    """Metadata of a checkpoint after one epoch; ``changes`` sets other fields."""
+    """Metadata of a checkpoint after one epoch, with ``changes``."""
     fields: dict[str, Any] = {
         "step": 0,
         "epoch": 1,
@@ -42,7 +42,7 @@ def meta_of(config: Config = CONFIG, inputs: InputSpec = INPUTS, **changes: Any)
 
 
 def save(writer: CheckpointWriter, state: TrainState, is_best: bool = True, **changes: Any) -> None:
-    """Has ``writer`` save a state of any arrays, with metadata as ``meta_of`` makes them."""
+    """Has ``writer`` save a state of any arrays, with the metadata of ``meta_of``."""
     meta = meta_of(**{"step": int(state.step)} | changes)
     writer.save(state, meta, DecodeSettings().decoding(meta.inputs.action_names), is_best)
 
@@ -57,12 +57,9 @@ def save_run(
     decoding: Decoding | None = None,
     **changes: Any,
 ) -> Path:
-    """Writes a run with one checkpoint and returns its folder.
+    """Writes a run with one checkpoint, of an untrained model if there is no ``state``, and returns its folder.
 
-    Args:
-        val: the validation split's episodes.
-        state: by default that of an untrained model.
-        changes: of ``meta_of``.
+    ``val`` are the episodes of the validation split; ``changes`` go to ``meta_of``.
     """
     if state is None:
         state = init_state(split_model(config, inputs), make_optimizer(config.training, 10)[0])

@@ -1,4 +1,4 @@
-"""What TemporalCNN remembers, and what it must not know."""
+"""TemporalCNN remembers earlier frames and knows nothing of later ones."""
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def test_a_frame_changes_the_memory_from_it_on_and_not_before(temporal):
 
 
 def knows(model, **options) -> np.ndarray:
-    """bool [B, T], whether the features of a frame depend on the previous actions."""
+    """bool [B, T]: whether the features of a frame depend on the previous actions."""
     frames = jnp.asarray(np.random.default_rng(0).random((300, HISTORY, 3, *SIZE), np.float32))
     pressed, released = (jnp.full((300, HISTORY, 2, 3), value) for value in (True, False))
     first, second = (

@@ -38,25 +38,14 @@ from BC_training.training.train_state import (
 SIZE = (24, 32)
 CONFIGS = Path(variants.__file__).parents[1] / "configs"
 # Small settings of each variant, which compile in seconds, without dropout.
+CONVS = {"conv_features": (8, 16), "conv_strides": (2, 2)}
 SMALL: dict[str, dict[str, Any]] = {
-    "pure_cnn": {"conv_features": (8, 16), "conv_strides": (2, 2), "dense_features": (32,)},
+    "pure_cnn": CONVS | {"dense_features": (32,)},
     "resnet_policy": {"width": 4, "stage_blocks": (1, 1), "position_features": 4, "dense_features": 32},
-    "state_cnn": {
-        "conv_features": (8, 16),
-        "conv_strides": (2, 2),
-        "grid_features": 4,
-        "vision_features": (32,),
-        "embedding_features": 4,
-        "state_features": (8,),
-        "dense_features": (32,),
-    },
-    "temporal_cnn": {
-        "conv_features": (8, 16),
-        "conv_strides": (2, 2),
-        "position_features": 4,
-        "features": 32,
-        "action_dropout": 0.0,
-    },
+    "state_cnn": CONVS
+    | {"grid_features": 4, "vision_features": (32,), "embedding_features": 4}
+    | {"state_features": (8,), "dense_features": (32,)},
+    "temporal_cnn": CONVS | {"position_features": 4, "features": 32, "action_dropout": 0.0},
     "vit_policy": {"patch_size": (8, 8), "depth": 2, "width": 32, "heads": 2},
 }
 VARIANTS = sorted(SMALL)
@@ -147,8 +136,7 @@ def test_logits_have_the_promised_shape_and_dtype(name, fields, history, chunk, 
 @pytest.mark.parametrize(
     ("name", "fields"), [KINDS[0], *(pytest.param(*kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
 )
-def test_16_samples_are_learnt_by_heart(name, fields):
-    """Every parameter gets a finite gradient on the way, and one that is not all zero."""
+def test_a_model_learns_16_samples_by_heart_with_all_its_parameters(name, fields):
     config = a_config(name, **fields)
     inputs = inputs_of(config)
     batch = {name: values for name, values in a_batch(inputs, 16).items() if name != "mask"}
@@ -192,7 +180,7 @@ def recorded(tmp_path_factory, make_dataset) -> ZarrGameplayDataset:
     ],
 )
 def test_play_is_the_forward_pass_of_training(tmp_path, recorded, name, fields, skip):
-    """A saved and loaded checkpoint plays frame by frame; a window that reaches before the episode is clamped."""
+    """The checkpoint is saved, loaded and played frame by frame, from the episode's start."""
     config = a_config(name, **fields)
     inputs = inputs_of(config, history=4 if name in LOOKS_BACK else 2)
     inputs = dataclasses.replace(inputs, window=dataclasses.replace(inputs.window, frame_skip=skip))
@@ -211,7 +199,7 @@ def test_play_is_the_forward_pass_of_training(tmp_path, recorded, name, fields, 
         policy.reset()
         for t in range(FRAMES):
             np.testing.assert_allclose(policy.probabilities(frames[t], state[t]), expected[t], atol=1e-5)
-            policy._pressed.append(actions[t])  # as if it had pressed what was recorded
+            policy._pressed.append(actions[t])  # as if it had pressed the recorded buttons
 
 
 @each_variant
@@ -257,9 +245,9 @@ def doom_inputs(config: Config) -> InputSpec:
 @pytest.mark.parametrize(
     "name", [*VARIANTS, *(f"{name}_full" for name in ("resnet_policy", "temporal_cnn", "vit_policy"))]
 )
-def test_the_header_of_its_config_says_how_many_parameters_it_has(name):
-    text = (CONFIGS / f"{name}.yaml").read_text()
-    (count,) = re.findall(r"([\d,]+) parameters", text.split("\ndataset:")[0])
+def test_a_configs_header_gives_the_number_of_parameters(name):
+    header = (CONFIGS / f"{name}.yaml").read_text().split("\ndataset:")[0]
+    (count,) = re.findall(r"([\d,]+) parameters", header)
     config = load_config(f"configs/{name}.yaml", [])
     assert abstract_model(config, doom_inputs(config)).parameter_count == int(count.replace(",", ""))
 
@@ -296,18 +284,18 @@ def test_previous_actions_are_refused(name):
         abstract_model(config, inputs)
 
 
-OUT_OF_RANGE = {"conv_features": (4, 8, 16, 0), "conv_strides": (2, 2, 2, 0), "dense_features": (0,), "dropout": 1.0}
-OUT_OF_RANGE |= {"action_chunk": 0}
-OUT_OF_RANGE_STATE = {"grid_features": 0, "vision_features": (0,), "embedding_features": 0, "state_features": (8, 0)}
-OUT_OF_RANGE_STATE |= {"dense_features": (0,), "dropout": 1.0, "action_chunk": 0}
+BOTH = {"dense_features": (0,), "dropout": 1.0, "action_chunk": 0}
+OUT_OF_RANGE = {
+    "pure_cnn": BOTH | {"conv_features": (4, 8, 16, 0), "conv_strides": (2, 2, 2, 0)},
+    "state_cnn": BOTH | {"grid_features": 0, "vision_features": (0,), "embedding_features": 0, "state_features": (0,)},
+}
 
 
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
         ("vit_policy", {"width": 32, "heads": 3}, "model.width=32 cannot be split over model.heads=3: use 33"),
-        *(("pure_cnn", {key: value}, key) for key, value in OUT_OF_RANGE.items()),
-        *(("state_cnn", {key: value}, key) for key, value in OUT_OF_RANGE_STATE.items()),
+        *((name, {key: value}, key) for name, fields in OUT_OF_RANGE.items() for key, value in fields.items()),
         ("pure_cnn", {"conv_features": (), "conv_strides": ()}, "conv_strides"),
         ("pure_cnn", {"conv_features": (4, 8)}, "conv_features"),
         ("pure_cnn", {"dropout": -0.1}, "dropout"),

@@ -8,7 +8,7 @@ import pytest
 
 from BC_training.runtime.compilation_cache import use_compilation_cache
 
-# Prints what a compiled program gave, and how many programs were compiled and loaded.
+# Prints the result of a compiled program, and how many programs were compiled and loaded.
 PROGRAM = """
     import collections, jax, numpy as np
     from BC_training.runtime.compilation_cache import use_compilation_cache
@@ -23,7 +23,7 @@ PROGRAM = """
 
 
 def run(home) -> tuple[str, int, int]:
-    """Returns a new process's (result, programs compiled, programs loaded); it must not print anything else."""
+    """Returns (result, programs compiled, programs loaded) of a new process, which prints nothing else."""
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PROGRAM)],
         env=os.environ | {"XDG_CACHE_HOME": str(home)},
@@ -49,14 +49,14 @@ def test_a_second_process_loads_what_the_first_compiled_and_compiles_a_torn_entr
 
 @pytest.fixture
 def unset():
-    """JAX without a folder for compiled programs; afterwards it has that of the tests again."""
+    """JAX has no folder for compiled programs during the test."""
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", None)
     yield
     jax.config.update("jax_compilation_cache_dir", before)
 
 
-def test_a_users_own_cache_is_left_in_force(tmp_path, unset, monkeypatch):
+def test_a_users_own_cache_stays_in_use(tmp_path, unset, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
     use_compilation_cache()
@@ -64,7 +64,7 @@ def test_a_users_own_cache_is_left_in_force(tmp_path, unset, monkeypatch):
     assert not (tmp_path / "home").exists()
 
 
-def test_a_folder_that_cannot_be_made_costs_the_cache_and_one_line(tmp_path, unset, monkeypatch, caplog):
+def test_without_its_folder_nothing_is_cached_and_one_line_says_so(tmp_path, unset, monkeypatch, caplog):
     (tmp_path / "bc_training").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     use_compilation_cache()

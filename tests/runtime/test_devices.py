@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import jax
 import pytest
-from trainings import free_port
+from trainings import free_port, start
 
 from BC_training.common.config import load_config
 from BC_training.common.errors import UserError
@@ -16,7 +16,7 @@ from BC_training.common.schema import DistributedConfig, SystemConfig
 from BC_training.runtime import devices
 from BC_training.runtime.devices import _distributed_arguments, choose_device, set_xla_flags
 
-# One process of a run: prints the devices, its number, a sum over all processes, and the XLA flags.
+# Each process of a run prints the devices, its number, a sum over all processes, and the XLA flags.
 PROCESS = """
     import os, sys
     import jax, numpy as np
@@ -42,22 +42,12 @@ PROCESS = """
 CODE = textwrap.dedent(PROCESS)
 
 
-def start(*arguments: str, code: str = CODE, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def test_auto_takes_what_jax_finds():
     assert jax.devices()[0].device_kind in choose_device("auto")
 
 
 @pytest.mark.parametrize(("kind", "advice"), [("auto", "system.device=cpu"), ("gpu", "uv sync --group cuda")])
-def test_a_device_that_does_not_start_is_an_error_with_jax_s_reason(monkeypatch, kind, advice):
+def test_a_device_that_does_not_start_is_an_error_with_the_reason(monkeypatch, kind, advice):
     def fail(*_):
         raise RuntimeError("no such backend: tpu\nand much more")
 
@@ -67,7 +57,7 @@ def test_a_device_that_does_not_start_is_an_error_with_jax_s_reason(monkeypatch,
     assert "\n" not in str(caught.value)
 
 
-def test_processes_have_equally_many_devices(monkeypatch):
+def test_processes_with_different_numbers_of_devices_are_refused(monkeypatch):
     found = [SimpleNamespace(process_index=process, device_kind="cpu") for process in (0, 0, 1, 1)]
     monkeypatch.setattr(jax, "devices", lambda *_: found)
     assert choose_device("auto").startswith("4 devices")
@@ -84,7 +74,7 @@ def test_processes_have_equally_many_devices(monkeypatch):
         ("0.10.2", "--my_flag", "--my_flag"),
     ],
 )
-def test_the_flag_is_set_only_for_a_jaxlib_that_knows_it_and_beside_no_other(monkeypatch, version, flags, expected):
+def test_the_flag_is_set_only_where_jaxlib_knows_it_and_the_user_sets_none(monkeypatch, version, flags, expected):
     monkeypatch.setattr(devices, "version", lambda name: version)
     environment = {} if flags is None else {"XLA_FLAGS": flags}
     monkeypatch.setattr(os, "environ", environment)
@@ -95,7 +85,7 @@ def test_the_flag_is_set_only_for_a_jaxlib_that_knows_it_and_beside_no_other(mon
 @pytest.mark.slow
 def test_two_processes_that_the_config_names_are_deterministic_beside_the_users_flags():
     address, flags = f"127.0.0.1:{free_port()}", "--xla_force_host_platform_device_count=2"
-    processes = [start(address, "2", str(process), XLA_FLAGS=flags) for process in range(2)]
+    processes = [start(["-c", CODE, address, "2", str(process)], devices=2) for process in range(2)]
     texts = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], texts
     assert [text.splitlines()[-1] for text in texts] == [
@@ -106,7 +96,7 @@ def test_two_processes_that_the_config_names_are_deterministic_beside_the_users_
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("mpirun") is None, reason="needs Open MPI's mpirun")
 @pytest.mark.parametrize("processes", [1, 2])
-def test_processes_that_open_mpi_starts(processes):
+def test_processes_of_open_mpi_find_each_other(processes):
     command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", str(processes), sys.executable, "-c", CODE]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120, check=True)
     lines = sorted(line.rpartition(";")[0] for line in result.stdout.splitlines() if "sum" in line)
@@ -120,7 +110,7 @@ def test_processes_that_open_mpi_starts(processes):
 @pytest.mark.parametrize("process", [0, 1])
 def test_a_process_that_finds_no_other_ends_with_an_error(process):
     code = CODE.replace("distributed = None", "devices._CONNECT_SECONDS = 2; distributed = None")
-    lone = start(f"127.0.0.1:{free_port()}", "2", str(process), code=code)
+    lone = start(["-c", code, f"127.0.0.1:{free_port()}", "2", str(process)])
     text = lone.communicate(timeout=120)[0]
     assert lone.returncode == 2
     assert text.startswith("error: the processes of this run have not found each other in 2 s")
@@ -132,7 +122,7 @@ def test_a_taken_port_is_an_error():
     with socket.socket(socket.AF_INET6) as taken:
         taken.bind(("::", 0))
         taken.listen()
-        process = start(f"127.0.0.1:{taken.getsockname()[1]}", "2", "0")
+        process = start(["-c", CODE, f"127.0.0.1:{taken.getsockname()[1]}", "2", "0"])
         text = process.communicate(timeout=120)[0]
     assert process.returncode == 2
     assert "error: cannot connect to the coordinator 127.0.0.1" in text
@@ -146,22 +136,12 @@ OPEN_MPI_5 = OPEN_MPI | {"PMIX_NAMESPACE": "prterun-my-node-4097@1"}
 
 
 @pytest.mark.parametrize(
-    ("options", "environment"),
-    [
-        (None, {}),
-        (None, STEP),  # an allocation without srun
-        (None, STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}),  # an interactive one
-        (None, {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"}),
-        (DistributedConfig("a:1", 1, 0), {}),
-    ],
-)
-def test_a_single_process_connects_with_no_other(options, environment):
-    assert _distributed_arguments(options, environment) is None
-
-
-@pytest.mark.parametrize(
     ("environment", "expected"),
     [
+        ({}, None),
+        (STEP, None),  # an allocation without srun
+        (STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}, None),  # an interactive one
+        ({"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"}, None),
         (STEP | {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2"}, {"cluster_detection_method": "slurm"}),
         (OPEN_MPI_4 | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, {"cluster_detection_method": "ompi"}),
         (
@@ -178,8 +158,9 @@ def test_a_single_process_connects_with_no_other(options, environment):
         (OPEN_MPI_4 | STEP | {"SLURM_STEP_NUM_TASKS": "2"}, {"cluster_detection_method": "ompi"}),
     ],
 )
-def test_several_processes_connect_as_their_launcher_says(environment, expected):
+def test_processes_connect_if_their_launcher_has_started_several(environment, expected):
     assert _distributed_arguments(None, environment) == expected
+    assert _distributed_arguments(DistributedConfig("a:1", 1, 0), environment) is None
 
 
 @pytest.mark.parametrize(
@@ -196,7 +177,7 @@ def test_a_process_uses_all_gpus_that_only_it_sees(environment):
     assert "local_device_ids" not in _distributed_arguments(None, environment | {"JAX_LOCAL_DEVICE_IDS": "2"})
 
 
-def test_the_users_coordinator_under_open_mpi_5():
+def test_a_user_may_name_the_coordinator_under_open_mpi_5():
     unknown = OPEN_MPI | {"PMIX_NAMESPACE": "another"}
     with pytest.raises(UserError, match="JAX_COORDINATOR_ADDRESS=HOST:PORT"):
         _distributed_arguments(None, unknown)

@@ -1,5 +1,3 @@
-"""The profiler trace of some steps."""
-
 import gzip
 import json
 from io import StringIO
@@ -15,7 +13,7 @@ from BC_training.runtime.profiling import StepProfiler
 
 @pytest.fixture
 def traces(monkeypatch) -> list[str | Path]:
-    """What is asked of JAX's profiler."""
+    """The calls of JAX's profiler."""
     calls: list[str | Path] = []
     monkeypatch.setattr(jax.profiler, "start_trace", lambda folder, create_perfetto_trace: calls.append(folder))
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
@@ -46,14 +44,14 @@ def test_the_dispatches_that_hold_the_steps_are_traced(traces, size, first, last
     assert traces == [Path("x"), "stop"]
 
 
-def test_without_a_choice_nothing_is_traced(traces):
+def test_nothing_is_traced_by_default(traces):
     profiler = StepProfiler(None, Path("x"), Console(quiet=True))
     profiler.before(range(8), ())
     profiler.stop(())
     assert traces == []
 
 
-def test_a_trace_that_cannot_be_written_ends_no_training(monkeypatch):
+def test_a_training_goes_on_where_its_trace_cannot_be_written(monkeypatch):
     def stop_trace():
         raise OSError("no space left on the disk")
 
@@ -70,12 +68,11 @@ def test_a_trace_that_cannot_be_written_ends_no_training(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [(3, 5), (9, 50)])
 def test_a_training_leaves_a_trace_and_the_same_parameters(tmp_path, make_dataset, monkeypatch, steps):
-    """Also where it ends before the last step: 10 of them are taken."""
+    """Also where it ends before the last step to trace: it takes 10 steps."""
     make_dataset(tmp_path / "x.zarr", [40] * 4, state=0)
     run(tmp_path / "plain", tmp_path / "x.zarr")
     inside, begin, end = [], jax.profiler.start_trace, jax.profiler.stop_trace
-    before = StepProfiler.before
-    running = [False]
+    before, running = StepProfiler.before, [False]
     monkeypatch.setattr(jax.profiler, "start_trace", lambda *a, **o: (begin(*a, **o), running.append(True)))
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: (end(), running.append(False)))
     monkeypatch.setattr(
@@ -89,6 +86,5 @@ def test_a_training_leaves_a_trace_and_the_same_parameters(tmp_path, make_datase
     (trace,) = (tmp_path / "traced/l/pure_cnn/profile").rglob("perfetto_trace.json.gz")
     with gzip.open(trace) as file:
         events = json.load(file)["traceEvents"]
-    runs = [e for e in events if "train_steps" in e.get("name", "") + str(e.get("args", ""))]
-    assert runs
+    assert any("train_steps" in e.get("name", "") + str(e.get("args", "")) for e in events)
     assert "perfetto_trace.json.gz" in printed

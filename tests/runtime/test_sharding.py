@@ -1,4 +1,4 @@
-"""Batches split over devices: simulated ones in a process of their own, which checks all that needs several."""
+"""Batches are split over devices, which are simulated in a process of its own."""
 
 from types import SimpleNamespace
 
@@ -80,14 +80,13 @@ print("checked")
 
 @pytest.mark.slow
 def test_every_number_of_devices_gives_the_batches_of_one(tmp_path, make_dataset):
-    """Bit for bit, from every tier; each device holds an equal part of the frames and of a batch."""
+    """They agree to the bit in every tier, and each device holds an equal part of the frames and of a batch."""
     make_dataset(tmp_path / "x.zarr", [12, 4, 9, 5])
     printed, errors = start(["-c", SEVERAL, tmp_path / "x.zarr", tmp_path / "cache"], 8).communicate(timeout=300)
     assert printed == "checked\n", errors
 
 
 def mesh_of(*processes: int) -> SimpleNamespace:
-    """Devices of these processes."""
     devices = np.array([SimpleNamespace(process_index=p) for p in processes])
     return SimpleNamespace(devices=devices, size=devices.size)
 
@@ -114,7 +113,7 @@ def test_devices_are_in_the_order_of_their_processes(monkeypatch):
     assert [(d.process_index, d.id) for d in all_devices()] == [(0, 1), (0, 3), (1, 0), (1, 2)]
 
 
-def test_a_single_process_answers_itself():
+def test_a_single_process_takes_its_own_answer_or_error():
     assert from_main(lambda: {"a": [1, None]}) == {"a": [1, None]}
 
     def refuse():

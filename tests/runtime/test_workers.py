@@ -1,4 +1,4 @@
-"""Processes that get a signal to end, whatever they are doing."""
+"""Worker processes get a signal to end."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ QUIET = Console(file=StringIO())
 
 
 class Opener:
-    """Leaves a file for each thing that it does."""
+    """Leaves a file for each of its steps."""
 
     def __init__(self, folder: Path):
         self._folder, self._pid = folder, os.getpid()
@@ -50,7 +50,7 @@ class Opener:
 
 
 def wait_for(folder: Path, word: str, count: int = 1) -> list[int]:
-    """The processes that have left a file ``word``, once they are ``count``."""
+    """Waits for ``count`` processes to leave a file ``word``, and returns their ids."""
     limit = time.monotonic() + 60
     while len(files := list(folder.glob(f"{word}-*"))) < count:
         assert time.monotonic() < limit
@@ -63,7 +63,7 @@ def wait_for(folder: Path, word: str, count: int = 1) -> list[int]:
     [(["long", "stubborn"], "running", 2), (["short", "long"], "idle", 1)],
 )
 def test_a_worker_closes_what_it_opened_and_ends(tmp_path, tasks, word, count):
-    """In a task, in one that goes on all the same, and between two; a second signal disturbs nothing."""
+    """In a task, in a task that swallows the signal, and between two tasks; a second signal changes nothing."""
 
     def end() -> None:
         pids.extend(wait_for(tmp_path, word, count))

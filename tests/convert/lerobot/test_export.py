@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from lerobot_datasets import error_of, imported
+from dataset_files import user_error
+from lerobot_datasets import imported
 from rich.console import Console
 
 from BC_training import __main__ as command_line
@@ -259,7 +260,7 @@ def test_an_export_continues_where_it_stopped(tmp_path, numbered, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         exported(numbered, tmp_path / "lr")
     assert not (tmp_path / "lr").exists()
-    assert "with other options: finish it" in error_of(exported, numbered, tmp_path / "lr", fps=10)
+    assert "with other options: finish it" in user_error(exported, numbered, tmp_path / "lr", fps=10)
 
     monkeypatch.setattr(lerobot_export, "_encode", lambda f, *args: (encoded.append(f.name), encode(f, *args)))
     out = exported(numbered, tmp_path / "lr")
@@ -272,7 +273,7 @@ def test_two_exports_at_once_are_refused_and_an_empty_folder_is_filled(tmp_path,
     progress = tmp_path / "lr.partial" / lerobot_export._PROGRESS
     progress.mkdir(parents=True)
     with locked(progress / ".lock"):
-        assert "another process exports to" in error_of(exported, numbered, tmp_path / "lr")
+        assert "another process exports to" in user_error(exported, numbered, tmp_path / "lr")
     exported(numbered, tmp_path / "lr")
 
 
@@ -285,7 +286,7 @@ def test_a_folder_that_was_filled_meanwhile_is_kept(tmp_path, numbered, monkeypa
         (tmp_path / "lr" / "thesis.tex").touch()
 
     monkeypatch.setattr(lerobot_export, "write_metadata", filled)
-    message = error_of(exported, numbered, tmp_path / "lr")
+    message = user_error(exported, numbered, tmp_path / "lr")
     assert "is there by now: move it away and run the same command again" in message
     monkeypatch.undo()
     (tmp_path / "lr").rename(tmp_path / "away")
@@ -310,7 +311,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path, make_dataset):
     (tmp_path / "there" / "thesis.tex").touch()
 
     def refused(part: str, source: Path = source, out: str = "lr", size: Any = (14, 24), **options: Any) -> None:
-        assert part in error_of(exported, source, tmp_path / out, size=size, **options)
+        assert part in user_error(exported, source, tmp_path / out, size=size, **options)
 
     refused("exists and is no empty folder: remove it", out="there")
     refused("exists and is no empty folder", out="there/thesis.tex")
@@ -334,7 +335,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path, make_dataset):
 
 def test_a_damaged_frame_stops_the_export(tmp_path, source):
     (source / "episode_1/frames/c/3/0/0/0").unlink()
-    assert "episode_1: cannot read 'frames'" in error_of(exported, source, tmp_path / "lr")
+    assert "episode_1: cannot read 'frames'" in user_error(exported, source, tmp_path / "lr")
     assert not (tmp_path / "lr").exists()
 
 

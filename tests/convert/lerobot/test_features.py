@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from dataset_files import user_error
 from lerobot_datasets import (
     CAMERA,
     HEIGHT,
@@ -16,7 +17,6 @@ from lerobot_datasets import (
     check_read,
     edit_info,
     edit_tables,
-    error_of,
     imported,
     opened,
     replace_column,
@@ -58,9 +58,9 @@ def test_names_may_be_nested_numbered_or_missing(v21, names, expected):
 ])  # fmt: skip
 def test_names_that_do_not_name_each_value_once_are_refused(v21, names):
     set_feature("observation.state", names=names)(v21)
-    assert "feature 'observation.state' has 2 values and the names" in error_of(opened, v21)
+    assert "feature 'observation.state' has 2 values and the names" in user_error(opened, v21)
     set_feature("action", names=names)(v21)
-    assert "feature 'action' has 3 values and the names" in error_of(opened, v21)
+    assert "feature 'action' has 3 values and the names" in user_error(opened, v21)
 
 
 @pytest.mark.parametrize(("damage", "part"), [
@@ -82,7 +82,7 @@ def test_names_that_do_not_name_each_value_once_are_refused(v21, names):
 ])  # fmt: skip
 def test_features_that_cannot_be_converted_are_refused(v21, damage, part):
     damage(v21)
-    assert part in error_of(opened, v21)
+    assert part in user_error(opened, v21)
 
 
 @pytest.mark.parametrize(("shape", "names"), [
@@ -140,14 +140,14 @@ def test_columns_that_are_neither_action_nor_state_are_named(source, tmp_path):
         "left out, neither action nor state: next.reward, observation.environment_state, state, undeclared",
     )
     assert recording.attrs["not_converted"] == sorted([*names, "undeclared", "observation.images.wrist"])
-    assert f"2 cameras ({CAMERA}, observation.images.wrist): choose one with --camera" in error_of(opened, source)
-    assert f"did you mean '{CAMERA}'" in error_of(opened, source, camera=CAMERA[:-1])
+    assert f"2 cameras ({CAMERA}, observation.images.wrist): choose one with --camera" in user_error(opened, source)
+    assert f"did you mean '{CAMERA}'" in user_error(opened, source, camera=CAMERA[:-1])
     check(imported(source, tmp_path / "x.zarr", camera=CAMERA))
 
 
 def test_ids_that_float32_cannot_hold_are_refused_or_left_out(source, tmp_path):
     replace_column("observation.state", lambda c: pa.array([[1, 2**24 + 1]] * len(c), pa.list_(pa.int64())))(source)
-    assert "'ammo' is 16777217 in row 0" in error_of(imported, source, tmp_path / "x.zarr")
+    assert "'ammo' is 16777217 in row 0" in user_error(imported, source, tmp_path / "x.zarr")
     dataset = imported(source, tmp_path / "x.zarr", leave_out=("ammo",))
     assert dataset.state_names == ("health",)
     np.testing.assert_array_equal(dataset.state(0), np.ones((4, 1)))

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pyarrow as pa
 import pytest
+from dataset_files import user_error
 from hypothesis import given
 from hypothesis import strategies as st
 from lerobot_datasets import (
@@ -21,7 +22,6 @@ from lerobot_datasets import (
     WIDTH,
     check_read,
     edit_column,
-    error_of,
     imported,
     opened,
     picture,
@@ -91,7 +91,7 @@ def bomb(width: int, height: int) -> bytes:
 def test_a_picture_that_cannot_be_read_costs_its_episode_alone(v21, tmp_path, image, part):
     (tmp_path / "secret.png").write_bytes(encoded(picture(2, 3)))
     edit_column(CAMERA, 3, {"bytes": None, "path": None} | image)(v21)
-    message = error_of(imported, v21, tmp_path / "x.zarr")
+    message = user_error(imported, v21, tmp_path / "x.zarr")
     assert "1 of 3 recordings" in message
     assert f"episode 2, frame 3: '{CAMERA}'" in message
     assert part in message

@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dataset_files import user_error
 from lerobot_datasets import (
     CAMERA,
     check_read,
     edit_episodes,
     edit_file,
     edit_info,
-    error_of,
     imported,
     opened,
     read,
@@ -46,7 +46,7 @@ def test_tasks_may_be_texts_lists_or_nulls(source, tasks, expected):
 def test_numbers_of_tasks_are_looked_up(source):
     edit_tasks(source, [[1, 0], [1], None])
     renamed = source.rename(f"{source}_")
-    assert "has the task '1', no text and no number in meta/tasks" in error_of(opened, renamed)
+    assert "has the task '1', no text and no number in meta/tasks" in user_error(opened, renamed)
     names = ["play", "a\u2028b"]
     if (renamed / "meta/tasks.jsonl").exists():
         lines = [json.dumps({"task_index": i, "task": name}, ensure_ascii=False) + "\n" for i, name in enumerate(names)]
@@ -154,7 +154,7 @@ def write(name: str, text: str):
 ])  # fmt: skip
 def test_damaged_metadata_is_refused_in_one_short_line(v21, damage, part):
     damage(v21)
-    message = error_of(opened, v21)
+    message = user_error(opened, v21)
     assert part in message
     assert len(message) < 500
 
@@ -167,7 +167,7 @@ def test_damaged_metadata_is_refused_in_one_short_line(v21, damage, part):
 ])  # fmt: skip
 def test_what_cannot_be_found_is_refused_in_either_version(filmed, damage, part):
     damage(filmed)
-    assert part in error_of(opened, filmed)
+    assert part in user_error(opened, filmed)
 
 
 @pytest.mark.parametrize("column", ["length", "data/file_index", f"videos/{CAMERA}/from_timestamp"])
@@ -176,9 +176,9 @@ def test_a_list_of_episodes_without_a_value_or_a_column_is_refused(copy, column)
     file = source / "meta/episodes/chunk-000/file-000.parquet"
     table = pq.read_table(file)
     edit_episodes(lambda rows: rows[1].update({column: None}))(source)
-    assert f"episode 1 has '{column}' None" in error_of(opened, source)
+    assert f"episode 1 has '{column}' None" in user_error(opened, source)
     pq.write_table(table.drop_columns([column]), file)
-    assert f"has no column '{column}'" in error_of(opened, source)
+    assert f"has no column '{column}'" in user_error(opened, source)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), -1.0, 0.5])
@@ -187,7 +187,7 @@ def test_a_number_of_a_file_that_is_not_whole_is_refused(copy, bad):
     file = source / "meta/episodes/chunk-000/file-000.parquet"
     table = pq.read_table(file)
     pq.write_table(table.set_column(table.schema.get_field_index(column), column, pa.array([0.0, 0.0, bad])), file)
-    assert error_of(opened, source).startswith(f"{file}: episode 2 has '{column}' {bad}")
+    assert user_error(opened, source).startswith(f"{file}: episode 2 has '{column}' {bad}")
 
 
 @pytest.mark.parametrize(("shift", "part"), [
@@ -197,6 +197,6 @@ def test_a_number_of_a_file_that_is_not_whole_is_refused(copy, bad):
 def test_an_episode_at_a_wrong_place_in_its_video_costs_itself_alone(copy, tmp_path, shift, part):
     source = copy("v3.0", "video")
     edit_episodes(shift)(source)
-    message = error_of(imported, source, tmp_path / "x.zarr")
+    message = user_error(imported, source, tmp_path / "x.zarr")
     assert part in message
     assert "1 of 3 recordings" in message

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from lerobot_datasets import check_read, edit_tables, error_of, opened, replace_column
+from dataset_files import user_error
+from lerobot_datasets import check_read, edit_tables, opened, replace_column
 
 from BC_training.convert.lerobot.parquet import numbers, read_columns
 
@@ -55,7 +56,7 @@ def test_other_kinds_of_lists_are_read(column):
     ([[1, 0, 0, 1]], 0),
 ])  # fmt: skip
 def test_a_row_that_lacks_values_is_named(values, row):
-    message = error_of(numbers, pa.table({"action": pa.array(values)}), "action", 3, "x")
+    message = user_error(numbers, pa.table({"action": pa.array(values)}), "action", 3, "x")
     assert message.startswith(f"x, frame {row}: the column 'action' lacks values, it needs 3 in each row")
 
 
@@ -71,13 +72,13 @@ def test_a_row_that_lacks_values_is_named(values, row):
     ids=["texts", "dictionary", "structs", "nulls", "lists of texts"],
 )
 def test_a_column_without_numbers_is_refused(column):
-    message = error_of(numbers, pa.table({"action": column}), "action", 3, "x")
+    message = user_error(numbers, pa.table({"action": column}), "action", 3, "x")
     assert "not numbers: write 3 in each row, as a list" in message
 
 
 def test_two_columns_of_one_name_are_refused(v21):
     edit_tables(lambda t: t.append_column("action", t["action"]))(v21)
-    assert "has two columns of a name: rename or remove one" in error_of(opened(v21).read, "source/episode_000000")
+    assert "has two columns of a name: rename or remove one" in user_error(opened(v21).read, "source/episode_000000")
 
 
 def test_episode_numbers_may_have_other_types(source):
@@ -85,6 +86,6 @@ def test_episode_numbers_may_have_other_types(source):
         replace_column("episode_index", change)(source)
         check_read(source)
     replace_column("episode_index", lambda c: pa.array([[value] for value in c.to_pylist()]))(source)
-    message = error_of(opened(source).read, "source/episode_000000")
+    message = user_error(opened(source).read, "source/episode_000000")
     assert "'episode_index' holds list<" in message
     assert "write a whole number in each row" in message

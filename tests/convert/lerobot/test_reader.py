@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from dataset_files import user_error
 from lerobot_datasets import (
     LENGTHS,
     NAMES,
@@ -16,7 +17,6 @@ from lerobot_datasets import (
     edit_file,
     edit_rows,
     edit_tables,
-    error_of,
     imported,
     numbers,
     picture,
@@ -50,7 +50,7 @@ def test_fps_thins_and_keeps_presses(tmp_path, filmed):
     assert [numbers(f) for f in dataset.frames(1, range(3))] == [(1, 0), (1, 2), (1, 4)]
     pressed = actions(1, 6)
     np.testing.assert_array_equal(dataset.actions(1), pressed[::2] | pressed[1::2])
-    assert error_of(imported, filmed, tmp_path / "y.zarr", fps=30).startswith("--fps 30 is above the 20 of")
+    assert user_error(imported, filmed, tmp_path / "y.zarr", fps=30).startswith("--fps 30 is above the 20 of")
 
 
 def test_a_second_conversion_adds_nothing_and_another_dataset_is_appended(tmp_path, written):
@@ -61,7 +61,7 @@ def test_a_second_conversion_adds_nothing_and_another_dataset_is_appended(tmp_pa
 
 def test_a_damaged_episode_does_not_stop_the_others(tmp_path, v21):
     (v21 / "data/chunk-000/episode_000000.parquet").unlink()
-    message = error_of(imported, v21, tmp_path / "x.zarr")
+    message = user_error(imported, v21, tmp_path / "x.zarr")
     assert "1 of 3 recordings" in message
     assert "episode_000000.parquet is missing" in message
     assert [e.length for e in ZarrGameplayDataset(tmp_path / "x.zarr").episodes] == [6, 5]
@@ -106,19 +106,19 @@ def film(count: int, fps: float = 20, size: int = 1) -> Callable[[Path], None]:
 ])  # fmt: skip
 def test_damage_is_named_with_its_episode_and_frame(filmed, damage, parts):
     damage(filmed)
-    message = error_of(read, filmed)
+    message = user_error(read, filmed)
     assert [part for part in parts if part not in message] == [], message
 
 
 def test_more_pictures_than_rows_are_refused(copy):
     source = copy("v2.1", "video")
     edit_file("videos/**/*.mp4", film(6))(source)
-    assert "more pictures than its 5 rows" in error_of(read, source)
+    assert "more pictures than its 5 rows" in user_error(read, source)
 
 
 def test_continuous_actions_are_refused_once_for_the_dataset(tmp_path, source):
     replace_column("action", lambda c: pa.array([[0.5, 0.0, 0.0]] * len(c), pa.list_(pa.float32())))(source)
-    message = error_of(imported, source, tmp_path / "x.zarr")
+    message = user_error(imported, source, tmp_path / "x.zarr")
     assert "episode 0, frame 0: action 'jump' is 0.5, not 0 or 1" in message
     assert "recordings of" not in message
     assert not (tmp_path / "x.zarr").exists()
