@@ -116,7 +116,7 @@ def test_draws_follow_from_the_seed_and_the_number_of_the_frame_alone():
     other = np.concatenate([rng.random((20, 5)), p[20:]])
     assert (stream(rules, p, 3)[20:] == stream(rules, other, 3)[20:]).all()
     decoder = Decoder(rules)
-    first = [decoder(row) for row in p]  # made is reset
+    first = [decoder(row) for row in p]  # a new decoder needs no reset
     decoder.reset()
     assert (np.stack([decoder(row) for row in p]) == first).all()
     assert (np.stack(first) == stream(rules, p, 0)).all()
@@ -151,9 +151,6 @@ def test_changing_what_is_returned_does_not_change_what_is_held():
     decoder = Decoder(decoding(hysteresis=0.3))
     decoder(np.full(5, 0.6))[:] = False
     assert decoder(np.full(5, 0.3)).all()
-
-
-# --- settings ------------------------------------------------------------------------------
 
 
 def test_a_decoding_comes_back_from_json():
@@ -223,7 +220,7 @@ def test_bad_settings_are_one_line(changes, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_description_names_what_is_not_by_default():
+def test_a_description_names_what_differs_from_the_default():
     assert decoding(0.5).describe() == "threshold 0.5"
     both = decoding(0.5, thresholds={"use": 0.4}, hysteresis=0.1, exclusive=(("left", "right"),))
     assert both.describe() == "thresholds of their own, hysteresis 0.1, one of left, right at most"

@@ -62,10 +62,7 @@ def relative(dx: float, dy: float, dz: float | None, angle: float, unit: str = "
     return encode(StateFeatures(config), np.array([at.get(name, 0) for name in NAMES], np.float32))[0]
 
 
-# --- features ------------------------------------------------------------------------------
-
-
-def test_every_feature_in_its_place():
+def test_every_feature_is_in_its_place():
     """In float64, by another route where there is one: angles by atan2, ids by list.index."""
     state, since = rows(1), np.arange(40, dtype=np.float32)[:, None]
     features = fit()
@@ -105,7 +102,7 @@ def test_ratios_are_shares_and_never_nan(pairs):
     np.testing.assert_allclose(shares[plain], pairs[plain, 0] / pairs[plain, 1], rtol=1e-5, atol=1e-30)
 
 
-def test_directions_in_the_players_own_frame():
+def test_directions_are_in_the_players_own_frame():
     ahead, left, behind = relative(3, 4, None, math.atan2(4, 3)), relative(0, 2, None, 0), relative(1, 0, None, math.pi)
     np.testing.assert_allclose(ahead, [math.log(6), 1, 0], atol=1e-6)
     np.testing.assert_allclose(left, [math.log(3), 0, 1], atol=1e-6)
@@ -163,9 +160,6 @@ def test_ids_that_training_did_not_see_are_unknown():
     state = rows()[:3]
     state[:, NAMES.index("anim")] = [-1, 20_000_000, 20_000_002]
     assert encode(features, state)[1][:, 0].tolist() == [0, 1, 0]
-
-
-# --- fitting -------------------------------------------------------------------------------
 
 
 def test_statistics_are_of_all_episodes_given():
@@ -233,8 +227,6 @@ def test_a_split_without_values_is_refused(config):
     assert f"the training split has no values of '{kind}'" in error_of(config, rows(0, 0))
 
 
-# --- frames since a change -----------------------------------------------------------------
-
 values = hnp.arrays(np.float32, st.tuples(st.integers(0, 30), st.integers(1, 3)), elements=st.integers(0, 2))
 
 
@@ -257,8 +249,6 @@ def test_counting_in_play_equals_counting_whole_episodes(ids):
         played.append(counter.count(row))
     np.testing.assert_array_equal(np.reshape(played, ids.shape), frames_since_change(ids))
 
-
-# --- the section ---------------------------------------------------------------------------
 
 PLACE = {"target": ["ex", "ey"], "origin": ["x", "y"], "angle": "angle"}
 

@@ -82,11 +82,12 @@ def test_a_frame_count_other_than_the_frames_is_a_finding(tmp_path, make_dataset
     assert found(tmp_path / "y.zarr") == []
 
 
-@pytest.mark.parametrize("fps", ["17", -1, 0, True, None, 1e400, 10**400, [17.0]], ids=range(8))
-def test_an_fps_that_is_no_rate_is_a_finding(tmp_path, make_dataset, fps):
+@pytest.mark.parametrize("fps", ["17", -1, 0, True, None, 1e400, np.nan, 10**400, [17.0]], ids=range(9))
+def test_a_rate_that_is_not_a_number_above_0_is_a_finding_and_not_used(tmp_path, make_dataset, fps):
     make_dataset(tmp_path / "x.zarr", [12, 10])
     zarr.open_group(tmp_path / "x.zarr/episode_0").attrs["fps"] = fps
     assert found(tmp_path / "x.zarr") == [("fps", 0, ())]
+    assert ZarrGameplayDataset(tmp_path / "x.zarr").fps == 17.0
 
 
 @FORMATS

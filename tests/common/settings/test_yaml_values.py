@@ -13,19 +13,8 @@ from BC_training.common.settings.typed import parse_overrides
 from BC_training.common.settings.yaml_values import Plain, parse, settle
 
 AMBIGUOUS = [
-    "0012",
-    "2024_01_15",
-    "12:30",
-    "12e5",
-    "1_000",
-    "0x1F",
-    "1.0",
-    "on",
-    "no",
-    "True",
-    "2024-01-15",
-    ".inf",
-    "-",
+    *("0012", "2024_01_15", "12:30", "12e5", "1_000", "0x1F", "1.0"),
+    *("on", "no", "True", "2024-01-15", ".inf", "-"),
 ]
 SIGNS = ["[a]", "{a}", "*a", "&a", "!a", "@a", "a: b", "x #y", "%x", "corridor[v2]", "攻撃", "a=b", "'", '"']
 
@@ -93,7 +82,7 @@ def test_null_is_no_text_unless_it_is_quoted():
     ("text", "value"),
     [("1e-3", 1e-3), (".5", 0.5), ("1_0", 10), ("0.01", 0.01), ("5", 5), ("1E2", 100)],
 )
-def test_a_number_is_a_number(text, value):
+def test_numbers_are_read_as_numbers(text, value):
     assert load_config("configs/pure_cnn.yaml", [f"training.learning_rate={text}"]).training.learning_rate == value
 
 
@@ -130,13 +119,24 @@ def test_special_numbers_are_read(text, value):
         ("training[batch_size]=4", {"training": {"batch_size": 4}}),
     ],
 )
-def test_keys_of_overrides(item, expected):
+def test_an_override_sets_the_key_that_it_names(item, expected):
     assert settle(parse_overrides([item], Config), Config) == expected
 
 
-@pytest.mark.parametrize("item", ["=3", "a[=3", "training..x=3", "training.batch_size", "evaluation.thresholds.=1"])
-def test_what_is_no_key_is_refused(item):
-    error_of(load_config, "configs/pure_cnn.yaml", [item])
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("=3", "'=3' is not KEY=VALUE"),
+        ("a[=3", "'a[=3' is not KEY=VALUE"),
+        ("training..x=3", "'training..x=3' is not KEY=VALUE"),
+        ("training.batch_size", "'training.batch_size' is not KEY=VALUE"),
+        ("training.batch_size:32", "'training.batch_size:32' is not KEY=VALUE"),
+        ("--fast", "'--fast' is not KEY=VALUE"),
+        ("evaluation.thresholds.=1", "evaluation.thresholds: "),
+    ],
+)
+def test_an_override_that_is_not_a_key_and_a_value_is_refused(item, message):
+    assert message in error_of(load_config, "configs/pure_cnn.yaml", [item])
 
 
 BOMB = "a: &a [0,0,0,0,0,0,0,0,0,0]\n" + "".join(
@@ -165,7 +165,7 @@ def test_a_faulty_file_is_one_line(write, text, message):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
-def test_byte_order_marks(write, encoding):
+def test_a_file_may_begin_with_a_byte_order_mark(write, encoding):
     assert load_config(write("dataset: {path: данные}\n".encode(encoding))).dataset.path == "данные"
 
 
