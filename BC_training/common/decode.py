@@ -59,7 +59,6 @@ class Decoding:
         _require(sizes and len(set(grouped)) == len(grouped), "exclusive", _listed(self.exclusive), rule)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON types."""
         return asdict(self) | {"exclusive": [list(group) for group in self.exclusive]}
 
     @classmethod
@@ -109,9 +108,9 @@ class DecodeSettings:
     """Settings that make a ``Decoding`` once the buttons are known."""
 
     threshold: float = setting(0.5, scores=("buttons", "rollout"))  # a button is pressed at this probability or above
-    # for buttons with another threshold
+    # the thresholds of buttons that have another
     thresholds: dict[str, float] = setting(factory=dict, scores=("buttons", "rollout"))
-    temperature: float | None = setting(None, scores=("rollout",))  # of sampling; null does not sample
+    temperature: float | None = setting(None, scores=("rollout",))  # samples the buttons; null does not sample
     # a held button is released only this far below its threshold
     hysteresis: float = setting(0.0, scores=("buttons", "rollout"))
     # groups of buttons of which at most one is held

@@ -39,11 +39,7 @@ def as_path(text: str | Path) -> Path:
 
 
 def expand_fields(config: Any, section: str, *names: str) -> None:
-    """Expands the paths in fields of a frozen config.
-
-    Raises:
-        UserError: see ``expand``.
-    """
+    """Replaces the paths in fields of a frozen config by what ``expand`` returns."""
     for name in names:
         if isinstance(value := getattr(config, name), str):
             try:
@@ -72,11 +68,7 @@ def parse_json_object(raw: str | bytes, unique: bool = False) -> dict[str, Any]:
 
 
 def read_json_object(path: Path, unique: bool = False) -> dict[str, Any]:
-    """The JSON object in a file; see ``parse_json_object``.
-
-    Raises:
-        UserError: the file cannot be read or holds something else.
-    """
+    """The JSON object in a file (see ``parse_json_object``); a UserError where there is none."""
     try:
         return parse_json_object(path.read_bytes(), unique)
     except OSError as error:
@@ -136,11 +128,7 @@ def disk_full_is_user_error(path: Path) -> Iterator[None]:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Writes ``file`` whole or not at all.
-
-    Raises:
-        UserError: the disk is full.
-    """
+    """Writes ``file`` whole or not at all; a UserError where the disk is full."""
     unnamed = file.with_name(f".partial-{file.name}")
     with disk_full_is_user_error(file):
         if file.exists() and not file.is_file():  # a pipe or a device keeps its place
@@ -151,11 +139,7 @@ def write_whole(file: Path, text: str) -> None:
 
 
 def require_writable(file: Path) -> None:
-    """Finds out before the work whether its result can be written to ``file``.
-
-    Raises:
-        UserError: it cannot.
-    """
+    """Raises a UserError, before the work, if its result cannot be written to ``file``."""
     try:
         existed = file.exists()
         with open(file, "ab"):

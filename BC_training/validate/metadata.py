@@ -16,7 +16,7 @@ from BC_training.common.storage.metadata import EpisodeInfo, Fault, array_fault,
 from BC_training.common.storage.store import BadLink, LocalStore, NoAccess, Store
 from BC_training.validate.findings import Checked, Finding
 
-RATE_TOLERANCE = 0.05  # of the median: a policy that plays 5 % faster is still that policy
+RATE_TOLERANCE = 0.05  # share of the median: a policy that plays 5 % faster is still that policy
 ASSUMED_FPS = 30.0  # only to turn seconds into frames where no episode has a rate
 _MANY_ROWS = 1_000_000  # the chunk files of a longer array are counted before it is read
 _NAMED = {"keys": "actions", "attributes": "state"}

@@ -18,7 +18,7 @@ from BC_training.validate.findings import runs_of
 
 TASK_FRAMES = 1024  # read by a process before it reports
 BLOCK_BYTES = 32 << 20  # frames in memory at once, decoded; twice that with the block ahead
-STILL_CHANGE = 0.5  # of 255, mean absolute difference to the frame before: a wait, not play
+STILL_CHANGE = 0.5  # mean absolute difference to the frame before, 255 at most: a wait, not play
 _SAMPLED = 36  # rows of pixels in which stillness and colours are measured
 COLOUR_GRID = 8  # cells a side over which colours are averaged
 
@@ -188,11 +188,7 @@ def read_actions(episode: EpisodeInfo, length: int, root: dict[str, Any]) -> tup
 
 
 def open_rows(episode: EpisodeInfo, name: str) -> Array | Fault:
-    """Opens an array, or returns what is wrong with all of it.
-
-    Raises:
-        UserError: the dataset cannot be reached.
-    """
+    """Opens an array, or returns what is wrong with all of it; a UserError where the dataset cannot be reached."""
     try:
         array = reader.open_array(episode, name)
     except UnknownCodec as error:

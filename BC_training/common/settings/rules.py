@@ -1,4 +1,4 @@
-"""What a change of a setting means: its dataclass field says it, as metadata.
+"""What a change of a setting means, as metadata of its dataclass field.
 
 A field without metadata follows the section that holds it; a section, the one that holds that.
 """

@@ -21,10 +21,7 @@ def parse_overrides(items: Sequence[str], kind: Any, option: str = "override") -
 
     Args:
         kind: the type of what is set.
-        option: what the items are called where one is at fault.
-
-    Raises:
-        UserError: an item is not KEY=VALUE.
+        option: what a UserError calls an item that is not KEY=VALUE.
     """
     merged: Any = OmegaConf.create(flags=OBJECTS)
     for item in items:
@@ -68,7 +65,7 @@ def _faulty_value(raw: dict[str, Any], build: Callable[[dict[str, Any]], Any]) -
 
     for key, rest in without_one(raw):
         with contextlib.suppress(OmegaConfBaseException, TypeError):
-            with contextlib.suppress(UserError):  # of a value, once all types are right
+            with contextlib.suppress(UserError):  # a value is out of range, but all types are right
                 build(rest)
             return key
     return None
@@ -81,7 +78,7 @@ def nested(names: Sequence[str], value: Any) -> dict[str, Any]:
 
 
 def escaped(raw: Any) -> Any:
-    """``raw`` with its texts such that OmegaConf takes them for what they are, and resolves nothing in them."""
+    """``raw`` with its texts escaped, so that OmegaConf resolves nothing in them."""
     if isinstance(raw, str):
         return re.sub(r"(\\*)\$\{", r"\1\1\\${", raw)
     if isinstance(raw, Mapping):

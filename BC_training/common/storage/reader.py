@@ -39,12 +39,7 @@ _CONTEXT = context()
 
 
 def read_root(store: Store) -> dict[str, Any]:
-    """The root group's attributes.
-
-    Raises:
-        UserError: not a dataset, a newer version of the format, or names that do not tell actions or
-            state values apart.
-    """
+    """The root group's attributes; a UserError as from ``read_attributes``, or where names do not differ."""
     attrs = read_attributes(store)
     if fault := names_fault(attrs, store.address):
         raise UserError(f"{store.address}: {fault}")
@@ -52,11 +47,7 @@ def read_root(store: Store) -> dict[str, Any]:
 
 
 def read_attributes(store: Store) -> dict[str, Any]:
-    """The root group's attributes, whose names have not been checked.
-
-    Raises:
-        UserError: not a dataset, or a newer version of the format.
-    """
+    """The root group's attributes, with unchecked names; a UserError for no dataset or a newer format."""
     path = store.address
     if isinstance(store, LocalStore) and not store.exists():
         raise UserError(f"no dataset at {path}: check the path, or record one with 'record --out {path}'")
