@@ -69,12 +69,9 @@ class Decoding:
     def override(self, changes: Sequence[str]) -> "Decoding":
         """Returns these rules with other settings.
 
-        Args:
-            changes: KEY=VALUE of ``DecodeSettings``, such as ``threshold=0.4`` for all buttons,
-                ``thresholds.attack=0.3``, which takes precedence, or ``exclusive=[[turn_left,turn_right]]``.
-
-        Raises:
-            UserError: an unknown key or button, or a value of the wrong type or out of range.
+        ``changes`` are KEY=VALUE of ``DecodeSettings``, such as ``threshold=0.4`` for all buttons,
+        ``thresholds.attack=0.3``, which takes precedence, or ``exclusive=[[turn_left,turn_right]]``. An unknown
+        key or button, or a value of the wrong type or out of range, is a UserError.
         """
         for change in changes:
             if "=" not in change:
@@ -117,11 +114,7 @@ class DecodeSettings:
     exclusive: tuple[tuple[str, ...], ...] = setting((), scores=("buttons", "rollout"))
 
     def decoding(self, action_names: Iterable[str]) -> Decoding:
-        """The rules for ``action_names``.
-
-        Raises:
-            UserError: an unknown button, or a value out of range.
-        """
+        """The rules for ``action_names``; a UserError for an unknown button or a value out of range."""
         every = dict.fromkeys(action_names, self.threshold)
         for name in self.thresholds:
             if name not in every:

@@ -51,11 +51,7 @@ def expand_fields(config: Any, section: str, *names: str) -> None:
 def parse_json_object(raw: str | bytes, unique: bool = False) -> dict[str, Any]:
     """A JSON object from text, or from bytes in UTF-8, -16 or -32 with or without a byte order mark.
 
-    Args:
-        unique: refuses an entry that occurs twice; otherwise the last one counts.
-
-    Raises:
-        ValueError: it is no JSON object; the message says why.
+    Anything else is a ValueError, as is an entry that occurs twice, if ``unique``; otherwise the last one counts.
     """
     try:
         pairs_hook = _unique_entries if unique else None
@@ -88,11 +84,7 @@ def _unique_entries(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def locked(file: Path, busy: str | None = None) -> Iterator[None]:
     """Holds the lock ``file`` for this process alone; the file is removed with the lock.
 
-    Args:
-        busy: the message of the UserError where another process holds it; None waits for that process.
-
-    Raises:
-        UserError: another process holds it, or nothing can be locked there.
+    If another process holds it, ``busy`` is the message of a UserError; None waits for that process.
     """
     lock = FileLock(file, timeout=-1 if busy is None else 0)
     try:

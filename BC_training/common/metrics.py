@@ -19,7 +19,7 @@ Report = dict[str, Any]
 def majority_actions(actions: np.ndarray) -> np.ndarray:
     """bool [A], the commonest combination of buttons among ``actions`` bool [N, A].
 
-    Among equally common ones it is the first in the order of the rows.
+    Among equally common ones it is the first when rows are sorted by their first button, then the next.
     """
     packed = np.packbits(np.ascontiguousarray(actions), axis=1)
     packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))

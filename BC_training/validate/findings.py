@@ -113,18 +113,12 @@ class Report:
 
 @dataclass(frozen=True)
 class Checked:
-    """An episode whose metadata was read.
-
-    Attributes:
-        rate: frames per second; the dataset's median where the episode has no rate.
-        arrays: names of the arrays with the expected dtype and dimensions, which can be read.
-        sound: whether the metadata has no error except lengths that differ.
-    """
+    """An episode whose metadata was read."""
 
     info: EpisodeInfo
-    rate: float
-    arrays: tuple[str, ...]
-    sound: bool
+    rate: float  # frames per second; the dataset's median where the episode has no rate
+    arrays: tuple[str, ...]  # those with the expected dtype and dimensions, which can be read
+    sound: bool  # whether the metadata has no error except lengths that differ
 
     @property
     def length(self) -> int:

@@ -50,12 +50,7 @@ def _usable(names: Any, array: str, infos: list[EpisodeInfo]) -> list[str]:
 def check_metadata(
     root: dict[str, Any], episodes: dict[str, EpisodeInfo | UserError], store: Store
 ) -> tuple[list[Finding], list[Checked]]:
-    """Findings, and the episodes of which something can be read.
-
-    Args:
-        root: the dataset's attributes.
-        episodes: by name, as ``reader.read_episodes`` returned them.
-    """
+    """Findings, and the episodes of which something can be read; ``root`` has the dataset's attributes."""
     findings: list[Finding] = []
     infos: list[EpisodeInfo] = []
     for name, episode in episodes.items():

@@ -29,19 +29,13 @@ COLOUR_NOISE = 2.0  # the least spread, where 255 is white
 
 @dataclass(frozen=True)
 class Seen:
-    """An episode whose chunks have been read.
-
-    Attributes:
-        same, still: bool [N], whether a frame is equal, or nearly equal, to the frame before.
-        digest: a digest of all frames; None if some cannot be read.
-        colours: float64 [3, 8, 8], means over the frames in a grid of cells; None without frames.
-    """
+    """An episode whose chunks have been read."""
 
     checked: Checked
-    same: np.ndarray
-    still: np.ndarray
-    digest: bytes | None
-    colours: np.ndarray | None
+    same: np.ndarray  # bool [N], equal to the frame before
+    still: np.ndarray  # bool [N], nearly equal to it
+    digest: bytes | None  # over all frames; None if some cannot be read
+    colours: np.ndarray | None  # float64 [3, 8, 8], means over the frames in a grid of cells
     labels: Labels
 
     @property

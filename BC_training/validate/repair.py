@@ -56,11 +56,7 @@ def report_file(out: Path) -> Path:
 
 
 def free_folder(address: str | Path) -> Path:
-    """``address`` as the folder of a new dataset.
-
-    Raises:
-        UserError: it is not local, or taken.
-    """
+    """``address`` as the folder of a new dataset; a UserError where it is not local, or taken."""
     if is_remote(address):
         raise UserError(f"--repair {address}: a repaired dataset is written to a local folder; name one")
     out = Path(address)

@@ -4,9 +4,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from dataset_files import user_error
 
 from BC_training.common.config import from_dict, load_config, save_config, to_dict
-from BC_training.common.errors import UserError
 from BC_training.common.schema import Config
 from BC_training.games.doom.game import STATE_NAMES
 
@@ -32,14 +32,8 @@ def write(tmp_path: Path):
     return write
 
 
-def error_of(*args, **kwargs) -> str:
-    """The message of the UserError that loading raises; it must be one line."""
-    with pytest.raises(UserError) as caught:
-        load_config(*args, **kwargs)
-    message = str(caught.value)
-    assert message
-    assert "\n" not in message
-    return message
+def error_of(*args) -> str:
+    return user_error(load_config, *args)
 
 
 def test_the_model_section_is_typed_by_the_variant_that_it_names(write):

@@ -1,5 +1,6 @@
 import pytest
 import zarr
+from dataset_files import user_error
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
@@ -39,11 +40,9 @@ def test_a_name_with_a_side_is_swapped_and_one_of_neutral_words_stays(names, exp
 def test_an_action_that_is_not_known_is_refused_and_named(name):
     """The names include one with a side but no counterpart, and sides of a device."""
     names = (name, "attack", "right_click")
-    with pytest.raises(UserError) as error:
-        mirror(names)
-    assert f"'{name}'" in str(error.value)
-    assert "zarr.open_group('data/x.zarr').attrs['mirror'] = {" in str(error.value)
-    assert "\n" not in str(error.value)
+    message = user_error(mirror, names)
+    assert f"'{name}'" in message
+    assert "zarr.open_group('data/x.zarr').attrs['mirror'] = {" in message
 
 
 def test_two_names_of_the_same_words_are_refused():
@@ -84,9 +83,7 @@ def test_the_table_wins_over_the_names():
     ],
 )
 def test_a_wrong_table_is_refused(entries, message):
-    with pytest.raises(UserError, match=message) as error:
-        table(entries, ("key_0", "key_1", "attack"), ("angle", "speed")).find(("attack",))
-    assert "\n" not in str(error.value)
+    assert message in user_error(table(entries, ("key_0", "key_1", "attack"), ("angle", "speed")).find, ("attack",))
 
 
 def test_the_table_that_the_refusal_shows_keeps_what_is_there_and_cannot_be_used_as_it_is():

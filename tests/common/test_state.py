@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dataset_files import user_error
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec, Window, normalize
 from BC_training.common.settings.state import AnglesConfig, RelativeConfig, StateConfig
 from BC_training.common.state import ChangeCounter, StateFeatures, frames_since_change
@@ -187,10 +187,7 @@ def test_features_come_back_from_json():
 
 
 def error_of(config: StateConfig, *states: np.ndarray) -> str:
-    with pytest.raises(UserError) as caught:
-        fit(config, *states)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return user_error(fit, config, *states)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +280,4 @@ def test_lists_and_tables_make_the_same_config():
     ],
 )
 def test_a_wrong_section_is_refused_in_one_line(fields, message):
-    with pytest.raises(UserError) as caught:
-        StateConfig(**fields)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert message in user_error(lambda: StateConfig(**fields))

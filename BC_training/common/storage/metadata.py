@@ -24,18 +24,11 @@ _MAX_CHUNKS = 10_000  # in a row
 
 @dataclass(frozen=True)
 class ArrayInfo:
-    """Attributes:
-    dtype: numpy's name, "uint8"; the stored spelling if numpy has no name for it.
-    chunks: the shape of what a chunk's file holds.
-    zarr_format: 2 or 3.
-    decoded: the shape of what is decoded at once, where that is less than ``chunks``: in a shard.
-    """
-
     shape: tuple[int, ...]
-    dtype: str
-    chunks: tuple[int, ...]
+    dtype: str  # numpy's name, "uint8"; the stored spelling if numpy has no name for it
+    chunks: tuple[int, ...]  # the shape of what a chunk's file holds
     zarr_format: int
-    decoded: tuple[int, ...] = ()
+    decoded: tuple[int, ...] = ()  # the shape of what is decoded at once in a shard
 
     @property
     def rows(self) -> int:

@@ -3,11 +3,11 @@ import textwrap
 
 import pytest
 import yaml
+from dataset_files import user_error
 from hypothesis import given
 from hypothesis import strategies as st
 
 from BC_training.common.config import load_config, save_config
-from BC_training.common.errors import UserError
 from BC_training.common.schema import Config
 from BC_training.common.settings.typed import parse_overrides
 from BC_training.common.settings.yaml_values import Plain, parse, settle
@@ -27,13 +27,6 @@ def write(tmp_path):
         return file
 
     return write
-
-
-def error_of(function, *arguments) -> str:
-    with pytest.raises(UserError) as caught:
-        function(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("text", [*AMBIGUOUS, *SIGNS[:-2]])
@@ -88,7 +81,7 @@ def test_numbers_are_read_as_numbers(text, value):
 
 def test_leading_zeros_are_decimal_and_times_no_numbers():
     assert load_config("configs/pure_cnn.yaml", ["training.num_epochs=010"]).training.num_epochs == 10
-    assert "training.num_epochs" in error_of(load_config, "configs/pure_cnn.yaml", ["training.num_epochs=1:30"])
+    assert "training.num_epochs" in user_error(load_config, "configs/pure_cnn.yaml", ["training.num_epochs=1:30"])
 
 
 @given(st.recursive(
@@ -136,7 +129,7 @@ def test_an_override_sets_the_key_that_it_names(item, expected):
     ],
 )
 def test_an_override_that_is_not_a_key_and_a_value_is_refused(item, message):
-    assert message in error_of(load_config, "configs/pure_cnn.yaml", [item])
+    assert message in user_error(load_config, "configs/pure_cnn.yaml", [item])
 
 
 BOMB = "a: &a [0,0,0,0,0,0,0,0,0,0]\n" + "".join(
@@ -161,7 +154,7 @@ BOMB = "a: &a [0,0,0,0,0,0,0,0,0,0]\n" + "".join(
     ],
 )
 def test_a_faulty_file_is_one_line(write, text, message):
-    assert message in error_of(load_config, write(text))
+    assert message in user_error(load_config, write(text))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
