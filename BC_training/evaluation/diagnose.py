@@ -1,9 +1,8 @@
-"""Whether a policy decides from what it sees, or goes on with what is pressed (a copycat).
+"""Finds out whether a policy decides from what it sees or only repeats what is pressed (a copycat).
 
-Buttons are held for many frames, so a policy that repeats them has a good offline score and plays
-badly (de Haan et al., Causal Confusion in Imitation Learning, 2019; Wen et al., Fighting Copycat
-Agents in Behavioral Cloning from Observation Histories, 2020). Two things show it: scores where
-the buttons change, and scores of the same checkpoint with a part of its input taken away.
+Buttons are held for many frames, so a policy that repeats them has a good offline score and plays badly (de Haan et
+al., Causal Confusion in Imitation Learning, 2019; Wen et al., Fighting Copycat Agents in Behavioral Cloning from
+Observation Histories, 2020). Scores where the buttons change show it, and scores without a part of the input.
 """
 
 from collections import deque
@@ -20,27 +19,21 @@ from BC_training.evaluation.results import Diagnosis, Gain
 from BC_training.play.intervals import resampled_means
 from BC_training.runtime.sharding import split_along, to_devices
 
-_UNINFORMED = ("shuffled_frames_and_state", "shuffled_frames")  # the first that is there leaves nothing to decide from
-_MIN_CHANGES = 100  # frames; with fewer, no difference can be told from chance
-_MIN_EPISODES = 10  # with fewer, frames are resampled, because so few episodes do not show how much they differ
+_UNINFORMED = ("shuffled_frames_and_state", "shuffled_frames")  # the first there is leaves nothing to decide from
+_MIN_CHANGES = 100  # frames; fewer do not tell a difference from chance
+_MIN_EPISODES = 10  # fewer do not show how much episodes differ, and frames are resampled instead
 _RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """A tier's batches, with a part of each sample's observation replaced.
-
-    Attributes:
-        source: int64 [N], the sample whose frames each sample gets.
-        swapped: the parts of a batch that come from there.
-        cleared: the parts of a batch that are 0: black frames, no button pressed.
-    """
+    """A tier's batches, with a part of each sample's observation replaced."""
 
     tier: Tier
     samples: Samples
-    source: np.ndarray
+    source: np.ndarray  # int64 [N], the sample from which each sample gets the swapped parts
     swapped: tuple[str, ...] = ("frames",)
-    cleared: tuple[str, ...] = ()
+    cleared: tuple[str, ...] = ()  # parts that are 0: black frames, no button pressed
 
     def batches(self, order: Iterator[np.ndarray]) -> Iterator[Batch]:
         """The batch for each array of samples [B], as ``Tier.batches``."""
@@ -59,16 +52,13 @@ class Ablation:
 
 
 def ablations(tier: Tier, samples: Samples) -> dict[str, Ablation]:
-    """The batches of a model that sees ``samples``, each time without one part of its input.
+    """The batches of ``samples``, each time without one part of the input.
 
     - "blank_frames": all frames are black;
     - "frozen_frames": each episode's first frame stands for all of it;
-    - "shuffled_frames": each sample gets the history of another, drawn without replacement
-      from the whole split, always the same;
-    - "shuffled_frames_and_state", for a model that sees the state: each sample gets that of the other, too;
+    - "shuffled_frames": each sample has the history of another, by one permutation of the split;
+    - "shuffled_frames_and_state", for a model that sees the state: it has the other's state, too;
     - "no_previous_actions", for a model that sees those: none is pressed.
-
-    All else stays as it was recorded.
     """
     count, window = len(samples), samples.window
     own = np.arange(count)
@@ -98,18 +88,17 @@ def diagnose(
     It is a copycat if, in exact match,
 
     - on the frames whose buttons do not change, it is better than the majority baseline, and
-    - on the frames whose buttons change, it is not better than that baseline, or than itself with
-      all that it observes shuffled (if ``ablated`` has "shuffled_frames", or "shuffled_frames_and_state"
-      for a model that sees the state).
+    - on the frames whose buttons change, it is not better than that baseline, or than itself with all that it observes
+      shuffled (where ``ablated`` has that).
 
-    Better means that the 95 % interval of the difference, by a paired percentile bootstrap, lies above
-    0. Episodes are resampled; with fewer than 10 of them, frames.
+    Better means that the 95 % interval of the difference, by a paired percentile bootstrap of the episodes, or of the
+    frames of fewer than 10 episodes, lies above 0.
 
     Args:
         true: the recorded buttons, one bool [N_i, A] an episode.
         predicted: bool [N, A], for all episodes in a row, each without its first ``action_shift`` frames.
         majority: bool [A], the commonest combination of the training split.
-        ablated: predictions like ``predicted``, by the name of the ablation.
+        ablated: predictions by the name of the ablation.
     """
     ablated = ablated or {}
     actual, changed = metrics.targets(true, action_shift), metrics.change_frames(true, action_shift)
@@ -145,12 +134,7 @@ def diagnose(
 
 
 def mean_gain(values: np.ndarray, episode: np.ndarray) -> Gain:
-    """The mean of paired differences with its interval.
-
-    Args:
-        values: int64 [N], each -1, 0 or 1.
-        episode: int64 [N], the episode of each.
-    """
+    """The mean of paired differences ``values``, int64 [N] of -1, 0 and 1, in the episodes ``episode``, int64 [N]."""
     if not len(values):
         return Gain(None, None)
     units, unit = np.unique(episode, return_inverse=True)

@@ -17,6 +17,7 @@ from BC_training.evaluation.results import Evaluation
 from BC_training.evaluation.split_predictions import SplitPredictions, default_split, predict_split
 from BC_training.evaluation.tables import print_evaluation, tuning_table
 from BC_training.evaluation.tune import best_thresholds
+from BC_training.play.say import say
 from BC_training.training import checkpoint as checkpoints
 from BC_training.training.decoding_file import TunedOn, changing, write_decoding
 from BC_training.training.resume import fingerprint
@@ -36,27 +37,23 @@ def evaluate(
 ) -> Evaluation:
     """Scores a checkpoint and prints its tables.
 
-    It scores the buttons that a player without sampling would press, also where the checkpoint's player samples.
-    With ``diagnose`` the split is predicted four to six times in place of once. The validation split has chosen the
-    checkpoint, so the test split, where the run has one, is scored too, unless ``split`` or ``data`` is given.
+    It scores the buttons that are pressed without sampling. The validation split has chosen the checkpoint, so the test
+    split, where the run has one, is scored too, unless ``split`` or ``data`` is given.
 
     Args:
         data: a dataset; None for the one it was trained on.
-        split: "train", "val" or "test" as saved with the run, or "all" episodes; None for "val",
-            and with ``data`` for "all", since the run's split does not cover other episodes.
-        json_file: where to write the result.
-        tune: choose each button's threshold by its F1 here (``tune.best_threshold``) and write it into the
-            checkpoint, whole or not at all.
-        force: tune on a split other than the validation split, too.
-        diagnose: score it with parts of its input taken away, too.
+        split: "train", "val" or "test" of the run, or "all" episodes; None for "val", and with ``data`` for "all".
+        tune: choose each button's threshold by its F1 here (``tune.best_threshold``) and write it into the checkpoint.
+        force: tune also on a split other than the validation split.
+        diagnose: score it also without parts of its input, which predicts the split four to six times.
         tolerance: frames by which a press or a release may be early or late, 0 or more.
 
     Returns:
-        The scores, with ``tune`` those of the tuned thresholds and in "before" those of the earlier ones.
+        The scores; with ``tune`` those of the new thresholds, and those of the old ones in "before".
 
     Raises:
-        UserError: checkpoint or dataset do not load or do not fit, the split is empty or not to be tuned
-            on, or the checkpoint cannot be changed.
+        UserError: checkpoint or dataset do not load or fit, the split is empty or not to be tuned on, or the
+            checkpoint cannot be changed.
     """
     if json_file is not None:
         require_writable(json_file)
@@ -88,10 +85,9 @@ def evaluate(
     if result.before is not None:
         console.print(tuning_table(result.before, result))
         outcome = "has its thresholds now" if decoding != saved.decoding else "had the best thresholds already"
-        console.print(f"{saved.path} {outcome}, by {split}", soft_wrap=True, highlight=False, markup=False)
+        say(console, f"{saved.path} {outcome}, by {split}", highlight=False)
     if with_test and saved.split["test"]:
-        test = score_test(checkpoint, console, decoding, tolerance=tolerance, ablate=diagnose)
-        result = replace(result, test=test)
+        result = replace(result, test=score_test(checkpoint, console, decoding, tolerance=tolerance, ablate=diagnose))
     if json_file is not None:
         save_evaluation(result, json_file)
     return result
@@ -119,11 +115,7 @@ def save_evaluation(result: Evaluation, file: Path) -> None:
 
 
 def score(predictions: SplitPredictions, decoding: Decoding, tolerance: int = events.TOLERANCE) -> Evaluation:
-    """Scores predictions, decoded without sampling.
-
-    Args:
-        tolerance: frames by which a press or a release may be early or late, 0 or more.
-    """
+    """Scores predictions that are decoded without sampling; ``tolerance`` is that of ``evaluate``."""
     saved, true = predictions.saved, predictions.true
     names, shift, majority = saved.inputs.action_names, saved.inputs.window.action_shift, np.asarray(saved.majority)
     report = metrics.report(true, predictions.probability, majority, names, decoding, shift)
@@ -134,13 +126,7 @@ def score(predictions: SplitPredictions, decoding: Decoding, tolerance: int = ev
     ablated = {name: predictions.pressed(decoding, logits) for name, logits in predictions.ablated.items()}
     if ablated:
         report["ablations"] = {name: metrics.scores_at_changes(true, p, names, shift) for name, p in ablated.items()}
-    return Evaluation.from_dict(
-        report
-        | {
-            "decoding": decoding,
-            "step": saved.step,
-            "split": predictions.split,
-            "chosen_here": list(predictions.chosen_here),
-            "diagnosis": diagnosis.diagnose(true, pressed, majority, shift, ablated),
-        }
-    )
+    report |= {"decoding": decoding, "step": saved.step, "split": predictions.split}
+    report |= {"chosen_here": list(predictions.chosen_here)}
+    report |= {"diagnosis": diagnosis.diagnose(true, pressed, majority, shift, ablated)}
+    return Evaluation.from_dict(report)

@@ -1,4 +1,4 @@
-"""A recorded episode, predicted frame by frame as in play: the table of the command ``inference``."""
+"""Predicts a recorded episode frame by frame as in play, for the table of the command ``inference``."""
 
 import dataclasses
 import json
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
+from BC_training.common import metrics
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, require_writable
+from BC_training.play.say import say
 
 if TYPE_CHECKING:  # not at run time: --help needs no JAX
     import pyarrow as pa
@@ -26,28 +28,20 @@ _SUFFIXES = (".parquet", ".csv")
 
 @dataclass(frozen=True)
 class EpisodePredictions:
-    """A recorded episode of N frames beside what a policy makes of it.
+    """A recorded episode of N frames, and a policy's predictions.
 
-    With ``shift`` s the prediction at frame t is of the buttons of frame t + s, which the recording
-    has for the first N - s frames alone; those are in ``true``.
-
-    Attributes:
-        true: bool [N - s, A], the recorded buttons that each prediction is about.
-        predicted: bool [N, A].
-        probability: float32 [N, A] in [0, 1].
-        thresholds: float32 [A].
-        seconds: float64 [N] that ``Policy.act`` took for each frame; the first compiles.
-        fps: frames per second; None if the recording does not say.
+    With an action shift of s, the prediction at frame t is of the buttons of frame t + s, which the recording has for
+    the first N - s frames.
     """
 
     episode: str
     action_names: tuple[str, ...]
-    true: np.ndarray
-    predicted: np.ndarray
-    probability: np.ndarray
-    thresholds: np.ndarray
-    seconds: np.ndarray
-    fps: float | None
+    true: np.ndarray  # bool [N - s, A]
+    predicted: np.ndarray  # bool [N, A]
+    probability: np.ndarray  # float32 [N, A] in [0, 1]
+    thresholds: np.ndarray  # float32 [A]
+    seconds: np.ndarray  # float64 [N] that Policy.act took for each frame; the first compiles
+    fps: float | None  # frames per second; None if the recording does not say
 
     def __len__(self) -> int:
         return len(self.predicted)
@@ -71,7 +65,7 @@ class EpisodePredictions:
         return {f"p{p}": float(np.percentile(rest, p)) if len(rest) else None for p in (50, 90, 99)}
 
     def table(self) -> "pa.Table":
-        """A row a frame: ``frame`` int32 and, of each action, ``NAME_true`` and ``NAME_predicted`` bool,
+        """A row per frame: ``frame`` int32 and for each button ``NAME_true`` and ``NAME_predicted`` bool and
         ``NAME_probability`` float32; ``NAME_true`` is null where nothing was recorded."""
         import pyarrow as pa
 
@@ -87,16 +81,10 @@ class EpisodePredictions:
 def open_episode(
     checkpoint: str | Path, data: str | Path | None, number: int
 ) -> "tuple[Policy, ZarrGameplayDataset, int]":
-    """A policy, a dataset, and the position there of episode ``number``, that of its folder's name.
+    """A policy that does not sample, a dataset, and the position in it of the episode with this number.
 
-    The policy does not sample, also where the checkpoint's would: as in ``evaluate``, what it presses on a
-    recording does not depend on chance.
-
-    Args:
-        data: a dataset; None for the one the policy was trained on.
-
-    Raises:
-        UserError: checkpoint or dataset do not load or do not fit, or there is no such episode.
+    ``data`` is a dataset, or None for the one the policy was trained on. Raises a UserError if checkpoint or dataset do
+    not load or do not fit, or if there is no such episode.
     """
     from BC_training.evaluation.trained_data import open_dataset
     from BC_training.play.policy import Policy
@@ -124,7 +112,7 @@ def _find_episode(dataset: "ZarrGameplayDataset", number: int) -> int:
 
 
 def _ranges(numbers: list[int]) -> str:
-    """Increasing numbers as "0 to 4, 6, 8 to 20"."""
+    """Rising numbers as "0 to 4, 6, 8 to 20"."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
@@ -139,8 +127,7 @@ def predict_episode(
 ) -> EpisodePredictions:
     """Shows a policy a recorded episode frame by frame, as in play.
 
-    What the policy remembers of previous actions are the recorded ones, as in ``evaluate``: in play it
-    would see its own, but here the frames follow from what the recorded player pressed.
+    Its previous actions are the recorded ones, as in ``evaluate``, because the frames follow from those.
     """
     from rich.progress import track
 
@@ -199,11 +186,10 @@ def predict(
         json_file: where to write what is returned.
 
     Returns:
-        checkpoint (its folder), data, episode (its name), frames, exact_match (None without a recorded
-        target), latency_ms ({p50, p90, p99} of ``Policy.act``, without the first call, which compiles).
+        checkpoint, data, episode (its name), frames, exact_match and latency_ms ({p50, p90, p99}).
 
     Raises:
-        UserError: see ``open_episode``; or a file that could not be written (found first).
+        UserError: that of ``open_episode``, or for a file that cannot be written (before any work).
     """
     if out.suffix not in _SUFFIXES:
         raise UserError(
@@ -226,16 +212,11 @@ def predict(
         _write_table(predictions.table(), out)
         if json_file is not None:
             json_file.write_text(json.dumps(result, indent=2) + "\n")
-    match, latency = predictions.exact_match, predictions.latency_ms
-    console.print(
-        f"{predictions.episode} of {dataset.path}: {len(predictions):,} frames, exact match "
-        f"{'–' if match is None else f'{match:.3f}'}; act takes "
-        + ", ".join(f"{'–' if value is None else f'{value:.1f} ms'} ({name})" for name, value in latency.items()),
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
-    console.print(f"written to {out}", soft_wrap=True, highlight=False, markup=False)
+    times = predictions.latency_ms.items()
+    latency = ", ".join(f"{'–' if value is None else f'{value:.1f} ms'} ({name})" for name, value in times)
+    match = f"exact match {metrics.number(predictions.exact_match)}; act takes {latency}"
+    say(console, f"{predictions.episode} of {dataset.path}: {len(predictions):,} frames, {match}", highlight=False)
+    say(console, f"written to {out}", highlight=False)
     return result
 
 

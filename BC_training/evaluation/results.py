@@ -1,4 +1,4 @@
-"""What ``evaluate`` finds out, as ``evaluation.json`` stores it. None stands for a number that has no value."""
+"""The results of ``evaluate``, as ``evaluation.json`` stores them. None stands for a number that has no value."""
 
 from dataclasses import dataclass
 
@@ -44,17 +44,11 @@ class AllEvents(EventPair):
 
 @dataclass(frozen=True)
 class Events(JsonObject):
-    """What ``events.event_scores`` returns.
+    """What ``events.event_scores`` returns."""
 
-    Attributes:
-        tolerance: frames by which a matched event may be early or late.
-        exact: scores without tolerance.
-        within: scores with it.
-    """
-
-    tolerance: int
-    exact: AllEvents
-    within: AllEvents
+    tolerance: int  # frames by which a matched event may be early or late
+    exact: AllEvents  # without tolerance
+    within: AllEvents  # with it
 
 
 @dataclass(frozen=True)
@@ -81,19 +75,12 @@ class Gain(JsonObject):
 
 @dataclass(frozen=True)
 class Diagnosis(JsonObject):
-    """What ``diagnose.diagnose`` finds.
-
-    Attributes:
-        copycat: whether the policy does well only where nothing changes.
-        reasons: sentences; empty if it is no copycat, unless there are too few changes to tell.
-        unchanged_match: the exact match where no button changes.
-        gains: "unchanged_over_majority", "changes_over_majority", "changes_over_<ablation>".
-    """
+    """What ``diagnose.diagnose`` finds."""
 
     copycat: bool
-    reasons: list[str]
-    unchanged_match: float | None
-    gains: dict[str, Gain]
+    reasons: list[str]  # why it is a copycat, or that there are too few changes to say
+    unchanged_match: float | None  # the exact match where no button changes
+    gains: dict[str, Gain]  # "unchanged_over_majority", "changes_over_majority", "changes_over_<ablation>"
 
 
 @dataclass(frozen=True)
@@ -116,14 +103,11 @@ class Evaluation(Scores):
     """A checkpoint's scores on a split.
 
     Attributes:
-        decoding: the rules by which buttons count as predicted.
-        frames: the split's targets.
+        frames: how many targets the split has.
         change_frames: those that differ from what was held in the frame before the one seen.
         baselines: "majority" and "repeat_previous".
-        step: the checkpoint's.
         split: "train", "val", "test" or "all".
         chosen_here: what was chosen by these frames: "parameters", "checkpoint", "thresholds".
-        ablations: scores by ablation; None where nothing was taken away.
         before: scores with the thresholds that tuning replaced.
         test: scores of the test split.
     """
@@ -142,7 +126,7 @@ class Evaluation(Scores):
 
     @property
     def chosen_text(self) -> str:
-        """A sentence without its full stop on what these frames decided, so that the scores are too good; or ""."""
+        """A sentence, without its full stop, about what was chosen by these frames; or ""."""
         words = {"parameters": "trained on", "checkpoint": "chosen by", "thresholds": "given its thresholds by"}
         done = ", ".join(words[what] for what in self.chosen_here)
         return f"the policy was {done} these frames ({self.split}): expect less on others" if done else ""

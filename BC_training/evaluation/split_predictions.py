@@ -1,4 +1,4 @@
-"""What a checkpoint predicts on recorded episodes."""
+"""Predicts recorded episodes with a checkpoint."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -27,27 +27,16 @@ from BC_training.training.train_state import make_predict
 
 @dataclass(frozen=True, eq=False)
 class SplitPredictions:
-    """What a checkpoint predicts on a split.
-
-    Attributes:
-        saved: the checkpoint.
-        dataset: the dataset, with its labels loaded.
-        split: "train", "val", "test" or "all".
-        episodes: the split's episodes, positions in ``dataset.episodes``.
-        chosen_here: what was chosen by some of these episodes: "parameters", "checkpoint", "thresholds".
-        samples: their N samples; ``samples.targets`` is bool [N, A], the buttons to predict.
-        logits: float32 [N, A], of each button in each sample, in order.
-        ablated: logits without a part of the input, by the names of ``diagnose.ablations``.
-    """
+    """A checkpoint's predictions on a split."""
 
     saved: checkpoints.Checkpoint
     dataset: ZarrGameplayDataset
-    split: str
-    episodes: list[int]
-    chosen_here: tuple[str, ...]
-    samples: Samples
-    logits: np.ndarray
-    ablated: dict[str, np.ndarray]
+    split: str  # "train", "val", "test" or "all"
+    episodes: list[int]  # positions in dataset.episodes
+    chosen_here: tuple[str, ...]  # what was chosen by some of these: "parameters", "checkpoint", "thresholds"
+    samples: Samples  # N; samples.targets is bool [N, A], the buttons to predict
+    logits: np.ndarray  # float32 [N, A]
+    ablated: dict[str, np.ndarray]  # logits without a part of the input, by the names of diagnose.ablations
 
     @cached_property
     def probability(self) -> np.ndarray:
@@ -77,10 +66,9 @@ def predict_split(
     split: str | None = None,
     ablate: bool = False,
 ) -> SplitPredictions:
-    """Predicts every frame of a split, with a progress bar; the arguments and errors are those of ``evaluate``.
+    """Predicts every frame of a split, with ``ablate`` also without each part of the input.
 
-    Args:
-        ablate: predict it again without each part of the input.
+    Arguments and errors are otherwise those of ``evaluate``.
     """
     use_compilation_cache()
     saved = checkpoints.read(checkpoint)
@@ -124,7 +112,7 @@ def default_split(data: str | Path | None) -> str:
 def _chosen_here(
     saved: checkpoints.Checkpoint, dataset: ZarrGameplayDataset, episodes: list[int], is_own: bool
 ) -> tuple[str, ...]:
-    """``SplitPredictions.chosen_here``; ``is_own``: whether the dataset is the one of the training."""
+    """``SplitPredictions.chosen_here``; ``is_own`` says whether the dataset is the one of the training."""
     names = {dataset.episodes[e].name for e in episodes}
     by_val = saved.config.evaluation.best_metric != "rollout" and saved.path.resolve().parent.name != "last"
     tuned = saved.tuned_on

@@ -1,4 +1,4 @@
-"""An evaluation on the terminal."""
+"""Shows an evaluation on the terminal."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -21,12 +21,7 @@ _TIGHT: dict[str, Any] = {"box": None, "padding": (0, 1, 0, 0)}  # fits 80 colum
 
 
 def print_evaluation(found: Evaluation, title: str, console: Console, fps: float | None = None) -> None:
-    """Prints the tables of an evaluation and what they do not say.
-
-    Args:
-        title: the checkpoint and the data.
-        fps: frames per second, to give the tolerance of events in seconds.
-    """
+    """Prints the tables of an evaluation and notes on it; ``fps`` gives the tolerance of events in seconds."""
     console.print(summary_table(found, f"{title}, {found.frames:,} frames"))
     console.print(button_table(found), "")
     console.print(event_table(found, fps), "")
@@ -66,7 +61,7 @@ def button_table(found: Evaluation) -> Table:
 
 
 def event_table(found: Evaluation, fps: float | None) -> Table:
-    """Onsets and offsets: those of the policy beside those of the baselines, then those of each button."""
+    """Onsets and offsets of the policy beside those of the baselines, then of each button."""
     tolerance = found.events.tolerance
     frames = f"{tolerance} frame{'s' * (tolerance != 1)}" + (f" ({tolerance / fps:.2f} s)" if fps else "")
     title = (

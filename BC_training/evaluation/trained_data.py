@@ -1,4 +1,4 @@
-"""The dataset that a checkpoint was trained on, found again."""
+"""Finds the dataset that a checkpoint was trained on."""
 
 import shlex
 from pathlib import Path
@@ -13,11 +13,17 @@ def open_dataset(saved: Checkpoint, data: str | Path | None = None) -> ZarrGamep
     """The dataset at ``data``, read as in the training; None for the one of the training.
 
     Raises:
-        UserError: it does not load, has other buttons or, where the model sees them, other state values; or without
-            ``data`` another dataset lies where that of the training was.
+        UserError: it does not load, has other buttons or, where the model sees them, other state values; or ``data`` is
+            None and another dataset lies where that of the training was.
     """
-    dataset = ZarrGameplayDataset.from_config(saved.config.dataset, data)
-    _require_recorded_alike(dataset, saved)
+    dataset, inputs = ZarrGameplayDataset.from_config(saved.config.dataset, data), saved.inputs
+    compared = [("actions", dataset.action_names, inputs.action_names)]
+    if inputs.window.state:
+        compared.append(("state values", dataset.state_names, inputs.state_names))
+    for what, theirs, ours in compared:
+        if theirs != ours:
+            has = f"{what} {', '.join(theirs) or 'none'}"
+            raise UserError(f"{dataset.path} has {has}; {saved.path} was trained on {', '.join(ours)}")
     if data is None and not holds_training(dataset, saved):
         raise UserError(
             f"{dataset.path} is not the dataset that {saved.path} was trained on, or its episodes have changed since: "
@@ -27,7 +33,7 @@ def open_dataset(saved: Checkpoint, data: str | Path | None = None) -> ZarrGamep
 
 
 def holds_training(dataset: ZarrGameplayDataset, saved: Checkpoint) -> bool:
-    """Whether a dataset holds the episodes of a training, unchanged; it may have others since."""
+    """Whether a dataset holds the episodes of a training unchanged; it may hold others, too."""
     names = {name for episodes in saved.split.values() for name in episodes}
     return episodes_are(dataset, names, saved.fingerprint)
 
@@ -36,16 +42,3 @@ def episodes_are(dataset: ZarrGameplayDataset, names: set[str], expected: str) -
     """Whether a dataset has the episodes ``names``, and they have the fingerprint ``expected``."""
     positions = [i for i, episode in enumerate(dataset.episodes) if episode.name in names]
     return fingerprint(dataset, positions) == expected
-
-
-def _require_recorded_alike(dataset: ZarrGameplayDataset, saved: Checkpoint) -> None:
-    if dataset.action_names != saved.inputs.action_names:
-        raise UserError(
-            f"{dataset.path} has actions {', '.join(dataset.action_names)}; {saved.path} was trained on "
-            f"{', '.join(saved.inputs.action_names)}"
-        )
-    if saved.inputs.window.state and dataset.state_names != saved.inputs.state_names:
-        raise UserError(
-            f"{dataset.path} has state values {', '.join(dataset.state_names) or 'none'}; {saved.path} was trained on "
-            f"{', '.join(saved.inputs.state_names)}"
-        )

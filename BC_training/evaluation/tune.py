@@ -8,30 +8,23 @@ from BC_training.common.decode import Decoding
 
 
 def best_thresholds(decoding: Decoding, true: np.ndarray, probability: np.ndarray) -> Decoding:
-    """``decoding`` with the thresholds of the best F1, each button by itself.
-
-    Args:
-        true: bool [N, A].
-        probability: float32 [N, A] in [0, 1].
-    """
+    """``decoding`` with the thresholds of the best F1 for ``true`` bool [N, A] and ``probability`` float32 [N, A]."""
     columns = zip(decoding.thresholds.items(), true.T, probability.T, strict=True)
     best = {name: best_threshold(held, p, old, decoding.hysteresis) for (name, old), held, p in columns}
     return replace(decoding, thresholds=best)
 
 
 def best_threshold(true: np.ndarray, probability: np.ndarray, present: float, above: float = 0.0) -> float:
-    """The threshold with the best F1 = 2 TP / (2 TP + FP + FN), frame by frame, of all that are more than ``above``.
+    """The threshold above ``above`` with the best F1 = 2 TP / (2 TP + FP + FN), frame by frame.
 
-    F1 only changes where the threshold passes a probability that occurs, so each of those is tried, and of
-    the thresholds from the next lower one up to it, which do the same, the middle is taken. The present
-    threshold stays where none is better, and where the button is never held; of others that are equally
-    good the one nearest to it is taken, and of two as near the higher.
+    F1 changes only at probabilities that occur, so one threshold is tried between each two of them, in the middle. The
+    present one stays where none is better and where the button is never held. The nearest to it of equally good
+    thresholds is taken, and the higher of two that are as near.
 
     Args:
         true: bool [N].
         probability: float32 [N] in [0, 1].
-        present: between ``above`` and 1.
-        above: what hysteresis leaves no room below.
+        above: the hysteresis, which a threshold must exceed.
     """
     p, held = np.asarray(probability, np.float64), int(true.sum())
     if not held:

@@ -1,4 +1,4 @@
-"""The metrics of a training's state on the validation split."""
+"""Scores a training's state on the validation split."""
 
 import jax
 import numpy as np
@@ -12,13 +12,9 @@ from BC_training.training.train_state import TrainState, eval_params
 
 
 def validate(setup: Setup, state: TrainState, tier: Tier, decider: Decider) -> metrics.Report | None:
-    """Scores ``state`` on the validation split.
+    """``metrics.report`` of ``state`` and its "loss"; None where the training is to stop before that is done.
 
-    Args:
-        tier: delivers the split's samples.
-
-    Returns:
-        What ``metrics.report`` returns, and "loss"; None where the training is to stop before this is done.
+    ``tier`` delivers the validation split's samples.
     """
     params, batch_stats = eval_params(state)
     count, logits = len(setup.val_samples), []

@@ -1,5 +1,6 @@
-"""Which game a training plays: the one that its config names, or that its dataset is of."""
+"""A training plays the game that its config names, or that of its dataset."""
 
+from contextlib import closing
 from dataclasses import replace
 
 from rich.console import Console
@@ -14,19 +15,18 @@ from BC_training.runtime.sharding import from_main
 
 
 def game_of(dataset: ZarrGameplayDataset) -> str | None:
-    """The game that a dataset's episodes name; None where none names one, or two name different ones."""
+    """The game that a dataset's episodes name; None where they name none or several."""
     named = {game for episode in dataset.episodes if isinstance(game := episode.attrs.get("game"), str)}
     return named.pop() if len(named) == 1 else None
 
 
 def with_game(config: Config, dataset: ZarrGameplayDataset, inputs: InputSpec, console: Console) -> Config:
-    """A config that names the game to be played, or none and plays nothing.
+    """``config`` with the game to play, or without play where the dataset's game cannot be played here.
 
-    Where ``config`` names no game it is the dataset's. The game is started once, so that a misfit shows now and not
-    after training. A dataset of a game that cannot be played here is trained on all the same.
+    The game is started once, so that a misfit shows now and not after training.
 
     Raises:
-        UserError: the game that the config names does not fit, or there is none by which to choose the best checkpoint.
+        UserError: the config's game does not fit, or there is none but play is to choose the best checkpoint.
     """
     play = config.evaluation.rollout
     if play is None:
@@ -55,8 +55,5 @@ def with_game(config: Config, dataset: ZarrGameplayDataset, inputs: InputSpec, c
 
 
 def _require_fit(game: str, data: str, inputs: InputSpec) -> None:
-    env = make_game(game, frame_size=inputs.recorded_size)
-    try:
+    with closing(make_game(game, frame_size=inputs.recorded_size)) as env:
         require_fit(f"{data} (evaluation.rollout=null trains without play)", inputs, env)
-    finally:
-        env.close()

@@ -1,4 +1,4 @@
-"""Whether a policy fits a game."""
+"""A policy plays only a game that it fits."""
 
 from typing import Any
 
@@ -9,17 +9,10 @@ from BC_training.common.preprocess import InputSpec
 
 
 def require_fit(trained: str, inputs: InputSpec, env: gymnasium.Env) -> None:
-    """Whether a policy that was ``trained`` on ``inputs`` can play in ``env``.
-
-    Raises:
-        UserError: the buttons, the frame size or the state values that the model sees differ;
-            lists both.
-    """
+    """Raises a UserError if the buttons, frame size or state values of ``env`` differ from ``inputs``; lists both."""
     game: Any = env.unwrapped
-    compared = [
-        ("buttons", game.action_names, inputs.action_names),
-        ("frame size", game.frame_size, inputs.recorded_size),
-    ]
+    compared: list[tuple[str, Any, Any]] = [("buttons", game.action_names, inputs.action_names)]
+    compared.append(("frame size", game.frame_size, inputs.recorded_size))
     if inputs.window.state:
         compared.append(("state values", game.state_names, inputs.state_names))
     for label, theirs, ours in compared:

@@ -1,4 +1,4 @@
-"""The name of a game and its options, ``KIND/NAME?option=value&...``, and the kinds of games that there are."""
+"""Names of games with their options, ``KIND/NAME?option=value&...``, and the kinds of games."""
 
 import inspect
 import json
@@ -20,9 +20,8 @@ class Option:
 
     Args:
         default: its value where a spec does not give it; the type of all its values.
-        low, high: the least and the greatest value of a number.
-        is_handicap: whether it makes the game harder for the player alone. Random and the expert, between which
-            scores are normalised, play without it.
+        low, high: the range of a number.
+        is_handicap: whether it makes the game harder for the player alone. Random and the expert play without it.
     """
 
     default: Value
@@ -37,7 +36,7 @@ class Option:
         return f"{self.low} to {self.high}" + (", a whole number" if isinstance(self.default, int) else "")
 
     def parse(self, text: str) -> Value:
-        """The value that ``text`` writes. Raises a ValueError if it is none of this option's."""
+        """The value that ``text`` writes; raises a ValueError if it is not one of this option's."""
         value = json.loads(text)
         in_range = (self.low is None or self.low <= value) and (self.high is None or value <= self.high)
         if type(value) is not type(self.default) or not in_range:
@@ -76,12 +75,10 @@ def register(
 
     Args:
         names: the games of this kind, or a function that lists them.
-        make: "module:function" of the function that starts a game. It is imported when a game is first started, and
-            called as ``function(name, frame_size=(H, W), render_mode=None, **options)``, with every option.
+        make: "module:function" that starts a game, imported when a game is first started and called as
+            ``function(name, frame_size=(H, W), render_mode=None, **options)``, with every option.
         engine: the distribution that plays it, whose version decides what happens in an episode.
-        options: by name.
-        experts: "module:table" of a mapping from names to scripted experts, each called with the environment. None
-            if no game of this kind has one.
+        experts: "module:table" from names to scripted experts, each called with the environment; None without any.
     """
     _KINDS[kind] = Kind(names, make, engine, options, experts)
 
@@ -93,15 +90,11 @@ def known_games() -> list[str]:
 
 @dataclass(frozen=True)
 class GameSpec:
-    """A game and its options. Specs of the same game are equal, and written the same.
-
-    Attributes:
-        options: names and values of those that differ from their defaults, sorted by name.
-    """
+    """A game and its options. Specs of the same game are equal and written alike."""
 
     kind: str
     name: str
-    options: tuple[tuple[str, Value], ...] = ()
+    options: tuple[tuple[str, Value], ...] = ()  # those that differ from their defaults, by name
 
     @classmethod
     def parse(cls, text: str) -> "GameSpec":
@@ -131,13 +124,13 @@ class GameSpec:
         return cls(kind, name, tuple(changed))
 
     def __str__(self) -> str:
-        """The spec as configurations, datasets and results hold it: without options that have their default."""
+        """The spec as configs, datasets and results hold it, without options that have their default."""
         query = "&".join(f"{key}={json.dumps(value)}" for key, value in self.options)
         return f"{self.kind}/{self.name}" + (f"?{query}" if query else "")
 
     @property
     def file_name(self) -> str:
-        """A name of it for files."""
+        """A name for files."""
         return re.sub("[?&=]", "-", str(self).rpartition("/")[2])
 
     @property
@@ -148,7 +141,7 @@ class GameSpec:
 
     @property
     def arguments(self) -> dict[str, Value]:
-        """The values of all options, by name."""
+        """The values of all options."""
         return {key: option.default for key, option in _KINDS[self.kind].options.items()} | dict(self.options)
 
     @property
@@ -158,17 +151,16 @@ class GameSpec:
 
     @property
     def engine(self) -> str:
-        """The name of the distribution that plays it."""
         return _KINDS[self.kind].engine
 
     @property
     def code_folder(self) -> Path:
-        """Where the code of this kind of game and of its experts lies."""
+        """The folder of the code of this kind of game and of its experts."""
         return Path(str(inspect.getfile(import_module(_KINDS[self.kind].make.partition(":")[0])))).parent
 
     @property
     def expert(self) -> Callable[[Any], Any] | None:
-        """What makes the game's scripted expert, given the environment; None if there is none."""
+        """The game's scripted expert, to be called with the environment; None if there is none."""
         experts = _KINDS[self.kind].experts
         return None if experts is None else _imported(experts).get(self.name)
 

@@ -1,4 +1,4 @@
-"""The one loop in which a player plays a game; recording, scoring and filming go through its frames."""
+"""The loop in which a player plays a game: recording, scoring and filming all go through it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,25 +12,20 @@ from BC_training.common.decode import Decoding
 from BC_training.common.errors import GameDied, UserError
 from BC_training.games import make_game
 from BC_training.play.players import Player, make_player
+from BC_training.play.say import say
 
-_MOST_RESTARTS = 3  # of one episode
+_MOST_RESTARTS = 3  # in one episode
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A moment of an episode.
-
-    Attributes:
-        observation: what the player sees.
-        buttons: bool [A], what it holds from here to the next frame; None where the episode is over.
-        score: the return up to here.
-    """
+    """A moment of an episode."""
 
     observation: dict[str, np.ndarray]
-    buttons: np.ndarray | None
-    score: float
+    buttons: np.ndarray | None  # bool [A], held until the next frame; None where the episode is over
+    score: float  # the return so far
 
 
 @dataclass(frozen=True)
@@ -43,10 +38,9 @@ class Outcome:
 
 
 def play_frames(env: gymnasium.Env, player: Player, seed: int) -> Iterator[Frame]:
-    """Plays the episode of ``seed``: its N frames, each before its buttons take effect, and how it ended.
+    """Plays the episode of ``seed``: its N frames, each before its buttons take effect, and one at its end.
 
-    Raises:
-        GameDied: the game's process has ended.
+    Raises GameDied where the game's process has ended.
     """
     observation, _ = env.reset(seed=seed)
     player.reset(seed)
@@ -64,8 +58,7 @@ class Session:
 
     Args:
         game: its spec.
-        player: its name.
-        decoding: of a checkpoint, in place of its own.
+        decoding: replaces that of a checkpoint.
         options: of ``make_game``.
     """
 
@@ -90,13 +83,9 @@ class Session:
         raise NotImplementedError
 
     def with_restarts(self, play: Callable[[], T]) -> tuple[T, int]:
-        """Plays an episode by ``play()``, again from its start in a new game where the game dies.
+        """Plays an episode by ``play``, again if the game dies; returns its result and the number of restarts.
 
-        Returns:
-            What ``play`` returned, and how often the game was restarted.
-
-        Raises:
-            UserError: the game died time and again.
+        Raises a UserError if the game dies more than three times.
         """
         for restarts in range(_MOST_RESTARTS + 1):
             try:
@@ -119,8 +108,4 @@ def print_restarts(count: int, console: Console) -> None:
     """Prints how often games died, if any did."""
     if count:
         times = "once" if count == 1 else f"{count} times"
-        console.print(
-            f"the game died {times}: it was restarted, and its episode played from the start",
-            style="yellow",
-            soft_wrap=True,
-        )
+        say(console, f"the game died {times}: it was restarted, and its episode played from the start", style="yellow")

@@ -1,13 +1,12 @@
-"""What a sample of returns says of a player: mean, normalised score and failed episodes, with 95 % intervals.
+"""Mean, normalised score and failed episodes of a sample of returns, with 95 % intervals.
 
-A bootstrap knows nothing of what a sample does not hold: of a player who dies in one episode of a hundred, most
-samples of 20 hold no death, and their interval is a point that is wrong. So each resample here also holds three
-quarters of an episode that was not played: for the lower end as bad as the worst one or as random's mean, for the
-upper end as good as the best one or as the expert's mean. With a whole one it would be Gaffke's bound (Learned-Miller
-and Thomas, A New Confidence Interval for the Mean of a Bounded Random Variable, 2019), which for returns of two kinds
-is the interval of Clopper and Pearson; a half would be near that of Jeffreys. With three quarters those are
-covered in at least 93.8 % of samples of 10 to 200, whatever the share of either. ``benchmarks/intervals.py`` has
-other intervals beside this one.
+A bootstrap does not know what a sample lacks: where a player dies in one episode of a hundred, most samples of 20 hold
+no death, and their interval is a wrong point. So each resample here also holds three quarters of an episode that was
+not played: for the lower end as bad as the worst one or as random's mean, for the upper end as good as the best one or
+as the expert's mean. A whole episode would give Gaffke's bound (Learned-Miller and Thomas, A New Confidence Interval
+for the Mean of a Bounded Random Variable, 2019), which for returns of two kinds is the interval of Clopper and Pearson;
+half of one is near that of Jeffreys. With three quarters, such returns are covered in at least 93.8 % of samples of 10
+to 200, whatever their shares. ``benchmarks/intervals.py`` compares other intervals.
 """
 
 import math
@@ -20,20 +19,16 @@ from BC_training.common.metrics import normalize_score
 from BC_training.play.results import Interval, PlayScores
 
 RESAMPLES = 10_000
-UNSEEN = 0.75  # of an episode
+UNSEEN = 0.75  # how much of an episode that was not played each resample holds
 _TAILS = (0.025, 0.975)
 _BLOCK = 1 << 20  # weights drawn at once, 8 MiB
 
 Returns = Sequence[float] | np.ndarray
-References = Mapping[str, Returns]  # of "random", and of "expert" where the game has one
+References = Mapping[str, Returns]  # by "random", and "expert" where the game has one
 
 
 def play_statistics(returns: Returns, references: References) -> PlayScores:
-    """What returns say of their player.
-
-    Args:
-        references: the returns of random and the expert on the same seeds.
-    """
+    """The scores of returns; ``references`` are those of random and the expert on the same seeds."""
     mean, (random, expert) = float(np.mean(returns)), _reference_means(references)
     normalized = None if random is None else normalize_score(mean, random, expert)
     failed = None
@@ -50,16 +45,15 @@ def play_statistics(returns: Returns, references: References) -> PlayScores:
 
 
 def reference_statistics(references: References) -> dict[str, PlayScores]:
-    """``play_statistics`` of random and the expert, whose normalised scores are 0 and 1 by definition: no sample."""
+    """``play_statistics`` of random and the expert, whose normalised scores are 0 and 1 by definition."""
     return {who: replace(play_statistics(r, references), normalized_ci95=None) for who, r in references.items()}
 
 
 def mean_interval(returns: Returns, references: References) -> Interval | None:
     """[low, high] of the mean return at 95 %.
 
-    Returns:
-        None for a single return, and where all are equal and the references' means no other: nothing then tells
-        how far from them another may lie.
+    None for a single return, and where all returns and the references' means are equal: nothing then shows how far
+    from them another may lie.
     """
     ends = _ends(returns, references)
     if len(returns) < 2 or ends[0] == ends[1]:
@@ -72,14 +66,14 @@ def mean_interval(returns: Returns, references: References) -> Interval | None:
 def normalized_interval(games: Sequence[tuple[Returns, References]]) -> Interval | None:
     """[low, high] at 95 % of a normalised score, averaged over games.
 
-    The means of random and the expert are of samples, too. These are resampled as the player's is, independently,
-    although the seeds are the same; the unseen part of an episode moves the score outwards in each.
+    The references' means are of samples, too. They are resampled as the player's is, independently, although the seeds
+    are the same; in each, the unseen part of an episode moves the score outwards.
 
     Args:
-        games: of each, the player's returns and those of the references.
+        games: the player's returns and the references' in each.
 
     Returns:
-        None without expert, where it may be no better than random, and where anybody played a single episode.
+        None without an expert, where the expert may be no better than random, and where anybody played one episode.
     """
     rng, ends = np.random.default_rng(0), ([], [])
     for returns, references in games:
@@ -111,12 +105,12 @@ def wilson_interval(count: int, episodes: int) -> Interval | None:
 
 
 def interval_text(interval: Sequence[float] | None, form: Callable[[float], str]) -> str:
-    """ " (low to high)", to stand behind a value; empty where there is none."""
+    """ " (low to high)" to follow a value, or ""."""
     return "" if interval is None else f" ({' to '.join(map(form, interval))})"
 
 
 def failed_text(failed: int | None, ci95: Interval | None, episodes: int) -> str:
-    """ "1 of 100 (0.2 to 5.4 %)"; a dash where nothing says what failing is."""
+    """ "1 of 100 (0.2 to 5.4 %)"; a dash where failing is not defined."""
     return "–" if ci95 is None else f"{failed} of {episodes} ({100 * ci95[0]:.1f} to {100 * ci95[1]:.1f} %)"
 
 
@@ -126,14 +120,14 @@ def _reference_means(references: References) -> tuple[float | None, float | None
 
 
 def _ends(returns: Returns, references: References) -> tuple[float, float]:
-    """Between what an episode that was not played is taken to score."""
+    """The lowest and the highest return that an episode that was not played is taken to have."""
     random, expert = _reference_means(references)
     known = [float(np.min(returns)), float(np.max(returns)), *(m for m in (random, expert) if m is not None)]
     return min(known), max(known)
 
 
 def _means(returns: Returns, ends: tuple[float, float], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """float64 [RESAMPLES] twice, means of the returns and the unseen part of an episode: the lowest, the highest.
+    """Resampled means, float64 [RESAMPLES], with the unseen part of an episode at the low end, and at the high end.
 
     Weights are drawn as in the Bayesian bootstrap (Rubin 1981): Dirichlet, 1 for each return.
     """
@@ -148,17 +142,14 @@ def _means(returns: Returns, ends: tuple[float, float], rng: np.random.Generator
 
 
 def resampled_means(
-    totals: Sequence[np.ndarray],
-    sizes: np.ndarray,
-    draw: Callable[[int], np.ndarray],
-    resamples: int | None = None,
+    totals: Sequence[np.ndarray], sizes: np.ndarray, draw: Callable[[int], np.ndarray], resamples: int | None = None
 ) -> np.ndarray:
     """float64 [len(totals), resamples], bootstrapped means over n units: sum_i w_i totals_i / sum_i w_i sizes_i.
 
     Args:
-        totals: one float [n] for each mean that the same weights make, the sum of each unit's values.
+        totals: a float [n] for each mean, the sums of the units' values.
         sizes: float [n], how many values each unit has.
-        draw: from a number of resamples to their weights, float [resamples, n].
+        draw: draws so many resamples' weights, float [resamples, n].
         resamples: None for ``RESAMPLES``.
     """
     resamples = RESAMPLES if resamples is None else resamples
@@ -171,5 +162,5 @@ def resampled_means(
 
 
 def _quantile(values: np.ndarray, end: int) -> float:
-    """The lower or the upper end of what 95 % of ``values`` lie in; they may be infinite."""
+    """The lower (0) or upper (1) end of the range of 95 % of ``values``, which may be infinite."""
     return float(np.quantile(values, _TAILS[end], method="inverted_cdf"))

@@ -1,5 +1,6 @@
-"""The dataset of a training, recorded first where it is missing and the config says how."""
+"""A training's dataset is recorded first where it is missing and the config says how."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,9 @@ from BC_training.training.train_state import abstract_model
 
 
 def record_missing_dataset(config: Config, console: Console) -> None:
-    """Records what ``dataset.record`` asks for and is not at ``dataset.path`` yet.
+    """Records the episodes of ``dataset.record`` that are not at ``dataset.path`` yet.
 
-    Raises:
-        UserError: nothing is there and nothing says what to record, or the config does not fit the game.
+    Raises a UserError where there is nothing and nothing to record, or where the config does not fit the game.
     """
     options = config.dataset
     if is_remote(options.path):
@@ -39,11 +39,10 @@ def record_missing_dataset(config: Config, console: Console) -> None:
 
 
 def _require_buildable(config: Config) -> None:
-    """Raises a UserError where the config does not fit what the game shows, before that is recorded."""
+    """Raises a UserError where the config does not fit the game."""
     options = config.dataset
     assert options.record is not None
-    env = make_game(options.record.game, frame_size=options.record.frame_size)
-    try:
+    with contextlib.closing(make_game(options.record.game, frame_size=options.record.frame_size)) as env:
         game: Any = env.unwrapped
         state = None
         if config.uses_state:
@@ -63,5 +62,3 @@ def _require_buildable(config: Config) -> None:
         mirror = MirrorTable(None, game.action_names, game.state_names, options.record.game)
         make_augment(config.training.augmentation, inputs, mirror)
         abstract_model(config, inputs)
-    finally:
-        env.close()

@@ -14,9 +14,9 @@ from BC_training.training.saver import Saver
 def play_saved(
     saver: Saver, benchmark: Benchmark, interruption: Interruption, bars: Bars, console: Console, epoch: int
 ) -> dict[str, float] | None:
-    """Scores the checkpoint that ``epoch`` was saved in; None where it could not be saved.
+    """Scores the checkpoint of ``epoch``; None where it could not be saved.
 
-    A signal ends the play at once: all is saved, and the training that goes on plays again.
+    A signal ends the play at once: all is saved, and the training plays again when it goes on.
     """
     bars.stop()
     with interruption.immediate():

@@ -1,4 +1,4 @@
-"""Who plays: random buttons, nobody, the game's scripted expert, or a trained policy."""
+"""The players: random buttons, no buttons, the game's scripted expert, and trained policies."""
 
 from pathlib import Path
 from typing import Protocol
@@ -28,8 +28,6 @@ class Player(Protocol):
 
 
 class PolicyPlayer:
-    """A trained policy, from its checkpoint folder."""
-
     def __init__(self, checkpoint: str, env: gymnasium.Env, decoding: Decoding | None = None):
         from BC_training.play.policy import Policy  # here: scripted players need no JAX
 
@@ -44,22 +42,20 @@ class PolicyPlayer:
 
 
 def require_player(name: str) -> None:
-    """Raises a UserError unless ``name`` is a scripted player's, or an existing path, such as a checkpoint's."""
+    """Raises a UserError unless ``name`` is a scripted player or an existing path."""
     if name not in BUILT_IN and not Path(name).exists():
         raise unknown("player", name, BUILT_IN, "or give the folder of a checkpoint")
 
 
 def make_player(name: str, game: str, env: gymnasium.Env, decoding: Decoding | None = None) -> Player:
-    """A player for ``env``.
+    """A player for ``env``, the game of the spec ``game``.
 
     Args:
         name: ``expert``, ``random``, ``noop`` or a checkpoint folder.
-        game: the game's spec.
-        decoding: of a checkpoint, in place of its own.
+        decoding: replaces that of a checkpoint.
 
     Raises:
-        UserError: another name, ``expert`` in a game that has none, or a checkpoint that does
-            not load or does not fit the game (``require_fit``).
+        UserError: another name, no expert for this game, or a checkpoint that does not load or fit the game.
     """
     require_player(name)
     if name in (scripted := {"random": Random, "noop": Noop}):

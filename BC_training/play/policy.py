@@ -29,7 +29,7 @@ class Policy:
     Attributes:
         inputs: what it sees and presses.
         decoding: how its probabilities become buttons.
-        last_probabilities: float32 [A], those of the last frame it was shown.
+        last_probabilities: float32 [A], from the last frame that it saw.
     """
 
     def __init__(self, path: str | Path, decoding: Decoding | None = None):
@@ -49,8 +49,8 @@ class Policy:
         window = self.inputs.window
         self._predict = make_predict(model)
         self._encode, self._remember = make_stream(model)
-        # What the model sees of each frame of this episode: "frames" resized, "state",
-        # "since_change"; of a model that encodes each frame by itself only its "features".
+        # The parts of each past frame that the model sees: "frames" (resized), "state" and "since_change", or only
+        # "features" where the model encodes each frame by itself.
         self._recent: deque[dict[str, np.ndarray]] = deque(maxlen=window.span)
         self._pressed: deque[np.ndarray] = deque(maxlen=window.action_history)
         self.reset()
@@ -60,19 +60,15 @@ class Policy:
         """Loads a run's best checkpoint, or the one in ``folder`` itself.
 
         Args:
-            decoding: in place of the checkpoint's, for the same actions.
+            decoding: replaces the checkpoint's; for the same buttons.
 
         Raises:
-            UserError: no checkpoint, damaged, or written by a newer version; or a decoding of other actions.
+            UserError: no checkpoint, a damaged one or one of a newer version; or a decoding of other buttons.
         """
         return cls(folder, decoding)
 
     def reset(self, seed: int = 0) -> None:
-        """Starts an episode: what was seen and pressed before is forgotten.
-
-        Args:
-            seed: of the episode, 0 or more. It matters where buttons are sampled.
-        """
+        """Starts an episode and forgets the last; ``seed``, 0 or more, matters where buttons are sampled."""
         self._decoder.reset(seed)
         self.last_probabilities = np.zeros(len(self.inputs.action_names), np.float32)
         self._recent.clear()
@@ -82,17 +78,15 @@ class Policy:
     def probabilities(self, frame: Any, state: Any = None) -> np.ndarray:
         """float32 [A] in [0, 1]: how likely the recorded player holds each button.
 
-        Frames are to be given in order, each once; the model's history is kept from one to the next.
-        A model that takes previous actions knows those that ``act`` returned.
+        Give each frame once and in order, because the history is kept. A model that takes previous actions knows
+        those that ``act`` returned.
 
         Args:
-            frame: uint8 [3, H, W] RGB, of the recording's size; also an image of Pillow, or what NumPy makes such
-                an array of.
-            state: float32 [S], the values of ``inputs.state_names``, or a dict of them by name; ignored if the
-                model sees none.
+            frame: uint8 [3, H, W] RGB of the recording's size, a Pillow image, or what NumPy makes such an array of.
+            state: float32 [S], the values of ``inputs.state_names``, or a dict of them; ignored if the model sees none.
 
         Raises:
-            UserError: not such a frame or state.
+            UserError: the frame or state is not like that.
         """
         frame = self._checked_frame(frame)
         window, model = self.inputs.window, (self._params, self._batch_stats)
@@ -119,36 +113,25 @@ class Policy:
         return self.last_probabilities
 
     def act(self, frame: Any, state: Any = None) -> np.ndarray:
-        """bool [A]: the buttons to hold, by the rules of ``decoding``; call it once a frame.
-
-        Args:
-            frame: uint8 [3, H, W] RGB, of the recording's size.
-            state: float32 [S], for a model that sees it; see ``probabilities``.
-        """
+        """bool [A]: the buttons to hold, by the rules of ``decoding``. See ``probabilities`` for the rest."""
         pressed = self._decoder(self.probabilities(frame, state))
         self._pressed.append(pressed.copy())  # the caller may change what it gets
         return pressed
 
     def override(self, pressed: np.ndarray) -> None:
-        """Says that ``pressed``, bool [A], was held instead of what ``act`` has just returned.
+        """Has a model that takes previous actions remember ``pressed``, bool [A], not what ``act`` has just returned.
 
-        A model that takes previous actions then remembers these. For recordings, where the recorded
-        player presses.
+        On recordings it is the recorded player who presses.
         """
         if self._pressed:
             self._pressed[-1] = np.array(pressed, bool)
 
     @property
     def thresholds(self) -> np.ndarray:
-        """float32 [A]: the probabilities from which on each button is held."""
+        """float32 [A]: the lowest probability at which each button is pressed."""
         return np.array([self.decoding.thresholds[name] for name in self.inputs.action_names], np.float32)
 
     def _checked_frame(self, given: Any) -> np.ndarray:
-        """A frame as uint8 [3, H, W].
-
-        Raises:
-            UserError: it is none.
-        """
         height, width = self.inputs.recorded_size
         takes = f"the policy takes frames uint8 (3, {height}, {width}) of RGB"
         if isinstance(given, Image.Image):
@@ -166,11 +149,7 @@ class Policy:
         return frame
 
     def _checked_state(self, state: Any) -> np.ndarray:
-        """A copy of a state, float32 [S].
-
-        Raises:
-            UserError: it is missing, of another shape, or not finite where the model looks.
-        """
+        """A copy as float32 [S], which must be finite where the model looks."""
         names = self.inputs.state_names
         takes = f"the policy takes a state float32 ({len(names)},) of {', '.join(names)}"
         if state is None:
@@ -184,8 +163,7 @@ class Policy:
         if np.shape(state) != (len(names),) or not np.can_cast(np.asarray(state).dtype, np.float32, "same_kind"):
             raise UserError(f"{takes}, got {np.asarray(state).dtype} {np.shape(state)}")
         values = np.array(state, np.float32)
-        used = names if self.inputs.state is None else self.inputs.state.config.names
-        for name in used:
+        for name in names if self.inputs.state is None else self.inputs.state.config.names:
             if not np.isfinite(value := values[names.index(name)]):
                 raise UserError(f"the policy takes finite state values, got '{name}' {value}")
         return values
@@ -195,6 +173,5 @@ def _as_array(given: Any, takes: str) -> np.ndarray:
     """A list, or an array of another library, as NumPy's."""
     try:
         return np.asarray(given)
-    except Exception as error:  # of other libraries, too: PyTorch has a TypeError for a tensor on a GPU
-        reason = first_line(error)
-        raise UserError(f"{takes}, got {type(given).__name__}, which is no array ({reason})") from error
+    except Exception as error:  # other libraries raise anything: PyTorch a TypeError for a tensor on a GPU
+        raise UserError(f"{takes}, got {type(given).__name__}, which is no array ({first_line(error)})") from error

@@ -1,4 +1,4 @@
-"""Records a player's episodes in a game into a dataset, labelled by the player or by another."""
+"""Records a player's episodes into a dataset, labelled by the player itself or by another."""
 
 import contextlib
 import os
@@ -21,14 +21,14 @@ from BC_training.common.storage.writer import EpisodeWriter, existing_episodes, 
 from BC_training.games import GameSpec, make_game
 from BC_training.play.episodes import Outcome, Session, play_frames, print_restarts
 from BC_training.play.players import Player, make_player
+from BC_training.play.say import say
 from BC_training.runtime.workers import closing_on_sigterm, run_tasks
 
 
 class LabelledPlayer:
-    """Acts as a player does, but for bursts of noise, and for frames in which the labeller acts in its place.
+    """A player with bursts of noise, and frames in which the labeller acts in its place.
 
-    The player acts as it does in play: one that takes previous actions sees those that it chose, not what was
-    executed.
+    The player acts as in play: where it takes previous actions, it sees its own, not what was executed.
 
     Args:
         labeller: None where the player labels its own frames.
@@ -41,7 +41,7 @@ class LabelledPlayer:
         self._player, self._labeller, self._config = player, labeller, config
 
     def reset(self, seed: int) -> None:
-        # Apart from each other, and from the players', which use the seed alone.
+        # Other draws than those of the players, which use the seed alone.
         self._noise_rng, self._mix_rng = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2])
         self._noise_left = 0  # frames
         self._player.reset(seed)
@@ -53,7 +53,7 @@ class LabelledPlayer:
         self.label = executed = np.asarray(self._player.act(observation), bool)
         if self._labeller is not None:
             self.label = np.asarray(self._labeller.act(observation), bool)
-            # A draw a frame, as Ross, Gordon and Bagnell (2011) have it, section 3.
+            # A draw in each frame, as in section 3 of Ross, Gordon and Bagnell (2011).
             executed = self.label if self._mix_rng.random() < self._config.mix else executed
         if self._noise_left == 0 and self._noise_rng.random() < self._config.noise:
             self._noise = self._noise_rng.random(executed.shape) < 0.5
@@ -64,7 +64,7 @@ class LabelledPlayer:
 
 
 class RecordSession(Session):
-    """One worker's game and players, writing episodes into ``out``."""
+    """Writes episodes into ``out``."""
 
     player: LabelledPlayer
 
@@ -102,24 +102,24 @@ def _make_players(config: RecordConfig, env: gymnasium.Env) -> LabelledPlayer:
 
 
 def _attributes(config: RecordConfig) -> dict[str, Any]:
-    """What an episode's attributes say of how it was recorded."""
+    """The attributes of an episode that describe how it was recorded."""
     how = {name: getattr(config, name) for name in ("player", "mix", "noise", "noise_frames")}
     return how | {"game": str(GameSpec.parse(config.game)), "label": config.labeller}
 
 
 def record(out: str | Path, config: RecordConfig, workers: int | None, console: Console) -> None:
-    """Records ``config.episodes`` more episodes, appending to the dataset if it exists.
+    """Adds ``config.episodes`` episodes to a dataset, which is created if missing.
 
-    Seeds count up from ``config.seed``, or from past the last that the dataset already holds of
-    episodes recorded the same way. Safe to kill: only the episodes in progress are lost.
+    Seeds count up from ``config.seed``, or from the last seed that was recorded in the same way. If killed, it loses
+    the episodes in progress alone.
 
     Args:
-        out: the dataset's folder, created if missing.
-        workers: processes; None for one a core.
+        out: the dataset's folder.
+        workers: processes; None for one per core.
 
     Raises:
-        UserError: unknown game, player or labeller, a checkpoint that does not fit the game, or a
-            dataset of other actions or another frame size.
+        UserError: unknown game, player or labeller, a checkpoint that does not fit the game, or a dataset of other
+            buttons or another frame size.
     """
     path = Path(out)
     used = {int(episode.attrs["seed"]) for episode in recorded_episodes(path, config)}
@@ -130,34 +130,24 @@ def record(out: str | Path, config: RecordConfig, workers: int | None, console: 
 def record_missing(
     out: str | Path, config: RecordConfig, workers: int | None, console: Console, first_number: int | None = None
 ) -> None:
-    """Records what the dataset lacks of the episodes that ``config`` names.
+    """Records the episodes of ``config`` that a dataset lacks; arguments and errors are otherwise those of ``record``.
 
-    A dataset with episodes, but none recorded as ``config`` says, is left alone: it is somebody's
-    own. Other arguments and errors are those of ``record``, of a complete dataset too.
-
-    Args:
-        first_number: of the episode of ``config.seed``, in a dataset to which ``config``'s episodes are
-            to be added.
+    A dataset in which no episode was recorded as ``config`` says is somebody's own and left alone, unless
+    ``first_number`` is given: the number of the episode of ``config.seed``.
     """
     path = Path(out)
     recorded = recorded_episodes(path, config)
     _require_frame_size(path, recorded, config)
     used = {int(episode.attrs["seed"]) for episode in recorded}
     if first_number is None and path.exists() and not used and LocalStore(path).episode_names():
-        console.print(
-            f"{path} is used as it is: none of its episodes was recorded as dataset.record says",
-            soft_wrap=True,
-            markup=False,
-        )
+        say(console, f"{path} is used as it is: none of its episodes was recorded as dataset.record says")
         return
     wanted = range(config.seed, config.seed + config.episodes)
     missing = [seed for seed in wanted if seed not in used]
     if missing:
         there = config.episodes - len(missing)
-        console.print(
-            f"{path}: {there} of {config.episodes} episodes are there, recording the rest", soft_wrap=True, markup=False
-        )
-        # As if nothing had interrupted it: the numbers decide on the split and the order of training.
+        say(console, f"{path}: {there} of {config.episodes} episodes are there, recording the rest")
+        # The numbers decide the split and the order of training, so they are those of an uninterrupted recording.
         numbers = [seed - config.seed + (first_number or 0) for seed in missing]
         _record_seeds(path, config, missing, numbers, workers, console)
 
@@ -170,10 +160,10 @@ def _record_seeds(
     workers: int | None,
     console: Console,
 ) -> None:
-    """Records ``seeds`` as the episodes ``numbers``, or after the last episode: for None, or where one is taken."""
-    action_names, state_names = require_players(config)
+    """Records ``seeds`` as the episodes ``numbers``, or after the last episode where that is None or one is taken."""
+    names = require_players(config)
     _require_frame_size(path, existing_episodes(path), config)
-    with recording(path, action_names, state_names):
+    with recording(path, *names):
         if numbers is None or any((path / f"episode_{number}").exists() for number in numbers):
             numbers = range(first := next_number(path), first + len(seeds))
         with disk_full_is_user_error(path):
@@ -188,25 +178,21 @@ def _record_seeds(
             )
     frames = sum(r.frames for r in results)
     labelled = "" if config.labeller == config.player else f", labelled by {config.labeller},"
-    console.print(
+    score = return_text(float(np.mean([r.score for r in results])))
+    say(
+        console,
         f"recorded {len(results)} episodes, {frames:,} frames of {config.player}{labelled} in {config.game} "
-        f"(mean score {return_text(float(np.mean([r.score for r in results])))}) into {path}",
-        soft_wrap=True,
-        markup=False,
+        f"(mean score {score}) into {path}",
     )
     print_restarts(sum(r.restarts for r in results), console)
 
 
 def require_players(config: RecordConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Starts the game and its players once; returns the names of the actions and of the state values.
+    """Starts the game and its players once; returns the names of the buttons and of the state values.
 
-    Raises:
-        UserError: unknown game, player or labeller, or a checkpoint that does not fit the game.
+    Raises a UserError for an unknown game, player or labeller, or a checkpoint that does not fit the game.
     """
-    with (
-        closing_on_sigterm(),
-        contextlib.closing(make_game(config.game, frame_size=config.frame_size)) as env,
-    ):
+    with closing_on_sigterm(), contextlib.closing(make_game(config.game, frame_size=config.frame_size)) as env:
         game: Any = env.unwrapped
         _make_players(config, env)
         return game.action_names, game.state_names
@@ -220,9 +206,9 @@ def recorded_episodes(path: Path, config: RecordConfig) -> list[EpisodeInfo]:
 
 def _require_frame_size(path: Path, episodes: list[EpisodeInfo], config: RecordConfig) -> None:
     for episode in episodes:
-        size = episode.arrays["frames"].shape[2:]
-        if size != tuple(config.frame_size):
+        size, wanted = episode.arrays["frames"].shape[2:], config.frame_size
+        if size != tuple(wanted):
             raise UserError(
-                f"{path} holds frames of {size[0]}x{size[1]}, not {config.frame_size[0]}x{config.frame_size[1]}: "
+                f"{path} holds frames of {size[0]}x{size[1]}, not {wanted[0]}x{wanted[1]}: "
                 "choose another folder or the same frame size"
             )

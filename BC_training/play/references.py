@@ -1,11 +1,11 @@
-"""Returns of scripted players that are known, so that nobody has to wait for them to be played again.
+"""Known returns of scripted players, which need not be played again.
 
-They are in ``reference_returns.json``, each with the version of the engine and of the code that it was played by, and
-count for no other. After a change of a game, an expert, or ViZDoom's version,
+They are in ``reference_returns.json``, with the versions of the engine and of the code, and hold for no other. After a
+change of a game, an expert or ViZDoom,
 
     uv run python -m BC_training.play.references
 
-plays them again, all those that are not of the present version: half an hour of one core for all.
+plays those of other versions again: half an hour of one core for all.
 """
 
 import ast
@@ -23,33 +23,26 @@ from BC_training.common.files import write_whole
 from BC_training.games import GameSpec, known_games
 from BC_training.play import scripted
 from BC_training.play.players import BUILT_IN
+from BC_training.play.say import say
 from BC_training.play.scores import SMALL, play_episodes
 
 FILE = Path(__file__).with_name("reference_returns.json")
-SEEDS = (range(100), range(1000, 1020), range(5000, 5100))  # of the final score, during training, of the suite
+SEEDS = (range(100), range(1000, 1020), range(5000, 5100))  # for the final score, in training, and for the suite
 
 
 def reference_players(game: GameSpec) -> list[str]:
-    """Those between whom scores in a game are normalised."""
+    """The players between whom scores in a game are normalised."""
     return ["random"] if game.expert is None else ["random", "expert"]
 
 
 def scripted_returns(
     game: GameSpec, players: Sequence[str], seeds: range, workers: int | None, console: Console
 ) -> dict[str, list[float]]:
-    """Returns of scripted players in the episodes of ``seeds``: those that are known, the others played.
-
-    Args:
-        players: of "expert", "random" and "noop".
-        workers: processes; None for one a core.
-    """
+    """Returns of players among "expert", "random" and "noop" in the episodes of ``seeds``; plays those not known."""
     known = {player: found for player in players if (found := known_returns(game, player, seeds)) is not None}
     if known:
-        console.print(
-            f"{game}, seeds {seeds.start} to {seeds.stop - 1}: the returns of {' and '.join(known)} are known",
-            soft_wrap=True,
-            markup=False,
-        )
+        first, last = seeds.start, seeds.stop - 1
+        say(console, f"{game}, seeds {first} to {last}: the returns of {' and '.join(known)} are known")
     for player in players:
         if player not in known:
             outcomes = play_episodes(str(game), player, seeds, SMALL, workers, console)
@@ -58,7 +51,7 @@ def scripted_returns(
 
 
 def known_returns(game: GameSpec, player: str, seeds: Sequence[int]) -> list[float] | None:
-    """What ``player`` scores in the episodes of ``seeds``; None where that is not known of all, or of this version."""
+    """The returns of ``player`` in the episodes of ``seeds``; None unless all are known for this version."""
     entry = _read_file().get(str(game))
     if entry is None or entry["version"] != game_version(game):
         return None
@@ -70,9 +63,9 @@ def known_returns(game: GameSpec, player: str, seeds: Sequence[int]) -> list[flo
 
 @cache
 def game_version(game: GameSpec) -> str:
-    """What the episodes of scripted players depend on beside the spec: the engine's version and a digest of code.
+    """The engine's version and a digest of the code of the game's kind, its experts and ``scripted.py``.
 
-    The code is that of the game's kind, with its experts, and of ``scripted.py``, without comments and docstrings.
+    Comments and docstrings do not count.
     """
     files = [Path(scripted.__file__), *sorted(game.code_folder.rglob("*.py"))]
     digest = hashlib.sha256("\0".join(map(_plain_code, files)).encode()).hexdigest()[:16]
@@ -94,7 +87,7 @@ def _read_file() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Plays what the file lacks, game by game, and adds it."""
+    """Plays what the file lacks and writes it, game by game."""
     console, known = Console(), dict(_read_file())
     for game in map(GameSpec.parse, known_games()):
         if all(known_returns(game, player, seeds) is not None for player in BUILT_IN for seeds in SEEDS):
@@ -106,7 +99,7 @@ def main() -> None:
                 returns[player][str(seeds.start)] = [outcome.score for outcome in outcomes]
         known[str(game)] = {"version": game_version(game), "returns": returns}
         write_whole(FILE, json.dumps(known, separators=(",", ":")).replace('],"', '],\n"') + "\n")
-        console.print(f"{game}: written to {FILE}", soft_wrap=True, markup=False)
+        say(console, f"{game}: written to {FILE}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What ``rollout`` finds, as ``rollout.json`` stores it. None stands for a number that has no value."""
+"""The results of ``rollout``, as ``rollout.json`` stores them. None stands for a number that has no value."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +13,10 @@ Interval = tuple[float, float]  # low and high, at 95 %
 
 @dataclass(frozen=True)
 class PlayScores(JsonObject):
-    """What returns say of their player.
+    """The scores of a player's returns.
 
     Attributes:
-        mean: of the returns.
-        normalized: (mean - random's mean) / (expert's mean - random's mean); None without an expert who is better
-            than random.
+        normalized: (mean - random's mean) / (expert's mean - random's mean); None unless the expert is better.
         failed: how many episodes are nearer to random's mean than to the expert's; None likewise.
         failed_ci95: of their share.
     """
@@ -33,20 +31,16 @@ class PlayScores(JsonObject):
 
 @dataclass(frozen=True)
 class RolloutResult(PlayScores):
-    """Episodes of a player, and what they say of it.
+    """The episodes and scores of a player.
 
     Attributes:
         game: its spec.
         player: "expert", "random", "noop" or a checkpoint's folder.
-        step: of a checkpoint; None for other players, as is decoding.
-        decoding: how the checkpoint's probabilities became buttons.
+        step, decoding: the checkpoint's; None for other players.
         seed: the first episode's; the others count up.
-        returns: of each episode.
-        references: returns of random, and of the expert where there is one, in the same episodes of the game without
-            its handicaps.
-        restarts: how often the player's game died and was started again.
-        random_mean, random_ci95, expert_mean, expert_ci95: of the references; None without expert.
-        seen: what of the play the checkpoint has seen before (``seen_seeds``).
+        references: returns of random, and of an expert, in the same episodes of the game without its handicaps.
+        restarts: how often the player's game died.
+        seen: which of the episodes the checkpoint has seen before (``seen_seeds``).
         video: the file of the first episode; None if it was not filmed.
     """
 
@@ -68,5 +62,5 @@ class RolloutResult(PlayScores):
 
 
 def final_play(options: RolloutConfig) -> dict[str, Any]:
-    """Which episodes the best checkpoint plays when training ends: game, episodes and seed of a ``RolloutResult``."""
+    """The game, episodes and seed of the play at the end of a training, as a ``RolloutResult`` names them."""
     return {"game": str(GameSpec.parse(options.known_game)), "episodes": options.episodes, "seed": options.seed}

@@ -19,6 +19,7 @@ from BC_training.play.intervals import failed_text, interval_text, play_statisti
 from BC_training.play.players import BUILT_IN, require_player
 from BC_training.play.references import reference_players, scripted_returns
 from BC_training.play.results import PlayScores, RolloutResult
+from BC_training.play.say import say
 from BC_training.play.scores import SMALL, play_episodes, short_name
 from BC_training.play.video import require_video
 from BC_training.training.seeds import seen_seeds, seen_text
@@ -46,15 +47,14 @@ def rollout(
     Args:
         player: "expert", "random", "noop" or a checkpoint folder.
         game: its spec. Random and the expert play without its handicaps, such as a delay.
-        workers: processes; None for one a core.
-        json_file: where to write the result.
+        workers: processes; None for one per core.
         video: where to write an MP4 of the first episode.
         references: the returns of random and the expert in these episodes, where they are known.
-        decode: KEY=VALUE, what to change of the checkpoint's decoding here (``Decoding.override``).
+        decode: KEY=VALUE changes of the checkpoint's decoding (``Decoding.override``).
 
     Raises:
-        UserError: unknown game or player, a file that could not be written (found first), or
-            ``decode`` with another player than a checkpoint, or not valid.
+        UserError: unknown game or player, a file that cannot be written (before any play), or a ``decode`` that is
+            not valid or not of a checkpoint.
     """
     if episodes < 1:
         raise UserError(f"--episodes {episodes} is out of range: at least 1")
@@ -109,7 +109,7 @@ def rollout(
     )
     _print_result(result, [(", ".join([short_name(player), *decode]), scores), *of_references.items()], console)
     if seen:
-        console.print(seen_text(seen, episodes), style="yellow", soft_wrap=True, markup=False)
+        say(console, seen_text(seen, episodes), style="yellow")
     if json_file is not None:
         write_whole(json_file, json.dumps(result.to_dict(), indent=2) + "\n")
     return result
@@ -127,11 +127,11 @@ class Benchmark:
         self._references: dict[str, list[float]] | None = None  # returns of random and the expert
 
     def score(self, folder: Path) -> dict[str, float]:
-        """Lets a checkpoint play; the first time random and the expert, too, where their returns are not known.
+        """Lets a checkpoint play, and the first time also random and the expert where their returns are not known.
 
         Returns:
-            mean (return), ci95_low, ci95_high, random_mean, expert_mean, normalized, failed (episodes), and
-            episodes; not what has no value.
+            mean (return), ci95_low, ci95_high, random_mean, expert_mean, normalized, failed (episodes) and episodes,
+            each where it has a value.
         """
         from BC_training.training import checkpoint  # here: the processes of scripted players need no JAX
 

@@ -1,5 +1,6 @@
 """Returns of many episodes, played in parallel processes."""
 
+import contextlib
 import math
 import os
 from collections.abc import Sequence
@@ -21,15 +22,8 @@ SMALL = (72, 128)  # frames of players that do not look at them
 
 
 class RolloutSession(Session):
-    """One worker's game and player."""
-
     def __init__(
-        self,
-        game: str,
-        player: str,
-        video: Path | None,
-        frame_size: tuple[int, int],
-        decoding: Decoding | None = None,
+        self, game: str, player: str, video: Path | None, frame_size: tuple[int, int], decoding: Decoding | None = None
     ):
         super().__init__(game, player, decoding, frame_size=frame_size, render_mode="rgb_array" if video else None)
         self._video = video
@@ -45,19 +39,17 @@ class RolloutSession(Session):
         return replace(outcome, restarts=restarts)
 
     def _play(self, seed: int, film: bool) -> Outcome:
-        if film and self._video is not None:
-            with VideoWriter(self._video, self.game.fps, self.game.action_names) as writer:
-                return self._play_filmed(seed, writer)
-        return self._play_filmed(seed, None)
-
-    def _play_filmed(self, seed: int, writer: VideoWriter | None) -> Outcome:
         frames, score = -1, 0.0
-        for frames, frame in enumerate(play_frames(self.env, self.player, seed)):  # noqa: B007 (counts)
-            score = frame.score
-            if writer is not None and frame.buttons is not None:
-                image: Any = self.env.render()
-                caption = f"{Path(self._player_name).name}  seed {seed}  return {return_text(score)}"
-                writer.add(image, frame.buttons, caption)
+        with contextlib.ExitStack() as stack:
+            writer = None
+            if film and self._video is not None:
+                writer = stack.enter_context(VideoWriter(self._video, self.game.fps, self.game.action_names))
+            for frames, frame in enumerate(play_frames(self.env, self.player, seed)):  # noqa: B007 (counts)
+                score = frame.score
+                if writer is not None and frame.buttons is not None:
+                    image: Any = self.env.render()
+                    caption = f"{Path(self._player_name).name}  seed {seed}  return {return_text(score)}"
+                    writer.add(image, frame.buttons, caption)
         return Outcome(score, frames)
 
 
@@ -71,13 +63,13 @@ def play_episodes(
     video: Path | None = None,
     decoding: Decoding | None = None,
 ) -> list[Outcome]:
-    """Plays one episode a seed, in parallel processes, and prints how often a game died.
+    """Plays one episode per seed, in parallel processes, and prints how often a game died.
 
     Args:
         frame_size: (H, W) of the frames that the player sees.
-        workers: processes; None for one a core.
+        workers: processes; None for one per core.
         video: where to write an MP4 of the first episode.
-        decoding: of a checkpoint, in place of its own.
+        decoding: replaces that of a checkpoint.
     """
     outcomes = run_tasks(
         RolloutSession,

@@ -1,4 +1,4 @@
-"""Text in pictures: what the font can draw, and what stands for the rest."""
+"""Text in pictures: characters that the font can draw, and substitutes for others."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -9,12 +9,12 @@ from PIL import ImageFont
 
 @lru_cache
 def font(size: float) -> ImageFont.FreeTypeFont:
-    """The font, of this size in pixels."""
+    """The font at this size in pixels."""
     return ImageFont.truetype(_font_file(), size)
 
 
 def fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """``text``, its end left out where it is wider than ``width`` pixels."""
+    """``text`` without its end where it is wider than ``width`` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}…") > width:
@@ -23,7 +23,7 @@ def fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 def drawable(names: Sequence[str]) -> list[str]:
-    """``names``, with its number, counted from 1, in place of one that the font cannot draw."""
+    """``names``, in which a number from 1 replaces each name that the font cannot draw."""
     return [name if _can_draw(name) else str(number) for number, name in enumerate(names, 1)]
 
 
@@ -33,7 +33,7 @@ def drawable_text(text: str) -> str:
 
 
 def substitutions(names: Sequence[str], what: str) -> str | None:
-    """A line that says which numbers stand for which names; None where none does."""
+    """A line that lists the numbers and the names that they replace; None where all names are drawn."""
     pairs = [f"{shown} for {name}" for shown, name in zip(drawable(names), names, strict=True) if shown != name]
     return f"{what} with characters that the font lacks are drawn as numbers: {', '.join(pairs)}" if pairs else None
 
@@ -51,6 +51,6 @@ def _glyphs() -> frozenset[int]:
 
 def _font_file() -> Path:
     """DejaVu Sans: Latin, Cyrillic, Greek and more, but no Chinese, Japanese, Korean or emoji."""
-    import matplotlib  # here: processes that play draw nothing, but for one
+    import matplotlib  # here: most processes that play draw nothing
 
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

@@ -1,7 +1,4 @@
-"""Line charts and small square plots as SVG, without a script. ``charts.html`` draws what is placed here.
-
-Their colours are those of the page's style, light and dark.
-"""
+"""Line charts and small square plots as SVG: ``charts.html`` draws what is placed here, in the page's colours."""
 
 import math
 from collections.abc import Sequence
@@ -15,27 +12,20 @@ from BC_training.reports.page import TEMPLATES
 from BC_training.reports.run.calibration import PrecisionRecall, Reliability
 
 Point = tuple[float, float]
-POINTS = 300  # of a line; a longer one is averaged
+POINTS = 300  # the most in a line; a longer one is averaged
 _MARKED = 60  # a line of at most so many points has a dot at each
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 360, 210, 44, 10, 8, 22
-_SIDE, _EDGE = 200, 24  # of a square plot, and the room for its numbers
+_SIDE, _EDGE = 200, 24  # a square plot, and the room for its numbers
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart.
-
-    Attributes:
-        name: in the legend.
-        points: (x, y), x rising.
-        dashed: marks what the other lines are compared with.
-        band: (x, low, high) of an interval around it.
-    """
+    """One line of a chart."""
 
     name: str
-    points: Sequence[Point]
-    dashed: bool = False
-    band: Sequence[tuple[float, float, float]] = ()
+    points: Sequence[Point]  # (x, y), x rising
+    dashed: bool = False  # marks what the other lines are compared with
+    band: Sequence[tuple[float, float, float]] = ()  # (x, low, high) of an interval around it
 
 
 def line_chart(
@@ -98,7 +88,7 @@ def empty_chart(title: str, words: str) -> Markup:
 
 
 def reliability_plot(name: str, measured: Reliability) -> Markup:
-    """Share held against predicted probability, a dot a bin, and how many predictions each bin has."""
+    """The share held against the predicted probability, a dot per bin, and each bin's number of predictions."""
     bins, most = len(measured.size), max(int(measured.size.max()), 1)
     width, bars, dots = _SIDE / bins, [], []
     for i, size in enumerate(measured.size.tolist()):
@@ -123,8 +113,8 @@ def precision_recall_plot(
 
     Args:
         curve: None where the button is never held.
-        held: the share of frames in which it is held: the precision of guessing.
-        chosen: the threshold, and (recall, precision) there; None where nothing is predicted.
+        held: the share of frames in which it is held, which is the precision of guessing.
+        chosen: the threshold, and (recall, precision) there, or None where nothing is predicted.
     """
     if curve is None:
         return empty_chart(name, "never held in this split")
@@ -132,7 +122,7 @@ def precision_recall_plot(
     guess = _square(0, held)[1]
     shown = np.unique(np.linspace(0, len(curve.recall) - 1, POINTS).round().astype(int))
     recall, precision = curve.recall[shown].tolist(), curve.precision[shown].tolist()
-    # In steps, as the average precision adds them up.
+    # The line has steps, as the average precision adds them up.
     corners = [(x, y) for *ends, y in zip([0.0, *recall], recall, precision, strict=False) for x in ends]
     line = " ".join(",".join(_square(x, y)) for x, y in corners)
     ring = None
@@ -144,7 +134,7 @@ def precision_recall_plot(
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers from ``low`` to ``high``, about so many: multiples of 1, 2 or 5 times a power of ten."""
+    """About so many multiples of 1, 2 or 5 times a power of ten from ``low`` to ``high``."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)

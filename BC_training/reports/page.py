@@ -1,7 +1,7 @@
-"""What the HTML pages share: their templates, script and style, texts and pictures.
+"""Templates, script and style, texts and pictures of all HTML pages.
 
-A page is one file that loads nothing. Jinja2 escapes every text that comes from a dataset or a run, and the
-page's own policy lets no script run but the template's.
+A page is one file that loads nothing. Jinja2 escapes every text of a dataset or a run, and the page's own policy lets
+no script run but the template's.
 """
 
 import base64
@@ -35,16 +35,11 @@ def number(value: float | None, form: str = ",.2f") -> str:
 
 
 def _data_address(contents: bytes, kind: str) -> str:
-    """A file as an address that holds it, such as "data:image/jpeg;base64,..."."""
     return f"data:{kind};base64,{base64.b64encode(contents).decode()}"
 
 
 TEMPLATES = Environment(
-    loader=FileSystemLoader(_FOLDER),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
+    loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
 TEMPLATES.filters |= {
     "percent": percent,
@@ -58,13 +53,7 @@ TEMPLATES.globals |= {"WARNINGS": WARNINGS}
 
 
 def fill(template: str, *scripts: str, **parts: Any) -> str:
-    """A page that extends layout.html.
-
-    Args:
-        template: a file, from the folder of the reports.
-        scripts: files of the page's own script, which runs before that of all pages.
-        parts: what the template names.
-    """
+    """A page that extends layout.html; ``scripts`` run before the script of all pages."""
     texts = [(_FOLDER / name).read_text(encoding="utf-8") for name in (*scripts, "page.js")]
     script = "\n".join(['"use strict";', *texts])
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -88,7 +77,7 @@ def without_secrets(source: str) -> str:
 
 
 def error_text(error: object) -> str:
-    """An error's message for a page, its addresses without passwords and signatures."""
+    """An error's message, its addresses without passwords and signatures."""
     text = re.sub(r"(://)[^\s\"/?#]*@", r"\1", str(error))
     # After the query of a dataset's address, the name of an episode may follow.
     return clean(re.sub(r"(://[^\s\"?#]*)[?#][^\s\"]*?(?=/episode_\d+:|[\s\"]|$)", r"\1", text), 300)

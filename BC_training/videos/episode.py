@@ -10,6 +10,7 @@ from rich.progress import track
 
 from BC_training.common.files import disk_full_is_user_error
 from BC_training.evaluation.predict import EpisodePredictions, frames_of, open_episode, predict_episode
+from BC_training.play.say import say
 from BC_training.play.video import DISAGREE, PREDICTED, RECORDED, UNKNOWN_FPS, VideoWriter, require_video
 from BC_training.play.video_text import drawable, fit, font, substitutions
 from BC_training.videos.rerun_file import require_rerun, write_episode
@@ -43,7 +44,7 @@ def film_episode(
         rerun: where to write a Rerun recording of the same.
 
     Raises:
-        UserError: see ``predict.open_episode``; or a file that could not be written (found first).
+        UserError: that of ``predict.open_episode``, or for a file that cannot be written (before any work).
     """
     require_video(out)
     if rerun is not None:
@@ -51,7 +52,7 @@ def film_episode(
     policy, dataset, position = open_episode(checkpoint, data, episode)
     shown = predict_episode(policy, dataset, position, console)
     if note := substitutions(shown.action_names, "actions"):
-        console.print(note, style="yellow", soft_wrap=True, markup=False)
+        say(console, note, style="yellow")
     fps = shown.fps or UNKNOWN_FPS
     painter = EpisodePainter(shown, fps)
     frames = track(frames_of(dataset, position), "drawing", len(shown), console=console, transient=True)
@@ -63,25 +64,17 @@ def film_episode(
             write_episode(rerun, shown, fps, frames_of(dataset, position))
     wrong = int(shown.disagree.any(axis=1).sum())
     written = f"{out} and {rerun}" if rerun is not None else f"{out}"
-    console.print(
-        f"{shown.episode} of {dataset.path}: {len(shown):,} frames, {wrong:,} disagree; written to {written}",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
+    line = f"{shown.episode} of {dataset.path}: {len(shown):,} frames, {wrong:,} disagree; written to {written}"
+    say(console, line, highlight=False)
     return shown
 
 
 class EpisodePainter:
-    """Draws the pictures of an episode, all the same size, uint8 [H', W', 3] RGB with H' and W' even.
+    """Draws the pictures of an episode, uint8 [H', W', 3] RGB of one size, H' and W' even.
 
-    The frame is on top, framed red where a button is predicted other than recorded. Under it a row a
-    button: its name, whether it was recorded (yellow) and predicted (blue) as held, the probability, and
-    a strip of some seconds of it, with the threshold dashed, the recorded presses as yellow bands, the
-    frames that disagree marked red at its foot, and a white line at the frame above.
-
-    Args:
-        fps: frames per second.
+    The frame is on top, framed red where a prediction differs from the recording. A row for each button has its name,
+    whether it was recorded (yellow) and predicted (blue) as held, its probability, and some seconds of that as a strip:
+    the threshold dashed, recorded presses as yellow bands, frames that disagree red at the foot, the present one white.
     """
 
     def __init__(self, predictions: EpisodePredictions, fps: float):
@@ -146,10 +139,10 @@ class EpisodePainter:
     def _draw_strips(self, start: int, width: int) -> np.ndarray:
         """All strips from frame ``start`` on, uint8 [rows, width, 3]."""
         shown, end = self._shown, min(start + self._span, len(self._shown))
-        actions = len(shown.action_names)
-        fine = Image.new("RGB", (width * _FINE, _ROW * actions * _FINE), _BACK)
+        buttons = len(shown.action_names)
+        fine = Image.new("RGB", (width * _FINE, _ROW * buttons * _FINE), _BACK)
         pen, step = ImageDraw.Draw(fine), width * _FINE / self._span
-        for i in range(actions):
+        for i in range(buttons):
             top, bottom = (i * _ROW + 3) * _FINE, ((i + 1) * _ROW - 4) * _FINE
             foot = bottom - 4 * _FINE  # under the lowest probability, where disagreement is marked
             pen.rectangle((0, top, width * _FINE, bottom), fill=_TRACK)

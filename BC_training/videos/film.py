@@ -1,4 +1,4 @@
-"""A played episode as it is kept for a video."""
+"""A played episode that a video is made of."""
 
 from dataclasses import dataclass, field
 
@@ -7,22 +7,15 @@ import numpy as np
 
 @dataclass
 class Film:
-    """One player's episode of N frames.
-
-    Attributes:
-        pictures: N + 1 JPEG files of the screen, before each frame's buttons and at the end.
-        actions: N of bool [A].
-        returns: N + 1, before each frame's reward, and at the end.
-        restarts: how often the game died and was restarted.
-    """
+    """One player's episode of N frames."""
 
     player: str
     fps: float
     action_names: tuple[str, ...]
-    pictures: list[bytes] = field(default_factory=list)
-    actions: list[np.ndarray] = field(default_factory=list)
-    returns: list[float] = field(default_factory=list)
-    restarts: int = 0
+    pictures: list[bytes] = field(default_factory=list)  # N + 1 JPEG files, before each frame's buttons and at the end
+    actions: list[np.ndarray] = field(default_factory=list)  # N of bool [A]
+    returns: list[float] = field(default_factory=list)  # N + 1, before each frame's reward and at the end
+    restarts: int = 0  # how often the game died
 
     def __len__(self) -> int:
         return len(self.actions)

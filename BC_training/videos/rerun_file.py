@@ -1,4 +1,4 @@
-"""Rerun recordings (.rrd) of what the videos show, to scrub through in Rerun's viewer."""
+"""Writes Rerun recordings (.rrd) of what the videos show, for Rerun's viewer."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -16,11 +16,7 @@ from BC_training.videos.film import Film
 
 
 def require_rerun(path: Path) -> None:
-    """Finds out before the work whether a Rerun recording can be written to ``path``.
-
-    Raises:
-        UserError: rerun-sdk is not installed, or the file cannot be written or is not called .rrd.
-    """
+    """Raises a UserError, before the work, if rerun-sdk is missing or ``path`` cannot be written or is no .rrd."""
     try:
         import rerun  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -33,12 +29,8 @@ def require_rerun(path: Path) -> None:
 
 
 def write_episode(path: Path, predictions: EpisodePredictions, fps: float, frames: Iterable[np.ndarray]) -> None:
-    """Writes ``frame`` and, of each action, ``actions/NAME/recorded``, ``/predicted`` and ``/probability``, on the
-    timelines ``frame`` and ``time``.
-
-    Args:
-        fps: frames per second.
-        frames: uint8 [3, H, W] RGB each.
+    """Writes ``frame`` and ``actions/NAME/recorded``, ``/predicted`` and ``/probability`` on the timelines ``frame``
+    and ``time``, from frames uint8 [3, H, W] RGB at ``fps`` frames per second.
     """
     import rerun as rr
     import rerun.blueprint as blueprint
@@ -55,15 +47,12 @@ def write_episode(path: Path, predictions: EpisodePredictions, fps: float, frame
         file = io.BytesIO()
         Image.fromarray(np.moveaxis(frame, 0, -1)).save(file, "PNG", compress_level=1)
         _log_picture(stream, "frame", t, fps, file.getvalue(), "image/png")
-    _close(stream)
+    stream.flush()
+    stream.disconnect()
 
 
 def write_rollouts(path: Path, films: Sequence[Film], labels: Sequence[str]) -> None:
-    """Writes, of each player, ``players/NAME/frame``, ``/return`` and ``/actions/BUTTON``, on ``frame`` and ``time``.
-
-    Args:
-        labels: different ones, a film.
-    """
+    """Writes each player's ``players/LABEL/frame``, ``/return`` and ``/actions/BUTTON``; labels must differ."""
     import rerun as rr
     import rerun.blueprint as blueprint
 
@@ -84,7 +73,8 @@ def write_rollouts(path: Path, films: Sequence[Film], labels: Sequence[str]) -> 
             _log_series(stream, f"{origin}/actions/{rr.escape_entity_path_part(name)}", values, film.fps)
         for t, picture in enumerate(film.pictures):
             _log_picture(stream, f"{origin}/frame", t, film.fps, picture, "image/jpeg")
-    _close(stream)
+    stream.flush()
+    stream.disconnect()
 
 
 def _open(path: Path, layout: Any) -> Any:
@@ -96,15 +86,10 @@ def _open(path: Path, layout: Any) -> Any:
     return stream
 
 
-def _close(stream: Any) -> None:
-    stream.flush()
-    stream.disconnect()
-
-
 def _log_series(
     stream: Any, entity: str, values: np.ndarray, fps: float, colour: tuple[int, int, int] | None = None
 ) -> None:
-    """``values`` [N], one a frame from the first on."""
+    """Logs ``values`` [N], one per frame from the first on."""
     import rerun as rr
 
     times = np.arange(len(values))

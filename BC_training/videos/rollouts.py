@@ -1,4 +1,4 @@
-"""Several players on one seed, side by side."""
+"""Films several players on one seed, side by side."""
 
 import contextlib
 import io
@@ -18,15 +18,16 @@ from BC_training.common.metrics import return_text
 from BC_training.games import GameSpec, make_game
 from BC_training.play.episodes import Session, play_frames, print_restarts
 from BC_training.play.players import BUILT_IN, make_player, require_fit, require_player
+from BC_training.play.say import say
 from BC_training.play.video import VideoWriter, draw_buttons, require_video
 from BC_training.play.video_text import drawable, font, substitutions
 from BC_training.runtime.workers import closing_on_sigterm, run_tasks
 from BC_training.videos.film import Film
 from BC_training.videos.rerun_file import require_rerun, write_rollouts
 
-_SIZE = (288, 512)  # (H, W) of the frames that are filmed of players that do not look at them
+_SIZE = (288, 512)  # (H, W) of the frames of players that do not look at them
 _WIDTH = 512  # pixels of a panel
-_QUALITY = 95  # of the JPEG pictures that a film is kept as: a long episode's would not fit memory raw
+_QUALITY = 95  # JPEG: the raw pictures of a long episode would not fit memory
 _DIMMED = 0.35
 
 
@@ -38,7 +39,7 @@ class Filming:
         self._session: Session | None = None
 
     def run(self, task: tuple[str, tuple[int, int]]) -> Film:
-        """``task`` = (player, (H, W) of the frames it takes)."""
+        """Films ``task`` = (player, (H, W) of its frames)."""
         player, frame_size = task
         self._session = session = Session(self._game, player, frame_size=frame_size, render_mode="rgb_array")
         film, restarts = session.with_restarts(lambda: self._play(session, player))
@@ -75,12 +76,12 @@ def film_rollouts(
 
     Args:
         players: "expert", "random", "noop" or a checkpoint folder each.
-        workers: processes; None for one a core.
+        workers: processes; None for one per core.
         rerun: where to write a Rerun recording of the same.
 
     Raises:
-        UserError: unknown game or player, a checkpoint that does not fit the game, or a file that could not
-            be written (found first).
+        UserError: unknown game or player, a checkpoint that does not fit the game, or a file that cannot be written
+            (before any play).
     """
     if not players:
         raise UserError("no player is given: name some, such as --players BC_training/checkpoints/quickstart expert")
@@ -105,7 +106,7 @@ def film_rollouts(
             writer.add_picture(picture)
     labels = [label(player) for player in players]
     if note := substitutions(labels, "players"):
-        console.print(note, style="yellow", soft_wrap=True, markup=False)
+        say(console, note, style="yellow")
     if rerun is not None:
         with disk_full_is_user_error(rerun):
             numbered = [f"{i + 1} {name}" for i, name in enumerate(labels)]  # one may play twice
@@ -113,16 +114,12 @@ def film_rollouts(
     print_restarts(sum(film.restarts for film in films), console)
     scores = ", ".join(f"{name} {return_text(film.returns[-1])}" for name, film in zip(labels, films, strict=True))
     written = f"{out} and {rerun}" if rerun is not None else f"{out}"
-    console.print(f"{game}, seed {seed}: {scores}; written to {written}", soft_wrap=True, highlight=False, markup=False)
+    say(console, f"{game}, seed {seed}: {scores}; written to {written}", highlight=False)
     return films
 
 
 def _fitting_size(player: str, game: str) -> tuple[int, int]:
-    """(H, W) of the frames that a player takes.
-
-    Raises:
-        UserError: no such player, or a checkpoint that does not fit the game.
-    """
+    """(H, W) of a player's frames; raises a UserError for an unknown player or one that does not fit the game."""
     inputs, size = None, _SIZE
     require_player(player)
     if player not in BUILT_IN:
@@ -139,7 +136,7 @@ def _fitting_size(player: str, game: str) -> tuple[int, int]:
 
 
 def label(player: str) -> str:
-    """A short name of a player: of a checkpoint its run, and what of the run where that was given."""
+    """A player's short name; a checkpoint's is its run, and its place in the run where that was given."""
     parts = Path(player).parts
     first = len(parts) - 1
     while first > 0 and (parts[first] in ("best", "last") or parts[first].isdigit()):
@@ -148,7 +145,7 @@ def label(player: str) -> str:
 
 
 def compose(films: Sequence[Film]) -> Iterator[np.ndarray]:
-    """The pictures of the video, uint8 [H, W, 3] all the same size, as many as the longest film has frames, and one.
+    """The pictures of the video, uint8 [H, W, 3] of one size: one more than the longest film has frames.
 
     A film that is over shows its last picture, dimmed, with its final return.
     """

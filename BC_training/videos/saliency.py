@@ -1,4 +1,4 @@
-"""Saliency: which pixels of the newest frame a policy's logits depend on."""
+"""Saliency: the pixels of the newest frame on which a policy's logits depend."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -21,6 +21,7 @@ from BC_training.common.preprocess import OBSERVATION
 from BC_training.data.loader import make_tier
 from BC_training.data.samples import Samples
 from BC_training.evaluation.predict import frames_of, open_episode, predict_episode
+from BC_training.play.say import say
 from BC_training.play.video import UNKNOWN_FPS, VideoWriter, require_video
 from BC_training.play.video_text import drawable, substitutions
 from BC_training.runtime.sharding import one_device
@@ -48,17 +49,15 @@ def film_saliency(
 ) -> None:
     """Writes a video of a recorded episode with the saliency of a policy's logits as heat over the frames.
 
-    With a history it is the saliency of the newest frame alone; previous actions are the recorded ones.
-
     Args:
         data: a dataset; None for the one the policy was trained on.
         episode: the number in the name of the episode's folder.
-        action: whose logit; None for those of ``choose_logits``.
+        action: the button whose logit is shown; None for those of ``choose_logits``.
         method: one of ``METHODS``.
 
     Raises:
-        UserError: see ``predict.open_episode``; an unknown action or method; or a file that could not be
-            written (found first).
+        UserError: that of ``predict.open_episode``, or for an unknown action or method or a file that cannot be written
+            (before any work).
     """
     if method not in METHODS:
         raise unknown("method", method, METHODS)
@@ -70,7 +69,7 @@ def film_saliency(
         raise unknown("action", action, names)
     shown = predict_episode(policy, dataset, position, console)
     if note := substitutions(names, "actions"):
-        console.print(note, style="yellow", soft_wrap=True, markup=False)
+        say(console, note, style="yellow")
     chosen = choose_logits(shown.probability, shown.predicted, None if action is None else names.index(action))
     model, size = checkpoints.read_model(saved), saved.inputs.frame_size
     predict = make_predict(model)
@@ -90,34 +89,28 @@ def film_saliency(
                 of = [f"{name} {shown.probability[t, i]:.2f}" for i, name in enumerate(drawable(names)) if chosen[t, i]]
                 writer.add(overlay(frame, heat), shown.predicted[t], f"frame {t}   {method} of {', '.join(of)}")
                 progress.advance(bar)
-    console.print(
-        f"{shown.episode} of {dataset.path}: {len(shown):,} frames written to {out}",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
+    say(console, f"{shown.episode} of {dataset.path}: {len(shown):,} frames written to {out}", highlight=False)
 
 
 def make_gradient(predict: Predict) -> Saliency:
     """The gradient of the chosen logits at the newest frame.
 
-    Simonyan, Vedaldi and Zisserman, Deep inside convolutional networks, 2014: there the largest of the
-    channels, here their sum.
+    Simonyan, Vedaldi and Zisserman, Deep inside convolutional networks, 2014, take the largest of the channels; this is
+    their sum.
 
     Args:
         predict: of ``train_state.make_predict``.
 
     Returns:
-        A jitted function of (params, batch_stats, batch, weights) to float32 [B, H, W]: for each pixel
-        the sum over its channels of \\|d (weights . logits) / d pixel\\|, a pixel counted from 0 to 255.
-        ``batch`` is an observation as ``predict`` takes it, "frames" uint8 [B, T, 3, H, W]; weights are
-        float32 [B, A].
+        A jitted function of (params, batch_stats, batch, weights float32 [B, A]) to float32 [B, H, W]: for each pixel
+        the sum over its channels of \\|d (weights . logits) / d pixel\\|, with pixels from 0 to 255. ``batch`` is an
+        observation as ``predict`` takes it.
     """
 
     def saliency(params: Any, batch_stats: Any, batch: Mapping[str, jax.Array], weights: jax.Array) -> jax.Array:
         frames = batch["frames"].astype(jnp.float32)
 
-        def chosen(newest: jax.Array) -> jax.Array:  # of all samples, which do not depend on each other
+        def chosen(newest: jax.Array) -> jax.Array:  # a sum over samples, which do not depend on each other
             seen = {**batch, "frames": jnp.concatenate([frames[:, :-1], newest], axis=1)}
             return (predict(params, batch_stats, seen) * weights).sum()
 
@@ -129,17 +122,15 @@ def make_gradient(predict: Predict) -> Saliency:
 def make_occlusion(predict: Predict, frame_size: tuple[int, int]) -> Saliency:
     """By how much the chosen logits fall when a patch of the newest frame is covered.
 
-    Zeiler and Fergus, Visualizing and understanding convolutional networks, 2014. A patch is a square
-    of a sixteenth of the width, covered with the frame's mean colour. All patches of a frame are tried
-    in one call.
+    Zeiler and Fergus, Visualizing and understanding convolutional networks, 2014. A patch is a square of a sixteenth of
+    the width, covered with the frame's mean colour.
 
     Args:
         predict: of ``train_state.make_predict``.
         frame_size: (H, W) in pixels that the model sees.
 
     Returns:
-        As ``make_gradient``'s, but float32 [B, h, w], a value a patch: weights . logits, less that with
-        the patch covered. Negative where covering it raises them.
+        A function like ``make_gradient``'s to float32 [B, h, w], a value per patch; negative where the logits rise.
     """
     height, width = frame_size
     side = max(1, width // _PATCHES)
@@ -150,7 +141,7 @@ def make_occlusion(predict: Predict, frame_size: tuple[int, int]) -> Saliency:
         frames = sample["frames"].astype(jnp.float32)
         mean = jnp.broadcast_to(frames[-1].mean(axis=(1, 2), keepdims=True), frames[-1].shape)
 
-        def chosen(patch: jax.Array) -> jax.Array:  # of -1, nothing is covered
+        def chosen(patch: jax.Array) -> jax.Array:  # -1 covers nothing
             newest = jnp.where(jnp.broadcast_to(of_pixel == patch, mean.shape), mean, frames[-1])
             seen = {**sample, "frames": jnp.concatenate([frames[:-1], newest[None]])}
             return predict(params, batch_stats, jax.tree.map(lambda x: x[None], seen))[0] @ weights
@@ -173,35 +164,19 @@ def smooth(gradient: np.ndarray) -> np.ndarray:
 
 
 def choose_logits(probability: np.ndarray, held: np.ndarray, action: int | None) -> np.ndarray:
-    """Which logits a frame's saliency is of: of ``action``; without one, of all buttons predicted as held
-    together, and where none is, of the likeliest alone.
-
-    Args:
-        probability: float [N, A].
-        held: bool [N, A], predicted.
-
-    Returns:
-        float32 [N, A] of 0 and 1.
+    """The logits whose saliency each frame shows, as float32 [N, A] of 0 and 1: that of ``action``; or those of the
+    buttons predicted as ``held``, bool [N, A]; or the likeliest where none is, by ``probability`` float [N, A].
     """
-    if action is None:
-        chosen = held.copy()
-        none = ~held.any(axis=1)
-        chosen[none, probability[none].argmax(axis=1)] = True
-    else:
-        chosen = np.zeros_like(held)
-        chosen[:, action] = True
-    return chosen.astype(np.float32)
+    if action is not None:
+        return np.tile(np.eye(held.shape[1], dtype=np.float32)[action], (len(held), 1))
+    likeliest = np.eye(held.shape[1], dtype=bool)[probability.argmax(axis=1)]
+    return np.where(held.any(axis=1, keepdims=True), held, likeliest).astype(np.float32)
 
 
 def overlay(frame: np.ndarray, saliency: np.ndarray) -> np.ndarray:
-    """A frame with its saliency as heat, the largest value the brightest; below 0 is as 0.
+    """A frame uint8 [3, H, W] RGB with its saliency float [h, w] as heat, uint8 [H, W, 3].
 
-    Args:
-        frame: uint8 [3, H, W] RGB.
-        saliency: float [h, w], of any size.
-
-    Returns:
-        uint8 [H, W, 3].
+    The largest value is the brightest; values below 0 are shown as 0.
     """
     heat = np.maximum(saliency, 0).astype(np.float32)
     heat /= max(float(heat.max()), 1e-12)

@@ -1,4 +1,4 @@
-"""What is taken away from a policy, and who is called a copycat."""
+"""Ablations take away a part of what a policy sees, and a policy that only repeats is called a copycat."""
 
 import io
 import json
@@ -33,7 +33,7 @@ NAMES = ("red", "green", "blue")
 
 
 def held_for_a_while(episodes: int, frames: int, seed: int = 0) -> list[np.ndarray]:
-    """Recordings of three buttons, bool [frames, 3] each, that change on average every eighth frame."""
+    """Recordings of three buttons, bool [frames, 3] each, which change every eighth frame on average."""
     rng = np.random.default_rng(seed)
     return [np.logical_xor.accumulate(rng.random((frames, 3)) < 0.12, axis=0) for _ in range(episodes)]
 
@@ -97,34 +97,31 @@ def test_each_ablation_changes_its_part_of_the_batch_and_no_other(tmp_path, make
 
 
 @pytest.mark.parametrize("episodes", [15, 3])
-def test_interval_against_scipy(episodes):
-    """Ten episodes or more are resampled; where there are fewer, their frames are."""
+def test_the_interval_is_that_of_scipy(episodes):
+    """Episodes are resampled where there are ten or more, otherwise frames."""
     rng = np.random.default_rng(0)
     episode = np.repeat(np.arange(episodes) * 7, rng.integers(20, 90, episodes))
     values = rng.choice([-1, 0, 1], len(episode), p=[0.2, 0.3, 0.5])
     values[episode % 2 == 0] = np.abs(values[episode % 2 == 0])  # episodes differ
     ours = mean_gain(values, episode)
     assert ours.difference == pytest.approx(values.mean())
+    sums, counts = values, np.ones(len(values))
     if episodes == 15:
         sums = np.array([values[episode == e].sum() for e in np.unique(episode)])
         counts = np.unique(episode, return_counts=True)[1]
 
-        def statistic(s: np.ndarray, n: np.ndarray, axis: int) -> np.ndarray:
-            return s.sum(axis=axis) / n.sum(axis=axis)
+    def mean(s: np.ndarray, n: np.ndarray, axis: int) -> np.ndarray:
+        return s.sum(axis=axis) / n.sum(axis=axis)
 
-        data, paired = (sums, counts), True
-    else:
-        data, statistic, paired = (values,), np.mean, False
-    theirs = scipy.stats.bootstrap(
-        data, statistic, paired=paired, n_resamples=5000, method="percentile", rng=np.random.default_rng(1)
-    ).confidence_interval
+    options = {"paired": True, "n_resamples": 5000, "method": "percentile", "rng": np.random.default_rng(1)}
+    theirs = scipy.stats.bootstrap((sums, counts), mean, **options).confidence_interval
     assert ours.ci95 == pytest.approx([theirs.low, theirs.high], abs=0.02)
     assert mean_gain(values[:0], episode[:0]) == Gain(None, None)
 
 
 @pytest.mark.parametrize("episodes", [20, 4])
 @pytest.mark.parametrize("shift", [0, 2])
-def test_who_is_a_copycat(episodes, shift):
+def test_only_a_policy_that_repeats_is_a_copycat(episodes, shift):
     true = held_for_a_while(episodes, 1600 // episodes)
     actual, before = targets(true, shift), held_before_seen(true, shift)
     rng = np.random.default_rng(1)
@@ -137,22 +134,19 @@ def test_who_is_a_copycat(episodes, shift):
         return diagnose(true, predicted, majority, shift, ablated)
 
     good, copied = verdict(actual ^ noise, guesses), verdict(before ^ noise, before ^ rng.permutation(noise))
-    assert good.copycat is False
-    assert good.reasons == []
+    assert (good.copycat, good.reasons) == (False, [])
     matches = (actual ^ noise == actual).all(axis=1)
     assert good.unchanged_match == matches[(actual == before).all(axis=1)].mean()
     assert copied.copycat is True
-    assert [reason.partition(", ")[2].split(" in ")[0] for reason in copied.reasons] == [
-        "the commonest combination",
-        "itself with shuffled frames",
-    ]
-    # Copying found out without ablations; and who gains nothing from frames, by them alone.
+    compared = [reason.partition(", ")[2].split(" in ")[0] for reason in copied.reasons]
+    assert compared == ["the commonest combination", "itself with shuffled frames"]
+    # Copying is found without ablations, and a policy that gains nothing from frames by ablations alone.
     assert len(verdict(before).reasons) == 1
     halfway = np.where(rng.random((len(actual), 1)) < 0.5, actual, before)
     (reason,) = verdict(halfway, halfway).reasons
     assert "itself with shuffled frames in" in reason
     assert "(difference +0.000, 95 % interval +0.000 to +0.000)" in reason
-    # Who learned nothing has copied nothing.
+    # A policy that has learned nothing has copied nothing.
     assert verdict(constant, constant).copycat is False
     assert verdict(guesses, guesses).copycat is False
     # A policy that sees the state may do without its frames, not without both.
@@ -186,22 +180,17 @@ def write(path: Path, make_dataset, *, black: bool) -> None:
         array[:] = np.zeros(shape, np.uint8) if black else noise + 120 * actions.astype(np.uint8)[..., None, None]
 
 
-def trained(folder: Path, data: Path, model: str, *overrides: str) -> Path:
+TEMPORAL = [
+    *("dataset.history=2", "dataset.action_history=1", "model.conv_features=[4]", "model.conv_strides=[2]"),
+    *("model.position_features=2", "model.features=16"),
+]
+
+
+def trained(folder: Path, data: Path, *overrides: str) -> Path:
     base = [o for o in settings(folder, data) if not o.startswith("model.")]
     small = ["dataset.frame_size=null", "training.batch_size=4", "training.num_epochs=3", "training.learning_rate=0.01"]
     small += ["logging.report=false", "evaluation.batch_size=256"]
-    run = load_config(f"configs/{model}.yaml", [*base, *small, *overrides])
-    return train(run, QUIET)
-
-
-TEMPORAL = [
-    "dataset.history=2",
-    "dataset.action_history=1",
-    "model.conv_features=[4]",
-    "model.conv_strides=[2]",
-    "model.position_features=2",
-    "model.features=16",
-]
+    return train(load_config("configs/temporal_cnn.yaml", [*base, *small, *TEMPORAL, *overrides]), QUIET)
 
 
 def diagnosis_of(run: Path, json_file: Path) -> tuple[Evaluation, str]:
@@ -216,9 +205,7 @@ def diagnosis_of(run: Path, json_file: Path) -> tuple[Evaluation, str]:
 @pytest.mark.slow
 def test_a_policy_trained_on_black_frames_and_previous_actions_is_a_copycat(tmp_path, make_dataset):
     write(tmp_path / "black.zarr", make_dataset, black=True)
-    run = trained(
-        tmp_path, tmp_path / "black.zarr", "temporal_cnn", *TEMPORAL, "model.action_dropout=0", "training.num_epochs=2"
-    )
+    run = trained(tmp_path, tmp_path / "black.zarr", "model.action_dropout=0", "training.num_epochs=2")
     report, screen = diagnosis_of(run, tmp_path / "r.json")
     found, ablated = report.diagnosis, report.ablations
     assert found.copycat is True
@@ -231,21 +218,19 @@ def test_a_policy_trained_on_black_frames_and_previous_actions_is_a_copycat(tmp_
     within, exact = (part.onset.f1 for part in (report.events.within, report.events.exact))
     assert within > exact + 0.3  # one frame late
     assert "\x1b[33mThis policy seems to be a copycat" in screen
-    plain = " ".join(screen.split())
-    assert "itself with shuffled frames in" in plain
+    assert "itself with shuffled frames in" in " ".join(screen.split())
 
 
 @pytest.fixture(scope="module")
 def looking(tmp_path_factory, make_dataset) -> Path:
-    """The folder of a training on frames that say everything, and on previous actions."""
+    """The folder of a training on frames that show the buttons, and on previous actions."""
     folder = tmp_path_factory.mktemp("looking")
     write(folder / "x.zarr", make_dataset, black=False)
-    trained(folder, folder / "x.zarr", "temporal_cnn", *TEMPORAL)
+    trained(folder, folder / "x.zarr")
     return folder
 
 
-def test_a_policy_that_looks_is_no_copycat(looking, tmp_path):
-    """Though it sees previous actions, too."""
+def test_a_policy_that_looks_at_frames_and_previous_actions_is_no_copycat(looking, tmp_path):
     report, screen = diagnosis_of(looking / "c/temporal_cnn", tmp_path / "r.json")
     found, ablated = report.diagnosis, report.ablations
     assert (found.copycat, found.reasons) == (False, [])
@@ -256,7 +241,7 @@ def test_a_policy_that_looks_is_no_copycat(looking, tmp_path):
     assert list(found.gains) == ["unchanged_over_majority", "changes_over_majority", "changes_over_shuffled_frames"]
 
 
-def test_events_and_diagnosis_are_there_without_ablations(looking):
+def test_a_policy_is_diagnosed_without_ablations(looking):
     run = looking / "c/temporal_cnn"
     report = evaluate(run, QUIET)
     assert report.diagnosis.copycat is False

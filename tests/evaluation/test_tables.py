@@ -14,13 +14,12 @@ from BC_training.evaluation.results import AblationScores, Diagnosis, Evaluation
 from BC_training.evaluation.tables import ablation_table, button_table, event_table, print_evaluation, summary_table
 
 NAMES = tuple(f"some_longer_button_{i:02}" for i in range(13))
-ROLL = "dodge_roll/dash"
 
 
 def an_evaluation(frames: int = 500, names: tuple[str, ...] = NAMES, decoding: Decoding | None = None) -> Evaluation:
-    rng = np.random.default_rng(0)
-    true, p, majority = [rng.random((frames, len(names))) < 0.5], rng.random((frames, len(names))), np.zeros(len(names))
-    values = report(true, p, majority.astype(bool), names, decoding or 0.5)
+    rng, shape = np.random.default_rng(0), (frames, len(names))
+    true, p = [rng.random(shape) < 0.5], rng.random(shape)
+    values = report(true, p, np.zeros(len(names), bool), names, decoding or 0.5)
     for scores in (values, *values["baselines"].values()):
         scores["events"] = event_scores(true, p >= 0.5, names, 3)
     values |= {"step": 1, "split": "val", "chosen_here": ["checkpoint"], "diagnosis": Diagnosis(False, [], None, {})}
@@ -52,8 +51,8 @@ def test_the_summary_has_a_row_for_the_policy_and_each_baseline():
 
 
 @pytest.mark.parametrize("own", [False, True])
-@pytest.mark.parametrize("names", [NAMES, ("move_forward", ROLL, "lock_on")])
-def test_buttons_have_their_scores_and_thresholds_that_differ(own, names):
+@pytest.mark.parametrize("names", [NAMES, ("move_forward", "dodge_roll/dash", "lock_on")])
+def test_each_button_has_its_scores_and_its_threshold_where_thresholds_differ(own, names):
     rules = Decoding(dict(zip(names, np.linspace(0.2, 0.8, len(names)).tolist(), strict=True))) if own else None
     found = an_evaluation(9, names, rules)
     shown = rows(button_table(found))
@@ -65,7 +64,7 @@ def test_buttons_have_their_scores_and_thresholds_that_differ(own, names):
 
 
 @pytest.mark.parametrize("fps", [17.5, None])
-def test_buttons_have_their_events(fps):
+def test_each_button_has_its_presses_and_releases(fps):
     found = an_evaluation(20_000)
     shown, exact, within = rows(event_table(found, fps)), found.events.exact, found.events.within
     assert ("(0.17 s)" in " ".join(shown["text"])) == (fps is not None)
@@ -88,11 +87,8 @@ def test_ablations_stand_below_the_intact_policy():
 
 def test_notes_follow_the_tables():
     found = an_evaluation()
-    found = replace(
-        found,
-        decoding=replace(found.decoding, temperature=0.5),
-        diagnosis=Diagnosis(True, ["it copies", "it repeats"], 0.75, {}),
-    )
+    copycat = Diagnosis(True, ["it copies", "it repeats"], 0.75, {})
+    found = replace(found, decoding=replace(found.decoding, temperature=0.5), diagnosis=copycat)
     console = Console(file=io.StringIO(), width=300)
     print_evaluation(found, "a run", console)
     *_, copycat, sampling, chosen = console.file.getvalue().splitlines()

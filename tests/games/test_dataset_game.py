@@ -12,7 +12,7 @@ from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
 from BC_training.games.dataset_game import game_of, with_game
 
-BUTTONS = ("move_left", "move_right", "attack")  # of doom/basic
+BUTTONS = ("move_left", "move_right", "attack")  # those of doom/basic
 
 
 @pytest.fixture
@@ -43,30 +43,18 @@ def test_a_dataset_is_of_the_one_game_that_its_episodes_name(data, games, expect
 
 
 @pytest.mark.parametrize(
-    ("games", "overrides", "buttons", "expected", "said"),
+    ("game", "overrides", "buttons", "expected", "said"),
     [
-        (["doom/basic"], [], BUTTONS, "doom/basic", ""),
-        (["doom/my_way_home"], ["evaluation.rollout.game=doom/basic"], BUTTONS, "doom/basic", ""),
-        (["doom/basic"], ["evaluation.rollout=null"], BUTTONS, None, ""),
-        (
-            [None],
-            [],
-            BUTTONS,
-            None,
-            "x.zarr is not played: its episodes do not name one game; evaluation.rollout.game=",
-        ),
-        (["Elden Ring"], [], BUTTONS, None, "x.zarr is not played: unknown game 'Elden Ring'"),
-        (
-            ["doom/basic"],
-            [],
-            ("a", "b"),
-            None,
-            "x.zarr (evaluation.rollout=null trains without play) has buttons [a, b]",
-        ),
+        ("doom/basic", [], BUTTONS, "doom/basic", ""),
+        ("doom/my_way_home", ["evaluation.rollout.game=doom/basic"], BUTTONS, "doom/basic", ""),
+        ("doom/basic", ["evaluation.rollout=null"], BUTTONS, None, ""),
+        (None, [], BUTTONS, None, "is not played: its episodes do not name one game; evaluation.rollout.game="),
+        ("Elden Ring", [], BUTTONS, None, "x.zarr is not played: unknown game 'Elden Ring'"),
+        ("doom/basic", [], ("a", "b"), None, "x.zarr (evaluation.rollout=null trains without play) has buttons [a, b]"),
     ],
 )
-def test_the_game_of_the_config_or_else_of_the_dataset_is_played(data, games, overrides, buttons, expected, said):
-    dataset, screen = data(*games), StringIO()
+def test_the_game_of_the_config_or_else_of_the_dataset_is_played(data, game, overrides, buttons, expected, said):
+    dataset, screen = data(game), StringIO()
     config = load_config("configs/pure_cnn.yaml", [f"dataset.path={dataset.path}", *overrides])
     inputs = InputSpec(buttons, (), (24, 32), (24, 32), 17.0)
     play = with_game(config, dataset, inputs, Console(file=screen)).evaluation.rollout
@@ -82,7 +70,7 @@ def test_the_game_of_the_config_or_else_of_the_dataset_is_played(data, games, ov
         (
             "Elden Ring",
             ["evaluation.best_metric=rollout", "evaluation.rollout.every_n_epochs=1"],
-            "best_metric=rollout,",
+            "best_metric=rollout",
         ),
     ],
 )

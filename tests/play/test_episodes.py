@@ -1,109 +1,82 @@
-"""Games that die, and processes that are to end with the one that started them."""
+"""Games that die are restarted, and games end with the process that started them."""
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
-from rich.console import Console  # noqa: F401 (of the processes that are started here)
+from rich.console import Console
 
 from BC_training.common.errors import UserError
-from BC_training.common.schema import RecordConfig  # noqa: F401
-from BC_training.play import (
-    episodes,
-    record,  # noqa: F401
-)
-from BC_training.play.episodes import Outcome, Session
-from BC_training.play.record import require_players  # noqa: F401
-from BC_training.play.rollout import rollout  # noqa: F401
+from BC_training.common.schema import RecordConfig
+from BC_training.play import episodes, record
+from BC_training.play.episodes import Session
+from BC_training.play.players import Player
+from BC_training.play.rollout import rollout
 from BC_training.play.scores import RolloutSession
-from BC_training.runtime.workers import run_tasks  # noqa: F401
-from BC_training.videos import rollouts  # noqa: F401
-from BC_training.videos.rollouts import Filming, film_rollouts  # noqa: F401
+from BC_training.runtime.workers import run_tasks
+from BC_training.videos import rollouts
+from BC_training.videos.rollouts import Filming
 
 GAME = "doom/deadly_corridor"
 SIZE = (72, 128)
 
 
-def children(pid: int) -> list[int]:
-    """The processes that ``pid`` started and those that these did."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid:
-            child = int(stat.parent.name)
-            found += [child, *children(child)]
-    return found
+class Mortal(RolloutSession):
+    """A session whose game dies at the 20th frame of the next ``deaths`` times that it plays."""
 
+    def __init__(self, player: str, deaths: int = 0):
+        self.deaths = deaths
+        super().__init__(GAME, player, None, SIZE)
 
-def is_engine(pid: int) -> bool:
-    """Whether it is a game's process, and runs."""
-    try:
-        return "vizdoom/vizdoom" in Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return False
+    def _make_player(self) -> Player:
+        player, frames = super()._make_player(), itertools.count(1)
+        act = player.act
 
-
-def kill_engines(session: RolloutSession, frame: int, times: int) -> None:
-    """Has the game of ``session`` die at a frame of the next ``times`` episodes."""
-    open_game, seen, killed = session._open, 0, 0
-    before = set(children(os.getpid()))
-
-    def mortal() -> None:
-        act = session.player.act
-
-        def deadly_act(observation):
-            nonlocal seen, killed
-            seen += 1
-            if seen >= frame and killed < times:
-                seen, killed = 0, killed + 1
-                for engine in engines():
-                    os.kill(engine, signal.SIGKILL)
+        def act_or_die(observation):
+            if self.deaths and next(frames) == 20:
+                self.deaths -= 1
+                self.game._calls.engine.kill()
             return act(observation)
 
-        session.player.act = deadly_act
-
-    def engines() -> list[int]:
-        return list(filter(is_engine, children(os.getpid())))
-
-    def reopen() -> None:
-        open_game()
-        mortal()
-
-    assert before
-    session._open = reopen
-    mortal()
+        player.act = act_or_die
+        return player
 
 
 def test_a_game_that_dies_is_restarted_and_its_episode_is_the_same():
-    session = RolloutSession(GAME, "expert", None, SIZE)
-    try:
+    with contextlib.closing(Mortal("expert")) as session:
         undisturbed = session.run((3, False))
         assert undisturbed.restarts == 0
-        kill_engines(session, frame=20, times=2)
-        assert session.run((3, False)) == Outcome(undisturbed.score, undisturbed.frames, restarts=2)
-    finally:
-        session.close()
+        session.deaths = 2
+        assert session.run((3, False)) == replace(undisturbed, restarts=2)
+
+
+def test_a_game_that_dies_again_and_again_ends_the_rollout():
+    with (
+        contextlib.closing(Mortal("noop", deaths=100)) as session,
+        pytest.raises(UserError, match=r"doom/deadly_corridor died 4 times in one episode \(the Doom engine died"),
+    ):
+        session.run((0, False))
 
 
 def test_games_killed_at_any_moment_are_restarted():
-    """In the middle of a call, too, which then may never return by itself."""
+    """A call that is killed halfway may never return by itself."""
     session = RolloutSession(GAME, "expert", None, SIZE)
     playing = True
 
     def kill() -> None:
         killed = None
         for wait in (0.3, 0.11, 0.17):  # seconds that a game plays before
-            while playing and session.game._calls.engine == killed:  # it is not there before it has started
+            while playing and session.game._calls.engine == killed:  # the next game has not started yet
                 time.sleep(0.01)
             time.sleep(wait)
             killed = session.game._calls.engine
@@ -126,113 +99,98 @@ def test_games_killed_at_any_moment_are_restarted():
         session.close()
 
 
-def test_a_game_that_dies_again_and_again_ends_the_rollout():
-    session = RolloutSession(GAME, "noop", None, SIZE)
-    try:
-        kill_engines(session, frame=2, times=100)
-        with pytest.raises(UserError, match=r"doom/deadly_corridor died 4 times in one episode \(the Doom engine died"):
-            session.run((0, False))
-    finally:
-        session.close()
+# --- processes, which run one of these functions -------------------------------------------
+
+
+def load_slowly(*_: object) -> None:
+    """Takes as long as a policy may take to load."""
+    time.sleep(600)
 
 
 class SlowToLoad(Session):
-    """Its game runs, while its player takes long to load, as a policy does."""
+    """A worker whose game runs while its player loads."""
 
     def __init__(self):
-        episodes.make_player = lambda *_: time.sleep(600)
+        episodes.make_player = load_slowly
         super().__init__(GAME, "noop", frame_size=SIZE)
 
 
 class SlowToLoadATask(Filming):
-    """The same of one that opens its game in a task."""
+    """A worker that opens its game in a task."""
 
     def __init__(self):
-        episodes.make_player = lambda *_: time.sleep(600)
+        episodes.make_player = load_slowly
         super().__init__(GAME, 0)
 
 
-@pytest.mark.parametrize(
-    ("worker", "number"),
-    [
-        (SlowToLoad, signal.SIGKILL),
-        pytest.param(SlowToLoad, signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param(SlowToLoadATask, signal.SIGTERM, marks=pytest.mark.slow),
-    ],
-)
-def test_games_end_with_the_process_whose_workers_still_start(worker, number):
-    tasks = [("noop", SIZE)] * 2
-    run = f"run_tasks({worker.__name__}, (), {tasks}, 2, Console(), title='', unit=('', len))"
-    code = f"from tests.play.test_episodes import *; {run}"
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
-    engines: list[int] = []
-    try:
-        deadline = time.monotonic() + 300
-        while len(engines) < 2 and time.monotonic() < deadline:
-            engines = [pid for pid in children(parent.pid) if is_engine(pid)]
-            time.sleep(0.02)
-        assert len(engines) == 2
-        time.sleep(0.5)  # until they have started
-        os.kill(parent.pid, number)
-        parent.wait(100)
-        while any(map(is_engine, engines)) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not any(map(is_engine, engines))
-    finally:
-        parent.kill()
-        parent.wait()
-        for engine in filter(is_engine, engines):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(engine, signal.SIGKILL)
+def play(workers: int) -> None:
+    rollout("expert", GAME, Console(), episodes=500, workers=workers)
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        f"rollout('noop', {GAME!r}, Console(), episodes=500, workers=1)",
-        f"require_players(RecordConfig({GAME!r}, 'noop'))",
-        f"film_rollouts(['noop'], {GAME!r}, Path(sys.argv[1]), Console(), workers=1)",
-    ],
-)
-def test_a_game_in_the_commands_own_process_is_closed_before_it_ends(tmp_path, code):
-    """In the middle of play, or while a player takes long to load."""
-    if not code.startswith("rollout"):
-        code = f"record.make_player = rollouts.make_player = lambda *_: time.sleep(600); {code}"
-    command = [sys.executable, "-c", f"from tests.play.test_episodes import *; {code}", f"{tmp_path}/x.mp4"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    engines: list[int] = []
+def start_workers(worker: type) -> None:
+    run_tasks(worker, (), [("noop", SIZE)] * 2, 2, Console(), title="", unit=("", len))
+
+
+def start_to_record() -> None:
+    record.make_player = load_slowly
+    record.require_players(RecordConfig(GAME, "noop"))
+
+
+def start_to_film() -> None:
+    rollouts.make_player = load_slowly
+    rollouts.film_rollouts(["noop"], GAME, Path("x.mp4"), Console(), workers=1)
+
+
+@contextlib.contextmanager
+def started(code: str, folder: Path, games: int) -> Iterator[tuple[subprocess.Popen, list[psutil.Process]]]:
+    """A process that calls a function of this module, and all that it started, once so many games run."""
+    command = [sys.executable, "-c", f"from tests.play.test_episodes import *; {code}"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    family, deadline = [], time.monotonic() + 300
+
+    def running() -> int:
+        names = []
+        for child in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                names.append(child.name())
+        return sum("vizdoom" in name for name in names)
+
     try:
-        deadline = time.monotonic() + 300
-        while not engines and time.monotonic() < deadline:
-            engines = [pid for pid in children(process.pid) if is_engine(pid)]
+        while running() < games and time.monotonic() < deadline:
             time.sleep(0.02)
-        time.sleep(0.5)  # until it has started
-        process.terminate()
-        _, errors = process.communicate(timeout=100)
-        assert not any(map(is_engine, engines))
-        assert (process.returncode, errors) == (143, b"")
+            family = psutil.Process(process.pid).children(recursive=True)
+        assert running() == games
+        time.sleep(0.5)  # until the games have started
+        family = psutil.Process(process.pid).children(recursive=True)
+        yield process, family
     finally:
         process.kill()
-        process.wait()
-        for engine in filter(is_engine, engines):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(engine, signal.SIGKILL)
+        process.communicate()
+        for child in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
-def test_workers_and_their_games_end_with_the_process_that_started_them():
-    command = [sys.executable, "-m", "BC_training", "rollout", "--player", "expert", "--episodes", "500"]
-    parent = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 300
-        while len(family := children(parent.pid)) < 5 and time.monotonic() < deadline:  # workers, games, a tracker
-            time.sleep(0.02)
-        time.sleep(0.5)
-        family = children(parent.pid)
-        os.kill(parent.pid, signal.SIGKILL)
-        parent.wait(100)
-        while any(Path(f"/proc/{pid}").exists() for pid in family) and time.monotonic() < deadline + 10:
-            time.sleep(0.02)
-        assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
-    finally:
-        if parent.poll() is None:
-            parent.kill()
+@pytest.mark.parametrize(
+    ("code", "number"),
+    [
+        ("play(workers=2)", signal.SIGKILL),
+        ("start_workers(SlowToLoad)", signal.SIGKILL),
+        pytest.param("start_workers(SlowToLoad)", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("start_workers(SlowToLoadATask)", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+def test_workers_and_their_games_end_with_the_process_that_started_them(tmp_path, code, number):
+    with started(code, tmp_path, games=2) as (process, family):
+        os.kill(process.pid, number)
+        process.wait(100)
+        assert not psutil.wait_procs(family, timeout=100)[1]
+
+
+@pytest.mark.parametrize("code", ["play(workers=1)", "start_to_record()", "start_to_film()"])
+def test_a_game_in_the_commands_own_process_is_closed_before_it_ends(tmp_path, code):
+    with started(code, tmp_path, games=1) as (process, family):
+        process.terminate()
+        _, errors = process.communicate(timeout=100)
+        assert not any(child.is_running() for child in family)
+        assert (process.returncode, errors) == (143, b"")

@@ -1,11 +1,13 @@
-"""The game state from a dataset into a model, and the same in play."""
+"""A model sees the game state of a dataset, and the same in play."""
 
+import json
 from io import StringIO
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import trainings
 import zarr
 from rich.console import Console
 from rich.progress import Progress
@@ -27,32 +29,20 @@ from BC_training.training.train_state import init_state, make_optimizer, make_pr
 
 LENGTHS = (9, 12, 7, 10)
 QUIET = Console(file=StringIO())
-SMALL = {
-    "dataset.record": None,
-    "dataset.frame_size": [24, 32],
-    "dataset.split": {"train": 0.5, "val": 0.5, "test": 0.0},
-    "dataset.history": 3,
-    "dataset.frame_skip": 2,
-    "model.conv_features": [4],
-    "model.conv_strides": [4],
-    "model.grid_features": 2,
-    "model.vision_features": [8],
-    "model.state_features": [8],
-    "model.dense_features": [8],
-    "training.batch_size": 8,
-    "training.num_epochs": 1,
-    "evaluation.rollout": None,
-    "logging.wandb.enabled": False,
-}
+SMALL = [
+    *("dataset.history=3", "dataset.frame_skip=2", "training.batch_size=8", "training.num_epochs=1"),
+    *("model.conv_features=[4]", "model.conv_strides=[4]", "model.grid_features=2", "model.vision_features=[8]"),
+    *("model.state_features=[8]", "model.dense_features=[8]"),
+]
 
 
 def config_of(folder: Path, data: Path, **changes):
-    places = {"training.checkpoint_dir": f"{folder}/c", "logging.log_dir": f"{folder}/l", "dataset.path": str(data)}
-    return load_config("configs/state_cnn.yaml", SMALL | places | changes)
+    overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    return load_config("configs/state_cnn.yaml", trainings.settings(folder, data, *SMALL, *overrides))
 
 
 def doom_states() -> list[np.ndarray]:
-    """float32 [N, 14] of each episode. Ids hold for some frames; weapon and ammo are each episode's own."""
+    """float32 [N, 14] for each episode: ids last for some frames, and each episode has its own weapon and ammo."""
     rng, states = np.random.default_rng(0), []
     for episode, length in enumerate(LENGTHS):
         state = rng.normal(size=(length, len(STATE_NAMES))) * 300
@@ -89,10 +79,19 @@ def saved(tmp_path_factory, setup):
     return run, lambda batch: predict(state.params, state.batch_stats, batch)
 
 
-# --- what is learned -----------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def policy(saved) -> Policy:
+    return Policy.load(saved[0])
 
 
-def test_vocabularies_and_statistics_are_of_the_training_split_alone(setup):
+@pytest.fixture
+def shown(policy, setup) -> tuple[Policy, np.ndarray, np.ndarray]:
+    """The policy at the start of an episode, and the first frame and state that it is shown."""
+    policy.reset()
+    return policy, setup.dataset.frames(0, [0])[0], setup.dataset.state(0)[0]
+
+
+def test_vocabularies_and_statistics_follow_from_the_training_split_and_are_saved(saved, setup):
     train, states = setup.split["train"], doom_states()
     assert 0 < len(train) < len(LENGTHS)
     features, config = setup.inputs.state, setup.config.dataset.state
@@ -100,22 +99,13 @@ def test_vocabularies_and_statistics_are_of_the_training_split_alone(setup):
     x = np.concatenate([states[e][:, STATE_NAMES.index("player_x")] for e in train]).astype(np.float64)
     assert features.means[config.standardized.index("player_x")] == np.float32(x.mean())
     assert features.stds[config.standardized.index("player_x")] == np.float32(x.std())
-
-
-def test_a_checkpoint_keeps_what_was_learned(saved, setup):
     inputs = checkpoint.read(saved[0]).inputs
-    assert inputs == setup.inputs
-    assert inputs.state == setup.inputs.state is not None
-
-
-# --- the same in play ----------------------------------------------------------------------
+    assert (inputs, inputs.state) == (setup.inputs, features)
 
 
 @pytest.mark.parametrize("cache", ["none", "device"])
-def test_playing_equals_training(saved, setup, cache):
-    """``Policy``, streaming, and the model on the loader's batch, of all episodes with state and history."""
-    run, predict = saved
-    dataset, policy = setup.dataset, Policy.load(run)
+def test_the_policy_in_play_equals_the_model_on_the_loaders_batch(saved, policy, setup, cache):
+    predict, dataset = saved[1], setup.dataset
     for samples in (setup.train_samples, setup.val_samples):
         with Progress(disable=True) as progress:
             tier = make_tier(DatasetConfig("", cache=cache), samples, (24, 32), progress, one_device())
@@ -129,9 +119,8 @@ def test_playing_equals_training(saved, setup, cache):
         np.testing.assert_allclose(played, jax.nn.sigmoid(predict(batch)), rtol=1e-5, atol=1e-5)
 
 
-def test_state_history_and_counters_matter_and_are_forgotten(saved, setup):
-    policy, frame = Policy.load(saved[0]), setup.dataset.frames(0, [0])[0]
-    state = setup.dataset.state(0)[0]
+def test_state_history_and_counters_matter_and_are_forgotten(shown):
+    policy, frame, state = shown
 
     def after(*changes: dict[str, float]) -> np.ndarray:
         policy.reset()
@@ -146,21 +135,20 @@ def test_state_history_and_counters_matter_and_are_forgotten(saved, setup):
     assert not np.allclose(after({"health": 1}), after({"health": 99}))  # the state now
     assert not np.allclose(after({}, {}, {"health": 99}, {}, {}), after({}, {}, {"health": 1}, {}, {}))  # and then
     other = {"enemy_type": float(state[STATE_NAMES.index("enemy_type")] + 1)}
-    assert not np.allclose(after(other, {}, {}, {}, {}), still)  # by the counters: the value is out of the window
+    assert not np.allclose(after(other, {}, {}, {}, {}), still)  # the counters remember what has left the window
     assert not np.allclose(after({}, {}, {}, {}, {}), after({}))
     np.testing.assert_array_equal(after({}, {}, {}, {}, {}), still)
 
 
-def test_a_state_in_the_callers_memory(saved, setup):
-    """The next state may be written over the last."""
-    policy, frame = Policy.load(saved[0]), setup.dataset.frames(0, [0])[0]
-    states = setup.dataset.state(0)
-    expected = [policy.probabilities(frame, state.copy()) for state in states]
+def test_the_caller_may_write_every_frame_and_state_into_the_same_memory(shown, setup):
+    policy, *memory = shown
+    steps = list(zip(setup.dataset.frames(0, range(LENGTHS[0])), setup.dataset.state(0), strict=True))
+    expected = [policy.probabilities(frame.copy(), state.copy()) for frame, state in steps]
     policy.reset()
-    memory = np.empty(len(STATE_NAMES), np.float32)
-    for state, wanted in zip(states, expected, strict=True):
-        memory[:] = state
-        np.testing.assert_array_equal(policy.probabilities(frame, memory), wanted)
+    for step, wanted in zip(steps, expected, strict=True):
+        for place, values in zip(memory, step, strict=True):
+            place[:] = values
+        np.testing.assert_array_equal(policy.probabilities(*memory), wanted)
 
 
 @pytest.mark.parametrize(
@@ -176,35 +164,30 @@ def test_a_state_in_the_callers_memory(saved, setup):
         ([[0], [0, 1]], "is no array"),
     ],
 )
-def test_policy_refuses_other_states(saved, setup, state, message):
+def test_policy_refuses_other_states(shown, state, message):
+    policy, frame, _ = shown
     with pytest.raises(UserError, match=f"the policy takes .*{message}") as caught:
-        Policy.load(saved[0]).act(setup.dataset.frames(0, [0])[0], state)
+        policy.act(frame, state)
     assert "\n" not in str(caught.value)
 
 
-def test_a_state_as_a_list_or_by_name(saved, setup):
-    policy, frame, state = Policy.load(saved[0]), setup.dataset.frames(0, [0])[0], setup.dataset.state(0)[0]
+def test_a_state_may_be_a_list_or_a_table_and_what_the_model_does_not_see_anything(shown, setup):
+    policy, frame, state = shown
     expected = policy.probabilities(frame, state)
-    for given in (state.tolist(), dict(zip(reversed(STATE_NAMES), reversed(state.tolist()), strict=True))):
+    assert "kills" not in setup.config.dataset.state.names
+    without_kills = state.copy()
+    without_kills[STATE_NAMES.index("kills")] = np.nan
+    table = dict(zip(reversed(STATE_NAMES), reversed(state.tolist()), strict=True))
+    for given in (state.tolist(), table, without_kills):
         policy.reset()
         np.testing.assert_array_equal(policy.probabilities(frame, given), expected)
-
-
-def test_values_that_the_model_does_not_see_may_be_anything(saved, setup):
-    policy, frame, state = Policy.load(saved[0]), setup.dataset.frames(0, [0])[0], setup.dataset.state(0)[0]
-    assert "kills" not in setup.config.dataset.state.names
-    expected = policy.probabilities(frame, state)
-    state[STATE_NAMES.index("kills")] = np.nan
-    policy.reset()
-    np.testing.assert_array_equal(policy.probabilities(frame, state), expected)
 
 
 # --- whole trainings -----------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_a_training_its_resume_and_another_section(tmp_path, data):
-    """It trains, scores, saves; the same command finds it finished, and another dataset.state another training."""
+def test_a_training_ends_and_is_another_with_another_section(tmp_path, data):
     run = training.train(config_of(tmp_path, data), QUIET)
     assert checkpoint.read(run).inputs.state is not None
     screen = StringIO()
@@ -242,7 +225,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, data,
     assert "'player_y'" in message
 
 
-def test_the_twin_sees_no_state(tmp_path, make_dataset):
+def test_a_model_may_see_no_state(tmp_path, make_dataset):
     make_dataset(tmp_path / "blind.zarr", [8, 8], state=0)
     setup = Setup.build(config_of(tmp_path, tmp_path / "blind.zarr", **{"model.use_state": False}), QUIET)
     assert setup.inputs.state is None
@@ -259,9 +242,8 @@ def test_only_attributes_that_are_used_need_a_mirror_image(setup):
     table = MirrorTable(entries, setup.dataset.action_names, names, "x.zarr")
     mirror = table.find((), names, used, ("enemy_type",))
     assert mirror.state == tuple(range(14))
-    assert {n for n, sign in zip(names, mirror.signs, strict=True) if sign < 0} == {
-        *("player_y", "enemy_y", "player_angle", "enemy_angle")
-    }
+    turned = {name for name, sign in zip(names, mirror.signs, strict=True) if sign < 0}
+    assert turned == {"player_y", "enemy_y", "player_angle", "enemy_angle"}
     assert mirror.since_change == (0,)
     without = MirrorTable({k: v for k, v in entries.items() if k != "ammo"}, (), ("x1", *names), "x.zarr")
     assert without.find((), ("x1", *names), used).state[0] == 0  # x1 stays as it is
@@ -280,8 +262,8 @@ def test_counters_are_swapped_with_what_they_count():
 
 def test_augmentation_moves_counters_with_the_state(setup):
     batch = {"frames": np.zeros((4, 3, 3, 24, 32), np.uint8), "action": np.zeros((4, 7), bool)}
-    batch |= {"state": np.zeros((4, 3, 14), np.float32), "since_change": np.arange(12, dtype=np.float32)}
-    batch["since_change"] = batch["since_change"].reshape(4, 3, 1)
+    batch["since_change"] = np.arange(12, dtype=np.float32).reshape(4, 3, 1)
+    batch["state"] = np.zeros((4, 3, 14), np.float32)
     batch["state"][..., 2] = batch["since_change"][..., 0]
     augment = make_augment(AugmentationConfig(temporal_jitter=2), setup.inputs, setup.dataset.mirror)
     found = {name: np.asarray(x) for name, x in jax.jit(augment)(jax.random.key(3), batch).items()}

@@ -1,3 +1,5 @@
+"""Names are drawn as they are where the font has their characters, and as numbers elsewhere."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,4 @@
-"""Charts: that what is drawn is where its numbers say."""
+"""Charts draw everything where its numbers say."""
 
 from xml.etree import ElementTree
 
@@ -14,7 +14,7 @@ HOSTILE = '<script>"&'
 
 
 def drawn(chart: str, tag: str, kind: str = "") -> list[ElementTree.Element]:
-    """The chart's elements; it is well-formed XML but for what it is made of."""
+    """The elements of a chart, which must be well-formed XML."""
     return [e for e in ElementTree.fromstring(chart).iter(tag) if kind in e.get("class", "").split() or not kind]
 
 
@@ -24,17 +24,15 @@ def corners(line: ElementTree.Element) -> np.ndarray:
 
 
 def in_square(points: np.ndarray) -> np.ndarray:
-    """From a square plot's units to 0 to 1."""
+    """Points in a square plot's units as points from 0 to 1."""
     return np.stack([(points[:, 0] - 24) / 200, 1 - points[:, 1] / 200], axis=1)
 
 
 def test_lines_are_at_the_values_of_the_ticks():
     chart = line_chart("t", [Line("a", [(0, 0.2), (50, 0.4), (100, 1.0)])], 100, unit_range=True)
-    (line,) = drawn(chart, "polyline")
-    labels = drawn(chart, "text")
-    height = {float(e.text or ""): float(e.get("y", "")) - 3 for e in labels if e.get("class") == "end"}
-    across = {float(e.text or ""): float(e.get("x", "")) for e in labels if e.get("class") == "middle"}
-    points = corners(line)
+    height = {float(e.text or ""): float(e.get("y", "")) - 3 for e in drawn(chart, "text", "end")}
+    across = {float(e.text or ""): float(e.get("x", "")) for e in drawn(chart, "text", "middle")}
+    points = corners(drawn(chart, "polyline")[0])
     assert points[:, 1] == pytest.approx([height[0.2], height[0.4], height[1.0]], abs=0.11)
     assert points[[0, 2], 0] == pytest.approx([across[0], across[100]], abs=0.11)
     assert points[1, 0] == pytest.approx((across[0] + across[100]) / 2, abs=0.11)
@@ -45,8 +43,7 @@ def test_lines_are_at_the_values_of_the_ticks():
 )
 def test_labels_of_small_values_are_those_of_the_values(highest, labels):
     chart = line_chart("t", [Line("a", [(0, 0.0), (9, highest)])], 9)
-    found = [e.text for e in drawn(chart, "text", "end")]
-    assert found == labels
+    assert [e.text for e in drawn(chart, "text", "end")] == labels
 
 
 def test_an_interval_lies_around_its_line_and_within_the_chart():

@@ -19,7 +19,7 @@ from BC_training.videos import episode as module
 from BC_training.videos.episode import EpisodePainter, film_episode
 
 QUIET = Console(file=StringIO())
-FRAME = (24 * 20, 32 * 20)  # of 24x32, enlarged to 640 pixels
+FRAME = (24 * 20, 32 * 20)  # 24x32, enlarged to 640 pixels
 ROW, FOOT, LEFT = module._ROW, module._FOOT, module._LEFT
 
 
@@ -41,26 +41,28 @@ def test_the_video_marks_the_frames_that_disagree(run, tmp_path):
     border = is_colour(pictures[:, 100 : FRAME[0] - 100, 1:4], DISAGREE).mean(axis=(1, 2))
     np.testing.assert_array_equal(border > 0.9, wrong)
     np.testing.assert_array_equal(border < 0.1, ~wrong)
-    inner = pictures[:, 40 : FRAME[0] - 20, 20:-20].astype(float)
+    found = pictures[:, 40 : FRAME[0] - 20, 20:-20].mean(axis=(1, 2))
     frames = np.stack(list(module.frames_of(*module.open_episode(run, None, 0)[1:])))
-    found, recorded = inner.mean(axis=(1, 2)), frames.mean(axis=(2, 3))
-    assert np.abs(found - recorded).max() < 12  # the frame itself, of its own colour, at its time
+    assert np.abs(found - frames.mean(axis=(2, 3))).max() < 12  # each frame has its own colour
 
 
-def predictions(true: list[list[bool]], predicted: list[list[bool]], probability: float = 0.5) -> EpisodePredictions:
-    values = np.full(np.shape(predicted), probability, np.float32)
-    count, names = values.shape[1], tuple("abcdef")
-    thresholds, seconds = np.full(count, 0.5, np.float32), np.zeros(len(values))
-    return EpisodePredictions(
-        "e", names[:count], np.array(true), np.array(predicted), values, thresholds, seconds, 10.0
+BLACK = np.zeros((3, 30, 640), np.uint8)
+
+
+def painter_of(true: list[list[bool]], predicted: list[list[bool]]) -> EpisodePainter:
+    """Paints an episode of 10 frames per second in which every probability is 0.5."""
+    values, names = np.full(np.shape(predicted), 0.5, np.float32), tuple("ab"[: len(predicted[0])])
+    shown = EpisodePredictions(
+        "e", names, np.array(true), np.array(predicted), values, values[0], np.zeros(len(values)), 10.0
     )
+    return EpisodePainter(shown, 10.0)
 
 
 def test_boxes_and_strips_show_each_button():
     true = [[t < 20, False] for t in range(40)]
     predicted = [[t < 30, t == 5] for t in range(40)]
-    painter, black = EpisodePainter(predictions(true, predicted), 10.0), np.zeros((3, 30, 640), np.uint8)
-    pictures = {t: painter.paint(black, t) for t in (5, 25, 39)}
+    painter = painter_of(true, predicted)
+    pictures = {t: painter.paint(BLACK, t) for t in (5, 25, 39)}
     for t, picture in pictures.items():
         for i in range(2):
             for column, (values, colour) in enumerate(((true, RECORDED), (predicted, PREDICTED))):
@@ -79,20 +81,16 @@ def test_boxes_and_strips_show_each_button():
 
 
 def test_strips_turn_to_the_next_seconds():
-    shown = predictions([[t == 85] for t in range(100)], [[False]] * 100)
-    painter, black = EpisodePainter(shown, 10.0), np.zeros((3, 30, 640), np.uint8)
-    foot = 30 + ROW - 5
-    assert not is_colour(painter.paint(black, 79)[foot, LEFT:], DISAGREE, 5).any()
-    places = is_colour(painter.paint(black, 80)[foot, LEFT:], DISAGREE, 5).nonzero()[0]
+    painter, foot = painter_of([[t == 85] for t in range(100)], [[False]] * 100), 30 + ROW - 5
+    assert not is_colour(painter.paint(BLACK, 79)[foot, LEFT:], DISAGREE, 5).any()
+    places = is_colour(painter.paint(BLACK, 80)[foot, LEFT:], DISAGREE, 5).nonzero()[0]
     assert places.mean() == pytest.approx(5.5 * (640 - LEFT) / 80, abs=1)
 
 
 def test_the_last_frames_have_no_recorded_target():
-    shown = predictions([[True]] * 3, [[False]] * 5)  # it looks two frames ahead
-    assert shown.disagree[:, 0].tolist() == [True] * 3 + [False] * 2
-    painter, black = EpisodePainter(shown, 10.0), np.zeros((3, 30, 640), np.uint8)
-    assert is_colour(painter.paint(black, 2)[10, 2], DISAGREE)
-    assert not is_colour(painter.paint(black, 3)[10, 2], DISAGREE)
+    painter = painter_of([[True]] * 3, [[False]] * 5)  # the policy looks two frames ahead
+    disagree = [is_colour(painter.paint(BLACK, t)[10, 2], DISAGREE) for t in range(5)]
+    assert disagree == [True] * 3 + [False] * 2
 
 
 def test_a_rerun_recording_holds_the_same(run, tmp_path):
@@ -116,16 +114,16 @@ def test_a_rerun_recording_holds_the_same(run, tmp_path):
 @pytest.mark.parametrize(
     ("out", "rerun", "message"),
     [
-        ("no/e.mp4", None, "cannot write no/e.mp4"),
-        ("e.avi", None, "videos are MP4, call it e.mp4"),
+        ("no/e.mp4", "e.rrd", "cannot write no/e.mp4"),
+        ("e.avi", "e.rrd", "videos are MP4, call it e.mp4"),
         ("e.mp4", "no/e.rrd", "cannot write no/e.rrd"),
         ("e.mp4", "e.rr", "call it e.rrd"),
     ],
 )
-def test_unwritable_files_are_found_before_predicting(tmp_path, monkeypatch, out, rerun, message):
+def test_unwritable_files_are_found_before_a_missing_checkpoint(tmp_path, monkeypatch, out, rerun, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=message):  # not that there is no such checkpoint
-        film_episode("nowhere", Path(out), QUIET, rerun=None if rerun is None else Path(rerun))
+    with pytest.raises(UserError, match=message):
+        film_episode("nowhere", Path(out), QUIET, rerun=Path(rerun))
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Calls into an engine that is a process of its own, and may be killed."""
+"""Calls into an engine that is a process of its own and may be killed."""
 
 import threading
 from collections.abc import Callable
@@ -9,34 +9,30 @@ import psutil
 
 from BC_training.common.errors import GameDied
 
-_LOOK = 0.5  # seconds of a call after which it is looked whether the engine lives
-_GRACE = 2.0  # seconds from there to the end of a call that does not find out by itself
+_LOOK = 0.5  # seconds of a call between two looks whether the engine lives
+_GRACE = 2.0  # seconds that a call still has once the engine is dead
 
 
 class EngineCalls:
     """Calls functions in a thread of its own, one after the other.
 
-    An engine that is killed while it holds a lock it shares with us leaves a call waiting for ever,
-    which nothing can interrupt: its thread is given up then.
+    A call to an engine that is killed while it holds a shared lock waits for ever and cannot be interrupted; its thread
+    is then given up.
 
     Attributes:
-        engine: the process that the calls are to; None as long as there is none.
+        engine: the process; None until it has started.
     """
 
     def __init__(self) -> None:
         self.engine: psutil.Process | None = None
         self._given_up = False
-        self._number = 0  # of the last call; one that a signal interrupted leaves its answer behind
+        self._number = 0  # the last call's; an interrupted call leaves its answer behind
         self._todo: SimpleQueue[tuple[int, Callable[[], Any]] | None] = SimpleQueue()
         self._done: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
         threading.Thread(target=_work, args=(self._todo, self._done), name="engine", daemon=True).start()
 
     def __call__(self, function: Callable[[], Any]) -> Any:
-        """What ``function`` returns.
-
-        Raises:
-            GameDied: the engine is dead, and the call does not return.
-        """
+        """What ``function`` returns; raises GameDied if the engine is dead and the call does not return."""
         if self._given_up:
             raise GameDied("the engine is dead")
         self._number = number = self._number + 1
@@ -55,7 +51,7 @@ class EngineCalls:
         return result
 
     def close(self) -> None:
-        """Ends the thread, if it was not given up. Can be called again."""
+        """Ends the thread, if it was not given up; may be called again."""
         self._given_up = True
         self._todo.put(None)
 

@@ -1,4 +1,4 @@
-"""ViZDoom scenarios as Gymnasium environments, named ``doom/<scenario>`` each."""
+"""ViZDoom scenarios as Gymnasium environments, named ``doom/<scenario>``."""
 
 import contextlib
 import itertools
@@ -22,8 +22,8 @@ _LONGEST = 2100  # tics, of a scenario that would let a player live for ever
 TICS_PER_SECOND = 35  # the engine's clock
 NATIVE_SIZE = (288, 512)
 
-# Engine resolutions of this aspect ratio, smallest first: the smallest that covers the asked
-# frame size is rendered and then averaged down (256x144 renders 2.5x as fast as 512x288).
+# Engine resolutions, smallest first: the smallest that covers the frame size is rendered and averaged down (256x144
+# renders 2.5x as fast as 512x288).
 RENDER_SIZES = {
     (144, 256): vizdoom.ScreenResolution.RES_256X144,
     (288, 512): vizdoom.ScreenResolution.RES_512X288,
@@ -33,8 +33,7 @@ RENDER_SIZES = {
     (1080, 1920): vizdoom.ScreenResolution.RES_1920X1080,
 }
 
-# Living monsters by the engine's name, and their number in the state; 0 is "none".
-# (A dead one gets another name and so drops out.)
+# Living monsters by the engine's name, and their number in the state, where 0 is "none". A dead one has another name.
 ENEMY_TYPES = {
     "Zombieman": 1,
     "ShotgunGuy": 2,
@@ -73,14 +72,13 @@ class DoomGame(gymnasium.Env):
     The same seed and the same actions give the same episode.
 
     Args:
-        scenario: the name of one of ViZDoom's, such as "basic".
+        scenario: one of ViZDoom's, such as "basic".
         frame_size: (H, W) of the frames in pixels.
         frame_skip: engine tics (1/35 s) per step.
         skill: difficulty, 1 (easiest) to 5.
-        delay: tics from a frame to the first in which the action chosen on it is held; none is held
-            before.
-        render_mode: ``"rgb_array"`` lets ``render()`` return what the engine drew,
-            uint8 [H', W', 3], H' and W' at least the frame size; frames do not depend on it.
+        delay: tics from a frame to the first in which its buttons are held.
+        render_mode: with ``"rgb_array"`` ``render()`` returns what the engine drew, uint8 [H', W', 3], at least of the
+            frame size; frames do not depend on it.
 
     Raises:
         UserError: a frame larger than the engine draws, or an engine that does not start.
@@ -148,8 +146,7 @@ class DoomGame(gymnasium.Env):
                 variable.ANGLE,
             ]
         )
-        # The engine writes its files into the working directory, and two that start in the
-        # same one at the same time can fail: each gets a directory of its own.
+        # The engine writes into the working directory, and two that start in one at the same time can fail.
         self._directory = tempfile.TemporaryDirectory(prefix="doom-", ignore_cleanup_errors=True)
         before = psutil.Process().children()
         try:

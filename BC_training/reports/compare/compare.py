@@ -1,4 +1,4 @@
-"""Runs side by side: what training cost, how well they predict, how well and how fast they play."""
+"""Compares runs: the costs of training, how well they predict, and how well and how fast they play."""
 
 import json
 from collections.abc import Sequence
@@ -15,12 +15,13 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, require_writable
 from BC_training.play.policy import Policy
+from BC_training.play.say import say
 from BC_training.reports.compare.runs import COMMAND, Run, assemble, incomparable, names_of, require_same_play
 from BC_training.reports.compare.scores import Comparison, Row
 from BC_training.reports.compare.show import draw, tables, to_csv, to_markdown
 
 _WARM_UP, _TIMED = 20, 300  # frames given to a policy
-_DIFFERENT = 64  # of these; then they come again
+_DIFFERENT = 64  # frames, which then come again
 
 
 def compare(
@@ -35,13 +36,12 @@ def compare(
     """Prints what runs cost and score, from their checkpoints and logs, and measures how fast they act.
 
     Args:
-        paths: checkpoints, one a run.
-        json_file, csv_file, markdown_file: where to write the table.
-        plot_file: where to draw the score in play against the time of training; a PNG.
+        paths: checkpoints, one per run.
+        plot_file: a PNG of the score in play against the time of training.
 
     Raises:
-        UserError: nothing to compare, no checkpoint, a run twice, rollouts of different games
-            or seeds, nothing to draw, or a file that cannot be written; found before measuring.
+        UserError: nothing to compare, no checkpoint, a run twice, rollouts of different games or seeds, nothing to
+            draw, or a file that cannot be written; all before measuring.
     """
     _require_files([json_file, csv_file, markdown_file, plot_file])
     if plot_file is not None and plot_file.suffix != ".png":
@@ -70,7 +70,7 @@ def compare(
         console.print(table, "")
     console.print(f"p50, p99: milliseconds that Policy.act takes for a frame on {result.device}", highlight=False)
     for note in notes:
-        console.print(note, soft_wrap=True, markup=False, highlight=False)
+        say(console, note, highlight=False)
     texts = {json_file: json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n", csv_file: to_csv(rows)}
     for file, text in (texts | {markdown_file: to_markdown(rows, notes)}).items():
         if file is not None:
@@ -80,7 +80,7 @@ def compare(
         with disk_full_is_user_error(plot_file):
             note = draw(plot_file, rows)
         if note is not None:
-            console.print(note, soft_wrap=True, markup=False, highlight=False)
+            say(console, note, highlight=False)
     return result
 
 
@@ -93,7 +93,7 @@ def _require_files(files: Sequence[Path | None]) -> None:
 
 
 def _latency(run: Run) -> tuple[np.ndarray, str | None]:
-    """Milliseconds that ``Policy.act`` takes for each frame, float64 [N], after a warm-up, and a note on them."""
+    """Milliseconds that ``Policy.act`` takes for a frame, float64 [N], after a warm-up, and a note on the frames."""
     inputs, note = run.saved.inputs, None
     try:
         frames, states = _recorded(run)
@@ -115,8 +115,7 @@ def _latency(run: Run) -> tuple[np.ndarray, str | None]:
 def _recorded(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Frames uint8 [n, 3, H, W] and states float32 [n, S] from the start of the first validation episode.
 
-    Raises:
-        UserError: the dataset is missing, or another one lies in its place.
+    Raises a UserError where the dataset is missing or another one lies in its place.
     """
     dataset = ZarrGameplayDataset.from_config(run.saved.config.dataset)
     if dataset.frame_size != run.saved.inputs.recorded_size:

@@ -1,4 +1,4 @@
-"""What a run has left in its checkpoint and its logs, and the numbers of it that are compared."""
+"""Reads what a run has left in its checkpoint and logs, and assembles the numbers that are compared."""
 
 import json
 import shlex
@@ -23,37 +23,23 @@ _LOGGED = {"epoch": ("epoch", "step", "frames_per_second"), "val": ("epoch", "st
 
 @dataclass(frozen=True)
 class Run:
-    """What a run has left.
+    """What a run has left."""
 
-    Attributes:
-        path: as the user gave it.
-        folder: the folder of its checkpoints.
-        log: the rows of ``metrics.jsonl``.
-        evaluation: its scores on the validation split; None where there are none of this checkpoint.
-        play: ``rollout.json``; None where there is none of this checkpoint.
-        missing: why "evaluation.json" or "rollout.json" is not used.
-    """
-
-    path: Path
-    folder: Path
+    path: Path  # as the user gave it
+    folder: Path  # where its checkpoints are
     log_dir: Path
     saved: checkpoints.Checkpoint
-    log: list[dict[str, Any]]
-    evaluation: Evaluation | None
-    play: RolloutResult | None
-    missing: dict[str, str]
+    log: list[dict[str, Any]]  # the rows of metrics.jsonl
+    evaluation: Evaluation | None  # None where evaluation.json is not of this checkpoint
+    play: RolloutResult | None  # None where rollout.json is not of this checkpoint
+    missing: dict[str, str]  # why "evaluation.json" or "rollout.json" is not used
 
     @classmethod
     def read(cls, path: Path, log_dir: Path | None = None) -> "Run":
-        """Reads a run.
+        """Reads a checkpoint's run.
 
-        Args:
-            path: a checkpoint.
-            log_dir: where its logs are; None for the place in the checkpoint's config, which a training
-                that goes on may change.
-
-        Raises:
-            UserError: ``path`` is no checkpoint, or ``metrics.jsonl`` is damaged.
+        ``log_dir`` replaces the place of its logs by the checkpoint's config, which a training that goes on may change.
+        Raises a UserError if ``path`` is no checkpoint or ``metrics.jsonl`` is damaged.
         """
         saved = checkpoints.read(path)
         step = saved.path.resolve()
@@ -71,29 +57,23 @@ class Run:
 
     @classmethod
     def finished(
-        cls,
-        path: Path,
-        log_dir: Path,
-        saved: checkpoints.Checkpoint,
-        evaluation: Evaluation,
-        play: RolloutResult | None,
+        cls, path: Path, log_dir: Path, saved: checkpoints.Checkpoint, scores: Evaluation, play: RolloutResult | None
     ) -> "Run":
         """A run whose best checkpoint ``saved`` was just scored and, unless ``play`` is None, played."""
         missing = {} if play is not None else {"rollout.json": f"there is no {log_dir / 'rollout.json'}"}
         log = _read_log(log_dir / "metrics.jsonl")
-        return cls(path, path, log_dir, saved, log, evaluation, play, missing)
+        return cls(path, path, log_dir, saved, log, scores, play, missing)
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
-        """The log's rows of that kind."""
+        """The log's rows about epochs."""
         return [row for row in self.log if row["kind"] == "epoch"]
 
 
 def assemble(name: str, run: Run, runs: Sequence[Run]) -> tuple[Row, list[str]]:
-    """A run's row without its latency, and a line for each thing it lacks, with the command that makes it.
+    """A run's row without its latency, and a line for each thing that it lacks, with the command that makes it.
 
-    Args:
-        runs: all that are compared; the command for one that was not played plays it as the others were.
+    The command for a run that was not played plays it as the others of ``runs`` were.
     """
     saved = run.saved
     row = Row(
@@ -132,11 +112,7 @@ def assemble(name: str, run: Run, runs: Sequence[Run]) -> tuple[Row, list[str]]:
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """The runs' names: their folders' names, or the paths of those that share one.
-
-    Raises:
-        UserError: two are the same run.
-    """
+    """The names of the runs' folders, or the paths of runs that share one; raises a UserError for a run given twice."""
     folders = [run.folder.resolve() for run in runs]
     for i, folder in enumerate(folders):
         if folder in folders[:i]:
@@ -162,24 +138,18 @@ def require_same_play(names: Sequence[str], runs: Sequence[Run]) -> None:
 def incomparable(names: Sequence[str], runs: Sequence[Run]) -> tuple[list[str], set[str]]:
     """Lines on what does not compare between the runs, and the columns that therefore have no best value."""
     lines, columns = [], set()
-    labels = {
-        name: (
-            run.saved.fingerprint,
-            sorted(run.saved.split["val"]),
-            sorted(run.saved.split["test"]),
-            run.saved.inputs.action_names,
-            run.saved.inputs.window.action_shift,
-        )
-        for name, run in zip(names, runs, strict=True)
-        if run.evaluation is not None
-    }
+    labels = {}
+    for name, run in zip(names, runs, strict=True):
+        if run.evaluation is not None:
+            saved, inputs = run.saved, run.saved.inputs
+            episodes = sorted(saved.split["val"]), sorted(saved.split["test"])
+            labels[name] = saved.fingerprint, episodes, inputs.action_names, inputs.window.action_shift
     if len(different := _different(labels)) > 1:
         lines.append(f"validation scores of {' and '.join(different)} do not compare: they are of other labels")
         columns |= {"exact_match", "macro_f1", "rarest_f1", "onset_f1"}
         columns |= {"test_exact_match", "test_macro_f1", "test_onset_f1"}
-    means = {
-        name: (run.play.random_mean, run.play.expert_mean) for name, run in zip(names, runs, strict=True) if run.play
-    }
+    played = {name: run.play for name, run in zip(names, runs, strict=True) if run.play}
+    means = {name: (play.random_mean, play.expert_mean) for name, play in played.items()}
     if len(different := _different(means)) > 1:
         each = "; ".join(f"{name}: random {means[name][0]}, expert {means[name][1]}" for name in different)
         lines.append(f"scores are normalised by means over other episodes ({each})")
@@ -220,11 +190,7 @@ def _command(run: Run, verb: str, arguments: Sequence[str], file: str) -> str:
 
 
 def _read_result(file: Path, reader: Callable[[Any], Any], saved: checkpoints.Checkpoint) -> Any:
-    """What ``reader`` makes of a JSON file.
-
-    Raises:
-        UserError: the file is missing, damaged, or not of the checkpoint as it decodes now.
-    """
+    """What ``reader`` makes of a JSON file; raises a UserError unless it is of the checkpoint as it decodes now."""
     try:
         result = reader(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:

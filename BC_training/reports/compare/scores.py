@@ -13,17 +13,11 @@ from BC_training.training.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class TrainingCosts:
-    """The speed and time of a training; None where the log lacks the checkpoint's epochs.
+    """The speed and time of a training; None where the log lacks the checkpoint's epochs."""
 
-    Attributes:
-        frames_per_second: the epochs' median.
-        minutes: up to the checkpoint, with its part of an epoch that was not over.
-        total_minutes: of all epochs.
-    """
-
-    frames_per_second: float | None = None
-    minutes: float | None = None
-    total_minutes: float | None = None
+    frames_per_second: float | None = None  # the epochs' median
+    minutes: float | None = None  # up to the checkpoint, with its part of an epoch that was not over
+    total_minutes: float | None = None  # in all epochs
 
 
 @dataclass(frozen=True)
@@ -31,7 +25,6 @@ class Row(JsonObject):
     """A run in a comparison. None stands for what its files do not say.
 
     Attributes:
-        parameters: how many the model has.
         checkpoint_mb: its size in 10^6 bytes.
         rarest_action: the button held in the fewest validation frames, of those held at all.
         normalized: the mean return, 0 for random and 1 for the expert.
@@ -69,24 +62,18 @@ class Row(JsonObject):
 
 @dataclass(frozen=True)
 class Comparison(JsonObject):
-    """What ``compare`` finds.
+    """What ``compare`` finds."""
 
-    Attributes:
-        device: the one that the latency was measured on.
-        runs: a row each, in the order of the checkpoints given.
-        notes: what is missing and how to get it, and what does not compare.
-    """
-
-    device: str
-    runs: list[Row]
-    notes: list[str]
+    device: str  # on which the latency was measured
+    runs: list[Row]  # in the order of the checkpoints given
+    notes: list[str]  # what is missing and how to get it, and what does not compare
 
 
 def training_costs(epochs: Sequence[dict[str, Any]], saved: Checkpoint) -> TrainingCosts:
     """The costs of a training from the epochs' rows in ``metrics.jsonl``.
 
-    An epoch's time is its steps * batch size / frames per second. It includes waiting for data, but
-    not compiling, validating, saving, recording or play.
+    An epoch's time is its steps * batch size / frames per second, with waiting for data, but without compiling,
+    validating, saving, recording and play.
     """
     if not epochs or epochs[-1]["epoch"] < saved.epoch:
         return TrainingCosts()

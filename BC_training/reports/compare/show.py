@@ -1,4 +1,4 @@
-"""A comparison as tables, Markdown, CSV and a picture. A dash stands for what a run lacks."""
+"""Shows a comparison as tables, Markdown, CSV and a picture. A dash stands for what a run lacks."""
 
 import csv
 import io
@@ -20,18 +20,12 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
+    """A column of a table."""
 
-    Attributes:
-        key: the row's value; None there makes the cell a dash.
-        form: a format string for the row, or a function of the value.
-        best: chooses the best of the column's values; None where none is better.
-    """
-
-    key: str
+    key: str  # names the row's value; None there makes the cell a dash
     heading: str
-    form: str | Callable[[Any], str]
-    best: Callable[..., Any] | None = None
+    form: str | Callable[[Any], str]  # a format string for the row, or a function of the value
+    best: Callable[..., Any] | None = None  # chooses the best value; None where none is better
 
     def cell(self, row: Mapping[str, Any]) -> str:
         if row[self.key] is None:
@@ -82,11 +76,7 @@ def groups(rows: Sequence[Row]) -> dict[str, list[Column]]:
 
 
 def tables(rows: Sequence[Row], without_best: set[str]) -> list[Table]:
-    """One table for each group, in 80 columns. The best value of a column is bold.
-
-    Args:
-        without_best: the keys of columns whose values do not compare.
-    """
+    """One table for each group, in 80 columns, with the best value of a column in bold where its values compare."""
     found = []
     for title, columns in groups(rows).items():
         table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
@@ -133,8 +123,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 def draw(file: Path, rows: Sequence[Row]) -> str | None:
     """Draws a PNG of the score in play against the minutes of training, for the rows that have both.
 
-    Returns:
-        A line on names that cannot be drawn; None where all can be.
+    Returns a line about names that cannot be drawn, or None.
     """
     from matplotlib.figure import Figure  # here: it takes a while, and not all want a picture
 
@@ -163,11 +152,7 @@ def draw(file: Path, rows: Sequence[Row]) -> str | None:
 def _label(
     axes: Any, names: Sequence[str], points: Sequence[tuple[float, float]], ends: Sequence[tuple[float, float]]
 ) -> None:
-    """Names the points in their colours, where possible at a place free of other names and intervals.
-
-    Args:
-        ends: (low, high) of each point's interval.
-    """
+    """Names the points where possible at places free of other names and of intervals, whose ends are (low, high)."""
     from matplotlib.transforms import Bbox
 
     taken = []

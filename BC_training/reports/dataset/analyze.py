@@ -1,9 +1,8 @@
-"""What is in a dataset: numbers in the terminal, and a page to look at."""
+"""Shows a dataset as numbers in the terminal, and as a page."""
 
-import contextlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,12 +19,13 @@ from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, require_writable
 from BC_training.common.metrics import class_weights
 from BC_training.common.schema import TrainingConfig
+from BC_training.play.say import say
 from BC_training.reports.dataset.page import render
 from BC_training.reports.dataset.samples import Onsets, Picture, read_pictures, spread
 from BC_training.reports.dataset.statistics import ActionStatistics, StateStatistics, strips
-from BC_training.reports.page import clean, error_text, without_secrets
+from BC_training.reports.page import clean, error_text, number, without_secrets
 
-# What is embedded of a large dataset; the page says so where it leaves something out.
+# The most that is embedded of a large dataset; the page says what it leaves out.
 TIMELINES = 200  # episodes
 TIMELINE_COLUMNS = 4000  # an episode; more is finer than a screen
 TIMELINE_CHARACTERS = 1_200_000
@@ -42,23 +42,17 @@ def analyze(
     actions: Sequence[str] | None = None,
     json_file: Path | None = None,
 ) -> dict[str, Any]:
-    """Prints a dataset's statistics and writes them to a page that needs nothing but a browser.
+    """Prints a dataset's statistics, writes them to a page and returns them.
 
-    Episodes are read one at a time: their actions and state, and a few frames of the dataset.
-    One that cannot be used is left out and listed with its fault.
+    Episodes are read one at a time: their actions and state, and few frames. One that cannot be used is listed.
 
     Args:
-        data: the dataset.
         out: the HTML file; None for the dataset's name beside it, or here if it is remote.
-        actions: names of the actions to look at, in that order; None for all.
+        actions: names of the buttons to look at, in that order; None for all.
         json_file: where to write the numbers.
 
-    Returns:
-        The numbers.
-
     Raises:
-        UserError: no dataset, nothing usable in it, an action it does not have, or a file that
-            cannot be written.
+        UserError: no dataset, nothing usable in it, a button it does not have, or a file that cannot be written.
     """
     dataset = ZarrGameplayDataset(data, actions=actions, validate_episodes=True)
     out = out or default_page(data)
@@ -74,7 +68,7 @@ def analyze(
         if json_file is not None:
             json_file.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
     _print(report, console)
-    console.print(f"wrote {out} ({len(page) / 1e6:.1f} MB): open it in a browser", soft_wrap=True, markup=False)
+    say(console, f"wrote {out} ({len(page) / 1e6:.1f} MB): open it in a browser")
     return report
 
 
@@ -105,7 +99,8 @@ def _gather(
     action_statistics = ActionStatistics(names, timed=bool(known))
     state_statistics = StateStatistics(states, len(dataset))
     onsets = Onsets(len(names))
-    with _progress(console) as progress:
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
         for e in progress.track(range(len(dataset.episodes)), description="reading episodes"):
             info = dataset.episodes[e]
             try:
@@ -181,25 +176,15 @@ def _plain(value: Any) -> float | int | str:
     return clean(value)
 
 
-@contextlib.contextmanager
-def _progress(console: Console) -> Iterator[Progress]:
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield progress
-
-
 def _print(report: dict[str, Any], console: Console) -> None:
     hours = "" if report["hours"] is None else f", {report['hours']:.2f} hours at {_rates(report['fps'])} frames/s"
     height, width = report["frame_size"]
-    console.print(
-        f"{report['dataset']}: {report['episodes']:,} episodes, {report['frames']:,} frames of {height}x{width}{hours}",
-        soft_wrap=True,
-        markup=False,
-    )
+    counts = f"{report['episodes']:,} episodes, {report['frames']:,} frames of {height}x{width}"
+    say(console, f"{report['dataset']}: {counts}{hours}")
     for skipped in report["skipped"]:
-        console.print(f"left out {skipped['name']}: {skipped['reason']}", soft_wrap=True, markup=False)
+        say(console, f"left out {skipped['name']}: {skipped['reason']}")
     for fault in report["unreadable_frames"]:
-        console.print(f"a sample frame is missing: {fault}", soft_wrap=True, markup=False)
+        say(console, f"a sample frame is missing: {fault}")
     console.print(_action_table(report))
     base = report["baselines"]
     common = " + ".join(report["combinations"][0]["actions"]) or "nothing"
@@ -212,19 +197,20 @@ def _print(report: dict[str, Any], console: Console) -> None:
         console.print(_state_table(report["state"]))
 
 
+def _table(title: str, first: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column(first, overflow="ellipsis", max_width=24)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
 def _action_table(report: dict[str, Any]) -> Table:
     timed = report["fps"] is not None
     unit = "s" if timed else "frames"
-    table = Table(
-        title=f"Actions: share of frames held, presses, how long they last ({unit}), class weights",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("action", overflow="ellipsis", max_width=24)
+    title = f"Actions: share of frames held, presses, how long they last ({unit}), class weights"
     rate = "per min" if timed else "per 1,000"
-    for heading in ("held", "presses", rate, "median", "p90", "sqrt", "balanced"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = _table(title, "action", "held", "presses", rate, "median", "p90", "sqrt", "balanced")
     for action in report["actions"]:
         per = action["presses_per_minute"] if timed else action["presses_per_1000_frames"]
         length = action["duration"]
@@ -233,28 +219,18 @@ def _action_table(report: dict[str, Any]) -> Table:
             f"{action['frequency']:.1%}",
             f"{action['presses']:,}",
             f"{per:.1f}",
-            *(
-                ("–" if length[q] is None else f"{length[q]:.2f}" if timed else f"{length[q]:g}")
-                for q in ("median", "p90")
-            ),
+            *(number(length[q], ".2f" if timed else "g") for q in ("median", "p90")),
             *(f"{action['class_weight'][mode]:.2f}" for mode in WEIGHTS[1:]),
         )
     return table
 
 
 def _state_table(state: list[dict[str, Any]]) -> Table:
-    table = Table(
-        title="State: range, share of frames undefined, share of episodes in which it is constant",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("state", overflow="ellipsis", max_width=24)
-    for heading in ("min", "max", "mean", "std", "undefined", "constant"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    title = "State: range, share of frames undefined, share of episodes in which it is constant"
+    table = _table(title, "state", "min", "max", "mean", "std", "undefined", "constant")
     for row in state:
-        values = ("–" if row[key] is None else f"{row[key]:.4g}" for key in ("min", "max", "mean", "std"))
-        shares = ("–" if row[key] is None else f"{row[key]:.0%}" for key in ("undefined", "constant"))
+        values = (number(row[key], ".4g") for key in ("min", "max", "mean", "std"))
+        shares = (number(row[key], ".0%") for key in ("undefined", "constant"))
         table.add_row(Text(row["name"]), *values, *shares)
     return table
 

@@ -1,4 +1,4 @@
-"""The page of a dataset's statistics: one HTML file, drawn from the numbers alone."""
+"""The page of a dataset's statistics."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +11,10 @@ TABLE_ROWS = 500  # episodes in the table
 
 
 def render(report: dict[str, Any], timelines: Sequence[dict[str, Any]], pictures: Sequence[Picture]) -> str:
-    """The page.
+    """The page of the numbers of ``analyze``.
 
-    Args:
-        report: the numbers of ``analyze``.
-        timelines: name, length (frames), fps or None, step (frames a column) and rows
-            (``statistics.strips``) of the episodes to draw.
-        pictures: the frames to show.
+    ``timelines`` are the name, length (frames), fps or None, step (frames per column) and rows (``statistics.strips``)
+    of the episodes to draw.
     """
     names = [a["name"] for a in report["actions"]]
     every = [episode["facts"] for episode in report["per_episode"]]

@@ -1,4 +1,4 @@
-"""The few frames that are shown of a dataset."""
+"""Chooses and reads the few frames that are shown of a dataset."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,29 +18,20 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame as a page shows it.
-
-    Attributes:
-        episode: its folder's name.
-        frame: its number in the episode.
-        seconds: its time in the episode; None where no frame rate is known.
-        held: the actions held in it.
-        action: the action whose press begins with it; None if it was chosen by its place alone.
-        jpeg: the file, at most 320x240 pixels.
-    """
+    """A frame as a page shows it."""
 
     episode: str
     frame: int
-    seconds: float | None
+    seconds: float | None  # its time in the episode; None where no frame rate is known
     held: tuple[str, ...]
-    action: str | None
+    action: str | None  # the button whose press begins with it; None if it was chosen by its place
     jpeg: bytes
 
 
 class Onsets:
-    """One onset of each of ``count`` actions, every onset of the dataset equally likely.
+    """Chooses one onset of each of ``count`` buttons, each onset of the dataset equally likely.
 
-    A reservoir of one (Vitter 1985, algorithm R), from a fixed seed.
+    It is a reservoir of one (Vitter 1985, algorithm R) from a fixed seed.
     """
 
     def __init__(self, count: int):
@@ -53,7 +44,7 @@ class Onsets:
         for a in range(actions.shape[1]):
             starts, _ = presses(actions[:, a])
             self._seen[a] += len(starts)
-            # As good as one draw an onset: the chance that the choice moves into this episode.
+            # One draw for all onsets of the episode: the chance that the choice moves into it.
             if len(starts) and self._rng.random() < len(starts) / self._seen[a]:
                 self.chosen[a] = (episode, int(self._rng.choice(starts)))
 
@@ -66,15 +57,11 @@ def spread(length: int, count: int) -> list[int]:
 
 
 def spread_frames(lengths: Sequence[int], count: int) -> list[tuple[int, int]]:
-    """At most ``count`` (episode, frame), spread over the episodes and over the time in them.
-
-    Args:
-        lengths: frames of each episode, at least 1.
-    """
+    """At most ``count`` (episode, frame), spread over episodes of so many frames each and over the time in them."""
     chosen = set()
     for i in range(count):
         episode = int((i + 0.5) * len(lengths) / count)
-        # Multiples of the golden ratio leave no part of the time out, whatever the episodes.
+        # Multiples of the golden ratio leave out no part of the time.
         chosen.add((episode, int((i * _GOLDEN + 0.5) % 1 * lengths[episode])))
     return sorted(chosen)
 
@@ -87,16 +74,7 @@ def read_pictures(
     rates: Sequence[float | None],
     progress: Progress,
 ) -> tuple[list[Picture], list[str]]:
-    """Reads the frames to show.
-
-    Args:
-        usable: the episodes to choose from.
-        names: the actions as shown.
-        rates: frames per second of every episode.
-
-    Returns:
-        The pictures, and why some could not be read.
-    """
+    """The frames to show from the episodes ``usable``, and why some cannot be read; ``rates`` are frames per second."""
     places = spread_frames([dataset.episodes[e].length for e in usable], SPREAD)
     wanted: list[tuple[int | None, int, int]] = [(None, usable[i], frame) for i, frame in places]
     wanted += [(a, *onsets.chosen[a]) for a in sorted(onsets.chosen)[:EXAMPLES]]
@@ -109,15 +87,7 @@ def read_pictures(
             faults.append(str(error))
             continue
         rate = rates[e] or (sum(known) / len(known) if known else None)
+        seconds, pressed = frame / rate if rate else None, None if action is None else names[action]
         held = tuple(name for name, on in zip(names, dataset.actions(e)[frame], strict=True) if on)
-        pictures.append(
-            Picture(
-                dataset.episodes[e].name,
-                frame,
-                frame / rate if rate else None,
-                held,
-                None if action is None else names[action],
-                to_jpeg(image),
-            )
-        )
+        pictures.append(Picture(dataset.episodes[e].name, frame, seconds, held, pressed, to_jpeg(image)))
     return pictures, faults

@@ -1,7 +1,7 @@
-"""What a dataset's actions and state look like, gathered one episode at a time.
+"""Statistics of a dataset's actions and state.
 
-Each class takes episodes through ``add`` and keeps sums, so memory does not grow with frames.
-A number that has no value (the durations of an action never pressed) is None.
+Each class takes episodes through ``add`` and keeps sums, so memory does not grow with frames. A number without a value
+(the durations of a button that is never pressed) is None.
 """
 
 import math
@@ -22,13 +22,9 @@ _COMBINATIONS = 10  # listed
 
 
 def presses(held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The runs of frames in which ``held`` bool [N] is true.
+    """The first frame and the length, int64 [P] each, of every run of frames in which ``held`` bool [N] is true.
 
-    A press begins in the first such frame of a run, which may be the episode's first, and is
-    counted as long as it is seen, even when the episode ends in it.
-
-    Returns:
-        int64 [P], the first frame of each press, and int64 [P], its frames.
+    A press may begin in the episode's first frame, and counts as far as it is seen where the episode ends in it.
     """
     edges = np.diff(held.astype(np.int8), prepend=0, append=0)
     starts = np.flatnonzero(edges == 1)
@@ -36,18 +32,13 @@ def presses(held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class ActionStatistics:
-    """Frequencies, presses, combinations and baselines of A actions.
-
-    Args:
-        names: the A actions.
-        timed: whether durations are in seconds; else in frames.
-    """
+    """Frequencies, presses, combinations and baselines of A buttons; durations in seconds if ``timed``, else frames."""
 
     def __init__(self, names: Sequence[str], timed: bool):
         self._names, self._timed = names, timed
         self._frames, self._seconds, self._repeated = 0, 0.0, 0
         self._both = np.zeros((len(names), len(names)), np.int64)
-        # Durations in whole milliseconds, or frames: few distinct ones, however many presses.
+        # Durations in whole milliseconds or frames, of which few are distinct, however many presses there are.
         self._durations: list[Counter[int]] = [Counter() for _ in names]
         self._combinations: Counter[bytes] = Counter()
 
@@ -67,10 +58,7 @@ class ActionStatistics:
         self._combinations.update({row.tobytes(): int(n) for row, n in zip(rows, times, strict=True)})
 
     def result(self) -> dict[str, Any]:
-        """The numbers, as JSON types; the page says what each means.
-
-        ``cooccurrence.conditional[a][b]`` is P(b held | a held).
-        """
+        """The numbers as JSON types, which the page explains; ``conditional[a][b]`` is P(b held | a held)."""
         held = np.diag(self._both)
         # By count, then as `metrics.majority_actions` settles ties.
         ranked = sorted(self._combinations.items(), key=lambda item: (-item[1], item[0]))
@@ -109,12 +97,7 @@ class ActionStatistics:
 
 
 class StateStatistics:
-    """Ranges of S state values.
-
-    Args:
-        names: the S values.
-        frames: of all episodes together, or about; sets how the histogram's sample is spread.
-    """
+    """Ranges of S state values; ``frames``, about as many as all episodes have, spreads the histogram's sample."""
 
     def __init__(self, names: Sequence[str], frames: int):
         self._names = names
@@ -148,10 +131,10 @@ class StateStatistics:
         self._count += n
 
     def result(self) -> list[dict[str, Any]]:
-        """One entry a state value, as JSON types; min to std are over its finite values.
+        """An entry for each state value, as JSON types; min to std are those of its finite values.
 
-        ``undefined`` is the share of frames that are NaN or infinite, ``constant`` the share of
-        episodes, of two frames or more, in which the value never changes.
+        ``undefined`` is the share of frames that are NaN or infinite, ``constant`` the share of episodes, of two frames
+        or more, in which the value never changes.
         """
         sample = np.concatenate(self._sample) if self._sample else np.zeros((0, len(self._names)), np.float32)
         entries = []
@@ -205,17 +188,15 @@ def _ratio(numerator: float, denominator: float) -> float | None:
 
 
 def run_lengths(columns: np.ndarray) -> str:
-    """A strip bool [N] as "released,held,released,...", the frames of each in turn."""
+    """A strip bool [N] as the lengths of its runs, "released,held,released,..."."""
     edges = np.flatnonzero(np.diff(columns.astype(np.int8), prepend=0))
     return ",".join(map(str, np.diff(edges, prepend=0)))
 
 
 def strips(actions: np.ndarray, columns: int) -> tuple[int, list[str]]:
-    """An episode's timeline of ``actions`` bool [N, A], at most ``columns`` wide.
+    """The timeline of ``actions`` bool [N, A], at most ``columns`` wide: frames per column, and A ``run_lengths``.
 
-    Returns:
-        frames a column (a column is held if one of its frames is), and A strips of
-        ``run_lengths`` in columns; what follows the last number runs to the end.
+    A column is held if one of its frames is; after the last number a strip stays as it is to the end.
     """
     frames = -(-len(actions) // columns)
     if frames > 1:

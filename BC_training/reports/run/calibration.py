@@ -1,39 +1,27 @@
-"""What predicted probabilities are worth: reliability, and precision against recall.
-
-Of one button, or of several taken together: of ``true`` bool [n] and ``probability`` float [n].
-"""
+"""Reliability, and precision against recall, of ``probability`` float [n] for ``true`` bool [n] of any buttons."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-BINS = 10  # of equal width, from 0 to 1
+BINS = 10  # equally wide, from 0 to 1
 
 
 class Reliability(NamedTuple):
     """How often a button was held where that was predicted with about the same probability.
 
-    Attributes:
-        predicted: float64 [bins], the mean probability in each bin; NaN in an empty one.
-        observed: float64 [bins], the share of its predictions at which the button was held; NaN likewise.
-        size: int64 [bins], predictions in it.
-        error: the expected calibration error, sum_b size_b / n |observed_b - predicted_b|, in [0, 1]
-            (Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning").
+    ``error`` is the expected calibration error, sum_b size_b / n |observed_b - predicted_b|, in [0, 1] (Naeini et al.
+    2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning").
     """
 
-    predicted: np.ndarray
-    observed: np.ndarray
-    size: np.ndarray
+    predicted: np.ndarray  # float64 [bins], the mean probability in each bin; NaN in an empty one
+    observed: np.ndarray  # float64 [bins], the share of predictions at which the button was held; NaN likewise
+    size: np.ndarray  # int64 [bins], how many predictions
     error: float
 
 
 def reliability(true: np.ndarray, probability: np.ndarray, bins: int = BINS) -> Reliability:
-    """Bins (0, 1/bins], (1/bins, 2/bins], ...; 0 is in the first.
-
-    Args:
-        true: bool [n], n at least 1.
-        probability: float [n].
-    """
+    """The bins are (0, 1/bins], (1/bins, 2/bins], ...; 0 is in the first. n is at least 1."""
     probability = probability.astype(np.float64)
     place = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], probability)
     size = np.bincount(place, minlength=bins)
@@ -45,34 +33,22 @@ def reliability(true: np.ndarray, probability: np.ndarray, bins: int = BINS) -> 
 
 
 class PrecisionRecall(NamedTuple):
-    """Precision and recall at every threshold that makes a difference, from the highest down.
+    """Precision and recall at every threshold that makes a difference."""
 
-    Attributes:
-        thresholds: float64 [k], falling: predicted is what has this probability or more.
-        precision: float64 [k].
-        recall: float64 [k], rising to 1.
-        average: the average precision, sum_i (recall_i - recall_(i-1)) precision_i with recall_0 = 0.
-    """
-
-    thresholds: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-    average: float
+    thresholds: np.ndarray  # float64 [k], falling; a button is predicted at this probability or more
+    precision: np.ndarray  # float64 [k]
+    recall: np.ndarray  # float64 [k], rising to 1
+    average: float  # the average precision, sum_i (recall_i - recall_(i-1)) precision_i with recall_0 = 0
 
 
 def precision_recall(true: np.ndarray, probability: np.ndarray) -> PrecisionRecall | None:
-    """None where the button is never held, since there is no recall then.
-
-    Args:
-        true: bool [n].
-        probability: float [n].
-    """
+    """None where the button is never held, because there is no recall then."""
     if not true.any():
         return None
     probability = probability.astype(np.float64)
     order = np.argsort(-probability, kind="stable")
     true, falling = true[order], probability[order]
-    last = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)  # of each distinct probability
+    last = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)  # the last place of each distinct probability
     hits = np.cumsum(true)[last]
     precision, recall = hits / (last + 1), hits / hits[-1]
     average = float((np.diff(recall, prepend=0) * precision).sum())

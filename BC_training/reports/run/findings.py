@@ -1,4 +1,4 @@
-"""What a run's report shows: numbers, pictures and texts, found before any of it is drawn."""
+"""Finds the numbers, pictures and texts of a run's report."""
 
 import shlex
 from dataclasses import dataclass
@@ -26,70 +26,40 @@ _APART_FRAMES = 30  # where no frame rate is known
 
 @dataclass(frozen=True)
 class WorstFrame:
-    """A frame whose buttons are predicted badly.
+    """A frame whose buttons are predicted badly."""
 
-    Attributes:
-        place: episode, frame and time, in words.
-        loss: ``mistakes.frame_losses``, in nats.
-        true: bool [A], the buttons held.
-        predicted: bool [A].
-        probability: float [A].
-        picture: the frame as a JPEG file, or why it cannot be shown.
-    """
-
-    place: str
-    loss: float
-    true: np.ndarray
-    predicted: np.ndarray
-    probability: np.ndarray
-    picture: bytes | str
+    place: str  # episode, frame and time, in words
+    loss: float  # in nats
+    true: np.ndarray  # bool [A], the buttons held
+    predicted: np.ndarray  # bool [A]
+    probability: np.ndarray  # float [A]
+    picture: bytes | str  # a JPEG file, or why the frame cannot be shown
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All that the page is drawn from; its texts are cleaned, not escaped.
-
-    Attributes:
-        run: what the run has left.
-        names: the A buttons.
-        dataset: its address.
-        episodes: how many the split has.
-        parameters: how many the model has.
-        costs: the time that training took.
-        scores: the checkpoint's scores on the split.
-        pooled: reliability over all buttons and frames together.
-        reliability: that of each button.
-        curves: precision and recall of each button; None where it is never held.
-        given_held: ``mistakes.predicted_given_held``.
-        instead: ``mistakes.pressed_instead``.
-        mistakes: ``mistakes.commonest_mistakes``.
-        worst: the frames with the highest loss, the worst first.
-        video: the rollout's MP4 file, or why it is not embedded.
-        config: the run's settings as YAML.
-        missing: why the page lacks its "training", "play" or "video", and how to get it.
-    """
+    """All that the page is drawn from; its texts are cleaned, not escaped."""
 
     run: Run
-    names: list[str]
-    dataset: str
-    episodes: int
-    parameters: int
+    names: list[str]  # the A buttons
+    dataset: str  # its address
+    episodes: int  # how many the split has
+    parameters: int  # how many the model has
     costs: TrainingCosts
     scores: Evaluation
-    pooled: Reliability
-    reliability: list[Reliability]
-    curves: list[PrecisionRecall | None]
+    pooled: Reliability  # over all buttons and frames
+    reliability: list[Reliability]  # for each button
+    curves: list[PrecisionRecall | None]  # for each button; None where it is never held
     given_held: mistakes.Shares
     instead: mistakes.Shares
     mistakes: list[tuple[tuple[int, ...], tuple[int, ...], int]]
-    worst: list[WorstFrame]
-    video: bytes | str
-    config: str
-    missing: dict[str, str]
+    worst: list[WorstFrame]  # the worst first
+    video: bytes | str  # the rollout's MP4 file, or why it is not embedded
+    config: str  # the run's settings as YAML
+    missing: dict[str, str]  # why the page lacks its "training", "play" or "video", and how to get it
 
 
 def find(run: Run, predictions: SplitPredictions, scores: Evaluation) -> Findings:
-    """Finds the numbers, pictures and texts of the page."""
     saved, dataset = predictions.saved, predictions.dataset
     true, probability = predictions.samples.targets, predictions.probability
     predicted = predictions.pressed(saved.decoding, predictions.logits)
@@ -145,10 +115,7 @@ def _worst(predictions: SplitPredictions, probability: np.ndarray, predicted: np
 
 
 def video_file(run: Run) -> Path | None:
-    """Where the video of the run's play is; None if the play was not filmed.
-
-    Without ``rollout.json`` it is in its usual place.
-    """
+    """The file of the video of the run's play, in its usual place without ``rollout.json``; None if not filmed."""
     if run.play is None:
         return run.log_dir / "rollout.mp4"
     if run.play.video is None:

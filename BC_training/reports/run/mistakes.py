@@ -1,7 +1,4 @@
-"""Where predictions are wrong: which button stands for which, and the frames that are worst.
-
-``true`` and ``predicted`` are bool [N, A].
-"""
+"""Finds mistakes: buttons pressed for others, and the worst frames. ``true`` and ``predicted`` are bool [N, A]."""
 
 from collections.abc import Sequence
 
@@ -11,18 +8,12 @@ Shares = list[list[float | None]]
 
 
 def predicted_given_held(true: np.ndarray, predicted: np.ndarray) -> Shares:
-    """[a][b]: of the frames in which a was held, the share in which b is predicted; None where a never was.
-
-    The diagonal is the recall.
-    """
+    """[a][b]: the share of the frames with a held in which b is predicted, or None. The diagonal is the recall."""
     return _shares(true, predicted)
 
 
 def pressed_instead(true: np.ndarray, predicted: np.ndarray) -> Shares:
-    """[a][b]: of the frames in which a was held and is not predicted, the share with b predicted and not held.
-
-    None where a was never missed. The diagonal is 0.
-    """
+    """[a][b]: the share of the frames with a held and not predicted in which b is predicted and not held, or None."""
     return _shares(true & ~predicted, predicted & ~true)
 
 
@@ -55,19 +46,13 @@ def frame_losses(true: np.ndarray, logits: np.ndarray) -> np.ndarray:
 
 
 def worst(losses: np.ndarray, places: Sequence[tuple[str, int]], limit: int, apart: int) -> list[int]:
-    """The samples with the highest losses, spread over the episodes and their time.
+    """At most ``limit`` samples with the highest losses, float [N], the highest first.
 
-    Of one episode no two closer than ``apart`` frames, and no more than twice its share of
-    ``limit`` (the limit over the number of episodes), so that one bad second, or one bad episode,
-    does not stand for all.
+    No two of an episode are closer than ``apart`` frames, and no episode has more than twice its share of ``limit``
+    (equal shares), so that a bad second or a bad episode does not stand for all.
 
     Args:
-        losses: float [N].
-        places: of each sample, its episode's name and its frame.
-        limit: how many at most.
-
-    Returns:
-        Samples, the highest loss first.
+        places: the episode's name and the frame of each sample.
     """
     episodes = len({name for name, _ in places})
     most = max(1, -(-2 * limit // max(episodes, 1)))

@@ -1,4 +1,4 @@
-"""Calls to a process that may be dead."""
+"""Calls reach an engine that may be dead."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def test_a_call_to_a_living_engine_may_take_its_time(calls, monkeypatch):
     assert calls(lambda: time.sleep(0.3) or 5) == 5
 
 
-def test_the_answer_of_a_call_that_a_signal_interrupted_is_nobody_elses(calls):
+def test_the_answer_of_an_interrupted_call_is_not_given_to_the_next(calls):
     class Stop(BaseException):
         pass
 
@@ -68,7 +68,7 @@ def test_a_call_to_a_killed_engine_that_does_not_return_is_given_up(calls, reape
         engine.wait()
 
 
-def test_its_thread_ends_with_it():
+def test_the_thread_of_calls_ends_with_them():
     before = set(threading.enumerate())
     calls = EngineCalls()
     (thread,) = set(threading.enumerate()) - before

@@ -1,4 +1,4 @@
-"""Statistics against loops that count, and numpy."""
+"""Statistics equal those of loops that count, and of NumPy."""
 
 import itertools
 import statistics as python_statistics
@@ -21,7 +21,7 @@ episodes_of_actions = st.lists(
 
 
 def runs_by_hand(column: list[bool]) -> list[tuple[int, int]]:
-    """(first frame, frames) of each press, one frame after the other."""
+    """(first frame, frames) of each press, counted frame by frame."""
     found: list[tuple[int, int]] = []
     for t, held in enumerate(column):
         if held and t > 0 and column[t - 1]:
@@ -38,7 +38,7 @@ def test_presses_are_the_runs_of_held_frames(column):
 
 
 @given(episodes_of_actions)
-def test_frequencies_presses_and_durations_against_counting(episodes):
+def test_frequencies_presses_and_durations_equal_counting(episodes):
     gathered = ActionStatistics(["a", "b", "c"], timed=False)
     for episode in episodes:
         gathered.add(np.array(episode, bool), None)
@@ -64,7 +64,7 @@ def test_frequencies_presses_and_durations_against_counting(episodes):
 
 
 @given(episodes_of_actions)
-def test_combinations_and_baselines_against_counting(episodes):
+def test_combinations_and_baselines_equal_counting(episodes):
     arrays = [np.array(e, bool) for e in episodes]
     gathered = ActionStatistics(["a", "b", "c"], timed=False)
     for array in arrays:
@@ -101,7 +101,7 @@ def test_durations_and_rates_follow_each_episodes_frame_rate():
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 2**32 - 1))
-def test_state_statistics_against_numpy(lengths, seed):
+def test_state_statistics_equal_numpys(lengths, seed):
     rng = np.random.default_rng(seed)
     episodes = [rng.normal(1000, 3, (n, 4)).astype(np.float32) for n in lengths]
     for episode in episodes:

@@ -1,4 +1,4 @@
-"""Which button stands for which, and the frames that are worst, counted by hand."""
+"""Mistakes and losses equal counts by hand and scikit-learn's."""
 
 import numpy as np
 from sklearn.metrics import log_loss
@@ -42,7 +42,7 @@ def test_losses_are_those_of_scikit_learn():
     np.testing.assert_allclose(frame_losses(true, logits), expected)
 
 
-def test_worst_frames_are_spread():
+def test_the_worst_frames_are_spread():
     places = [("a", t) for t in range(100)] + [("b", t) for t in range(100)]
     losses = np.concatenate([np.arange(100, 200), np.arange(100)]).astype(float)
     assert worst(losses, places, 4, 10) == [99, 89, 79, 69]  # twice a's share of four

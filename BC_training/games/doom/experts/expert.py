@@ -1,4 +1,4 @@
-"""What the scripted experts share."""
+"""What all scripted experts share."""
 
 import math
 from typing import Any
@@ -11,10 +11,9 @@ HIT_RADIUS = 16.0  # map units: half an enemy's width, with margin
 
 
 class Expert:
-    """A player that looks into the game's objects, one class a scenario.
+    """A player that sees the game's objects.
 
-    What it presses should follow from what the last frames show: a policy has nothing else to
-    learn it from.
+    What it presses should follow from the last frames: a policy has nothing else to learn from.
     """
 
     def __init__(self, env: gymnasium.Env):

@@ -15,7 +15,7 @@ class MyWayHomeExpert(Expert):
 
     def reset(self, seed: int) -> None:
         del seed
-        self._routes: Routes | None = None  # planned at the first frame, when the engine has told where things are
+        self._routes: Routes | None = None  # planned at the first frame, when things are known
 
     def buttons(self, player: Any) -> list[str]:
         if self._routes is None:
