@@ -78,11 +78,7 @@ def _names_another_dataset(file: Any, overrides: Any) -> bool:
 def read_yaml(path: str | Path) -> tuple[Path, dict[str, Any]]:
     """A YAML file's place and its mapping, in which references to other keys, and ``Plain``, stand as they are.
 
-    Args:
-        path: looked up as given, then inside the package folder.
-
-    Raises:
-        UserError: file missing or malformed, or no mapping.
+    The file is looked up as ``load_config`` does; one that is missing, malformed or no mapping is a UserError.
     """
     file = _find(Path(expand(path)))
     with as_user_errors(f"config {file}"):

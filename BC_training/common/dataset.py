@@ -19,7 +19,7 @@ from BC_training.common.storage.metadata import EpisodeInfo, episode_faults, exp
 from BC_training.common.storage.store import open_store
 
 _OPEN_ARRAYS = 4096  # kept open for reading frames: bounds the memory of a dataset of many episodes
-_STATE_MEMORY = 2**30  # bytes of state kept: a start asks for it four times, and decoding is most of its time
+_STATE_MEMORY = 2**30  # bytes of state kept: a training's start reads it four times, and decoding takes long
 _REMEDY = ": repair or remove the episode, or set dataset.validate_episodes=true to skip such episodes"
 _CHECKED = 128  # frames read at once to check that they can be read
 
@@ -40,19 +40,15 @@ class ZarrGameplayDataset:
 
     Args:
         path: the dataset's folder, or its s3://, gs:// or http(s):// address.
-        actions: names of the buttons to use, in that order; None for all as recorded.
-        channel_order: of the recording; frames are handed out as RGB.
+        actions: names of the A buttons to use, in that order; None for all as recorded.
+        channel_order: the recording's; frames are handed out as RGB.
         validate_episodes: skip episodes with a fault, and list them in ``skipped``, instead of
             raising on the first.
 
     Attributes:
-        episodes: the usable episodes.
-        skipped: the others.
-        action_names: the A buttons.
         state_names: the S state values; empty when the dataset has no state.
         frame_size: (H, W) in pixels.
         fps: frames per second, averaged over the episodes that have a rate; None if none does.
-        mirror: which names change places in a mirror image.
 
     Raises:
         UserError: the path is no dataset, it has no usable episode, an episode has a fault, or an
@@ -71,10 +67,10 @@ class ZarrGameplayDataset:
         self.store = open_store(path)
         root = reader.read_root(self.store)
         keys = list(root["keys"])
-        for name in actions or ():
+        self.action_names: tuple[str, ...] = tuple(keys if actions is None else actions)
+        for name in self.action_names:
             if name not in keys:
                 raise unknown("action", name, keys, f"{self.path} names its actions in 'keys'")
-        self.action_names: tuple[str, ...] = tuple(keys if actions is None else actions)
         self._action_columns = [keys.index(name) for name in self.action_names]
         self.channel_order = channel_order
         self._validate_episodes = validate_episodes
@@ -158,21 +154,13 @@ class ZarrGameplayDataset:
         return self._read_actions(self.episodes[episode])
 
     def state(self, episode: int) -> np.ndarray:
-        """float32 [N, S].
-
-        Raises:
-            UserError: the dataset has no state, or it cannot be read.
-        """
+        """float32 [N, S]; a UserError where the dataset has no state, or it cannot be read."""
         if not self.state_names:
             raise UserError(f"{self.path} has no state arrays")
         return self._read_state(self.episodes[episode])
 
     def frames(self, episode: int, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """uint8 [len(indices), 3, H, W] RGB, the frames of ``indices`` within the episode.
-
-        Raises:
-            UserError: a chunk is missing or damaged; names the episode.
-        """
+        """uint8 [len(indices), 3, H, W] RGB; a UserError that names the episode where a chunk is missing or damaged."""
         return self.read_frames([(episode, np.asarray(indices, np.int64))])[0]
 
     def read_frames(self, wanted: Sequence[tuple[int, np.ndarray]]) -> list[np.ndarray]:
@@ -216,11 +204,7 @@ class ZarrGameplayDataset:
         return {name: [self.episodes[e].name for e in episodes] for name, episodes in split.items()}
 
     def find(self, names: Sequence[str]) -> list[int]:
-        """Positions of the episodes with these folder names.
-
-        Raises:
-            UserError: one is not there.
-        """
+        """Positions of the episodes with these folder names; a UserError where one is not there."""
         position = {info.name: i for i, info in enumerate(self.episodes)}
         for name in names:
             if name not in position:

@@ -59,7 +59,6 @@ class Decoding:
         _require(sizes and len(set(grouped)) == len(grouped), "exclusive", _listed(self.exclusive), rule)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON types."""
         return asdict(self) | {"exclusive": [list(group) for group in self.exclusive]}
 
     @classmethod
@@ -70,12 +69,9 @@ class Decoding:
     def override(self, changes: Sequence[str]) -> "Decoding":
         """Returns these rules with other settings.
 
-        Args:
-            changes: KEY=VALUE of ``DecodeSettings``, such as ``threshold=0.4`` for all buttons,
-                ``thresholds.attack=0.3``, which takes precedence, or ``exclusive=[[turn_left,turn_right]]``.
-
-        Raises:
-            UserError: an unknown key or button, or a value of the wrong type or out of range.
+        ``changes`` are KEY=VALUE of ``DecodeSettings``, such as ``threshold=0.4`` for all buttons,
+        ``thresholds.attack=0.3``, which takes precedence, or ``exclusive=[[turn_left,turn_right]]``. An unknown
+        key or button, or a value of the wrong type or out of range, is a UserError.
         """
         for change in changes:
             if "=" not in change:
@@ -109,20 +105,16 @@ class DecodeSettings:
     """Settings that make a ``Decoding`` once the buttons are known."""
 
     threshold: float = setting(0.5, scores=("buttons", "rollout"))  # a button is pressed at this probability or above
-    # for buttons with another threshold
+    # the thresholds of buttons that have another
     thresholds: dict[str, float] = setting(factory=dict, scores=("buttons", "rollout"))
-    temperature: float | None = setting(None, scores=("rollout",))  # of sampling; null does not sample
+    temperature: float | None = setting(None, scores=("rollout",))  # samples the buttons; null does not sample
     # a held button is released only this far below its threshold
     hysteresis: float = setting(0.0, scores=("buttons", "rollout"))
     # groups of buttons of which at most one is held
     exclusive: tuple[tuple[str, ...], ...] = setting((), scores=("buttons", "rollout"))
 
     def decoding(self, action_names: Iterable[str]) -> Decoding:
-        """The rules for ``action_names``.
-
-        Raises:
-            UserError: an unknown button, or a value out of range.
-        """
+        """The rules for ``action_names``; a UserError for an unknown button or a value out of range."""
         every = dict.fromkeys(action_names, self.threshold)
         for name in self.thresholds:
             if name not in every:

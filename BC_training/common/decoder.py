@@ -40,12 +40,9 @@ class Decoder:
         held: Bool[np.ndarray, "*B A"],
         draws: Float64[np.ndarray, " A"] | None,
     ) -> Bool[np.ndarray, "*B A"]:
-        """The buttons held in one frame.
+        """The buttons held in one frame, from probabilities ``p`` and the buttons held in the frame before.
 
-        Args:
-            p: probabilities. A float32 would round the thresholds that it is compared with.
-            held: the buttons held in the frame before.
-            draws: uniform in [0, 1); None does not sample.
+        ``draws``, uniform in [0, 1), sample. float32 would round the thresholds that ``p`` is compared with.
         """
         bar = self._thresholds - self._hysteresis * held
         if draws is None or self._temperature is None:

@@ -41,3 +41,10 @@ def require(condition: bool, key: str, value: Any, rule: str) -> None:
     """Raises a UserError unless ``condition`` holds: the setting ``key`` breaks ``rule``."""
     if not condition:
         raise UserError(f"config: {key}={value} is out of range: {rule}")
+
+
+def require_at_least(least: int, config: Any, section: str, *names: str) -> None:
+    """Raises a UserError unless each of the fields ``names`` of a config section is ``least`` or more."""
+    for name in names:
+        value = getattr(config, name)
+        require(value >= least, f"{section}.{name}", value, f"at least {least}" if least else "0 or more")

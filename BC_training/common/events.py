@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from BC_training.common.metrics import Report, targets
+from BC_training.common.metrics import Report, target_counts, targets
 
 KINDS = ("onset", "offset")
 TOLERANCE = 3  # frames; about 0.2 s of most recordings, the time in which a person reacts
@@ -43,7 +43,7 @@ def event_scores(
     """
     actual = targets(true, action_shift)
     reach = min(tolerance, len(actual))  # no two frames are further apart
-    lengths = np.array([max(len(a) - action_shift, 0) for a in true])
+    lengths = np.array(target_counts(true, action_shift))
     first = np.concatenate([_held_before(a, action_shift) for a in true if len(a) > action_shift])
     starts = (np.cumsum(lengths) - lengths)[lengths > 0]
     # One timeline holds all episodes, with gaps so wide that events of two episodes never match.
@@ -60,9 +60,9 @@ def event_scores(
 def match_events(recorded: np.ndarray, predicted: np.ndarray, tolerance: int) -> np.ndarray:
     """The recorded events of a largest one-to-one matching of events at most ``tolerance`` apart.
 
-    It repeatedly matches the earliest two that are near enough. No matching is larger: two pairs
-    that cross can exchange partners, so a largest matching in the order of time exists, and the
-    earliest pair can replace that matching's first one.
+    The earliest two that are near enough are matched first. No matching is larger: two pairs that
+    cross can exchange partners, so some largest matching is in the order of time, and the earliest
+    pair can replace its first.
 
     Args:
         recorded, predicted: times, ascending int64 [R] and [P].

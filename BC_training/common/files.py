@@ -39,11 +39,7 @@ def as_path(text: str | Path) -> Path:
 
 
 def expand_fields(config: Any, section: str, *names: str) -> None:
-    """Expands the paths in fields of a frozen config.
-
-    Raises:
-        UserError: see ``expand``.
-    """
+    """Replaces the paths in fields of a frozen config by what ``expand`` returns."""
     for name in names:
         if isinstance(value := getattr(config, name), str):
             try:
@@ -55,11 +51,7 @@ def expand_fields(config: Any, section: str, *names: str) -> None:
 def parse_json_object(raw: str | bytes, unique: bool = False) -> dict[str, Any]:
     """A JSON object from text, or from bytes in UTF-8, -16 or -32 with or without a byte order mark.
 
-    Args:
-        unique: refuses an entry that occurs twice; otherwise the last one counts.
-
-    Raises:
-        ValueError: it is no JSON object; the message says why.
+    Anything else is a ValueError, as is an entry that occurs twice, if ``unique``; otherwise the last one counts.
     """
     try:
         pairs_hook = _unique_entries if unique else None
@@ -72,11 +64,7 @@ def parse_json_object(raw: str | bytes, unique: bool = False) -> dict[str, Any]:
 
 
 def read_json_object(path: Path, unique: bool = False) -> dict[str, Any]:
-    """The JSON object in a file; see ``parse_json_object``.
-
-    Raises:
-        UserError: the file cannot be read or holds something else.
-    """
+    """The JSON object in a file (see ``parse_json_object``); a UserError where there is none."""
     try:
         return parse_json_object(path.read_bytes(), unique)
     except OSError as error:
@@ -96,11 +84,7 @@ def _unique_entries(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def locked(file: Path, busy: str | None = None) -> Iterator[None]:
     """Holds the lock ``file`` for this process alone; the file is removed with the lock.
 
-    Args:
-        busy: the message of the UserError where another process holds it; None waits for that process.
-
-    Raises:
-        UserError: another process holds it, or nothing can be locked there.
+    If another process holds it, ``busy`` is the message of a UserError; None waits for that process.
     """
     lock = FileLock(file, timeout=-1 if busy is None else 0)
     try:
@@ -136,11 +120,7 @@ def disk_full_is_user_error(path: Path) -> Iterator[None]:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Writes ``file`` whole or not at all.
-
-    Raises:
-        UserError: the disk is full.
-    """
+    """Writes ``file`` whole or not at all; a UserError where the disk is full."""
     unnamed = file.with_name(f".partial-{file.name}")
     with disk_full_is_user_error(file):
         if file.exists() and not file.is_file():  # a pipe or a device keeps its place
@@ -151,11 +131,7 @@ def write_whole(file: Path, text: str) -> None:
 
 
 def require_writable(file: Path) -> None:
-    """Finds out before the work whether its result can be written to ``file``.
-
-    Raises:
-        UserError: it cannot.
-    """
+    """Raises a UserError, before the work, if its result cannot be written to ``file``."""
     try:
         existed = file.exists()
         with open(file, "ab"):

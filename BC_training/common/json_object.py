@@ -54,7 +54,7 @@ def _read_object(kind: Any, raw: Any, where: str) -> Any:
 
 def _read(kind: Any, raw: Any, where: str) -> Any:
     parts, origin = get_args(kind), get_origin(kind) or kind
-    if origin in (Union, UnionType):  # of one type and None
+    if origin in (Union, UnionType):  # one type, or None
         (inner,) = (part for part in parts if part is not NoneType)
         return None if raw is None else _read(inner, raw, where)
     if isinstance(raw, origin) and hasattr(kind, "from_dict"):

@@ -34,19 +34,12 @@ _DEVICES = _set("mouse click button trigger bumper shoulder stick hand arm shift
 
 @dataclass(frozen=True)
 class Mirror:
-    """The mirror images of a sample's labels.
+    """The indices of the mirror images of a sample's labels."""
 
-    Attributes:
-        actions: for each of A buttons, the index of its mirror image.
-        state: for each of S state values, the index of its mirror image; empty if none is used.
-        signs: for each of S state values, the factor 1 or -1 of its mirror image.
-        since_change: for each state value whose changes are counted, the index of its mirror image.
-    """
-
-    actions: tuple[int, ...]
-    state: tuple[int, ...] = ()
-    signs: tuple[float, ...] = ()
-    since_change: tuple[int, ...] = ()
+    actions: tuple[int, ...]  # for each of A buttons
+    state: tuple[int, ...] = ()  # for each of S state values; empty if none is used
+    signs: tuple[float, ...] = ()  # the factor 1 or -1 of each of S state values
+    since_change: tuple[int, ...] = ()  # for each state value whose changes are counted
 
 
 @dataclass(frozen=True)
@@ -59,18 +52,12 @@ class MirrorTable:
     in the other direction. Other names are read word by word: one with the word left or right is
     swapped with the name that has the other, and one of only side-neutral words (``BUTTON_WORDS``,
     ``STATE_WORDS``) is its own mirror image.
-
-    Attributes:
-        entries: the attribute as it was read; None without one.
-        keys: all buttons of the dataset.
-        attributes: all its state values.
-        path: the dataset, for messages.
     """
 
-    entries: Any
-    keys: tuple[str, ...]
-    attributes: tuple[str, ...]
-    path: str
+    entries: Any  # the attribute as it was read; None without one
+    keys: tuple[str, ...]  # all buttons of the dataset
+    attributes: tuple[str, ...]  # all its state values
+    path: str  # the dataset, for messages
 
     def find(
         self,
@@ -122,11 +109,7 @@ class MirrorTable:
         )
 
     def check(self) -> dict[str, dict[str, str]]:
-        """The entries of buttons and of state values, in both directions.
-
-        Raises:
-            UserError: the table is wrong.
-        """
+        """The entries of buttons and of state values, in both directions; a UserError where the table is wrong."""
         entries = {} if self.entries is None else self.entries
         where = f"{self.path}: attribute 'mirror'"
         if not isinstance(entries, Mapping) or not all(isinstance(image, str) and image for image in entries.values()):

@@ -64,25 +64,15 @@ class Window:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a policy sees and presses; its checkpoint keeps it.
+    """What a policy sees and presses; its checkpoint keeps it."""
 
-    Attributes:
-        action_names: the A buttons, in the order of the logits.
-        state_names: the S values that are recorded with each frame.
-        recorded_size: (H, W) in pixels of the frames in the dataset and from the game.
-        frame_size: (H, W) in pixels of the frames that the model sees.
-        fps: frames per second of the recording; None if the dataset does not have it.
-        window: the part of an episode that it sees and predicts at once.
-        state: the features of the state that it sees, fitted to its training split.
-    """
-
-    action_names: tuple[str, ...]
-    state_names: tuple[str, ...]
-    recorded_size: tuple[int, int]
-    frame_size: tuple[int, int]
-    fps: float | None
-    window: Window = Window()
-    state: StateFeatures | None = None
+    action_names: tuple[str, ...]  # the A buttons, in the order of the logits
+    state_names: tuple[str, ...]  # the S values recorded with each frame
+    recorded_size: tuple[int, int]  # (H, W) in pixels, in the dataset and from the game
+    frame_size: tuple[int, int]  # (H, W) in pixels, as the model sees it
+    fps: float | None  # frames per second; None if the dataset has no rate
+    window: Window = Window()  # what it sees and predicts at once
+    state: StateFeatures | None = None  # the features that it sees, fitted to its training split
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:

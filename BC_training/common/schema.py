@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from BC_training.common.errors import UserError, require
+from BC_training.common.errors import UserError, require, require_at_least
 from BC_training.common.files import expand_fields
 from BC_training.common.preprocess import Window
 from BC_training.common.settings.evaluation import SEEDS, EvaluationConfig
@@ -24,17 +24,16 @@ class RecordConfig:
     frame_size: tuple[int, int] = (288, 512)  # H, W
     noise: float = 0.0  # chance a frame that a burst of one random action starts
     noise_frames: int = 6  # length of such a burst
-    label: str | None = None  # who says what to press in the frames that the player reaches; null: the player
+    label: str | None = None  # who labels the frames that the player reaches; null: the player
     mix: float = 0.0  # chance a frame that this is executed in place of what the player presses
 
     def __post_init__(self) -> None:
         expand_fields(self, "dataset.record", "player", "label")  # these may be checkpoints
-        require(self.episodes >= 1, "dataset.record.episodes", self.episodes, "at least 1")
+        require_at_least(1, self, "dataset.record", "episodes", "noise_frames")
         possible = 0 <= self.seed <= SEEDS - self.episodes
         require(possible, "dataset.record.seed", self.seed, "0 or more, the last one below 2^32")
         require(min(self.frame_size) >= 8, "dataset.record.frame_size", self.frame_size, "sides of 8 or more")
         require(0 <= self.noise <= 1, "dataset.record.noise", self.noise, "0 to 1")
-        require(self.noise_frames >= 1, "dataset.record.noise_frames", self.noise_frames, "at least 1")
         require(0 <= self.mix <= 1, "dataset.record.mix", self.mix, "0 to 1")
         if self.mix > 0 and self.label is None:
             raise UserError(f"config: dataset.record.mix={self.mix} mixes in the actions of nobody: set label, too")
@@ -85,7 +84,7 @@ class DatasetConfig:
     record: RecordConfig | None = setting(None, FREE)
     frame_size: tuple[int, int] | None = None  # H, W the model sees; null: as recorded
     actions: tuple[str, ...] | None = None  # the buttons to train on; null: all
-    channel_order: Literal["rgb", "bgr"] = "rgb"  # of the recording
+    channel_order: Literal["rgb", "bgr"] = "rgb"  # as recorded
     split: SplitConfig = field(default_factory=SplitConfig)
     validate_episodes: bool = setting(False, FREE)  # true: skip and count faulty episodes instead of stopping
     history: int = 1  # frames the model sees, the current one last
@@ -93,10 +92,10 @@ class DatasetConfig:
     state: StateConfig | None = None  # what of the game state a model with use_state sees; null: nothing
     action_history: int = 0  # previous actions the model sees
     action_shift: int = 0  # frames the target action lies ahead of the current frame
-    oversample: OversampleConfig | None = None  # of rare actions
+    oversample: OversampleConfig | None = None  # draws rare actions more often
     cache: Literal["none", "disk", "device", "auto"] = setting("auto", FREE)
-    cache_dir: str | None = setting(None, FREE)  # of the disk cache; null: ~/.cache/bc_training
-    cache_limit: float = setting(200.0, FREE)  # GB on disk; what was not used for longest goes first
+    cache_dir: str | None = setting(None, FREE)  # where the disk cache lies; null: ~/.cache/bc_training
+    cache_limit: float = setting(200.0, FREE)  # GB on disk; the least recently used goes first
     prefetch: int = setting(2, FREE)  # batches prepared ahead of the step
 
     def __post_init__(self) -> None:
@@ -106,10 +105,8 @@ class DatasetConfig:
         if self.actions is not None:
             require(len(self.actions) > 0, "dataset.actions", self.actions, "at least one name, or null for all")
             require(len(set(self.actions)) == len(self.actions), "dataset.actions", self.actions, "each name once")
-        for name in ("history", "frame_skip", "prefetch"):
-            require(getattr(self, name) >= 1, f"dataset.{name}", getattr(self, name), "at least 1")
-        for name in ("action_history", "action_shift"):
-            require(getattr(self, name) >= 0, f"dataset.{name}", getattr(self, name), "0 or more")
+        require_at_least(1, self, "dataset", "history", "frame_skip", "prefetch")
+        require_at_least(0, self, "dataset", "action_history", "action_shift")
         require(0 < self.cache_limit < math.inf, "dataset.cache_limit", self.cache_limit, "more than 0 (GB)")
 
 
@@ -122,7 +119,7 @@ class EarlyStoppingConfig:
     min_delta: float = 0.0  # what counts as one, in units of the metric
 
     def __post_init__(self) -> None:
-        require(self.patience >= 1, "training.early_stopping.patience", self.patience, "at least 1")
+        require_at_least(1, self, "training.early_stopping", "patience")
         require(0 <= self.min_delta < math.inf, "training.early_stopping.min_delta", self.min_delta, "0 or more")
 
 
@@ -139,8 +136,7 @@ class AugmentationConfig:
     temporal_jitter: int = 0  # J: frames and state are those of 0 to J positions before in the window
 
     def __post_init__(self) -> None:
-        for name in ("crop", "temporal_jitter"):
-            require(getattr(self, name) >= 0, f"training.augmentation.{name}", getattr(self, name), "0 or more")
+        require_at_least(0, self, "training.augmentation", "crop", "temporal_jitter")
         for name, limit in {"brightness": 1, "contrast": 1, "saturation": 1, "hue": 0.5, "flip": 1}.items():
             value = getattr(self, name)
             require(0 <= value <= limit, f"training.augmentation.{name}", value, f"0 to {limit:g}")
@@ -156,7 +152,7 @@ class TrainingConfig:
     warmup_steps: int = 100  # updates
     weight_decay: float = 1e-4
     gradient_clip_norm: float = 1.0  # global norm
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the model's computations; all that is kept is float32
+    precision: Literal["float32", "bfloat16"] = "float32"  # the model computes in it; all that is kept is float32
     # validate, save and play a moving average of the parameters; null: the last ones
     ema_decay: float | None = setting(None, NEVER)
     loss: Literal["bce", "focal"] = setting("bce", scores=("loss",))
@@ -179,36 +175,26 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         expand_fields(self, "training", "checkpoint_dir", "resume")
-        require(self.num_epochs >= 1, "training.num_epochs", self.num_epochs, "at least 1")
+        require_at_least(1, self, "training", "num_epochs", "gradient_accumulation", "max_class_weight", "keep_last")
+        require_at_least(0, self, "training", "warmup_steps", "weight_decay")
         require(self.batch_size >= 2, "training.batch_size", self.batch_size, "at least 2 (batch statistics)")
-        accumulation = self.gradient_accumulation
-        require(accumulation >= 1, "training.gradient_accumulation", accumulation, "at least 1")
         require(0 < self.learning_rate < math.inf, "training.learning_rate", self.learning_rate, "more than 0")
-        require(self.warmup_steps >= 0, "training.warmup_steps", self.warmup_steps, "0 or more")
-        require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
         require(self.gradient_clip_norm > 0, "training.gradient_clip_norm", self.gradient_clip_norm, "more than 0")
         decay = self.ema_decay
         require(decay is None or 0 < decay < 1, "training.ema_decay", decay, "between 0 and 1, or null for no average")
         require(0 <= self.focal_gamma <= 10, "training.focal_gamma", self.focal_gamma, "0 to 10")
         require(0 <= self.label_smoothing < 1, "training.label_smoothing", self.label_smoothing, "0 to below 1")
-        require(self.max_class_weight >= 1, "training.max_class_weight", self.max_class_weight, "at least 1")
-        require(self.keep_last >= 1, "training.keep_last", self.keep_last, "at least 1")
         require(self.save_every_minutes > 0, "training.save_every_minutes", self.save_every_minutes, "more than 0")
         require(self.resume != "", "training.resume", "''", "auto, never, or a checkpoint's folder")
-        traced = self.profile_steps
-        require(
-            traced is None or 1 <= traced[0] <= traced[1],
-            "training.profile_steps",
-            traced,
-            "[first, last], counted from 1",
-        )
+        traced, rule = self.profile_steps, "[first, last], counted from 1"
+        require(traced is None or 1 <= traced[0] <= traced[1], "training.profile_steps", traced, rule)
         steps = self.steps_per_dispatch
         require(steps is None or steps >= 1, "training.steps_per_dispatch", steps, "at least 1")
 
 
 @dataclass(frozen=True)
 class DistributedConfig:
-    """One of several processes that train together; under Slurm and Open MPI it is found out."""
+    """One of several processes that train together; Slurm and Open MPI supply these values."""
 
     coordinator: str  # "host:port" of process 0
     num_processes: int
@@ -216,13 +202,9 @@ class DistributedConfig:
 
     def __post_init__(self) -> None:
         host, _, port = self.coordinator.rpartition(":")
-        require(
-            bool(host) and port.isdecimal() and 0 < int(port) < 2**16,
-            "system.distributed.coordinator",
-            self.coordinator,
-            "HOST:PORT of process 0",
-        )
-        require(self.num_processes >= 1, "system.distributed.num_processes", self.num_processes, "at least 1")
+        is_address = bool(host) and port.isdecimal() and 0 < int(port) < 2**16
+        require(is_address, "system.distributed.coordinator", self.coordinator, "HOST:PORT of process 0")
+        require_at_least(1, self, "system.distributed", "num_processes")
         rule = f"0 to {self.num_processes - 1}, one less than num_processes"
         require(0 <= self.process_id < self.num_processes, "system.distributed.process_id", self.process_id, rule)
 
@@ -265,16 +247,15 @@ class Config:
         return getattr(self.model, "use_state", False)
 
     def window(self) -> Window:
-        """What of an episode one sample holds."""
-        data, chunk = self.dataset, getattr(self.model, "action_chunk", 1)
-        since_change = data.state.since_change if self.uses_state and data.state else ()
+        """The part of an episode that one sample holds."""
+        data = self.dataset
         return Window(
             data.history,
             data.frame_skip,
             data.action_history,
             data.action_shift,
-            chunk,
+            getattr(self.model, "action_chunk", 1),
             self.uses_state,
-            since_change,
+            data.state.since_change if self.uses_state and data.state else (),
             getattr(self.model, "every_frame", False),
         )

@@ -45,16 +45,10 @@ class StateFeatures:
         episodes: Iterable[tuple[str, Float32[np.ndarray, "_ S"]]],
         path: str,
     ) -> "StateFeatures":
-        """Learns from the training episodes.
+        """Learns from the training episodes, each a name and its state.
 
-        Args:
-            names: the dataset's S attributes.
-            episodes: the name and state of each.
-            path: the dataset, for messages.
-
-        Raises:
-            UserError: an attribute that does not exist, a value that is not finite, or no value
-                to learn from.
+        An attribute that is not among ``names``, a value that is not finite, or no value to learn from is a
+        UserError, which names the dataset by ``path``.
         """
         for kind, name in config.uses():
             if name not in names:
@@ -110,10 +104,7 @@ class StateFeatures:
     ) -> tuple[Float32[Array, "*B F"], Int32[Array, "*B C"]]:
         """Computes the features, in the order of the config's fields, and the ids, on the device.
 
-        Args:
-            names: the S attributes.
-            state: as recorded.
-            since_change: how many frames ago each of ``config.since_change`` changed.
+        ``state`` is as recorded; ``since_change`` says how many frames ago each of ``config.since_change`` changed.
         """
         import jax.numpy as jnp
 

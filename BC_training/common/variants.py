@@ -15,11 +15,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> ModuleType:
-    """The ``model`` module of the variant ``name``.
-
-    Raises:
-        UserError: no such variant (with the nearest match), or one that lacks a part.
-    """
+    """The ``model`` module of the variant ``name``; a UserError where there is none, or it lacks a part."""
     if name not in names():
         raise unknown("model", name, names(), "set model.name, or add BC_training/models/<name>/model.py")
     module = importlib.import_module(f"BC_training.models.{name}.model")

@@ -12,7 +12,7 @@ from rich.text import Text
 from BC_training.common.storage.metadata import EpisodeInfo
 
 SEVERITIES = ("error", "warning", "info")
-_ROWS = 200  # of the table; the JSON lists every finding
+_ROWS = 200  # in the table; the JSON lists every finding
 _SPANS = 2  # shown in a row
 
 # Kind of finding: (severity, what to do). An error keeps an episode from being trained on as it is; a
@@ -57,19 +57,12 @@ Spans = tuple[tuple[int, int], ...]  # first and last frame of each stretch
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with a dataset.
+    """Something that is wrong with a dataset."""
 
-    Attributes:
-        kind: one of ``KINDS``.
-        episode: "episode_7"; None for the whole dataset.
-        message: what is wrong, in a line.
-        spans: where, as (first frame, last frame); empty for the whole episode.
-    """
-
-    kind: str
-    episode: str | None
-    message: str
-    spans: Spans = ()
+    kind: str  # one of ``KINDS``
+    episode: str | None  # "episode_7"; None for the whole dataset
+    message: str  # one line
+    spans: Spans = ()  # empty for the whole episode
 
     @property
     def severity(self) -> str:
@@ -98,17 +91,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """All findings in a dataset.
+    """All findings in a dataset."""
 
-    Attributes:
-        dataset: its path or address.
-        episodes: how many there are.
-        frames: how many were read.
-    """
-
-    dataset: str
-    episodes: int
-    frames: int
+    dataset: str  # path or address
+    episodes: int  # how many there are
+    frames: int  # how many were read
     findings: list[Finding]
 
     def count(self, severity: str) -> int:
@@ -126,18 +113,12 @@ class Report:
 
 @dataclass(frozen=True)
 class Checked:
-    """An episode whose metadata was read.
-
-    Attributes:
-        rate: frames per second; the dataset's median where the episode has no rate.
-        arrays: names of the arrays with the expected dtype and dimensions, which can be read.
-        sound: whether the metadata has no error except lengths that differ.
-    """
+    """An episode whose metadata was read."""
 
     info: EpisodeInfo
-    rate: float
-    arrays: tuple[str, ...]
-    sound: bool
+    rate: float  # frames per second; the dataset's median where the episode has no rate
+    arrays: tuple[str, ...]  # those with the expected dtype and dimensions, which can be read
+    sound: bool  # whether the metadata has no error except lengths that differ
 
     @property
     def length(self) -> int:

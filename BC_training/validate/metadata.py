@@ -16,7 +16,7 @@ from BC_training.common.storage.metadata import EpisodeInfo, Fault, array_fault,
 from BC_training.common.storage.store import BadLink, LocalStore, NoAccess, Store
 from BC_training.validate.findings import Checked, Finding
 
-RATE_TOLERANCE = 0.05  # of the median: a policy that plays 5 % faster is still that policy
+RATE_TOLERANCE = 0.05  # share of the median: a policy that plays 5 % faster is still that policy
 ASSUMED_FPS = 30.0  # only to turn seconds into frames where no episode has a rate
 _MANY_ROWS = 1_000_000  # the chunk files of a longer array are counted before it is read
 _NAMED = {"keys": "actions", "attributes": "state"}
@@ -50,12 +50,7 @@ def _usable(names: Any, array: str, infos: list[EpisodeInfo]) -> list[str]:
 def check_metadata(
     root: dict[str, Any], episodes: dict[str, EpisodeInfo | UserError], store: Store
 ) -> tuple[list[Finding], list[Checked]]:
-    """Findings, and the episodes of which something can be read.
-
-    Args:
-        root: the dataset's attributes.
-        episodes: by name, as ``reader.read_episodes`` returned them.
-    """
+    """Findings, and the episodes of which something can be read; ``root`` has the dataset's attributes."""
     findings: list[Finding] = []
     infos: list[EpisodeInfo] = []
     for name, episode in episodes.items():

@@ -14,7 +14,7 @@ from BC_training.validate.findings import Checked, Finding, runs_of
 from BC_training.validate.scan import COLOUR_GRID, Labels, Scanned
 
 FROZEN_SECONDS = 1.0  # identical frames: games that draw at all change a pixel (an animation, a clock) sooner
-DUPLICATE_SHARE = 0.10  # of an episode's frames; the expert's play of Doom has 1-2 %, a doubled rate 50 %
+DUPLICATE_SHARE = 0.10  # share of an episode's frames; the expert's play of Doom has 1-2 %, a doubled rate 50 %
 DUPLICATE_FRAMES = 5  # at least: in a short episode a few repeats are chance
 IDLE_SECONDS = 5.0  # before the first and after the last sign of play
 STUCK_SECONDS = 60.0  # one key held: longer than any corridor takes
@@ -24,24 +24,18 @@ IRREGULAR = 0.25  # standard deviation of the time between frames, as a share of
 UNMATCHED = 3  # presses without a release, and releases without a press: at least these, and ...
 UNMATCHED_A_MINUTE = 1.0  # ... more often than now and then, as when a window loses the keyboard
 SWAPPED_SPREAD = 4.0  # spreads between the other episodes' colours and those of a swapped one
-COLOUR_NOISE = 2.0  # of 255: the least spread
+COLOUR_NOISE = 2.0  # the least spread, where 255 is white
 
 
 @dataclass(frozen=True)
 class Seen:
-    """An episode whose chunks have been read.
-
-    Attributes:
-        same, still: bool [N], whether a frame is equal, or nearly equal, to the frame before.
-        digest: a digest of all frames; None if some cannot be read.
-        colours: float64 [3, 8, 8], means over the frames in a grid of cells; None without frames.
-    """
+    """An episode whose chunks have been read."""
 
     checked: Checked
-    same: np.ndarray
-    still: np.ndarray
-    digest: bytes | None
-    colours: np.ndarray | None
+    same: np.ndarray  # bool [N], equal to the frame before
+    still: np.ndarray  # bool [N], nearly equal to it
+    digest: bytes | None  # over all frames; None if some cannot be read
+    colours: np.ndarray | None  # float64 [3, 8, 8], means over the frames in a grid of cells
     labels: Labels
 
     @property
@@ -108,7 +102,7 @@ def _pictures(episode: Seen) -> Iterator[Finding]:
 
 
 def _idle(episode: Seen) -> Iterator[Finding]:
-    if episode.frames < 2 or not len(episode.labels.held):  # of actions that were read
+    if episode.frames < 2 or not len(episode.labels.held):  # the actions were not all read
         return
     changes = np.flatnonzero(~episode.still[1:]) + 1
     first, last = episode.labels.pressed or (episode.frames, -1)

@@ -50,37 +50,13 @@ class Plan:
         return {"episode": self.name, "what": self.what, "frames": self.kept, "of": self.original, "why": why}
 
 
-@dataclass(frozen=True)
-class RepairReport:
-    """What was kept, in ``report_file``. ``source`` and ``dataset`` are the addresses of the original and the copy."""
-
-    source: str
-    dataset: str
-    plans: list[Plan]
-
-    def count(self, what: str) -> int:
-        return sum(plan.what == what for plan in self.plans)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "source": self.source,
-            "dataset": self.dataset,
-            "episodes": [plan.to_dict() for plan in self.plans],
-            **{what: self.count(what) for what in ("whole", "cut", "left out")},
-        }
-
-
 def report_file(out: Path) -> Path:
     """A file beside the dataset: readers of zarr complain of a foreign file inside it."""
     return out.with_name(f"{out.name}.repair.json")
 
 
 def free_folder(address: str | Path) -> Path:
-    """``address`` as the folder of a new dataset.
-
-    Raises:
-        UserError: it is not local, or taken.
-    """
+    """``address`` as the folder of a new dataset; a UserError where it is not local, or taken."""
     if is_remote(address):
         raise UserError(f"--repair {address}: a repaired dataset is written to a local folder; name one")
     out = Path(address)
@@ -95,8 +71,8 @@ def free_folder(address: str | Path) -> Path:
 
 def repair(
     source: str, root: dict[str, Any], plans: list[Plan], out: Path, workers: int, console: Console
-) -> RepairReport:
-    """Writes ``out``, and its report beside it.
+) -> dict[str, Any]:
+    """Writes ``out``, and beside it the report, which it returns.
 
     Episodes keep their number, attributes and every bit of their arrays; their attributes
     "repaired_from" and "repaired_from_frames" give the original's name and length.
@@ -118,11 +94,12 @@ def repair(
         new = dict(group.attrs)
         group.attrs.put({**root, **new, "repaired_from": source})
         run_tasks(_Copier, (out, root, source), kept, workers, console, title="writing", unit=("frames", lambda n: n))
-    report = RepairReport(source, str(out), plans)
-    write_whole(report_file(out), json.dumps(report.to_dict(), indent=2) + "\n")
+    counts = {what: sum(plan.what == what for plan in plans) for what in ("whole", "cut", "left out")}
+    report = {"source": source, "dataset": str(out), "episodes": [plan.to_dict() for plan in plans], **counts}
+    write_whole(report_file(out), json.dumps(report, indent=2) + "\n")
     console.print(
-        f"wrote {out}: {report.count('whole')} episodes whole, {report.count('cut')} cut, "
-        f"{report.count('left out')} left out; {report_file(out)} lists which and why",
+        f"wrote {out}: {counts['whole']} episodes whole, {counts['cut']} cut, {counts['left out']} left out; "
+        f"{report_file(out)} lists which and why",
         soft_wrap=True,
     )
     return report

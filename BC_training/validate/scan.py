@@ -18,7 +18,7 @@ from BC_training.validate.findings import runs_of
 
 TASK_FRAMES = 1024  # read by a process before it reports
 BLOCK_BYTES = 32 << 20  # frames in memory at once, decoded; twice that with the block ahead
-STILL_CHANGE = 0.5  # of 255, mean absolute difference to the frame before: a wait, not play
+STILL_CHANGE = 0.5  # mean absolute difference to the frame before, 255 at most: a wait, not play
 _SAMPLED = 36  # rows of pixels in which stillness and colours are measured
 COLOUR_GRID = 8  # cells a side over which colours are averaged
 
@@ -28,58 +28,37 @@ _DAMAGE = ("DATA_LOSS", "FAILED_PRECONDITION")
 
 @dataclass(frozen=True)
 class Task:
-    """Frames ``start`` to ``stop`` of an episode; also its actions and state where ``start`` is 0.
-
-    Attributes:
-        arrays: names of the arrays that can be read.
-        length: rows of the actions and the state to read.
-        stuck: the least frames for which a held key is listed.
-    """
+    """Frames ``start`` to ``stop`` of an episode; also its actions and state where ``start`` is 0."""
 
     episode: EpisodeInfo
-    arrays: tuple[str, ...]
+    arrays: tuple[str, ...]  # names of the arrays that can be read
     start: int
     stop: int
-    length: int
-    stuck: int
+    length: int  # rows of the actions and the state to read
+    stuck: int  # the least frames for which a held key is listed
 
 
 @dataclass
 class Labels:
-    """What the actions and the state of an episode look like.
+    """What the actions and the state of an episode look like."""
 
-    Attributes:
-        faults: why a row cannot be used, by array and row.
-        held: int64 [A], frames in which each button is held; empty if not all rows could be read.
-        stuck: (button, first frame, frames) of long holds.
-        pressed: the first and last frame with any button; None without.
-        large: columns of the state that hold only whole numbers, some of them 2^24 or more.
-    """
-
-    faults: dict[tuple[str, int], Fault] = field(default_factory=dict)
+    faults: dict[tuple[str, int], Fault] = field(default_factory=dict)  # by array and row
+    # int64 [A], the frames in which each button is held; empty if not all rows could be read
     held: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    stuck: list[tuple[int, int, int]] = field(default_factory=list)
-    pressed: tuple[int, int] | None = None
-    large: tuple[int, ...] = ()
+    stuck: list[tuple[int, int, int]] = field(default_factory=list)  # (button, first frame, frames) of long holds
+    pressed: tuple[int, int] | None = None  # the first and last frame with any button
+    large: tuple[int, ...] = ()  # state columns of whole numbers, some of them 2^24 or more
 
 
 @dataclass
 class Scanned:
-    """What was seen in the frames of a task.
+    """What was seen in the frames of a task."""
 
-    Attributes:
-        same: bool [n], equal to the frame before.
-        still: bool [n], nearly equal to it.
-        faults: why a frame cannot be read, by its index in the episode.
-        digest: a digest of all n frames.
-        colours: float64 [3, 8, 8], the sum of ``colour_frames`` frames, each averaged over a grid.
-    """
-
-    same: np.ndarray
-    still: np.ndarray
-    faults: dict[int, Fault]
-    digest: bytes
-    colours: np.ndarray
+    same: np.ndarray  # bool [n], equal to the frame before
+    still: np.ndarray  # bool [n], nearly equal to it
+    faults: dict[int, Fault]  # by the frame's index in the episode
+    digest: bytes  # over all n frames
+    colours: np.ndarray  # float64 [3, 8, 8], the sum of ``colour_frames`` frames, each averaged over a grid
     colour_frames: int
     labels: Labels | None = None
 
@@ -188,11 +167,7 @@ def read_actions(episode: EpisodeInfo, length: int, root: dict[str, Any]) -> tup
 
 
 def open_rows(episode: EpisodeInfo, name: str) -> Array | Fault:
-    """Opens an array, or returns what is wrong with all of it.
-
-    Raises:
-        UserError: the dataset cannot be reached.
-    """
+    """Opens an array, or returns what is wrong with all of it; a UserError where the dataset cannot be reached."""
     try:
         array = reader.open_array(episode, name)
     except UnknownCodec as error:
@@ -207,11 +182,7 @@ def open_rows(episode: EpisodeInfo, name: str) -> Array | Fault:
 def read_blocks(
     episode: EpisodeInfo, array: Array, start: int, stop: int
 ) -> Iterator[tuple[int, np.ndarray, dict[int, Fault]]]:
-    """Yields (first frame, uint8 [n, 3, H, W], frames that cannot be read); reads the next block meanwhile.
-
-    Raises:
-        UserError: the dataset cannot be reached.
-    """
+    """Yields (first frame, uint8 [n, 3, H, W], frames that cannot be read); reads the next block meanwhile."""
     rows = episode.arrays["frames"].rows
     block = -(-max(1, BLOCK_BYTES // int(np.prod(array.shape[1:]))) // rows) * rows
     ahead = array[start : min(start + block, stop)].read()

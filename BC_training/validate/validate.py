@@ -69,7 +69,7 @@ def validate(
         if misnamed:
             raise UserError(f"{path}: {misnamed}; then --repair it")
         plans = [_plan(name, findings, faults.get(name), checked) for name in names]
-        document["repair"] = repair(str(path), root, plans, out, workers or _cores(), console).to_dict()
+        document["repair"] = repair(str(path), root, plans, out, workers or _cores(), console)
     if json_file is not None:
         write_whole(json_file, json.dumps(document, indent=2) + "\n")
     return findings

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from dataset_files import user_error
 from hypothesis import given
 from hypothesis import strategies as st
 
 from BC_training.common.decode import DecodeSettings, Decoding
 from BC_training.common.decoder import Decoder, decode_episodes
-from BC_training.common.errors import UserError
 
 NAMES = ("forward", "left", "right", "attack", "use")
 # Coarse, so that thresholds are met exactly and groups tie; the tenths are no binary fractions.
@@ -116,7 +116,7 @@ def test_draws_follow_from_the_seed_and_the_number_of_the_frame_alone():
     other = np.concatenate([rng.random((20, 5)), p[20:]])
     assert (stream(rules, p, 3)[20:] == stream(rules, other, 3)[20:]).all()
     decoder = Decoder(rules)
-    first = [decoder(row) for row in p]  # made is reset
+    first = [decoder(row) for row in p]  # a new decoder needs no reset
     decoder.reset()
     assert (np.stack([decoder(row) for row in p]) == first).all()
     assert (np.stack(first) == stream(rules, p, 0)).all()
@@ -151,9 +151,6 @@ def test_changing_what_is_returned_does_not_change_what_is_held():
     decoder = Decoder(decoding(hysteresis=0.3))
     decoder(np.full(5, 0.6))[:] = False
     assert decoder(np.full(5, 0.3)).all()
-
-
-# --- settings ------------------------------------------------------------------------------
 
 
 def test_a_decoding_comes_back_from_json():
@@ -216,14 +213,12 @@ def test_an_override_sets_a_threshold_whatever_the_button_is_called(name):
     ],
 )
 def test_bad_settings_are_one_line(changes, message):
-    with pytest.raises(UserError) as caught:
-        decoding().override(changes)
-    assert message in str(caught.value)
-    assert str(caught.value).startswith(("--decode", "unknown key of --decode"))
-    assert "\n" not in str(caught.value)
+    error = user_error(decoding().override, changes)
+    assert message in error
+    assert error.startswith(("--decode", "unknown key of --decode"))
 
 
-def test_a_description_names_what_is_not_by_default():
+def test_a_description_names_what_differs_from_the_default():
     assert decoding(0.5).describe() == "threshold 0.5"
     both = decoding(0.5, thresholds={"use": 0.4}, hysteresis=0.1, exclusive=(("left", "right"),))
     assert both.describe() == "thresholds of their own, hysteresis 0.1, one of left, right at most"

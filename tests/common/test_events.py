@@ -2,13 +2,11 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn import metrics as oracle
 
 from BC_training.common.events import KINDS, event_scores, match_events
-from BC_training.common.metrics import previous_actions
 
 times = st.lists(st.integers(0, 12), unique=True, max_size=8).map(sorted)
 
@@ -67,7 +65,7 @@ def test_a_tolerance_may_be_longer_than_the_recording():
 
 
 @given(sequences(), st.integers(0, 4))
-def test_scores_against_counting_by_hand(pair, tolerance):
+def test_event_scores_equal_those_counted_by_hand(pair, tolerance):
     true, predicted, shift = pair
     names = [f"a{i}" for i in range(predicted.shape[1])]
     ours = event_scores(true, predicted, names, tolerance, shift)
@@ -90,48 +88,16 @@ def test_scores_against_counting_by_hand(pair, tolerance):
                 assert entry["f1"] == (2 * hits / (made + recorded) if made + recorded else None)
 
 
-@settings(max_examples=15)
-@given(sequences())
-def test_exact_scores_against_scikit_learn(pair):
-    true, predicted, _ = pair
-    true = [actions for actions in true if len(actions)]
-    predicted = np.resize(predicted, (sum(map(len, true)), predicted.shape[1]))
-    ours = event_scores(true, predicted, [f"a{i}" for i in range(predicted.shape[1])], 3)["exact"]
-    actual, guesses = np.concatenate(true), parts(true, predicted, 0)
-    for kind, sign in (("onset", 1), ("offset", -1)):
-        there = (actual.astype(int) - previous_actions(true) == sign).ravel()
-        found = (predicted.astype(int) - previous_actions(guesses) == sign).ravel()
-        for score, theirs in (
-            ("precision", oracle.precision_score),
-            ("recall", oracle.recall_score),
-            ("f1", oracle.f1_score),
-        ):
-            value = theirs(there, found, zero_division=np.nan)
-            assert ours[kind][score] == (None if np.isnan(value) else pytest.approx(value))
-
-
 def test_events_of_two_episodes_are_never_matched():
-    """Though the last frame of the one and the first of the other lie side by side."""
+    """The last frame of one and the first of the other lie side by side."""
     press = np.array([[0], [0], [1]], bool)
     true, predicted = [press, np.zeros((2, 1), bool)], np.array([[0], [0], [0], [1], [1]], bool)
     scores = event_scores(true, predicted, ["a"], 3)["within"]["onset"]
     assert (scores["recorded"], scores["predicted"], scores["f1"]) == (1, 1, 0)
 
 
-def test_repeating_finds_no_event_in_its_frame_and_all_one_frame_late():
+def test_random_presses_find_a_quarter_of_the_events():
     rng = np.random.default_rng(0)
-    true = [np.repeat(rng.random((30, 4)) < 0.5, 3, axis=0) for _ in range(3)]
-    for actions in true:
-        actions[-1] = actions[-2]  # an event in the last frame is repeated in none
-    scores = event_scores(true, previous_actions(true), list("abcd"), 1)
-    for kind in KINDS:
-        assert scores["exact"][kind]["f1"] == 0
-        assert scores["within"][kind]["f1"] == 1
-        assert scores["within"][kind]["recorded"] > 50
-
-
-def test_hours_of_play_are_scored():
-    rng = np.random.default_rng(0)
-    true = list(np.split(rng.random((95_000, 7)) < 0.5, 100))
-    scores = event_scores(true, rng.random((95_000, 7)) < 0.5, list("abcdefg"), 3)
-    assert scores["exact"]["onset"]["f1"] == pytest.approx(0.25, abs=0.01)
+    true = list(np.split(rng.random((9_500, 7)) < 0.5, 100))
+    scores = event_scores(true, rng.random((9_500, 7)) < 0.5, list("abcdefg"), 3)
+    assert scores["exact"]["onset"]["f1"] == pytest.approx(0.25, abs=0.02)

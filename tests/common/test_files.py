@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from dataset_files import user_error
 
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, locked, require_writable
@@ -39,8 +40,8 @@ def test_a_lock_ends_with_the_process_that_is_killed(tmp_path):
     process.stdout.close()
 
 
-def test_one_of_those_that_wait_gets_the_lock(tmp_path):
-    """Also where the file is removed with the lock while several wait for it."""
+def test_a_lock_is_held_by_one_at_a_time(tmp_path):
+    """The file is removed with the lock while several wait for it."""
     file, inside, most = tmp_path / "lock", [], []
 
     def work():
@@ -73,9 +74,20 @@ def full_disk() -> OSError:
     return OSError(errno.ENOSPC, "No space left on device")
 
 
+def full_disk_behind_another_error() -> ValueError:
+    error = ValueError("could not save")
+    error.__cause__ = full_disk()
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
-    [full_disk(), OSError(errno.EDQUOT, "quota"), ValueError("RESOURCE_EXHAUSTED: ... No space left on device ...")],
+    [
+        full_disk(),
+        full_disk_behind_another_error(),
+        OSError(errno.EDQUOT, "quota"),
+        ValueError("RESOURCE_EXHAUSTED: ... No space left on device ..."),
+    ],
 )
 def test_a_full_disk_is_a_user_error(error):
     with (
@@ -87,25 +99,14 @@ def test_a_full_disk_is_a_user_error(error):
     assert caught.value.__cause__ is error
 
 
-def test_a_full_disk_behind_another_error_is_a_user_error():
-    def write():
-        try:
-            raise full_disk()
-        except OSError as error:
-            raise ValueError("could not save") from error
-
-    with pytest.raises(UserError, match="is full"), disk_full_is_user_error(Path("data")):
-        write()
-
-
-def test_other_errors_are_not_changed():
+def test_an_error_from_another_cause_is_not_changed():
     with pytest.raises(OSError, match="denied"), disk_full_is_user_error(Path("data")):
         raise OSError(errno.EACCES, "denied")
     with disk_full_is_user_error(Path("data")):
         pass
 
 
-def test_require_writable_leaves_no_trace(tmp_path):
+def test_a_file_that_can_be_written_is_left_as_it_is(tmp_path):
     require_writable(tmp_path / "new.json")
     assert not (tmp_path / "new.json").exists()
     (tmp_path / "old.json").write_text("kept")
@@ -117,8 +118,6 @@ def test_require_writable_leaves_no_trace(tmp_path):
     assert not (tmp_path / "later.json").exists()
 
 
-def test_require_writable_refuses_what_cannot_be_written(tmp_path):
+def test_a_file_that_cannot_be_written_is_refused(tmp_path):
     for file in (tmp_path / "nowhere" / "x.json", tmp_path, tmp_path / ("x" * 300)):
-        with pytest.raises(UserError, match="cannot write") as caught:
-            require_writable(file)
-        assert "\n" not in str(caught.value)
+        assert "cannot write" in user_error(require_writable, file)

@@ -12,39 +12,14 @@ from omegaconf import OmegaConf
 from BC_training.common.config import PACKAGE, from_dict, load_config, save_config, to_dict
 from BC_training.common.errors import UserError
 
-CONFIGS = sorted((PACKAGE / "configs").glob("*.yaml"))
-CONFIGS = [file for file in CONFIGS if file.name != "suite.yaml"]
+CONFIGS = sorted(file for file in (PACKAGE / "configs").glob("*.yaml") if file.name != "suite.yaml")
 KEYS = [
-    "dataset.path",
-    "dataset.actions",
-    "dataset.frame_size",
-    "dataset.split.train",
-    "dataset.oversample",
-    "dataset.state.ids",
-    "dataset.record.noise",
-    "model.name",
-    "model.dropout",
-    "training.num_epochs",
-    "training.batch_size",
-    "training.learning_rate",
-    "training.resume",
-    "training.augmentation.flip",
-    "evaluation.threshold",
-    "evaluation.thresholds",
-    "evaluation.exclusive",
-    "evaluation.temperature",
-    "evaluation.rollout.seed",
-    "logging.run_name",
-    "logging.wandb.tags",
-    "system.seed",
-    "system.distributed.coordinator",
-    "system",
-    "nothing",
-    "model.nothing",
-    "a.b.c.d",
-    "",
-    "dataset..path",
-    "dataset.split[0]",
+    *(f"dataset.{key}" for key in ("path", "actions", "frame_size", "split.train", "oversample", "state.ids")),
+    *("dataset.record.noise", "model.name", "model.dropout", "training.num_epochs", "training.batch_size"),
+    *("training.learning_rate", "training.resume", "training.augmentation.flip", "evaluation.threshold"),
+    *("evaluation.thresholds", "evaluation.exclusive", "evaluation.temperature", "evaluation.rollout.seed"),
+    *("logging.run_name", "logging.wandb.tags", "system.seed", "system.distributed.coordinator", "system"),
+    *("nothing", "model.nothing", "a.b.c.d", "", "dataset..path", "dataset.split[0]"),
 ]
 VALUES = st.one_of(
     WEIRD.map(lambda value: value if isinstance(value, str) else json.dumps(value)),

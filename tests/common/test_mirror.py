@@ -1,5 +1,6 @@
 import pytest
 import zarr
+from dataset_files import user_error
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
@@ -37,13 +38,11 @@ def test_a_name_with_a_side_is_swapped_and_one_of_neutral_words_stays(names, exp
     ["key_3", "turn", "move", "strafe", "left", "turn_left", "left_click", "нет", "_", "camera_yaw", "turn180"],
 )
 def test_an_action_that_is_not_known_is_refused_and_named(name):
-    """Also one with a side but no counterpart, and sides that are a device's."""
+    """The names include one with a side but no counterpart, and sides of a device."""
     names = (name, "attack", "right_click")
-    with pytest.raises(UserError) as error:
-        mirror(names)
-    assert f"'{name}'" in str(error.value)
-    assert "zarr.open_group('data/x.zarr').attrs['mirror'] = {" in str(error.value)
-    assert "\n" not in str(error.value)
+    message = user_error(mirror, names)
+    assert f"'{name}'" in message
+    assert "zarr.open_group('data/x.zarr').attrs['mirror'] = {" in message
 
 
 def test_two_names_of_the_same_words_are_refused():
@@ -58,17 +57,15 @@ def test_a_state_value_is_its_own_image_only_if_all_its_words_are_neutral():
             mirror(HERO, (*HERO_STATE, name))
 
 
-def test_a_table_says_what_names_do_not():
+def test_a_table_gives_images_that_names_do_not():
     entries = {"key_1": "key_0", "HeroAngle": "-HeroAngle", "x0": "-x1", "use": "use", "key_2": "key_2"}
     found = mirror(("key_0", "key_1", "key_2", "use"), ("x0", "HeroHp", "x1", "HeroAngle"), entries)
     assert found == Mirror((1, 0, 2, 3), (2, 1, 0, 3), (-1.0, 1.0, -1.0, -1.0))
 
 
 def test_the_table_wins_over_the_names():
-    assert mirror(("turn_left", "turn_right"), (), {"turn_left": "turn_left", "turn_right": "turn_right"}).actions == (
-        0,
-        1,
-    )
+    unswapped = {"turn_left": "turn_left", "turn_right": "turn_right"}
+    assert mirror(("turn_left", "turn_right"), (), unswapped).actions == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -86,9 +83,7 @@ def test_the_table_wins_over_the_names():
     ],
 )
 def test_a_wrong_table_is_refused(entries, message):
-    with pytest.raises(UserError, match=message) as error:
-        table(entries, ("key_0", "key_1", "attack"), ("angle", "speed")).find(("attack",))
-    assert "\n" not in str(error.value)
+    assert message in user_error(table(entries, ("key_0", "key_1", "attack"), ("angle", "speed")).find, ("attack",))
 
 
 def test_the_table_that_the_refusal_shows_keeps_what_is_there_and_cannot_be_used_as_it_is():
@@ -98,7 +93,7 @@ def test_the_table_that_the_refusal_shows_keeps_what_is_there_and_cannot_be_used
         mirror(("key_0", "key_1", "key_2"), (), {"key_0": "key_1", "key_2": "?"})
 
 
-def test_a_choice_of_actions_without_a_counterpart_says_so():
+def test_chosen_actions_that_lack_a_counterpart_are_refused():
     for whole in (table(None, CORRIDOR), table({"turn_left": "turn_right"}, CORRIDOR)):
         assert whole.find(("turn_right", "attack", "turn_left")).actions == (2, 1, 0)
         with pytest.raises(UserError, match=r"that of 'turn_left' is not among dataset\.actions"):
@@ -106,7 +101,7 @@ def test_a_choice_of_actions_without_a_counterpart_says_so():
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_a_dataset_brings_its_table(make_dataset, tmp_path, zarr_format):
+def test_a_dataset_is_mirrored_by_its_own_table(make_dataset, tmp_path, zarr_format):
     make_dataset(tmp_path / "d.zarr", [4], actions=3, state=2, zarr_format=zarr_format)
     zarr.open_group(tmp_path / "d.zarr").attrs["mirror"] = {"a0": "a2", "a1": "a1", "s0": "-s0", "s1": "s1"}
     dataset = ZarrGameplayDataset(tmp_path / "d.zarr", actions=["a2", "a0"])

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dataset_files import user_error
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec, Window, normalize
 from BC_training.common.settings.state import AnglesConfig, RelativeConfig, StateConfig
 from BC_training.common.state import ChangeCounter, StateFeatures, frames_since_change
@@ -62,10 +62,7 @@ def relative(dx: float, dy: float, dz: float | None, angle: float, unit: str = "
     return encode(StateFeatures(config), np.array([at.get(name, 0) for name in NAMES], np.float32))[0]
 
 
-# --- features ------------------------------------------------------------------------------
-
-
-def test_every_feature_in_its_place():
+def test_every_feature_is_in_its_place():
     """In float64, by another route where there is one: angles by atan2, ids by list.index."""
     state, since = rows(1), np.arange(40, dtype=np.float32)[:, None]
     features = fit()
@@ -105,7 +102,7 @@ def test_ratios_are_shares_and_never_nan(pairs):
     np.testing.assert_allclose(shares[plain], pairs[plain, 0] / pairs[plain, 1], rtol=1e-5, atol=1e-30)
 
 
-def test_directions_in_the_players_own_frame():
+def test_directions_are_in_the_players_own_frame():
     ahead, left, behind = relative(3, 4, None, math.atan2(4, 3)), relative(0, 2, None, 0), relative(1, 0, None, math.pi)
     np.testing.assert_allclose(ahead, [math.log(6), 1, 0], atol=1e-6)
     np.testing.assert_allclose(left, [math.log(3), 0, 1], atol=1e-6)
@@ -165,9 +162,6 @@ def test_ids_that_training_did_not_see_are_unknown():
     assert encode(features, state)[1][:, 0].tolist() == [0, 1, 0]
 
 
-# --- fitting -------------------------------------------------------------------------------
-
-
 def test_statistics_are_of_all_episodes_given():
     a, b = rows(0, 7), rows(1, 11)
     whole = np.concatenate([a, b])[:, NAMES.index("ammo")].astype(np.float64)
@@ -193,10 +187,7 @@ def test_features_come_back_from_json():
 
 
 def error_of(config: StateConfig, *states: np.ndarray) -> str:
-    with pytest.raises(UserError) as caught:
-        fit(config, *states)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return user_error(fit, config, *states)
 
 
 @pytest.mark.parametrize(
@@ -233,8 +224,6 @@ def test_a_split_without_values_is_refused(config):
     assert f"the training split has no values of '{kind}'" in error_of(config, rows(0, 0))
 
 
-# --- frames since a change -----------------------------------------------------------------
-
 values = hnp.arrays(np.float32, st.tuples(st.integers(0, 30), st.integers(1, 3)), elements=st.integers(0, 2))
 
 
@@ -257,8 +246,6 @@ def test_counting_in_play_equals_counting_whole_episodes(ids):
         played.append(counter.count(row))
     np.testing.assert_array_equal(np.reshape(played, ids.shape), frames_since_change(ids))
 
-
-# --- the section ---------------------------------------------------------------------------
 
 PLACE = {"target": ["ex", "ey"], "origin": ["x", "y"], "angle": "angle"}
 
@@ -293,7 +280,4 @@ def test_lists_and_tables_make_the_same_config():
     ],
 )
 def test_a_wrong_section_is_refused_in_one_line(fields, message):
-    with pytest.raises(UserError) as caught:
-        StateConfig(**fields)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert message in user_error(lambda: StateConfig(**fields))

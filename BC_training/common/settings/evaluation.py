@@ -1,31 +1,31 @@
-"""The configuration's section on scores: of the validation split, and in play."""
+"""The configuration's section on scores of the validation split and scores in play."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 from BC_training.common.decode import DecodeSettings
-from BC_training.common.errors import UserError, require
+from BC_training.common.errors import UserError, require, require_at_least
 from BC_training.common.settings.rules import FREE, ON_REQUEST, setting
 
-SEEDS = 2**32  # games take those from 0 to one less
+SEEDS = 2**32  # games take seeds from 0 to one less than this
 
 
 @dataclass(frozen=True)
 class RolloutConfig:
     """Episodes the best checkpoint plays when training ends, and others that checkpoints play before."""
 
-    # its spec, such as doom/deadly_corridor?skill=5; null: what the dataset's episodes name
+    # the game's spec, such as doom/deadly_corridor?skill=5; null: what the dataset's episodes name
     game: str | None = setting(None, choosing=ON_REQUEST, scores=("rollout",))
     episodes: int = setting(20, choosing=ON_REQUEST, scores=("rollout",))
-    seed: int = 0  # the first episode's, of the best checkpoint
-    # also play after every so many epochs, and the last; null: at the end only
+    seed: int = 0  # of the first episode that the best checkpoint plays
+    # play after every so many epochs, too; null: only when training ends
     every_n_epochs: int | None = setting(None, choosing=ON_REQUEST)
-    # the first episode's of these, apart from those of the final score
+    # the first seed of the episodes during training; the final score plays others
     validation_seed: int = setting(1000, choosing=ON_REQUEST, scores=("rollout",))
     video: bool = True
 
     def __post_init__(self) -> None:
-        require(self.episodes >= 1, "evaluation.rollout.episodes", self.episodes, "at least 1")
+        require_at_least(1, self, "evaluation.rollout", "episodes")
         for name in ("seed", "validation_seed"):
             possible = 0 <= getattr(self, name) <= SEEDS - self.episodes
             require(possible, f"evaluation.rollout.{name}", getattr(self, name), "0 or more, the last one below 2^32")
@@ -50,8 +50,7 @@ class EvaluationConfig(DecodeSettings):
     rollout: RolloutConfig | None = setting(None, FREE)
 
     def __post_init__(self) -> None:
-        require(self.every_n_epochs >= 1, "evaluation.every_n_epochs", self.every_n_epochs, "at least 1")
-        require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "at least 1")
+        require_at_least(1, self, "evaluation", "every_n_epochs", "batch_size")
         require(0 < self.threshold < 1, "evaluation.threshold", self.threshold, "between 0 and 1")
         mentioned = [*self.thresholds, *(name for group in self.exclusive for name in group)]
         try:
@@ -62,16 +61,11 @@ class EvaluationConfig(DecodeSettings):
         plays = self.rollout is not None and self.rollout.every_n_epochs is not None
         require(not by_play or plays, "evaluation.best_metric", "rollout", "needs evaluation.rollout.every_n_epochs")
 
-    @property
-    def decode_settings(self) -> DecodeSettings:
-        """Those that decide which buttons are pressed, without the others."""
-        return DecodeSettings(*(getattr(self, setting.name) for setting in fields(DecodeSettings)))
-
     def is_due(self, epoch: int, epochs: int) -> bool:
         """Whether the ``epoch``-th of ``epochs`` ends with metrics of the validation split."""
         return epoch % self.every_n_epochs == 0 or epoch == epochs or self.is_play_due(epoch, epochs)
 
     def is_play_due(self, epoch: int, epochs: int) -> bool:
-        """Whether it ends with episodes of play, too."""
+        """Whether the ``epoch``-th of ``epochs`` ends with episodes of play."""
         every = self.rollout.every_n_epochs if self.rollout is not None else None
         return every is not None and (epoch % every == 0 or epoch == epochs)

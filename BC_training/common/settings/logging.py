@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field
 
-from BC_training.common.errors import require
+from BC_training.common.errors import require, require_at_least
 from BC_training.common.files import expand_fields
 
 _LONGEST = 200  # bytes of a run's name: file systems take 255, and there are folders "NAME-round3" and "NAME.1"
@@ -27,7 +27,7 @@ class LoggingConfig:
 
     def __post_init__(self) -> None:
         expand_fields(self, "logging", "log_dir")
-        require(self.log_every_steps >= 1, "logging.log_every_steps", self.log_every_steps, "at least 1")
+        require_at_least(1, self, "logging", "log_every_steps")
         name = self.run_name
         if name is None:
             return

@@ -1,4 +1,4 @@
-"""What a change of a setting means: its dataclass field says it, as metadata.
+"""What a change of a setting means, as metadata of its dataclass field.
 
 A field without metadata follows the section that holds it; a section, the one that holds that.
 """
@@ -23,17 +23,11 @@ FREE, ON_REQUEST, NEVER = Resume.FREE, Resume.ON_REQUEST, Resume.NEVER
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """Rules of one setting.
+    """Rules of one setting."""
 
-    Attributes:
-        resume: whether a training may go on with another value.
-        choosing: the rule in place of ``resume`` where play chooses the best checkpoint; None for the same.
-        scores: the scores that the value changes: "loss", "buttons" (scores of pressed buttons) and "rollout".
-    """
-
-    resume: Resume = Resume.NEVER
-    choosing: Resume | None = None
-    scores: tuple[str, ...] = ()
+    resume: Resume = Resume.NEVER  # whether a training may go on with another value
+    choosing: Resume | None = None  # the same where play chooses the best checkpoint; None: as ``resume``
+    scores: tuple[str, ...] = ()  # those that the value changes: "loss", "buttons", "rollout"
 
 
 def setting(

@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +14,6 @@ from BC_training.common.errors import UserError, first_line
 from BC_training.common.settings.yaml_values import parse_override, settle
 
 OBJECTS = {"allow_objects": True}  # ``Plain``, among the values
-_GAME_OPTIONS = ("skill", "delay")  # once keys of their own beside "game"
 
 
 def parse_overrides(items: Sequence[str], kind: Any, option: str = "override") -> dict[str, Any]:
@@ -23,10 +21,7 @@ def parse_overrides(items: Sequence[str], kind: Any, option: str = "override") -
 
     Args:
         kind: the type of what is set.
-        option: what the items are called where one is at fault.
-
-    Raises:
-        UserError: an item is not KEY=VALUE.
+        option: what a UserError calls an item that is not KEY=VALUE.
     """
     merged: Any = OmegaConf.create(flags=OBJECTS)
     for item in items:
@@ -49,7 +44,7 @@ def build(kind: type, raw: dict[str, Any], where: str) -> Any:
     try:
         return build(raw)
     except ConfigKeyError as error:
-        raise UserError(_unknown_key(error, where, raw)) from error
+        raise UserError(_unknown_key(error, where)) from error
     except (OmegaConfBaseException, TypeError) as error:  # a TypeError where a table stands for a list
         key, reason = str(getattr(error, "full_key", None) or ""), _where_and_what(error)
         if "." not in key:  # none, or within a list
@@ -70,7 +65,7 @@ def _faulty_value(raw: dict[str, Any], build: Callable[[dict[str, Any]], Any]) -
 
     for key, rest in without_one(raw):
         with contextlib.suppress(OmegaConfBaseException, TypeError):
-            with contextlib.suppress(UserError):  # of a value, once all types are right
+            with contextlib.suppress(UserError):  # a value is out of range, but all types are right
                 build(rest)
             return key
     return None
@@ -83,7 +78,7 @@ def nested(names: Sequence[str], value: Any) -> dict[str, Any]:
 
 
 def escaped(raw: Any) -> Any:
-    """``raw`` with its texts such that OmegaConf takes them for what they are, and resolves nothing in them."""
+    """``raw`` with its texts escaped, so that OmegaConf resolves nothing in them."""
     if isinstance(raw, str):
         return re.sub(r"(\\*)\$\{", r"\1\1\\${", raw)
     if isinstance(raw, Mapping):
@@ -105,13 +100,9 @@ def _where_and_what(error: BaseException) -> str:
     return first_line(error)
 
 
-def _unknown_key(error: ConfigKeyError, where: str, raw: dict[str, Any]) -> str:
+def _unknown_key(error: ConfigKeyError, where: str) -> str:
     key = str(error.full_key or error.key)
     section, _, name = key.rpartition(".")
-    if name in _GAME_OPTIONS and section in ("dataset.record", "evaluation.rollout"):
-        values = functools.reduce(dict.__getitem__, section.split("."), raw)
-        game = f"{values.get('game', 'GAME')}?{name}={values[name]}"
-        return f"{where}: {key} is part of the game's name now: {section}.game={game}"
     parent = error.parent_node
     known = sorted(str(k) for k in parent) if parent is not None else []
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -77,16 +77,12 @@ def parse(text: str | bytes) -> Any:
             loader.dispose()
     except RecursionError as error:
         raise YAMLError("its lists or tables are nested too deeply") from error
-    except ValueError as error:  # of a number after an explicit tag, or of thousands of digits
+    except ValueError as error:  # a number has an explicit tag, or thousands of digits
         raise YAMLError(str(error)) from error
 
 
 def settle(raw: Any, kind: Any) -> Any:
-    """``raw`` with every ``Plain`` in it replaced by its text, where ``kind`` says text, or else by its value.
-
-    Args:
-        kind: the type of the setting; what does not fit it is left to be found.
-    """
+    """``raw`` with every ``Plain`` replaced by its text, where the setting's type ``kind`` is text, or by its value."""
     kinds = _alternatives(kind)
     if isinstance(raw, Plain):
         return raw.text if any(map(_is_text, kinds)) else raw.value
@@ -104,15 +100,9 @@ def settle(raw: Any, kind: Any) -> Any:
 def parse_override(item: str, kind: Any) -> tuple[list[str], Any]:
     """The path of keys, and the value, that KEY=VALUE gives.
 
-    Keys are divided by dots. In a table of names all the rest is the name: thresholds.Key.space=0.4 is of
-    "Key.space", as thresholds[Key.space]=0.4 is. Such a name may hold a "=" as well. A value typed as text is
-    what is written, but for null, ~ and quotes.
-
-    Args:
-        kind: the type that the keys are of.
-
-    Raises:
-        YAMLError: the value is no YAML.
+    Dots divide keys. In a table of names all the rest is the name, which may hold a "=": both
+    thresholds.Key.space=0.4 and thresholds[Key.space]=0.4 set "Key.space". A value whose type in ``kind`` is
+    text stays as it is written, except null, ~ and quoted text. A value that is no YAML raises a YAMLError.
     """
     key, _, text = item.partition("=")
     path: list[str] = []

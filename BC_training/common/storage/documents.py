@@ -11,11 +11,7 @@ _DEEPEST = 64  # brackets within brackets
 
 
 def parse_document(raw: bytes | None, where: str) -> dict[str, Any] | None:
-    """A JSON object; None for None.
-
-    Raises:
-        UserError: it is damaged, or no object.
-    """
+    """A JSON object, None for None; a UserError where it is damaged, or no object."""
     if raw is None:
         return None
     try:
@@ -28,11 +24,7 @@ def parse_document(raw: bytes | None, where: str) -> dict[str, Any] | None:
 
 
 def group_attributes(v3: dict[str, Any] | None, v2: Any = None, v2_attrs: Any = None) -> dict[str, Any] | None:
-    """A group's attributes; None if it is no group.
-
-    Raises:
-        UserError: they are no JSON object.
-    """
+    """A group's attributes, None if it is no group; a UserError where they are no JSON object."""
     if v3 is not None and v3.get("node_type") == "group":
         attrs = v3.get("attributes")
     elif v2 is not None:

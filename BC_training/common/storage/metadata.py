@@ -18,24 +18,17 @@ from BC_training.common.storage.store import Store
 ARRAYS = {"frames": ("uint8", 4), "actions": ("bool", 2), "state": ("float32", 2)}  # dtype, dimensions
 _STATE_KINDS = "fiu"  # numpy's; read as float32
 _MAX_ROWS = 100_000_000  # 38 days at 30 frames/s
-_MAX_BYTES = 1 << 30  # of a row and of a chunk, decoded
-_MAX_CHUNKS = 10_000  # of a row
+_MAX_BYTES = 1 << 30  # in a row, and in a decoded chunk
+_MAX_CHUNKS = 10_000  # in a row
 
 
 @dataclass(frozen=True)
 class ArrayInfo:
-    """Attributes:
-    dtype: numpy's name, "uint8"; the stored spelling if numpy has no name for it.
-    chunks: the shape of what a chunk's file holds.
-    zarr_format: 2 or 3.
-    decoded: the shape of what is decoded at once, where that is less than ``chunks``: in a shard.
-    """
-
     shape: tuple[int, ...]
-    dtype: str
-    chunks: tuple[int, ...]
+    dtype: str  # numpy's name, "uint8"; the stored spelling if numpy has no name for it
+    chunks: tuple[int, ...]  # the shape of what a chunk's file holds
     zarr_format: int
-    decoded: tuple[int, ...] = ()
+    decoded: tuple[int, ...] = ()  # the shape of what is decoded at once in a shard
 
     @property
     def rows(self) -> int:
@@ -75,11 +68,7 @@ class Fault(NamedTuple):
 
 
 def parse_array(name: str, v3: Any, v2: Any) -> ArrayInfo | None:
-    """The array of which one of the two documents is there; None if there is none.
-
-    Raises:
-        UserError: the metadata is damaged, or names impossible sizes.
-    """
+    """An array from its v3 or v2 document, None without one; a UserError where it is damaged or impossible."""
     try:
         if v3 is not None and v3.get("node_type") == "array":
             chunks = _sizes(v3["chunk_grid"]["configuration"]["chunk_shape"], 1)
@@ -110,11 +99,7 @@ def array_fault(name: str, array: ArrayInfo) -> Fault | None:
 def expected_shapes(
     infos: Collection[EpisodeInfo], keys: int, attributes: int
 ) -> tuple[dict[str, int], tuple[int, ...] | None]:
-    """What the episodes of a dataset must have in common.
-
-    Args:
-        keys: how many actions the dataset names.
-        attributes: how many state values the dataset names.
+    """What the episodes of a dataset that names ``keys`` buttons and ``attributes`` state values have in common.
 
     Returns:
         The columns of "actions" and, if an episode has a state, of "state"; and (H, W) of most episodes'
@@ -131,9 +116,7 @@ def episode_faults(
 ) -> list[Fault]:
     """What keeps an episode from being used as it is, as far as its metadata shows.
 
-    Args:
-        columns, size: from ``expected_shapes``.
-        unread: names of arrays that are not looked at, because they have another fault.
+    ``columns`` and ``size`` are from ``expected_shapes``; ``unread`` names arrays to leave out.
     """
     found = {name: array_fault(name, array) for name, array in info.arrays.items() if name not in unread}
     faults = [fault for fault in found.values() if fault is not None]

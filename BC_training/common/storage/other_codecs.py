@@ -32,11 +32,7 @@ class UnknownCodec(UserError):
 
 
 def other_codecs(store: Store, folder: str, zarr_format: int) -> dict[str, Any] | None:
-    """The metadata of an array that TensorStore did not open, where its codecs are the reason.
-
-    Raises:
-        UnknownCodec: zarr-python does not decode it either, or must not.
-    """
+    """The metadata of an array whose codecs TensorStore lacks; an UnknownCodec where no program may decode it."""
     (raw,) = store.read([f"{folder}/{'zarr.json' if zarr_format == 3 else '.zarray'}"])
     try:
         document = json.loads(raw or b"")
@@ -55,14 +51,7 @@ def other_codecs(store: Store, folder: str, zarr_format: int) -> dict[str, Any] 
 
 
 class DecodedArray:
-    """An array that is read as a TensorStore is: ``array[rows].read().result()``.
-
-    Args:
-        document: the array's metadata.
-
-    Attributes:
-        shape, dtype: those of a TensorStore.
-    """
+    """An array that is read as a TensorStore is: ``array[rows].read().result()``."""
 
     def __init__(self, store: Store, folder: str, document: dict[str, Any], missing_is_zero: bool):
         self._store, self._folder, self._missing_is_zero = store, folder, missing_is_zero
@@ -81,11 +70,7 @@ class DecodedArray:
         return self[:].read()
 
     def read_rows(self, rows: np.ndarray) -> np.ndarray:
-        """The rows with the indices ``rows``, int64 [n].
-
-        Raises:
-            ValueError: a chunk is missing or cannot be decoded.
-        """
+        """The rows with the indices ``rows`` int64 [n]; a ValueError where a chunk is missing or damaged."""
         values = np.empty((len(rows), *self.shape[1:]), self.dtype.numpy_dtype)
         wanted = np.unique(rows // self._chunks[0])
         for some in np.array_split(wanted, max(1, -(-len(wanted) * len(self._columns) // _CHUNK_READS))):

@@ -13,7 +13,8 @@ as fast and encodes them twice as fast. zarr-python also decodes what TensorStor
 """
 
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,7 @@ _CONTEXT = context()
 
 
 def read_root(store: Store) -> dict[str, Any]:
-    """The root group's attributes.
-
-    Raises:
-        UserError: not a dataset, a newer version of the format, or names that do not tell actions or
-            state values apart.
-    """
+    """The root group's attributes; a UserError as from ``read_attributes``, or where names do not differ."""
     attrs = read_attributes(store)
     if fault := names_fault(attrs, store.address):
         raise UserError(f"{store.address}: {fault}")
@@ -52,11 +48,7 @@ def read_root(store: Store) -> dict[str, Any]:
 
 
 def read_attributes(store: Store) -> dict[str, Any]:
-    """The root group's attributes, whose names have not been checked.
-
-    Raises:
-        UserError: not a dataset, or a newer version of the format.
-    """
+    """The root group's attributes, with unchecked names; a UserError for no dataset or a newer format."""
     path = store.address
     if isinstance(store, LocalStore) and not store.exists():
         raise UserError(f"no dataset at {path}: check the path, or record one with 'record --out {path}'")
@@ -89,10 +81,9 @@ def read_episodes(store: Store, names: Sequence[str]) -> list[EpisodeInfo | User
     consolidates it; four or more otherwise.
     """
     found: dict[str, EpisodeInfo | UserError] = {}
-    for name, raws in zip(names, _read_each(store, names, ["zarr.json"]), strict=True):
+    for name, read in zip(names, _read_each(store, names, ["zarr.json"]), strict=True):
         try:
-            if isinstance(raws, UserError):
-                raise raws
+            raws = read()
             if isinstance(store, LocalStore) and any(store.is_link(f"{name}{array}") for array in _FOLDERS):
                 store.refuse_links_out(name)
             (meta,) = _parse(raws, f"{store.address}/{name}", ["zarr.json"])
@@ -106,11 +97,9 @@ def read_episodes(store: Store, names: Sequence[str]) -> list[EpisodeInfo | User
             found[name] = error
     others = [name for name in names if name not in found]
     keys = [*_GROUP_FILES, *(f"{array}/{file}" for array in ARRAYS for file in _ARRAY_FILES)]
-    for name, raws in zip(others, _read_each(store, others, keys), strict=True):
+    for name, read in zip(others, _read_each(store, others, keys), strict=True):
         try:
-            if isinstance(raws, UserError):
-                raise raws
-            parsed = dict(zip(keys, _parse(raws, f"{store.address}/{name}", keys), strict=True))
+            parsed = dict(zip(keys, _parse(read(), f"{store.address}/{name}", keys), strict=True))
             arrays = {array: tuple(parsed[f"{array}/{file}"] for file in _ARRAY_FILES) for array in ARRAYS}
             found[name] = _episode(store, name, group_attributes(*(parsed[key] for key in _GROUP_FILES)), arrays)
         except UserError as error:
@@ -121,9 +110,7 @@ def read_episodes(store: Store, names: Sequence[str]) -> list[EpisodeInfo | User
 def open_array(episode: EpisodeInfo, name: str) -> Array:
     """Opens an episode's array for reading. A chunk that is missing is an error, not zeros.
 
-    Raises:
-        UserError: a symbolic link leads out of the dataset, or a codec is not supported.
-        ValueError: it cannot be opened.
+    A link out of the dataset or an unknown codec is a UserError; other metadata that is damaged, one of ``DAMAGE``.
     """
     if isinstance(episode.store, LocalStore):
         episode.store.refuse_links_out(f"{episode.name}/{name}")
@@ -193,17 +180,12 @@ def inexact(state: np.ndarray, changed: np.ndarray, names: Sequence[str]) -> str
     )
 
 
-def _read_each(store: Store, names: Sequence[str], keys: Sequence[str]) -> Iterable[list[bytes | None] | UserError]:
-    """The files ``keys`` of each episode, or the error for a local episode that cannot be read."""
-    if not isinstance(store, LocalStore):  # all at once: each request waits for a server
-        raws = store.read([f"{name}/{key}" for name in names for key in keys])
-        yield from (raws[at : at + len(keys)] for at in range(0, len(raws), len(keys)))
-        return
-    for name in names:
-        try:
-            yield store.read([f"{name}/{key}" for key in keys])
-        except UserError as error:
-            yield error
+def _read_each(store: Store, names: Sequence[str], keys: Sequence[str]) -> Iterator[Callable[[], list[bytes | None]]]:
+    """For each episode, a function that returns its files ``keys``."""
+    if isinstance(store, LocalStore):
+        return (partial(store.read, [f"{name}/{key}" for key in keys]) for name in names)
+    raws = store.read([f"{name}/{key}" for name in names for key in keys])  # at once: each request waits for a server
+    return (partial(raws.__getitem__, slice(at, at + len(keys))) for at in range(0, len(raws), len(keys)))
 
 
 def _parse(raws: Sequence[bytes | None], folder: str, keys: Sequence[str]) -> list[dict[str, Any] | None]:
@@ -213,11 +195,7 @@ def _parse(raws: Sequence[bytes | None], folder: str, keys: Sequence[str]) -> li
 def _episode(
     store: Store, name: str, attrs: dict[str, Any] | None, metadata: dict[str, tuple[Any, ...]]
 ) -> EpisodeInfo:
-    """``metadata`` has each array's v3 and v2 documents, of which at most one is there.
-
-    Raises:
-        UserError: the folder is not a group, or an array that must be there is missing.
-    """
+    """``metadata`` has each array's v3 and v2 documents, of which at most one is there."""
     if attrs is None:
         raise UserError("not a zarr group")
     arrays = {n: info for n, (v3, v2) in metadata.items() if (info := parse_array(n, v3, v2)) is not None}

@@ -91,11 +91,7 @@ class RemoteStore:
 
 
 class ZipStore(RemoteStore):
-    """A ZIP file that holds a dataset, at its top or in a folder.
-
-    Raises:
-        UserError: it is damaged, or holds no dataset, or several datasets.
-    """
+    """A ZIP file that holds one dataset, at its top or in a folder."""
 
     _remedy = "unpack it and give the folder"
 

@@ -26,11 +26,7 @@ class Store(Protocol):
     address: str
 
     def read(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The content of each file; None for one that is not there.
-
-        Raises:
-            UserError: a file cannot be read.
-        """
+        """The content of each file, None for one that is not there; a UserError where a file cannot be read."""
         ...
 
     def files(self, folder: str) -> list[str]:
@@ -51,11 +47,7 @@ class Store(Protocol):
 
 
 def open_store(address: str | Path) -> Store:
-    """The store at a path or address.
-
-    Raises:
-        UserError: an address of an unknown kind, or a ZIP file that cannot be read.
-    """
+    """The store at a path or address; a UserError for an unknown kind or a ZIP file that cannot be read."""
     scheme, separator, _ = str(address).partition("://")
     if not separator:
         if lookalike := re.match(rf"({'|'.join(SCHEMES)}):/", str(address), re.IGNORECASE):

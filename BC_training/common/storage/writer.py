@@ -122,10 +122,7 @@ def _create(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> N
 def existing_episodes(path: Path) -> list[EpisodeInfo]:
     """The readable episodes of the dataset at ``path``; none where a new dataset can be made.
 
-    Faulty episodes are left out: opening the dataset for training reports them.
-
-    Raises:
-        UserError: something is there that is no dataset.
+    Opening the dataset for training reports faulty ones. What is no dataset is a UserError.
     """
     if is_unused(path):
         return []
@@ -165,11 +162,7 @@ class EpisodeWriter:
             self._flush()
 
     def commit(self, attrs: dict[str, Any]) -> Path:
-        """Publishes the episode with ``attrs`` (and frame_count); returns its folder.
-
-        Raises:
-            UserError: it has no frame.
-        """
+        """Publishes the episode with ``attrs`` (and frame_count) and returns its folder; a UserError without frames."""
         if self.frame_count == 0:
             raise UserError(f"{self._dataset}: episode {self._number} has no frame, it is not written")
         import zarr
