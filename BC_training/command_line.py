@@ -203,6 +203,7 @@ def run(app: typer.Typer, default: str) -> None:
     """
     try:
         command, arguments = _expanding_paths(app), sys.argv[1:]
+        _refuse_game_options(arguments)
         commands = set(command.commands)
         if arguments and arguments[0] not in commands | {"-h", "--help"}:
             if not arguments[0].startswith("-") and "=" not in arguments[0]:
@@ -216,6 +217,14 @@ def run(app: typer.Typer, default: str) -> None:
     except Exception:
         traceback.print_exc()
         leave(1)
+
+
+def _refuse_game_options(arguments: Sequence[str]) -> None:
+    for option in ("skill", "delay"):
+        if any(argument.partition("=")[0] == f"--{option}" for argument in arguments):
+            raise UserError(
+                f"--{option} is part of the game's name now: --game 'doom/deadly_corridor?{option}=VALUE', in quotes"
+            )
 
 
 def _fail(message: str, code: int) -> None:

@@ -47,6 +47,7 @@ def call(monkeypatch, capsys, arguments: list[str]) -> tuple[int, str, str]:
         (["evaluate", "nowhere"], "nowhere does not exist"),
         (["record", "--out", "x.zarr", "--game", "doom/none"], "unknown game 'doom/none'"),
         (["record", "--out", "x.zarr", "--label", "expret"], "did you mean 'expert'"),
+        (["record", "--out", "x.zarr", "--skill", "5"], "--game 'doom/deadly_corridor?skill=VALUE'"),
         (["record", "--out", "x.zarr", "--size", "72"], "--size 72 is not HEIGHTxWIDTH"),
         (["record", "--out", "x.zarr", "--mix", "0.5"], "mix=0.5 mixes in the actions of nobody"),
         (["record", "--out", "/proc/x.zarr"], "cannot create /proc/x.zarr"),
@@ -156,9 +157,10 @@ def test_set_up_check_looks_at_the_dataset_that_is_there(tmp_path, make_dataset)
         check["model"](load_config("configs/state_cnn.yaml", data))
 
 
-def test_importing_the_package_leaves_a_users_xla_flags_alone():
+def test_importing_the_package_adds_to_a_users_xla_flags():
     code = "import os, BC_training; print(os.environ['XLA_FLAGS'])"
     mine = {"XLA_FLAGS": "--xla_cpu_enable_fast_math=false", "PATH": ""}
-    for environment, expected in ((mine, mine["XLA_FLAGS"]), ({"PATH": ""}, "--xla_cpu_experimental_ynn_fusion_type=")):
+    ours = "--xla_cpu_experimental_ynn_fusion_type="
+    for environment, expected in ((mine, f"{mine['XLA_FLAGS']} {ours}"), ({"PATH": ""}, ours)):
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == expected

@@ -302,3 +302,10 @@ def test_a_wrong_value_in_a_mapping_is_named_by_its_key(write):
 )
 def test_a_faulty_file_is_refused(write, text, message):
     assert message in error_of(write(text))
+
+
+def test_options_of_a_game_are_part_of_its_name(write):
+    file = write("dataset: {path: x, record: {game: doom/basic}}\nevaluation: {rollout: {game: doom/basic}}\n")
+    for section, option in (("dataset.record", "skill=5"), ("evaluation.rollout", "delay=2")):
+        message = f"{section}.{option[:5]} is part of the game's name now: {section}.game=doom/basic?{option}"
+        assert message in error_of(file, [f"{section}.{option}"])

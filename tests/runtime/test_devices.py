@@ -66,15 +66,20 @@ def test_processes_with_different_numbers_of_devices_are_refused(monkeypatch):
         choose_device("auto")
 
 
+FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+
+
 @pytest.mark.parametrize(
     ("version", "flags", "expected"),
     [
-        ("0.10.2", None, "--xla_cpu_experimental_ynn_fusion_type="),
+        ("0.10.2", None, f"{FLAG}="),
         ("0.11.0", None, None),  # may not know the flag, which would end the process
-        ("0.10.2", "--my_flag", "--my_flag"),
+        ("0.10.2", "--my_flag", f"--my_flag {FLAG}="),
+        ("0.10.2", f"{FLAG}=eltwise --my_flag", f"{FLAG}=eltwise --my_flag"),
+        ("0.11.0", "--my_flag", "--my_flag"),
     ],
 )
-def test_the_flag_is_set_only_where_jaxlib_knows_it_and_the_user_sets_none(monkeypatch, version, flags, expected):
+def test_the_flag_is_set_where_jaxlib_knows_it_and_the_user_does_not_set_it(monkeypatch, version, flags, expected):
     monkeypatch.setattr(devices, "version", lambda name: version)
     environment = {} if flags is None else {"XLA_FLAGS": flags}
     monkeypatch.setattr(os, "environ", environment)

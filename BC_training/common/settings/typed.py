@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from BC_training.common.errors import UserError, first_line
 from BC_training.common.settings.yaml_values import parse_override, settle
 
 OBJECTS = {"allow_objects": True}  # ``Plain``, among the values
+_GAME_OPTIONS = ("skill", "delay")  # once keys of their own beside "game"
 
 
 def parse_overrides(items: Sequence[str], kind: Any, option: str = "override") -> dict[str, Any]:
@@ -44,7 +46,7 @@ def build(kind: type, raw: dict[str, Any], where: str) -> Any:
     try:
         return build(raw)
     except ConfigKeyError as error:
-        raise UserError(_unknown_key(error, where)) from error
+        raise UserError(_unknown_key(error, where, raw)) from error
     except (OmegaConfBaseException, TypeError) as error:  # a TypeError where a table stands for a list
         key, reason = str(getattr(error, "full_key", None) or ""), _where_and_what(error)
         if "." not in key:  # none, or within a list
@@ -100,9 +102,13 @@ def _where_and_what(error: BaseException) -> str:
     return first_line(error)
 
 
-def _unknown_key(error: ConfigKeyError, where: str) -> str:
+def _unknown_key(error: ConfigKeyError, where: str, raw: dict[str, Any]) -> str:
     key = str(error.full_key or error.key)
     section, _, name = key.rpartition(".")
+    if name in _GAME_OPTIONS and section in ("dataset.record", "evaluation.rollout"):
+        values = functools.reduce(dict.__getitem__, section.split("."), raw)
+        game = f"{values.get('game', 'GAME')}?{name}={values[name]}"
+        return f"{where}: {key} is part of the game's name now: {section}.game={game}"
     parent = error.parent_node
     known = sorted(str(k) for k in parent) if parent is not None else []
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
