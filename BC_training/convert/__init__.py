@@ -20,11 +20,7 @@ KINDS = {
 
 
 def open_source(path: Path, options: Options) -> Source:
-    """Finds the recordings at ``path``.
-
-    Raises:
-        UserError: the kind is unknown, or its reader cannot read the source.
-    """
+    """Finds the recordings at ``path``. Raises a UserError if the kind is unknown or the source cannot be read."""
     if options.kind not in KINDS:
         raise unknown("kind of recording", options.kind, KINDS)
     reader = importlib.import_module(f"BC_training.convert.{KINDS[options.kind]}.reader")

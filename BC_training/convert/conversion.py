@@ -12,15 +12,9 @@ from rich.console import Console
 from BC_training.common.errors import UserError, first_line
 from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.preprocess import resize_frames
-from BC_training.common.storage.writer import (
-    EpisodeWriter,
-    existing_episodes,
-    is_unused,
-    next_number,
-    recording,
-)
+from BC_training.common.storage.writer import EpisodeWriter, existing_episodes, is_unused, next_number, recording
 from BC_training.convert import identity, open_source
-from BC_training.convert.source import Options, Recording, Source, Step
+from BC_training.convert.source import Options, Recording, Source, Step, print_line
 from BC_training.runtime.workers import run_tasks
 
 
@@ -28,11 +22,8 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
     """Converts every recording at ``source``, in parallel processes, into the dataset ``out``.
 
     Recordings that ``out`` already holds are skipped, so the same command continues a run that was killed.
-    A recording that cannot be read does not keep the others from being written.
-
-    Raises:
-        UserError: the source cannot be read, it is empty, ``out`` holds other actions or another frame size, or
-            some recordings were not converted (each is named with the reason).
+    Raises a UserError if the source cannot be read or is empty, or ``out`` holds other buttons. A recording that
+    cannot be read does not keep the others from being written: the error at the end names it with the reason.
     """
     if not source.exists():
         raise UserError(f"no recordings at {source}: check the path")
@@ -45,12 +36,12 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
     recordings = [
         (name, _readable_digest(opened, name) if existing else None, opened.place(name)) for name in opened.episodes
     ]
-    missing, notes = identity.missing(source, recordings, [episode.attrs for episode in existing], out)
+    missing, notes = identity.missing(recordings, [episode.attrs for episode in existing], out)
     if existing:
         there = len(opened.episodes) - len(missing)
         notes = [f"{out}: {there} of {len(opened.episodes)} recordings are there", *notes]
     for note in notes:
-        _print(console, note)
+        print_line(console, note)
     if not missing:
         return
     with recording(out, opened.keys, opened.attributes), disk_full_is_user_error(out):
@@ -73,7 +64,7 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
         notes.append(f"never pressed in what was converted: {never}")
     converted, frames = sum(result.frames > 0 for result in results), sum(result.frames for result in results)
     for note in (*notes, f"converted {converted} recordings, {frames:,} frames, into {out}"):
-        _print(console, note)
+        print_line(console, note)
     failed = [f"{name}: {result.error}" for name, result in zip(missing, results, strict=True) if result.error]
     if failed:
         listed = "; ".join(failed)
@@ -91,7 +82,7 @@ class Result:
 
 
 class Converter:
-    """The part of the work that one process does."""
+    """Converts recordings in one process."""
 
     def __init__(self, source: Source, path: Path, out: Path, resize: tuple[int, int] | None, size: tuple[int, ...]):
         self._source, self._path, self._out, self._resize, self._size = source, path, out, resize, size
@@ -131,7 +122,7 @@ class Converter:
 
 
 def _readable_digest(source: Source, episode: str) -> str | None:
-    """None for a damaged recording, whose error appears when it is converted."""
+    """A recording's digest; None if it is damaged, and then its error appears in the conversion."""
     with contextlib.suppress(UserError), _damage_is_user_error():
         return source.digest(episode)
     return None
@@ -171,7 +162,3 @@ def _steps(recording: Recording) -> Iterator[Step]:
 
 def _pixels(size: tuple[int, ...]) -> str:
     return f"{size[0]}x{size[1]}"
-
-
-def _print(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True, markup=False, emoji=False)  # paths may hold [brackets] and :words:

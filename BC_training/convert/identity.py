@@ -27,11 +27,7 @@ def content_digest(parts: Iterable[bytes | str | np.ndarray]) -> str:
 
 
 def sampled(file: Path) -> Iterator[bytes]:
-    """A file's size and three pieces of it for ``content_digest``, so that a long video is not read whole.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+    """A file's size and three pieces of it for ``content_digest``, so that a long video is not read whole."""
     try:
         size = file.stat().st_size
         yield str(size).encode()
@@ -51,20 +47,16 @@ def describe(source: Path, episode: str, digest: str, place: Path, out: Path) ->
 
 
 def missing(
-    source: Path,
-    recordings: Sequence[tuple[str, str | None, Path]],
-    existing: Sequence[dict[str, Any]],
-    out: Path,
+    recordings: Sequence[tuple[str, str | None, Path]], existing: Sequence[dict[str, Any]], out: Path
 ) -> tuple[list[str], list[str]]:
-    """The recordings that the dataset lacks, and notes for the user, one line each.
+    """The names of the recordings that the dataset ``out`` lacks, and notes for the user, one line each.
 
     The dataset has a recording if an episode has its content and was converted from the same place, or from a
     place where nothing is any more: then the recording was moved. Two copies that both exist are two recordings.
 
     Args:
-        recordings: (name, digest, place) of those at ``source``; the digest is None where it cannot be read.
+        recordings: (name, digest, place) of each; the digest is None where it cannot be read.
         existing: the attributes of the dataset's episodes.
-        out: the dataset.
     """
     digested = [attrs for attrs in existing if isinstance(attrs.get(DIGEST), str) and isinstance(attrs.get(PLACE), str)]
     exists = {place: (out / place).exists() for place in {attrs[PLACE] for attrs in digested}}
@@ -85,11 +77,8 @@ def missing(
     if not changed:
         return absent, []
     listed = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
-    note = (
-        f"{listed}: not what was converted from there before, so added; if it was only corrected, remove its earlier "
-        "episode"
-    )
-    return absent, [note]
+    added = "not what was converted from there before, so added; if it was only corrected, remove its earlier episode"
+    return absent, [f"{listed}: {added}"]
 
 
 def _name(attrs: dict[str, Any]) -> str:

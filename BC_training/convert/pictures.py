@@ -12,15 +12,9 @@ from BC_training.common.errors import UserError, first_line
 def decode_picture(encoded: bytes, where: str, remedy: str) -> np.ndarray:
     """uint8 [H, W, 3] RGB of a picture's file, turned upright by its EXIF orientation.
 
-    Grey and palettes become RGB; an alpha channel is dropped.
-
-    Args:
-        where: the picture's place, for the error.
-        remedy: what to do about a damaged picture, for the error.
-
-    Raises:
-        UserError: the file is damaged or no picture, has more pixels than Pillow trusts (a "decompression bomb"), or
-            holds values that do not fit into 8 bits (depth).
+    Grey and palettes become RGB; an alpha channel is dropped. Raises a UserError, with the picture's place ``where``
+    and a ``remedy``, if the file is damaged or no picture, has more pixels than Pillow trusts (a "decompression
+    bomb"), or holds values that do not fit into 8 bits (depth).
     """
     try:
         with warnings.catch_warnings():

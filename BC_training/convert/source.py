@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from rich.console import Console
 
 from BC_training.common.errors import UserError
 
@@ -55,11 +56,7 @@ class Source(Protocol):
     episodes: tuple[str, ...]
 
     def digest(self, episode: str) -> str:
-        """``identity.content_digest`` of a recording's raw content, without decoding it.
-
-        Raises:
-            UserError: the recording is damaged.
-        """
+        """``identity.content_digest`` of a recording's raw content; raises a UserError if it is damaged."""
         ...
 
     def place(self, episode: str) -> Path:
@@ -69,19 +66,20 @@ class Source(Protocol):
     def read(self, episode: str) -> Recording:
         """Opens a recording at ``Options.fps`` if that is given; a recording without a frame has no steps.
 
-        Raises:
-            UserError: the recording is damaged; ``steps`` may raise it, too.
+        This and ``steps`` raise a UserError if the recording is damaged.
         """
         ...
 
 
+def print_line(console: Console, line: str) -> None:
+    """Prints a line unchanged: paths may hold [brackets] and :words:."""
+    console.print(line, soft_wrap=True, markup=False, emoji=False)
+
+
 def every_nth(steps: Iterator[Step], recorded_fps: float, fps: float) -> Iterator[Step]:
-    """Thins steps of a constant rate to ``fps``.
+    """Thins steps of a constant rate to ``fps``; raises a UserError if that is above the recorded rate.
 
     The action of each step that stays is the union of its own and of the dropped ones after it.
-
-    Raises:
-        UserError: ``fps`` is above the recorded rate.
     """
     if fps > recorded_fps:
         raise UserError(f"--fps {fps:g} is above the recording's {recorded_fps:g}: frames would be repeated; lower it")

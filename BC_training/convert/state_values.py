@@ -11,12 +11,8 @@ from BC_training.common.storage.reader import as_float32
 def exact_float32(values: np.ndarray, names: Sequence[str], where: str) -> np.ndarray:
     """float32 [N, S] from numbers [N, S]; whole numbers are never rounded, because ids would merge.
 
-    Args:
-        names: the S columns' names, as ``--leave-out`` takes them.
-        where: where the values are from, for the error.
-
-    Raises:
-        UserError: a value is not finite as float32, or is a whole number that float32 cannot hold.
+    Raises a UserError, with the place ``where`` and one of the S ``names``, if a value is not finite as float32 or is
+    a whole number that float32 cannot hold.
     """
     rounded, changed = as_float32(values)
     bad = ~np.isfinite(rounded)
@@ -37,11 +33,7 @@ def exact_float32(values: np.ndarray, names: Sequence[str], where: str) -> np.nd
 
 
 def kept_columns(names: Sequence[str], leave_out: Sequence[str]) -> list[int]:
-    """The positions in ``names`` of the state values that stay, ascending.
-
-    Raises:
-        UserError: ``leave_out`` has a name that is not among ``names``.
-    """
+    """The ascending positions in ``names`` of the state values that stay; ``leave_out`` must be among ``names``."""
     for name in leave_out:
         if name not in names:
             raise unknown("state value of --leave-out", name, names)

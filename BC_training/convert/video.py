@@ -18,10 +18,8 @@ def upright(frame: av.VideoFrame, path: Path) -> np.ndarray:
     """uint8 [H, W, 3] RGB, turned and mirrored by the frame's display matrix.
 
     The matrix (a b u, c d v, x y w) of ISO/IEC 14496-12, 8.3.2, takes column p and row q to
-    column a p + c q + x and row b p + d q + y. Players follow turns by right angles and mirrors.
-
-    Raises:
-        UserError: the angle is another one; the message names ``path``.
+    column a p + c q + x and row b p + d q + y. Players follow turns by right angles and mirrors; another angle
+    raises a UserError.
     """
     pixels = frame.to_ndarray(format="rgb24")
     matrix = frame.side_data.get("DISPLAYMATRIX")
@@ -39,14 +37,13 @@ def upright(frame: av.VideoFrame, path: Path) -> np.ndarray:
 class Video:
     """A video's frames and the times at which they are shown; if the file was cut off, only the whole frames.
 
+    Raises a UserError if the video is damaged, or has fewer than two frames.
+
     Attributes:
         times: float64 [N >= 2], microseconds since the first frame.
         tick: microseconds, the resolution of the time stamps.
         fps: the mean rate.
         notes: what to tell the user, one line each.
-
-    Raises:
-        UserError: the video is damaged, or has fewer than two frames.
     """
 
     def __init__(self, path: Path):

@@ -39,8 +39,7 @@ class Demo:
 def parse_demo(raw: bytes) -> Demo:
     """Reads a demo and ignores what follows its end (some programs add a footer).
 
-    Raises:
-        UserError: the bytes are no demo, a demo of another version, or cut off.
+    Raises a UserError if the bytes are no demo, a demo of another version, or cut off.
     """
     version = raw[0] if raw else None
     if version is not None and (version < 5 or version >= 200):
@@ -85,8 +84,7 @@ class Wad:
 def read_wad(path: Path) -> Wad:
     """Reads the directory (https://doomwiki.org/wiki/WAD).
 
-    Raises:
-        UserError: the file is missing, no WAD, or cut off.
+    Raises a UserError if the file is missing, no WAD, or cut off.
     """
     try:
         with open(path, "rb") as file:

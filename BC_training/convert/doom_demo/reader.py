@@ -31,7 +31,7 @@ from typing import BinaryIO
 import numpy as np
 
 from BC_training.common.errors import UserError
-from BC_training.convert.doom_demo.files import KEYS, Wad, parse_demo, read_wad
+from BC_training.convert.doom_demo.files import KEYS, parse_demo, read_wad
 from BC_training.convert.identity import content_digest
 from BC_training.convert.source import Options, Recording, Step, every_nth
 from BC_training.convert.state_values import kept_columns
@@ -84,13 +84,13 @@ class DoomDemos:
     def read(self, episode: str) -> Recording:
         raw = self._raw(episode)
         demo = parse_demo(raw)
+        fps = self.options.fps or FPS
         if len(demo.actions) < 2:  # no picture comes before the first tic
-            return Recording(self.options.fps or FPS, iter(()))
+            return Recording(fps, iter(()))
         level = f"MAP{demo.map:02}" if self.numbered else f"E{demo.episode}M{demo.map}"
         if level not in self.maps:  # dsda-doom would start another level
             games = " + ".join(wad.name for wad in self.wads)
             raise UserError(f"it is played on {level}, which is not in {games}: give its game with --iwad or --pwad")
-        fps = self.options.fps or FPS
         attrs = {
             "game": self.wads[0].name,
             "wads": {wad.name: f"sha256:{sum_}" for wad, sum_ in zip(self.wads, self.checksums, strict=True)},
@@ -129,8 +129,7 @@ class DoomDemos:
 def open_source(path: Path, options: Options) -> DoomDemos:
     """Finds the demos at ``path`` and what is needed to play them.
 
-    Raises:
-        UserError: dsda-doom or the game's WAD is missing, or a WAD is damaged.
+    Raises a UserError if dsda-doom or the game's WAD is missing, or a WAD is damaged.
     """
     program = shutil.which("dsda-doom") or shutil.which("dsda-doom", path=GAMES_FOLDER)
     if program is None:
@@ -159,7 +158,7 @@ def open_source(path: Path, options: Options) -> DoomDemos:
     if not wads or (opened_game := read_wad(wads[0])).kind != "IWAD":
         what = f"{wads[0]} is no whole game (a PWAD)" if wads else f"{path} does not hold its game"
         raise UserError(f"{what}: give the game's WAD, such as --iwad freedoom2.wad")
-    added: list[Wad] = [read_wad(wad) for wad in wads[1:]]
+    added = [read_wad(wad) for wad in wads[1:]]
     return DoomDemos(
         program=program,
         found=found,
@@ -176,19 +175,12 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def render(
-    program: str, wads: tuple[Path, ...], demo: bytes, size: tuple[int, int]
-) -> Generator[np.ndarray, None, None]:
+def render(program: str, wads: tuple[Path, ...], demo: bytes, size: tuple[int, int]) -> Generator[np.ndarray]:
     """Plays a demo with dsda-doom, which ends when the generator is closed.
 
-    It draws at the smallest whole multiple of ``size`` that it supports. A view wider than 4:3 shows more at the
-    sides, as the engine's own wide screen does.
-
-    Yields:
-        uint8 [3, H, W] RGB of ``size``, one picture per tic.
-
-    Raises:
-        UserError: dsda-doom failed; the message has its last line.
+    It yields one picture uint8 [3, H, W] RGB of ``size`` per tic, drawn at the smallest whole multiple of ``size``
+    that dsda-doom supports. A view wider than 4:3 shows more at the sides, as the engine's own wide screen does.
+    If dsda-doom fails, a UserError has its last line.
     """
     multiple = max(-(-low // side) for low, side in zip(SMALLEST, size, strict=True))
     height, width = multiple * size[0], multiple * size[1]
@@ -234,11 +226,7 @@ def _start(program: str, wads: tuple[Path, ...], folder: Path, size: tuple[int, 
 
 
 def _pictures(stream: BinaryIO, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """Reads "W H", then pictures uint8 [H, W, 3]; yields uint8 [3, *size].
-
-    Raises:
-        UserError: the pictures' size is not a whole multiple of ``size``.
-    """
+    """Reads "W H", then pictures uint8 [H, W, 3], a whole multiple of ``size``; yields uint8 [3, *size]."""
     header = stream.readline().split()
     if not header:
         return  # dsda-doom ended before it drew anything

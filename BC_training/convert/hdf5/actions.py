@@ -12,6 +12,8 @@ from BC_training.common.errors import UserError
 from BC_training.convert.hdf5.metadata import parse_object, whole, whole_numbers
 
 MOST_BUTTONS = 4096  # a larger number is damage, not an action space
+_CORRECT_SPACE = "correct it, or remove it to have the actions read as they are"
+_CORRECT_EITHER = "correct the action space or the episode"
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,7 @@ class Actions:
     def buttons(self, stored: np.ndarray, where: str) -> np.ndarray:
         """bool [N, A] from one episode's stored actions: [N] or [N, 1] with ``one_of``, otherwise N times A values.
 
-        Raises:
-            UserError: the shape is another one, or a frame has an impossible value.
+        Raises a UserError if the shape is another one, or a frame has an impossible value.
         """
         count, across = len(self.names), math.prod(stored.shape[1:])
         if not len(stored):
@@ -54,13 +55,8 @@ class Actions:
 def minari_actions(path: Path, episodes: Iterable[tuple[str, np.ndarray]], metadata: dict[str, Any]) -> Actions:
     """Reads the buttons from the action space in the metadata; without one, from every episode's actions.
 
-    The names are "action_names" in the metadata, if someone added them.
-
-    Args:
-        episodes: (name, stored actions) of every episode, read lazily.
-
-    Raises:
-        UserError: the actions are no buttons.
+    ``episodes`` yields each episode's name and stored actions. The buttons' names are "action_names" in the metadata,
+    if someone added them. Raises a UserError if the actions are no buttons.
     """
     space = _space(path, metadata.get("action_space"))
     if space is None or space.get("type") == "Box":  # a Box may hold only 0 and 1
@@ -79,11 +75,7 @@ def minari_actions(path: Path, episodes: Iterable[tuple[str, np.ndarray]], metad
 
 
 def robomimic_actions(path: Path, episodes: Iterable[tuple[str, np.ndarray]], metadata: dict[str, Any]) -> Actions:
-    """Reads buttons from columns that hold only 0 and 1, or only -1 and 1, in all episodes.
-
-    Raises:
-        UserError: a column holds other values.
-    """
+    """Reads buttons from columns that hold only 0 and 1, or only -1 and 1, in all episodes; or raises a UserError."""
     del metadata
     one_of, start, count = _infer(path, episodes, False)
     return Actions(tuple(f"action_{i}" for i in range(count)), one_of, start)
@@ -98,10 +90,8 @@ def _space(path: Path, stored: Any) -> dict[str, Any] | None:
     try:
         return parse_object(stored)
     except ValueError as error:
-        raise UserError(
-            f"{path}: the action_space in its metadata is not a JSON object ({error}): correct it, or remove it to "
-            "have the actions read as they are"
-        ) from error
+        fault = f"the action_space in its metadata is not a JSON object ({error})"
+        raise UserError(f"{path}: {fault}: {_CORRECT_SPACE}") from error
 
 
 def _of_space(path: Path, space: dict[str, Any]) -> tuple[bool, tuple[int, ...], int]:
@@ -144,10 +134,8 @@ def _kind(space: Any) -> str:
 
 def _unusable(path: Path, space: dict[str, Any]) -> UserError:
     entries = ", ".join(f"{name} {str(space[name])[:40]}" for name in ("n", "nvec", "start") if name in space)
-    return UserError(
-        f"{path}: the action_space in its metadata is {space.get('type')} with {entries or 'no entries'}, which is no "
-        f"number of buttons from 1 to {MOST_BUTTONS}: correct it, or remove it to have the actions read as they are"
-    )
+    fault = f"the action_space in its metadata is {space.get('type')} with {entries or 'no entries'}"
+    return UserError(f"{path}: {fault}, which is no number of buttons from 1 to {MOST_BUTTONS}: {_CORRECT_SPACE}")
 
 
 def _infer(path: Path, episodes: Iterable[tuple[str, np.ndarray]], numbers: bool) -> tuple[bool, tuple[int, ...], int]:
@@ -187,17 +175,13 @@ def _are_numbers(values: set[float]) -> bool:
 def _refuse(wrong: np.ndarray, stored: np.ndarray, where: str, allowed: str) -> None:
     if wrong.any():
         frame = int(np.flatnonzero(wrong)[0])
-        raise UserError(
-            f"{where} frame {frame} has the action {stored[frame].tolist()}, {allowed} are expected: "
-            "correct the action space or the episode"
-        )
+        found = f"frame {frame} has the action {stored[frame].tolist()}"
+        raise UserError(f"{where} {found}, {allowed} are expected: {_CORRECT_EITHER}")
 
 
 def _unexpected(stored: np.ndarray, where: str, expected: str) -> UserError:
-    return UserError(
-        f"{where} has actions {stored.dtype} {list(stored.shape)}, {expected} are expected: correct the action space "
-        "or the episode"
-    )
+    found = f"has actions {stored.dtype} {list(stored.shape)}"
+    return UserError(f"{where} {found}, {expected} are expected: {_CORRECT_EITHER}")
 
 
 def _no_buttons(path: Path, what: str) -> UserError:

@@ -21,6 +21,7 @@ _OF_PLUGIN = {
 }  # fmt: skip  # the filters of the package hdf5plugin
 _MOST_LINKS = 64  # soft links on the way to one object
 _MOST_OBJECTS = 2000  # below one group
+_OWN_DATA = "store the data itself in this file, or remove the episode"
 # The exceptions by which h5py reports damage.
 DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
 
@@ -54,9 +55,8 @@ def _why_unreadable(path: Path, error: BaseException) -> str:
     if "truncated file" in reason:
         return f"{path} is cut off ({reason}): copy or download it again"
     if "filter returned failure" in reason:
-        return (
-            f"{path}: a compressed piece cannot be unpacked ({reason}): it is damaged, copy or download the file again"
-        )
+        remedy = "it is damaged, copy or download the file again"
+        return f"{path}: a compressed piece cannot be unpacked ({reason}): {remedy}"
     if isinstance(error, PermissionError):
         return f"cannot read {path}: {error.strerror or reason}"
     return f"cannot read {path} ({reason}): it is damaged, or of a kind that is not read; restore it"
@@ -65,8 +65,7 @@ def _why_unreadable(path: Path, error: BaseException) -> str:
 def follow(group: h5py.Group, path: str, where: str, _hops: Iterator[int] | None = None) -> Item | None:
     """The item at ``path``, through hard and soft links; None if there is nothing.
 
-    Raises:
-        UserError: a link leads into another file, to nothing, or in a circle.
+    Raises a UserError if a link leads into another file, to nothing, or in a circle.
     """
     hops = iter(range(_MOST_LINKS)) if _hops is None else _hops
     here: Item = group
@@ -97,8 +96,7 @@ def follow(group: h5py.Group, path: str, where: str, _hops: Iterator[int] | None
 def arrays(group: h5py.Group, where: str, skip: Collection[str] = ()) -> tuple[dict[str, h5py.Dataset], set[str]]:
     """All arrays below ``group`` by name, "outer/inner" for groups in groups; and the names in ``skip`` that exist.
 
-    Raises:
-        UserError: a link cannot be followed, an array has a type that numpy lacks, or there are too many objects.
+    Raises a UserError if a link cannot be followed, numpy lacks an array's type, or there are too many objects.
     """
     found: dict[str, h5py.Dataset] = {}
     skipped: set[str] = set()
@@ -115,9 +113,8 @@ def arrays(group: h5py.Group, where: str, skip: Collection[str] = ()) -> tuple[d
                 raise UserError(f'{where}: the name {full} is not in UTF-8: rename it, or add --leave-out "{full}"')
             seen += 1
             if seen > _MOST_OBJECTS:
-                raise UserError(
-                    f"{where} has more than {_MOST_OBJECTS} arrays and groups: do its links lead in circles?"
-                )
+                many = f"more than {_MOST_OBJECTS} arrays and groups"
+                raise UserError(f"{where} has {many}: do its links lead in circles?")
             item = follow(outer, str(name), where)
             if isinstance(item, h5py.Group):
                 if item not in above:  # else a circle without anything new
@@ -126,9 +123,8 @@ def arrays(group: h5py.Group, where: str, skip: Collection[str] = ()) -> tuple[d
                 try:
                     _ = item.dtype
                 except TypeError as error:
-                    raise UserError(
-                        f"{where}: '{full}' cannot be read ({error}): add --leave-out \"{full}\""
-                    ) from error
+                    message = f"{where}: '{full}' cannot be read ({error}): add --leave-out \"{full}\""
+                    raise UserError(message) from error
                 found[full] = item
     return dict(sorted(found.items())), skipped
 
@@ -136,8 +132,7 @@ def arrays(group: h5py.Group, where: str, skip: Collection[str] = ()) -> tuple[d
 def require_stored(dataset: h5py.Dataset, rows: int, where: str, _depth: int = 0) -> None:
     """Checks, without reading them, that the first ``rows`` of an array are in this file and can be read.
 
-    Raises:
-        UserError: they are in another file, need a filter that is not installed, or were never written.
+    Raises a UserError if they are in another file, need a filter that is not installed, or were never written.
     """
     name, made = f"'{str(dataset.name).rpartition('/')[2]}'", dataset.id.get_create_plist()
     if made.get_layout() == h5py.h5d.VIRTUAL:
@@ -151,15 +146,12 @@ def require_stored(dataset: h5py.Dataset, rows: int, where: str, _depth: int = 0
     if not rows or not dataset.size:
         return
     missing = None
-    if (chunks := dataset.chunks) is not None:
-        missing = _first_missing(dataset, chunks, rows)
+    if dataset.chunks is not None:
+        missing = _first_missing(dataset, dataset.chunks, rows)
     elif made.get_layout() == h5py.h5d.CONTIGUOUS and not dataset.id.get_storage_size():
         missing = 0
     if missing is not None:
         raise _never_written(where, name, missing)
-
-
-_OWN_DATA = "store the data itself in this file, or remove the episode"
 
 
 def _never_written(where: str, name: str, frame: int) -> UserError:
@@ -189,10 +181,8 @@ def _require_virtual(dataset: h5py.Dataset, rows: int, where: str, name: str, de
     spans = []
     for part in dataset.virtual_sources():
         if part.file_name != ".":
-            raise UserError(
-                f"{where}: {name} is a virtual array of data in another file, {part.file_name}, which is not read: "
-                f"{_OWN_DATA}"
-            )
+            fault = f"is a virtual array of data in another file, {part.file_name}, which is not read"
+            raise UserError(f"{where}: {name} {fault}: {_OWN_DATA}")
         source = follow(dataset.file, part.dset_name, where)
         span = _whole_rows(part.vspace, dataset.shape)
         if span is None or not isinstance(source, h5py.Dataset) or depth > 8:
@@ -237,7 +227,5 @@ def _require_filters(made: h5py.h5p.PropDCID, where: str, name: str) -> None:
                 remedy = f"run 'uv sync --extra hdf5' (with pip: 'pip install hdf5plugin'), or {remedy}"
         if not h5py.h5z.filter_avail(number):
             known = _OF_PLUGIN.get(number) or label.decode(errors="replace") or "without a name"
-            raise UserError(
-                f"{where}: {name} is compressed with the HDF5 filter {number} ({known}), which is not installed: "
-                f"{remedy}"
-            )
+            fault = f"is compressed with the HDF5 filter {number} ({known}), which is not installed"
+            raise UserError(f"{where}: {name} {fault}: {remedy}")

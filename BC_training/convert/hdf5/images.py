@@ -13,15 +13,11 @@ _BLOCK = 64  # frames read at once
 def is_image(dataset: h5py.Dataset, where: str) -> bool:
     """Whether the array holds images uint8 [N, H, W, 3] or [N, 3, H, W], or JPEG files.
 
-    Raises:
-        UserError: the first row has to be looked at and cannot be read.
+    Minari stores images of 32x32 pixels and more as JPEG files. Raises a UserError if the first row has to be looked at
+    and cannot be read.
     """
-    raw = dataset.ndim == 4 and dataset.dtype == np.uint8 and 3 in (dataset.shape[1], dataset.shape[3])
-    return raw or is_jpeg(dataset, where)
-
-
-def is_jpeg(dataset: h5py.Dataset, where: str) -> bool:
-    """Whether each row is a JPEG file, as Minari stores images of 32x32 pixels and more."""
+    if dataset.ndim == 4 and dataset.dtype == np.uint8 and 3 in (dataset.shape[1], dataset.shape[3]):
+        return True
     if h5py.check_vlen_dtype(dataset.dtype) != np.uint8 and (dataset.dtype != np.uint8 or dataset.ndim != 2):
         return False
     require_stored(dataset, 1, where)

@@ -33,9 +33,7 @@ class Layout:
 
 
 LAYOUTS = {
-    "minari": Layout(
-        "/", r"episode_\d+", "observations", 1, "total_steps", minari_actions, lambda meta: meta.get("fps")
-    ),
+    "minari": Layout("/", r"episode_\d+", "observations", 1, "total_steps", minari_actions, lambda m: m.get("fps")),
     "robomimic": Layout("data", r"demo_\d+", "obs", 0, "num_samples", robomimic_actions, control_frequency),
 }
 
@@ -61,8 +59,7 @@ def root_group(file: h5py.File, kind: str, path: Path) -> h5py.Group | None:
 def episode_names(file: h5py.File, kind: str, path: Path) -> list[str]:
     """The episodes in the order of their numbers.
 
-    Raises:
-        UserError: there are none; the message names the other kind if the file is of that.
+    Raises a UserError if there are none; it names the other kind if the file is of that.
     """
     if found := _names(file, kind, path):
         return sorted(found, key=lambda name: int(name.rsplit("_", 1)[1]))
@@ -79,8 +76,7 @@ def _names(file: h5py.File, kind: str, path: Path) -> list[str]:
 def all_actions(file: h5py.File, kind: str, names: list[str], path: Path) -> Iterator[tuple[str, np.ndarray]]:
     """(name, stored actions) of the readable episodes; the errors of the others appear when they are converted.
 
-    Raises:
-        UserError: no episode can be read; this is the first one's error.
+    Raises the first episode's error if none can be read.
     """
     errors, some = [], False
     for name in names:
@@ -123,25 +119,16 @@ def _schema(found: dict[str, h5py.Dataset], skipped: set[str], options: Options,
     counts = Counter(label for own in labels.values() for label in own)
     renamed = [n for n, own in labels.items() if values[n].ndim == 2 and any(counts[label] > 1 for label in own)]
     labels |= {name: _labels(name, values[name], "/") for name in renamed}
-    left_out = set(options.leave_out) - skipped
-    if wrong := sorted(left_out - {label for own in labels.values() for label in own}):
-        raise unknown(
-            "state value of --leave-out", wrong[0], {*found, *(label for own in labels.values() for label in own)}
-        )
+    left_out, known = set(options.leave_out) - skipped, {label for own in labels.values() for label in own}
+    if wrong := sorted(left_out - known):
+        raise unknown("state value of --leave-out", wrong[0], {*found, *known})
     skipped = skipped | {name for name, own in labels.items() if own and left_out.issuperset(own)}
-    return Schema(
-        image=options.camera or images[0],
-        images=tuple(images),
-        state={
-            name: tuple(None if label in left_out else label for label in own)
-            for name, own in labels.items()
-            if name not in skipped
-        },
-        left_out=tuple(sorted(skipped)),
-        notes=tuple(
-            f"the values of '{n}' are called {', '.join(labels[n])}: others have the names {n}_0, ..." for n in renamed
-        ),
+    kept = {name: own for name, own in labels.items() if name not in skipped}
+    state = {name: tuple(None if label in left_out else label for label in own) for name, own in kept.items()}
+    notes = (
+        f"the values of '{n}' are called {', '.join(labels[n])}: others have the names {n}_0, ..." for n in renamed
     )
+    return Schema(options.camera or images[0], tuple(images), state, tuple(sorted(skipped)), tuple(notes))
 
 
 def _labels(name: str, dataset: h5py.Dataset, joint: str) -> list[str]:

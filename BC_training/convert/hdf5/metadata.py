@@ -12,11 +12,7 @@ _ENTRIES = ("fps", "action_space", "action_names", "env_args")
 
 
 def read_metadata(attrs: h5py.AttributeManager, beside: Path | None) -> dict[str, Any]:
-    """The file's attributes as JSON types, overridden by the entries of the JSON file ``beside`` it.
-
-    Raises:
-        UserError: the JSON file cannot be read.
-    """
+    """The file's attributes as JSON types, overridden by the entries of the JSON file ``beside`` it."""
     found = {name: plain(attrs[name]) for name in _ENTRIES if name in attrs}
     return found | (read_json_object(beside) if beside is not None and beside.exists() else {})
 

@@ -40,6 +40,7 @@ from BC_training.convert.state_values import exact_float32
 
 BLOCK = 64  # frames read at once
 MINARI_FILE = "main_data.hdf5"
+_RESTORE = "restore it or remove the episode"
 
 
 @dataclass(frozen=True)
@@ -90,22 +91,16 @@ class Episodes:
             if not count:
                 return Recording(fps, iter(()))
             found, _ = observations(group, self.kind, where, schema.left_out)
+            needed = count + layout.extra
             for name in (schema.image, *schema.state):
                 if name not in found:
-                    raise UserError(
-                        f"{where} has no observation '{name}', others have: restore it or remove the episode"
-                    )
-                length = found[name].shape[0]
-                if length != count + layout.extra:
-                    raise UserError(
-                        f"{where} has {length} of '{name}' for {count} actions, "
-                        f"{count + layout.extra} are needed: restore it or remove the episode"
-                    )
+                    raise UserError(f"{where} has no observation '{name}', others have: {_RESTORE}")
+                if (length := found[name].shape[0]) != needed:
+                    numbers = f"{length} of '{name}' for {count} actions, {needed} are needed"
+                    raise UserError(f"{where} has {numbers}: {_RESTORE}")
                 require_stored(found[name], count, where)
             if not is_image(found[schema.image], where):
-                raise UserError(
-                    f"{where}: '{schema.image}' holds no images, others do: restore it or remove the episode"
-                )
+                raise UserError(f"{where}: '{schema.image}' holds no images, others do: {_RESTORE}")
             state = self._state(found, count, where)
             not_converted = sorted(set(found) - {schema.image, *schema.state} | set(schema.left_out))
             black = trailing_zeros(found[schema.image], count)
@@ -151,9 +146,8 @@ class Episodes:
 def open_source(path: Path, options: Options) -> Episodes:
     """Finds the episodes in a Minari dataset's folder or in a file, and what they hold.
 
-    Raises:
-        UserError: the file is missing, the actions are no buttons, there is no image or several without ``camera``,
-            or the frame rate is unknown.
+    Raises a UserError if the file is missing, the actions are no buttons, there is no image or several without
+    ``camera``, or the frame rate is unknown.
     """
     kind, layout = options.kind, LAYOUTS[options.kind]
     if kind == "minari":
@@ -171,8 +165,7 @@ def open_source(path: Path, options: Options) -> Episodes:
         schema = first_schema(file, kind, names, path, options)
     stated = layout.fps(metadata)
     recorded = number(stated)
-    if recorded is None or recorded <= 0:
-        recorded = options.fps
+    recorded = options.fps if recorded is None or recorded <= 0 else recorded
     if recorded is None:
         reason = "does not state its frames a second" if stated is None else f"has {stated!r} frames a second"
         raise UserError(f"{path} {reason}: state it, such as --fps 20")

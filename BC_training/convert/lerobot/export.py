@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import accumulate, chain, repeat
 from pathlib import Path
@@ -32,7 +31,7 @@ from BC_training.common.preprocess import resize_frames
 from BC_training.common.storage.writer import require_local
 from BC_training.convert.lerobot.export_metadata import data_file, video_file, write_metadata
 from BC_training.convert.lerobot.features import is_text
-from BC_training.convert.source import Step, every_nth
+from BC_training.convert.source import Step, every_nth, print_line
 from BC_training.runtime.workers import run_tasks
 
 _CODEC, _CRF = "libx264", 12  # 0 (lossless) to 51; 18 is considered visually lossless
@@ -43,32 +42,20 @@ _BLOCK = 32  # frames read at once
 _PROGRESS = "progress"  # a folder in the unfinished export, with its settings and a file for each finished episode
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """The settings that an unfinished export must share with the run that continues it; JSON types."""
-
-    source: str
-    episodes: list[list[Any]]  # name and number of frames
-    fps: float | None  # frames per second to thin to
-    size: list[int] | None  # (H, W) to resize to
-
-
 def export(
     source: Path, out: Path, size: tuple[int, int] | None, fps: float | None, workers: int | None, console: Console
 ) -> None:
     """Writes the dataset ``source`` as the LeRobot dataset ``out``.
 
     The export is written to ``out`` with ".partial" appended and renamed when it is complete. The same command
-    continues an export that was killed.
+    continues an export that was killed. Raises a UserError if ``out`` exists, an episode of ``source`` is damaged, the
+    episodes' rates differ or are unknown, the frames have an odd side, or an unfinished export with other settings is
+    in the way.
 
     Args:
         size: (H, W) of the frames to write, in pixels; None keeps them.
         fps: frames per second to thin to; None keeps the recorded rate.
         workers: processes; None means one per core.
-
-    Raises:
-        UserError: ``out`` exists, an episode of ``source`` is damaged, the episodes' rates differ or are unknown, the
-            frames have an odd side, or an unfinished export with other settings is in the way.
     """
     require_local(out)
     out = out.absolute()  # pyarrow and FFmpeg would take "a" in "a:b" for a protocol
@@ -89,14 +76,12 @@ def export(
     starts = list(accumulate(lengths, initial=0))
     tasks = [_tasks(e.attrs, f"{source}/{e.name}") for e in dataset.episodes]
     task_names = list(dict.fromkeys(chain.from_iterable(tasks)))
-    settings = _Settings(
-        str(source.resolve()), [[e.name, e.length] for e in dataset.episodes], fps, list(size) if size else None
-    )
+    settings = {"source": str(source.resolve()), "episodes": [[e.name, e.length] for e in dataset.episodes]}
+    settings |= {"fps": fps, "size": list(size) if size else None}
     with disk_full_is_user_error(out), _partial(out, settings) as folder:
         missing = [i for i in range(len(lengths)) if not _done(folder, i).exists()]
         if len(missing) < len(lengths):
-            line = f"{folder}: {len(lengths) - len(missing)} of {len(lengths)} episodes are there"
-            console.print(line, soft_wrap=True, markup=False, emoji=False)
+            print_line(console, f"{folder}: {len(lengths) - len(missing)} of {len(lengths)} episodes are there")
         run_tasks(
             _Exporter,
             (source, folder, size, fps, rate),
@@ -116,12 +101,11 @@ def export(
             out.rmdir()
         shutil.rmtree(folder / _PROGRESS)
         os.rename(folder, out)
-    line = f"exported {len(lengths)} episodes, {sum(lengths):,} frames, to {out}"
-    console.print(line, soft_wrap=True, markup=False, emoji=False)
+    print_line(console, f"exported {len(lengths)} episodes, {sum(lengths):,} frames, to {out}")
 
 
 class _Exporter:
-    """The part of the work that one process does."""
+    """Exports episodes in one process."""
 
     def __init__(self, source: Path, folder: Path, size: tuple[int, int] | None, fps: float | None, rate: float):
         self._dataset = ZarrGameplayDataset(source)
@@ -149,12 +133,12 @@ class _Exporter:
         video.parent.mkdir(parents=True, exist_ok=True)
         _encode(video, frames(), self._rate)
         columns = {"observation.state": _vectors(np.stack(states))} if self._dataset.state_names else {}
+        index = np.arange(len(actions))
         columns["action"] = _vectors(np.stack(actions))
-        columns["timestamp"] = pa.array((np.arange(len(actions)) / self._rate).astype(np.float32))
-        columns["frame_index"] = pa.array(np.arange(len(actions)))
-        columns["episode_index"] = pa.array(np.full(len(actions), episode))
-        columns["index"] = pa.array(first + np.arange(len(actions)))
-        columns["task_index"] = pa.array(np.full(len(actions), task_index))
+        columns["timestamp"] = pa.array((index / self._rate).astype(np.float32))
+        numbers = {"frame_index": index, "episode_index": np.full_like(index, episode), "index": first + index}
+        numbers["task_index"] = np.full_like(index, task_index)
+        columns |= {name: pa.array(values) for name, values in numbers.items()}
         rows = self._folder / data_file(episode)
         rows.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table(columns), rows)
@@ -203,19 +187,15 @@ def _common_rate(dataset: ZarrGameplayDataset, fps: float | None) -> float:
     """The frames per second of the export, which LeRobot has one of for all episodes."""
     rates = {}
     for episode in dataset.episodes:
-        rate = episode.fps
+        rate, where = episode.fps, f"{dataset.path}/{episode.name}"
         if rate is None:
-            raise UserError(
-                f"{dataset.path}/{episode.name} does not say its frames per second, which LeRobot needs: "
-                "add 'fps' to its group attributes"
-            )
+            reason = "does not say its frames per second, which LeRobot needs"
+            raise UserError(f"{where} {reason}: add 'fps' to its group attributes")
         if fps is not None and fps > rate:
-            raise UserError(f"--fps {fps:g} is above the {rate:g} of {dataset.path}/{episode.name}: lower it")
+            raise UserError(f"--fps {fps:g} is above the {rate:g} of {where}: lower it")
         if not _RATES[0] <= rate <= _RATES[1]:
-            raise UserError(
-                f"{dataset.path}/{episode.name} has {rate:g} frames per second, a video has {_RATES[0]:g} to "
-                f"{_RATES[1]:g}: correct 'fps' among its group attributes"
-            )
+            reason = f"has {rate:g} frames per second, a video has {_RATES[0]:g} to {_RATES[1]:g}"
+            raise UserError(f"{where} {reason}: correct 'fps' among its group attributes")
         rates[episode.name] = rate
     slowest, fastest = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
     if fps is None and rates[slowest] != rates[fastest]:
@@ -228,10 +208,8 @@ def _common_rate(dataset: ZarrGameplayDataset, fps: float | None) -> float:
 
 def _thinned(length: int, recorded_fps: float, fps: float | None) -> int:
     """How many of ``length`` steps remain after ``every_nth``."""
-    if fps is None:
-        return length
     nothing: Step = (np.empty(0, np.uint8), np.empty(0, bool), None)
-    return sum(1 for _ in every_nth(repeat(nothing, length), recorded_fps, fps))
+    return length if fps is None else sum(1 for _ in every_nth(repeat(nothing, length), recorded_fps, fps))
 
 
 def _tasks(attrs: dict[str, Any], where: str) -> list[str]:
@@ -261,20 +239,19 @@ def _done(folder: Path, episode: int) -> Path:
 
 
 @contextlib.contextmanager
-def _partial(out: Path, settings: _Settings) -> Iterator[Path]:
-    """The folder of the unfinished export, locked for this process."""
+def _partial(out: Path, settings: dict[str, Any]) -> Iterator[Path]:
+    """The folder of the unfinished export, locked for this process, which must continue it with the same settings."""
     folder = out.with_name(f"{out.name}.partial")
     try:
         (folder / _PROGRESS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {folder} ({error.strerror}): choose another folder") from error
-    with locked(
-        folder / _PROGRESS / ".lock", f"another process exports to {out}: wait for it, or choose another folder"
-    ):
+    busy = f"another process exports to {out}: wait for it, or choose another folder"
+    with locked(folder / _PROGRESS / ".lock", busy):
         file = folder / _PROGRESS / "settings.json"
         if not file.exists():
-            write_whole(file, json.dumps(asdict(settings)))
-        elif json.loads(file.read_bytes()) != asdict(settings):
+            write_whole(file, json.dumps(settings))
+        elif json.loads(file.read_bytes()) != settings:
             raise UserError(
                 f"{folder} is an unfinished export of another dataset, or with other options: finish it with the same "
                 "command, or remove it"

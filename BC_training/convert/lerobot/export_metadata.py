@@ -16,13 +16,7 @@ _CHUNK = 1000  # files in a folder
 _DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 _QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
-_OWN = {
-    "timestamp": "float32",
-    "frame_index": "int64",
-    "episode_index": "int64",
-    "index": "int64",
-    "task_index": "int64",
-}
+_OWN = {"timestamp": "float32"} | dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")
 
 Stats = dict[str, dict[str, Any]]  # each feature's "min", "max", "mean", "std", "count" and quantiles, as lists
 
@@ -49,11 +43,8 @@ def write_metadata(
 ) -> None:
     """Writes ``meta/`` for the episodes whose rows and videos lie in ``folder``.
 
-    Args:
-        size: (H, W) of the frames in pixels.
-        lengths: each episode's number of frames.
-        tasks: each episode's tasks as texts; the rows hold the number of the first one.
-        histograms: each episode's int64 [3, 256], how many pixels have which value of R, G and B.
+    ``size`` is (H, W) of the frames in pixels. Each episode has a number of frames, its tasks (the rows hold the number
+    of the first one), and a histogram int64 [3, 256]: how many pixels have which value of R, G and B.
     """
     features = _features(fps, size, actions, state)
     task_names = list(dict.fromkeys(chain.from_iterable(tasks)))
@@ -110,21 +101,11 @@ def _features(fps: float, size: tuple[int, int], actions: tuple[str, ...], state
     if state:
         features["observation.state"] = {"dtype": "float32", "shape": [len(state)], "names": list(state)}
     features["action"] = {"dtype": "float32", "shape": [len(actions)], "names": list(actions)}
-    features[CAMERA] = {
-        "dtype": "video",
-        "shape": [*size, 3],
-        "names": ["height", "width", "channels"],
-        "info": {
-            "video.height": size[0],
-            "video.width": size[1],
-            "video.codec": "h264",
-            "video.pix_fmt": "yuv420p",
-            "video.is_depth_map": False,
-            "video.fps": fps,
-            "video.channels": 3,
-            "has_audio": False,
-        },
-    }
+    video = {"height": size[0], "width": size[1], "codec": "h264", "pix_fmt": "yuv420p"}
+    video |= {"is_depth_map": False, "fps": fps, "channels": 3}
+    described = {f"video.{name}": value for name, value in video.items()} | {"has_audio": False}
+    axes = ["height", "width", "channels"]
+    features[CAMERA] = {"dtype": "video", "shape": [*size, 3], "names": axes, "info": described}
     return features | {name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in _OWN.items()}
 
 

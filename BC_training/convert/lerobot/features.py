@@ -28,11 +28,7 @@ def is_text(value: Any) -> bool:
 def read_features(place: str, info: dict[str, Any]) -> dict[str, Feature]:
     """The features by name, each with "dtype" and "shape".
 
-    Args:
-        place: the metadata's file, for errors; here and below.
-
-    Raises:
-        UserError: there are no features, or one is damaged.
+    Raises a UserError if there are none or one is damaged. ``place``, here and below, is the metadata's file.
     """
     features = info.get("features")
     if not isinstance(features, dict) or not features:
@@ -48,11 +44,7 @@ def read_features(place: str, info: dict[str, Any]) -> dict[str, Feature]:
 
 
 def choose_camera(place: str, features: dict[str, Feature], camera: str | None) -> str:
-    """The feature with the frames.
-
-    Raises:
-        UserError: ``camera`` is missing; or it is None and there is no camera or several.
-    """
+    """The feature with the frames; ``camera`` is None if there is only one. Otherwise raises a UserError."""
     cameras = _cameras(features)
     if camera is not None:
         if camera not in cameras:
@@ -78,13 +70,9 @@ class Columns:
 
 
 def choose_columns(place: str, features: dict[str, Feature], camera: str, stored: Iterable[str]) -> Columns:
-    """Finds the action and the state.
+    """Finds the action and the state; ``stored`` are the columns of the rows, which may be more than the features.
 
-    Args:
-        stored: the columns of the rows, which may be more than the features.
-
-    Raises:
-        UserError: there is no action, or the values of the action or the state cannot be named.
+    Raises a UserError if there is no action, or the values of the action or the state cannot be named.
     """
     action = next((name for name in _ACTIONS if name in features), None)
     if action is None:
@@ -110,10 +98,8 @@ def choose_columns(place: str, features: dict[str, Feature], camera: str, stored
 def frame_size(place: str, key: str, feature: Feature) -> tuple[int, int]:
     """(H, W) of a camera's frames in pixels.
 
-    The shape is [H, W], or [H, W, C] or [C, H, W] with 1, 3 or 4 channels; "names" may give another order.
-
-    Raises:
-        UserError: the shape is another one.
+    The shape is [H, W], or [H, W, C] or [C, H, W] with 1, 3 or 4 channels; "names" may give another order. Another
+    shape raises a UserError.
     """
     shape, names = feature["shape"], _unwrapped(feature.get("names"))
     if min(shape, default=0) >= 1:

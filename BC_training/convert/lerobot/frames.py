@@ -28,8 +28,7 @@ def at(episode: Episode, frame: int, file: Path | None = None) -> str:
 def video_frames(episode: Episode, file: Path, times: np.ndarray, fps: float) -> Iterator[np.ndarray]:
     """Frames uint8 [H, W, 3] RGB shown at ``times``, seconds after the episode's beginning.
 
-    Raises:
-        UserError: the video is missing or damaged, or its pictures have other times or an oblique angle.
+    Raises a UserError if the video is missing or damaged, or its pictures have other times or an oblique angle.
     """
     count, place = 0, f"{file}, episode {episode.index}"
     if not is_file(file):
@@ -78,19 +77,14 @@ def video_frames(episode: Episode, file: Path, times: np.ndarray, fps: float) ->
 def stored_images(layout: Layout, episode: Episode) -> Iterator[np.ndarray]:
     """Frames uint8 [H, W, 3] RGB from PNG or JPEG pictures in the rows, or in files that the rows name.
 
-    Raises:
-        UserError: a picture is missing or damaged.
+    Raises a UserError if a picture is missing or damaged.
     """
     for where, encoded in _encoded(layout, episode):
         yield decode_picture(encoded, where, "restore the file")
 
 
 def first_picture(layout: Layout, episode: Episode) -> bytes:
-    """An episode's first picture as it is stored; b"" for an empty episode.
-
-    Raises:
-        UserError: the picture is missing or damaged.
-    """
+    """An episode's first picture as it is stored, b"" without one; raises a UserError if it cannot be read."""
     if episode.video is None:
         with contextlib.closing(_encoded(layout, episode)) as pictures:
             return next((encoded for _, encoded in pictures), b"")

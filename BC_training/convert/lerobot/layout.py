@@ -7,6 +7,7 @@ v2.1 and v2.0: each episode has files of its own, named by its number.
 import json
 import re
 import string
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -47,14 +48,10 @@ class Layout:
 
 
 def read_layout(root: Path, camera: str | None) -> Layout:
-    """Reads the metadata.
+    """Reads the metadata; ``camera`` is the one of several to use.
 
-    Args:
-        camera: which of several to use; None if there is one.
-
-    Raises:
-        UserError: this is no LeRobot dataset of a version in ``VERSIONS``, the camera is missing or not chosen, or
-            the metadata is damaged.
+    Raises a UserError if this is no LeRobot dataset of a version in ``VERSIONS``, the camera is missing or not chosen,
+    or the metadata is damaged.
     """
     file = root / "meta" / "info.json"
     if not is_file(file):
@@ -73,11 +70,9 @@ def read_layout(root: Path, camera: str | None) -> Layout:
         raise UserError(f"{place} has fps {repr(fps)[:100]}, not a number above 0: correct it")
     read = _episodes_v3 if version == "v3.0" else _episodes_v2
     episodes = list(read(root, info, camera, features[camera]["dtype"] == "video"))
-    seen: set[int] = set()
-    for episode in episodes:
-        if episode.index in seen:
-            raise UserError(f"{root}/meta lists episode {episode.index} twice: restore its list of episodes")
-        seen.add(episode.index)
+    counts = Counter(episode.index for episode in episodes)
+    if repeated := [index for index, count in counts.items() if count > 1]:
+        raise UserError(f"{root}/meta lists episode {repeated[0]} twice: restore its list of episodes")
     total = info.get("total_episodes")
     if total is not None and total != len(episodes):
         raise UserError(
@@ -100,9 +95,8 @@ def _read_json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, object) for each line of a JSON Lines file in any of JSON's encodings."""
     try:
         content = file.read_bytes()
-        lines = content.decode(json.detect_encoding(content)).split(
-            "\n"
-        )  # not splitlines: a text may hold other line separators
+        # Not splitlines, because a text may hold other line separators.
+        lines = content.decode(json.detect_encoding(content)).split("\n")
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file} ({first_line(error)}): restore it") from error
     for i, line in enumerate(lines, start=1):
@@ -206,8 +200,7 @@ class _Tasks:
 def _path(root: Path, info: dict[str, Any], template_name: str, values: dict[str, Any]) -> Path:
     """The file named by a template of info.json, in the syntax of ``str.format``.
 
-    Raises:
-        UserError: the template is malformed, or leads out of the dataset's folder.
+    Raises a UserError if the template is malformed or leads out of the dataset's folder.
     """
     template = info.get(template_name)
     place = f"{root}/meta/info.json: {template_name} {template!r}"

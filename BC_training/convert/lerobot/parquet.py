@@ -18,8 +18,7 @@ from BC_training.common.errors import UserError, first_line
 def read_columns(file: Path, names: list[str], episode: int | None = None) -> pa.Table:
     """Columns of a parquet file; only the rows of ``episode`` if that is given.
 
-    Raises:
-        UserError: the file or a column is missing or damaged.
+    Raises a UserError if the file or a column is missing or damaged.
     """
     opened = open_columns(file, names)
     with damage_is_user_error(file):
@@ -30,7 +29,7 @@ def read_columns(file: Path, names: list[str], episode: int | None = None) -> pa
 
 
 def read_rows(file: Path, names: list[str]) -> list[dict[str, Any]]:
-    """The same as one dictionary per row."""
+    """Columns of a parquet file as one dictionary per row."""
     table = read_columns(file, names)
     with damage_is_user_error(file):
         return table.to_pylist()
@@ -48,11 +47,7 @@ def damage_is_user_error(file: Path) -> Iterator[None]:
 
 
 def open_columns(file: Path, names: list[str]) -> pads.Dataset:
-    """Opens a parquet file and checks that it has the columns.
-
-    Raises:
-        UserError: the file or a column is missing, or the file is damaged.
-    """
+    """Opens a parquet file and checks that it has the columns; otherwise raises a UserError."""
     if not is_file(file):
         raise UserError(f"{file} is missing: restore it")
     with damage_is_user_error(file):
@@ -80,11 +75,7 @@ def rows_of(opened: pads.Dataset, episode: int) -> pads.Expression:
 def numbers(table: pa.Table, name: str, width: int, where: str) -> np.ndarray:
     """A column of numbers, or of lists (any kind that Arrow has) of ``width`` numbers, as [N, width].
 
-    Args:
-        where: the table's place, for the error.
-
-    Raises:
-        UserError: the column holds something else, or a row lacks values.
+    Raises a UserError, with the table's place ``where``, if the column holds something else or a row lacks values.
     """
     column = table.column(name)
     values, held = _plain(column.combine_chunks()), 1  # numbers per row

@@ -35,22 +35,16 @@ class _Rows:
 def open_source(path: Path, options: Options) -> "LeRobotSource":
     """Opens a dataset's folder.
 
-    Raises:
-        UserError: see ``read_layout`` and ``choose_columns``; or the action does not consist of buttons, or
-            ``Options.fps`` is above the recorded rate.
+    Raises a UserError where ``read_layout`` and ``choose_columns`` do, if the action does not consist of buttons, or if
+    ``Options.fps`` is above the recorded rate.
     """
     return LeRobotSource(read_layout(path.absolute(), options.camera), options.fps, options.leave_out)
 
 
 class LeRobotSource:
-    """The episodes of one dataset; see ``source.Source``.
+    """The episodes of one dataset at ``fps`` frames per second; see ``source.Source``."""
 
-    Args:
-        fps: frames per second to yield; None keeps the recorded rate.
-        leave_out: names of state values that are not converted.
-    """
-
-    def __init__(self, layout: Layout, fps: float | None, leave_out: tuple[str, ...] = ()):
+    def __init__(self, layout: Layout, fps: float | None, leave_out: tuple[str, ...]):
         self._layout, self._fps = layout, fps
         place = f"{layout.root}/meta/info.json"
         if fps is not None and fps > layout.fps:

@@ -83,16 +83,10 @@ _NUMPAD = {
     ".": "DECIMAL DOT PERIOD DELETE DEL COMMA",
     "=": "EQUAL EQUALS",
     "ENTER": "RETURN",
-    **dict(
-        zip(
-            "0123456789",
-            ["INSERT", "END", "DOWN", "NEXT", "LEFT", "BEGIN", "RIGHT", "HOME", "UP", "PRIOR"],
-            strict=True,
-        )
-    ),
+    **dict(zip("012345678", ["INSERT", "END", "DOWN", "NEXT", "LEFT", "BEGIN", "RIGHT", "HOME", "UP"], strict=True)),
+    "3": "NEXT PAGEDOWN",
+    "9": "PRIOR PAGEUP",
 }
-_NUMPAD["3"] += " PAGEDOWN"
-_NUMPAD["9"] += " PAGEUP"
 _NUMPAD_KEY = {spelling: name for name, others in _NUMPAD.items() for spelling in (name, *others.split())}
 
 # Windows' virtual key codes and X keysyms, whose numbers pynput writes for keys without a character.
@@ -134,11 +128,8 @@ _CONTROL = {"\t": "TAB", "\n": "ENTER", "\r": "ENTER", "\b": "BACKSPACE", "\x1b"
 def button_of(device: str | None, text: str) -> Button | None:
     """The button that ``text`` names; None if it names none, or both the arrow key and the mouse button "left".
 
-    A name in no table stays as it is, in upper case. The character " " is the space bar; other white space
-    around a name is ignored.
-
-    Args:
-        device: "key", "mouse", or None if only the name shows it.
+    The ``device`` is "key", "mouse", or None if only the name shows it. A name in no table stays as it is, in upper
+    case. The character " " is the space bar; other white space around a name is ignored.
     """
     stripped = text.strip() or (text if len(text) == 1 and device != "mouse" else "")
     if not stripped:

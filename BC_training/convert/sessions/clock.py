@@ -80,14 +80,10 @@ def _mean_interval(times: np.ndarray) -> float | None:
 
 
 def video_start(path: Path, times: np.ndarray, length: float) -> float | None:
-    """``video_start_us`` from metadata.json, None without it.
+    """``video_start_us`` from metadata.json; None without it.
 
-    Args:
-        times: the inputs' times; all arguments are in the same unit.
-        length: the video's length.
-
-    Raises:
-        UserError: another entry resembles it and has a plausible value.
+    Raises a UserError if another entry resembles it and has a plausible value for the inputs' ``times`` and the
+    video's ``length``, which are in the same unit.
     """
     metadata = read_metadata(path)
     if VIDEO_START in metadata:
@@ -112,13 +108,8 @@ def _looks_like_start(name: str) -> bool:
 def check_unit(streams: list[Stream], unit: str, start: float | None, length: float, metadata: Path) -> list[str]:
     """Notes that name the streams whose times may not be in ``unit``.
 
-    Args:
-        start: when the video begins, microseconds; None if unknown.
-        length: the video's length, microseconds.
-        metadata: the file that holds ``start``.
-
-    Raises:
-        UserError: the times are unlikely in ``unit`` and likely in another one.
+    Raises a UserError if the times are unlikely in ``unit`` and likely in another one. The video begins at ``start``
+    (None if unknown; the file ``metadata`` holds it) and lasts for ``length``, both in microseconds.
     """
     began, notes = start or 0.0, []
     others = {name: scale / UNITS[unit] for name, scale in UNITS.items() if name != unit}
@@ -132,9 +123,8 @@ def check_unit(streams: list[Stream], unit: str, start: float | None, length: fl
                 other = fitting[0]
                 notes.append(f"{lasts}: if its times are {_WORDS[other]}, add --time-unit {other}")
             continue
-        conclusive = len(stream.times) >= _MANY or stream.lies_outside(
-            began, length
-        )  # else one quick press would mislead
+        # Otherwise one quick press would mislead.
+        conclusive = len(stream.times) >= _MANY or stream.lies_outside(began, length)
         if not fitting and conclusive and start is None and not stream.lasts_as_long(1, length):
             fitting = [name for name, ratio in others.items() if stream.lasts_as_long(ratio, length)]
         if not fitting and start:
@@ -142,8 +132,8 @@ def check_unit(streams: list[Stream], unit: str, start: float | None, length: fl
         if fitting:
             likely[f"{lasts}; its times seem to be {_WORDS[fitting[0]]}, not {_WORDS[unit]}"] = fitting[0]
         elif stream.is_of_no_unit(length):
-            none = f"its times fit none of {', '.join(UNITS)}, are they numbers of frames? Write microseconds"
-            raise UserError(f"{lasts}; {none}")
+            units = ", ".join(UNITS)
+            raise UserError(f"{lasts}; its times fit none of {units}, are they numbers of frames? Write microseconds")
     if not likely:
         return notes
     message, other = next(iter(likely.items()))
@@ -177,13 +167,8 @@ def require_overlap(stream: Stream, edges: np.ndarray, start: float | None) -> N
     times = stream.times
     if times[0] < edges[-1] and (start is None or times[-1] >= edges[0]):
         return
-    metadata = NAMES["metadata"]
-    remedy = (
-        f'add {metadata} with {{"{VIDEO_START}": <timestamp of the first frame>}} to the session'
-        if start is None
-        else f"correct {VIDEO_START} in its {metadata}"
-    )
-    raise UserError(
-        f"{stream.path} spans {times[0]:.0f} to {times[-1]:.0f} us, but the video {edges[0]:.0f} to {edges[-1]:.0f}: "
-        f"{remedy}"
-    )
+    remedy = f"correct {VIDEO_START} in its {NAMES['metadata']}"
+    if start is None:
+        remedy = f'add {NAMES["metadata"]} with {{"{VIDEO_START}": <timestamp of the first frame>}} to the session'
+    spans = f"{times[0]:.0f} to {times[-1]:.0f} us, but the video {edges[0]:.0f} to {edges[-1]:.0f}"
+    raise UserError(f"{stream.path} spans {spans}: {remedy}")

@@ -15,12 +15,8 @@ _REMEDY = "restore what is missing, or add --allow-missing"
 def notes(stream: Stream, edges: np.ndarray, allowed: bool) -> list[str]:
     """Describes what is missing from a stream or from the video, one line each.
 
-    Args:
-        edges: float64 [N + 1], microseconds; frame k is shown from edges[k] until edges[k + 1].
-        allowed: whether much may be missing.
-
-    Raises:
-        UserError: too much is missing, and it is not ``allowed``.
+    Raises a UserError if too much is missing, unless it is ``allowed``. Frame k is shown from edges[k] until
+    edges[k + 1]: ``edges`` is float64 [N + 1], microseconds.
     """
     gaps = _missing_memory if stream.noun == "rows" else _quiet_ends
     return [*_after_the_end(stream, edges, allowed), *gaps(stream, edges, allowed)]
@@ -60,9 +56,8 @@ def _quiet_ends(stream: Stream, edges: np.ndarray, allowed: bool) -> list[str]:
             continue
         text = f"{stream.path.name} {where.format(_seconds(quiet))}, which lasts {_seconds(length)}"
         if len(within) >= 50 and quiet > max(3 * _LONG, _MOST_QUIET * length, 10 * pause) and not allowed:
-            raise UserError(
-                f"{stream.path.parent}: {text}, and never paused for more than {_seconds(pause)}: {_REMEDY}"
-            )
+            paused = f"never paused for more than {_seconds(pause)}"
+            raise UserError(f"{stream.path.parent}: {text}, and {paused}: {_REMEDY}")
         notes.append(text)
     return notes
 

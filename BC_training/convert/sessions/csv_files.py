@@ -49,19 +49,16 @@ def open_csv(path: Path, needed: tuple[str, ...]) -> tuple[list[str], Rows]:
 def timestamp(path: Path, line: int, text: str, before: list[float]) -> float:
     """A time, which must not be earlier than the last of ``before``."""
     time = number(text)
+    where = f"{path} line {line}: {TIMESTAMP}"
     if not np.isfinite(time):
-        raise UserError(
-            f"{path} line {line}: {TIMESTAMP} '{text}' is not a number: write it as one, or remove the line"
-        )
+        raise UserError(f"{where} '{text}' is not a number: write it as one, or remove the line")
     # A spreadsheet's 1.25E+06 lost its last digits; Python writes exponents only from 1e16 on.
     rounded = _EXPONENT.fullmatch(text)
     if rounded and len(rounded[1]) < int(rounded[2]) < 16:
-        raise UserError(f"{path} line {line}: {TIMESTAMP} {text} has lost digits; export it as a whole number")
+        raise UserError(f"{where} {text} has lost digits; export it as a whole number")
     if before and time < before[-1]:
-        raise UserError(
-            f"{path} line {line}: {TIMESTAMP} {text} is before {before[-1]:.0f} of the row above; "
-            "sort the rows by time, if the clock did not jump"
-        )
+        remedy = "sort the rows by time, if the clock did not jump"
+        raise UserError(f"{where} {text} is before {before[-1]:.0f} of the row above; {remedy}")
     return time
 
 
@@ -91,15 +88,10 @@ def _csv_rows(path: Path) -> Rows:
                 cells = [cell.strip() or cell[: len(cell) == 1] for cell in row]  # a lone space is the space bar
                 if width is None:
                     width = max(i for i, cell in enumerate(cells) if cell.strip()) + 1
-                if len(cells) < width:
-                    raise UserError(
-                        f"{path} line {line}: {len(cells)} values for {width} columns; complete the line or remove it"
-                    )
-                if any(cell.strip() for cell in cells[width:]):
-                    raise UserError(
-                        f"{path} line {line}: {len(cells)} values for {width} columns; name all in the header, or "
-                        "correct the line"
-                    )
+                if len(cells) < width or any(cell.strip() for cell in cells[width:]):
+                    short = "complete the line or remove it"
+                    remedy = short if len(cells) < width else "name all in the header, or correct the line"
+                    raise UserError(f"{path} line {line}: {len(cells)} values for {width} columns; {remedy}")
                 if delimiter != ",":
                     decimal_marks.update(mark for cell in cells if (mark := _decimal_mark(cell)))
                     if len(decimal_marks) > 1:

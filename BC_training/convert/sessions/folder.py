@@ -10,12 +10,7 @@ from BC_training.common.storage.documents import finite
 
 NAMES = {"video": "video.mp4", "inputs": "inputs.csv", "memory": "memory_data.csv", "metadata": "metadata.json"}
 VIDEO_START = "video_start_us"
-_STEMS = {
-    "video": {"video"},
-    "inputs": {"inputs", "input"},
-    "memory": {"memorydata", "memory"},
-    "metadata": {"metadata", "meta"},
-}
+_STEMS = {"video": "video", "inputs": "inputs?", "memory": "memory(data)?", "metadata": "meta(data)?"}  # letters only
 _VIDEOS = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".flv", ".ts", ".m4v", ".mpg", ".mpeg", ".wmv"}
 _TABLES = {".csv", ".tsv", ".txt"}
 _SUFFIXES = {"video": _VIDEOS, "inputs": _TABLES, "memory": _TABLES, "metadata": {".json"}}
@@ -38,10 +33,8 @@ def find_file(folder: Path, role: str) -> Path:
     """The session's "video", "inputs", "memory" or "metadata" file; the last two need not exist.
 
     It is the file of ``NAMES``; otherwise the one with that name in another spelling, another kind of
-    video, or an ending that an editor added; otherwise the only video.
-
-    Raises:
-        UserError: several files could be meant, or the video or the inputs are missing.
+    video, or an ending that an editor added; otherwise the only video. A UserError is raised if several files
+    could be meant, or the video or the inputs are missing.
     """
     found = _spelled(folder, role)
     if not found and role == "video":
@@ -86,7 +79,8 @@ def _spelled(folder: Path, role: str) -> list[Path]:
     if named.exists():
         return [named]
     files = (file for file in _visible(folder) if _suffix(file) in _SUFFIXES[role])
-    return [file for file in files if re.sub("[^a-z]", "", file.name.lower().split(".")[0]) in _STEMS[role]]
+    letters = ((file, re.sub("[^a-z]", "", file.name.lower().split(".")[0])) for file in files)
+    return [file for file, stem in letters if re.fullmatch(_STEMS[role], stem)]
 
 
 def _visible(folder: Path) -> list[Path]:

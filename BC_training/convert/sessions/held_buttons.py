@@ -30,13 +30,10 @@ Unmatched = tuple[float, Button, bool]  # time in microseconds, button, whether 
 def held_actions(
     inputs: Inputs, columns: dict[Button, int], actions: int, edges: np.ndarray
 ) -> tuple[np.ndarray, list[Unmatched]]:
-    """Finds which actions' buttons were held at any moment of each frame.
+    """bool [N, actions], whether an action's button was held at any moment of a frame, and the unmatched events.
 
-    Args:
-        edges: float64 [N + 1], microseconds; frame k is shown from edges[k] until edges[k + 1].
-
-    Returns:
-        bool [N, actions], and the bound buttons' presses and releases without the other half, in order of time.
+    These are the bound buttons' presses and releases without the other half, in order of time. Frame k is shown from
+    edges[k] until edges[k + 1]: ``edges`` is float64 [N + 1], microseconds.
     """
     bound = UNMATCHED_SECONDS * 1e6
     held = np.zeros((len(edges) - 1, actions), bool)
@@ -83,18 +80,10 @@ def held_actions(
 
 
 def identify(inputs: Inputs, binds: Keybinds, path: Path) -> tuple[list[Button], list[str]]:
-    """Gives every event's key one name, the bound one if the key has it.
+    """E buttons, where every key has one name, the bound one if it has that, and notes for the user, one line each.
 
     Keys are recognised by their codes if the recorder wrote them, otherwise by their names with and without Shift.
-
-    Args:
-        path: the inputs' file, for errors.
-
-    Returns:
-        E buttons, and notes for the user, one line each.
-
-    Raises:
-        UserError: the names of one code are bound to several actions.
+    Raises a UserError if the names of one code are bound to several actions.
     """
     renamed, notes = _by_code(inputs, binds, path)
     keys, shifted = [], Counter[tuple[Button, Button]]()

@@ -7,16 +7,8 @@ from typing import Any
 
 from BC_training.common.errors import UserError
 from BC_training.common.files import read_json_object
-from BC_training.convert.sessions.button_names import (
-    MODIFIERS,
-    MOUSE_BUTTONS,
-    Button,
-    button_of,
-    is_key,
-    shifted,
-    shown,
-    sides,
-)
+from BC_training.convert.sessions import button_names
+from BC_training.convert.sessions.button_names import Button, button_of, shown, sides
 
 KEYBINDS_VERSION = "2.0"
 _ENTRIES = ("index", "key", "mouse")
@@ -37,11 +29,7 @@ class Keybinds:
 
 
 def read_keybinds(path: Path) -> Keybinds:
-    """Reads and checks the file.
-
-    Raises:
-        UserError: the file cannot be read, has another version, or holds an action without a button.
-    """
+    """Reads the file; raises a UserError if it is damaged, has another version, or an action has no button."""
     raw = read_json_object(path, unique=True)
     if raw.get("version") != KEYBINDS_VERSION:
         raise UserError(
@@ -61,10 +49,8 @@ def read_keybinds(path: Path) -> Keybinds:
         for button in _buttons(path, name, bind):
             other = written.setdefault(button, index)
             if other != index:
-                raise UserError(
-                    f"{path}: {button[0]} {shown(button)} is bound to both '{names[other]}' and '{name}': "
-                    "keep it for one of them"
-                )
+                both = f"bound to both '{names[other]}' and '{name}'"
+                raise UserError(f"{path}: {button[0]} {shown(button)} is {both}: keep it for one of them")
     if sorted(names) != list(range(len(names))):
         listed = ", ".join(map(str, sorted(names)))
         raise UserError(f"{path}: the indices of {len(names)} actions must be 0 to {len(names) - 1}, not {listed}")
@@ -72,11 +58,11 @@ def read_keybinds(path: Path) -> Keybinds:
     return _bind([names[i] for i in range(len(names))], written, unused)
 
 
-def _bind(actions: Iterable[str], written: dict[Button, int], unused: tuple[str, ...] = ()) -> Keybinds:
+def _bind(actions: list[str], written: dict[Button, int], unused: tuple[str, ...] = ()) -> Keybinds:
     """Adds the sides of modifiers and the shifted characters to ``written``, from bound buttons to columns."""
-    same_key = {other: button for button in written if (other := shifted(button)) and other not in written}
+    same_key = {other: button for button in written if (other := button_names.shifted(button)) and other not in written}
     columns = {side: column for button, column in written.items() for side in sides(button)} | written
-    for modifier in MODIFIERS:
+    for modifier in button_names.MODIFIERS:
         left, right = sides(modifier)
         if left in columns and columns[left] == columns.get(right):
             columns.setdefault(modifier, columns[left])
@@ -105,13 +91,11 @@ def _buttons(path: Path, name: str, bind: dict[str, Any]) -> Iterable[Button]:
         entry = bind.get(device)
         for text in [] if entry is None else entry if isinstance(entry, list) else [entry]:
             button = button_of(device, text) if isinstance(text, str) else None
+            where = f"{path}: the {device} of action '{name}' is {text!r}"
             if button is None:
-                example = "W" if device == "key" else "LEFT"
-                raise UserError(
-                    f"{path}: the {device} of action '{name}' is {text!r}: write a name such as \"{example}\""
-                )
-            if button[0] == "mouse" and button[1] not in MOUSE_BUTTONS and is_key(text):
-                raise UserError(f"{path}: the mouse of action '{name}' is {text!r}, a key: write it as \"key\"")
+                raise UserError(f'{where}: write a name such as "{"W" if device == "key" else "LEFT"}"')
+            if button[0] == "mouse" and button[1] not in button_names.MOUSE_BUTTONS and button_names.is_key(text):
+                raise UserError(f'{where}, a key: write it as "key"')
             bound += 1
             yield button
     if not bound:

@@ -24,15 +24,9 @@ import numpy as np
 
 from BC_training.common.errors import UserError, unknown
 from BC_training.convert.identity import content_digest, sampled
-from BC_training.convert.sessions import clock, coverage, tables
+from BC_training.convert.sessions import clock, coverage, held_buttons, tables
 from BC_training.convert.sessions.folder import NAMES, find_file, session_names, unread
-from BC_training.convert.sessions.held_buttons import (
-    describe_unmatched,
-    held_actions,
-    identify,
-    list_buttons,
-    require_both_halves,
-)
+from BC_training.convert.sessions.held_buttons import list_buttons
 from BC_training.convert.sessions.keybinds import Keybinds, read_keybinds
 from BC_training.convert.source import Options, Recording, Step
 from BC_training.convert.state_values import kept_columns
@@ -41,16 +35,14 @@ from BC_training.convert.video import Video
 
 @dataclass(frozen=True)
 class Sessions:
-    """A ``Source`` of one episode a session."""
+    """A ``Source`` in which each session is an episode."""
 
     keys: tuple[str, ...]
     attributes: tuple[str, ...]
     episodes: tuple[str, ...]
     folder: Path  # holds the sessions
     binds: Keybinds
-    fps: float | None
-    time_unit: str
-    allow_missing: bool
+    options: Options
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -70,7 +62,7 @@ class Sessions:
         folder = self.folder / episode
         video_file, inputs_file = find_file(folder, "video"), find_file(folder, "inputs")
         memory_file, metadata_file = find_file(folder, "memory"), find_file(folder, "metadata")
-        video, unit = Video(video_file), clock.UNITS[self.time_unit]
+        video, unit = Video(video_file), clock.UNITS[self.options.time_unit]
         notes = [*video.notes, *unread(folder)]
         length = float(video.times[-1]) + 1e6 / video.fps
         inputs = tables.read_inputs(inputs_file)
@@ -85,12 +77,12 @@ class Sessions:
             streams.append(clock.memory_stream(memory_file, memory.times))
             if memory.numbered:
                 notes.append(f"the column of {memory_file.name} without a name is left out: it numbers the rows")
-        notes += clock.check_unit(streams, self.time_unit, start, length, metadata_file)
-        edges, indices = _frame_edges(video, (start or 0.0) + video.times, self.fps)
+        notes += clock.check_unit(streams, self.options.time_unit, start, length, metadata_file)
+        edges, indices = _frame_edges(video, (start or 0.0) + video.times, self.options.fps)
         for stream in streams:
             clock.require_overlap(stream, edges, start)
-            notes += coverage.notes(stream, edges, self.allow_missing)
-        buttons, guessed = identify(inputs, self.binds, inputs_file)
+            notes += coverage.notes(stream, edges, self.options.allow_missing)
+        buttons, guessed = held_buttons.identify(inputs, self.binds, inputs_file)
         notes += guessed
         inputs = replace(inputs, buttons=buttons)
         presses = [button for button, down in zip(buttons, inputs.down, strict=True) if down]
@@ -106,8 +98,8 @@ class Sessions:
         if inputs.left_out:
             count, types = sum(inputs.left_out.values()), ", ".join(inputs.left_out)
             notes.append(f"{count} {'event' if count == 1 else 'events'} of no button left out ({types})")
-        actions, unmatched = held_actions(inputs, self.binds.columns, len(self.keys), edges)
-        require_both_halves(inputs, self.binds, unmatched, inputs_file)
+        actions, unmatched = held_buttons.held_actions(inputs, self.binds.columns, len(self.keys), edges)
+        held_buttons.require_both_halves(inputs, self.binds, unmatched, inputs_file)
         attrs: dict[str, Any] = {
             "recorded_fps": video.fps,
             "frame_interval_cv": float(np.std(np.diff(video.times)) * video.fps / 1e6),
@@ -118,30 +110,28 @@ class Sessions:
             attrs["unmatched_presses"] = lost
         state, first = None, 0
         if memory is not None:
-            rows = np.searchsorted(memory.times, edges[:-1], side="right") - 1
             first = int(np.searchsorted(edges[1:], memory.times[0], side="right"))
-            rows = np.maximum(rows, 0)  # the first row may come while the first kept frame is shown
+            # The first row may come while the first kept frame is shown.
+            rows = np.maximum(np.searchsorted(memory.times, edges[:-1], side="right") - 1, 0)
             state = memory.values[rows]
             attrs["frames_dropped_before_state"] = first
             if first:
                 notes.append(f"the first {first} frames are left out: {memory_file.name} begins after them")
             attrs["state_age_max_s"] = float(np.max(edges[:-1][first:] - memory.times[rows[first:]])) / 1e6
-
         if unmatched:
-            notes.append(describe_unmatched(unmatched, edges[first:], edges[0]))
+            notes.append(held_buttons.describe_unmatched(unmatched, edges[first:], edges[0]))
 
         def steps() -> Iterator[Step]:
             for k, frame in enumerate(video.frames(indices[first:]), start=first):
                 yield frame, actions[k], None if state is None else state[k]
 
-        return Recording(self.fps or video.fps, steps(), attrs, tuple(notes))
+        return Recording(self.options.fps or video.fps, steps(), attrs, tuple(notes))
 
 
 def open_source(path: Path, options: Options) -> Sessions:
     """Finds the sessions at ``path`` and reads the key binds.
 
-    Raises:
-        UserError: the key binds are missing or wrong, or the sessions have different memory columns.
+    Raises a UserError if these are missing or wrong, or the sessions have different memory columns.
     """
     if options.keybinds is None:
         raise UserError("--from sessions needs --keybinds FILE, the JSON that says which key is which action")
@@ -153,23 +143,14 @@ def open_source(path: Path, options: Options) -> Sessions:
     folder, names = session_names(path.resolve())
     names.sort(key=_numeric_order)
     columns = _common_columns(folder, names)
-    return Sessions(
-        keybinds.actions,
-        tuple(columns[i] for i in kept_columns(columns, options.leave_out)),
-        tuple(names),
-        folder,
-        keybinds,
-        options.fps,
-        options.time_unit,
-        options.allow_missing,
-    )
+    kept = tuple(columns[i] for i in kept_columns(columns, options.leave_out))
+    return Sessions(keybinds.actions, kept, tuple(names), folder, keybinds, options)
 
 
 def _frame_edges(video: Video, shown: np.ndarray, fps: float | None) -> tuple[np.ndarray, np.ndarray]:
     """The times [N + 1] at which the frames to write begin and the last one ends, and their indices [N] in the video.
 
-    Raises:
-        UserError: ``fps`` is above the video's.
+    Raises a UserError if ``fps`` is above the video's.
     """
     end = shown[-1] + 1e6 / video.fps
     if fps is None:

@@ -94,24 +94,19 @@ def read_memory(path: Path, attributes: tuple[str, ...]) -> Memory:
 
 
 def _read_event(where: str, event: str, text: str) -> tuple[Button, bool]:
-    """The button of an event, and whether it goes down.
+    """The button named ``text``, and whether it goes down.
 
-    Args:
-        where: the file and the line, for errors.
-        event: the type: one of ``EVENTS`` or another spelling of it, such as keydown or "press".
-        text: the name of the button.
+    The ``event`` is its type, one of ``EVENTS`` or another spelling such as "press"; errors begin with ``where``.
     """
     kind = _BUTTON_EVENT.fullmatch(_letters(event))
     if kind is None:
-        raise UserError(
-            f"{where}: event_type {event!r} is none of {', '.join(EVENTS)}; write one of these, or remove these rows"
-        )
+        listed = ", ".join(EVENTS)
+        raise UserError(f"{where}: event_type {event!r} is none of {listed}; write one of these, or remove these rows")
     device = kind["device"] and ("key" if kind["device"].startswith("KEY") else "mouse")
     button = button_of(device, text)
     if button is None and text.strip():
-        raise UserError(
-            f"{where}: {text!r} may be a key or a button of the mouse: write KEY_... or MOUSE_... as event_type"
-        )
+        remedy = "write KEY_... or MOUSE_... as event_type"
+        raise UserError(f"{where}: {text!r} may be a key or a button of the mouse: {remedy}")
     if button is None:
         raise UserError(f"{where}: key_or_button is empty; name the key (such as SPACE or COMMA) or remove the line")
     return button, kind["down"] is not None
@@ -127,17 +122,13 @@ def _is_unnamed(column: str) -> bool:
 
 
 def _value(path: Path, line: int, column: str, text: str) -> float:
-    value = {"true": 1.0, "false": 0.0}.get(text.lower())
-    if value is None:
-        value = number(text)
+    truth = {"true": 1.0, "false": 0.0}.get(text.lower())
+    value = number(text) if truth is None else truth
     if not abs(value) <= float(np.finfo(np.float32).max):
-        raise UserError(
-            f"{path} line {line}: {column} is '{text}', not a finite number: "
-            f'correct it, or add --leave-out "{column}"'
-        )
+        remedy = f'correct it, or add --leave-out "{column}"'
+        raise UserError(f"{path} line {line}: {column} is '{text}', not a finite number: {remedy}")
     if re.fullmatch(r"[+-]?\d{16,}", text) and int(text) != value:
-        raise UserError(
-            f"{path} line {line}: {column} is {text}, a whole number that no float holds, so ids would merge: "
-            f'add --leave-out "{column}", or number its values from 0'
-        )
+        fault = f"is {text}, a whole number that no float holds, so ids would merge"
+        remedy = f'add --leave-out "{column}", or number its values from 0'
+        raise UserError(f"{path} line {line}: {column} {fault}: {remedy}")
     return value

@@ -9,17 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from dataset_files import user_error
-from lerobot_datasets import (
-    CAMERA,
-    check_read,
-    edit_episodes,
-    edit_file,
-    edit_info,
-    imported,
-    opened,
-    read,
-    set_info,
-)
+from lerobot_datasets import CAMERA, check_read, edit_episodes, edit_file, edit_info, imported, opened, read, set_info
 
 SEPARATORS = "\u2028\u2029\x85\x0b\x0c\x1c"
 
