@@ -1,4 +1,4 @@
-"""Recordings with damage or in other spellings are converted correctly or refused in one line."""
+"""Recordings with damage or in other spellings are converted correctly, or refused in one line."""
 
 import json
 import shutil
@@ -32,7 +32,6 @@ SPELLINGS = {
     "fire": ("mouse", ["LEFT", "left", "Button.left", "BTN_LEFT"]),
 }
 SHIFTED = {"forward": "W", "jump": "SPACE", "item": "!", "fire": "LEFT"}
-EVENTS = {"key": ("KEY_DOWN", "KEY_UP"), "mouse": ("MOUSE_DOWN", "MOUSE_UP")}
 UNITS = {"s": 1e-6, "ms": 1e-3, "us": 1.0, "ns": 1e3}
 OPTIONS: dict[str, Any] = {"suppress_health_check": list(HealthCheck)}
 
@@ -85,18 +84,16 @@ def test_a_damaged_session_is_converted_correctly_or_refused(session, examples):
             released = SHIFTED
         rows = []
         for name, (device, _) in SPELLINGS.items():
-            down, up = EVENTS[device]
             for start, stop in truth[name]:
-                rows += [(start, down, pressed[name]), (stop, up, released[name])]
+                rows += [(start, f"{device}_down", pressed[name]), (stop, f"{device}_up", released[name])]
         rows.sort()
         unit = data.draw(st.sampled_from(list(UNITS)))
         stated = data.draw(st.sampled_from([unit, "us"]))
         mark = data.draw(st.sampled_from(",;\t"))
         header = mark.join(["timestamp_us", "event_type", "key_or_button"])
         lines = [mark.join([f"{t * 1000 * UNITS[unit]:.15g}", event, name]) for t, event, name in rows]
+        text = data.draw(st.sampled_from(["\n", "\r\n"])).join([header, *lines, ""])
         encoding = data.draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
-        newline = data.draw(st.sampled_from(["\n", "\r\n"]))
-        text = newline.join([header, *lines, ""])
         (folder / "inputs.csv").write_bytes(text.encode(encoding))
         actions = {name: {"index": i, device: bound[name]} for i, (name, (device, _)) in enumerate(SPELLINGS.items())}
         binds = session / "binds.json"
@@ -164,14 +161,8 @@ def test_a_damaged_lerobot_dataset_is_converted_correctly_or_refused(lerobot, ex
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8)
 PRESSED = np.random.default_rng(1).integers(0, 2, (8, 2))
-METADATA = {
-    "dataset_id": "game/person-v0",
-    "total_episodes": 2,
-    "total_steps": 16,
-    "action_space": {"type": "MultiBinary", "n": 2},
-    "action_names": ["jump", "fire"],
-    "render_fps": 20,
-}
+METADATA = {"dataset_id": "game/person-v0", "total_episodes": 2, "total_steps": 16, "render_fps": 20}
+METADATA |= {"action_space": {"type": "MultiBinary", "n": 2}, "action_names": ["jump", "fire"]}
 
 
 @by_examples(20, 1500)

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dataset_files import read_array, read_episode, user_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 from BC_training.common.errors import UserError
-from BC_training.common.storage import reader
-from BC_training.common.storage.store import LocalStore
 from BC_training.convert.conversion import convert
 from BC_training.convert.doom_demo import reader as doom_demo
 from BC_training.convert.doom_demo.files import KEYS, LONG_TURNS, VERSIONS, parse_demo, read_wad
@@ -101,9 +100,7 @@ def test_a_demo_is_parsed(raw, player, pressed):
 
 
 @pytest.mark.parametrize(("raw", "message"), [
-    (b"", "not a Doom demo"),
-    (b"made by hand, this is text", "not a Doom demo"),
-    (header()[:12], "not a Doom demo"),
+    *[(raw, "not a Doom demo") for raw in (b"", b"made by hand, this is text", header()[:12])],
     (header(players=(0, 0, 0, 0)) + b"\x80", "not a Doom demo"),
     (header(110) + b"\x80", "not a Doom demo"),
     (bytes([109, 5]) + header()[2:] + b"\x80", "not a Doom demo"),  # skill 6
@@ -114,8 +111,7 @@ def test_a_demo_is_parsed(raw, player, pressed):
     (header() + tics((1, 1, 1, 0)) + b"\x01", "cut off after 1 tics"),
 ])  # fmt: skip
 def test_bytes_that_are_no_whole_demo_are_refused(raw, message):
-    with pytest.raises(UserError, match=message):
-        parse_demo(raw)
+    assert message in user_error(parse_demo, raw)
 
 
 @settings(max_examples=20)
@@ -135,8 +131,7 @@ def test_the_lumps_of_a_wad_are_found(tmp_path_factory, lumps):
 def test_a_directory_or_a_lump_beyond_the_file_is_refused(tmp_path, directory, place):
     path = tmp_path / "x.wad"
     path.write_bytes(struct.pack("<4sii", b"IWAD", *directory) + struct.pack("<ii8s", *place, b"E1M1"))
-    with pytest.raises(UserError, match=r"x.wad is cut off or damaged: copy it again"):
-        read_wad(path)
+    assert "x.wad is cut off or damaged: copy it again" in user_error(read_wad, path)
 
 
 def test_meaningless_bytes_in_a_directory_are_ignored(tmp_path):
@@ -164,32 +159,27 @@ def test_demos_are_found_in_a_wad_a_folder_and_a_file(program, tmp_path):
     (tmp_path / "a").mkdir()
     for name in ("a/z.lmp", "a.LMP", "b.txt"):
         (tmp_path / name).write_bytes(DEMO)
+    found = doom_demo.open_source(game, OPTIONS)
+    assert (found.episodes, found.wads) == (("game.wad/DEMO1", "game.wad/DEMO2"), (game,))
     with_game = Options("doom-demo", iwad=game)
-    assert doom_demo.open_source(game, OPTIONS).episodes == ("game.wad/DEMO1", "game.wad/DEMO2")
-    assert doom_demo.open_source(game, OPTIONS).wads == (game,)
-    assert set(doom_demo.open_source(tmp_path, with_game).episodes) == {
-        f"{tmp_path.name}/a/z.lmp",
-        f"{tmp_path.name}/a.LMP",
-    }
+    found = doom_demo.open_source(tmp_path, with_game)
+    assert set(found.episodes) == {f"{tmp_path.name}/{name}" for name in ("a/z.lmp", "a.LMP")}
     assert doom_demo.open_source(tmp_path / "a.LMP", with_game).episodes == ("a.LMP",)
 
 
 def test_a_wad_that_adds_to_a_game_is_loaded_with_it(program, tmp_path):
     game = write_wad(tmp_path / "game.wad", b"IWAD", {"MAP01": b""})
     levels = write_wad(tmp_path / "levels.wad", b"PWAD", {"MAP07": b"", "DEMO1": header(level=(1, 7)) + DEMO[13:]})
-    with pytest.raises(UserError, match=r"levels.wad is no whole game .a PWAD.: give the game's WAD"):
-        doom_demo.open_source(levels, Options("doom-demo", iwad=levels))
-    with pytest.raises(UserError, match=r"does not hold its game: give the game's WAD|is no whole game"):
-        doom_demo.open_source(levels, OPTIONS)
+    for options in (OPTIONS, Options("doom-demo", iwad=levels)):
+        message = user_error(doom_demo.open_source, levels, options)
+        assert "levels.wad is no whole game (a PWAD): give the game's WAD" in message
     source = doom_demo.open_source(levels, Options("doom-demo", iwad=game))
     assert source.wads == (game, levels)
     attrs = source.read("levels.wad/DEMO1").attrs
-    assert attrs["map"] == "MAP07"
-    assert attrs["game"] == "game.wad"
-    assert list(attrs["wads"]) == ["game.wad", "levels.wad"]
+    assert (attrs["map"], attrs["game"], list(attrs["wads"])) == ("MAP07", "game.wad", ["game.wad", "levels.wad"])
 
 
-def test_a_conversion_that_cannot_be_played_is_refused(monkeypatch, program, tmp_path):
+def test_a_demo_that_cannot_be_played_is_refused(monkeypatch, program, tmp_path):
     monkeypatch.chdir(tmp_path)
     game = write_wad(Path("game.wad"), b"IWAD", {"E1M1": b"", "DEMO1": DEMO})
     write_wad(Path("other.wad"), b"IWAD", {"E1M1": b""})
@@ -199,9 +189,8 @@ def test_a_conversion_that_cannot_be_played_is_refused(monkeypatch, program, tmp
     Path("text.wad").write_text("no wad")
 
     def refused(message: str, source: Path | str, **options: Any) -> None:
-        with pytest.raises(UserError, match=message) as raised:
-            convert(Path(source), Path("out.zarr"), Options("doom-demo", **options), 1, Console(quiet=True))
-        assert "\n" not in str(raised.value)
+        arguments = Path(source), Path("out.zarr"), Options("doom-demo", **options), 1, Console(quiet=True)
+        assert message in user_error(convert, *arguments)
 
     refused("a.lmp does not hold its game: give the game's WAD", "a.lmp")
     refused("cannot read the WAD none.wad: No such file", "a.lmp", iwad=Path("none.wad"))
@@ -219,65 +208,60 @@ def test_a_conversion_that_cannot_be_played_is_refused(monkeypatch, program, tmp
 
 
 def test_a_demo_without_a_picture_is_an_empty_recording(program, tmp_path):
-    game = write_wad(tmp_path / "game.wad", b"IWAD", {"E1M1": b""})
-    (tmp_path / "empty.lmp").write_bytes(header() + b"\x80")
-    source = doom_demo.open_source(tmp_path / "empty.lmp", Options("doom-demo", iwad=game))
-    assert list(source.read("empty.lmp").steps) == []
+    game = write_wad(tmp_path / "game.wad", b"IWAD", {"DEMO1": header() + b"\x80"})
+    assert list(doom_demo.open_source(game, OPTIONS).read("game.wad/DEMO1").steps) == []
 
 
-def test_enlarged_pictures_are_reduced_and_other_sizes_refused():
+def test_enlarged_pictures_are_reduced_and_other_sizes_are_refused():
     picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
     enlarged = b"12 8\n" + 2 * picture.repeat(2, 0).repeat(2, 1).tobytes()
     for one in doom_demo._pictures(io.BytesIO(enlarged), (4, 6)):
         np.testing.assert_array_equal(one, picture.transpose(2, 0, 1))
     assert len(list(doom_demo._pictures(io.BytesIO(enlarged[:-1]), (4, 6)))) == 1  # the second is cut off
-    with pytest.raises(UserError, match="dsda-doom draws 8x12, not 4x5: choose another --size"):
-        list(doom_demo._pictures(io.BytesIO(enlarged), (4, 5)))
+    message = user_error(list, doom_demo._pictures(io.BytesIO(enlarged), (4, 5)))
+    assert "dsda-doom draws 8x12, not 4x5: choose another --size" in message
 
 
 @needs_game
 def test_a_real_demo_is_drawn(tmp_path):
-    """The first tics of one of Freedoom's demos, at the resolution and rate asked for."""
+    """Draws the first tics of one of Freedoom's demos at the given size and rate."""
     offset, _ = read_wad(FREEDOOM).lumps["DEMO1"]
     raw = FREEDOOM.read_bytes()[offset : offset + 13 + 4 * 100] + b"\x80"
     (tmp_path / "a.lmp").write_bytes(raw)
     options = Options("doom-demo", size=(72, 128), fps=17.5, iwad=FREEDOOM)
     convert(tmp_path / "a.lmp", tmp_path / "out.zarr", options, 1, Console(quiet=True))
-    (episode,) = reader.read_episodes(LocalStore(tmp_path / "out.zarr"), ["episode_0"])
     actions = parse_demo(raw).actions[1:]
     pairs = np.concatenate([actions, np.zeros((1, 8), bool)]).reshape(50, 2, 8)
-    np.testing.assert_array_equal(reader.read_actions(episode), pairs.any(axis=1))
-    frames = reader.open_array(episode, "frames").read().result()
+    np.testing.assert_array_equal(read_array(tmp_path / "out.zarr", "actions"), pairs.any(axis=1))
+    frames = read_array(tmp_path / "out.zarr", "frames")
     assert frames.shape == (50, 3, 72, 128)
-    assert episode.attrs["fps"] == 17.5
-    assert (episode.attrs["game"], episode.attrs["map"], episode.attrs["skill"]) == ("freedoom1.wad", "E1M4", 4)
+    attrs = read_episode(tmp_path / "out.zarr").attrs
+    assert [attrs[name] for name in ("fps", "game", "map", "skill")] == [17.5, "freedoom1.wad", "E1M4", 4]
     red, _, blue = frames[0, :, 62:70, 22:44].astype(int)  # the health, written in red
     assert red.max() > 120 > 60 > blue[red == red.max()].max()
 
 
 @needs_game
 def test_an_action_belongs_to_the_picture_before_its_effect(tmp_path):
-    """A player who stands still turns: the view moves in the picture after the turn's."""
+    """Shows it with a player who stands still except for two turns: the view moves in the picture after each."""
     left, right, shot = 30, 40, 50
     raw = [(0, 0, 0, 0)] * 60
     raw[left], raw[right], raw[shot] = (0, 0, 10, 0), (0, 0, -10, 0), (0, 0, 0, 1)
     (tmp_path / "a.lmp").write_bytes(header(level=(1, 2)) + tics(*raw) + b"\x80")
     source = doom_demo.open_source(tmp_path / "a.lmp", Options("doom-demo", size=(240, 320), iwad=FREEDOOM))
     steps = list(source.read("a.lmp").steps)
-    assert [step[1].nonzero()[0].tolist() for step in steps] == [
-        [KEYS.index({left: "turn_left", right: "turn_right", shot: "attack"}[k])] if k in (left, right, shot) else []
-        for k in range(1, 60)
-    ]
+    pressed = [(k, KEYS[column]) for k, step in enumerate(steps, start=1) for column in step[1].nonzero()[0]]
+    assert (len(steps), pressed) == (59, [(left, "turn_left"), (right, "turn_right"), (shot, "attack")])
     view = np.stack([frame[:, 20:150].mean(axis=(0, 1)) for frame, _, _ in steps])  # mean of each column
     moved = np.abs(np.diff(view, axis=0)).mean(axis=1)  # [k]: from picture k to k + 1
     assert set(np.argsort(moved[20:45])[-2:] + 20) == {left - 1, right - 1}  # step k holds the input of tic k + 1
 
-    def distance(before: int, shift: int) -> float:
-        a, b = view[before][40:-40], view[before + 1][40 + shift : 280 + shift]
-        return float(np.abs(a - b).mean())
+    def moved_by(before: int) -> int:
+        a, b = view[before][40:-40], view[before + 1]
+        return min(range(-39, 40), key=lambda shift: np.abs(a - b[40 + shift : 280 + shift]).mean())
 
-    assert min(range(-39, 40), key=lambda shift: distance(left - 1, shift)) > 0  # turned left, the view goes right
-    assert min(range(-39, 40), key=lambda shift: distance(right - 1, shift)) < 0
+    assert moved_by(left - 1) > 0  # when the player turns left, the view goes right
+    assert moved_by(right - 1) < 0
 
 
 @needs_game
@@ -294,8 +278,7 @@ def test_the_game_ends_when_the_reader_stops(monkeypatch, tmp_path):
     steps = source.read("a.lmp").steps
     next(steps)
     ((process, folder),) = started
-    assert process.poll() is None
-    assert folder.exists()
+    assert (process.poll(), folder.exists()) == (None, True)
     del steps
     assert process.poll() is not None
     assert not folder.exists()

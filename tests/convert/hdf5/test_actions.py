@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dataset_files import user_error
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,8 +93,7 @@ def test_episodes_of_different_shapes_are_refused():
 
 @pytest.mark.parametrize("names", [[None, 1], [["a"], ["b"]], "a,b", ["a"], ["a", "a"], {"a": 0, "b": 1}])
 def test_action_names_that_are_no_different_texts_are_refused(names):
-    with pytest.raises(UserError, match="a list of 2 different texts"):
-        buttons(BINARY, TWO, action_names=names)
+    assert "a list of 2 different texts" in user_error(buttons, BINARY, TWO, action_names=names)
 
 
 NUMBERS = st.integers(-3, 5) | st.sampled_from([10**15, 2.0, 0.5, float("nan"), "2", "x", True])

@@ -1,10 +1,10 @@
 """CSV files are read in every dialect, or refused with the line."""
 
 import pytest
+from dataset_files import user_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from BC_training.common.errors import UserError
 from BC_training.convert.sessions.csv_files import open_csv, timestamp
 from BC_training.convert.sessions.tables import memory_columns, read_memory
 
@@ -56,11 +56,8 @@ def test_every_dialect_gives_the_same_rows(
 def test_a_fault_is_refused_with_its_line(tmp_path, text, parts):
     path = tmp_path / "m.csv"
     path.write_text(text)
-    with pytest.raises(UserError) as raised:
-        read_memory(path, memory_columns(path))
-    assert "\n" not in str(raised.value)
-    for part in (str(path), *parts):
-        assert part in str(raised.value)
+    message = user_error(lambda: read_memory(path, memory_columns(path)))
+    assert not [part for part in (str(path), *parts) if part not in message], message
 
 
 @pytest.mark.parametrize("text", ["1250400", "1250400.5", "1.2504005e+06", "1e+16", "1.25040000E6", "0"])
@@ -68,14 +65,8 @@ def test_times_with_all_their_digits_are_read(tmp_path, text):
     assert timestamp(tmp_path, 2, text, []) == float(text)
 
 
-def test_comments_before_the_header_are_skipped(tmp_path):
+def test_comments_may_come_before_a_header_in_any_case(tmp_path):
     path = tmp_path / "m.csv"
-    path.write_text("# a recorder, version 1\n#\ntimestamp_us,health\n0,7\n")
-    assert read_memory(path, memory_columns(path)).values.tolist() == [[7]]
-
-
-def test_column_names_may_have_any_case(tmp_path):
-    path = tmp_path / "m.csv"
-    path.write_text("Timestamp_US ,Health,health\n0,1,2\n")
+    path.write_text("# a recorder, version 1\n#\nTimestamp_US ,Health,health\n0,1,2\n")
     assert memory_columns(path) == ("Health", "health")
     assert read_memory(path, ("Health", "health")).values.tolist() == [[1, 2]]

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from dataset_files import user_error
 
-from BC_training.common.errors import UserError
 from BC_training.convert.sessions.clock import video_start
 from BC_training.convert.sessions.folder import find_file, session_names, unread
 
@@ -30,16 +30,16 @@ def test_a_file_is_found_in_other_spellings(tmp_path, role, names):
 def test_the_expected_name_comes_first_and_several_others_are_refused(tmp_path):
     put(tmp_path, "video_1.mkv", "video_2.mkv", "inputs.csv", "inputs (1).csv")
     assert find_file(tmp_path, "inputs").name == "inputs.csv"
-    with pytest.raises(UserError, match=r"has video_1\.mkv, video_2\.mkv: rename the one .* to video\.mp4, or move"):
-        find_file(tmp_path, "video")
+    message = user_error(find_file, tmp_path, "video")
+    assert "has video_1.mkv, video_2.mkv: rename the one that is meant to video.mp4, or move" in message
     (tmp_path / "video_2.mkv").rename(tmp_path / "video.mp4")
     assert find_file(tmp_path, "video").name == "video.mp4"
 
 
 def test_a_missing_file_is_named_with_a_similar_one(tmp_path):
     put(tmp_path, "video.mp4", "inputs.csv.gz")
-    with pytest.raises(UserError, match=r"inputs\.csv is missing \(inputs\.csv\.gz may be meant: then save it as that"):
-        find_file(tmp_path, "inputs")
+    message = user_error(find_file, tmp_path, "inputs")
+    assert "inputs.csv is missing (inputs.csv.gz may be meant: then save it as that" in message
     assert not find_file(tmp_path, "memory").exists()
 
 
@@ -69,8 +69,8 @@ TIMES = np.array([400_000.0, 1_500_000.0])
 def test_a_misspelt_start_is_refused(tmp_path, name):
     path = tmp_path / "metadata.json"
     path.write_text(f'{{"{name}": 500000}}')
-    with pytest.raises(UserError, match=rf"has no video_start_us \(did you mean {name}\?\): rename the entry and"):
-        video_start(path, TIMES, 3e6)
+    message = user_error(video_start, path, TIMES, 3e6)
+    assert f"has no video_start_us (did you mean {name}?): rename the entry and" in message
     path.write_text(f'{{"{name}": 500000, "video_start_us": 7}}')
     assert video_start(path, TIMES, 3e6) == 7
 
@@ -87,5 +87,4 @@ def test_an_entry_that_is_not_the_start_is_ignored(tmp_path, entry):
 @pytest.mark.parametrize("value", ["1e999", "NaN", "true", '"5"', "1" + "0" * 400])
 def test_a_start_that_is_no_number_is_refused(tmp_path, value):
     (tmp_path / "metadata.json").write_text(f'{{"video_start_us": {value}}}')
-    with pytest.raises(UserError, match="write the timestamp of the first frame"):
-        video_start(tmp_path / "metadata.json", TIMES, 3e6)
+    assert "write the timestamp of the first frame" in user_error(video_start, tmp_path / "metadata.json", TIMES, 3e6)
