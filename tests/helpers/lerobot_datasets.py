@@ -196,9 +196,9 @@ def check(dataset: ZarrGameplayDataset, fps: float = 20) -> None:
         assert [numbers(f) for f in dataset.frames(e, range(length))] == [(e, i) for i in range(length)]
 
 
-def check_read(root: Path) -> None:
+def check_read(root: Path, **options: Any) -> None:
     """Checks all steps of a dataset, without writing it; its pictures must be stored without loss."""
-    for e, steps in enumerate(read(root)):
+    for e, steps in enumerate(read(root, **options)):
         frames, pressed, values = zip(*steps, strict=True)
         np.testing.assert_array_equal(pressed, actions(e, LENGTHS[e]))
         np.testing.assert_array_equal(values, state(e, LENGTHS[e]))

