@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-from io import StringIO
 
 import h5py
 import numpy as np
@@ -52,16 +51,16 @@ def replaced(file, name, *args, **kwargs):
 
 
 def converted(file, tmp_path):
-    """Converts after the file is closed, which costs the second episode alone; its error, or None."""
+    """Closes the file and converts it: at most the second episode fails, and its error, or None, is returned."""
     name = file.filename
     file.close()
-    out = tmp_path / "out.zarr"
+    out, error = tmp_path / "out.zarr", None
     try:
-        convert(tmp_path / "d", out, Options("minari"), 1, Console(file=StringIO()))
-        error = None
+        convert(tmp_path / "d", out, Options("minari"), 1, Console(quiet=True))
     except UserError as raised:
         error = str(raised)
-    assert error is None or ("1 of 2 recordings" in error and "\n" not in error and f"{name}: episode_1" in error)
+        assert "1 of 2 recordings" in error
+        assert f"{name}: episode_1" in error
     dataset = ZarrGameplayDataset(out)
     assert len(dataset.episodes) == (1 if error else 2)
     for i in range(len(dataset.episodes)):
@@ -84,8 +83,8 @@ def test_links_within_the_file_are_followed(minari, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "link", "message"), [
-    ("episode_1", h5py.ExternalLink("other.hdf5", "/"), "link into another file, other.hdf5"),
-    ("episode_1", h5py.ExternalLink("gone.hdf5", "/"), "link into another file, gone.hdf5"),
+    *[("episode_1", h5py.ExternalLink(f"{name}.hdf5", "/"), f"link into another file, {name}.hdf5")
+      for name in ("other", "gone")],
     ("episode_1", h5py.SoftLink("/nowhere"), "link to /nowhere, which is not in the file"),
     ("episode_1", h5py.SoftLink("/episode_1"), "leads in a circle"),
     ("episode_1/actions", h5py.ExternalLink("other.hdf5", "/actions"), "another file, other.hdf5"),
@@ -93,7 +92,7 @@ def test_links_within_the_file_are_followed(minari, tmp_path):
     ("episode_1/observations/pixels", h5py.ExternalLink("other.hdf5", "/pixels"), "another file, other.hdf5"),
     ("episode_1/observations/pos", h5py.SoftLink("gone"), "link to gone, which is not in the file"),
 ])  # fmt: skip
-def test_a_link_out_of_the_file_or_to_nothing_costs_its_episode(minari, tmp_path, monkeypatch, name, link, message):
+def test_a_link_out_of_the_file_or_to_nothing_is_refused(minari, tmp_path, monkeypatch, name, link, message):
     monkeypatch.chdir(tmp_path)
     minari["out"] = h5py.ExternalLink("other.hdf5", "/")
     del minari[name]
@@ -120,7 +119,7 @@ def test_links_that_multiply_are_refused(minari, tmp_path):
     ("observations/pixels", IMAGES, [slice(0, 20)], (1, 8, 12, 3), None),  # everything that is converted is there
     ("observations/pixels", IMAGES, [slice(0, 21)], (2, 3, 5, 2), None),
 ])  # fmt: skip
-def test_data_that_were_never_written_are_not_zeros(minari, tmp_path, name, whole, written, chunks, frame):
+def test_data_that_were_never_written_are_refused(minari, tmp_path, name, whole, written, chunks, frame):
     data = replaced(minari, name, whole.shape, whole.dtype, chunks=chunks)
     for rows in written:
         data[rows] = whole[rows]
@@ -131,15 +130,8 @@ def test_data_that_were_never_written_are_not_zeros(minari, tmp_path, name, whol
         assert f"episode_1 frame {frame}: '{name.rpartition('/')[2]}' was never written" in error
 
 
-def test_rows_that_a_resize_added_are_not_zeros(minari, tmp_path):
-    images = replaced(minari, "observations/pixels", data=IMAGES[:12], chunks=(4, 8, 12, 3), maxshape=(None, 8, 12, 3))
-    images.resize(N + 1, axis=0)
-    assert "episode_1 frame 12: 'pixels' was never written" in converted(minari, tmp_path)
-
-
-def test_zeros_that_were_written_are_data(minari, tmp_path):
-    data = replaced(minari, "observations/pixels", IMAGES.shape, np.uint8, chunks=(1, 8, 12, 3), compression="gzip")
-    data[:] = 0
+def test_zeros_that_were_written_are_read(minari, tmp_path):
+    replaced(minari, "observations/pixels", data=np.zeros_like(IMAGES), chunks=(1, 8, 12, 3), compression="gzip")
     minari.close()
     recording = open_source(tmp_path / "d", Options("minari")).read("episode_1")
     assert sum(not frame.any() for frame, _, _ in recording.steps) == N
@@ -161,12 +153,11 @@ def test_virtual_arrays_within_the_file_are_read(minari, tmp_path):
 
 
 @contextlib.contextmanager
-def changed(tmp_path, match):
+def changed(tmp_path, message):
     """Opens the file to be changed; then reading the second episode is refused."""
     with h5py.File(tmp_path / "d" / "main_data.hdf5", "a") as file:
         yield file
-    with pytest.raises(UserError, match=match):
-        open_source(tmp_path / "d", Options("minari")).read("episode_1")
+    assert message in user_error(open_source(tmp_path / "d", Options("minari")).read, "episode_1")
 
 
 def test_virtual_arrays_of_other_files_or_with_holes_are_refused(minari, tmp_path):
@@ -206,9 +197,9 @@ def test_a_filter_that_is_not_installed_is_named_with_what_helps(minari, tmp_pat
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)  # as if it were not installed
     monkeypatch.setattr(h5py.h5z, "filter_avail", lambda number: number < 256)
     minari.close()
-    with changed(tmp_path, r"'pixels' is compressed .* 32001 \(blosc\), .* run 'uv sync --extra hdf5'") as file:
+    with changed(tmp_path, "32001 (blosc), which is not installed: run 'uv sync --extra hdf5'") as file:
         with_filter(file, 32001, (2, 2, 1, 288, 5, 1, 1))
-    with changed(tmp_path, r"filter 40000 .* not installed: write the file again with gzip") as file:
+    with changed(tmp_path, "which is not installed: write the file again with gzip") as file:
         with_filter(file, 40000)
 
 
@@ -219,7 +210,7 @@ def test_the_filters_of_hdf5plugin_are_read(minari, tmp_path):
     assert converted(minari, tmp_path) is None
 
 
-def test_damage_that_h5py_reports_in_other_ways_is_one_line(minari, tmp_path):
+def test_an_observation_that_is_no_array_is_refused(minari, tmp_path):
     del minari["episode_1/observations/pos"]
     minari["episode_1/observations/pos"] = np.dtype("f4")  # a type, not an array
     minari["episode_1/observations/bits"] = 0
@@ -237,13 +228,12 @@ def test_a_first_episode_whose_bytes_are_damaged_does_not_hide_the_others(minari
     assert re.search(r"cannot read .*: it is damaged", user_error(source.read, "episode_0"))
 
 
-def test_a_file_that_is_no_hdf5_or_cut_off_is_called_that(minari, tmp_path):
+def test_the_error_says_if_a_file_is_cut_off_or_not_in_hdf5(minari, tmp_path):
     path = tmp_path / "d" / "main_data.hdf5"
     minari.close()
     for content, message in ((path.read_bytes()[:5000], "is cut off"), (b"", "not an HDF5"), (b"PK", "not an HDF5")):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=message):
-            open_source(tmp_path / "d", Options("minari"))
+        assert message in user_error(open_source, tmp_path / "d", Options("minari"))
 
 
 LEAVE_OPEN = """
@@ -255,13 +245,12 @@ os._exit(0)
 """
 
 
-def test_a_file_that_is_locked_or_was_left_open_is_called_that(minari, tmp_path):
+def test_the_error_says_if_a_file_is_locked_or_was_left_open(minari, tmp_path):
     path = tmp_path / "d" / "main_data.hdf5"
     minari.close()
     with open(path, "rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match=r"is locked .*: close the program that has it open"):
-            open_source(tmp_path / "d", Options("minari"))
+        assert "close the program that has it open" in user_error(open_source, tmp_path / "d", Options("minari"))
     subprocess.run([sys.executable, "-c", LEAVE_OPEN, str(path)], check=True)
-    with pytest.raises(UserError, match=r"marked as being written: .* 'h5clear -s"):
-        open_source(tmp_path / "d", Options("minari"))
+    message = user_error(open_source, tmp_path / "d", Options("minari"))
+    assert re.search(r"marked as being written: .* 'h5clear -s", message)
