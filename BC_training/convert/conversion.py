@@ -98,10 +98,8 @@ class Converter:
                 pressed |= action
                 resized = frame if self._resize is None else resize_frames(frame[None], self._resize)[0]
                 if resized.shape[1:] != self._size:
-                    raise UserError(
-                        f"its frames are {_pixels(resized.shape[1:])}, those of {self._out} {_pixels(self._size)}: "
-                        f"add --size {_pixels(self._size)}"
-                    )
+                    own, size = ("x".join(map(str, pixels)) for pixels in (resized.shape[1:], self._size))
+                    raise UserError(f"its frames are {own}, those of {self._out} {size}: add --size {size}")
                 writer.append(resized, action, state)
             if writer.frame_count == 0:
                 return Result(notes=(*recording.notes, "left out, it has no frame"))
@@ -150,15 +148,10 @@ def _damage_is_user_error() -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(
-            f"it cannot be read ({type(error).__name__}: {first_line(error)}): restore it, or remove it"
-        ) from error
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"it cannot be read ({reason}): restore it, or remove it") from error
 
 
 def _steps(recording: Recording) -> Iterator[Step]:
     with _damage_is_user_error():
         yield from recording.steps
-
-
-def _pixels(size: tuple[int, ...]) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -30,7 +30,5 @@ def decode_picture(encoded: bytes, where: str, remedy: str) -> np.ndarray:
         raise UserError(f"{where} is no picture in a known format: {remedy}") from error
     except Exception as error:  # Pillow's decoders raise almost anything for a damaged file
         raise UserError(f"{where}: cannot decode the picture ({first_line(error)}): {remedy}") from error
-    raise UserError(
-        f"{where} has one channel of more than 8 bits (mode {mode}), as depth maps have: choose another camera, or "
-        "save it in 8 bits"
-    )
+    fault = f"one channel of more than 8 bits (mode {mode}), as depth maps have"
+    raise UserError(f"{where} has {fault}: choose another camera, or save it in 8 bits")

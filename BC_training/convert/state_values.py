@@ -17,18 +17,16 @@ def exact_float32(values: np.ndarray, names: Sequence[str], where: str) -> np.nd
     rounded, changed = as_float32(values)
     bad = ~np.isfinite(rounded)
     for column, name in enumerate(names):
-        own = values[:, column]
+        remedy = f'add --leave-out "{name}"'
         if bad[:, column].any():
             row = int(np.argmax(bad[:, column]))
-            raise UserError(
-                f"{where}: '{name}' is not finite in row {row} ({own[row]}): correct it, or add --leave-out \"{name}\""
-            )
+            fault = f"'{name}' is not finite in row {row} ({values[row, column]})"
+            raise UserError(f"{where}: {fault}: correct it, or {remedy}")
         if changed[:, column].any():
             row = int(np.argmax(changed[:, column]))
-            raise UserError(
-                f"{where}: '{name}' is {int(own[row])} in row {row}, a whole number that float32 cannot hold, so ids "
-                f'would merge: add --leave-out "{name}", or number its values from 0 in the source'
-            )
+            fault = f"in row {row}, a whole number that float32 cannot hold, so ids would merge"
+            remedy = f"{remedy}, or number its values from 0 in the source"
+            raise UserError(f"{where}: '{name}' is {int(values[row, column])} {fault}: {remedy}")
     return rounded
 
 

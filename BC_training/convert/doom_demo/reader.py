@@ -120,10 +120,8 @@ class DoomDemos:
                     yield seen, actions[count], None
                 seen, count = picture, count + 1
         if count != len(actions):
-            raise UserError(
-                f"the demo has {len(actions)} tics, dsda-doom drew {count} pictures: "
-                "it was recorded with another game or version; check --iwad and --pwad"
-            )
+            reason = "it was recorded with another game or version; check --iwad and --pwad"
+            raise UserError(f"the demo has {len(actions)} tics, dsda-doom drew {count} pictures: {reason}")
 
 
 def open_source(path: Path, options: Options) -> DoomDemos:

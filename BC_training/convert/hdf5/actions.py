@@ -68,9 +68,8 @@ def minari_actions(path: Path, episodes: Iterable[tuple[str, np.ndarray]], metad
         names = [f"action_{i}" for i in range(count)]
     texts = names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
     if len(texts) != count or len(set(texts)) != count:
-        raise UserError(
-            f"{path}: action_names in its metadata must be a list of {count} different texts: correct or remove it"
-        )
+        rule = f"action_names in its metadata must be a list of {count} different texts"
+        raise UserError(f"{path}: {rule}: correct or remove it")
     return Actions(tuple(texts), one_of, start)
 
 

@@ -77,10 +77,8 @@ def follow(group: h5py.Group, path: str, where: str, _hops: Iterator[int] | None
             return None
         assert isinstance(here, h5py.Group)
         if isinstance(link, h5py.ExternalLink):
-            raise UserError(
-                f"{where}: '{name}' is a link into another file, {link.filename}, and such are not followed: "
-                "copy what it names into this file, or remove the link"
-            )
+            fault = f"'{name}' is a link into another file, {link.filename}, and such are not followed"
+            raise UserError(f"{where}: {fault}: copy what it names into this file, or remove the link")
         if isinstance(link, h5py.SoftLink):
             if next(hops, None) is None:
                 raise UserError(f"{where}: the link '{name}' leads in a circle: correct or remove it")
@@ -155,10 +153,8 @@ def require_stored(dataset: h5py.Dataset, rows: int, where: str, _depth: int = 0
 
 
 def _never_written(where: str, name: str, frame: int) -> UserError:
-    return UserError(
-        f"{where} frame {frame}: {name} was never written there, which HDF5 would read as zeros: "
-        "cut the episode before it, or remove the episode"
-    )
+    fault = f"{name} was never written there, which HDF5 would read as zeros"
+    return UserError(f"{where} frame {frame}: {fault}: cut the episode before it, or remove the episode")
 
 
 def _first_missing(dataset: h5py.Dataset, chunks: tuple[int, ...], rows: int) -> int | None:

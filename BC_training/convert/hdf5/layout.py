@@ -176,7 +176,6 @@ def observations(
         raise UserError(f"{where} has no '{name}': write the observations into the file, images among them")
     for inner, dataset in found.items():
         if not dataset.ndim:
-            raise UserError(
-                f"{where} has a single value as '{inner}', one a frame is needed: add --leave-out \"{inner}\""
-            )
+            remedy = f'add --leave-out "{inner}"'
+            raise UserError(f"{where} has a single value as '{inner}', one a frame is needed: {remedy}")
     return found, skipped

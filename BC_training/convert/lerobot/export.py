@@ -65,10 +65,9 @@ def export(
     rate = _common_rate(dataset, fps)
     height, width = size or dataset.frame_size
     if height % 2 or width % 2:
-        raise UserError(
-            f"frames of {height}x{width} have an odd side, which the video cannot have: "
-            f"add --size {max(8, height - height % 2)}x{max(8, width - width % 2)}"
-        )
+        even = f"{max(8, height - height % 2)}x{max(8, width - width % 2)}"
+        fault = f"frames of {height}x{width} have an odd side, which the video cannot have"
+        raise UserError(f"{fault}: add --size {even}")
     if max(height, width) > _LONGEST_SIDE:
         raise UserError(f"frames of {height}x{width} have a side above the video's {_LONGEST_SIDE}: add --size")
     dataset.load_labels()
@@ -199,10 +198,8 @@ def _common_rate(dataset: ZarrGameplayDataset, fps: float | None) -> float:
         rates[episode.name] = rate
     slowest, fastest = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
     if fps is None and rates[slowest] != rates[fastest]:
-        raise UserError(
-            f"{dataset.path} has {rates[slowest]:g} frames per second in {slowest} and {rates[fastest]:g} in "
-            f"{fastest}, LeRobot has one rate: add --fps {rates[slowest]!r}"
-        )
+        differing = f"{rates[slowest]:g} frames per second in {slowest} and {rates[fastest]:g} in {fastest}"
+        raise UserError(f"{dataset.path} has {differing}, LeRobot has one rate: add --fps {rates[slowest]!r}")
     return rates[slowest] if fps is None else fps
 
 
@@ -252,8 +249,6 @@ def _partial(out: Path, settings: dict[str, Any]) -> Iterator[Path]:
         if not file.exists():
             write_whole(file, json.dumps(settings))
         elif json.loads(file.read_bytes()) != settings:
-            raise UserError(
-                f"{folder} is an unfinished export of another dataset, or with other options: finish it with the same "
-                "command, or remove it"
-            )
+            fault = "is an unfinished export of another dataset, or with other options"
+            raise UserError(f"{folder} {fault}: finish it with the same command, or remove it")
         yield folder

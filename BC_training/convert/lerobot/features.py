@@ -78,10 +78,8 @@ def choose_columns(place: str, features: dict[str, Feature], camera: str, stored
     if action is None:
         parts = [name for name in features if name.startswith("action")]
         remedy = f"; is it {' or '.join(parts)}? Then rename that" if parts else "; name it so"
-        raise UserError(
-            f"{place} has no feature 'action' (it has {', '.join(features)}): policies here learn what was pressed"
-            f"{remedy}, in this file and in the parquet files"
-        )
+        remedy = f"policies here learn what was pressed{remedy}, in this file and in the parquet files"
+        raise UserError(f"{place} has no feature 'action' (it has {', '.join(features)}): {remedy}")
     state = next((name for name in _STATES if name in features), None)
     cameras = tuple(name for name in _cameras(features) if name != camera)
     known = {action, state, camera, *_OWN, *cameras}
@@ -111,10 +109,8 @@ def frame_size(place: str, key: str, feature: Feature) -> tuple[int, int]:
             return shape[1], shape[2]
         if len(shape) == 2 or (len(shape) == 3 and shape[2] in _CHANNELS):
             return shape[0], shape[1]
-    raise UserError(
-        f"{place}: camera '{key}' has shape {shape} with the names {feature.get('names')}, not height, width and 1, 3 "
-        "or 4 channels: correct it"
-    )
+    fault = f"has shape {shape} with the names {feature.get('names')}, not height, width and 1, 3 or 4 channels"
+    raise UserError(f"{place}: camera '{key}' {fault}: correct it")
 
 
 def _cameras(features: dict[str, Feature]) -> list[str]:
@@ -138,9 +134,8 @@ def _value_names(place: str, key: str, prefix: str, feature: Feature) -> tuple[s
             return tuple(f"{texts[0]}_{i}" for i in range(width))
         if len(texts) == width == len(set(texts)):
             return tuple(texts)
-    raise UserError(
-        f"{place} has {width} values and the names {json.dumps(feature['names'])[:200]}: name each once, in a list"
-    )
+    listed = json.dumps(feature["names"])[:200]
+    raise UserError(f"{place} has {width} values and the names {listed}: name each once, in a list")
 
 
 def _is_name(name: Any) -> bool:

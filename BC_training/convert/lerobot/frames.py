@@ -55,17 +55,15 @@ def video_frames(episode: Episode, file: Path, times: np.ndarray, fps: float) ->
                     raise UserError(f"{place} has more pictures than its {len(times)} rows: restore one of them")
                 shown = frame.time - episode.start
                 if not abs(shown - times[count]) <= tolerance:
-                    raise UserError(
-                        f"{at(episode, count, file)}: the picture is shown at {shown:.4f} s, the row's "
-                        f"timestamp is {times[count]:.4f} s: they belong to different moments, restore one of them"
-                    )
+                    fault = f"the picture is shown at {shown:.4f} s, the row's timestamp is {times[count]:.4f} s"
+                    remedy = "they belong to different moments, restore one of them"
+                    raise UserError(f"{at(episode, count, file)}: {fault}: {remedy}")
                 if frame.is_corrupt:
                     raise UserError(f"{at(episode, count, file)}: the picture is damaged: restore the video")
                 channels = frame.format.components
                 if len(channels) == 1 and channels[0].bits > 8:
-                    raise UserError(
-                        f"{file} has one channel of {channels[0].bits} bits, as depth maps have: choose another camera"
-                    )
+                    fault = f"one channel of {channels[0].bits} bits, as depth maps have"
+                    raise UserError(f"{file} has {fault}: choose another camera")
                 yield upright(frame, file)
                 count += 1
     except (FFmpegError, OSError, ValueError, OverflowError) as error:

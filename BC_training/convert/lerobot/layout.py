@@ -55,9 +55,8 @@ def read_layout(root: Path, camera: str | None) -> Layout:
     """
     file = root / "meta" / "info.json"
     if not is_file(file):
-        raise UserError(
-            f"{root} is no LeRobot dataset, it has no meta/info.json: give the folder that holds meta, data and videos"
-        )
+        remedy = "give the folder that holds meta, data and videos"
+        raise UserError(f"{root} is no LeRobot dataset, it has no meta/info.json: {remedy}")
     info, place = read_json_object(file), str(file)
     version = re.sub(r"^[vV]?(\d+\.\d+)(\.0)?$", r"v\1", str(info.get("codebase_version")).strip())
     if version not in VERSIONS:
@@ -75,10 +74,8 @@ def read_layout(root: Path, camera: str | None) -> Layout:
         raise UserError(f"{root}/meta lists episode {repeated[0]} twice: restore its list of episodes")
     total = info.get("total_episodes")
     if total is not None and total != len(episodes):
-        raise UserError(
-            f"{place} counts {repr(total)[:100]} episodes, the list beside it has {len(episodes)}: "
-            "restore the missing files, or correct total_episodes"
-        )
+        counts = f"counts {repr(total)[:100]} episodes, the list beside it has {len(episodes)}"
+        raise UserError(f"{place} {counts}: restore the missing files, or correct total_episodes")
     return Layout(root, float(fps), features, camera, tuple(sorted(episodes, key=lambda episode: episode.index)))
 
 
@@ -179,9 +176,8 @@ class _Tasks:
                 self._table = self._read()
             task = self._table.get(task, task)
         if not is_text(task):
-            raise UserError(
-                f"{place} has the task {str(task)[:100]!r}, no text and no number in meta/tasks: write its text there"
-            )
+            fault = f"the task {str(task)[:100]!r}, no text and no number in meta/tasks"
+            raise UserError(f"{place} has {fault}: write its text there")
         return task
 
     def _read(self) -> dict[int, Any]:

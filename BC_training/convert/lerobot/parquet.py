@@ -88,9 +88,8 @@ def numbers(table: pa.Table, name: str, width: int, where: str) -> np.ndarray:
     if pa.types.is_decimal(kind):
         values, kind = values.cast(pa.float64()), pa.float64()
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        raise UserError(
-            f"{where}: the column '{name}' holds {column.type}, not numbers: write {width} in each row, as a list"
-        )
+        remedy = f"write {width} in each row, as a list"
+        raise UserError(f"{where}: the column '{name}' holds {column.type}, not numbers: {remedy}")
     _require(values.is_valid().to_numpy(zero_copy_only=False) & (held == width), held, name, width, where)
     return values.to_numpy(zero_copy_only=False).reshape(len(column), width)
 
@@ -104,9 +103,8 @@ def _require(valid: np.ndarray, held: int, name: str, width: int, where: str) ->
     """Raises a UserError for the first row with a value that is not ``valid``, bool [rows * held]."""
     if not valid.all():
         row = int(np.argmin(valid)) // max(held, 1)
-        raise UserError(
-            f"{where}, frame {row}: the column '{name}' lacks values, it needs {width} in each row: restore the file"
-        )
+        fault = f"the column '{name}' lacks values, it needs {width} in each row"
+        raise UserError(f"{where}, frame {row}: {fault}: restore the file")
 
 
 def _is_list(kind: pa.DataType) -> bool:

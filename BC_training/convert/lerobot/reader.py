@@ -103,10 +103,8 @@ class LeRobotSource:
         labels = zip(rows.actions, state, strict=True)
         for i, (frame, (action, values)) in enumerate(zip(images, labels, strict=True)):
             if frame.shape != (height, width, 3):
-                raise UserError(
-                    f"{at(episode, i)}: the image is {frame.shape[0]}x{frame.shape[1]}, in meta/info.json it is "
-                    f"{height}x{width}: correct one of them"
-                )
+                sizes = f"the image is {frame.shape[0]}x{frame.shape[1]}, in meta/info.json it is {height}x{width}"
+                raise UserError(f"{at(episode, i)}: {sizes}: correct one of them")
             yield np.ascontiguousarray(frame.transpose(2, 0, 1)), action, values
 
     def _rows(self, episode: Episode) -> _Rows:

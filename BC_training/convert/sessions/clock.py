@@ -91,10 +91,8 @@ def video_start(path: Path, times: np.ndarray, length: float) -> float | None:
     for name, value in metadata.items():
         likely = _looks_like_start(name) and finite(value)
         if likely and times.size and times[0] < value + length and times[-1] >= value:
-            raise UserError(
-                f"{path} has no {VIDEO_START} (did you mean {name}?): rename the entry and write it in the unit of the "
-                "times, or remove it"
-            )
+            remedy = "rename the entry and write it in the unit of the times, or remove it"
+            raise UserError(f"{path} has no {VIDEO_START} (did you mean {name}?): {remedy}")
     return None
 
 
@@ -151,15 +149,12 @@ def _require_one_unit(
     """Raises a UserError if only the times, or only ``start``, would have to be in another unit to fit the video."""
     for name, ratio in others.items():
         if stream.fits(1, start * ratio, length):
-            raise UserError(
-                f"{metadata}: {VIDEO_START} seems to be in {_WORDS[name]}, {stream.path.name} in {_WORDS[unit]}: "
-                f"write it as {start * ratio / UNITS[unit]:.0f}"
-            )
+            fault = f"{VIDEO_START} seems to be in {_WORDS[name]}, {stream.path.name} in {_WORDS[unit]}"
+            raise UserError(f"{metadata}: {fault}: write it as {start * ratio / UNITS[unit]:.0f}")
         if stream.fits(ratio, start, length):
-            raise UserError(
-                f"the times of {stream.path} seem to be {_WORDS[name]}, {VIDEO_START} in {metadata} {_WORDS[unit]}: "
-                f"write it as {start / UNITS[name]:.0f} and add --time-unit {name}"
-            )
+            fault = f"seem to be {_WORDS[name]}, {VIDEO_START} in {metadata} {_WORDS[unit]}"
+            remedy = f"write it as {start / UNITS[name]:.0f} and add --time-unit {name}"
+            raise UserError(f"the times of {stream.path} {fault}: {remedy}")
 
 
 def require_overlap(stream: Stream, edges: np.ndarray, start: float | None) -> None:

@@ -105,9 +105,8 @@ def _csv_rows(path: Path) -> Rows:
     except UnicodeError as error:
         raise UserError(f"{path} is not a CSV in UTF-8 or UTF-16 ({error}): save it as one") from error
     except csv.Error as error:
-        raise UserError(
-            f'{path}, after line {line}: not a CSV ({error}); correct it, a quotation mark alone is written """"'
-        ) from error
+        remedy = 'correct it, a quotation mark alone is written """"'
+        raise UserError(f"{path}, after line {line}: not a CSV ({error}); {remedy}") from error
 
 
 def _encoding(path: Path) -> str:

@@ -41,9 +41,8 @@ def find_file(folder: Path, role: str) -> Path:
         found = [file for file in _visible(folder) if _suffix(file) in _VIDEOS]
     if len(found) > 1:
         listed = ", ".join(file.name for file in found)
-        raise UserError(
-            f"{folder} has {listed}: rename the one that is meant to {NAMES[role]}, or move the others away"
-        )
+        remedy = f"rename the one that is meant to {NAMES[role]}, or move the others away"
+        raise UserError(f"{folder} has {listed}: {remedy}")
     if found:
         return found[0]
     if role in ("video", "inputs"):

@@ -104,10 +104,8 @@ def require_both_halves(inputs: Inputs, binds: Keybinds, unmatched: list[Unmatch
     halves = {bool(down) for button, down in zip(inputs.buttons, inputs.down, strict=True) if button in binds.columns}
     if len(halves) == 1 and len(unmatched) >= _MANY:
         there, lacks = ("presses", "releases") if True in halves else ("releases", "presses")
-        raise UserError(
-            f"{path} has {there} but no {lacks}, so that nothing says how long a button was held: record both, or "
-            "remove the session"
-        )
+        fault = f"{there} but no {lacks}, so that nothing says how long a button was held"
+        raise UserError(f"{path} has {fault}: record both, or remove the session")
 
 
 def describe_unmatched(unmatched: list[Unmatched], edges: np.ndarray, start: float) -> str:
@@ -149,10 +147,8 @@ def _by_code(inputs: Inputs, binds: Keybinds, path: Path) -> tuple[dict[tuple[st
         if len(same) < 2 or (len(bound) == 2 and bound[1] in also_named(bound[0])):
             continue
         if len({binds.columns[button] for button in bound}) > 1:
-            raise UserError(
-                f"{path}: the key of code {code} is named {list_buttons(bound)}, which are bound to several actions: "
-                "correct the codes, or remove their column to go by the names"
-            )
+            fault = f"the key of code {code} is named {list_buttons(bound)}, which are bound to several actions"
+            raise UserError(f"{path}: {fault}: correct the codes, or remove their column to go by the names")
         renamed |= {(code, button): (bound or same)[0] for button in same}
         if bound:
             notes.append(f"the key of code {code} is named {list_buttons(same)}: taken as {shown(bound[0])}")

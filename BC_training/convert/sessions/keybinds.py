@@ -32,10 +32,9 @@ def read_keybinds(path: Path) -> Keybinds:
     """Reads the file; raises a UserError if it is damaged, has another version, or an action has no button."""
     raw = read_json_object(path, unique=True)
     if raw.get("version") != KEYBINDS_VERSION:
-        raise UserError(
-            f'{path} has version {raw.get("version")!r}, this program reads "{KEYBINDS_VERSION}": '
-            f'convert it and write "version": "{KEYBINDS_VERSION}"'
-        )
+        remedy = f'convert it and write "version": "{KEYBINDS_VERSION}"'
+        version = raw.get("version")
+        raise UserError(f'{path} has version {version!r}, this program reads "{KEYBINDS_VERSION}": {remedy}')
     actions = raw.get("actions")
     if not isinstance(actions, dict) or not actions:
         raise UserError(f'{path} binds no actions: it needs "actions": {{"forward": {{"index": 0, "key": "W"}}, ...}}')
@@ -82,10 +81,9 @@ def _buttons(path: Path, name: str, bind: dict[str, Any]) -> Iterable[Button]:
     """The action's buttons, at least one."""
     for entry in bind:
         if entry not in _ENTRIES:
-            raise UserError(
-                f"{path}: action '{name}' has the unknown entry {entry!r}; known are {', '.join(_ENTRIES)}: "
-                'write several buttons as a list, "key": ["W", "UP"], and remove what is none of these'
-            )
+            remedy = 'write several buttons as a list, "key": ["W", "UP"], and remove what is none of these'
+            known = f"the unknown entry {entry!r}; known are {', '.join(_ENTRIES)}"
+            raise UserError(f"{path}: action '{name}' has {known}: {remedy}")
     bound = 0
     for device in ("key", "mouse"):
         entry = bind.get(device)

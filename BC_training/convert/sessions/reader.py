@@ -89,10 +89,9 @@ class Sessions:
         unbound = [button for button in presses if button not in self.binds.columns]
         without = f"{len(unbound)} of {len(presses)} presses are of buttons without an action"
         if presses and len(unbound) == len(presses):
-            raise UserError(
-                f"{inputs_file}: {without}; pressed were {list_buttons(unbound)}; bound are "
-                f"{list_buttons(list(self.binds.columns))}: name them alike in the key binds, or remove the session"
-            )
+            names = f"pressed were {list_buttons(unbound)}; bound are {list_buttons(list(self.binds.columns))}"
+            remedy = "name them alike in the key binds, or remove the session"
+            raise UserError(f"{inputs_file}: {without}; {names}: {remedy}")
         if unbound:
             notes.append(f"{without} ({list_buttons(unbound)})")
         if inputs.left_out:
@@ -158,9 +157,8 @@ def _frame_edges(video: Video, shown: np.ndarray, fps: float | None) -> tuple[np
     # Time stamps are rounded to a tick, so a video of 30 frames/s may seem to have a little less.
     fastest = (len(shown) - 1) / max(video.times[-1] - 2 * video.tick, 1e-9) * 1e6
     if fps > fastest:
-        raise UserError(
-            f"--fps {fps:g} is above the {video.fps:.4g} of the session's video: frames would be repeated; lower it"
-        )
+        reason = f"above the {video.fps:.4g} of the session's video: frames would be repeated"
+        raise UserError(f"--fps {fps:g} is {reason}; lower it")
     count = int(np.ceil((end - shown[0] - video.tick) * fps / 1e6))
     edges = shown[0] + np.arange(count + 1) * 1e6 / fps
     return edges, np.searchsorted(shown, edges[:-1] + video.tick, side="right") - 1
@@ -177,10 +175,9 @@ def _common_columns(folder: Path, names: list[str]) -> tuple[str, ...]:
     first = next(iter(found), "")
     for name, columns in found.items():
         if set(columns) != set(found[first]):
-            raise UserError(
-                f"{folder / name / NAMES['memory']} has the columns {', '.join(columns) or 'none'}, session {first} "
-                f"has {', '.join(found[first]) or 'none'}: convert them apart, or add what is missing"
-            )
+            own, others = (", ".join(names) or "none" for names in (columns, found[first]))
+            fault = f"{folder / name / NAMES['memory']} has the columns {own}, session {first} has {others}"
+            raise UserError(f"{fault}: convert them apart, or add what is missing")
     return found.get(first, ())
 
 

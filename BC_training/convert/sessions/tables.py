@@ -81,10 +81,8 @@ def read_memory(path: Path, attributes: tuple[str, ...]) -> Memory:
         start = [number(row[column]) for column in unnamed] if start is None else start
         for column, first in zip(unnamed, start, strict=True):
             if first not in (0, 1) or number(row[column]) != first + len(times):
-                raise UserError(
-                    f"{path} line {line}: column {column + 1} has no name and is not the number of the row: "
-                    "name it in the header, or remove it"
-                )
+                fault = f"column {column + 1} has no name and is not the number of the row"
+                raise UserError(f"{path} line {line}: {fault}: name it in the header, or remove it")
         times.append(timestamp(path, line, row[at], times))
         values.append([_value(path, line, header[column], row[column]) for column in columns])
     if not times:
