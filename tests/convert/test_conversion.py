@@ -3,7 +3,6 @@
 import re
 import shutil
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import h5py
@@ -11,18 +10,15 @@ import hdf5_recordings
 import numpy as np
 import pytest
 import recorded_sessions
+from conversions import converted, opened
 from dataset_files import read_episode, user_error
 from lerobot_datasets import write_v30
-from rich.console import Console
 
 import BC_training.convert
 from BC_training.common.storage.store import LocalStore
 from BC_training.common.storage.writer import EpisodeWriter
-from BC_training.convert.conversion import convert
 from BC_training.convert.doom_demo import reader as doom_demo
 from BC_training.convert.identity import sampled
-from BC_training.convert.lerobot import reader as lerobot
-from BC_training.convert.sessions import reader as sessions
 from BC_training.convert.source import Options, Recording
 
 N = 6
@@ -30,9 +26,7 @@ N = 6
 
 def run(source, out, kind="minari", **options):
     """The printed text, and the dataset's number of episodes afterwards."""
-    console = Console(file=StringIO(), width=1000)
-    convert(source, out, Options(kind, **options), 1, console)
-    return console.file.getvalue(), len(LocalStore(out).episode_names())  # pyright: ignore
+    return converted(source, out, kind, **options), len(LocalStore(out).episode_names())
 
 
 def minari(folder, seed=0, episodes=2):
@@ -101,8 +95,7 @@ def test_a_stopped_conversion_continues(tmp_path, monkeypatch):
 
 def digest_of_a_session(place, content):
     recorded_sessions.write_session(place / "s", [0, 30_000, 60_000 + content])
-    options = Options("sessions", keybinds=recorded_sessions.write_keybinds(place.parent / "binds.json"))
-    source = sessions.open_source(place, options)
+    source = opened(place, "sessions", keybinds=recorded_sessions.write_keybinds(place.parent / "binds.json"))
     digest = source.digest("s")
     (place / "s" / "metadata.json").write_text("{}")  # people correct this file
     assert source.digest("s") == digest
@@ -121,7 +114,7 @@ def digest_of_a_demo(place, content):
 
 def digest_of_lerobot(place, content):
     write_v30(place, fps=10 * content, camera="image")
-    return lerobot.open_source(place, Options("lerobot")).digest("same/episode_000001")
+    return opened(place, "lerobot").digest("same/episode_000001")
 
 
 @pytest.mark.parametrize("digest", [digest_of_a_session, digest_of_a_demo, digest_of_lerobot])

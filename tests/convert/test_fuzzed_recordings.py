@@ -2,9 +2,9 @@
 
 import json
 import shutil
-from io import StringIO
 from typing import Any
 
+import conversions
 import h5py
 import numpy as np
 import pyarrow as pa
@@ -16,12 +16,9 @@ from hypothesis import strategies as st
 from lerobot_datasets import LENGTHS, actions, numbers, write_v21, write_v30
 from mutations import WEIRD, change_file, changed, require_one_line
 from recorded_sessions import number_of, write_session
-from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.convert.conversion import convert
-from BC_training.convert.source import Options
 
 FRAME = 50_000  # microseconds
 FRAMES = 60
@@ -41,11 +38,11 @@ def by_examples(few: int, many: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("examples", [few, pytest.param(many, marks=pytest.mark.slow)])
 
 
-def converted(source, out, options):
+def converted(source, out, kind, **options):
     """(the dataset, None), or (None, the error)."""
     shutil.rmtree(out, ignore_errors=True)
     try:
-        convert(source, out, options, 1, Console(file=StringIO()))
+        conversions.converted(source, out, kind, **options)
     except UserError as error:
         require_one_line(error)
         return None, error
@@ -101,12 +98,11 @@ def test_a_damaged_session_is_converted_correctly_or_refused(session, examples):
         damage = data.draw(st.sampled_from([None, None, None, "inputs.csv", "video.mp4", "binds"]))
         if damage is not None:
             change_file(data, binds if damage == "binds" else folder / damage)
-        options = Options("sessions", keybinds=binds, time_unit=stated)
-        dataset, error = converted(folder.parent, session / "out.zarr", options)
-        if damage is not None:
-            return
-        if error is not None:
+        out = session / "out.zarr"
+        dataset, error = converted(folder.parent, out, "sessions", keybinds=binds, time_unit=stated)
+        if damage is None and error is not None:
             assert unit != stated, error
+        if damage is not None or error is not None:
             return
         expected = np.zeros((FRAMES, len(SPELLINGS)), bool)
         for column, name in enumerate(SPELLINGS):
@@ -147,7 +143,7 @@ def test_a_damaged_lerobot_dataset_is_converted_correctly_or_refused(lerobot, ex
             pq.write_table(table, file)
         else:
             change_file(data, file)
-        dataset, _ = converted(root, lerobot / "out.zarr", Options("lerobot"))
+        dataset, _ = converted(root, lerobot / "out.zarr", "lerobot")
         if dataset is None or file.name != "info.json":
             return
         for episode in range(len(dataset.episodes)):
@@ -198,7 +194,7 @@ def test_a_damaged_hdf5_file_is_converted_correctly_or_refused(tmp_path_factory,
                 del opened[place.name]
         if what == "bytes":
             change_file(data, file)
-        dataset, _ = converted(source, folder / "out.zarr", Options(kind, fps=data.draw(st.sampled_from([None, 20.0]))))
+        dataset, _ = converted(source, folder / "out.zarr", kind, fps=data.draw(st.sampled_from([None, 20.0])))
         if dataset is None or what == "bytes" or not len(dataset.episodes):
             return
         pressed = dataset.actions(0)

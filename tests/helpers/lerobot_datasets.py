@@ -11,12 +11,11 @@ import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from conversions import converted
 from dataset_files import edit_json
 from PIL import Image
-from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
-from BC_training.convert.conversion import convert
 from BC_training.convert.lerobot.reader import LeRobotSource, open_source
 from BC_training.convert.source import Options
 
@@ -172,7 +171,7 @@ Edit = Callable[[Path], Any]  # changes a dataset
 
 
 def imported(source: Path, out: Path, **options: Any) -> ZarrGameplayDataset:
-    convert(source, out, Options("lerobot", **options), 1, Console(quiet=True))
+    converted(source, out, "lerobot", **options)
     return ZarrGameplayDataset(out)
 
 

@@ -9,23 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conversions import converted, opened
 from dataset_files import read_array, read_episode, user_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from BC_training.common.errors import UserError
-from BC_training.convert.conversion import convert
 from BC_training.convert.doom_demo import reader as doom_demo
 from BC_training.convert.doom_demo.files import KEYS, LONG_TURNS, VERSIONS, parse_demo, read_wad
-from BC_training.convert.source import Options
 
 FREEDOOM = Path("/usr/share/games/doom/freedoom1.wad")
 needs_game = pytest.mark.skipif(
     not FREEDOOM.exists() or not (shutil.which("dsda-doom") or shutil.which("dsda-doom", path=doom_demo.GAMES_FOLDER)),
     reason="dsda-doom and freedoom are not installed (apt install dsda-doom freedoom)",
 )
-OPTIONS = Options("doom-demo", size=(72, 128))
 
 
 def header(version: int = 109, level: tuple[int, int] = (1, 1), viewpoint: int = 0, players=(1, 0, 0, 0)) -> bytes:
@@ -159,21 +156,20 @@ def test_demos_are_found_in_a_wad_a_folder_and_a_file(program, tmp_path):
     (tmp_path / "a").mkdir()
     for name in ("a/z.lmp", "a.LMP", "b.txt"):
         (tmp_path / name).write_bytes(DEMO)
-    found = doom_demo.open_source(game, OPTIONS)
+    found = opened(game, "doom-demo")
     assert (found.episodes, found.wads) == (("game.wad/DEMO1", "game.wad/DEMO2"), (game,))
-    with_game = Options("doom-demo", iwad=game)
-    found = doom_demo.open_source(tmp_path, with_game)
+    found = opened(tmp_path, "doom-demo", iwad=game)
     assert set(found.episodes) == {f"{tmp_path.name}/{name}" for name in ("a/z.lmp", "a.LMP")}
-    assert doom_demo.open_source(tmp_path / "a.LMP", with_game).episodes == ("a.LMP",)
+    assert opened(tmp_path / "a.LMP", "doom-demo", iwad=game).episodes == ("a.LMP",)
 
 
 def test_a_wad_that_adds_to_a_game_is_loaded_with_it(program, tmp_path):
     game = write_wad(tmp_path / "game.wad", b"IWAD", {"MAP01": b""})
     levels = write_wad(tmp_path / "levels.wad", b"PWAD", {"MAP07": b"", "DEMO1": header(level=(1, 7)) + DEMO[13:]})
-    for options in (OPTIONS, Options("doom-demo", iwad=levels)):
-        message = user_error(doom_demo.open_source, levels, options)
+    for game_wad in (None, levels):
+        message = user_error(opened, levels, "doom-demo", iwad=game_wad)
         assert "levels.wad is no whole game (a PWAD): give the game's WAD" in message
-    source = doom_demo.open_source(levels, Options("doom-demo", iwad=game))
+    source = opened(levels, "doom-demo", iwad=game)
     assert source.wads == (game, levels)
     attrs = source.read("levels.wad/DEMO1").attrs
     assert (attrs["map"], attrs["game"], list(attrs["wads"])) == ("MAP07", "game.wad", ["game.wad", "levels.wad"])
@@ -189,8 +185,7 @@ def test_a_demo_that_cannot_be_played_is_refused(monkeypatch, program, tmp_path)
     Path("text.wad").write_text("no wad")
 
     def refused(message: str, source: Path | str, **options: Any) -> None:
-        arguments = Path(source), Path("out.zarr"), Options("doom-demo", **options), 1, Console(quiet=True)
-        assert message in user_error(convert, *arguments)
+        assert message in user_error(converted, Path(source), Path("out.zarr"), "doom-demo", **options)
 
     refused("a.lmp does not hold its game: give the game's WAD", "a.lmp")
     refused("cannot read the WAD none.wad: No such file", "a.lmp", iwad=Path("none.wad"))
@@ -209,7 +204,7 @@ def test_a_demo_that_cannot_be_played_is_refused(monkeypatch, program, tmp_path)
 
 def test_a_demo_without_a_picture_is_an_empty_recording(program, tmp_path):
     game = write_wad(tmp_path / "game.wad", b"IWAD", {"DEMO1": header() + b"\x80"})
-    assert list(doom_demo.open_source(game, OPTIONS).read("game.wad/DEMO1").steps) == []
+    assert list(opened(game, "doom-demo").read("game.wad/DEMO1").steps) == []
 
 
 def test_enlarged_pictures_are_reduced_and_other_sizes_are_refused():
@@ -228,8 +223,7 @@ def test_a_real_demo_is_drawn(tmp_path):
     offset, _ = read_wad(FREEDOOM).lumps["DEMO1"]
     raw = FREEDOOM.read_bytes()[offset : offset + 13 + 4 * 100] + b"\x80"
     (tmp_path / "a.lmp").write_bytes(raw)
-    options = Options("doom-demo", size=(72, 128), fps=17.5, iwad=FREEDOOM)
-    convert(tmp_path / "a.lmp", tmp_path / "out.zarr", options, 1, Console(quiet=True))
+    converted(tmp_path / "a.lmp", tmp_path / "out.zarr", "doom-demo", size=(72, 128), fps=17.5, iwad=FREEDOOM)
     actions = parse_demo(raw).actions[1:]
     pairs = np.concatenate([actions, np.zeros((1, 8), bool)]).reshape(50, 2, 8)
     np.testing.assert_array_equal(read_array(tmp_path / "out.zarr", "actions"), pairs.any(axis=1))
@@ -248,7 +242,7 @@ def test_an_action_belongs_to_the_picture_before_its_effect(tmp_path):
     raw = [(0, 0, 0, 0)] * 60
     raw[left], raw[right], raw[shot] = (0, 0, 10, 0), (0, 0, -10, 0), (0, 0, 0, 1)
     (tmp_path / "a.lmp").write_bytes(header(level=(1, 2)) + tics(*raw) + b"\x80")
-    source = doom_demo.open_source(tmp_path / "a.lmp", Options("doom-demo", size=(240, 320), iwad=FREEDOOM))
+    source = opened(tmp_path / "a.lmp", "doom-demo", size=(240, 320), iwad=FREEDOOM)
     steps = list(source.read("a.lmp").steps)
     pressed = [(k, KEYS[column]) for k, step in enumerate(steps, start=1) for column in step[1].nonzero()[0]]
     assert (len(steps), pressed) == (59, [(left, "turn_left"), (right, "turn_right"), (shot, "attack")])
@@ -274,7 +268,7 @@ def test_the_game_ends_when_the_reader_stops(monkeypatch, tmp_path):
 
     monkeypatch.setattr(doom_demo, "_start", remembered)
     (tmp_path / "a.lmp").write_bytes(header() + tics((0, 0, 0, 0)) * 2000 + b"\x80")
-    source = doom_demo.open_source(tmp_path / "a.lmp", Options("doom-demo", size=(72, 128), iwad=FREEDOOM))
+    source = opened(tmp_path / "a.lmp", "doom-demo", size=(72, 128), iwad=FREEDOOM)
     steps = source.read("a.lmp").steps
     next(steps)
     ((process, folder),) = started

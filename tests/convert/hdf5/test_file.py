@@ -8,17 +8,15 @@ import re
 import subprocess
 import sys
 
+import conversions
 import h5py
 import numpy as np
 import pytest
+from conversions import opened
 from dataset_files import user_error
-from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.convert.conversion import convert
-from BC_training.convert.hdf5.reader import open_source
-from BC_training.convert.source import Options
 
 N = 20
 IMAGES = np.random.default_rng(0).integers(1, 256, (N + 1, 8, 12, 3), np.uint8)
@@ -56,7 +54,7 @@ def converted(file, tmp_path):
     file.close()
     out, error = tmp_path / "out.zarr", None
     try:
-        convert(tmp_path / "d", out, Options("minari"), 1, Console(quiet=True))
+        conversions.converted(tmp_path / "d", out, "minari")
     except UserError as raised:
         error = str(raised)
         assert "1 of 2 recordings" in error
@@ -133,7 +131,7 @@ def test_data_that_were_never_written_are_refused(minari, tmp_path, name, whole,
 def test_zeros_that_were_written_are_read(minari, tmp_path):
     replaced(minari, "observations/pixels", data=np.zeros_like(IMAGES), chunks=(1, 8, 12, 3), compression="gzip")
     minari.close()
-    recording = open_source(tmp_path / "d", Options("minari")).read("episode_1")
+    recording = opened(tmp_path / "d", "minari").read("episode_1")
     assert sum(not frame.any() for frame, _, _ in recording.steps) == N
 
 
@@ -157,7 +155,7 @@ def changed(tmp_path, message):
     """Opens the file to be changed; then reading the second episode is refused."""
     with h5py.File(tmp_path / "d" / "main_data.hdf5", "a") as file:
         yield file
-    assert message in user_error(open_source(tmp_path / "d", Options("minari")).read, "episode_1")
+    assert message in user_error(opened(tmp_path / "d", "minari").read, "episode_1")
 
 
 def test_virtual_arrays_of_other_files_or_with_holes_are_refused(minari, tmp_path):
@@ -223,7 +221,7 @@ def test_a_first_episode_whose_bytes_are_damaged_does_not_hide_the_others(minari
     raw = bytearray(path.read_bytes())
     raw[place : place + 16] = b"\xff" * 16
     path.write_bytes(raw)
-    source = open_source(tmp_path / "d", Options("minari"))
+    source = opened(tmp_path / "d", "minari")
     assert len(list(source.read("episode_1").steps)) == N
     assert re.search(r"cannot read .*: it is damaged", user_error(source.read, "episode_0"))
 
@@ -233,7 +231,7 @@ def test_the_error_says_if_a_file_is_cut_off_or_not_in_hdf5(minari, tmp_path):
     minari.close()
     for content, message in ((path.read_bytes()[:5000], "is cut off"), (b"", "not an HDF5"), (b"PK", "not an HDF5")):
         path.write_bytes(content)
-        assert message in user_error(open_source, tmp_path / "d", Options("minari"))
+        assert message in user_error(opened, tmp_path / "d", "minari")
 
 
 LEAVE_OPEN = """
@@ -250,7 +248,7 @@ def test_the_error_says_if_a_file_is_locked_or_was_left_open(minari, tmp_path):
     minari.close()
     with open(path, "rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert "close the program that has it open" in user_error(open_source, tmp_path / "d", Options("minari"))
+        assert "close the program that has it open" in user_error(opened, tmp_path / "d", "minari")
     subprocess.run([sys.executable, "-c", LEAVE_OPEN, str(path)], check=True)
-    message = user_error(open_source, tmp_path / "d", Options("minari"))
+    message = user_error(opened, tmp_path / "d", "minari")
     assert re.search(r"marked as being written: .* 'h5clear -s", message)

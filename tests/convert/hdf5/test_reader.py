@@ -3,21 +3,18 @@
 import io
 import json
 import re
-from io import StringIO
 from pathlib import Path
 
+import conversions
 import h5py
 import numpy as np
 import pytest
+from conversions import converted
 from dataset_files import user_error
 from hdf5_recordings import minari, put, robomimic
 from PIL import Image
-from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
-from BC_training.convert.conversion import convert
-from BC_training.convert.hdf5.reader import open_source
-from BC_training.convert.source import Options
 
 RNG = np.random.default_rng(0)
 N = 70  # more than are read at once
@@ -31,11 +28,11 @@ MINARI_DICT = {"pixels": IMAGES, "pos": POSITION, "health": HEALTH}
 THREE, TWO = {"type": "Discrete", "n": 3, "start": 0}, {"type": "MultiBinary", "n": 2}
 
 
-def opened(source, kind="minari", fps=20.0, **options):
-    return open_source(source, Options(kind, fps=fps, **options))
+def opened(source, kind="minari", fps: float | None = 20, **options):
+    return conversions.opened(source, kind, fps=fps, **options)
 
 
-def read(source, kind="minari", fps=20.0, **options):
+def read(source, kind="minari", fps: float | None = 20, **options):
     """The source, and the first episode's recording, frames, actions and states."""
     found = opened(source, kind, fps, **options)
     recording = found.read(found.episodes[0])
@@ -106,15 +103,14 @@ def test_robomimic_has_cameras_and_a_rate(tmp_path, scale):
 
 def test_frames_may_be_resized_and_the_place_must_be_writable(tmp_path):
     folder = minari(tmp_path / "d", MINARI_DICT, DISCRETE, THREE, episodes=2)
-    options = Options("minari", size=(12, 16), fps=10)
-    convert(folder, tmp_path / "x.zarr", options, 1, Console(quiet=True))
+    converted(folder, tmp_path / "x.zarr", "minari", size=(12, 16), fps=10)
     dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
     assert [e.attrs["source"].split("/")[-1] for e in dataset.episodes] == ["episode_0", "episode_1"]
     blocks = IMAGES[:N].reshape(N, 12, 2, 16, 2, 3).mean((2, 4)).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(dataset.frames(1, range(N)), blocks, atol=1)
     np.testing.assert_array_equal(dataset.actions(1), np.eye(3, dtype=bool)[DISCRETE])
     for out in (Path("/proc/x.zarr"), Path(f"{__file__}/x.zarr"), tmp_path / ("x" * 300)):
-        assert f"cannot create {out}" in user_error(convert, folder, out, options, 1, Console(quiet=True))
+        assert f"cannot create {out}" in user_error(converted, folder, out, "minari", fps=10)
 
 
 def refused(source, match, episode=None, **options):
@@ -217,10 +213,9 @@ def test_an_empty_episode_is_left_out_and_the_others_are_converted(tmp_path):
             kind = file[name].dtype
             del file[name]
             file.create_dataset(name, (0,), float if name.endswith("actions") else kind)
-    console = Console(file=StringIO(), width=200)
     for _ in range(2):
-        convert(folder, tmp_path / "out.zarr", Options("minari", fps=20), 1, console)
-        assert "episode_0: left out, it has no frame" in console.file.getvalue()  # pyright: ignore
+        printed = converted(folder, tmp_path / "out.zarr", "minari", fps=20)
+        assert "episode_0: left out, it has no frame" in printed
     assert len(ZarrGameplayDataset(tmp_path / "out.zarr").episodes) == 2
 
 

@@ -8,21 +8,18 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from conversions import converted, opened
 from dataset_files import user_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded_sessions import write_session
-from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.convert.conversion import convert
 from BC_training.convert.sessions import held_buttons
 from BC_training.convert.sessions.held_buttons import describe_unmatched, held_actions, identify
 from BC_training.convert.sessions.keybinds import read_keybinds
-from BC_training.convert.sessions.reader import open_source
 from BC_training.convert.sessions.tables import Inputs, read_inputs
-from BC_training.convert.source import Options
 
 FRAMES = 400
 EDGES = np.arange(FRAMES + 1) * 100_000.0  # 40 s at 10 frames a second
@@ -197,7 +194,7 @@ def test_a_code_of_two_actions_is_refused(tmp_path):
 def test_the_frames_in_notes_are_those_of_the_dataset(tmp_path):
     events = [(0, "KEY_DOWN", "W"), (1, "KEY_UP", "W"), (2_000_000, "KEY_UP", "W")]
     write_session(tmp_path / "s", np.arange(60) * 50_000, events, [(500_000, 1, 1)])
-    recording = open_source(tmp_path / "s", Options("sessions", keybinds=write_binds(tmp_path, BOUND))).read("s")
+    recording = opened(tmp_path / "s", "sessions", keybinds=write_binds(tmp_path, BOUND)).read("s")
     assert recording.attrs["frames_dropped_before_state"] == 10
     assert "W released at 2.000 s (frame 30)" in recording.notes[-1]
 
@@ -205,14 +202,13 @@ def test_the_frames_in_notes_are_those_of_the_dataset(tmp_path):
 BOUND = {"forward": {"index": 0, "key": "w"}, "fire": {"index": 1, "mouse": "left"}}
 
 
-def converted(tmp_path, binds, **sessions):
+def printed_and_error(tmp_path, binds, **sessions):
     """The printed text, and the error or "", for sessions of 3 s at 20 frames per second."""
     for name, events in sessions.items():
         write_session(tmp_path / "s" / name, np.arange(60) * 50_000, events)
     output = StringIO()
     try:
-        options = Options("sessions", keybinds=binds)
-        convert(tmp_path / "s", tmp_path / "x.zarr", options, 1, Console(file=output, width=500))
+        converted(tmp_path / "s", tmp_path / "x.zarr", "sessions", output, keybinds=binds)
     except UserError as error:
         return output.getvalue(), str(error)
     return output.getvalue(), ""
@@ -220,7 +216,7 @@ def converted(tmp_path, binds, **sessions):
 
 def test_a_session_is_refused_if_all_its_presses_are_unbound_and_not_if_it_has_none(tmp_path):
     events = {"a": [(0, "KEY_DOWN", "Up"), (1, "MOUSE_DOWN", "right")], "b": [], "c": [(0, "KEY_DOWN", "'w'")]}
-    printed, error = converted(tmp_path, write_binds(tmp_path, BOUND), **events)
+    printed, error = printed_and_error(tmp_path, write_binds(tmp_path, BOUND), **events)
     fault = "2 of 2 presses are of buttons without an action; pressed were UP, mouse RIGHT; bound are W, mouse LEFT"
     assert fault in error
     assert "1 of 3" in error
@@ -234,7 +230,7 @@ def test_presses_alone_and_releases_alone_are_refused_where_they_are_many(tmp_pa
     binds = write_binds(tmp_path, {"move": {"index": 0, "key": keys}})
     at = 200_000 if half == "DOWN" else 2_500_000
     many = [(at + i * 20_000, f"KEY_{half}", key) for i, key in enumerate(keys)]
-    _, error = converted(tmp_path, binds, a=many, b=many[:9])
+    _, error = printed_and_error(tmp_path, binds, a=many, b=many[:9])
     assert "1 of 2" in error
     assert f"a/inputs.csv has {lacks}" in error
 
@@ -242,7 +238,7 @@ def test_presses_alone_and_releases_alone_are_refused_where_they_are_many(tmp_pa
 def test_all_assumptions_are_printed_and_counted(tmp_path):
     events = [(0, "KEY_DOWN", "W"), (5, "MOUSE_MOVE", "3"), (2_000_000, "KEY_UP", "w"), (2_900_000, "MOUSE_UP", "LEFT")]
     events += [(2_910_000, "KEY_UP", "W"), (2_950_000, "MOUSE_DOWN", "LEFT")]
-    printed, error = converted(tmp_path, write_binds(tmp_path, BOUND, game="x"), a=events)
+    printed, error = printed_and_error(tmp_path, write_binds(tmp_path, BOUND, game="x"), a=events)
     assert error == ""
     assert "the key binds' entries 'game' are not used" in printed
     assert "a: 1 event of no button left out (MOUSE_MOVE)\n" in printed

@@ -7,18 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from io import StringIO
 
 import numpy as np
 import pytest
+from conversions import converted, opened
 from dataset_files import user_error
 from recorded_sessions import frame_of, number_of, write_inputs, write_keybinds, write_memory, write_session
-from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
-from BC_training.convert.conversion import convert
-from BC_training.convert.sessions.reader import open_source
-from BC_training.convert.source import Options
 
 UNEVEN = np.cumsum([0, *[16_000, 33_000, 21_000, 50_000] * 10])  # 41 frames, a mean of 30 ms
 EVENTS = [
@@ -42,8 +38,8 @@ def binds(tmp_path):
 
 def read(source, binds, **options):
     """The first session's fps, frame numbers, actions bool [N, A], state float32 [N, S] or None, and recording."""
-    opened = open_source(source, Options("sessions", keybinds=binds, **options))
-    recording = opened.read(opened.episodes[0])
+    found = opened(source, "sessions", keybinds=binds, **options)
+    recording = found.read(found.episodes[0])
     frames, actions, state = zip(*recording.steps, strict=True)
     numbers = [number_of(frame) for frame in frames]
     return recording.fps, numbers, np.array(actions), None if state[0] is None else np.array(state), recording
@@ -51,9 +47,9 @@ def read(source, binds, **options):
 
 def test_every_frame_is_exact_and_has_the_buttons_that_were_held(tmp_path, binds):
     write_session(tmp_path / "s" / "a", UNEVEN, EVENTS)
-    opened = open_source(tmp_path / "s", Options("sessions", keybinds=binds))
-    assert (opened.keys, opened.attributes) == (("forward", "fire", "idle"), ())
-    recording = opened.read("a")
+    found = opened(tmp_path / "s", "sessions", keybinds=binds)
+    assert (found.keys, found.attributes) == (("forward", "fire", "idle"), ())
+    recording = found.read("a")
     frames, actions, states = zip(*recording.steps, strict=True)
     np.testing.assert_array_equal(frames, [frame_of(n, (24, 32)).transpose(2, 0, 1) for n in range(41)])
     assert set(states) == {None}
@@ -109,6 +105,7 @@ def test_with_fps_a_frame_is_the_last_one_shown_and_has_every_press_of_its_inter
     np.testing.assert_array_equal(np.flatnonzero(actions[:, 1]), [0, 1])
     np.testing.assert_array_equal(state[:, 0], grid)
     assert recording.attrs["recorded_fps"] == pytest.approx(1 / 0.030)
+    assert "--fps 34 is above the 33.33 " in user_error(read, tmp_path / "s", binds, fps=34)
 
 
 @pytest.mark.parametrize("fps", [30, 15, 10])
@@ -116,11 +113,6 @@ def test_rounded_time_stamps_neither_repeat_nor_lose_a_frame(tmp_path, binds, fp
     write_session(tmp_path / "s" / "a", [round(i * 1e6 / 30) for i in range(90)])
     _, numbers, _, _, _ = read(tmp_path / "s", binds, fps=fps)
     assert numbers == list(range(0, 90, 30 // fps))
-
-
-def test_more_frames_than_were_recorded_are_refused(tmp_path, binds):
-    write_session(tmp_path / "s" / "a", UNEVEN)
-    assert "--fps 34 is above the 33.33 " in user_error(read, tmp_path / "s", binds, fps=34)
 
 
 def test_a_clock_of_its_own_needs_the_videos_start(tmp_path, binds):
@@ -140,34 +132,16 @@ def test_sessions_in_numeric_order_and_one_alone(tmp_path, binds):
         (tmp_path / "s" / name).mkdir(parents=True)
     (tmp_path / "s" / "x" / "zarr.json").write_text("{}")
     (tmp_path / "s" / "README").write_text("mine")
-    options = Options("sessions", keybinds=binds)
-    assert open_source(tmp_path / "s", options).episodes == ("run9", "run10")
+    assert opened(tmp_path / "s", "sessions", keybinds=binds).episodes == ("run9", "run10")
     write_inputs(tmp_path / "s" / "run9" / "inputs.csv", [])
-    assert open_source(tmp_path / "s" / "run9", options).episodes == ("run9",)
-
-
-def test_one_broken_session_does_not_keep_the_others_from_being_written(tmp_path, binds):
-    for name in ("a", "b", "c"):
-        write_session(tmp_path / "s" / name, UNEVEN, EVENTS)
-    (tmp_path / "s" / "b" / "video.mp4").unlink()
-    output = StringIO()
-    options = Options("sessions", size=(12, 16), fps=20, keybinds=binds)
-    message = user_error(convert, tmp_path / "s", tmp_path / "x.zarr", options, 1, Console(file=output))
-    assert re.search(r"1 of 3 .*b: .*video.mp4 is missing", message)
-    assert "a: 1 of 6 presses are of buttons without an action" in output.getvalue()
-    dataset = ZarrGameplayDataset(tmp_path / "x.zarr")
-    assert [e.attrs["source"].split("/")[-1] for e in dataset.episodes] == ["a", "c"]
-    assert dataset.fps == 20
-    frames = dataset.frames(0, range(dataset.episodes[0].length))
-    assert frames.shape == (25, 3, 12, 16)
-    assert [number_of(f) for f in frames[:3]] == [0, 2, 3]
+    assert opened(tmp_path / "s" / "run9", "sessions", keybinds=binds).episodes == ("run9",)
 
 
 def test_recordings_of_another_frame_size_are_refused_one_by_one(tmp_path, binds):
     write_session(tmp_path / "s" / "a", UNEVEN, EVENTS)
     write_session(tmp_path / "s" / "b", UNEVEN, EVENTS, size=(96, 96))
-    arguments = tmp_path / "s", tmp_path / "x.zarr", Options("sessions", keybinds=binds), 1, Console(quiet=True)
-    assert re.search(r"b: its frames are 96x96, those of .* add --size", user_error(convert, *arguments))
+    message = user_error(converted, tmp_path / "s", tmp_path / "x.zarr", "sessions", keybinds=binds)
+    assert re.search(r"b: its frames are 96x96, those of .* add --size", message)
     assert len(ZarrGameplayDataset(tmp_path / "x.zarr").episodes) == 1
 
 
@@ -183,10 +157,8 @@ def test_a_killed_conversion_continues_to_the_same_dataset(tmp_path, binds):
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "x.zarr" / "episode_3").exists()
-    output = StringIO()
-    for out in ("x.zarr", "y.zarr"):
-        convert(tmp_path / "s", tmp_path / out, Options("sessions", keybinds=binds), 1, Console(file=output, width=500))
-    assert "of 4 recordings are there" in output.getvalue()
+    assert "of 4 recordings are there" in converted(tmp_path / "s", tmp_path / "x.zarr", "sessions", keybinds=binds)
+    converted(tmp_path / "s", tmp_path / "y.zarr", "sessions", keybinds=binds)
     one, two = ZarrGameplayDataset(tmp_path / "x.zarr"), ZarrGameplayDataset(tmp_path / "y.zarr")
     assert [e.attrs for e in one.episodes] == [e.attrs for e in two.episodes]
     assert not list((tmp_path / "x.zarr").glob(".partial*"))
@@ -205,8 +177,8 @@ def session(tmp_path):
 
 
 def read_all(source, binds, **options):
-    opened = open_source(source, Options("sessions", keybinds=binds, **options))
-    return [list(opened.read(name).steps) for name in opened.episodes]
+    found = opened(source, "sessions", keybinds=binds, **options)
+    return [list(found.read(name).steps) for name in found.episodes]
 
 
 def refused(source, binds, *parts, **options):
@@ -268,11 +240,11 @@ def test_a_folder_that_is_no_session_costs_only_itself(session, binds):
     (session.parent / "empty").mkdir()
     broken = write_session(session.parent / "b", TIMES, [])
     (broken / "memory_data.csv").write_text("")
-    opened = open_source(session.parent, Options("sessions", keybinds=binds))
-    assert opened.attributes == ("health", "ammo")
-    assert len(list(opened.read("a").steps)) == 60
-    assert "empty/video.mp4 is missing: restore it, or remove the session" in user_error(opened.read, "empty")
-    assert "b/memory_data.csv has no column timestamp_us" in user_error(opened.read, "b")
+    found = opened(session.parent, "sessions", keybinds=binds)
+    assert found.attributes == ("health", "ammo")
+    assert len(list(found.read("a").steps)) == 60
+    assert "empty/video.mp4 is missing: restore it, or remove the session" in user_error(found.read, "empty")
+    assert "b/memory_data.csv has no column timestamp_us" in user_error(found.read, "b")
 
 
 def test_files_and_columns_that_are_not_read_are_noted(session, binds):
@@ -280,9 +252,9 @@ def test_files_and_columns_that_are_not_read_are_noted(session, binds):
     (session / "video.mp4").rename(session / "2024-01-15 12-00-00.mkv")
     (session / "ram.csv").write_text("")
     (session / "metadata.json").write_text('{"codec": "x", "game": "y"}')
-    opened = open_source(session, Options("sessions", keybinds=binds))
-    assert opened.attributes == ("health",)
-    assert opened.read("a").notes == (
+    found = opened(session, "sessions", keybinds=binds)
+    assert found.attributes == ("health",)
+    assert found.read("a").notes == (
         "ram.csv is not read",
         "of metadata.json is not read: codec",
         "the column of memory_data.csv without a name is left out: it numbers the rows",
