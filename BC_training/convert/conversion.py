@@ -44,7 +44,7 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
         print_line(console, note)
     if not missing:
         return
-    with recording(out, opened.keys, opened.attributes), disk_full_is_user_error(out):
+    with recording(out, opened.button_names, opened.attributes), disk_full_is_user_error(out):
         first = next_number(out)
         size = existing[0].arrays["frames"].shape[2:] if existing else options.size or _frame_size(opened, missing)
         results: list[Result] = run_tasks(
@@ -60,7 +60,7 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
     notes += [f"{name}: {note}" for name, result in zip(missing, results, strict=True) for note in result.notes]
     pressed = [result.pressed for result in results if result.pressed is not None]
     if pressed and not (ever := np.any(pressed, axis=0)).all():
-        never = ", ".join(key for key, was in zip(opened.keys, ever, strict=True) if not was)
+        never = ", ".join(name for name, was in zip(opened.button_names, ever, strict=True) if not was)
         notes.append(f"never pressed in what was converted: {never}")
     converted, frames = sum(result.frames > 0 for result in results), sum(result.frames for result in results)
     for note in (*notes, f"converted {converted} recordings, {frames:,} frames, into {out}"):
@@ -93,7 +93,7 @@ class Converter:
         try:
             with _damage_is_user_error():
                 recording = self._source.read(name)
-            pressed = np.zeros(len(self._source.keys), bool)
+            pressed = np.zeros(len(self._source.button_names), bool)
             for frame, action, state in _steps(recording):
                 pressed |= action
                 resized = frame if self._resize is None else resize_frames(frame[None], self._resize)[0]

@@ -44,14 +44,14 @@ class Source(Protocol):
     """Recordings found at a path. A source is pickled into every process, so it holds no open file.
 
     Attributes:
-        keys: the names of the A buttons.
+        button_names: those of the A buttons.
         attributes: the names of the S state values; empty without a state.
         episodes: the recordings' names, unique and the same in every run.
 
     A source may have ``notes``: what to tell the user once, one line each.
     """
 
-    keys: tuple[str, ...]
+    button_names: tuple[str, ...]
     attributes: tuple[str, ...]
     episodes: tuple[str, ...]
 

@@ -62,8 +62,6 @@ class Video:
                 aspect = stream.sample_aspect_ratio
         except FFmpegError as error:
             raise self._damaged(f"{error.strerror}") from error
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}; restore it, or remove the session") from error
         corrupt = [is_corrupt for _, is_corrupt, _ in packets]
         whole = corrupt.index(True) if any(corrupt) else len(packets)
         if not all(corrupt[whole:]):

@@ -168,7 +168,7 @@ def test_a_place_without_recordings_or_of_another_kind_is_refused(tmp_path):
 class Fake:
     """A source whose first recording makes a library fail."""
 
-    keys: tuple[str, ...] = ("jump",)
+    button_names: tuple[str, ...] = ("jump",)
     attributes: tuple[str, ...] = ()
     episodes: tuple[str, ...] = ("bad", "good", "empty")
 
@@ -206,8 +206,8 @@ def test_an_exception_of_a_library_costs_one_recording(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("names", "message"), [
-    ({"keys": ("jump", "")}, "'keys' has '' in column 1, which is empty"),
-    ({"keys": ("jump", "duck", "jump")}, "'keys' has 'jump' twice, in columns 0 and 2"),
+    ({"button_names": ("jump", "")}, "'keys' has '' in column 1, which is empty"),
+    ({"button_names": ("jump", "duck", "jump")}, "'keys' has 'jump' twice, in columns 0 and 2"),
     ({"attributes": ("x", " ")}, "'attributes' has ' ' in column 1, which is empty"),
     ({"attributes": ("x", "x")}, "'attributes' has 'x' twice, in columns 0 and 1"),
     ({"attributes": (None,)}, "'attributes' has None in column 0, which is not text"),

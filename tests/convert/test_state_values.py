@@ -37,7 +37,7 @@ def test_measured_values_are_rounded():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e39])
-def test_what_is_not_finite_is_refused_by_name(bad):
+def test_values_that_are_not_finite_are_refused_by_name(bad):
     assert "'b' is not finite in row 1" in user_error(exact_float32, np.array([[0.0, 0], [0, bad]]), "ab", "x")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from BC_training.common.errors import UserError
 
-KEYS = ("move_forward", "move_backward", "move_left", "move_right", "turn_left", "turn_right", "attack", "use")
+BUTTONS = ("move_forward", "move_backward", "move_left", "move_right", "turn_left", "turn_right", "attack", "use")
 LONG_TURNS = 111  # the version with turns of 16 bits
 VERSIONS = (*range(104, 110), LONG_TURNS)
 
@@ -33,7 +33,7 @@ class Demo:
     episode: int
     map: int
     player: int  # whose view and inputs these are, 1 to 4
-    actions: np.ndarray  # bool [N, 8], the ``KEYS`` of each tic
+    actions: np.ndarray  # bool [N, 8], the ``BUTTONS`` of each tic
 
 
 def parse_demo(raw: bytes) -> Demo:

@@ -3,7 +3,7 @@
 The source is a ``.lmp`` file, a folder of them, or a WAD whose lumps DEMO1, DEMO2, ... are the recordings;
 ``files.py`` describes their content and the versions that are read.
 
-The actions are the ``KEYS`` of the player whose view is shown. They leave out how fast the player walks or turns
+The actions are the ``BUTTONS`` of the player whose view is shown. They leave out how fast the player walks or turns
 (running, or a mouse moved far) and weapon changes (bits 2 to 5 of the buttons). A tic whose buttons have bit 7
 set pauses or saves the game; it has no attack and no use.
 
@@ -31,7 +31,7 @@ from typing import BinaryIO
 import numpy as np
 
 from BC_training.common.errors import UserError
-from BC_training.convert.doom_demo.files import KEYS, parse_demo, read_wad
+from BC_training.convert.doom_demo.files import BUTTONS, parse_demo, read_wad
 from BC_training.convert.identity import content_digest
 from BC_training.convert.source import Options, Recording, Step, every_nth
 from BC_training.convert.state_values import kept_columns
@@ -68,7 +68,7 @@ class DoomDemos:
     maps: frozenset[str]  # the lumps of all WADs
     numbered: bool  # whether the game's maps are MAP01, MAP02, ... rather than E1M1, ...
     options: Options
-    keys: tuple[str, ...] = KEYS
+    button_names: tuple[str, ...] = BUTTONS
     attributes: tuple[str, ...] = ()
 
     @property

@@ -56,7 +56,7 @@ class Episodes:
     fps: float | None
 
     @property
-    def keys(self) -> tuple[str, ...]:
+    def button_names(self) -> tuple[str, ...]:
         return self.actions.names
 
     @property

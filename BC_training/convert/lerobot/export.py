@@ -96,10 +96,8 @@ def export(
         )
         if not _is_unused(out):
             raise UserError(f"{out} is there by now: move it away and run the same command again")
-        if out.exists():
-            out.rmdir()
         shutil.rmtree(folder / _PROGRESS)
-        os.rename(folder, out)
+        os.rename(folder, out)  # an empty folder is replaced
     print_line(console, f"exported {len(lengths)} episodes, {sum(lengths):,} frames, to {out}")
 
 

@@ -62,7 +62,7 @@ class Columns:
     """What the features become."""
 
     action: str  # the feature with the action
-    keys: tuple[str, ...]  # the names of the action's A values
+    button_names: tuple[str, ...]  # the names of the action's A values
     state: str | None  # the feature with the state; None without one
     attributes: tuple[str, ...]  # the names of the state's S values
     unread: tuple[str, ...]  # other features and columns, without the cameras and LeRobot's own

@@ -57,7 +57,7 @@ class LeRobotSource:
         self._columns = choose_columns(place, layout.features, layout.camera, stored)
         self._frame_size = frame_size(place, layout.camera, layout.features[layout.camera])
         self._kept = kept_columns(self._columns.attributes, leave_out)
-        self.keys = self._columns.keys
+        self.button_names = self._columns.button_names
         self.attributes = tuple(self._columns.attributes[i] for i in self._kept)
         # The folder's name is included so that several datasets can be gathered in one.
         folder = layout.root.resolve().name
@@ -123,12 +123,12 @@ class LeRobotSource:
         if not np.array_equal(order, np.arange(len(order))):
             i = int(np.argmax(order != np.arange(len(order))))
             raise UserError(f"{at(episode, i)}: the row's frame_index is {order[i]}: sort the rows, or restore them")
-        pressed = numbers(table, columns.action, len(self.keys), where)
+        pressed = numbers(table, columns.action, len(self.button_names), where)
         bad = np.argwhere((pressed != 0) & (pressed != 1))
         if len(bad):
             i, column = bad[0]
             raise _NotButtonsError(
-                f"{at(episode, i)}: action '{self.keys[column]}' is {float(pressed[i, column]):g}, not 0 or 1: "
+                f"{at(episode, i)}: action '{self.button_names[column]}' is {float(pressed[i, column]):g}, not 0 or 1: "
                 "policies here press buttons, so turn the action into buttons first"
             )
         state = None

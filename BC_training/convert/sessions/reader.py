@@ -37,7 +37,7 @@ from BC_training.convert.video import Video
 class Sessions:
     """A ``Source`` in which each session is an episode."""
 
-    keys: tuple[str, ...]
+    button_names: tuple[str, ...]
     attributes: tuple[str, ...]
     episodes: tuple[str, ...]
     folder: Path  # holds the sessions
@@ -97,7 +97,7 @@ class Sessions:
         if inputs.left_out:
             count, types = sum(inputs.left_out.values()), ", ".join(inputs.left_out)
             notes.append(f"{count} {'event' if count == 1 else 'events'} of no button left out ({types})")
-        actions, unmatched = held_buttons.held_actions(inputs, self.binds.columns, len(self.keys), edges)
+        actions, unmatched = held_buttons.held_actions(inputs, self.binds.columns, len(self.button_names), edges)
         held_buttons.require_both_halves(inputs, self.binds, unmatched, inputs_file)
         attrs: dict[str, Any] = {
             "recorded_fps": video.fps,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from BC_training.common.errors import UserError
 from BC_training.convert.doom_demo import reader as doom_demo
-from BC_training.convert.doom_demo.files import KEYS, LONG_TURNS, VERSIONS, parse_demo, read_wad
+from BC_training.convert.doom_demo.files import BUTTONS, LONG_TURNS, VERSIONS, parse_demo, read_wad
 
 FREEDOOM = Path("/usr/share/games/doom/freedoom1.wad")
 needs_game = pytest.mark.skipif(
@@ -63,7 +63,7 @@ inputs = st.lists(st.tuples(moves, moves, moves, st.integers(0, 255)), max_size=
 def test_signs_and_bits_become_actions(given_inputs, version, footer):
     demo = parse_demo(header(version, (2, 5)) + tics(*given_inputs, long=version == LONG_TURNS) + b"\x80" + footer)
     assert (demo.version, demo.skill, demo.episode, demo.map, demo.player) == (version, 4, 2, 5, 1)
-    assert demo.actions.shape == (len(given_inputs), len(KEYS))
+    assert demo.actions.shape == (len(given_inputs), len(BUTTONS))
     for row, (forward, side, turn, buttons) in zip(demo.actions, given_inputs, strict=True):
         pressed = {
             "move_forward": forward > 0,
@@ -75,7 +75,7 @@ def test_signs_and_bits_become_actions(given_inputs, version, footer):
             "attack": buttons < 128 and buttons % 2 == 1,
             "use": buttons < 128 and buttons // 2 % 2 == 1,
         }
-        assert dict(zip(KEYS, row.tolist(), strict=True)) == pressed
+        assert dict(zip(BUTTONS, row.tolist(), strict=True)) == pressed
 
 
 AHEAD, BACK, ATTACK = (50, 0, 0, 0), (-50, 0, 0, 0), (0, 0, 0, 1)
@@ -93,7 +93,7 @@ AHEAD, BACK, ATTACK = (50, 0, 0, 0), (-50, 0, 0, 0), (0, 0, 0, 1)
 def test_a_demo_is_parsed(raw, player, pressed):
     demo = parse_demo(raw + b"\x80")
     assert demo.player == player
-    assert [KEYS[row.argmax()] for row in demo.actions] == pressed
+    assert [BUTTONS[row.argmax()] for row in demo.actions] == pressed
 
 
 @pytest.mark.parametrize(("raw", "message"), [
@@ -145,7 +145,7 @@ def test_any_bytes_are_parsed_or_refused(tmp_path_factory, content, start, versi
         assert all(0 <= size <= len(content) for _, size in read_wad(path).lumps.values())
     for raw in (content, bytes([version]) + content, header(version) + content):
         with contextlib.suppress(UserError):
-            assert parse_demo(raw).actions.shape[1] == len(KEYS)
+            assert parse_demo(raw).actions.shape[1] == len(BUTTONS)
 
 
 DEMO = header() + tics((50, 0, 0, 0), (0, 0, 0, 1)) + b"\x80"
@@ -244,7 +244,7 @@ def test_an_action_belongs_to_the_picture_before_its_effect(tmp_path):
     (tmp_path / "a.lmp").write_bytes(header(level=(1, 2)) + tics(*raw) + b"\x80")
     source = opened(tmp_path / "a.lmp", "doom-demo", size=(240, 320), iwad=FREEDOOM)
     steps = list(source.read("a.lmp").steps)
-    pressed = [(k, KEYS[column]) for k, step in enumerate(steps, start=1) for column in step[1].nonzero()[0]]
+    pressed = [(k, BUTTONS[column]) for k, step in enumerate(steps, start=1) for column in step[1].nonzero()[0]]
     assert (len(steps), pressed) == (59, [(left, "turn_left"), (right, "turn_right"), (shot, "attack")])
     view = np.stack([frame[:, 20:150].mean(axis=(0, 1)) for frame, _, _ in steps])  # mean of each column
     moved = np.abs(np.diff(view, axis=0)).mean(axis=1)  # [k]: from picture k to k + 1

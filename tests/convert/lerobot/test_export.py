@@ -97,7 +97,7 @@ def test_colours_are_exported_as_they_are(tmp_path, make_dataset):
         assert next(container.decode(video=0)).colorspace == 6  # BT.601
 
 
-def test_one_button_without_state_is_a_plain_column(tmp_path, make_dataset):
+def test_one_button_is_a_plain_column_and_a_state_may_be_missing(tmp_path, make_dataset):
     (before,) = make_dataset(tmp_path / "x.zarr", [6], actions=1, state=0, fps=30.0)
     out = exported(tmp_path / "x.zarr", tmp_path / "lr")
     assert pq.read_table(out / DATA.format(0))["action"].to_pylist() == before.actions[:, 0].tolist()
@@ -214,7 +214,7 @@ def test_statistics_are_those_of_the_values(tmp_path, make_dataset):
     assert totals["index"]["max"] == [13]
 
 
-def test_size_and_fps_resize_and_thin(tmp_path, numbered):
+def test_an_export_may_resize_frames_and_leave_some_out(tmp_path, numbered):
     out = exported(numbered, tmp_path / "lr", size=(12, 16), fps=10)
     after, before = imported(out, tmp_path / "back.zarr"), ZarrGameplayDataset(numbered)
     kept = [[int(i) for i in np.unique((np.arange(n) * 10 / 17.5).astype(int), return_index=True)[1]] for n in LENGTHS]

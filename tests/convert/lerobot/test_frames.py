@@ -9,27 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import av
+import lerobot_datasets as lr
 import numpy as np
 import pyarrow as pa
 import pytest
 from dataset_files import user_error
 from hypothesis import given
 from hypothesis import strategies as st
-from lerobot_datasets import (
-    CAMERA,
-    HEIGHT,
-    LENGTHS,
-    WIDTH,
-    check_read,
-    edit_column,
-    imported,
-    opened,
-    picture,
-    read,
-    replace_column,
-    rewrite,
-    set_feature,
-)
 from PIL import Image
 
 from BC_training.common.errors import UserError
@@ -43,7 +29,7 @@ def encoded(image: np.ndarray | Image.Image, kind: str = "PNG", **options: Any) 
 
 
 def test_pictures_of_any_mode_become_rgb():
-    image = picture(1, 2)
+    image = lr.picture(1, 2)
     grey = image[..., 0]
     alpha = np.dstack([image, np.full(grey.shape, 77, np.uint8)])
     palette = Image.fromarray(image).convert("P", palette=Image.Palette.ADAPTIVE, colors=8)
@@ -74,7 +60,7 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(("image", "part"), [
     *[({"bytes": bomb(side, side)}, f"cannot decode the picture (Image size ({side**2} pixels) exceeds")
       for side in (10_000, 30_000)],
-    ({"bytes": encoded(picture(0, 0))[:60]}, "cannot decode the picture"),
+    ({"bytes": encoded(lr.picture(0, 0))[:60]}, "cannot decode the picture"),
     ({"bytes": b"no picture"}, "is no picture in a known format: restore the file"),
     ({"bytes": b"\xff\xd8\xff"}, "is no picture in a known format"),
     ({"bytes": encoded(np.full((4, 4), 40_000, np.uint16))}, "has one channel of more than 8 bits (mode I;16)"),
@@ -85,17 +71,17 @@ def bomb(width: int, height: int) -> bytes:
     *[({"path": path}, "holds no image, but nothing") for path in ("", None)],
 ])  # fmt: skip
 def test_a_picture_that_cannot_be_read_costs_only_its_episode(v21, tmp_path, image, part):
-    (tmp_path / "secret.png").write_bytes(encoded(picture(2, 3)))
-    edit_column(CAMERA, 3, {"bytes": None, "path": None} | image)(v21)
-    message = user_error(imported, v21, tmp_path / "x.zarr")
-    parts = ["1 of 3 recordings", f"episode 2, frame 3: '{CAMERA}'", part]
+    (tmp_path / "secret.png").write_bytes(encoded(lr.picture(2, 3)))
+    lr.edit_column(lr.CAMERA, 3, {"bytes": None, "path": None} | image)(v21)
+    message = user_error(lr.imported, v21, tmp_path / "x.zarr")
+    parts = ["1 of 3 recordings", f"episode 2, frame 3: '{lr.CAMERA}'", part]
     assert not [part for part in parts if part not in message], message
     assert " at 0x" not in message
 
 
 @given(st.binary(max_size=200), st.integers(0, 199), st.binary(min_size=1, max_size=20))
 def test_damaged_pictures_are_refused_or_decoded(content, place, damage):
-    whole = bytearray(encoded(picture(0, 0)))
+    whole = bytearray(encoded(lr.picture(0, 0)))
     whole[place : place + len(damage)] = damage
     for raw in (content, bytes(whole)):
         try:
@@ -107,7 +93,7 @@ def test_damaged_pictures_are_refused_or_decoded(content, place, damage):
 
 
 def in_images(episode: int, frame: int) -> str:
-    return f"images/{CAMERA}/episode_{episode:06d}/frame_{frame:06d}.png"
+    return f"images/{lr.CAMERA}/episode_{episode:06d}/frame_{frame:06d}.png"
 
 
 def move_pictures(root: Path, name: Callable[[int, int], str], place: Callable[[int, int], str] = in_images) -> None:
@@ -118,11 +104,11 @@ def move_pictures(root: Path, name: Callable[[int, int], str], place: Callable[[
             numbered = row["episode_index"], row["frame_index"]
             target = root / place(*numbered)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(row[CAMERA]["bytes"])
-            row[CAMERA] = {"bytes": None, "path": name(*numbered)}
+            target.write_bytes(row[lr.CAMERA]["bytes"])
+            row[lr.CAMERA] = {"bytes": None, "path": name(*numbered)}
 
     for file in sorted(root.glob("data/*/*.parquet")):
-        rewrite(file, move)
+        lr.rewrite(file, move)
 
 
 @pytest.mark.parametrize("style", ["relative", "alone", "windows", "absolute", "beside"])
@@ -135,7 +121,7 @@ def test_pictures_may_be_files_that_the_rows_name(source, style):
         "beside": lambda e, i: f"pictures/{e}_{i}.png",
     }
     move_pictures(source, names[style], names[style] if style == "beside" else in_images)
-    check_read(source)
+    lr.check_read(source)
 
 
 @pytest.mark.parametrize("field", ["bytes", "path"])
@@ -148,24 +134,24 @@ def test_a_column_may_hold_bytes_or_paths_alone(source, field):
         lambda c: c.cast(wide),
         pa.ChunkedArray.dictionary_encode,
     ):
-        replace_column(CAMERA, change)(source)
-        check_read(source)
+        lr.replace_column(lr.CAMERA, change)(source)
+        lr.check_read(source)
 
 
 @pytest.mark.parametrize("camera", ["image", "video"])
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 def test_a_digest_distinguishes_episodes_wherever_they_lie(copy, tmp_path, version, camera):
     source = copy(version, camera)
-    digests = [opened(source).digest(episode) for episode in opened(source).episodes]
-    assert len(set(digests)) == len(LENGTHS)
-    moved = opened(source.rename(tmp_path / "moved"))
+    digests = [lr.opened(source).digest(episode) for episode in lr.opened(source).episodes]
+    assert len(set(digests)) == len(lr.LENGTHS)
+    moved = lr.opened(source.rename(tmp_path / "moved"))
     assert [moved.digest(episode) for episode in moved.episodes] == digests
 
 
 def test_a_turned_video_is_upright(copy):
     source = copy("v2.1", "video")
-    upright = [frame for frame, _, _ in read(source)[0]]
-    set_feature(CAMERA, shape=[WIDTH, HEIGHT, 3])(source)
+    upright = [frame for frame, _, _ in lr.read(source)[0]]
+    lr.set_feature(lr.CAMERA, shape=[lr.WIDTH, lr.HEIGHT, 3])(source)
     for file in source.glob("videos/*/*/*.mp4"):
         plain = file.rename(file.with_suffix(".plain.mp4"))
         with av.open(str(plain)) as there, av.open(str(file), "w") as turned:
@@ -175,4 +161,4 @@ def test_a_turned_video_is_upright(copy):
                 if packet.size:
                     packet.stream = stream
                     turned.mux(packet)
-    np.testing.assert_array_equal([frame for frame, _, _ in read(source)[0]], np.rot90(upright, axes=(2, 3)))
+    np.testing.assert_array_equal([frame for frame, _, _ in lr.read(source)[0]], np.rot90(upright, axes=(2, 3)))

@@ -3,27 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import lerobot_datasets as lr
 import numpy as np
 import pyarrow as pa
 import pytest
 from dataset_files import user_error
-from lerobot_datasets import (
-    LENGTHS,
-    NAMES,
-    WRITERS,
-    actions,
-    check,
-    edit_column,
-    edit_file,
-    edit_rows,
-    edit_tables,
-    imported,
-    numbers,
-    picture,
-    read,
-    replace_column,
-    write_video,
-)
 from recorded_sessions import write_sound
 
 from BC_training.common.dataset import ZarrGameplayDataset
@@ -37,31 +21,31 @@ from BC_training.common.dataset import ZarrGameplayDataset
     ("v3.0", {"action": "int64", "state": False}),
 ])  # fmt: skip
 def test_every_value_arrives_in_order(tmp_path, version, changes):
-    dataset = imported(WRITERS[version](tmp_path / "lr", **changes), tmp_path / "x.zarr")
-    check(dataset, changes.get("fps", 20))
+    dataset = lr.imported(lr.WRITERS[version](tmp_path / "lr", **changes), tmp_path / "x.zarr")
+    lr.check(dataset, changes.get("fps", 20))
     state_names = ("health", "ammo") if changes.get("state", True) else ()
-    assert (dataset.action_names, dataset.state_names) == (tuple(NAMES), state_names)
+    assert (dataset.action_names, dataset.state_names) == (tuple(lr.NAMES), state_names)
     assert dataset.episodes[1].attrs["tasks"] == ["play"]
 
 
-def test_fps_thins_and_keeps_presses(tmp_path, filmed):
-    dataset = imported(filmed, tmp_path / "x.zarr", fps=10)
+def test_with_fps_frames_are_left_out_and_presses_are_kept(tmp_path, filmed):
+    dataset = lr.imported(filmed, tmp_path / "x.zarr", fps=10)
     assert dataset.fps == 10
-    assert [numbers(f) for f in dataset.frames(1, range(3))] == [(1, 0), (1, 2), (1, 4)]
-    pressed = actions(1, 6)
+    assert [lr.numbers(f) for f in dataset.frames(1, range(3))] == [(1, 0), (1, 2), (1, 4)]
+    pressed = lr.actions(1, 6)
     np.testing.assert_array_equal(dataset.actions(1), pressed[::2] | pressed[1::2])
-    assert user_error(imported, filmed, tmp_path / "y.zarr", fps=30).startswith("--fps 30 is above the 20 of")
+    assert user_error(lr.imported, filmed, tmp_path / "y.zarr", fps=30).startswith("--fps 30 is above the 20 of")
 
 
 def test_a_second_conversion_adds_nothing_and_another_dataset_is_appended(tmp_path, written):
-    imported(written["v2.1", "video"], tmp_path / "x.zarr")
-    check(imported(written["v2.1", "video"], tmp_path / "x.zarr"))
-    assert len(imported(written["v3.0", "image"], tmp_path / "x.zarr").episodes) == 2 * len(LENGTHS)
+    lr.imported(written["v2.1", "video"], tmp_path / "x.zarr")
+    lr.check(lr.imported(written["v2.1", "video"], tmp_path / "x.zarr"))
+    assert len(lr.imported(written["v3.0", "image"], tmp_path / "x.zarr").episodes) == 2 * len(lr.LENGTHS)
 
 
 def test_a_damaged_episode_does_not_stop_the_others(tmp_path, v21):
     (v21 / "data/chunk-000/episode_000000.parquet").unlink()
-    message = user_error(imported, v21, tmp_path / "x.zarr")
+    message = user_error(lr.imported, v21, tmp_path / "x.zarr")
     assert "1 of 3 recordings" in message
     assert "episode_000000.parquet is missing" in message
     assert [e.length for e in ZarrGameplayDataset(tmp_path / "x.zarr").episodes] == [6, 5]
@@ -79,45 +63,45 @@ def truncate(file: Path) -> None:
 
 
 def film(count: int, fps: float = 20, size: int = 1) -> Callable[[Path], None]:
-    return lambda file: write_video(file, [np.tile(picture(2, i), (size, size, 1)) for i in range(count)], fps)
+    return lambda file: lr.write_video(file, [np.tile(lr.picture(2, i), (size, size, 1)) for i in range(count)], fps)
 
 
 @pytest.mark.parametrize(("damage", "parts"), [
-    (edit_file("data/*/*.parquet", Path.unlink), [".parquet is missing: restore it"]),
-    (edit_file("data/*/*.parquet", truncate), ["cannot read", ".parquet"]),
-    (edit_file("videos/**/*.mp4", Path.unlink), ["episode 2: the video is missing"]),
-    (edit_file("videos/**/*.mp4", truncate), [".mp4, episode 2", "restore"]),
-    (edit_file("videos/**/*.mp4", write_sound), [".mp4 holds no video: restore it"]),
-    (edit_file("videos/**/*.mp4", overwrite_middle), [".mp4, episode 2, frame", "restore"]),
-    (edit_file("videos/**/*.mp4", film(4)), ["episode 2 has 4 pictures for 5 rows"]),
-    (edit_file("videos/**/*.mp4", film(5, fps=10)), ["episode 2, frame 1", "0.1000 s", "0.0500 s"]),
-    (edit_file("videos/**/*.mp4", film(5, size=2)), ["episode 2, frame 0", "64x128", "32x64"]),
-    (edit_rows(lambda content: content.pop()), ["episode 2 has 4 rows", "5"]),
-    (edit_rows(lambda content: content.reverse()), ["episode 2, frame 0", "frame_index is 4"]),
-    (edit_column("observation.state", 3, [1.0, float("nan")]), ["episode 2: 'ammo' is not finite in row 3"]),
-    (edit_column("observation.state", 3, None), ["episode 2", "'observation.state' lacks values"]),
-    (edit_column("action", 1, [0.0, 0.5, 0.0]), ["episode 2, frame 1", "'fire' is 0.5", "press buttons"]),
-    (edit_column("action", 1, [0.0, 1.0]), ["episode 2", "'action' lacks values"]),
-    (edit_column("timestamp", 2, 0.13), ["episode 2, frame 2", "0.1300 s"]),
-    (edit_column("timestamp", 2, float("nan")), ["episode 2, frame 2", "nan s"]),
-    *[(edit_tables(lambda t, name=name: t.drop_columns([name])), [f"no column '{name}'"])
+    (lr.edit_file("data/*/*.parquet", Path.unlink), [".parquet is missing: restore it"]),
+    (lr.edit_file("data/*/*.parquet", truncate), ["cannot read", ".parquet"]),
+    (lr.edit_file("videos/**/*.mp4", Path.unlink), ["episode 2: the video is missing"]),
+    (lr.edit_file("videos/**/*.mp4", truncate), [".mp4, episode 2", "restore"]),
+    (lr.edit_file("videos/**/*.mp4", write_sound), [".mp4 holds no video: restore it"]),
+    (lr.edit_file("videos/**/*.mp4", overwrite_middle), [".mp4, episode 2, frame", "restore"]),
+    (lr.edit_file("videos/**/*.mp4", film(4)), ["episode 2 has 4 pictures for 5 rows"]),
+    (lr.edit_file("videos/**/*.mp4", film(5, fps=10)), ["episode 2, frame 1", "0.1000 s", "0.0500 s"]),
+    (lr.edit_file("videos/**/*.mp4", film(5, size=2)), ["episode 2, frame 0", "64x128", "32x64"]),
+    (lr.edit_rows(lambda content: content.pop()), ["episode 2 has 4 rows", "5"]),
+    (lr.edit_rows(lambda content: content.reverse()), ["episode 2, frame 0", "frame_index is 4"]),
+    (lr.edit_column("observation.state", 3, [1.0, float("nan")]), ["episode 2: 'ammo' is not finite in row 3"]),
+    (lr.edit_column("observation.state", 3, None), ["episode 2", "'observation.state' lacks values"]),
+    (lr.edit_column("action", 1, [0.0, 0.5, 0.0]), ["episode 2, frame 1", "'fire' is 0.5", "press buttons"]),
+    (lr.edit_column("action", 1, [0.0, 1.0]), ["episode 2", "'action' lacks values"]),
+    (lr.edit_column("timestamp", 2, 0.13), ["episode 2, frame 2", "0.1300 s"]),
+    (lr.edit_column("timestamp", 2, float("nan")), ["episode 2, frame 2", "nan s"]),
+    *[(lr.edit_tables(lambda t, name=name: t.drop_columns([name])), [f"no column '{name}'"])
       for name in ("action", "observation.state")],
 ])  # fmt: skip
 def test_damage_is_named_with_its_episode_and_frame(filmed, damage, parts):
     damage(filmed)
-    message = user_error(read, filmed)
+    message = user_error(lr.read, filmed)
     assert not [part for part in parts if part not in message], message
 
 
 def test_more_pictures_than_rows_are_refused(copy):
     source = copy("v2.1", "video")
-    edit_file("videos/**/*.mp4", film(6))(source)
-    assert "more pictures than its 5 rows" in user_error(read, source)
+    lr.edit_file("videos/**/*.mp4", film(6))(source)
+    assert "more pictures than its 5 rows" in user_error(lr.read, source)
 
 
 def test_continuous_actions_are_refused_once_for_the_dataset(tmp_path, source):
-    replace_column("action", lambda c: pa.array([[0.5, 0.0, 0.0]] * len(c), pa.list_(pa.float32())))(source)
-    message = user_error(imported, source, tmp_path / "x.zarr")
+    lr.replace_column("action", lambda c: pa.array([[0.5, 0.0, 0.0]] * len(c), pa.list_(pa.float32())))(source)
+    message = user_error(lr.imported, source, tmp_path / "x.zarr")
     assert "episode 0, frame 0: action 'jump' is 0.5, not 0 or 1" in message
     assert "recordings of" not in message
     assert not (tmp_path / "x.zarr").exists()

@@ -76,7 +76,7 @@ def test_a_mouse_button_is_recognised_in_a_key_event(text):
     assert button_of("key", text) == button_of(None, text) == ("mouse", "LEFT")
 
 
-def test_the_name_shows_the_device_where_it_can():
+def test_a_name_may_show_the_device():
     assert button_of(None, "w") == ("key", "W")
     assert button_of(None, "Key.left") == button_of(None, "ArrowLeft") == ("key", "LEFT")
     assert button_of(None, "middle") == ("mouse", "MIDDLE")
@@ -84,7 +84,7 @@ def test_the_name_shows_the_device_where_it_can():
 
 
 @given(device=st.sampled_from(["key", "mouse", None]), text=st.text())
-def test_any_text_is_a_button_or_none(device, text):
+def test_any_text_names_a_button_or_none(device, text):
     button = button_of(device, text)
     if not text.strip() and len(text) != 1:
         assert button is None

@@ -161,6 +161,6 @@ def test_a_small_part_that_is_missing_is_noted(events, seconds, rows, notes):
     assert [note for note, part in zip(found, notes, strict=True) if part not in note] == []
 
 
-def test_times_in_their_own_unit_are_accepted():
+def test_times_in_the_stated_unit_are_accepted():
     check(typed(scale=1e3), "ms", None, 60 * SECOND, ROWS / 1000)
     check(typed(epoch=EPOCH, scale=1e3), "ms", 1.7e12, 60 * SECOND)

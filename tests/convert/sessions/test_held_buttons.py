@@ -164,7 +164,7 @@ def test_a_key_may_have_another_name_at_its_release(tmp_path, bound, press, rele
     # A key may be one action with Shift and another without.
     (["1", "!"], [down(10, "1", "2"), up(12, "1", "2"), down(20, "!", "2"), up(22, "!", "2")], [[10, 11], [20, 21]]),
 ])  # fmt: skip
-def test_names_and_codes_identify_the_key(tmp_path, binds, rows, frames):
+def test_a_key_is_identified_by_its_name_and_its_code(tmp_path, binds, rows, frames):
     found, _, unmatched = held(tmp_path, binds, rows)
     assert (found, unmatched) == ([list(own) for own in frames], [])
 
