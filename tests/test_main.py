@@ -1,6 +1,7 @@
 """The command line accepts commands and refuses bad input."""
 
 import runpy
+import os
 import subprocess
 import sys
 import tomllib
