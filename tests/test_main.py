@@ -1,7 +1,7 @@
 """The command line accepts commands and refuses bad input."""
 
-import runpy
 import os
+import runpy
 import subprocess
 import sys
 import tomllib
