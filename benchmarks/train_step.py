@@ -37,11 +37,15 @@ BUTTONS = ("move_left", "move_right", "attack", "move_forward", "move_backward",
 Run = Callable[[int], float]  # of a number of steps; returns the seconds that they took
 
 
-def jax_step(config: Config, steps_per_dispatch: int = 1) -> Run:
-    """Compiles the training step of ``config`` for one random batch that stays on the device."""
+def inputs_of(config: Config) -> InputSpec:
     size = config.dataset.frame_size
     assert size is not None
-    inputs = InputSpec(BUTTONS, (), size, size, None, config.window())
+    return InputSpec(BUTTONS, (), size, size, None, config.window())
+
+
+def jax_step(config: Config, steps_per_dispatch: int = 1) -> Run:
+    """Compiles the training step of ``config`` for one random batch that stays on the device."""
+    inputs = inputs_of(config)
     model = split_model(config, inputs)
     optimizer, schedule = make_optimizer(config.training, 10_000)
     step = make_train_step(model, optimizer, schedule, np.ones(len(BUTTONS), np.float32), config)
