@@ -1,5 +1,6 @@
 """The command line accepts commands and refuses bad input."""
 
+import os
 import runpy
 import subprocess
 import sys
@@ -164,3 +165,11 @@ def test_importing_the_package_adds_to_a_users_xla_flags():
     for environment, expected in ((mine, f"{mine['XLA_FLAGS']} {ours}"), ({"PATH": ""}, ours)):
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == expected
+
+
+def test_a_command_keeps_bytecode_in_the_cache_folder_where_it_may_write_none_beside_the_sources(tmp_path):
+    forbidden = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": str(tmp_path)}
+    forbidden.pop("PYTHONPYCACHEPREFIX", None)
+    command = [sys.executable, "-m", "BC_training", "cache"]
+    subprocess.run(command, env=forbidden, capture_output=True, check=True)
+    assert list(tmp_path.glob("bc_training/bytecode/**/cache*.pyc"))

@@ -80,7 +80,9 @@ def run_tasks(
         else:
             # spawn: a fork would copy locks held by JAX's threads.
             context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(min(processes, len(tasks)), context, _prepare_process) as pool:
+            processes = min(processes, len(tasks))
+            threads = max((os.cpu_count() or 1) // processes, 1)
+            with ProcessPoolExecutor(processes, context, _prepare_process, (threads,)) as pool:
                 _gather(pool, worker, args, tasks, gathered)
     return [results[index] for index in range(len(tasks))]
 
@@ -137,8 +139,15 @@ _is_running = False  # whether it is being made or runs a task
 _is_ending = False
 
 
-def _prepare_process() -> None:
-    """Makes this process close its worker and end when the process that started it ends, and no sooner."""
+def _prepare_process(threads: int) -> None:
+    """Makes this process close its worker and end when the process that started it ends, and no sooner.
+
+    Args:
+        threads: those of JAX's CPU backend, which would use all cores in each process.
+    """
+    os.environ.setdefault("PJRT_NPROC", str(threads))
+    # On a GPU, JAX would reserve most of the memory in each process.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes, and the parent ends us
     signal.signal(signal.SIGTERM, _end_process)
     threading.Thread(target=_follow_parent, daemon=True).start()
@@ -176,8 +185,6 @@ def _run_in_worker(worker: Callable[..., Worker], args: tuple[Any, ...], task: A
         try:
             _is_running = True
             if _worker is None:
-                # On a GPU, JAX would reserve most of the memory in each process.
-                os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
                 _worker = worker(*args)
                 atexit.register(_worker.close)
             return _worker.run(task)

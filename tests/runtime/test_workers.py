@@ -49,6 +49,14 @@ class Opener:
         (self._folder / f"{word}-{self._pid}").touch()
 
 
+class ThreadCounter:
+    def run(self, task: int) -> tuple[int, str]:
+        time.sleep(0.2)  # so that each process gets a task
+        return os.getpid(), os.environ["PJRT_NPROC"]
+
+    def close(self) -> None: ...
+
+
 def wait_for(folder: Path, word: str, count: int = 1) -> list[int]:
     """Waits for ``count`` processes to leave a file ``word``, and returns their ids."""
     limit = time.monotonic() + 60
@@ -87,3 +95,10 @@ def test_a_worker_closes_what_it_opened_and_ends(tmp_path, tasks, word, count):
         assert not psutil.pid_exists(pid)
         assert (tmp_path / f"ended-{pid}").exists()
         assert (tmp_path / f"closed-{pid}").exists() == (word == "running")
+
+
+def test_processes_share_the_cores(monkeypatch):
+    monkeypatch.delenv("PJRT_NPROC", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    found = run_tasks(ThreadCounter, (), range(4), 2, QUIET, title="", unit=("tasks", lambda result: 1))
+    assert {threads for _, threads in found} == {"3"}
