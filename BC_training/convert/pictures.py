@@ -24,7 +24,7 @@ def decode_picture(encoded: bytes, where: str, remedy: str) -> np.ndarray:
                 if mode[0] not in "IF":
                     turned = ImageOps.exif_transpose(opened)
                     if "transparency" in turned.info:
-                        turned = turned.convert("RGBA")  # else Pillow warns
+                        turned = turned.convert("RGBA")  # otherwise Pillow warns
                     return np.asarray(turned.convert("RGB"))
     except UnidentifiedImageError as error:
         raise UserError(f"{where} is no picture in a known format: {remedy}") from error

@@ -92,7 +92,7 @@ class Video:
             with av.open(str(self._path.absolute())) as container:
                 stream = _video_stream(container, self._path)
                 stream.thread_type = "AUTO"
-                stream.codec_context.options = {"err_detect": "explode"}  # else damage is painted over
+                stream.codec_context.options = {"err_detect": "explode"}  # otherwise damage is painted over
                 packets = (packet for packet in container.demux(stream) if not packet.is_corrupt)
                 for k, decoded in enumerate(frame for packet in packets for frame in packet.decode()):
                     if k > last:

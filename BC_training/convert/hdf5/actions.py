@@ -62,7 +62,7 @@ def minari_actions(path: Path, episodes: Iterable[tuple[str, np.ndarray]], metad
     if space is None or space.get("type") == "Box":  # a Box may hold only 0 and 1
         one_of, start, count = _infer(path, episodes, space is None)
     else:
-        one_of, start, count = _of_space(path, space)
+        one_of, start, count = _from_space(path, space)
     names = metadata.get("action_names")
     if names is None:
         names = [f"action_{i}" for i in range(count)]
@@ -93,7 +93,7 @@ def _space(path: Path, stored: Any) -> dict[str, Any] | None:
         raise UserError(f"{path}: {fault}: {_CORRECT_SPACE}") from error
 
 
-def _of_space(path: Path, space: dict[str, Any]) -> tuple[bool, tuple[int, ...], int]:
+def _from_space(path: Path, space: dict[str, Any]) -> tuple[bool, tuple[int, ...], int]:
     """(one_of, start, number of buttons) for a Gymnasium space."""
     kind = space.get("type")
     if kind in ("Dict", "Tuple"):

@@ -15,7 +15,7 @@ import h5py
 
 from BC_training.common.errors import UserError, first_line
 
-_OF_PLUGIN = {
+_PLUGIN_FILTERS = {
     307: "bzip2", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32017: "sz",
     32018: "fcidecomp", 32024: "sz3", 32026: "blosc2", 32028: "sperr",
 }  # fmt: skip  # the filters of the package hdf5plugin
@@ -115,7 +115,7 @@ def arrays(group: h5py.Group, where: str, skip: Collection[str] = ()) -> tuple[d
                 raise UserError(f"{where} has {many}: do its links lead in circles?")
             item = follow(outer, str(name), where)
             if isinstance(item, h5py.Group):
-                if item not in above:  # else a circle without anything new
+                if item not in above:  # otherwise a circle without anything new
                     pending.append((item, f"{full}/", (*above, item)))
             elif isinstance(item, h5py.Dataset):
                 try:
@@ -219,9 +219,9 @@ def _require_filters(made: h5py.h5p.PropDCID, where: str, name: str) -> None:
         try:
             importlib.import_module("hdf5plugin")  # adds its filters to HDF5's
         except ImportError:
-            if number in _OF_PLUGIN:
+            if number in _PLUGIN_FILTERS:
                 remedy = f"run 'uv sync --extra hdf5' (with pip: 'pip install hdf5plugin'), or {remedy}"
         if not h5py.h5z.filter_avail(number):
-            known = _OF_PLUGIN.get(number) or label.decode(errors="replace") or "without a name"
+            known = _PLUGIN_FILTERS.get(number) or label.decode(errors="replace") or "without a name"
             fault = f"is compressed with the HDF5 filter {number} ({known}), which is not installed"
             raise UserError(f"{where}: {name} {fault}: {remedy}")

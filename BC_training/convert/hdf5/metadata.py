@@ -51,7 +51,7 @@ def number(value: Any) -> float | None:
 
 
 def whole(value: Any) -> int | None:
-    """The same for a whole number."""
+    """A whole number, read as ``number`` does; None for anything else."""
     found = number(value)
     return int(found) if found is not None and found == int(found) else None
 

@@ -154,7 +154,7 @@ def key_name(text: str) -> str | None:
         return _NUMBERED.get(int(number[1]))
     written = _unquoted(text)
     if len(written) == 1:
-        return _of_character(written, quoted=written != text)
+        return _key_of_character(written, quoted=written != text)
     upper = written.upper()
     if library := _LIBRARY.match(upper):
         upper = upper[library.end() :]
@@ -231,7 +231,7 @@ def _unquoted(text: str) -> str:
     return _ESCAPE.sub(lambda m: chr(int(m[1] or m[2], 16)) if m[1] or m[2] else _ESCAPED.get(m[3], m[3]), text)
 
 
-def _of_character(character: str, quoted: bool) -> str | None:
+def _key_of_character(character: str, quoted: bool) -> str | None:
     """A character's key. With Ctrl, pynput writes a letter's control character, quoted: '\\x17' is W, '\\t' is I."""
     if character == " ":
         return "SPACE"

@@ -39,7 +39,7 @@ class Stream:
         """Whether the times go on long after the video, or none lies within it."""
         return bool(self.times[-1] - start > 2 * length or self.times[-1] < start or self.times[0] > start + length)
 
-    def is_of_no_unit(self, length: float) -> bool:
+    def fits_no_unit(self, length: float) -> bool:
         """Whether the times are too close together for any unit, as frame numbers are."""
         spans = self.times[-1] - self.times[0]
         return self.pace is not None and self.pace < _FASTEST_ROW_INTERVAL and bool(0 < spans < length / 100)
@@ -129,7 +129,7 @@ def check_unit(streams: list[Stream], unit: str, start: float | None, length: fl
             _require_one_unit(stream, unit, others, start, length, metadata)
         if fitting:
             likely[f"{lasts}; its times seem to be {_WORDS[fitting[0]]}, not {_WORDS[unit]}"] = fitting[0]
-        elif stream.is_of_no_unit(length):
+        elif stream.fits_no_unit(length):
             units = ", ".join(UNITS)
             raise UserError(f"{lasts}; its times fit none of {units}, are they numbers of frames? Write microseconds")
     if not likely:

@@ -1,6 +1,7 @@
 """LeRobot datasets arrive value for value, and damage to rows and videos is named with its place."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import lerobot_datasets as lr
@@ -51,10 +52,10 @@ def test_a_damaged_episode_does_not_stop_the_others(tmp_path, v21):
     assert [e.length for e in ZarrGameplayDataset(tmp_path / "x.zarr").episodes] == [6, 5]
 
 
-def overwrite_middle(file: Path) -> None:
+def overwrite(file: Path, start: int, size: int) -> None:
     content = bytearray(file.read_bytes())
-    start = content.index(b"mdat") + 900
-    content[start : start + 400] = bytes(400)
+    start += content.index(b"mdat")
+    content[start : start + size] = bytes(size)
     file.write_bytes(content)
 
 
@@ -72,7 +73,8 @@ def film(count: int, fps: float = 20, size: int = 1) -> Callable[[Path], None]:
     (lr.edit_file("videos/**/*.mp4", Path.unlink), ["episode 2: the video is missing"]),
     (lr.edit_file("videos/**/*.mp4", truncate), [".mp4, episode 2", "restore"]),
     (lr.edit_file("videos/**/*.mp4", write_sound), [".mp4 holds no video: restore it"]),
-    (lr.edit_file("videos/**/*.mp4", overwrite_middle), [".mp4, episode 2, frame", "restore"]),
+    (lr.edit_file("videos/**/*.mp4", partial(overwrite, start=900, size=400)), ["episode 2, frame", "cannot decode"]),
+    (lr.edit_file("videos/**/*.mp4", partial(overwrite, start=800, size=4)), ["picture is damaged: restore"]),
     (lr.edit_file("videos/**/*.mp4", film(4)), ["episode 2 has 4 pictures for 5 rows"]),
     (lr.edit_file("videos/**/*.mp4", film(5, fps=10)), ["episode 2, frame 1", "0.1000 s", "0.0500 s"]),
     (lr.edit_file("videos/**/*.mp4", film(5, size=2)), ["episode 2, frame 0", "64x128", "32x64"]),
