@@ -16,16 +16,16 @@ from BC_training.videos.film import Film
 
 
 def require_rerun(path: Path) -> None:
-    """Raises a UserError, before the work, if rerun-sdk is missing or ``path`` cannot be written or is no .rrd."""
+    """Raises a UserError, before the work, if ``path`` is no .rrd or cannot be written, or rerun-sdk is missing."""
+    if path.suffix != ".rrd":
+        raise UserError(f"cannot write {path}: Rerun recordings are .rrd, call it {path.stem or 'recording'}.rrd")
+    require_writable(path)
     try:
         import rerun  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(
             "--rerun needs rerun-sdk, which is not installed: run 'uv sync --extra rerun', or leave out --rerun"
         ) from error
-    if path.suffix != ".rrd":
-        raise UserError(f"cannot write {path}: Rerun recordings are .rrd, call it {path.stem or 'recording'}.rrd")
-    require_writable(path)
 
 
 def write_episode(path: Path, predictions: EpisodePredictions, fps: float, frames: Iterable[np.ndarray]) -> None:
