@@ -4,6 +4,7 @@ benchmarks/RESULTS.md has what each gains in a training step.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -25,21 +26,51 @@ _Tiles = Sequence[Sequence[jax.Array]]  # [i][j]: row i and column j of all tile
 
 
 class Conv(nnx.Conv):
-    """``nnx.Conv`` with padding SAME; on a CPU, a large one is trained with ``winograd_conv``."""
+    """``nnx.Conv`` with padding SAME, which a CPU trains faster: by ``winograd_conv`` where it is large."""
 
     def __init__(self, channels: int, features: int, size: int, stride: int, *, use_bias: bool = True, rngs: nnx.Rngs):
+        self.stride = stride
         super().__init__(channels, features, (size, size), stride, use_bias=use_bias, rngs=rngs)
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: Float[jax.Array, "B H W C"], train: bool
     ) -> Float[jax.Array, "B h w F"]:
         kernel = self.kernel[...]
+        if not train or self.bias is not None or x.dtype != jnp.float32 or jax.default_backend() != "cpu":
+            return super().__call__(x)
         work = 2 * kernel.size * x.shape[1] * x.shape[2]  # floating-point operations a frame
         is_large = min(kernel.shape[2:]) >= _LEAST_CHANNELS and work >= _LEAST_WORK
-        fits = kernel.shape[:2] == (3, 3) and self.strides == 1 and self.bias is None and x.dtype == jnp.float32
-        if train and is_large and fits and jax.default_backend() == "cpu":
+        if is_large and kernel.shape[:2] == (3, 3) and self.stride == 1:
             return winograd_conv(x, kernel)
-        return super().__call__(x)
+        return conv(x, kernel, self.stride)
+
+
+def _xla_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(
+    x: Float32[jax.Array, "B H W C"], kernel: Float32[jax.Array, "h w C F"], stride: int
+) -> Float32[jax.Array, "B i j F"]:
+    """The convolution of padding SAME, whose backward pass XLA cannot spoil.
+
+    For the kernel's gradient XLA's CPU backend transposes ``x``. It would fuse that with what computes
+    ``x``, batch norm and ReLU, into a loop that is five times slower than the two. A product, here
+    with the identity, is never fused.
+    """
+    return _xla_conv(x, kernel, stride)
+
+
+def _xla_backward(stride: int, residuals: tuple[jax.Array, jax.Array], dy: jax.Array):
+    x, kernel = residuals
+    same = x @ jnp.eye(x.shape[-1])
+    (d_kernel,) = jax.vjp(lambda kernel: _xla_conv(same, kernel, stride), kernel)[1](dy)
+    (dx,) = jax.vjp(lambda x: _xla_conv(x, kernel, stride), x)[1](dy)
+    return dx, d_kernel
+
+
+conv.defvjp(lambda x, kernel, stride: (_xla_conv(x, kernel, stride), (x, kernel)), _xla_backward)
 
 
 @jax.custom_vjp

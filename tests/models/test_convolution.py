@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from BC_training.models import convolution
-from BC_training.models.convolution import Conv, max_pool, winograd_conv
+from BC_training.models.convolution import Conv, conv, max_pool, winograd_conv
 
 SIDES = [(1, 1), (2, 7), (3, 6), (8, 4), (5, 9)]  # every remainder of a division by 2 and by 3
 
@@ -64,6 +64,22 @@ def test_winograd_rounds_at_most_ten_times_more_than_xla():
         error, usual = (np.sqrt(np.mean((np.asarray(v) - exact) ** 2)) for v in (a, b))
         print(error / usual)
         assert error < 10 * usual
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_conv_and_its_gradients_are_those_of_xla(size, stride):
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 9, 16, 3), (size, size, 3, 4)))
+
+    def xla(x, kernel):
+        strides = (stride, stride)
+        return jax.lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    _, ours = with_gradients(lambda x, kernel: conv(x, kernel, stride), x, kernel)
+    _, theirs = with_gradients(xla, x, kernel)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(
