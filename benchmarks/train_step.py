@@ -4,9 +4,9 @@
     uv run python benchmarks/train_step.py --loop
 
 With --torch-python, an interpreter that has PyTorch, the same nets, batch size and threads take
-turns in JAX and in PyTorch, at two frame sizes. With --loop, training epochs of the quickstart
-(it records the dataset first if that is missing) take turns with its bare step on a batch that is
-already on the device.
+turns in JAX and in PyTorch, at two frame sizes, each in a process of its own. With --loop, training
+epochs of the quickstart (it records the dataset first if that is missing) take turns with its bare
+step on a batch that is already on the device.
 """
 
 import argparse
@@ -15,10 +15,12 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import jax
 import numpy as np
@@ -100,6 +102,7 @@ def in_turn(runs: dict[str, Run], rounds: int, steps: int) -> dict[str, list[flo
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
+            sleep(0.5)  # the other's threads wait actively for a while (200 ms in PyTorch's OpenMP)
             seconds[name].append(run(steps) / steps)
     return seconds
 
@@ -149,17 +152,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-python", help="an interpreter with PyTorch")
     parser.add_argument("--loop", action="store_true", help="compare training epochs with the bare step")
+    parser.add_argument("--net", choices=CONFIGS, help=argparse.SUPPRESS)
+    parser.add_argument("--size", help=argparse.SUPPRESS)
     parser.add_argument("--config", default="configs/quickstart.yaml", help="of --loop")
     parser.add_argument("--steps", type=int, default=10, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=8)
     arguments = parser.parse_args()
     device = prepare_devices(load_config(arguments.config).system)
-    cores = len(os.sched_getaffinity(0))
-    print(f"{platform.processor() or platform.machine()}, {cores} cores, {device}, jax {jax.__version__}")
-    if arguments.torch_python:
-        for net in CONFIGS:
-            for size in ((72, 128), (144, 256)):
-                print(beside_torch(arguments.torch_python, net, size, arguments.rounds, arguments.steps), flush=True)
+    if not arguments.net:
+        cores = len(os.sched_getaffinity(0))
+        print(
+            f"{platform.processor() or platform.machine()}, {cores} cores, {device}, jax {jax.__version__}", flush=True
+        )
+    if arguments.net:
+        height, width = map(int, arguments.size.split("x"))
+        print(beside_torch(arguments.torch_python, arguments.net, (height, width), arguments.rounds, arguments.steps))
+    elif arguments.torch_python:
+        for net, size in product(CONFIGS, ("72x128", "144x256")):
+            subprocess.run([sys.executable, *sys.argv, "--net", net, "--size", size], check=True)
     if arguments.loop:
         loop_beside_step(arguments.config, arguments.rounds, 4 * arguments.steps)
 
