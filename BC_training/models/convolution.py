@@ -65,8 +65,8 @@ def conv(
 def _xla_backward(stride: int, residuals: tuple[jax.Array, jax.Array], dy: jax.Array):
     x, kernel = residuals
     same = x @ jnp.eye(x.shape[-1])
-    (d_kernel,) = jax.vjp(lambda kernel: _xla_conv(same, kernel, stride), kernel)[1](dy)
-    (dx,) = jax.vjp(lambda x: _xla_conv(x, kernel, stride), x)[1](dy)
+    (d_kernel,) = jax.linear_transpose(lambda kernel: _xla_conv(same, kernel, stride), kernel)(dy)
+    (dx,) = jax.linear_transpose(lambda x: _xla_conv(x, kernel, stride), x)(dy)
     return dx, d_kernel
 
 

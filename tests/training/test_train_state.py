@@ -476,7 +476,9 @@ def test_convolutions_compute_in_the_precision_and_everything_kept_is_float32(co
         found = [e for e in equations(traced.jaxpr) if e.primitive.name == name]
         return [{x.aval.dtype for x in (*e.invars, *e.outvars)} for e in found]
 
-    assert dtypes("conv_general_dilated") == [{jnp.dtype(precision)}] * 2  # forward and the gradient of the kernel
+    convolutions = dtypes("conv_general_dilated")  # forward and the kernel's gradient; XLA drops that of the frames
+    assert len(convolutions) in (2, 3)
+    assert all(found == {jnp.dtype(precision)} for found in convolutions)
     assert dtypes("log1p") == [{jnp.dtype("float32")}] * 2  # of the loss
     assert {x.dtype for x in traced.out_avals} == {jnp.dtype("float32"), jnp.dtype("int32")}
 
