@@ -26,7 +26,7 @@ def options(tmp_path, monkeypatch):
 def test_all_measurements_run_on_a_cpu_and_come_out_on_a_page(options, tmp_path, monkeypatch):
     cells = gpu.cells(options)
     assert {cell["what"] for cell in cells} == set(gpu.CELLS)
-    results = [cell | gpu.CELLS[cell["what"]](cell) for cell in cells if not cell["deterministic"]]
+    results = [cell | gpu.CELLS[kind](cell) for kind, cell in {cell["what"]: cell for cell in cells[::-1]}.items()]
     assert all(r["frames_per_second"] > 0 for r in results if r["what"] != "latency")
     assert all(0 <= r["data_wait"] <= 1 for r in results if r["what"] == "loop")
     assert all(r["flops_a_frame"] > 1e4 for r in results if r["what"] == "step")

@@ -9,7 +9,7 @@ from flax import nnx
 from BC_training.models import convolution
 from BC_training.models.convolution import Conv, conv, max_pool, winograd_conv
 
-SIDES = [(1, 1), (2, 7), (3, 6), (8, 4), (5, 9)]  # every remainder of a division by 2 and by 3
+SIDES = [(1, 1), (2, 7), (8, 6)]  # every remainder of a division by 2 and by 3
 
 
 def with_gradients(f, *inputs):
