@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -66,7 +67,9 @@ def settings(cell: dict[str, Any]) -> Config:
 
 def peak_flops(kind: str, precision: str) -> float | None:
     """Operations a second of the device's data sheet; None of a device that is not listed."""
-    return next((peaks[precision == "float32"] for name, peaks in PEAKS.items() if name in kind), None)
+    return next(
+        (peaks[precision == "float32"] for name, peaks in PEAKS.items() if re.search(rf"\b{name}\b", kind)), None
+    )
 
 
 def step_cell(cell: dict[str, Any]) -> dict[str, Any]:

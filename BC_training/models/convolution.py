@@ -21,7 +21,6 @@ _B = np.array([[2, -1, -2, 1, 0], [0, -2, -1, 1, 0], [0, 2, -3, 1, 0], [0, -1, 0
 _G = np.array([[3, 0, 0], [-3, -3, -3], [-1, 1, -1], [1, 2, 4], [0, 0, 6]], np.float32) / 6
 _LEAST_CHANNELS, _LEAST_WORK = 64, 40e6  # below these the transforms take what the products save
 
-_barrier = lax.optimization_barrier  # without it XLA computes a transform again in each of its consumers
 _Tiles = Sequence[Sequence[jax.Array]]  # [i][j]: row i and column j of all tiles
 
 
@@ -53,16 +52,16 @@ def _xla_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 def conv(
     x: Float32[jax.Array, "B H W C"], kernel: Float32[jax.Array, "h w C F"], stride: int
 ) -> Float32[jax.Array, "B i j F"]:
-    """The convolution of padding SAME, whose backward pass XLA cannot spoil.
+    """The convolution of padding SAME, with a kernel's gradient that XLA's CPU backend cannot fuse.
 
-    For the kernel's gradient XLA's CPU backend transposes ``x``. It would fuse that with what computes
-    ``x``, batch norm and ReLU, into a loop that is five times slower than the two. A product, here
-    with the identity, is never fused.
+    For that gradient it transposes ``x``. It would fuse the transposition with what computes ``x``,
+    batch norm and ReLU, into a loop that takes several times as long as both. It does not fuse a
+    product, which is here one with the identity.
     """
     return _xla_conv(x, kernel, stride)
 
 
-def _xla_backward(stride: int, residuals: tuple[jax.Array, jax.Array], dy: jax.Array):
+def _conv_backward(stride: int, residuals: tuple[jax.Array, jax.Array], dy: jax.Array):
     x, kernel = residuals
     same = x @ jnp.eye(x.shape[-1])
     (d_kernel,) = jax.linear_transpose(lambda kernel: _xla_conv(same, kernel, stride), kernel)(dy)
@@ -70,7 +69,7 @@ def _xla_backward(stride: int, residuals: tuple[jax.Array, jax.Array], dy: jax.A
     return dx, d_kernel
 
 
-conv.defvjp(lambda x, kernel, stride: (_xla_conv(x, kernel, stride), (x, kernel)), _xla_backward)
+conv.defvjp(lambda x, kernel, stride: (_xla_conv(x, kernel, stride), (x, kernel)), _conv_backward)
 
 
 @jax.custom_vjp
@@ -78,52 +77,52 @@ def winograd_conv(
     x: Float32[jax.Array, "B H W C"], kernel: Float32[jax.Array, "3 3 C F"]
 ) -> Float32[jax.Array, "B H W F"]:
     """The convolution of stride 1 and padding SAME, with 25 products for 9 outputs in place of 81."""
-    return _conv_forward(x, kernel)[0]
+    return _winograd_forward(x, kernel)[0]
 
 
-def _conv_forward(x: jax.Array, kernel: jax.Array):
+def _winograd_forward(x: jax.Array, kernel: jax.Array):
     batch, height, width, _ = x.shape
     rows, columns = -(-height // _SIDE), -(-width // _SIDE)
     fill = (1, rows * _SIDE + 1 - height), (1, columns * _SIDE + 1 - width)
-    x = _barrier(jnp.pad(x, ((0, 0), *fill, (0, 0))))
+    x = jnp.pad(x, ((0, 0), *fill, (0, 0)))
     down, right = (rows - 1) * _SIDE + 1, (columns - 1) * _SIDE + 1
     tiles = [[x[:, i : i + down : _SIDE, j : j + right : _SIDE] for j in range(_TILE)] for i in range(_TILE)]
     inputs = _flat(_transform(_B, tiles))
     products = [a @ b for a, b in zip(inputs, _flat(_transform(_G, kernel)), strict=True)]
     y = _side_by_side(_transform(_A, _tiles(products, (batch, rows, columns, -1))))
-    return _barrier(y[:, :height, :width]), (inputs, kernel)
+    return y[:, :height, :width], (inputs, kernel)
 
 
-def _conv_backward(residuals: tuple[list[jax.Array], jax.Array], dy: jax.Array):
+def _winograd_backward(residuals: tuple[list[jax.Array], jax.Array], dy: jax.Array):
     inputs, kernel = residuals
     batch, height, width, _ = dy.shape
     rows, columns = -(-height // _SIDE), -(-width // _SIDE)
     fill = (0, rows * _SIDE - height), (0, columns * _SIDE - width)
-    dy = _barrier(jnp.pad(dy, ((0, 0), *fill, (0, 0))))
+    dy = jnp.pad(dy, ((0, 0), *fill, (0, 0)))
     d_products = _flat(_transform(_A.T, [[dy[:, i::_SIDE, j::_SIDE] for j in range(_SIDE)] for i in range(_SIDE)]))
 
     d_kernels = [a.T @ b for a, b in zip(inputs, d_products, strict=True)]
     d_kernel = jnp.stack(_flat(_transform(_G.T, _tiles(d_kernels, kernel.shape[2:])))).reshape(kernel.shape)
 
     d_inputs = [a @ b.T for a, b in zip(d_products, _flat(_transform(_G, kernel)), strict=True)]
-    d_tiles = _barrier(_stack(_transform(_B.T, _tiles(d_inputs, (batch, rows, columns, -1)))))
+    d_tiles = _stack(_transform(_B.T, _tiles(d_inputs, (batch, rows, columns, -1))))
     dx = 0  # tiles overlap: what is below or right of a tile's first three rows or columns belongs to the next, too
     for i in (0, 1):
         for j in (0, 1):
             part = d_tiles[:, :, i * _SIDE : (i + 1) * _SIDE, :, j * _SIDE : (j + 1) * _SIDE]
             fill = (i, 1 - i), (0, _SIDE - part.shape[2]), (j, 1 - j), (0, _SIDE - part.shape[4])
             dx += jnp.pad(part, ((0, 0), *fill, (0, 0)))
-    dx = _barrier(dx).reshape(batch, (rows + 1) * _SIDE, (columns + 1) * _SIDE, -1)
+    dx = dx.reshape(batch, (rows + 1) * _SIDE, (columns + 1) * _SIDE, -1)
     return dx[:, 1 : 1 + height, 1 : 1 + width], d_kernel
 
 
-winograd_conv.defvjp(_conv_forward, _conv_backward)
+winograd_conv.defvjp(_winograd_forward, _winograd_backward)
 
 
 def _transform(matrix: np.ndarray, tiles: _Tiles | jax.Array) -> list[list[jax.Array]]:
     """``matrix @ tile @ matrix.T`` of each tile."""
-    half = _barrier([[_combine(row, column) for column in zip(*tiles, strict=True)] for row in matrix])
-    return _barrier([[_combine(row, line) for row in matrix] for line in half])
+    half = [[_combine(row, column) for column in zip(*tiles, strict=True)] for row in matrix]
+    return [[_combine(row, line) for row in matrix] for line in half]
 
 
 def _combine(coefficients: np.ndarray, terms: Sequence[jax.Array]) -> jax.Array:
@@ -136,13 +135,13 @@ def _flat(tiles: _Tiles) -> list[jax.Array]:
 
 
 def _tiles(flat: Sequence[jax.Array], shape: tuple[int, ...]) -> _Tiles:
-    parts = [part.reshape(shape) for part in _barrier(flat)]
+    parts = [part.reshape(shape) for part in flat]
     return [parts[i : i + _TILE] for i in range(0, _TILE**2, _TILE)]
 
 
 def _stack(tiles: _Tiles) -> jax.Array:
     """[B, rows, i, columns, j, C] of the tiles' [i][j]: [B, rows, columns, C]."""
-    return jnp.stack(_barrier([jnp.stack(line, 3) for line in tiles]), 2)
+    return jnp.stack([jnp.stack(line, 3) for line in tiles], 2)
 
 
 def _side_by_side(tiles: _Tiles) -> jax.Array:
@@ -169,7 +168,7 @@ def _pool_forward(x: jax.Array):
     for i, window in enumerate(windows[1:], 1):
         is_higher = window > y
         y, winner = jnp.where(is_higher, window, y), jnp.where(is_higher, jnp.uint8(i), winner)
-    return y, _barrier(winner)
+    return y, winner
 
 
 def _pool_backward(winner: jax.Array, dy: jax.Array):

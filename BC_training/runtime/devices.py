@@ -46,7 +46,7 @@ def keep_freed_memory() -> None:
     """Makes glibc keep what this process frees, and does nothing where there is no glibc.
 
     XLA's CPU backend allocates and frees the buffers of each step. By default glibc returns them to
-    the kernel, which clears their pages before it hands them out again: a third of a step.
+    the kernel, which clears their pages before it hands them out again: up to a third of a step.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
