@@ -131,4 +131,4 @@ def test_make_loss_follows_the_config(name):
     gamma = {"bce": 0.0, "focal": 1.5}[name]
     np.testing.assert_allclose(loss(logits, actions), oracle(logits, actions, weights, 0.2, gamma), rtol=1e-5)
     expected = oracle(logits[mask], actions[mask], weights, 0.2, gamma)
-    np.testing.assert_allclose(loss(logits, actions, mask), expected, rtol=1e-5)
+    np.testing.assert_allclose(loss(logits, actions, mask=mask), expected, rtol=1e-5)
