@@ -35,15 +35,13 @@ def config(make_config):
 @pytest.fixture
 def wandb(monkeypatch):
     """A stand-in for the wandb package, which notes its calls; each part can be made to fail."""
-    noted = SimpleNamespace(
-        inits=[], logs=[], finished=0, has_key=True, failing=set(), message="no network [/path]\nat all"
-    )
+    noted = SimpleNamespace(inits=[], logs=[], finished=0, has_key=True, failing=set())
     monkeypatch.delenv("WANDB_MODE", raising=False)
 
     def part(name, function):
         def call(*args, **kwargs):
             if name in noted.failing:
-                raise RuntimeError(noted.message)
+                raise RuntimeError("no network [/path]\nat all")
             return function(*args, **kwargs)
 
         return call
@@ -51,7 +49,7 @@ def wandb(monkeypatch):
     def init(**options):
         noted.inits.append(options)
         if f"init {options['mode']}" in noted.failing:
-            raise RuntimeError(noted.message)
+            raise RuntimeError("no network [/path]\nat all")
         folder = options["dir"] / "wandb" / "run-1"
         return SimpleNamespace(log=part("log", log), finish=part("finish", finish), dir=str(folder / "files"))
 
