@@ -205,7 +205,7 @@ def test_frames_of_other_libraries_are_accepted(runs, given):
         (np.datetime64("2024-01-01"), "got datetime64"),
     ],
 )
-def test_other_values_are_refused_in_one_line(runs, given, message):
+def test_values_that_are_no_frames_are_refused_in_one_line(runs, given, message):
     error = user_error(Policy.load(runs["pure_cnn"]).act, given)
     assert error.startswith("the policy takes frames uint8 (3, 24, 32)")
     assert message in error

@@ -150,7 +150,7 @@ def test_a_folder_that_may_not_be_written_to_is_refused_before_the_first_step(tm
         lock_run(tmp_path).__enter__()
 
 
-def test_the_screen_shows_what_it_is_given():
+def test_the_console_prints_markup_as_text():
     console = make_console()
     console.file = StringIO()
     console.print("[red]a[/b] :bug: \\[c]")

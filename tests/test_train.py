@@ -295,7 +295,7 @@ def test_buttons_that_the_game_or_a_flip_does_not_know_are_refused_before_traini
 def test_a_history_longer_than_the_shortest_episode_gives_one_warning(tmp_path, make_dataset):
     data, warnings = tmp_path / "x.zarr", []
     make_dataset(data, [5, 30, 30], actions=7)
-    for history in (3, 4):  # of 5 and 7 frames
+    for history in (3, 4):  # which span 5 and 7 frames
         screen = StringIO()
         changes = [*SMALL, f"dataset.path={data}", f"dataset.history={history}", "dataset.frame_skip=2"]
         Setup.build(load_config("configs/pure_cnn.yaml", changes), Console(file=screen))

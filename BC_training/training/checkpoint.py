@@ -176,19 +176,19 @@ def read_state(step: Path, like: TrainState) -> TrainState:
     return TrainState(optimizer["step"], trained["params"], trained["batch_stats"], optimizer["opt_state"], ema)
 
 
-def alone() -> ocp.options.MultiprocessingOptions:
-    """Has Orbax read and write in this process without waiting for others."""
+def this_process_only() -> ocp.options.MultiprocessingOptions:
+    """Options with which Orbax does not wait for other processes."""
     this = jax.process_index()
     return ocp.options.MultiprocessingOptions(this, active_processes={this}, barrier_sync_key_prefix=f"process-{this}")
 
 
 def _restore(step: Path, item: str, target: Tree) -> Tree:
-    options = alone()
+    options = this_process_only()
     try:
         handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
         with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
             return checkpointer.restore(orbax_path(step / item), target)
-    except Exception as error:  # Orbax raises all sorts, and bare ones
+    except Exception as error:  # Orbax raises many kinds, some without a message
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # its other reads would each print theirs
         first = first_line(error)
         raise UserError(f"{step} is a damaged checkpoint ({item}: {first}): use another step") from error

@@ -21,7 +21,7 @@ class TrainingProgress:
     loss_sum: float = 0.0  # over the steps of the open epoch
     seconds: float = 0.0  # that these took
     waited: float = 0.0  # seconds of these that went into waiting for data
-    best_score: float | None = None  # of the best checkpoint, higher is better
+    best_score: float | None = None  # the best checkpoint's; higher is better
     best_step: int | None = None
     patience_score: float | None = None  # the last score that early stopping took for a gain
     evaluations_without_gain: int = 0  # since then

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # processes of scripted players do not load JAX
     from BC_training.training.checkpoint import Checkpoint
 
 Span = tuple[str, int, int]  # game, first and last seed
-Seeds = dict[str, list[Span]]  # of the splits "train", which sets the parameters, and "val", which chooses among them
+Seeds = dict[str, list[Span]]  # "train", whose seeds set the parameters, and "val", whose seeds choose among them
 
 
 def recorded_seeds(dataset: "ZarrGameplayDataset", split: dict[str, list[int]]) -> Seeds:
@@ -98,7 +98,7 @@ def _episodes_of(game: str) -> str:
 
 
 def _met(spans: Sequence[Span], game: str, seeds: range) -> set[int]:
-    """Those of ``seeds`` that one of the spans holds."""
+    """The ``seeds`` that lie in one of the spans."""
     held = [range(first, last + 1) for theirs, first, last in spans if theirs == game]
     return {seed for seed in seeds if any(seed in span for span in held)}
 

@@ -51,7 +51,7 @@ class Setup:
     config: Config  # names the game that is played, also where the user's leaves that to the dataset
     mesh: Mesh  # the devices that a batch is split over
     dataset: ZarrGameplayDataset
-    fingerprint: str  # of the dataset
+    fingerprint: str  # identifies the dataset
     split: dict[str, list[int]]  # "train", "val" and "test" to positions in dataset.episodes
     seeds: Seeds
     inputs: InputSpec

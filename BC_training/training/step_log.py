@@ -17,7 +17,7 @@ from BC_training.training.tracking import Tracker
 from BC_training.training.train_state import StepMetrics
 
 LAG = 2  # dispatches until a step's metrics are read, so that reading never stalls the next step
-_SLOW = 1.0  # seconds; a dispatch that takes this long is waited for, so that a signal finds one under way, not three
+_SLOW = 1.0  # seconds; a dispatch that takes longer is waited for, so that a signal waits for one dispatch, not three
 _NOTEWORTHY_WAIT = 0.05  # share of an epoch's time
 
 

@@ -44,7 +44,7 @@ class StepMetrics(NamedTuple):
     loss: jax.Array
     grad_norm: jax.Array  # global norm of the batch's gradient, before clipping
     param_norm: jax.Array  # global norm of the new parameters
-    learning_rate: jax.Array  # of the update that the batch belongs to
+    learning_rate: jax.Array  # in the update that the batch belongs to
 
 
 @dataclasses.dataclass(frozen=True)

@@ -147,7 +147,7 @@ def test_the_metadata_is_plain_json_and_nothing_is_a_pickle(saved, fields):
 # --- finding -------------------------------------------------------------------------------
 
 
-def test_a_step_a_folder_or_a_run_is_found(saved):
+def test_a_checkpoint_is_found_by_its_step_its_folder_or_its_run(saved):
     assert find(saved) == saved / "best" / "20"
     assert find(str(saved)) == saved / "best" / "20"
     assert find(saved / "best") == saved / "best" / "20"
@@ -156,7 +156,7 @@ def test_a_step_a_folder_or_a_run_is_found(saved):
     assert find(saved / "best" / "20") == saved / "best" / "20"
 
 
-def test_what_is_no_checkpoint_is_named(tmp_path, saved):
+def test_a_path_without_a_checkpoint_is_named_in_the_error(tmp_path, saved):
     assert "does not exist" in user_error(find, tmp_path / "nothing")
     assert "is not a checkpoint" in user_error(find, tmp_path)
     assert "is not a checkpoint" in user_error(find, saved / "best" / "20" / "meta")
@@ -167,7 +167,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path, saved):
 # --- damage --------------------------------------------------------------------------------
 
 
-def test_other_versions_are_refused_with_what_to_do(run):
+def test_checkpoints_of_other_versions_are_refused_with_advice(run):
     change_meta(run / "best/20", format_version=checkpoint.FORMAT_VERSION + 1)
     with pytest.raises(NewerFormat, match=r"was written by a newer version of this program .*: update it"):
         read(run)
@@ -211,7 +211,7 @@ def test_references_in_a_checkpoints_config_are_not_resolved(run, monkeypatch):
 
 
 @pytest.mark.parametrize("thing", [None, 5, [], "a\0b", "x" * 5000, "~nobody-of-this-name"])
-def test_what_is_no_path_is_no_checkpoint(thing):
+def test_a_value_that_is_no_path_is_refused(thing):
     user_error(find, thing)
 
 

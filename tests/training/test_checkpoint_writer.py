@@ -118,7 +118,7 @@ def test_the_state_at_the_call_is_saved_although_the_next_step_donates_its_buffe
     assert is_of(run / "best" / "1", 1)
 
 
-def test_the_best_is_written_before_the_last(run, writer, monkeypatch):
+def test_the_best_checkpoint_is_written_before_the_last_one(run, writer, monkeypatch):
     written = []
     commit = CheckpointWriter._commit
 

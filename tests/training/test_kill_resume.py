@@ -23,7 +23,7 @@ from BC_training.training import checkpoint
 from BC_training.training.checkpoint_writer import CheckpointWriter
 
 REPO = Path(__file__).resolve().parents[2]
-STEPS = 12  # of 2 epochs
+STEPS = 12  # in 2 epochs
 SETTINGS = [
     *("dataset.record=null", "dataset.cache=none", "dataset.split={train: 0.5, val: 0.5, test: 0.0}"),
     *("model.conv_features=[4]", "model.conv_strides=[4]", "model.dense_features=[8]", "evaluation.rollout=null"),

@@ -26,7 +26,7 @@ WEIGHTS = hnp.arrays(np.float32, 3, elements=st.floats(0.0625, 16, width=32))
 
 
 @given(logits=LOGITS, actions=ACTIONS)
-def test_without_weights_it_is_the_plain_binary_cross_entropy(logits, actions):
+def test_without_weights_the_loss_is_the_plain_binary_cross_entropy(logits, actions):
     ours = focal_loss(logits, actions, np.ones(3, np.float32), 0.0, gamma=0.0)
     assert (ours.dtype, ours.shape) == (jnp.float32, ())
     theirs = optax.sigmoid_binary_cross_entropy(jnp.asarray(logits), jnp.asarray(actions).astype(jnp.float32)).mean()
@@ -46,7 +46,7 @@ def test_the_gradient_of_the_cross_entropy_follows_its_formula(smoothing):
 
 
 @given(logits=LOGITS, actions=ACTIONS, gamma=st.floats(0, 10))
-def test_without_weights_it_is_the_plain_focal_loss(logits, actions, gamma):
+def test_without_weights_the_loss_is_the_plain_focal_loss(logits, actions, gamma):
     ours = focal_loss(logits, actions, np.ones(3, np.float32), 0.0, gamma)
     assert (ours.dtype, ours.shape) == (jnp.float32, ())
     theirs = optax.sigmoid_focal_loss(jnp.asarray(logits), jnp.asarray(actions).astype(jnp.float32), gamma=gamma)

@@ -40,7 +40,7 @@ def note_all(config: Config, reports: list[dict]) -> tuple[TrainingProgress, lis
 
 
 @given(st.lists(FINITE | st.sampled_from(UNDEFINED), min_size=1, max_size=12), st.sampled_from(["macro_f1", "loss"]))
-def test_the_best_is_the_first_of_the_highest_scores(make_config, values, metric):
+def test_the_best_epoch_is_the_first_with_the_highest_score(make_config, values, metric):
     progress, best = note_all(a_config(make_config, metric), [report(**{metric: v}) for v in values])
     worth = [-math.inf if v in UNDEFINED or v != v else -v if metric == "loss" else v for v in values]
     assert progress.best_score == max(worth)

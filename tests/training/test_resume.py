@@ -307,7 +307,7 @@ def test_a_run_that_never_resumes_keeps_the_earlier_one(start, run, home):
     assert start(name="new", resume="never") == (Start(None, TrainingProgress()), [])
 
 
-def test_a_run_in_training_is_left_alone(refusal, run):
+def test_a_run_in_training_is_refused(refusal, run):
     with lock_run(run):
         for resume in ("auto", "never", str(run / "last" / "20")):
             assert "another training is running" in refusal(resume=resume)
@@ -532,7 +532,7 @@ def test_other_inputs_are_refused(refusal, inputs):
         assert difference in refusal(inputs=replace(inputs, **change), resume_changed=True)
 
 
-def test_what_is_fitted_to_the_state_is_not_compared(start, inputs):
+def test_values_fitted_to_the_state_are_not_compared(start, inputs):
     """Another machine may round it to another last bit."""
     fitted = StateFeatures(StateConfig(standardized=("health",)), (), (1.0,), (2.0,))
     assert start(inputs=replace(inputs, state=fitted))[0].progress == PROGRESS

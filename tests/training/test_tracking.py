@@ -222,7 +222,7 @@ def test_a_full_disk_delays_rows_and_loses_none(tmp_path, config, console):
     assert messages[-1].startswith("the last 2 rows are not in")
 
 
-def test_the_other_processes_write_nothing(tmp_path, config, console, wandb):
+def test_processes_beside_the_first_write_nothing(tmp_path, config, console, wandb):
     with Tracker(tmp_path / "logs", config(wandb=True), console, writes=False) as tracker:
         tracker.log("train", 0, {})
         assert (tracker.position(), tracker.wandb_id) == (0, None)

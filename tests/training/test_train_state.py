@@ -199,7 +199,7 @@ def test_a_step_counts_and_reports(step, state):
     assert not any(np.array_equal(a, b) for a, b in zip(before, leaves(state.params), strict=True) if a.ndim > 1)
 
 
-def test_loss_is_that_of_the_model_in_training_with_its_weights_and_smoothing(step, state, model):
+def test_the_loss_is_computed_in_training_mode_with_weights_and_smoothing(step, state, model):
     batch = a_batch()
     rngs = nnx.Rngs(dropout=jax.random.fold_in(jax.random.key(0), 5))
     net = nnx.merge(model.graphdef, model.params, model.batch_stats)
@@ -275,7 +275,7 @@ def test_several_steps_in_a_dispatch_are_the_same_steps(model, config):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_what_the_mask_leaves_out_does_not_train(make_config, inputs):
+def test_masked_actions_do_not_train(make_config, inputs):
     config = make_config(TINY | {"action_chunk": 2})
     split = split_model(config, inputs)
     step = one_at_a_time(make_train_step(split, spy(), optax.constant_schedule(0.25), WEIGHTS, config))
@@ -423,7 +423,7 @@ def test_convolutions_compute_in_the_precision_and_everything_kept_is_float32(co
     convolutions = dtypes("conv_general_dilated")  # forward and the kernel's gradient; XLA drops that of the frames
     assert len(convolutions) in (2, 3)
     assert all(found == {jnp.dtype(precision)} for found in convolutions)
-    assert dtypes("log1p") == [{jnp.dtype("float32")}] * 2  # of the loss
+    assert dtypes("log1p") == [{jnp.dtype("float32")}] * 2  # in the loss
     assert {x.dtype for x in traced.out_avals} == {jnp.dtype("float32"), jnp.dtype("int32")}
 
 
