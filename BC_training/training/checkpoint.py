@@ -85,7 +85,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def find(path: str | Path) -> Path:
-    """The step folder that ``path`` means: a step folder, ``best`` or ``last``, or a run (its best); or a UserError."""
+    """The step folder that ``path`` means: a step, ``best`` or ``last``, or a run (its best); raises a UserError for others."""
     try:
         folder = as_path(path)
         for candidate in (folder, folder / "best", folder / "last"):
@@ -134,7 +134,7 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def read_model(checkpoint: Checkpoint) -> SplitModel:
-    """The model with its saved parameters and batch statistics; a UserError if they are damaged or another model's."""
+    """The model with its saved arrays; raises a UserError if they are damaged or another model's."""
     verify(checkpoint.path, ("model",))
     model = abstract_model(checkpoint.config, checkpoint.inputs)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # not where it was trained

@@ -202,7 +202,7 @@ def _start_from(origin: Path, config: Config, inputs: InputSpec, fingerprint: st
 
 
 def _progress_of(found: Checkpoint, config: Config, inputs: InputSpec, fingerprint: str) -> TrainingProgress:
-    """The progress to go on from; a UserError where the checkpoint is of another training than ``config`` describes."""
+    """The progress to go on from; raises a UserError if the checkpoint is of another training than ``config``."""
     remedy = "choose another logging.run_name, or training.resume=never, which keeps the earlier run"
     saved, wanted = (dict(_flat(to_dict(c))) for c in (found.config, config))
     changed = {key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key)}

@@ -59,7 +59,7 @@ def make_folder(folder: Path) -> None:
 
 
 def move_aside(config: Config) -> str:
-    """Renames both folders of an earlier run to one new name and returns it; a UserError if a training runs there."""
+    """Renames both folders of an earlier run to a new name and returns it; raises a UserError if a training runs."""
     folders = run_folders(config)
     names = (f"{folders[0].name}.{n}" for n in itertools.count(1))
     aside = next(n for n in names if not any(folder.with_name(n).exists() for folder in folders))

@@ -70,7 +70,7 @@ class Setup:
 
     @classmethod
     def build(cls, config: Config, console: Console) -> "Setup":
-        """Opens the dataset and builds what a training needs beside it; a UserError names what does not fit."""
+        """Opens the dataset and builds what a training needs beside it; raises a UserError where they do not fit."""
         mesh = all_devices()
         dataset = _open_dataset(config, console)
         split = dataset.split(config.dataset.split.shares, config.system.seed, config.dataset.split.by_player)
