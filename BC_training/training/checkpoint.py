@@ -85,7 +85,10 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def find(path: str | Path) -> Path:
-    """The step folder that ``path`` means: a step, ``best`` or ``last``, or a run (its best); raises a UserError for others."""
+    """The step folder that ``path`` means: a step, ``best`` or ``last``, or a run (its best).
+
+    Raises a UserError where it is none of these.
+    """
     try:
         folder = as_path(path)
         for candidate in (folder, folder / "best", folder / "last"):
