@@ -179,14 +179,14 @@ def read_state(step: Path, like: TrainState) -> TrainState:
     return TrainState(optimizer["step"], trained["params"], trained["batch_stats"], optimizer["opt_state"], ema)
 
 
-def this_process_only() -> ocp.options.MultiprocessingOptions:
+def local_only() -> ocp.options.MultiprocessingOptions:
     """Options with which Orbax does not wait for other processes."""
     this = jax.process_index()
     return ocp.options.MultiprocessingOptions(this, active_processes={this}, barrier_sync_key_prefix=f"process-{this}")
 
 
 def _restore(step: Path, item: str, target: Tree) -> Tree:
-    options = this_process_only()
+    options = local_only()
     try:
         handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
         with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:

@@ -15,14 +15,7 @@ from rich.console import Console
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error
-from BC_training.training.checkpoint import (
-    FORMAT_VERSION,
-    is_good,
-    state_items,
-    this_process_only,
-    verify,
-    write_checksums,
-)
+from BC_training.training.checkpoint import FORMAT_VERSION, is_good, local_only, state_items, verify, write_checksums
 from BC_training.training.decoding_file import write_decoding
 from BC_training.training.meta import CheckpointMeta
 from BC_training.training.run_folder import PARTIAL, REPLACED, newest, orbax_path, reason, step_numbers, sync, tidy
@@ -177,7 +170,7 @@ def _remove_partial(folder: Path) -> None:
 
 
 def _write_items(folder: Path, snapshot: _Snapshot) -> None:
-    options = this_process_only()
+    options = local_only()
     arrays = {name: ocp.args.StandardSave(tree) for name, tree in snapshot.items.items()}  # pyright: ignore[reportCallIssue]
     meta = ocp.args.JsonSave(snapshot.meta.to_dict() | {"format_version": FORMAT_VERSION})  # pyright: ignore[reportCallIssue]
     handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=options))
