@@ -1,4 +1,4 @@
-"""What follows a training: its best checkpoint's scores, its play, and the page about the run."""
+"""Ends a training: scores its best checkpoint, has it play, and writes the page about the run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ def finish(
     console: Console,
     references: dict[str, list[float]] | None,
 ) -> None:
-    """Scores the best checkpoint, offline and in play, and says where everything is."""
+    """Scores the best checkpoint, offline and in play, and prints where everything is."""
     predictions = predict_split(run_dir, console, data=config.dataset.path, split="val")
     saved = predictions.saved
     scores = score(predictions, saved.decoding)

@@ -1,4 +1,4 @@
-"""Trains a policy: the loop, its checkpoints, and what the best of them scores in the end."""
+"""Trains a policy: the loop, its checkpoints, and the scores of the best one."""
 
 import contextlib
 from functools import partial
@@ -26,10 +26,7 @@ from BC_training.training.tracking import EpochTable, log_epoch, open_tracker, t
 
 
 def train(config: Config, console: Console, references: dict[str, list[float]] | None = None) -> Path:
-    """Runs the training that ``config`` describes, from recording to rollout.
-
-    Args:
-        references: of ``rollout``.
+    """Runs the training that ``config`` describes, from recording to rollout, which takes ``references``.
 
     Returns:
         The run's checkpoint folder, ``<checkpoint_dir>/<run_name>``.
@@ -94,7 +91,7 @@ def train(config: Config, console: Console, references: dict[str, list[float]] |
                         played = play_saved(saver, benchmark, interruption, bars, console, epoch)
                         report |= {} if played is None else {"rollout": played["mean"]}
 
-                    # Save; at the end of an epoch log it first, and note what early stopping goes by.
+                    # Save; at the end of an epoch log it first, and note the scores.
                     is_best = False
                     if is_whole:
                         saver.row = log_epoch(tracker, progress, order, report, played)

@@ -1,4 +1,4 @@
-"""A recorded episode predicted as in play, the table of it, and the README's example."""
+"""Predicts a recorded episode as in play, writes the table of it, and runs the README's example."""
 
 import dataclasses
 import json
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import zarr
+from dataset_files import user_error
 from PIL import Image
 from pyarrow import csv, parquet
 from rich.console import Console
@@ -39,7 +40,7 @@ SMALL_TEMPORAL = {"conv_features": (4,), "conv_strides": (4,), "position_feature
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, make_dataset, make_config, make_inputs) -> dict[str, Path]:
-    """Untrained, with a history: one that sees stacked frames, one that sees previous actions and looks ahead."""
+    """Untrained runs with a history: one sees stacked frames, one sees previous actions and looks ahead."""
     folder = tmp_path_factory.mktemp("inference")
     make_dataset(folder / "x.zarr", LENGTHS, actions=3, numbers=NUMBERS, fps=10.0)
     windows = {
@@ -57,7 +58,7 @@ def runs(tmp_path_factory, make_dataset, make_config, make_inputs) -> dict[str, 
     return found
 
 
-def test_an_episodes_own_rate_is_used_where_it_is_one(runs, tmp_path, make_dataset):
+def test_an_episodes_own_rate_is_used_where_it_is_a_number(runs, tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [4, 4, 4], actions=3, fps=10.0)
     for number, fps in ((0, float("nan")), (1, 20.0)):
         zarr.open_group(tmp_path / f"x.zarr/episode_{number}").attrs["fps"] = fps
@@ -87,14 +88,14 @@ def test_a_policy_that_samples_does_not_sample_on_recordings(runs, tmp_path):
     np.testing.assert_array_equal(found.predicted, calm.predicted)
 
 
-def test_a_decoding_of_other_actions_is_refused(runs):
+def test_a_decoding_of_other_buttons_is_refused(runs):
     own = Policy.load(runs["pure_cnn"]).decoding
     for names in (reversed(list(own.thresholds)), ["zzz"]):
         with pytest.raises(UserError, match=r"the decoding is of .*; the policy presses "):
             Policy.load(runs["pure_cnn"], Decoding(dict.fromkeys(names, 0.4)))
 
 
-def test_changing_what_act_returned_changes_nothing(runs):
+def test_a_caller_may_change_the_returned_buttons(runs):
     """The model takes previous actions."""
     frames = np.random.default_rng(0).integers(0, 256, (6, 3, *Policy.load(runs["temporal_cnn"]).inputs.recorded_size))
     seen = []
@@ -128,7 +129,7 @@ def test_the_table_is_read_back_as_predicted(runs, tmp_path, suffix):
     assert 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p90"] <= result["latency_ms"]["p99"]
 
 
-def test_what_was_recorded_is_beside_the_prediction_of_it(runs, make_dataset, tmp_path):
+def test_a_prediction_stands_beside_the_recorded_buttons_that_it_predicts(runs, make_dataset, tmp_path):
     (written,) = make_dataset(tmp_path / "y.zarr", [6], actions=3)
     ahead, now = (
         predict_episode(*open_episode(runs[name], tmp_path / "y.zarr", 0), QUIET)
@@ -142,21 +143,13 @@ def test_latency_leaves_out_the_first_call():
     one, two = ([100.0], [100.0, 0.002])
     for seconds, expected in ((one, None), (two, 2.0)):
         none = np.zeros((len(seconds), 1), bool)
-        found = EpisodePredictions(
-            "e", ("a",), none, none, none.astype(np.float32), np.ones(1), np.array(seconds), None
-        )
+        times = np.array(seconds)
+        found = EpisodePredictions("e", ("a",), none, none, none.astype(np.float32), np.ones(1), times, None)
         assert found.latency_ms == {"p50": expected, "p90": expected, "p99": expected}
 
 
-def call(monkeypatch, capsys, arguments: list[str]) -> tuple[int, str]:
-    monkeypatch.setattr(sys, "argv", ["BC_training", "inference", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_:
-        command_line.main()
-    return int(exit_.value.code or 0), capsys.readouterr().err
-
-
 class Lazy:
-    """As Gymnasium's LazyFrames and PyTorch's tensors: NumPy makes an array of it, or not."""
+    """Stands for Gymnasium's LazyFrames and PyTorch's tensors, of which NumPy makes an array, or not."""
 
     def __init__(self, frame: np.ndarray | None):
         self.frame = frame
@@ -184,7 +177,7 @@ FRAME = np.random.default_rng(0).integers(0, 256, (3, 24, 32), np.uint8)
     ],
     ids=["lists", "a list of arrays", "lazy", "int64", "jax", "fortran", "pillow", "pillow with alpha"],
 )
-def test_what_is_clearly_a_frame_is_taken_for_it(runs, given):
+def test_frames_of_other_libraries_are_accepted(runs, given):
     policy = Policy.load(runs["pure_cnn"])
     expected = policy.probabilities(FRAME)
     policy.reset()
@@ -212,12 +205,10 @@ def test_what_is_clearly_a_frame_is_taken_for_it(runs, given):
         (np.datetime64("2024-01-01"), "got datetime64"),
     ],
 )
-def test_what_is_no_frame_is_refused_in_one_line(runs, given, message):
-    with pytest.raises(UserError) as error:
-        Policy.load(runs["pure_cnn"]).act(given)
-    assert str(error.value).startswith("the policy takes frames uint8 (3, 24, 32)")
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
+def test_values_that_are_no_frames_are_refused_in_one_line(runs, given, message):
+    error = user_error(Policy.load(runs["pure_cnn"]).act, given)
+    assert error.startswith("the policy takes frames uint8 (3, 24, 32)")
+    assert message in error
 
 
 @pytest.mark.parametrize(
@@ -228,30 +219,27 @@ def test_what_is_no_frame_is_refused_in_one_line(runs, given, message):
         (["--out", "p.csv", "--json", "no/p.json"], "cannot write no/p.json"),
         (["--out", "p.csv", "--episode", "3"], "has no episode 3 (it has 0 to 1, 5)"),
         (["--out", "p.csv", "--data", "nowhere.zarr"], "nowhere.zarr"),
+        (["--out", "p.csv", "--data", "large.zarr"], "has frames of 48x64; "),
+        (["--out", "p.csv", "--data", "many.zarr"], "has actions a0, a1, a2, a3; "),
         (["--out", "p.csv", "--checkpoint", "nowhere"], "nowhere does not exist"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(runs, monkeypatch, capsys, tmp_path, arguments, message):
+def test_bad_input_is_one_line_and_exit_code_2(runs, monkeypatch, capsys, tmp_path, make_dataset, arguments, message):
     monkeypatch.chdir(tmp_path)
-    code, error = call(monkeypatch, capsys, ["--checkpoint", runs["pure_cnn"], *arguments])
-    assert code == 2
+    make_dataset(Path("large.zarr"), [3], actions=3, size=(48, 64))
+    make_dataset(Path("many.zarr"), [3], actions=4)
+    monkeypatch.setattr(sys, "argv", ["BC_training", "inference", "--checkpoint", str(runs["pure_cnn"]), *arguments])
+    with pytest.raises(SystemExit) as end:
+        command_line.main()
+    assert end.value.code == 2
+    error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert message in error
-    assert not list(tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"large.zarr", "many.zarr"}
 
 
-def test_a_dataset_that_does_not_fit_is_refused(runs, monkeypatch, capsys, tmp_path, make_dataset):
-    make_dataset(tmp_path / "large.zarr", [3], actions=3, size=(48, 64))
-    make_dataset(tmp_path / "many.zarr", [3], actions=4)
-    for data, message in (("large", "has frames of 48x64; "), ("many", "has actions a0, a1, a2, a3; ")):
-        arguments = ["--checkpoint", runs["pure_cnn"], "--data", tmp_path / f"{data}.zarr", "--out", tmp_path / "p.csv"]
-        code, error = call(monkeypatch, capsys, arguments)
-        assert code == 2
-        assert message in error
-
-
-def test_the_module_is_a_command(runs, tmp_path):
+def test_the_module_runs_as_a_command(runs, tmp_path):
     command = [sys.executable, "-m", "BC_training.inference", "--checkpoint", runs["pure_cnn"], "--out", "p.parquet"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Training for real, at a small size, on a recording of the real game."""
+"""Small trainings on a recording of the real game."""
 
 import json
 import os
@@ -12,12 +12,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 import pytest
 import wandb
 import zarr
 from rich.console import Console
-from trainings import SMALL
+from trainings import SMALL, settings
 
 from BC_training.common.config import load_config
 from BC_training.common.dataset import ZarrGameplayDataset
@@ -44,10 +43,9 @@ def recording(tmp_path_factory) -> Path:
 
 
 def run(folder: Path, data: Path, *overrides: str) -> tuple[Path, str]:
-    """Trains into ``folder``; the run's checkpoint folder and what it printed."""
+    """Trains into ``folder``, without a report, and returns the run's checkpoint folder and the printed text."""
     screen = StringIO()
-    places = [f"dataset.path={data}", f"training.checkpoint_dir={folder}/c", f"logging.log_dir={folder}/l"]
-    config = load_config("configs/pure_cnn.yaml", [*SMALL, *places, *overrides])
+    config = load_config("configs/pure_cnn.yaml", settings(folder, data, "logging.report=false", *overrides))
     return train(config, Console(file=screen, width=200)), screen.getvalue()
 
 
@@ -58,17 +56,17 @@ def rows(folder: Path, kind: str) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, recording) -> tuple[Path, Path, str]:
-    """A run that also plays: its folder, its checkpoints, its output."""
+    """A run that also plays and reports: its folder, its checkpoints, its output."""
     folder = tmp_path_factory.mktemp("run")
-    # Where a policy that learned next to nothing does not live long.
+    # At skill 5 an untrained policy does not live long.
     play = "evaluation.rollout={game: 'doom/deadly_corridor?skill=5', episodes: 1, seed: 0, every_n_epochs: 1}"
-    run_dir, printed = run(folder, recording, play, "evaluation.best_metric=rollout", "system.workers=1")
-    return folder, run_dir, printed
+    changes = [play, "evaluation.best_metric=rollout", "system.workers=1", "logging.report=true"]
+    return folder, *run(folder, recording, *changes)
 
 
 def test_a_run_leaves_every_file_that_it_names(trained):
     folder, run_dir, printed = trained
-    for place in ("evaluation.json", "rollout.json", "rollout.mp4", "metrics.jsonl", "config.yaml"):
+    for place in ("evaluation.json", "rollout.json", "rollout.mp4", "report.html", "metrics.jsonl", "config.yaml"):
         assert (folder / "l/pure_cnn" / place).stat().st_size > 0
         assert place == "config.yaml" or place in printed
     steps = sorted(int(p.name) for p in (run_dir / "last").iterdir())
@@ -95,7 +93,7 @@ def test_the_best_checkpoint_is_the_one_that_played_best(trained):
     assert played[0]["normalized"] == pytest.approx((means[0] - played[0]["random_mean"]) / span)
 
 
-def test_metrics_file_has_every_step_and_epoch(trained):
+def test_the_metrics_file_has_every_step_and_epoch(trained):
     folder, _, _ = trained
     steps = [row["step"] for row in rows(folder, "train")]
     assert steps == list(range(1, max(steps) + 1))
@@ -107,7 +105,7 @@ def test_metrics_file_has_every_step_and_epoch(trained):
     assert rows(folder, "train")[-1]["learning_rate"] < rows(folder, "train")[-2]["learning_rate"]  # the cosine
 
 
-def test_checkpoint_alone_is_enough_to_play_and_evaluate(trained, recording, tmp_path):
+def test_a_copied_checkpoint_is_enough_to_play_and_evaluate(trained, recording, tmp_path):
     _, run_dir, _ = trained
     alone = tmp_path / "alone"
     shutil.copytree(checkpoint.find(run_dir), alone)
@@ -123,7 +121,6 @@ def test_checkpoint_alone_is_enough_to_play_and_evaluate(trained, recording, tmp
 
 
 def test_evaluation_agrees_with_playing_every_frame(trained, recording):
-    """The offline path (batches) and the playing path (one frame at a time) are one."""
     _, run_dir, _ = trained
     saved = checkpoint.read(run_dir)
     dataset = ZarrGameplayDataset(recording)
@@ -142,14 +139,12 @@ def test_evaluation_agrees_with_playing_every_frame(trained, recording):
 @pytest.mark.slow
 def test_two_runs_are_bit_identical(tmp_path, recording):
     models = []
-    for name in ("a", "b"):
-        run_dir, _ = run(tmp_path / name, recording, "dataset.cache=none" if name == "b" else "dataset.cache=device")
+    for name, change in (("a", "dataset.cache=device"), ("b", "dataset.cache=none"), ("c", "system.seed=1")):
+        run_dir, _ = run(tmp_path / name, recording, change)
         models.append(checkpoint.read_model(checkpoint.read(run_dir / "last")))
     jax.tree.map(np.testing.assert_array_equal, models[0].params, models[1].params)
     jax.tree.map(np.testing.assert_array_equal, models[0].batch_stats, models[1].batch_stats)
-    other, _ = run(tmp_path / "c", recording, "system.seed=1")
-    different = checkpoint.read_model(checkpoint.read(other / "last"))
-    same = jax.tree.map(lambda a, b: bool((a == b).all()), models[0].params, different.params)
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), models[0].params, models[2].params)
     assert not all(jax.tree.leaves(same))
 
 
@@ -172,32 +167,27 @@ def test_a_finished_run_is_scored_again_or_kept_beside_a_new_one(tmp_path, recor
 
 def test_early_stopping_ends_the_run_with_its_best_checkpoint(tmp_path, recording):
     stopping = "training.early_stopping={metric: loss, patience: 1, min_delta: 1000}"
-    run_dir, printed = run(tmp_path, recording, stopping, "training.num_epochs=5", "evaluation.best_metric=loss")
+    run_dir, _ = run(tmp_path, recording, stopping, "training.num_epochs=5", "evaluation.best_metric=loss")
     values = rows(tmp_path, "val")
     assert [row["epoch"] for row in values] == [1, 2]  # the first counts, the second is no gain of 1000
     best = min(values, key=lambda row: row["loss"])
     assert checkpoint.read(run_dir).step == best["step"]
     report = json.loads((tmp_path / "l/pure_cnn/evaluation.json").read_text())
     assert report["exact_match"] == best["exact_match"]
-    _, printed = run(tmp_path, recording, stopping, "training.num_epochs=5", "evaluation.best_metric=loss")
-    assert "the run is finished" in printed
 
 
-def test_averaged_parameters_are_those_validated_saved_and_played(tmp_path, recording):
+def test_averaged_parameters_are_validated_saved_and_played(tmp_path, recording):
     run_dir, _ = run(tmp_path, recording, "training.ema_decay=0.9", "training.num_epochs=1")
     report = evaluate(run_dir / "last", Console(file=StringIO()))
     (row,) = rows(tmp_path, "val")
     assert report.exact_match == row["exact_match"]
     saved = checkpoint.read(run_dir)
-    like = abstract_state(abstract_model(saved.config, saved.inputs), *_optimizer(saved), averaged=True)
+    optimizer, _ = make_optimizer(saved.config.training, saved.step)
+    like = abstract_state(abstract_model(saved.config, saved.inputs), optimizer, averaged=True)
     state = checkpoint.read_state(saved.path, like)
     played = checkpoint.read_model(saved)
     jax.tree.map(np.testing.assert_array_equal, played.params, state.ema["params"])
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (played.params, state.params)), strict=True))
-
-
-def _optimizer(saved: checkpoint.Checkpoint) -> tuple[optax.GradientTransformation]:
-    return make_optimizer(saved.config.training, saved.step)[:1]
 
 
 def test_a_run_that_diverges_keeps_the_checkpoint_before(tmp_path, recording):
@@ -207,16 +197,10 @@ def test_a_run_that_diverges_keeps_the_checkpoint_before(tmp_path, recording):
     changes = [constant, "training.learning_rate=1e38", "training.num_epochs=2"]
     with pytest.raises(UserError, match=r"was trained with other settings \(training.learning_rate 0.0\d+ -> 1e\+38\)"):
         run(tmp_path, recording, *changes)
-    with pytest.raises(UserError, match=r"step \d+ is not finite .*the checkpoints before it are kept"):
+    with pytest.raises(UserError, match=r"step \d+ is not finite .*the checkpoints before it are kept.*episode_\d+:\d"):
         run(tmp_path, recording, *changes, "training.resume_changed=true")
     assert list((run_dir / "last").iterdir()) == [step]
     checkpoint.verify(step)
-
-
-def test_a_step_that_is_not_finite_names_its_batch(tmp_path, recording):
-    with pytest.raises(UserError, match=r"step \d+ is not finite .*episode_\d+:\d+") as error:
-        run(tmp_path, recording, "training.learning_rate=1e38", "training.warmup_steps=0")
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["loss", "grad_norm", "param_norm"])
@@ -230,17 +214,10 @@ def test_a_loss_or_norm_that_is_not_finite_stops_the_training(name):
         Setup.require_finite(setup, values | {name: float("nan")}, 8)
 
 
-def test_options_of_the_optimization_together(tmp_path, recording):
-    run(
-        tmp_path,
-        recording,
-        "training.num_epochs=1",
-        "training.schedule=constant",
-        "training.gradient_accumulation=3",
-        "training.precision=bfloat16",
-        "training.ema_decay=0.9",
-        "training.loss=focal",
-    )
+def test_the_options_of_the_optimization_work_together(tmp_path, recording):
+    options = {"num_epochs": 1, "schedule": "constant", "gradient_accumulation": 3}
+    options |= {"precision": "bfloat16", "ema_decay": 0.9, "loss": "focal"}
+    run(tmp_path, recording, *(f"training.{name}={value}" for name, value in options.items()))
     steps = rows(tmp_path, "train")
     rates = [row["learning_rate"] for row in steps]
     assert rates == pytest.approx([0.001 * min(i // 3 / 4, 1) for i in range(len(rates))])
@@ -280,7 +257,7 @@ def test_a_damaged_chunk_stops_training_with_its_episode(tmp_path, recording):
         run(tmp_path, data)
 
 
-def test_a_choice_of_actions_trains_and_an_unknown_one_is_named(tmp_path, recording):
+def test_a_choice_of_buttons_trains_and_an_unknown_button_is_named(tmp_path, recording):
     rules = ("evaluation.thresholds.attack=0.3", "evaluation.exclusive=[[turn_left,attack]]")
     run_dir, _ = run(tmp_path, recording, "dataset.actions=[attack,turn_left]", "training.num_epochs=1", *rules)
     expected = Decoding({"attack": 0.3, "turn_left": 0.5}, exclusive=(("turn_left", "attack"),))
@@ -318,7 +295,7 @@ def test_buttons_that_the_game_or_a_flip_does_not_know_are_refused_before_traini
 def test_a_history_longer_than_the_shortest_episode_gives_one_warning(tmp_path, make_dataset):
     data, warnings = tmp_path / "x.zarr", []
     make_dataset(data, [5, 30, 30], actions=7)
-    for history in (3, 4):  # of 5 and 7 frames
+    for history in (3, 4):  # which span 5 and 7 frames
         screen = StringIO()
         changes = [*SMALL, f"dataset.path={data}", f"dataset.history={history}", "dataset.frame_skip=2"]
         Setup.build(load_config("configs/pure_cnn.yaml", changes), Console(file=screen))

@@ -9,8 +9,7 @@
       checksums.json  SHA-256 of every file of these
       decoding.json   how probabilities become buttons, with a checksum of its own: it may change afterwards
 
-``checkpoint_writer`` writes them. A step's folder that exists was written whole; checksums tell
-whether it still is.
+``checkpoint_writer`` writes them. A step's folder that exists was written whole; checksums tell whether it still is.
 """
 
 import hashlib
@@ -43,12 +42,7 @@ class NewerFormat(UserError):
 
 @dataclass(frozen=True)
 class Checkpoint(CheckpointMeta):
-    """A checkpoint, without its arrays.
-
-    Attributes:
-        path: the step's folder.
-        tuned_on: what the thresholds of ``decoding`` were tuned on; None where they were not.
-    """
+    """A checkpoint, without its arrays. ``path`` is the step's folder; ``tuned_on`` is None for untuned thresholds."""
 
     path: Path
     decoding: Decoding
@@ -82,20 +76,18 @@ def is_good(step: Path) -> bool:
         verify(step)
     except UserError:
         return False
-    return step.is_dir()
+    return True
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below ``folder``, by its path in it."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def find(path: str | Path) -> Path:
-    """The step folder that ``path`` means: a step folder, ``best`` or ``last``, or a run (its best).
+    """The step folder that ``path`` means: a step, ``best`` or ``last``, or a run (its best).
 
-    Raises:
-        UserError: it is no checkpoint.
+    Raises a UserError where it is none of these.
     """
     try:
         folder = as_path(path)
@@ -126,15 +118,12 @@ def read(path: str | Path) -> Checkpoint:
     try:
         meta = json.loads((folder / "meta/metadata").read_text())
         version = meta["format_version"]
-        if version > FORMAT_VERSION:
-            raise NewerFormat(
-                f"{folder} was written by a newer version of this program (format {version}, this one reads "
-                f"{FORMAT_VERSION}): update it"
-            )
-        if version < FORMAT_VERSION:
-            raise UserError(
-                f"{folder} was written by an older version of this program (format {version}, this one reads "
-                f"{FORMAT_VERSION}): train again"
+        if version != FORMAT_VERSION:
+            is_newer = version > FORMAT_VERSION
+            age, remedy = ("a newer", "update it") if is_newer else ("an older", "train again")
+            raise (NewerFormat if is_newer else UserError)(
+                f"{folder} was written by {age} version of this program (format {version}, this one reads "
+                f"{FORMAT_VERSION}): {remedy}"
             )
         verify(folder, ("meta",))
         saved = CheckpointMeta.from_dict(meta, str(folder))
@@ -148,11 +137,7 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def read_model(checkpoint: Checkpoint) -> SplitModel:
-    """The model of a checkpoint with its saved parameters and batch statistics.
-
-    Raises:
-        UserError: the arrays are damaged or are another model's.
-    """
+    """The model with its saved arrays; raises a UserError if they are damaged or another model's."""
     verify(checkpoint.path, ("model",))
     model = abstract_model(checkpoint.config, checkpoint.inputs)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # not where it was trained
@@ -165,7 +150,7 @@ def read_model(checkpoint: Checkpoint) -> SplitModel:
 
 
 def state_items(state: TrainState) -> dict[str, Tree]:
-    """What of a state each of a checkpoint's items holds."""
+    """The parts of a state that each of a checkpoint's items holds."""
     trained = {"params": state.params, "batch_stats": state.batch_stats}
     optimizer = {"opt_state": state.opt_state, "step": state.step}
     if state.ema is None:
@@ -177,7 +162,7 @@ def read_state(step: Path, like: TrainState) -> TrainState:
     """The state that a checkpoint holds, as NumPy arrays.
 
     Args:
-        like: of the same structure and shapes; its values do not matter.
+        like: a state of the same structure and shapes; its values do not matter.
 
     Raises:
         UserError: the arrays are damaged, or a state of other shapes.
@@ -194,19 +179,19 @@ def read_state(step: Path, like: TrainState) -> TrainState:
     return TrainState(optimizer["step"], trained["params"], trained["batch_stats"], optimizer["opt_state"], ema)
 
 
-def alone() -> ocp.options.MultiprocessingOptions:
-    """Has Orbax read and write in this process without waiting for others."""
+def local_only() -> ocp.options.MultiprocessingOptions:
+    """Options with which Orbax does not wait for other processes."""
     this = jax.process_index()
     return ocp.options.MultiprocessingOptions(this, active_processes={this}, barrier_sync_key_prefix=f"process-{this}")
 
 
 def _restore(step: Path, item: str, target: Tree) -> Tree:
-    options = alone()
+    options = local_only()
     try:
         handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
         with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
             return checkpointer.restore(orbax_path(step / item), target)
-    except Exception as error:  # Orbax raises all sorts, and bare ones
+    except Exception as error:  # Orbax raises many kinds, some without a message
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # its other reads would each print theirs
         first = first_line(error)
         raise UserError(f"{step} is a damaged checkpoint ({item}: {first}): use another step") from error

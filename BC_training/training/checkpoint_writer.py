@@ -15,7 +15,7 @@ from rich.console import Console
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error
-from BC_training.training.checkpoint import FORMAT_VERSION, alone, is_good, state_items, verify, write_checksums
+from BC_training.training.checkpoint import FORMAT_VERSION, is_good, local_only, state_items, verify, write_checksums
 from BC_training.training.decoding_file import write_decoding
 from BC_training.training.meta import CheckpointMeta
 from BC_training.training.run_folder import PARTIAL, REPLACED, newest, orbax_path, reason, step_numbers, sync, tidy
@@ -30,21 +30,12 @@ class _Snapshot(NamedTuple):
     meta: CheckpointMeta
     decoding: Decoding
 
-    @property
-    def nbytes(self) -> int:
-        return sum(x.nbytes for x in jax.tree.leaves(self.items))
-
 
 class CheckpointWriter:
-    """Keeps the last N checkpoints of a run and the best one, written by a thread.
+    """Keeps the last ``keep_last`` checkpoints of a run, whose lock this process holds, and the best one.
 
-    A disk that is full, or fails, does not end the training: what could not be written is tried
-    again, as long as a good checkpoint is there.
-
-    Args:
-        run: the run's folder, held by this process.
-        keep_last: N.
-        console: shows when a disk is full, and what is written once it is not.
+    A thread writes them. A disk that is full, or fails, does not end the training as long as a good checkpoint is
+    there: what could not be written is tried again, and ``console`` shows both.
     """
 
     def __init__(self, run: Path, keep_last: int, console: Console):
@@ -56,11 +47,11 @@ class CheckpointWriter:
         self._failed_at = 0.0
         for folder in self._keep:
             (run / folder).mkdir(exist_ok=True)
-            self._remove_older(folder)  # one killed between a commit and this has left one too many
+            self._remove_older(folder)  # a training killed between a commit and this has left one too many
 
     def save(self, state: TrainState, meta: CheckpointMeta, decoding: Decoding, is_best: bool) -> None:
         """Begins to save ``state``; the next step may donate its buffers."""
-        self._wait()  # for the one before
+        self._wait()
         copies = jax.tree.map(lambda x: np.array(x.addressable_data(0)), state_items(state))
         snapshot = _Snapshot(copies, meta, decoding)
         # The best first: killed between the two, a run goes on from the best, not from before it.
@@ -80,20 +71,16 @@ class CheckpointWriter:
             self._writing = self._pool.submit(self._write)
 
     def settle(self) -> Path | None:
-        """Waits for the save under way; the last checkpoint's folder, or None where a disk did not take it.
+        """Waits for the save under way and returns the last checkpoint's folder, or None where a disk did not take it.
 
         Raises:
             UserError: it cannot be saved and no good checkpoint is there.
         """
         self._wait()
-        return None if self._owed else self._run / "last" / str(self._numbers("last")[-1])
+        return None if self._owed else self._run / "last" / str(step_numbers(self._run / "last")[-1])
 
     def finish(self) -> None:
-        """Waits until everything is written.
-
-        Raises:
-            UserError: it cannot be.
-        """
+        """Waits until everything is written; raises a UserError where that cannot be."""
         self._wait()
         if self._owed:
             self._writing = self._pool.submit(self._write)
@@ -113,13 +100,14 @@ class CheckpointWriter:
             tidy(self._run)  # Orbax may write on for a moment after it has failed
 
     def _wait(self) -> None:
-        """Waits for the save that is under way, and tells what became of it."""
+        """Waits for the save that is under way, and prints where it fails or works again."""
         if self._writing is None:
             return
         try:
             self._writing.result()
         except UserError as error:
-            if not any(is_good(self._run / folder / str(n)) for folder in self._keep for n in self._numbers(folder)):
+            steps = [self._run / folder / str(n) for folder in self._keep for n in step_numbers(self._run / folder)]
+            if not any(map(is_good, steps)):
                 raise
             if self._failure is None:
                 self._say(f"{error}; training goes on, {newest(self._run)}, and the save is tried again")
@@ -136,7 +124,7 @@ class CheckpointWriter:
 
     def _write(self) -> None:
         for folder, snapshot in list(self._owed.items()):
-            needed = snapshot.nbytes * _SPACE_MARGIN
+            needed = _SPACE_MARGIN * sum(x.nbytes for x in jax.tree.leaves(snapshot.items))
             if (free := shutil.disk_usage(self._run).free) < needed:
                 # Orbax writes in threads that each print what went wrong: better not to begin.
                 raise UserError(
@@ -171,12 +159,9 @@ class CheckpointWriter:
 
     def _remove_older(self, folder: str) -> None:
         removed = self._run / folder / f"{PARTIAL}removed"
-        for number in self._numbers(folder)[: -self._keep[folder]]:
+        for number in step_numbers(self._run / folder)[: -self._keep[folder]]:
             removed.with_name(str(number)).rename(removed)  # at once gone, or not at all
             shutil.rmtree(removed)
-
-    def _numbers(self, folder: str) -> list[int]:
-        return step_numbers(self._run / folder)
 
 
 def _remove_partial(folder: Path) -> None:
@@ -185,7 +170,7 @@ def _remove_partial(folder: Path) -> None:
 
 
 def _write_items(folder: Path, snapshot: _Snapshot) -> None:
-    options = alone()
+    options = local_only()
     arrays = {name: ocp.args.StandardSave(tree) for name, tree in snapshot.items.items()}  # pyright: ignore[reportCallIssue]
     meta = ocp.args.JsonSave(snapshot.meta.to_dict() | {"format_version": FORMAT_VERSION})  # pyright: ignore[reportCallIssue]
     handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=options))

@@ -2,7 +2,7 @@
 
     <step>/decoding.json    decoding, tuned_on, and the SHA-256 of both
 
-It is one file, replaced as a whole: killed at any moment, it is as before or as after.
+The file is replaced as a whole: if its writer is killed, it is as before or as after.
 """
 
 import contextlib
@@ -24,18 +24,14 @@ _NAME, _CHECKSUM = "decoding.json", "sha256"
 
 @dataclass(frozen=True)
 class TunedOn:
-    """What thresholds were tuned on: episodes, by name, of the dataset with this fingerprint."""
+    """What thresholds were tuned on: named episodes of the dataset with this fingerprint."""
 
     episodes: tuple[str, ...]
     fingerprint: str
 
 
 def write_decoding(step: Path, decoding: Decoding, tuned_on: TunedOn | None = None) -> None:
-    """Writes the file, whole or not at all, and has the disk hold it.
-
-    Raises:
-        UserError: the disk is full.
-    """
+    """Writes the file to the disk, whole or not at all; raises a UserError if the disk is full."""
     content = {"decoding": decoding.to_dict(), "tuned_on": None if tuned_on is None else asdict(tuned_on)}
     write_whole(step / _NAME, json.dumps(content | {_CHECKSUM: _checksum(content)}, indent=1) + "\n")
     sync(step / _NAME)
@@ -43,11 +39,7 @@ def write_decoding(step: Path, decoding: Decoding, tuned_on: TunedOn | None = No
 
 
 def read_decoding(step: Path) -> tuple[Decoding, TunedOn | None]:
-    """Reads the file.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
+    """Reads the file; raises a UserError if it is missing or damaged."""
     try:
         content = json.loads((step / _NAME).read_text(encoding="utf-8"))
         if content.pop(_CHECKSUM) != _checksum(content):

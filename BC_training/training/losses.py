@@ -1,6 +1,7 @@
 """Losses over button logits."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,21 +11,13 @@ from jaxtyping import Bool, Float
 from BC_training.common.schema import TrainingConfig
 
 Array = jax.Array | np.ndarray
-Loss = Callable[..., jax.Array]  # of (logits, actions, mask=None) to a float32 scalar
+Loss = Callable[..., jax.Array]  # (logits, actions, mask=None) to a float32 scalar
 
 
 def make_loss(config: TrainingConfig, class_weights: Float[Array, " A"]) -> Loss:
-    """The loss of ``training.loss``, for training and validation alike.
-
-    Returns:
-        A function of (logits, actions, mask=None) to a float32 scalar.
-    """
-    smoothing, gamma = config.label_smoothing, config.focal_gamma if config.loss == "focal" else 0.0
-
-    def loss(logits: Array, actions: Array, mask: Array | None = None) -> jax.Array:
-        return focal_loss(logits, actions, class_weights, smoothing, gamma, mask)
-
-    return loss
+    """The loss of ``training.loss``, for training and validation alike."""
+    gamma = config.focal_gamma if config.loss == "focal" else 0.0
+    return partial(focal_loss, class_weights=class_weights, label_smoothing=config.label_smoothing, gamma=gamma)
 
 
 def focal_loss(
@@ -37,20 +30,15 @@ def focal_loss(
 ) -> Float[jax.Array, ""]:
     """Mean over batch and buttons of -w a (1 - p)^g log p - (1 - a) p^g log(1 - p), p = sigmoid(logits).
 
-    Of Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 5. Label smoothing s
-    first moves the targets a towards 1/2: a (1 - s) + s / 2.
+    The focal loss is equation 5 of Lin et al. 2017, "Focal Loss for Dense Object Detection". Label smoothing s first
+    moves the targets a towards 1/2: a (1 - s) + s / 2.
 
     Args:
-        logits: float32 [..., A].
-        actions: bool [..., A].
-        class_weights: float32 [A], w: the weight of the side where the button is held.
+        class_weights: w, the weight of the side where the button is held.
         label_smoothing: s in [0, 1).
-        gamma: g, 0 or more: how much less a frame counts the surer and righter its logit; 0 is
-            the binary cross-entropy.
-        mask: bool [...], False where there is no action to match; None for nowhere.
-
-    Returns:
-        float32 scalar.
+        gamma: g, 0 or more: how much less a frame counts the surer and righter its logit; 0 is the binary
+            cross-entropy.
+        mask: False where there is no action to match; None where there is one everywhere.
     """
     logits = jnp.asarray(logits)
     targets = jnp.asarray(actions).astype(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2

@@ -21,44 +21,31 @@ class Delivery:
 
 @dataclass(frozen=True)
 class CheckpointMeta:
-    """What a checkpoint holds beside its arrays and its decoding.
-
-    Attributes:
-        epoch: closed epochs.
-        split: "train", "val" and "test" to episode names.
-        seeds: as ``seeds.recorded_seeds`` returns them.
-        majority: the training split's commonest combination of buttons, bool [A].
-        metrics: the row of the last epoch that ended, as ``tracking.log_epoch`` returns it; empty before.
-        fingerprint: identifies the dataset.
-    """
+    """What a checkpoint holds beside its arrays and its decoding."""
 
     step: int
-    epoch: int
+    epoch: int  # closed epochs
     config: Config
     inputs: InputSpec
-    split: dict[str, list[str]]
-    seeds: dict[str, list[Any]]
-    majority: list[bool]
-    metrics: dict[str, Any]
-    fingerprint: str
+    split: dict[str, list[str]]  # "train", "val" and "test" to episode names
+    seeds: dict[str, list[Any]]  # as seeds.recorded_seeds returns them
+    majority: list[bool]  # [A], the training split's commonest combination of buttons
+    metrics: dict[str, Any]  # the row of the last epoch that ended, from tracking.log_epoch; empty before
+    fingerprint: str  # identifies the dataset
     progress: TrainingProgress
     delivery: Delivery
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types."""
         typed = {name: getattr(self, name) for name in ("config", "progress", "delivery")}
         plain = {field.name: getattr(self, field.name) for field in fields(CheckpointMeta)}
         return plain | {name: asdict(value) for name, value in typed.items()} | {"inputs": self.inputs.to_dict()}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], where: str) -> "CheckpointMeta":
-        """Reads what ``to_dict`` returned, also by way of JSON.
-
-        Args:
-            where: names the config in errors.
+        """Reads what ``to_dict`` returned, also by way of JSON; ``where`` names the config in errors.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not that.
+            KeyError, TypeError, ValueError: a key is missing, or its value has another type.
             UserError: the config is not valid.
         """
         kinds = {"step": int, "epoch": int, "split": dict, "seeds": dict, "majority": list, "metrics": dict}

@@ -1,7 +1,7 @@
-"""How far a training is, beside its state: what a checkpoint has to hold for it to go on."""
+"""How far a training is, beside its state: what a checkpoint must hold for the training to go on."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -14,36 +14,19 @@ from BC_training.games import GameSpec
 
 @dataclass
 class TrainingProgress:
-    """How far a training is, beside its state.
+    """How far a training is, beside its state."""
 
-    Attributes:
-        step: steps taken.
-        epochs: that are closed: trained, evaluated and logged.
-        loss_sum: of the steps of the open epoch.
-        seconds: that they took.
-        waited: of these, waiting for data.
-        best_score: of the best checkpoint, higher is better; None before the first.
-        best_step: of the best checkpoint.
-        patience_score: the last score that early stopping took for a gain.
-        evaluations_without_gain: since then.
-        log_bytes: of metrics.jsonl, written so far.
-        wandb_id: of the W&B run.
-    """
-
-    step: int = 0
-    epochs: int = 0
-    loss_sum: float = 0.0
-    seconds: float = 0.0
-    waited: float = 0.0
-    best_score: float | None = None
+    step: int = 0  # steps taken
+    epochs: int = 0  # closed epochs: trained, evaluated and logged
+    loss_sum: float = 0.0  # over the steps of the open epoch
+    seconds: float = 0.0  # that these took
+    waited: float = 0.0  # seconds of these that went into waiting for data
+    best_score: float | None = None  # the best checkpoint's; higher is better
     best_step: int | None = None
-    patience_score: float | None = None
-    evaluations_without_gain: int = 0
-    log_bytes: int = 0
+    patience_score: float | None = None  # the last score that early stopping took for a gain
+    evaluations_without_gain: int = 0  # since then
+    log_bytes: int = 0  # bytes of metrics.jsonl so far
     wandb_id: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def describe(self, epochs: int) -> str:
         """The step, and the epoch that is open, of ``epochs``."""
@@ -56,15 +39,14 @@ class TrainingProgress:
         return self.epochs >= config.training.num_epochs or out_of_patience
 
     def speed(self, order: SampleOrder) -> tuple[float, float]:
-        """The open epoch's frames per second so far, and the share of its time that went into waiting for data."""
+        """The open epoch's frames per second, and the share of its time that went into waiting for data."""
         taken = self.step - self.epochs * order.steps_per_epoch
         return taken * order.batch_size * order.targets_per_sample / self.seconds, self.waited / self.seconds
 
     def note_scores(self, config: Config, report: metrics.Report) -> bool:
         """Takes in an evaluation; returns whether it is the best so far.
 
-        Args:
-            report: of the metrics; "rollout", the mean return, only after the epochs that played.
+        The report has "rollout", the mean return, only after epochs that played.
         """
         if config.evaluation.best_metric == "rollout" and "rollout" not in report:
             return False
@@ -82,7 +64,7 @@ class TrainingProgress:
         return is_best
 
     def forget_other_metrics(self, before: Config, now: Config) -> None:
-        """Forgets the scores that do not compare with what ``now`` goes by."""
+        """Forgets the scores that cannot be compared with those that ``now`` asks for."""
         if _measure(before, before.evaluation.best_metric) != _measure(now, now.evaluation.best_metric):
             self.best_score = self.best_step = None
         if _measure(before, _stopping_metric(before)) != _measure(now, _stopping_metric(now)):

@@ -22,24 +22,18 @@ from BC_training.training.checkpoint import Checkpoint
 from BC_training.training.progress import TrainingProgress
 from BC_training.training.run_folder import copy_step, lock_run, move_aside, run_folders, set_aside_damaged
 
-_SAMPLED_FRAMES = 64  # of a dataset, for its fingerprint
-_ORIGIN = "resumed_from"  # the file in a run's folder that says what training.resume=PATH was
+_SAMPLED_FRAMES = 64  # how many of a dataset's frames its fingerprint depends on
+_ORIGIN = "resumed_from"  # a file in a run's folder, which has the PATH of training.resume=PATH
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a training begins.
+    """Where a training begins."""
 
-    Attributes:
-        step_folder: the checkpoint it goes on from; None for a fresh start.
-        cache: the tier that the run had, to be chosen again; None where that is free.
-        steps_per_dispatch: likewise.
-    """
-
-    step_folder: Path | None
+    step_folder: Path | None  # the checkpoint it goes on from; None for a fresh start
     progress: TrainingProgress
-    cache: str | None = None
-    steps_per_dispatch: int | None = None
+    cache: str | None = None  # the tier that the run had, to be chosen again; None where any will do
+    steps_per_dispatch: int | None = None  # likewise
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"step_folder": self.step_folder and str(self.step_folder)}
@@ -50,7 +44,7 @@ class Start:
         return cls(place, progress, raw["cache"], raw["steps_per_dispatch"])
 
     def announce(self, config: Config, console: Console) -> None:
-        """Says what the run has done already, if anything."""
+        """Prints what the run has done already, if anything."""
         if self.step_folder is not None:
             progress, epochs = self.progress, config.training.num_epochs
             done = f"step {progress.step:,}, epoch {progress.epochs} of {epochs} done"
@@ -59,7 +53,7 @@ class Start:
 
     @classmethod
     def after(cls, found: Checkpoint, progress: TrainingProgress, config: Config) -> "Start":
-        """From ``found``, with what gives the same bits as without an interruption, if this is such a device."""
+        """Goes on from ``found``, on the same kind of device with the same delivery, which gives the same bits."""
         if found.delivery.backend != jax.default_backend():
             return cls(found.path, progress)
         same = config.training.steps_per_dispatch == found.config.training.steps_per_dispatch
@@ -67,16 +61,13 @@ class Start:
 
 
 def find_start(config: Config, inputs: InputSpec, fingerprint: str, console: Console) -> Start:
-    """Finds the checkpoint to go on from and makes room for a fresh start where there is none.
+    """Finds the checkpoint to go on from, or makes room for a fresh start.
 
-    Damaged checkpoints on the way are named and set aside.
-
-    Args:
-        fingerprint: of the dataset, from ``fingerprint``.
+    Damaged checkpoints on the way are named and set aside. ``fingerprint`` identifies the dataset.
 
     Raises:
-        UserError: the run is of another training, all its checkpoints are damaged, or
-            ``training.resume`` is no checkpoint.
+        UserError: the run is of another training, all its checkpoints are damaged, or ``training.resume`` is no
+            checkpoint.
     """
     run, log_dir = run_folders(config)
     resume = config.training.resume
@@ -94,21 +85,16 @@ def find_start(config: Config, inputs: InputSpec, fingerprint: str, console: Con
         found = _newest_good(run, console)
         if found is None:
             return Start(None, TrainingProgress())
-        _require_same(found, config, inputs, fingerprint)
-        progress = replace(found.progress)
-        progress.forget_other_metrics(found.config, config)
+        progress = _progress_of(found, config, inputs, fingerprint)
         _check_best(run, found, progress, console)
         _check_last(run, found, console)
         return Start.after(found, progress, config)
 
 
 def fingerprint(dataset: ZarrGameplayDataset, episodes: Sequence[int] | None = None) -> str:
-    """A hash of the episodes' names, lengths, actions and state, and of some frames.
+    """A hash of the episodes' names, lengths, actions and state, and of some frames, wherever the dataset is.
 
-    It does not depend on where the dataset is.
-
-    Args:
-        episodes: of which, in ascending order; None for all.
+    ``episodes`` are positions in ascending order; None takes all.
     """
     positions = range(len(dataset.episodes)) if episodes is None else episodes
     digest = hashlib.sha256(repr((dataset.action_names, dataset.state_names, dataset.channel_order)).encode())
@@ -127,11 +113,7 @@ def fingerprint(dataset: ZarrGameplayDataset, episodes: Sequence[int] | None = N
 
 
 def _newest_good(run: Path, console: Console, is_held: bool = True) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None where there are none at all.
-
-    Args:
-        is_held: whether damaged ones may be set aside.
-    """
+    """The newest checkpoint that is whole; None where there are none. In a held run it sets damaged ones aside."""
     steps = [path for folder in ("best", "last") for path in (run / folder).glob("*") if path.name.isdigit()]
     damaged = []
     for path in sorted(steps, key=lambda path: int(path.name), reverse=True):
@@ -156,23 +138,20 @@ def _newest_good(run: Path, console: Console, is_held: bool = True) -> Checkpoin
 
 
 def _check_best(run: Path, found: Checkpoint, progress: TrainingProgress, console: Console) -> None:
-    """Has ``best/`` hold what ``progress`` says is the best, or forgets about that."""
+    """Makes ``best/`` hold what ``progress`` says is the best, or forgets about that."""
     if progress.best_step is None or checkpoint.is_good(best := run / "best" / str(progress.best_step)):
         return
+    if best.exists():
+        set_aside_damaged(best)
     if found.step == progress.best_step and found.path != best:
-        set_aside = best.exists()
-        if set_aside:
-            set_aside_damaged(best)
         copy_step(found.path, best)
         return
     _say(console, f"the best checkpoint, {best}, is missing or damaged: the next one evaluated takes its place")
-    if best.exists():
-        set_aside_damaged(best)
     progress.best_score = progress.best_step = None
 
 
 def _check_last(run: Path, found: Checkpoint, console: Console) -> None:
-    """Has ``last/`` hold the step that the run goes on from, of which ``best/`` may have the only good copy."""
+    """Makes ``last/`` hold the step that the run goes on from; its only good copy may be in ``best/``."""
     last = run / "last" / str(found.step)
     if found.path == last or checkpoint.is_good(last):
         return
@@ -183,22 +162,20 @@ def _check_last(run: Path, found: Checkpoint, console: Console) -> None:
 
 
 def _goes_on_from(run: Path, origin: Path) -> bool:
-    """Whether the run was begun from ``origin`` before, so that it now goes on by itself."""
+    """Whether the run was begun from ``origin`` before, so that it now goes on from its own checkpoints."""
     note = run / _ORIGIN
     return note.is_file() and note.read_text() == str(origin.resolve())
 
 
 def _start_from(origin: Path, config: Config, inputs: InputSpec, fingerprint: str, console: Console) -> Start:
-    """Makes the run a copy of what ``origin``, a run or one of its steps, was at its newest good step."""
+    """Makes the run a copy of ``origin``, a run at its newest good step, or one step."""
     run, log_dir = run_folders(config)
     is_step = (origin / "meta").is_dir()
     found = checkpoint.read(origin) if is_step else _newest_good(origin, console, is_held=False)
     if found is None:
         raise UserError(f"training.resume={origin} is not a run or a checkpoint that a training can go on from")
     checkpoint.verify(found.path)
-    _require_same(found, config, inputs, fingerprint)
-    progress = replace(found.progress)
-    progress.forget_other_metrics(found.config, config)
+    progress = _progress_of(found, config, inputs, fingerprint)
     step, source = found.path.resolve(), found.path.resolve().parent.parent
     best = source / "best" / str(progress.best_step)
     log = (Path(found.config.logging.log_dir) / source.name / "metrics.jsonl").resolve()
@@ -224,8 +201,8 @@ def _start_from(origin: Path, config: Config, inputs: InputSpec, fingerprint: st
     return Start.after(found, progress, config)
 
 
-def _require_same(found: Checkpoint, config: Config, inputs: InputSpec, fingerprint: str) -> None:
-    """Raises a UserError where the checkpoint is of another training than ``config`` describes."""
+def _progress_of(found: Checkpoint, config: Config, inputs: InputSpec, fingerprint: str) -> TrainingProgress:
+    """The progress to go on from; raises a UserError if the checkpoint is of another training than ``config``."""
     remedy = "choose another logging.run_name, or training.resume=never, which keeps the earlier run"
     saved, wanted = (dict(_flat(to_dict(c))) for c in (found.config, config))
     changed = {key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key)}
@@ -233,26 +210,23 @@ def _require_same(found: Checkpoint, config: Config, inputs: InputSpec, fingerpr
         changed -= {"training.num_epochs"}  # the rate does not depend on it
     chosen_by_play = "rollout" in (found.config.evaluation.best_metric, config.evaluation.best_metric)
     rules = {key: resume_rule(key, chosen_by_play) for key in sorted(changed)}
-    changed = [key for key, rule in rules.items() if rule != Resume.FREE]
-    hard = [key for key, rule in rules.items() if rule == Resume.NEVER]
-    listed = [f"{key} {_short(saved.get(key))} -> {_short(wanted.get(key))}" for key in hard or changed]
-    if hard:
-        raise UserError(f"{found.path} is of another training ({'; '.join(listed)}): {remedy}")
     old, new = found.inputs.to_dict(), inputs.to_dict()
     del old["state"], new["state"]  # fitted: it follows from the settings and the dataset, which are compared
-    listed += [f"{key} {_short(old[key])} -> {_short(new[key])}" for key in old if _short(old[key]) != _short(new[key])]
-    if len(listed) > len(changed):
-        raise UserError(f"{found.path} is of another training ({'; '.join(listed[len(changed) :])}): {remedy}")
-    if found.fingerprint != fingerprint:
+    never = _differences(saved, wanted, [key for key, rule in rules.items() if rule == Resume.NEVER])
+    never = never or _differences(old, new, [key for key in old if _short(old[key]) != _short(new[key])])
+    if not never and found.fingerprint != fingerprint:
+        never = f"the dataset {config.dataset.path} has changed, its fingerprint {found.fingerprint} -> {fingerprint}"
+    if never:
+        raise UserError(f"{found.path} is of another training ({never}): {remedy}")
+    other = _differences(saved, wanted, [key for key, rule in rules.items() if rule != Resume.FREE])
+    if other and not config.training.resume_changed:
         raise UserError(
-            f"{found.path} is of another training (the dataset {config.dataset.path} has changed, its fingerprint "
-            f"{found.fingerprint} -> {fingerprint}): {remedy}"
-        )
-    if changed and not config.training.resume_changed:
-        raise UserError(
-            f"{found.path} was trained with other settings ({'; '.join(listed)}): set them back, or "
+            f"{found.path} was trained with other settings ({other}): set them back, or "
             f"training.resume_changed=true to go on with them, or {remedy}"
         )
+    progress = replace(found.progress)
+    progress.forget_other_metrics(found.config, config)
+    return progress
 
 
 def resume_rule(key: str, chosen_by_play: bool) -> Resume:
@@ -267,6 +241,10 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, list(value) if isinstance(value, tuple) else value
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], keys: list[str]) -> str:
+    return "; ".join(f"{key} {_short(old.get(key))} -> {_short(new.get(key))}" for key in keys)
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A run's folders, of checkpoints and of logs: created, locked, tidied, moved aside; and whole steps in them."""
+"""A run's folders, for checkpoints and for logs: created, locked, tidied, moved aside; and whole steps in them."""
 
 import contextlib
 import fnmatch
@@ -15,8 +15,8 @@ from BC_training.common.errors import UserError, first_line
 from BC_training.common.files import locked
 from BC_training.common.schema import Config
 
-PARTIAL = ".partial-"  # the beginning of the name of a step that is being written
-REPLACED = ".replaced-"  # of one that is being replaced
+PARTIAL = ".partial-"  # begins the name of a step that is being written
+REPLACED = ".replaced-"  # begins the name of a step that is being replaced
 _DAMAGED = "damaged-"
 _LOCK = ".lock"
 _EtilsPath: Any = type(epath.Path())  # the class for this system
@@ -31,14 +31,14 @@ def run_folders(config: Config) -> tuple[Path, Path]:
 
 @contextlib.contextmanager
 def lock_run(*folders: Path) -> Iterator[None]:
-    """Creates a run's folders, of checkpoints and of logs, if need be, and keeps other trainings out of them.
+    """Creates a run's folders, for checkpoints and for logs, if need be, and keeps other trainings out of them.
 
     Raises:
         UserError: another training is in one, or it cannot be created or written to.
     """
     with contextlib.ExitStack() as stack:
         for folder in dict.fromkeys(folders):
-            require_orbax_path(folder)
+            _require_orbax_path(folder)
             make_folder(folder)
             busy = f"another training is running in {folder}: wait for it, stop it, or choose another logging.run_name"
             stack.enter_context(locked(folder / _LOCK, busy))
@@ -47,11 +47,7 @@ def lock_run(*folders: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Creates a folder of a run, if need be.
-
-    Raises:
-        UserError: it cannot be created or written to.
-    """
+    """Creates a folder of a run, if need be; raises a UserError if it cannot be created or written to."""
     remedy = "choose another training.checkpoint_dir or logging.log_dir"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,11 +59,7 @@ def make_folder(folder: Path) -> None:
 
 
 def move_aside(config: Config) -> str:
-    """Renames the folders of an earlier run, both to the same new name, which is returned.
-
-    Raises:
-        UserError: a training is running in it.
-    """
+    """Renames both folders of an earlier run to a new name and returns it; raises a UserError if a training runs."""
     folders = run_folders(config)
     names = (f"{folders[0].name}.{n}" for n in itertools.count(1))
     aside = next(n for n in names if not any(folder.with_name(n).exists() for folder in folders))
@@ -92,11 +84,7 @@ def tidy(run: Path) -> None:
 
 
 def copy_step(step: Path, target: Path) -> None:
-    """Copies a checkpoint to ``target``, whole or not at all.
-
-    Raises:
-        UserError: it cannot be read, or not written there.
-    """
+    """Copies a checkpoint to ``target``, whole or not at all; raises a UserError where that fails."""
     partial = target.with_name(PARTIAL + target.name)
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -127,7 +115,7 @@ def step_numbers(folder: Path) -> list[int]:
 
 
 def sync(path: Path, deep: bool = True) -> None:
-    """Has the disk hold a folder, and with ``deep`` all that is in it, before what follows."""
+    """Flushes a file or folder to the disk, and with ``deep`` all that is in it."""
     for entry in (path, *(path.rglob("*") if deep else ())):
         descriptor = os.open(entry, os.O_RDONLY)
         try:
@@ -141,7 +129,7 @@ def reason(error: OSError) -> str:
 
 
 class _Literal(_EtilsPath):
-    """A local folder, by its name alone: etils takes "v[2]" for a pattern, and /s3/ and /gs/ for addresses."""
+    """A local folder, whatever its name: etils takes "v[2]" for a pattern, and /s3/ and /gs/ for addresses."""
 
     _uri_scheme = None
 
@@ -150,11 +138,11 @@ class _Literal(_EtilsPath):
 
 
 def orbax_path(folder: Path) -> Any:
-    """``folder``, absolute, for Orbax to write to or read from."""
+    """``folder``, absolute, for Orbax."""
     return _Literal(folder.resolve())
 
 
-def require_orbax_path(folder: Path) -> None:
+def _require_orbax_path(folder: Path) -> None:
     """Raises a UserError for a folder that TensorStore, below Orbax, would take for another."""
     if os.sep != "\\" and "\\" in str(folder.resolve()):
         raise UserError(

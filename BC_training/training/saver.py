@@ -1,4 +1,4 @@
-"""Saves a training: its state, and what else a checkpoint holds for playing and for going on."""
+"""Saves a training: its state, and what else a checkpoint needs for playing and for going on."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +22,8 @@ from BC_training.training.train_state import TrainState
 class Saver:
     """Saves states as checkpoints of one run. The first process writes; the others only keep in step.
 
-    Args:
-        tier: the training's, which a run that goes on takes again.
-        steps_per_dispatch: likewise.
-
-    Attributes:
-        row: the metrics of the last epoch that ended.
+    A run that goes on takes ``tier`` and ``steps_per_dispatch`` again. The attribute ``row`` has the metrics of the
+    last epoch that ended.
     """
 
     def __init__(
@@ -72,17 +68,14 @@ class Saver:
         self._decider.note_save()
 
     def poll(self) -> None:
-        """Looks whether a save has failed; see ``CheckpointWriter.poll``."""
         if self._writer is not None:
             self._writer.poll()
 
     def settle(self) -> Path | None:
-        """Waits for the save under way, in the first process; see ``CheckpointWriter.settle``."""
-        assert self._writer is not None
+        assert self._writer is not None  # only the first process plays
         return self._writer.settle()
 
     def finish(self) -> None:
-        """Waits until everything is written; see ``CheckpointWriter.finish``."""
         if self._writer is not None:
             self._writer.finish()
 

@@ -1,7 +1,7 @@
-"""Which episodes of games a training has seen: those are no test of it.
+"""Which episodes of games a training has seen: a score on those is no test of it.
 
-An episode is a game without its handicaps, and a seed. Recordings say so in their attributes; those that do not
-(other people's) have nothing to compare.
+An episode is a game without its handicaps, and a seed. Recordings name both in their attributes; those of others may
+not, and then there is nothing to compare.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,36 +11,33 @@ from BC_training.common.errors import UserError
 from BC_training.common.settings.evaluation import RolloutConfig
 from BC_training.games import GameSpec
 
-if TYPE_CHECKING:  # the processes of scripted players need no JAX
+if TYPE_CHECKING:  # processes of scripted players do not load JAX
     from BC_training.common.dataset import ZarrGameplayDataset
     from BC_training.common.schema import RecordConfig
     from BC_training.training.checkpoint import Checkpoint
 
 Span = tuple[str, int, int]  # game, first and last seed
-Seeds = dict[str, list[Span]]  # by split: "train", which the parameters follow from, and "val", which chooses
+Seeds = dict[str, list[Span]]  # "train", whose seeds set the parameters, and "val", whose seeds choose among them
 
 
 def recorded_seeds(dataset: "ZarrGameplayDataset", split: dict[str, list[int]]) -> Seeds:
-    """The episodes of games in the training and the validation split, consecutive seeds as one span."""
+    """The episodes of games in the training and the validation split."""
     return {name: _spans(dataset.episodes[e].attrs for e in split[name]) for name in ("train", "val")}
 
 
 def planned_seeds(record: "RecordConfig") -> list[Span]:
-    """The episodes that are to be recorded."""
-    return [(_episodes_of(record.game), record.seed, record.seed + record.episodes - 1)]
+    return [_span(record.game, record.seed, record.episodes)]
 
 
 def seen_seeds(saved: "Checkpoint", game: str, seeds: range) -> dict[str, int]:
-    """How much of a play a checkpoint has seen before.
+    """How many of a game's seeds a checkpoint has seen before; empty where it has seen none.
 
-    Returns:
-        trained and chosen, how many of the seeds it was trained on, and how many others had a part in choosing it;
-        free, a first seed of as many that are neither. Empty where there are none.
+    "trained" counts the seeds it was trained on, "chosen" the others that had a part in choosing it; "free" is the
+    first of as many seeds that are neither.
     """
     chosen, play = list(saved.seeds.get("val", [])), saved.config.evaluation.rollout
     if play is not None and saved.config.evaluation.best_metric == "rollout":
-        first = play.validation_seed
-        chosen.append((_episodes_of(play.known_game), first, first + play.episodes - 1))
+        chosen.append(_span(play.known_game, play.validation_seed, play.episodes))
     trained, game = saved.seeds.get("train", []), _episodes_of(game)
     of_training = _met(trained, game, seeds)
     of_choice = _met(chosen, game, seeds) - of_training
@@ -57,12 +54,7 @@ def seen_text(seen: dict[str, int], episodes: int) -> str:
 
 
 def require_unseen(play: RolloutConfig | None, spans: Sequence[Span], where: str) -> None:
-    """Raises a UserError if an episode to be trained on is one that is played for a score.
-
-    Args:
-        play: None where nothing is played.
-        where: the episodes come from, in words.
-    """
+    """Raises a UserError if an episode to be trained on, from ``where``, is one that is played for a score."""
     if play is None:
         return
     game = _episodes_of(play.known_game)
@@ -93,8 +85,12 @@ def _spans(episodes: Iterable[dict[str, Any]]) -> list[Span]:
     return spans
 
 
+def _span(game: str, first: int, count: int) -> Span:
+    return _episodes_of(game), first, first + count - 1
+
+
 def _episodes_of(game: str) -> str:
-    """The same text for games whose seeds stand for the same episodes; names that are no game's stay as they are."""
+    """The same text for games whose seeds mean the same episodes; names that are no game's stay as they are."""
     try:
         return str(GameSpec.parse(game).without_handicaps)
     except UserError:
@@ -102,12 +98,9 @@ def _episodes_of(game: str) -> str:
 
 
 def _met(spans: Sequence[Span], game: str, seeds: range) -> set[int]:
-    """Those of ``seeds`` that one of the spans holds."""
-    met: set[int] = set()
-    for theirs, first, last in spans:
-        if theirs == game:
-            met |= set(range(max(first, seeds.start), min(last + 1, seeds.stop)))
-    return met
+    """The ``seeds`` that lie in one of the spans."""
+    held = [range(first, last + 1) for theirs, first, last in spans if theirs == game]
+    return {seed for seed in seeds if any(seed in span for span in held)}
 
 
 def _free(spans: Sequence[Span], game: str, count: int) -> int:

@@ -46,49 +46,31 @@ from BC_training.training.train_state import (
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """Everything that a training needs and does not change.
+    """Everything that a training needs and does not change."""
 
-    Attributes:
-        config: names the game that is played, also where the user's leaves that to the dataset.
-        mesh: the devices that a batch is split over.
-        fingerprint: of the dataset.
-        split: "train", "val" and "test" to positions in ``dataset.episodes``.
-        seeds: of the episodes of games among these.
-        augment: changes a batch inside the step, given the step's key.
-        decoding: how probabilities become buttons.
-        model: with shapes in place of arrays.
-        predict: of (params, batch_stats, batch), as ``make_predict`` returns it.
-        loss: of (logits, targets), for validation.
-        majority: bool [A], the training split's commonest combination of buttons.
-    """
-
-    config: Config
-    mesh: Mesh
+    config: Config  # names the game that is played, also where the user's leaves that to the dataset
+    mesh: Mesh  # the devices that a batch is split over
     dataset: ZarrGameplayDataset
-    fingerprint: str
-    split: dict[str, list[int]]
+    fingerprint: str  # identifies the dataset
+    split: dict[str, list[int]]  # "train", "val" and "test" to positions in dataset.episodes
     seeds: Seeds
     inputs: InputSpec
     train_samples: Samples
     val_samples: Samples
     order: SampleOrder
-    augment: Callable[[jax.Array, Batch], Batch]
+    augment: Callable[[jax.Array, Batch], Batch]  # changes a batch inside the step, given the step's key
     decoding: Decoding
-    model: SplitModel
+    model: SplitModel  # with shapes in place of arrays
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
-    predict: Callable[[Tree, Tree, Batch], jax.Array]
-    loss: Loss
-    class_weights: np.ndarray
-    majority: np.ndarray
+    predict: Callable[[Tree, Tree, Batch], jax.Array]  # as make_predict returns it
+    loss: Loss  # for validation
+    class_weights: np.ndarray  # float32 [A]
+    majority: np.ndarray  # bool [A], the training split's commonest combination of buttons
 
     @classmethod
     def build(cls, config: Config, console: Console) -> "Setup":
-        """Opens the dataset and builds what a training needs beside it.
-
-        Raises:
-            UserError: what was asked for does not exist or does not fit together.
-        """
+        """Opens the dataset and builds what a training needs beside it; raises a UserError where they do not fit."""
         mesh = all_devices()
         dataset = _open_dataset(config, console)
         split = dataset.split(config.dataset.split.shares, config.system.seed, config.dataset.split.by_player)
@@ -153,16 +135,12 @@ class Setup:
         )
 
     def find_start(self, console: Console) -> Start:
-        """Where the training begins, or goes on; the first process decides for all. Errors as ``resume.find_start``."""
+        """``resume.find_start`` in the first process, which decides for all."""
         answer = from_main(lambda: find_start(self.config, self.inputs, self.fingerprint, console).to_dict())
         return Start.from_dict(answer)
 
     def make_tiers(self, start: Start, bars: Progress, console: Console) -> tuple[Tier, Tier, int]:
-        """Makes the tiers of the training and the validation split.
-
-        Returns:
-            Both, and how many steps one dispatch takes.
-        """
+        """The tiers of the training and the validation split, and how many steps one dispatch takes."""
         size, wanted = self.inputs.frame_size, self.config.training.steps_per_dispatch
         options = choose_tier(self.config.dataset, self.dataset, size, console, start.cache)
         train_tier = make_tier(options, self.train_samples, size, bars, self.mesh)
@@ -170,7 +148,7 @@ class Setup:
         return train_tier, val_tier, dispatch_size(train_tier, wanted, start.steps_per_dispatch)
 
     def initial_state(self, start: Start) -> TrainState:
-        """The state on all devices: of the checkpoint, or drawn from the seed."""
+        """The state on all devices, read from the checkpoint or drawn from the seed."""
         averaged = self.config.training.ema_decay is not None
         if start.step_folder is None:
             state = init_state(split_model(self.config, self.inputs), self.optimizer, averaged)
@@ -215,27 +193,21 @@ class Setup:
 
 
 def require_runnable(config: Config) -> None:
-    """Finds out what is wrong with a config for this machine, before anything is recorded.
+    """Checks a config on this machine, before anything is recorded.
 
     Raises:
         UserError: the batch cannot be split over the devices, the game does not exist, or what is to be recorded
             is also to be played for a score.
     """
-    devices, play = all_devices().size, config.evaluation.rollout
-    if config.training.batch_size % devices:
-        raise UserError(
-            f"training.batch_size={config.training.batch_size} cannot be split over {devices} devices: use "
-            f"{_nearest_multiple(config.training.batch_size, devices)}"
-        )
+    devices, play, size = all_devices().size, config.evaluation.rollout, config.training.batch_size
+    if size % devices:
+        below = size // devices * devices
+        fit = f"{below} or {below + devices}" if below else devices
+        raise UserError(f"training.batch_size={size} cannot be split over {devices} devices: use {fit}")
     if play is not None and play.game is not None:
         GameSpec.parse(play.game)
     if (record := config.dataset.record) is not None and play is not None:
         require_unseen(replace(play, game=play.game or record.game), planned_seeds(record), "dataset.record")
-
-
-def _nearest_multiple(size: int, devices: int) -> str:
-    below = size // devices * devices
-    return f"{below} or {below + devices}" if below else str(devices)
 
 
 def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
@@ -253,15 +225,14 @@ def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
         markup=False,
     )
     if dataset.skipped:
-        listed = "; ".join(f"{s.name}: {s.reason}" for s in dataset.skipped)
-        console.print(
-            f"skipped {len(dataset.skipped)} faulty episodes ({listed})", style="yellow", soft_wrap=True, markup=False
-        )
+        note = "; ".join(f"{s.name}: {s.reason}" for s in dataset.skipped)
+        note = f"skipped {len(dataset.skipped)} faulty episodes ({note})"
+        console.print(note, style="yellow", soft_wrap=True, markup=False)
     return dataset
 
 
 def _fit_state(config: Config, dataset: ZarrGameplayDataset, episodes: Sequence[int]) -> StateFeatures | None:
-    """What the model sees of the state, learned from the training episodes; None if it sees none."""
+    """How the state is encoded for the model, fitted to the training episodes; None if the model sees no state."""
     if not config.uses_state:
         return None
     if not dataset.state_names:

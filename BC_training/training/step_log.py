@@ -1,4 +1,4 @@
-"""What the steps of a training report: read late, checked, shown and logged."""
+"""Reads, checks, shows and logs the metrics of training steps."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -16,18 +16,13 @@ from BC_training.training.setup import Setup
 from BC_training.training.tracking import Tracker
 from BC_training.training.train_state import StepMetrics
 
-LAG = 2  # dispatches between a step's own and reading its metrics, so that reading never stalls the next step
-_SLOW = 1.0  # seconds; a dispatch that takes this long is waited for, so that a signal finds one under way, not three
+LAG = 2  # dispatches until a step's metrics are read, so that reading never stalls the next step
+_SLOW = 1.0  # seconds; a dispatch that takes longer is waited for, so that a signal waits for one dispatch, not three
 _NOTEWORTHY_WAIT = 0.05  # share of an epoch's time
 
 
 class StepLog:
-    """Reads the metrics of the steps ``LAG`` dispatches late, and keeps ``progress``, the bar and the log up to date.
-
-    Args:
-        progress: follows the steps whose metrics were read.
-        bars: gets a bar of all steps.
-    """
+    """Reads the metrics of steps ``LAG`` dispatches late; ``progress``, a new bar and the log follow what was read."""
 
     def __init__(self, setup: Setup, progress: TrainingProgress, tracker: Tracker, bars: Bars):
         self._setup, self._progress, self._tracker, self._bars = setup, progress, tracker, bars
@@ -41,18 +36,14 @@ class StepLog:
         self._dispatches, self._lag = 0, LAG
 
     def next_batch(self, batches: Iterator[Any]) -> Any:
-        """The next of ``batches``; the time that it takes counts as waiting for data."""
+        """The next batch; the time that it takes counts as waiting for data."""
         before = perf_counter()
         batch = next(batches)
         self._progress.waited += perf_counter() - before
         return batch
 
     def add(self, steps: range, metrics: StepMetrics) -> None:
-        """Takes the metrics [K] of a dispatch of ``steps``, and reads those of the dispatches before.
-
-        Raises:
-            UserError: a step was not finite.
-        """
+        """Takes the metrics [K] of a dispatch and reads earlier ones; raises a UserError if one is not finite."""
         self._pending.append((steps, metrics))
         self._dispatches += 1
         while len(self._pending) > self._lag:
@@ -63,7 +54,7 @@ class StepLog:
             self._lag = 0
 
     def read_all(self) -> None:
-        """Reads what is left, so that ``progress`` counts every step that was taken."""
+        """Reads what is left, so that ``progress`` counts every step."""
         while self._pending:
             self._read_oldest()
         self._progress.seconds = self._seconds_before + perf_counter() - self._started

@@ -18,15 +18,12 @@ from BC_training.data.samples import SampleOrder
 from BC_training.training.progress import TrainingProgress
 from BC_training.training.wandb_mirror import WandbMirror
 
-_FINISH_SECONDS = 30.0  # that W&B may take to upload the rest
-_INTERRUPTED_SECONDS = 5.0
+_FINISH_SECONDS = 30.0  # in which W&B may upload the rest
+_INTERRUPTED_SECONDS = 5.0  # the same after an interruption
 
 
 class Tracker:
-    """Appends rows to ``<log_dir>/metrics.jsonl`` and mirrors them to W&B.
-
-    Neither a full disk nor a failure of W&B ends the run.
-    """
+    """Appends rows to ``<log_dir>/metrics.jsonl`` and mirrors them to W&B; no failure of either ends the run."""
 
     def __init__(
         self,
@@ -41,8 +38,7 @@ class Tracker:
         """Opens the log.
 
         Args:
-            position: where it is continued, in bytes from the file's start; what follows is cut
-                off. None: at its end.
+            position: where the log goes on, in bytes; what follows is cut off. None goes on at its end.
             wandb_id: the W&B run to continue; None for a new one.
             writes: False makes a tracker that does nothing, for the processes beside the first.
         """
@@ -58,15 +54,14 @@ class Tracker:
 
     @property
     def wandb_id(self) -> str | None:
-        """The id of the W&B run; None where there is none."""
         return self._mirror.id if self._mirror is not None else None
 
     def log(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Writes one row.
 
         Args:
-            kind: "train", "epoch", "val", "rollout" (of an epoch) or "final" (the rollout of the best): what the
-                values are of; their prefix in W&B, which keeps one value a step.
+            kind: "train", "epoch", "val", "rollout" (after an epoch) or "final" (the rollout of the best): the prefix
+                of the values in W&B, which keeps one value a step.
             step: training steps taken.
             values: flat, JSON types.
         """
@@ -76,7 +71,7 @@ class Tracker:
             self._mirror.log({f"{kind}/{key}": value for key, value in values.items()}, step)
 
     def position(self) -> int:
-        """Bytes of ``metrics.jsonl``, all rows so far in it and on the disk, if that is not full."""
+        """Brings all rows to the disk, if it takes them; returns the size of ``metrics.jsonl`` in bytes."""
         return self._rows.sync() if self._rows is not None else 0
 
     def __enter__(self) -> Self:
@@ -94,7 +89,7 @@ class Tracker:
 
 def open_tracker(log_dir: Path, config: Config, progress: TrainingProgress, console: Console) -> Tracker:
     """The tracker of a training that is at ``progress``, which gets the id of its W&B run."""
-    # Where a finished run is scored again, its last row, of the rollout, is written again as well.
+    # A finished run that is scored again also writes its last row, that of the rollout, again.
     is_kept = progress.is_finished(config) and config.evaluation.rollout is None
     position, is_main = None if is_kept else progress.log_bytes, jax.process_index() == 0
     tracker = Tracker(log_dir, config, console, position=position, wandb_id=progress.wandb_id, writes=is_main)
@@ -111,8 +106,7 @@ def log_epoch(
 ) -> dict[str, Any]:
     """Logs the epoch that ends: its loss and speed and, where there are any, its scores and its play.
 
-    Returns:
-        The row for checkpoints and the table: "epoch", "train_loss", "frames_per_second", "data_wait" and "val".
+    Returns the row for checkpoints and the table: "epoch", "train_loss", "frames_per_second", "data_wait" and "val".
     """
     rate, waited = progress.speed(order)
     epoch, mean_loss = progress.epochs + 1, progress.loss_sum / order.steps_per_epoch
@@ -126,15 +120,12 @@ def log_epoch(
 
 
 class RowFile:
-    """A file of whole lines; those that a full disk does not take wait until it does."""
+    """A file of whole lines; those that a full disk does not take wait until it does.
+
+    The first ``position`` bytes are kept, or all where that is None; ``say`` prints a line.
+    """
 
     def __init__(self, path: Path, position: int | None, say: Callable[[str], None]):
-        """Opens the file.
-
-        Args:
-            position: bytes to keep; None for all.
-            say: prints a line.
-        """
         self._path, self._say = path, say
         self._waiting: deque[bytes] = deque()
         self._failing = False
@@ -152,7 +143,7 @@ class RowFile:
     def sync(self) -> int:
         """Brings all lines to the disk, if it takes them; returns the file's size in bytes."""
         self._write_waiting()
-        with contextlib.suppress(OSError):  # the next write says it
+        with contextlib.suppress(OSError):  # the next write prints it
             os.fsync(self._file)
         return self._size
 

@@ -1,8 +1,8 @@
 """The functional core: a model split into pure pytrees, and the jitted steps over them.
 
-Only this module splits and merges NNX modules. A model is split once into a
-graph definition and pure dicts of arrays; each step merges them *inside* the differentiated
-function, because batch statistics merged outside belong to another trace and cannot change.
+Only this module splits and merges NNX modules. A model is split once into a graph definition and pure dicts of arrays;
+each step merges them *inside* the differentiated function, because batch statistics merged outside belong to another
+trace and cannot change.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ class StepMetrics(NamedTuple):
     loss: jax.Array
     grad_norm: jax.Array  # global norm of the batch's gradient, before clipping
     param_norm: jax.Array  # global norm of the new parameters
-    learning_rate: jax.Array  # of the update that the batch belongs to
+    learning_rate: jax.Array  # in the update that the batch belongs to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,6 @@ def _create(config: Config, inputs: InputSpec) -> nnx.Module:
 
 
 def _split(model: nnx.Module) -> tuple[Any, Tree, Tree]:
-    """Graph definition, parameters, batch statistics."""
     graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
 
@@ -91,19 +90,15 @@ def _split(model: nnx.Module) -> tuple[Any, Tree, Tree]:
 def make_optimizer(config: TrainingConfig, total_steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """AdamW behind global-norm clipping; a linear warm-up, then a cosine to 0 or a constant rate.
 
-    The warm-up takes ``warmup_steps`` updates; before a cosine at most half of the training, while
-    before a constant rate it does not depend on how long that is, so that a training can be
-    prolonged. Weight decay spares vectors (biases and batch-norm scales).
+    The warm-up takes ``warmup_steps`` updates; before a cosine it takes at most half of the training, while before a
+    constant rate it does not depend on the training's length, so that a training can be prolonged. Weight decay spares
+    vectors (biases and batch-norm scales).
 
-    With ``gradient_accumulation`` k the mean gradient of k consecutive batches is clipped and
-    makes one update. Batches that an epoch leaves over begin the first update of the next epoch;
-    those that the training leaves over are lost.
-
-    Args:
-        total_steps: batches of the training.
+    With ``gradient_accumulation`` k the mean gradient of k consecutive batches is clipped and makes one update. Batches
+    that an epoch leaves over begin the first update of the next epoch; those that the training leaves over are lost.
 
     Returns:
-        The optimizer, to be called for every batch, and the schedule, a function of updates taken.
+        The optimizer, to be called for every batch of ``total_steps``, and the schedule, a function of updates taken.
 
     Raises:
         UserError: the training is too short for one update.
@@ -121,25 +116,15 @@ def make_optimizer(config: TrainingConfig, total_steps: int) -> tuple[optax.Grad
         schedule = optax.warmup_cosine_decay_schedule(start, peak, warmup, decay_steps=updates)
     else:
         schedule = optax.warmup_constant_schedule(start, peak, warmup)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(config.gradient_clip_norm),
-        optax.adamw(
-            schedule,
-            weight_decay=config.weight_decay,
-            mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
-        ),
-    )
+    adamw = optax.adamw(schedule, weight_decay=config.weight_decay, mask=partial(jax.tree.map, lambda x: x.ndim > 1))
+    optimizer = optax.chain(optax.clip_by_global_norm(config.gradient_clip_norm), adamw)
     if config.gradient_accumulation > 1:
         optimizer = optax.MultiSteps(optimizer, config.gradient_accumulation).gradient_transformation()
     return optimizer, schedule
 
 
 def init_state(model: SplitModel, optimizer: optax.GradientTransformation, averaged: bool = False) -> TrainState:
-    """The state before the first step.
-
-    Args:
-        averaged: keep moving averages, as ``training.ema_decay`` needs them.
-    """
+    """The state before the first step; ``averaged`` keeps moving averages, which ``training.ema_decay`` needs."""
     ema = {"params": model.params, "batch_stats": model.batch_stats} if averaged else None
     ema = jax.tree.map(jnp.copy, ema)  # a step donates the state: no buffer may be in it twice
     return TrainState(jnp.zeros((), jnp.int32), model.params, model.batch_stats, optimizer.init(model.params), ema)
@@ -173,19 +158,17 @@ def make_train_step(
 ) -> Any:
     """The jitted training steps. They donate the state: keep only the one they return.
 
-    With ``training.precision`` bfloat16 the parameters, the frames and the features of the state
-    are cast to it before the model, and the logits back to float32 before the loss; so are the
-    gradients, by the cast of the parameters.
+    With ``training.precision`` bfloat16 the parameters, the frames and the features of the state are cast to it before
+    the model, and the logits back to float32 before the loss; so are the gradients, by the cast of the parameters.
 
     Args:
         optimizer, schedule: as ``make_optimizer`` returns them.
         gather: makes a step's batch inside the jitted function; see ``loader.Tier``.
         augment: changes it there, with a key that follows from seed and step.
-        placement: of the state and the metrics, with several devices: on all of them.
+        placement: where the state and the metrics are, with several devices.
 
     Returns:
-        A ``jax.jit`` function of (state, data, items) to (state, metrics). ``items`` has a
-        leading axis [K]: it takes K steps in one dispatch, and metrics [K] come back.
+        A ``jax.jit`` function of (state, data, items [K, ...]) to (state, metrics [K]); one dispatch takes K steps.
     """
     key = jax.random.key(config.system.seed)
     loss_function = make_loss(config.training, jnp.asarray(class_weights))
@@ -202,7 +185,7 @@ def make_train_step(
             net = nnx.merge(model.graphdef, compute(params), state.batch_stats)
             seen = normalize(observation, model.inputs, config.training.precision)
             logits = net(seen, train=True, rngs=rngs).astype(jnp.float32)
-            loss = loss_function(logits, batch["action"], batch.get("mask"))
+            loss = loss_function(logits, batch["action"], mask=batch.get("mask"))
             return loss, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
 
         (loss, batch_stats), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -226,10 +209,10 @@ def make_train_step(
 
 
 def _ema_share(decay: float, updates: Int32[jax.Array, ""]) -> Float32[jax.Array, ""]:
-    """What the newest values count in the moving average, after ``updates`` of them, int32 [].
+    """The weight of the newest values in the moving average.
 
-    The decay is smaller at the start, min(decay, (1 + updates) / (10 + updates)), so that the
-    initial values are soon forgotten: TensorFlow's tf.train.ExponentialMovingAverage.
+    The decay is smaller at the start, min(decay, (1 + updates) / (10 + updates)), as in TensorFlow's
+    tf.train.ExponentialMovingAverage, so that the initial values are soon forgotten.
     """
     t = updates.astype(jnp.float32)
     return 1 - jnp.minimum(decay, (1 + t) / (10 + t))
@@ -238,15 +221,13 @@ def _ema_share(decay: float, updates: Int32[jax.Array, ""]) -> Float32[jax.Array
 def make_predict(
     model: SplitModel, placement: jax.sharding.Sharding | None = None
 ) -> Callable[[Tree, Tree, Mapping[str, ArrayLike]], jax.Array]:
-    """The jitted forward pass for evaluation and play, with running statistics, no dropout.
+    """The jitted forward pass for evaluation and play, with running statistics and no dropout.
 
-    Args:
-        model: its arrays do not matter.
-        placement: of the logits, with several devices.
+    The arrays of ``model`` do not matter. With several devices the logits are where ``placement`` says.
 
     Returns:
-        A function of (params, batch_stats, observation) to logits float32 [B, A]. Of a batch it
-        takes what ``preprocess.OBSERVATION`` names; of a chunk it returns the first action's.
+        A function of (params, batch_stats, observation) to logits float32 [B, A], those of the first action of a chunk.
+        It takes what ``preprocess.OBSERVATION`` names from a batch.
     """
 
     def predict(params: Tree, batch_stats: Tree, observation: Mapping[str, jax.Array]) -> jax.Array:
@@ -266,9 +247,8 @@ def make_stream(
     """``make_predict`` in two jitted parts, for a model that encodes each frame by itself (``Window.every_frame``).
 
     Returns:
-        A function of (params, batch_stats, observation of one frame [1, 1, ...]) to its features
-        float32 [F], and one of (params, batch_stats, features of the history [1, T, F]) to logits
-        float32 [1, A], of a chunk the first action's.
+        A function of (params, batch_stats, observation of one frame [1, 1, ...]) to its features float32 [F], and one
+        of (params, batch_stats, features of the history [1, T, F]) to logits float32 [1, A].
     """
 
     def encode(params: Tree, batch_stats: Tree, observation: Mapping[str, jax.Array]) -> jax.Array:

@@ -21,26 +21,17 @@ _INIT_SECONDS = 20  # until W&B counts as unreachable
 class WandbMirror:
     """Passes rows on in a thread of its own: starting W&B takes seconds, and its network may take any time.
 
-    W&B runs online with a key, otherwise offline; it never prompts, and no failure of it ends or
-    delays the run.
-
-    Attributes:
-        id: of the W&B run.
+    W&B starts with the first row, online with a key, otherwise offline. It never prompts, and no failure of it ends
+    or delays the run. ``run_id`` continues a W&B run; None begins one, whose id is ``id``. ``say`` prints a line.
     """
 
     def __init__(self, log_dir: Path, config: Config, run_id: str | None, say: Callable[[str], None]):
-        """Starts the thread, which starts W&B when there is a first row.
-
-        Args:
-            run_id: of a run to continue; None for a new one.
-            say: prints a line.
-        """
         self.id = run_id or secrets.token_hex(4)
         self._resume = None if run_id is None else "allow"
         self._log_dir, self._config, self._say = log_dir, config, say
         self._rows: SimpleQueue[tuple[dict[str, Any], int] | None] = SimpleQueue()
         self._exit_code, self._abandoned = 0, False
-        self._folder: Path | None = None  # that `wandb sync` takes
+        self._folder: Path | None = None  # the argument of `wandb sync`
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
         self._thread.start()
 
@@ -49,7 +40,7 @@ class WandbMirror:
             self._rows.put((values, step))
 
     def finish(self, failed: bool, seconds: float) -> None:
-        """Lets W&B finish for that long; says how to upload what it has not."""
+        """Gives W&B so many seconds to finish; prints how to upload what it has not."""
         self._exit_code = int(failed)
         self._rows.put(None)
         self._thread.join(seconds)
@@ -61,7 +52,7 @@ class WandbMirror:
 
     def _work(self) -> None:
         try:
-            row = self._rows.get()  # before it the run compiles, and needs the cores
+            row = self._rows.get()  # until then the run compiles, and needs the cores
             run = self._start() if row is not None else None
             if run is None:
                 return
@@ -76,13 +67,13 @@ class WandbMirror:
 
     def _start(self) -> Any:
         os.environ.setdefault("WANDB_SILENT", "true")
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # at exit it waits for a server that hangs
-        import wandb  # here: it takes a second or two
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it would wait at exit for a server that hangs
+        import wandb  # here, because it takes a second or two
 
         options = self._config.logging.wandb
         settings = wandb.Settings(init_timeout=_INIT_SECONDS, login_timeout=5, silent=True, console="off")
         try:
-            has_key = wandb.login(prompt=False, verify=False)  # looks in the environment and netrc, asks nobody
+            has_key = wandb.login(prompt=False, verify=False)  # reads the environment and netrc alone
             mode, why = ("online", "") if has_key else ("offline", "no key")
         except Exception as error:  # a malformed key
             mode, why = "offline", first_line(error)
@@ -104,7 +95,7 @@ class WandbMirror:
                 )
             except Exception as error:
                 why = first_line(error)
-                _end_service()  # it goes on trying, and keeps the run's id
+                _end_service()  # which would go on trying, and keep the run's id
                 continue
             if attempt != "disabled":
                 self._folder = Path(run.dir).parent

@@ -1,4 +1,4 @@
-"""A checkpoint whose decoding is changed, and one whose change is killed."""
+"""Changes the decoding of checkpoints, also in a process that is killed."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def contents(step: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("tuned_on", [None, TunedOn(("episode_2", "episode_10"), "abc")])
-def test_what_is_written_is_read_and_no_other_file_changes(step, tuned_on):
+def test_a_decoding_is_read_as_written_and_no_other_file_changes(step, tuned_on):
     before = contents(step)
     with changing(step):
         write_decoding(step, NEW, tuned_on)
@@ -95,7 +95,7 @@ print(json.dumps(outcomes))
 """
 
 
-def test_killed_at_any_moment_it_is_as_before_or_as_after(step, tmp_path):
+def test_a_file_whose_writer_is_killed_is_as_before_or_as_after(step, tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", KILLED, str(step), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -106,7 +106,7 @@ def test_killed_at_any_moment_it_is_as_before_or_as_after(step, tmp_path):
     assert set(is_new) == {False, True}
 
 
-def test_a_run_that_is_training_is_left_alone(step):
+def test_the_decoding_of_a_run_in_training_cannot_be_changed(step):
     run = step.parent.parent
     with lock_run(run), pytest.raises(UserError, match=f"another training is running in {run}"), changing(step):
         pass

@@ -14,7 +14,7 @@ from trainings import free_port, losses, results, rows, run, start, trainings, v
 from BC_training.common.errors import UserError
 from BC_training.training import setup
 
-STEPS = 20  # of one epoch
+STEPS = 20  # in one epoch
 DEVICE, NONE = "dataset.cache=device", "dataset.cache=none"
 
 

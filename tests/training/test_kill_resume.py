@@ -21,10 +21,9 @@ from BC_training.data.samples import SampleOrder
 from BC_training.train import train
 from BC_training.training import checkpoint
 from BC_training.training.checkpoint_writer import CheckpointWriter
-from BC_training.training.run_folder import copy_step, lock_run
 
 REPO = Path(__file__).resolve().parents[2]
-STEPS = 12  # of 2 epochs
+STEPS = 12  # in 2 epochs
 SETTINGS = [
     *("dataset.record=null", "dataset.cache=none", "dataset.split={train: 0.5, val: 0.5, test: 0.0}"),
     *("model.conv_features=[4]", "model.conv_strides=[4]", "model.dense_features=[8]", "evaluation.rollout=null"),
@@ -39,10 +38,9 @@ def settings(folder: Path) -> list[str]:
 
 
 def note_samples(folder: Path, kill_at: int, patch: Callable[[object, str, object], None] = setattr) -> None:
-    """Has this process write the samples of each step into ``folder``, and kill itself at one.
+    """Makes this process write the samples of each step into ``folder``.
 
-    Args:
-        kill_at: the step; there it waits until half of all steps are saved. -1 for none.
+    At step ``kill_at`` it waits until half of all steps are saved and kills itself; at -1 it never does.
     """
     get_batch = SampleOrder.batch
 
@@ -72,7 +70,7 @@ def run(folder: Path, kill_at: int) -> subprocess.CompletedProcess:
 
 
 def samples(folder: Path) -> list[list]:
-    """The (step, samples) that were asked for; the first, of step 0, to compile."""
+    """The (step, samples) that were asked for; the first are those of step 0, to compile."""
     return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
 
 
@@ -82,7 +80,7 @@ def log(folder: Path) -> list[tuple]:
     return [(row["kind"], row["step"], row.get("loss")) for row in rows]
 
 
-def test_half_the_steps_a_kill_and_the_rest_are_as_all_the_steps(tmp_path, make_dataset, monkeypatch):
+def test_a_training_killed_and_resumed_takes_the_same_steps_as_one_undisturbed(tmp_path, make_dataset, monkeypatch):
     make_dataset(tmp_path / "data.zarr", [24, 24])
     halves, whole = tmp_path / "halves", tmp_path / "whole"
     with monkeypatch.context() as patch:
@@ -90,7 +88,7 @@ def test_half_the_steps_a_kill_and_the_rest_are_as_all_the_steps(tmp_path, make_
         train(load_config("configs/pure_cnn.yaml", settings(whole)), Console(file=StringIO()))
     killed = run(halves, kill_at=STEPS - 2)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    with open(halves / "logs/pure_cnn/metrics.jsonl", "a") as file:  # of a step that no checkpoint has, and a torn one
+    with open(halves / "logs/pure_cnn/metrics.jsonl", "a") as file:  # a row that no checkpoint has, and a torn one
         file.write(json.dumps({"kind": "train", "step": STEPS // 2 + 1, "loss": 0.5}) + '\n{"kind"')
     first = samples(halves)
     resumed = run(halves, kill_at=-1)
@@ -109,25 +107,12 @@ def test_half_the_steps_a_kill_and_the_rest_are_as_all_the_steps(tmp_path, make_
     assert checkpoint.find(halves / "pure_cnn").name == checkpoint.find(whole / "pure_cnn").name
 
 
-def test_a_best_checkpoint_that_a_killed_training_left_one_too_many_is_removed(tmp_path):
+def test_a_superfluous_checkpoint_that_a_killed_training_left_is_removed(tmp_path):
     for place in ("best/4", "best/8", "last/4", "last/8"):
         (tmp_path / place).mkdir(parents=True)
     with CheckpointWriter(tmp_path, keep_last=2, console=Console(file=StringIO())):
         pass
     assert sorted(str(step.relative_to(tmp_path)) for step in tmp_path.glob("*/*")) == ["best/8", "last/4", "last/8"]
-
-
-def test_a_checkpoint_whose_copy_was_interrupted_is_not_there(tmp_path, monkeypatch):
-    def killed(source: Path, target: Path) -> None:
-        (target / "meta").mkdir(parents=True)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("BC_training.training.checkpoint_writer.shutil.copytree", killed)
-        with pytest.raises(KeyboardInterrupt):
-            copy_step(tmp_path / "last/4", tmp_path / "best/4")
-    with lock_run(tmp_path):  # tidies
-        assert not list(tmp_path.glob("best/*"))
 
 
 @pytest.mark.slow

@@ -1,4 +1,3 @@
-import json
 import math
 from dataclasses import replace
 
@@ -16,12 +15,8 @@ UNDEFINED = (None, math.nan)
 
 
 def a_config(make_config, best_metric: str = "macro_f1", num_epochs: int = 100, **stopping) -> Config:
-    config = make_config(
-        training={
-            "num_epochs": num_epochs,
-            "early_stopping": EarlyStoppingConfig(**stopping) if stopping else None,
-        }
-    )
+    early_stopping = EarlyStoppingConfig(**stopping) if stopping else None
+    config = make_config(training={"num_epochs": num_epochs, "early_stopping": early_stopping})
     return replace(config, evaluation=EvaluationConfig(best_metric=best_metric))
 
 
@@ -30,7 +25,7 @@ def report(macro_f1=0.0, loss=1.0) -> dict:
 
 
 def note_all(config: Config, reports: list[dict]) -> tuple[TrainingProgress, list[bool]]:
-    """One evaluation an epoch of ten steps, until the training is finished."""
+    """Notes one evaluation after each epoch of ten steps, until the training is finished."""
     progress, best = TrainingProgress(), []
     for values in reports:
         if progress.is_finished(config):
@@ -45,7 +40,7 @@ def note_all(config: Config, reports: list[dict]) -> tuple[TrainingProgress, lis
 
 
 @given(st.lists(FINITE | st.sampled_from(UNDEFINED), min_size=1, max_size=12), st.sampled_from(["macro_f1", "loss"]))
-def test_the_best_is_the_first_of_the_highest_scores(make_config, values, metric):
+def test_the_best_epoch_is_the_first_with_the_highest_score(make_config, values, metric):
     progress, best = note_all(a_config(make_config, metric), [report(**{metric: v}) for v in values])
     worth = [-math.inf if v in UNDEFINED or v != v else -v if metric == "loss" else v for v in values]
     assert progress.best_score == max(worth)
@@ -53,7 +48,7 @@ def test_the_best_is_the_first_of_the_highest_scores(make_config, values, metric
     assert best == [i == 0 or worth[i] > max(worth[:i]) for i in range(len(worth))]
 
 
-def test_by_play_only_the_epochs_that_played_count(make_config):
+def test_where_play_chooses_only_epochs_that_played_count(make_config):
     play = EvaluationConfig(best_metric="rollout", rollout=RolloutConfig("doom/deadly_corridor", every_n_epochs=2))
     config = replace(a_config(make_config, patience=2), evaluation=play)
     reports = [report() | ({} if value is None else {"rollout": value}) for value in (None, 5.0, None, 7.0, None, 6.0)]
@@ -63,18 +58,11 @@ def test_by_play_only_the_epochs_that_played_count(make_config):
     assert progress.evaluations_without_gain == 1
 
 
-def test_the_first_is_the_best_even_where_it_is_undefined(make_config):
-    config = a_config(make_config)
-    progress, best = note_all(config, [report(macro_f1=None), report(macro_f1=math.nan), report(macro_f1=0.0)])
-    assert best == [True, False, True]
-    assert (progress.best_score, progress.best_step) == (0.0, 30)
-
-
 # --- early stopping ------------------------------------------------------------------------
 
 
 def epochs_of(scores: list[float | None], patience: int, min_delta: float) -> int:
-    """When a training with these scores, higher is better, stops: the rule written out."""
+    """The epoch after which a training with these scores stops; higher is better."""
     reference, since = None, 0
     for epoch, score in enumerate(scores, start=1):
         score = -math.inf if score is None or math.isnan(score) else score
@@ -93,7 +81,7 @@ def epochs_of(scores: list[float | None], patience: int, min_delta: float) -> in
     st.floats(0, 10),
     st.sampled_from(["macro_f1", "loss"]),
 )
-def test_it_stops_after_as_many_evaluations_without_a_gain_as_it_has_patience(
+def test_a_training_stops_when_evaluations_without_a_gain_reach_the_patience(
     make_config, values, patience, min_delta, metric
 ):
     config = a_config(make_config, metric=metric, patience=patience, min_delta=min_delta)
@@ -107,7 +95,7 @@ def test_it_stops_after_as_many_evaluations_without_a_gain_as_it_has_patience(
     ("scores", "min_delta", "epochs"),
     [
         ([1, 2, 3, 3, 3, 9], 0.0, 5),  # equal is no gain
-        ([1, 2, 3, 2, 4, 5], 0.0, 6),  # a gain is patient again
+        ([1, 2, 3, 2, 4, 5], 0.0, 6),  # a gain restores the patience
         ([1, 1.4, 1.8, 2.2, 2.6], 0.5, 5),  # small gains add up
         ([1, 1.4, 1.3, 2], 0.5, 3),
         ([1, 1.5, 1.5, 2], 0.5, 3),  # more than min_delta, not as much
@@ -120,7 +108,7 @@ def test_patience_counts_evaluations_without_a_gain(make_config, scores, min_del
     assert note_all(config, [report(macro_f1=s) for s in scores])[0].epochs == epochs
 
 
-def test_of_the_loss_lower_is_better(make_config):
+def test_a_lower_loss_is_a_gain(make_config):
     config = a_config(make_config, metric="loss", patience=2)
     worse = [report(macro_f1=i, loss=i) for i in range(1, 9)]
     progress, best = note_all(config, worse)
@@ -170,7 +158,7 @@ def test_losses_of_another_kind_are_forgotten(make_config, changed):
 
 
 def test_returns_of_other_episodes_are_forgotten(make_config):
-    """A video, or how often it plays, changes nothing; the best of other episodes says nothing of these."""
+    """A video, or how often it plays, changes nothing."""
     play = RolloutConfig("doom/deadly_corridor", every_n_epochs=2)
     before = replace(make_config(), evaluation=EvaluationConfig(best_metric="rollout", rollout=play))
     for changes, is_kept in (
@@ -194,26 +182,7 @@ def test_closing_an_epoch_opens_the_next():
     assert progress == TrainingProgress(step=20, epochs=2, best_step=20, log_bytes=7)
 
 
-def test_speed_is_of_the_open_epoch():
+def test_the_speed_is_that_of_the_open_epoch():
     order = SampleOrder(num_samples=330, batch_size=32, seed=0)  # ten steps an epoch
     progress = TrainingProgress(step=25, epochs=2, seconds=4.0, waited=1.0)
     assert progress.speed(order) == (5 * 32 / 4.0, 0.25)
-
-
-# --- as JSON -------------------------------------------------------------------------------
-
-
-@given(
-    st.builds(
-        TrainingProgress,
-        step=st.integers(0, 2**31),
-        loss_sum=st.floats(allow_nan=False),
-        seconds=st.floats(0, 1e9),
-        best_score=st.none() | st.just(-math.inf) | FINITE,
-        best_step=st.none() | st.integers(0, 2**31),
-        patience_score=st.none() | st.just(-math.inf) | FINITE,
-        wandb_id=st.none() | st.text("abc0"),
-    )
-)
-def test_progress_is_read_back_from_json(progress):
-    assert TrainingProgress(**json.loads(json.dumps(progress.to_dict()))) == progress

@@ -1,4 +1,4 @@
-"""Episodes that were trained on are no test."""
+"""Finds the episodes that a score in play shares with the training."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -39,26 +39,19 @@ def test_every_seed_of_a_recording_is_found_and_no_other(seeds, first, count):
     assert seen_seeds(saved(found), f"{GAME}?skill=3&delay=4", range(first, first + count)) == seen
 
 
-def test_recordings_that_do_not_say_have_nothing_to_compare():
-    odd = [
-        {},
-        {"seed": 3},
-        {"game": GAME},
-        {"game": GAME, "seed": "3"},
-        {"game": GAME, "seed": True},
-        {"game": 1, "seed": 3},
-    ]
-    odd += [{"game": GAME, "seed": None}, {"game": GAME, "seed": 3.5}, {"game": [GAME], "seed": 3}]
+def test_recordings_without_a_game_and_a_seed_are_left_out():
+    odd = [{}, {"seed": 3}, {"game": GAME}, {"game": 1, "seed": 3}, {"game": [GAME], "seed": 3}]
+    odd += [{"game": GAME, "seed": seed} for seed in ("3", True, None, 3.5)]
     everything = list(range(len(odd)))
     assert recorded_seeds(dataset(*odd), {"train": everything, "val": everything}) == {"train": [], "val": []}
 
 
-def test_games_that_others_name_stay_as_they_are():
+def test_names_that_are_no_game_are_kept():
     split = {"train": [0], "val": []}
     assert recorded_seeds(dataset({"game": "my game.wad", "seed": 3}), split)["train"] == [("my game.wad", 3, 3)]
 
 
-def test_seeds_that_chose_the_checkpoint_are_told_from_those_it_was_trained_on():
+def test_seeds_that_chose_the_checkpoint_are_counted_apart_from_those_that_trained_it():
     seeds = {"train": [[GAME, 10, 12]], "val": [[GAME, 12, 13]]}  # lists, as JSON has them
     assert seen_seeds(saved(seeds), GAME, range(10, 20)) == {"trained": 3, "chosen": 1, "free": 0}
     play = RolloutConfig(GAME, episodes=5, every_n_epochs=1, validation_seed=100)
@@ -80,7 +73,7 @@ def test_seeds_that_chose_the_checkpoint_are_told_from_those_it_was_trained_on()
         ({"seed": 46, "every_n_epochs": 2, "validation_seed": 25}, "validation_seed", 66),
     ],
 )
-def test_play_for_a_score_on_episodes_to_be_trained_on_is_refused_with_seeds_that_work(options, name, free):
+def test_play_on_seeds_to_be_trained_on_is_refused_with_seeds_that_work(options, name, free):
     spans, play = [(GAME, 10, 30)], RolloutConfig(GAME, **options)
     with pytest.raises(UserError, match=rf"evaluation.rollout.{name}={free} has none") as error:
         require_unseen(play, spans, "data/x.zarr")

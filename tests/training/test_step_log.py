@@ -1,4 +1,4 @@
-"""The metrics of steps: read late, unless a step takes long."""
+"""The metrics of steps are read late, unless a step takes long."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -15,13 +15,13 @@ from BC_training.training.train_state import StepMetrics
 
 
 @pytest.mark.parametrize(
-    ("seconds", "on_their_way"),
+    ("seconds", "unread"),
     [
         (0.01, [0, 1, 2, 2, 2, 2, 2, 2]),
-        (1.2, [0, 1, 2, 2, 0, 0, 0, 0]),  # a signal then finds one step on its way, and not those behind it
+        (1.2, [0, 1, 2, 2, 0, 0, 0, 0]),  # so that a signal waits for one step only
     ],
 )
-def test_metrics_are_read_two_dispatches_late_unless_a_step_takes_long(monkeypatch, seconds, on_their_way):
+def test_metrics_are_read_two_dispatches_late_unless_a_step_takes_long(monkeypatch, seconds, unread):
     now, read, found = [0.0], [], []
 
     class OnDevice:
@@ -43,6 +43,6 @@ def test_metrics_are_read_two_dispatches_late_unless_a_step_takes_long(monkeypat
         found.append(steps.start - len(read))
         log.add(steps, StepMetrics(*(OnDevice() for _ in StepMetrics._fields)))
     log.read_all()
-    assert found == on_their_way
+    assert found == unread
     assert read == list(range(1, 9))
     assert (progress.step, progress.loss_sum) == (8, 8.0)

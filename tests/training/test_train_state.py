@@ -111,12 +111,12 @@ def test_split_model_has_the_shapes_of_the_abstract_one(model, config, inputs):
     assert model.parameter_count == abstract.parameter_count == sum(x.size for x in leaves(model.params))
 
 
-def test_parameters_are_those_of_a_model_made_eagerly(model, config, inputs):
-    """Drawn inside a jit, they stay the ones the seed stands for."""
-    eager = create_model(config.model, inputs, nnx.Rngs(config.system.seed))
-    _, params, _ = nnx.split(eager, nnx.Param, nnx.BatchStat)
-    for ours, theirs in zip(leaves(model.params), leaves(nnx.to_pure_dict(params)), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+def test_the_seed_draws_the_parameters_of_a_model_made_eagerly(model, config, inputs):
+    other = dataclasses.replace(config, system=dataclasses.replace(config.system, seed=1))
+    for seed, split in ((0, model), (1, split_model(other, inputs))):
+        _, params, _ = nnx.split(create_model(config.model, inputs, nnx.Rngs(seed)), nnx.Param, nnx.BatchStat)
+        for ours, theirs in zip(leaves(split.params), leaves(nnx.to_pure_dict(params)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
 # --- the optimizer -------------------------------------------------------------------------
@@ -128,32 +128,24 @@ def learning_rate(step: int, peak: float, warmup: int, total: int) -> float:
     return peak * (1 + math.cos(math.pi * min((step - warmup) / (total - warmup), 1))) / 2
 
 
-@pytest.mark.parametrize(("warmup", "total"), [(10, 50), (0, 20), (1, 2), (10, 20)])
-def test_schedule_warms_up_then_falls_along_a_cosine(warmup, total):
+@pytest.mark.parametrize(
+    ("warmup", "total"), [(10, 50), (0, 20), (1, 2), (10, 20), (100, 1), (100, 2), (100, 5), (100, 20)]
+)
+def test_the_rate_warms_up_for_at_most_half_of_the_training_then_falls_along_a_cosine(warmup, total):
     _, schedule = make_optimizer(TrainingConfig(learning_rate=0.3, warmup_steps=warmup), total)
-    for step in range(total + 3):
-        assert float(schedule(step)) == pytest.approx(learning_rate(step, 0.3, warmup, total), abs=1e-7)
-
-
-@pytest.mark.parametrize("total", [1, 2, 5, 20])
-def test_the_warm_up_takes_at_most_half_of_the_training(total):
-    _, schedule = make_optimizer(TrainingConfig(learning_rate=0.3, warmup_steps=100), total)
-    for step in range(total):
-        assert float(schedule(step)) == pytest.approx(learning_rate(step, 0.3, total // 2, total), abs=1e-7)
-    assert float(schedule(total // 2)) == pytest.approx(0.3)
+    expected = [learning_rate(step, 0.3, min(warmup, total // 2), total) for step in range(total + 3)]
+    assert [float(schedule(step)) for step in range(total + 3)] == pytest.approx(expected, abs=1e-7)
 
 
 @pytest.mark.parametrize(("warmup", "total"), [(10, 50), (0, 20), (100, 7)])
-def test_constant_schedule_warms_up_then_stays(warmup, total):
-    config = TrainingConfig(learning_rate=0.3, warmup_steps=warmup, schedule="constant")
-    _, schedule = make_optimizer(config, total)
-    for step in range(total + 3):
-        expected = 0.3 * min(step / warmup, 1) if warmup else 0.3
-        assert float(schedule(step)) == pytest.approx(expected, abs=1e-7)
+def test_a_constant_rate_warms_up_then_stays(warmup, total):
+    _, schedule = make_optimizer(TrainingConfig(learning_rate=0.3, warmup_steps=warmup, schedule="constant"), total)
+    expected = [0.3 * min(step / warmup, 1) if warmup else 0.3 for step in range(total + 3)]
+    assert [float(schedule(step)) for step in range(total + 3)] == pytest.approx(expected, abs=1e-7)
 
 
-def test_updates_against_a_reference():
-    """AdamW in float64: clipped by the global norm, decay of matrices alone, the rate of each step."""
+def test_updates_are_those_of_adamw_in_float64():
+    """Gradients are clipped by the global norm; matrices alone decay; each step has its rate."""
     config = TrainingConfig(learning_rate=0.1, warmup_steps=3, weight_decay=0.05, gradient_clip_norm=2.0)
     optimizer, _ = make_optimizer(config, 8)
     rng = np.random.default_rng(0)
@@ -182,19 +174,16 @@ def test_updates_against_a_reference():
             np.testing.assert_allclose(params[name], expected[name], rtol=1e-4, atol=1e-5)
 
 
-def test_weight_decay_spares_vectors():
-    optimizer, _ = make_optimizer(TrainingConfig(learning_rate=0.5, warmup_steps=0, weight_decay=0.1), 10)
-    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "scale": jnp.ones(2)}
-    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
-    np.testing.assert_allclose(updates["kernel"], -0.05 * np.ones((2, 2)), rtol=1e-6)
-    for name in ("bias", "scale"):
-        np.testing.assert_array_equal(updates[name], np.zeros(2))
-
-
 # --- the step ------------------------------------------------------------------------------
 
 
-def test_step_counts_and_reports(step, state):
+def test_the_state_is_donated(step, state):
+    kernel = jax.tree.leaves(state.params)[-1]
+    step(state, a_batch())
+    assert kernel.is_deleted()
+
+
+def test_a_step_counts_and_reports(step, state):
     before = leaves(state.params)
     for taken in (1, 2, 3):
         state, metrics = step(state, a_batch(taken))
@@ -210,28 +199,17 @@ def test_step_counts_and_reports(step, state):
     assert not any(np.array_equal(a, b) for a, b in zip(before, leaves(state.params), strict=True) if a.ndim > 1)
 
 
-def test_loss_is_that_of_the_model_in_training_with_its_weights_and_smoothing(step, state, model):
+def test_the_loss_is_computed_in_training_mode_with_weights_and_smoothing(step, state, model):
     batch = a_batch()
     rngs = nnx.Rngs(dropout=jax.random.fold_in(jax.random.key(0), 5))
     net = nnx.merge(model.graphdef, model.params, model.batch_stats)
     logits = net({"frames": batch["frames"].astype(jnp.float32) / 255}, train=True, rngs=rngs)
     after, metrics = step(state._replace(step=jnp.int32(5)), batch)
-    assert float(metrics.loss) == pytest.approx(
-        float(focal_loss(logits, batch["action"], WEIGHTS, 0.1, gamma=0.0)), rel=1e-5
-    )
+    loss = float(focal_loss(logits, batch["action"], WEIGHTS, 0.1, gamma=0.0))
+    assert float(metrics.loss) == pytest.approx(loss, rel=1e-5)
     expected = nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
     for ours, theirs in zip(leaves(after.batch_stats), leaves(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
-def test_running_statistics_move_in_training(step, state):
-    before = leaves(state.batch_stats)
-    state, _ = step(state, a_batch())
-    after = leaves(state.batch_stats)
-    assert len(before) == 4
-    for a, b in zip(before, after, strict=True):
-        assert not np.array_equal(a, b)
-        assert np.isfinite(b).all()
 
 
 def test_every_parameter_has_a_finite_gradient_that_is_not_zero(step, state):
@@ -247,7 +225,7 @@ def test_every_parameter_has_a_finite_gradient_that_is_not_zero(step, state):
             assert np.abs(gradient).max() > 1e-5, name
 
 
-def test_gradient_against_finite_differences(step, state):
+def test_the_gradient_agrees_with_finite_differences(step, state):
     """The whole step is checked: the layers' own backward passes, weights, smoothing and dropout."""
     batch, rng = a_batch(), np.random.default_rng(0)
     after, _ = step(copy(state), batch)
@@ -273,42 +251,15 @@ def test_dropout_differs_by_step_and_only_by_it(step, state):
     assert [loss(at) for at in range(4)] == losses
 
 
-def test_the_state_is_donated(step, state):
-    kernel = jax.tree.leaves(state.params)[-1]
-    step(state, a_batch())
-    assert kernel.is_deleted()
-
-
 def test_dtypes_are_never_promoted_silently(step, state):
-    """Forward and backward; the optimizer is left out, for optax promotes in its bias correction."""
+    """The optimizer is left out, for optax promotes in its bias correction."""
     with jax.numpy_dtype_promotion("strict"):
         after, metrics = jax.eval_shape(step, state, a_batch())
     assert {x.dtype for x in jax.tree.leaves((after.params, after.batch_stats, metrics))} == {jnp.dtype("float32")}
 
 
-def test_two_runs_from_one_seed_are_bit_identical(make_config, inputs):
-    """Each builds and compiles everything again."""
-
-    def start():
-        config = make_config(TINY | {"dropout": 0.5}, {"warmup_steps": 1})
-        split = split_model(config, inputs)
-        optimizer, schedule = make_optimizer(config.training, 10)
-        steps = make_train_step(split, optimizer, schedule, WEIGHTS, config)
-        return init_state(split, optimizer), one_at_a_time(steps)
-
-    def run(state, step, first_batch: int) -> TrainState:
-        for i in range(4):
-            state, _ = step(state, a_batch(first_batch + i))
-        return state
-
-    first = run(*start(), 0)
-    state, step = start()
-    assert same_bits(first, run(copy(state), step, 0))
-    assert not same_bits(first.params, run(state, step, 1).params)
-
-
 def test_several_steps_in_a_dispatch_are_the_same_steps(model, config):
-    """With the batches gathered inside it, as from device memory."""
+    """The batches are gathered inside the dispatch, as from device memory."""
     data = jax.tree.map(lambda *x: jnp.stack(x), *(a_batch(i) for i in range(5)))
     steps = make_train_step(
         model, spy(), optax.constant_schedule(0.25), WEIGHTS, config, lambda data, i: jax.tree.map(lambda x: x[i], data)
@@ -324,7 +275,7 @@ def test_several_steps_in_a_dispatch_are_the_same_steps(model, config):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_what_the_mask_leaves_out_does_not_train(make_config, inputs):
+def test_masked_actions_do_not_train(make_config, inputs):
     config = make_config(TINY | {"action_chunk": 2})
     split = split_model(config, inputs)
     step = one_at_a_time(make_train_step(split, spy(), optax.constant_schedule(0.25), WEIGHTS, config))
@@ -357,11 +308,6 @@ def test_the_step_augments_by_its_key_and_leaves_dropout_alone(model, config, st
         assert first != pytest.approx(unchanged, rel=1e-3)
 
 
-def test_the_seed_draws_the_parameters(config, inputs, model):
-    other = dataclasses.replace(config, system=dataclasses.replace(config.system, seed=1))
-    assert not same_bits(split_model(other, inputs).params, model.params)
-
-
 # --- gradient accumulation and averages of the parameters ----------------------------------
 
 NO_BATCH_NORM = TINY | {"batch_norm": False}
@@ -378,7 +324,7 @@ def steps_of(make_config, inputs, model: dict, training: dict, total: int):
 
 @pytest.mark.slow
 def test_accumulating_four_batches_equals_one_four_times_as_large(make_config, inputs):
-    """Over several updates, with clipping of some, weight decay and warm-up."""
+    """Some updates are clipped."""
     training = {"learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.5, "gradient_clip_norm": 0.8}
     large, large_step = steps_of(make_config, inputs, NO_BATCH_NORM, training, 6)
     small, small_step = steps_of(make_config, inputs, NO_BATCH_NORM, training | {"gradient_accumulation": 4}, 26)
@@ -414,8 +360,11 @@ def test_a_training_too_short_for_one_update_is_refused():
         make_optimizer(TrainingConfig(gradient_accumulation=9), 8)
 
 
-def test_averages_against_a_reference(make_config, inputs):
-    """Parameters and batch statistics are averaged at each update alone, step by step or several in a dispatch."""
+def test_averages_follow_their_formula_at_each_update(make_config, inputs, model):
+    """Parameters and batch statistics are averaged, step by step or several in a dispatch."""
+    plain = init_state(model, spy())
+    assert plain.ema is None
+    assert eval_params(plain) == (plain.params, plain.batch_stats)
     config = make_config(TINY, {"ema_decay": 0.3, "gradient_accumulation": 2})
     # Not Adam, which makes whole updates of gradients that are rounding errors.
     optimizer = optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation()
@@ -446,11 +395,6 @@ def test_averages_against_a_reference(make_config, inputs):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_without_averages_the_parameters_play(state):
-    assert state.ema is None
-    assert eval_params(state) == (state.params, state.batch_stats)
-
-
 # --- precision -----------------------------------------------------------------------------
 
 
@@ -479,12 +423,12 @@ def test_convolutions_compute_in_the_precision_and_everything_kept_is_float32(co
     convolutions = dtypes("conv_general_dilated")  # forward and the kernel's gradient; XLA drops that of the frames
     assert len(convolutions) in (2, 3)
     assert all(found == {jnp.dtype(precision)} for found in convolutions)
-    assert dtypes("log1p") == [{jnp.dtype("float32")}] * 2  # of the loss
+    assert dtypes("log1p") == [{jnp.dtype("float32")}] * 2  # in the loss
     assert {x.dtype for x in traced.out_avals} == {jnp.dtype("float32"), jnp.dtype("int32")}
 
 
 def test_bfloat16_is_near_float32(config, model, state, step):
-    """Loss, gradients and statistics of the first step."""
+
     exact, exact_metrics = step(copy(state), a_batch())
     config = in_precision(config, "bfloat16")
     rounding_step = one_at_a_time(make_train_step(model, spy(), optax.constant_schedule(0.25), WEIGHTS, config))
@@ -528,58 +472,15 @@ def test_in_bfloat16_the_state_is_encoded_in_float32_and_then_cast(make_config, 
 # --- evaluation ----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def trained(model, step) -> TrainState:
-    """A state whose running statistics have moved."""
-    state = copy(init_state(model, spy()))
+def test_evaluation_uses_the_running_statistics_so_that_frames_do_not_affect_each_other(model, step, state):
     for i in range(3):
         state, _ = step(state, a_batch(i))
-    return state
-
-
-def test_evaluation_sees_each_frame_alone(model, trained):
-    """Running statistics: the logits of a frame do not depend on the frames beside it."""
-    predict = make_predict(model)
-    frames = a_batch(seed=9)["frames"]
-    others = frames.at[1:].set(255 - frames[1:])
-    logits = np.asarray(predict(trained.params, trained.batch_stats, {"frames": frames}))
+    predict, frames = make_predict(model), a_batch(seed=9)["frames"]
+    logits = np.asarray(predict(state.params, state.batch_stats, {"frames": frames}))
     assert (logits.shape, logits.dtype) == ((BATCH, ACTIONS), np.float32)
-    beside_others = np.asarray(predict(trained.params, trained.batch_stats, {"frames": others}))
-    np.testing.assert_allclose(beside_others[0], logits[0], rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(np.asarray(predict(trained.params, trained.batch_stats, {"frames": frames})), logits)
-
-
-def test_training_sees_the_batch_together(model, trained):
-    """Batch statistics: the logits of a frame do depend on the frames beside it."""
-    net = nnx.merge(model.graphdef, trained.params, trained.batch_stats)
-    frames = a_batch(seed=9)["frames"].astype(jnp.float32) / 255
-    others = frames.at[1:].set(frames[1:] / 2)
-    first, second = (net({"frames": x}, train=True, rngs=nnx.Rngs(dropout=0))[0] for x in (frames, others))
-    assert np.abs(first - second).max() > 1e-3
-
-
-def test_evaluation_uses_the_running_statistics(model, trained):
-    predict = make_predict(model)
-    frames = a_batch(seed=9)["frames"]
-    logits = np.asarray(predict(trained.params, trained.batch_stats, {"frames": frames}))
-    net = nnx.merge(model.graphdef, trained.params, trained.batch_stats)
+    net = nnx.merge(model.graphdef, state.params, state.batch_stats)
     expected = net({"frames": frames.astype(jnp.float32) / 255}, train=False)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
-    assert not np.allclose(logits, predict(trained.params, model.batch_stats, {"frames": frames}), atol=1e-3)
-
-
-def test_overfits_32_random_samples(make_config, inputs):
-    config = make_config(
-        {"conv_features": (8,), "conv_strides": (2,), "dense_features": (64,)},
-        {"learning_rate": 0.02, "warmup_steps": 10},
-    )
-    split = split_model(config, inputs)
-    optimizer, schedule = make_optimizer(config.training, 120)
-    state = init_state(split, optimizer)
-    step = one_at_a_time(make_train_step(split, optimizer, schedule, np.ones(ACTIONS, np.float32), config))
-    batch = a_batch(size=32)
-    for _ in range(120):
-        state, metrics = step(state, batch)
-    logits = make_predict(split)(state.params, state.batch_stats, batch)
-    assert float(metrics.loss) < 0.05
-    assert ((np.asarray(logits) >= 0) == np.asarray(batch["action"])).all(axis=1).mean() == 1.0
+    assert not np.allclose(logits, predict(state.params, model.batch_stats, {"frames": frames}), atol=1e-3)
+    beside_others = predict(state.params, state.batch_stats, {"frames": frames.at[1:].set(255 - frames[1:])})
+    np.testing.assert_allclose(beside_others[0], logits[0], rtol=1e-5, atol=1e-6)

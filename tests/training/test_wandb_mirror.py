@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-# Logs two rows; the others, and the end, once it is told on its standard input what to do.
+# Logs two rows, then reads a command, logs the other rows and ends.
 RUN = """
     import os, sys
     from pathlib import Path
@@ -43,14 +43,14 @@ RUN = """
 
 
 class Server(ThreadingHTTPServer):
-    """Speaks enough of W&B's protocol to be accepted, until ``hangs`` is set."""
+    """Answers like W&B's server until ``hangs`` is set."""
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.hangs = False
-        self.rows: list[dict] = []  # of the run's history, as received
+        self.rows: list[dict] = []  # the received history of the run
 
     def handle_error(self, *request: object) -> None:
         pass  # a client that is gone
@@ -141,29 +141,29 @@ def test_rows_arrive_in_a_run_that_is_continued(server, tmp_path):
     assert steps(tmp_path) == list(range(20))
 
 
-def test_a_server_that_hangs_from_the_start(server, tmp_path):
+def test_wandb_is_offline_where_its_server_hangs_from_the_start(server, tmp_path):
     server.hangs = True
-    _, said = end(start(server, tmp_path))
+    _, message = end(start(server, tmp_path))
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
-    assert said.startswith("W&B is offline (Timed out")
-    assert said.endswith(f"upload the run with 'wandb sync {folder}'")
+    assert message.startswith("W&B is offline (Timed out")
+    assert message.endswith(f"upload the run with 'wandb sync {folder}'")
     assert next(folder.glob("*.wandb")).stat().st_size > 0
     assert steps(tmp_path) == list(range(10))
 
 
-def test_a_server_that_hangs_in_mid_run(server, tmp_path):
+def test_a_run_whose_server_begins_to_hang_can_be_uploaded_later(server, tmp_path):
     process = start(server, tmp_path)
     wait_for_rows(server)
     server.hangs = True
-    _, said = end(process, "little time")
+    _, message = end(process, "little time")
     (folder,) = (tmp_path / "wandb").glob("run-*")
-    assert said.startswith(f"W&B has not finished in 3 s; upload it with 'wandb sync {folder}'")
+    assert message.startswith(f"W&B has not finished in 3 s; upload it with 'wandb sync {folder}'")
     assert next(folder.glob("*.wandb")).stat().st_size > 0
     assert steps(tmp_path) == list(range(10))
 
 
-def test_an_interrupted_run_waits_less(server, tmp_path):
+def test_an_interrupted_run_waits_less_for_wandb(server, tmp_path):
     server.hangs = True
-    _, said = end(start(server, tmp_path), "interrupt")
-    assert said.startswith("W&B has not finished in 1 s")
+    _, message = end(start(server, tmp_path), "interrupt")
+    assert message.startswith("W&B has not finished in 1 s")
     assert steps(tmp_path) == list(range(10))
