@@ -41,6 +41,7 @@ class ZarrGameplayDataset:
     Args:
         path: the dataset's folder, or its s3://, gs:// or http(s):// address.
         actions: names of the A buttons to use, in that order; None for all as recorded.
+        axes: likewise of the X axes.
         channel_order: the recording's; frames are handed out as RGB.
         validate_episodes: skip episodes with a fault, and list them in ``skipped``, instead of
             raising on the first.
@@ -60,6 +61,7 @@ class ZarrGameplayDataset:
         path: str | Path,
         *,
         actions: Sequence[str] | None = None,
+        axes: Sequence[str] | None = None,
         channel_order: Literal["rgb", "bgr"] = "rgb",
         validate_episodes: bool = False,
     ):
@@ -67,17 +69,26 @@ class ZarrGameplayDataset:
         self.store = open_store(path)
         root = reader.read_root(self.store)
         keys = list(root["keys"])
+        moved = list(root.get("axes") or ())
         self.action_names: tuple[str, ...] = tuple(keys if actions is None else actions)
-        for name in self.action_names:
-            if name not in keys:
-                raise unknown("action", name, keys, f"{self.path} names its actions in 'keys'")
+        self.axis_names: tuple[str, ...] = tuple(moved if axes is None else axes)
+        for what, used, known, named in (
+            ("action", self.action_names, keys, "actions in 'keys'"),
+            ("axis", self.axis_names, moved, "axes in 'axes'"),
+        ):
+            for name in used:
+                if name not in known:
+                    raise unknown(what, name, known, f"{self.path} names its {named}")
+        if not self.action_names and not self.axis_names:
+            raise UserError(f"{self.path}: dataset.actions and dataset.axes leave nothing to learn: name some")
         self._action_columns = [keys.index(name) for name in self.action_names]
+        self._axis_columns = [moved.index(name) for name in self.axis_names]
         self.channel_order = channel_order
         self._validate_episodes = validate_episodes
         self.skipped: list[Skipped] = []
         self.episodes: list[EpisodeInfo] = []
         attributes = tuple(root.get("attributes") or ())
-        self.mirror = MirrorTable(root.get("mirror"), tuple(keys), attributes, self.path)
+        self.mirror = MirrorTable(root.get("mirror"), tuple(keys), attributes, self.path, tuple(moved))
         names = self.store.episode_names()
         if not names:
             raise UserError(f"{self.path} has no episodes (folders episode_0, episode_1, ...): record some into it")
@@ -87,7 +98,7 @@ class ZarrGameplayDataset:
                 self._fault(name, str(episode))
             else:
                 infos.append(episode)
-        columns, size = expected_shapes(infos, len(keys), len(attributes))
+        columns, size = expected_shapes(infos, root)
         self.state_names = attributes if "state" in columns else ()
         for info in infos:
             if faults := episode_faults(info, columns, size):
@@ -102,6 +113,7 @@ class ZarrGameplayDataset:
             lambda episode: reader.open_array(self.episodes[episode], "frames")
         )
         self._actions: dict[str, np.ndarray] = {}
+        self._axes: dict[str, np.ndarray] = {}
         self._states: dict[str, np.ndarray] = {}
         self._state_memory = _STATE_MEMORY
 
@@ -111,6 +123,7 @@ class ZarrGameplayDataset:
         return cls(
             options.path if path is None else path,
             actions=options.actions,
+            axes=options.axes,
             channel_order=options.channel_order,
             validate_episodes=options.validate_episodes,
         )
@@ -120,7 +133,7 @@ class ZarrGameplayDataset:
         return sum(e.length for e in self.episodes)
 
     def load_labels(self, on_read: Callable[[int], None] = lambda frames: None) -> None:
-        """Reads all actions, and the state once to check that it is finite.
+        """Reads all actions, and axes and state once to check that they are finite.
 
         With ``validate_episodes`` it also reads every frame once, to check that it can be read.
 
@@ -128,13 +141,14 @@ class ZarrGameplayDataset:
             on_read: called after each episode with its length in frames.
 
         Raises:
-            UserError: an array cannot be read or the state has NaN or infinite values, unless
+            UserError: an array cannot be read or axes or state have NaN or infinite values, unless
                 ``validate_episodes``: then such episodes are skipped from here on.
         """
         usable = []
         for info in self.episodes:
             try:
                 self._read_actions(info)
+                self._read_axes(info)
                 if self.state_names:
                     require_finite(self._read_state(info), self.state_names, f"{self.path}/{info.name}", _REMEDY)
                 if self._validate_episodes:
@@ -152,6 +166,10 @@ class ZarrGameplayDataset:
     def actions(self, episode: int) -> np.ndarray:
         """bool [N, A], the buttons held in each frame."""
         return self._read_actions(self.episodes[episode])
+
+    def axes(self, episode: int) -> np.ndarray:
+        """float32 [N, X], the amount of each axis in each frame; finite."""
+        return self._read_axes(self.episodes[episode])
 
     def state(self, episode: int) -> np.ndarray:
         """float32 [N, S]; a UserError where the dataset has no state, or it cannot be read."""
@@ -218,9 +236,23 @@ class ZarrGameplayDataset:
 
     def _read_actions(self, info: EpisodeInfo) -> np.ndarray:
         if info.name not in self._actions:
-            with self._reading(info, "actions"):
-                self._actions[info.name] = reader.read_actions(info)[:, self._action_columns]
+            if not self._action_columns:  # the array may be missing
+                self._actions[info.name] = np.zeros((info.length, 0), bool)
+            else:
+                with self._reading(info, "actions"):
+                    self._actions[info.name] = reader.read_actions(info)[:, self._action_columns]
         return self._actions[info.name]
+
+    def _read_axes(self, info: EpisodeInfo) -> np.ndarray:
+        if info.name not in self._axes:
+            axes = np.zeros((info.length, 0), np.float32)
+            if self._axis_columns:
+                with self._reading(info, "axes"):
+                    stored = reader.read_whole(reader.open_array(info, "axes"))
+                axes = reader.as_float32(stored)[0][:, self._axis_columns]
+                require_finite(axes, self.axis_names, f"{self.path}/{info.name}", _REMEDY, "axis")
+            self._axes[info.name] = axes
+        return self._axes[info.name]
 
     def _read_state(self, info: EpisodeInfo) -> np.ndarray:
         if info.name in self._states:

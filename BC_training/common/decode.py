@@ -1,10 +1,10 @@
-"""The rules that turn probabilities into buttons: thresholds, sampling, hysteresis and exclusive groups."""
+"""The rules that turn probabilities into actions: thresholds, sampling, hysteresis, exclusive groups, and axes."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.settings.rules import setting
@@ -25,6 +25,9 @@ class Decoding:
     2. Each exclusive group holds at most one wanted button, the one with the greatest p - (threshold - h). Among
        equals the first in the group wins.
 
+    An axis has the amount of its likeliest bin ("mode"), or the mean of its bins' amounts by their probabilities
+    ("mean"). With a temperature T a bin is instead drawn, with probabilities of the logits divided by T.
+
     Attributes:
         thresholds: one for every button, in the order of the buttons, above 0 and below 1.
         temperature: above 0; None does not sample.
@@ -39,6 +42,7 @@ class Decoding:
     temperature: float | None = None
     hysteresis: float = 0.0
     exclusive: tuple[tuple[str, ...], ...] = ()
+    axes: Literal["mode", "mean"] = "mode"
 
     def __post_init__(self) -> None:
         for name, value in self.thresholds.items():
@@ -47,9 +51,9 @@ class Decoding:
         heat = self.temperature
         rule = "more than 0, or null for no sampling"
         _require(heat is None or 0 < heat < math.inf, "temperature", heat, rule)
-        lowest = min(self.thresholds, key=lambda name: self.thresholds[name])
-        rule = f"0 or more, and less than each threshold ({lowest}: {self.thresholds[lowest]:g})"
-        _require(0 <= self.hysteresis < self.thresholds[lowest], "hysteresis", self.hysteresis, rule)
+        name, lowest = min(self.thresholds.items(), key=lambda item: item[1], default=("", 1.0))
+        rule = f"0 or more, and less than each threshold ({name}: {lowest:g})"
+        _require(0 <= self.hysteresis < lowest, "hysteresis", self.hysteresis, rule)
         grouped = [*chain(*self.exclusive)]
         for name in grouped:
             if not isinstance(name, str) or name not in self.thresholds:
@@ -77,7 +81,7 @@ class Decoding:
             if "=" not in change:
                 raise UserError(f"--decode {change} is not KEY=VALUE; write for example --decode threshold=0.4")
         kept = {} if any(change.startswith("threshold=") for change in changes) else dict(self.thresholds)
-        present = DecodeSettings(0.5, kept, self.temperature, self.hysteresis, self.exclusive)
+        present = DecodeSettings(0.5, kept, self.temperature, self.hysteresis, self.exclusive, self.axes)
         given = parse_overrides(changes, DecodeSettings, "--decode")
         for key in given:
             if key not in asdict(present):
@@ -92,8 +96,9 @@ class Decoding:
 
     def describe(self) -> str:
         """The rules except sampling in a line, such as "threshold 0.5, hysteresis 0.1"."""
-        values = set(self.thresholds.values())
-        parts = [f"threshold {next(iter(values)):g}" if len(values) == 1 else "thresholds of their own"]
+        values = sorted(set(self.thresholds.values()))
+        parts = [f"threshold {values[0]:g}" if len(values) == 1 else "thresholds of their own"] if values else []
+        parts += ["axes by their mean"] if self.axes == "mean" else []
         if self.hysteresis:
             parts.append(f"hysteresis {self.hysteresis:g}")
         parts += [f"one of {', '.join(group)} at most" for group in self.exclusive]
@@ -112,6 +117,8 @@ class DecodeSettings:
     hysteresis: float = setting(0.0, scores=("buttons", "rollout"))
     # groups of buttons of which at most one is held
     exclusive: tuple[tuple[str, ...], ...] = setting((), scores=("buttons", "rollout"))
+    # the amount of an axis: that of the likeliest bin, or the mean
+    axes: Literal["mode", "mean"] = setting("mode", scores=("buttons", "rollout"))
 
     def decoding(self, action_names: Iterable[str]) -> Decoding:
         """The rules for ``action_names``; a UserError for an unknown button or a value out of range."""
@@ -120,7 +127,7 @@ class DecodeSettings:
             if name not in every:
                 raise unknown("action", name, every, "see thresholds")
         groups = tuple(map(tuple, self.exclusive))
-        return Decoding(every | self.thresholds, self.temperature, self.hysteresis, groups)
+        return Decoding(every | self.thresholds, self.temperature, self.hysteresis, groups, self.axes)
 
 
 def _require(condition: bool, key: str, value: Any, rule: str) -> None:

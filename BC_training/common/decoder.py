@@ -1,17 +1,20 @@
-"""Turns probabilities into buttons by the rules of ``decode``."""
+"""Turns logits into actions by the rules of ``decode``."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float32, Float64
 
+from BC_training.common.axes import AxisBins
 from BC_training.common.decode import Decoding
 
 
 class Decoder:
     """Decodes an episode frame by frame. Its random draws follow from the episode's seed and the frame's number."""
 
-    def __init__(self, decoding: Decoding):
+    def __init__(self, decoding: Decoding, bins: AxisBins | None = None):
+        self._bins, self._axes = bins, decoding.axes
         names = list(decoding.thresholds)
         self._temperature, self._hysteresis = decoding.temperature, decoding.hysteresis
         self._thresholds = np.array([decoding.thresholds[name] for name in names], np.float64)
@@ -27,12 +30,24 @@ class Decoder:
         """The buttons held in the next frame of the episode, from probabilities in [0, 1]."""
         draws = None
         if self._temperature is not None:
-            # Philox is a counter: no other frame has blocks of four numbers in common with this one.
-            generator = np.random.Generator(np.random.Philox(key=self._seed, counter=self._frame << 64))
-            draws = generator.random(len(self._held))
+            draws = self._generator(0).random(len(self._held))
         self._held = self.press(np.asarray(probabilities, np.float64), self._held, draws)
         self._frame += 1
         return self._held.copy()
+
+    def move(self, logits: Float[np.ndarray, "X bins"]) -> Float32[np.ndarray, " X"]:
+        """The amounts of the axes in the frame whose buttons come next, by a call."""
+        assert self._bins is not None
+        if self._temperature is None:
+            return amounts(logits, self._bins, self._axes)
+        # The largest of logits with Gumbel noise is a draw from their softmax (Gumbel, 1954).
+        noise = self._generator(1).gumbel(size=logits.shape)
+        return amounts(np.asarray(logits, np.float64) / self._temperature + noise, self._bins, "mode")
+
+    def _generator(self, stream: int) -> np.random.Generator:
+        """The draws of this frame, other ones for each ``stream``."""
+        # Philox is a counter: no other frame has blocks of four numbers in common with this one.
+        return np.random.Generator(np.random.Philox(key=self._seed, counter=(self._frame << 64) + (stream << 32)))
 
     def press(
         self,
@@ -56,6 +71,19 @@ class Decoder:
             margin = np.where(wanted[..., group], (p - bar)[..., group], -np.inf)
             wanted[..., group] &= np.arange(len(group)) == margin.argmax(axis=-1)[..., None]
         return wanted
+
+
+def amounts(
+    logits: Float[np.ndarray, "*N X bins"], bins: AxisBins, rule: Literal["mode", "mean"]
+) -> Float32[np.ndarray, "*N X"]:
+    """The amounts of axes: of each one's likeliest bin, the nearest to 0 of equally likely ones, or the mean."""
+    of_bins = bins.amounts
+    if rule == "mode":
+        inner_first = np.argsort(np.abs(np.arange(bins.count) - bins.middle), kind="stable")
+        likeliest = inner_first[np.asarray(logits)[..., inner_first].argmax(axis=-1)]
+        return of_bins[np.arange(len(of_bins)), likeliest].astype(np.float32)
+    shifted = np.exp(logits - np.max(logits, axis=-1, keepdims=True))
+    return ((shifted * of_bins).sum(axis=-1) / shifted.sum(axis=-1)).astype(np.float32)
 
 
 def decode_episodes(

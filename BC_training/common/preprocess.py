@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image
 
+from BC_training.common.axes import AxisBins
 from BC_training.common.state import StateFeatures
 
 if TYPE_CHECKING:
@@ -67,17 +68,29 @@ class InputSpec:
     """What a policy sees and presses; its checkpoint keeps it."""
 
     action_names: tuple[str, ...]  # the A buttons, in the order of the logits
+    axis_names: tuple[str, ...]  # the X axes, whose logits follow those of the buttons
     state_names: tuple[str, ...]  # the S values recorded with each frame
     recorded_size: tuple[int, int]  # (H, W) in pixels, in the dataset and from the game
     frame_size: tuple[int, int]  # (H, W) in pixels, as the model sees it
     fps: float | None  # frames per second; None if the dataset has no rate
     window: Window = Window()  # what it sees and predicts at once
     state: StateFeatures | None = None  # the features that it sees, fitted to its training split
+    axis_bins: AxisBins | None = None  # the amounts that it tells apart, fitted likewise; None without axes
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
         """The shape (3, H, W) of the model's frame."""
         return (3, *self.frame_size)
+
+    @property
+    def action_size(self) -> int:
+        """How many numbers describe a previous action: A + X."""
+        return len(self.action_names) + len(self.axis_names)
+
+    @property
+    def logits(self) -> int:
+        """How many logits describe an action: one a button, then for each axis one a bin."""
+        return len(self.action_names) + (len(self.axis_names) * self.axis_bins.count if self.axis_bins else 0)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -86,12 +99,14 @@ class InputSpec:
     def from_dict(cls, raw: dict[str, Any]) -> InputSpec:
         return cls(
             action_names=tuple(raw["action_names"]),
+            axis_names=tuple(raw["axis_names"]),
             state_names=tuple(raw["state_names"]),
             recorded_size=(raw["recorded_size"][0], raw["recorded_size"][1]),
             frame_size=(raw["frame_size"][0], raw["frame_size"][1]),
             fps=raw["fps"],
             window=Window(**(raw["window"] | {"since_change": tuple(raw["window"]["since_change"])})),
             state=StateFeatures.from_dict(raw["state"]) if raw["state"] else None,
+            axis_bins=AxisBins.from_dict(raw["axis_bins"]) if raw["axis_bins"] else None,
         )
 
 
@@ -124,7 +139,8 @@ def normalize(
 
     Args:
         observation: the parts of a batch that ``OBSERVATION`` names: "frames" uint8
-            [B, T, 3, H, W], and where the model uses them "previous_actions" bool [B, K, A],
+            [B, T, 3, H, W], and where the model uses them "previous_actions" bool [B, K, A]
+            (float32 [B, K, A + X] with axes, see ``axes.squeezed_actions``),
             "state" float32 [B, T, S] as recorded and "since_change" float32 [B, T, K].
         dtype: of the results. All is computed in float32, since positions and ids need more than
             bfloat16's 8 bits.

@@ -84,6 +84,9 @@ class DatasetConfig:
     record: RecordConfig | None = setting(None, FREE)
     frame_size: tuple[int, int] | None = None  # H, W the model sees; null: as recorded
     actions: tuple[str, ...] | None = None  # the buttons to train on; null: all
+    axes: tuple[str, ...] | None = None  # the axes to train on; null: all
+    axis_bins: int = 21  # amounts of an axis that the model tells apart, an odd number: the middle one is 0
+    axis_mu: float = 10.0  # how much finer they are near 0: mu of the mu-law
     channel_order: Literal["rgb", "bgr"] = "rgb"  # as recorded
     split: SplitConfig = field(default_factory=SplitConfig)
     validate_episodes: bool = setting(False, FREE)  # true: skip and count faulty episodes instead of stopping
@@ -103,8 +106,12 @@ class DatasetConfig:
         if self.frame_size is not None:
             require(min(self.frame_size) >= 8, "dataset.frame_size", self.frame_size, "sides of 8 or more")
         if self.actions is not None:
-            require(len(self.actions) > 0, "dataset.actions", self.actions, "at least one name, or null for all")
             require(len(set(self.actions)) == len(self.actions), "dataset.actions", self.actions, "each name once")
+        if self.axes is not None:
+            require(len(set(self.axes)) == len(self.axes), "dataset.axes", self.axes, "each name once")
+        odd = self.axis_bins % 2 == 1 and 3 <= self.axis_bins <= 255
+        require(odd, "dataset.axis_bins", self.axis_bins, "an odd number from 3 to 255")
+        require(0 < self.axis_mu <= 1000, "dataset.axis_mu", self.axis_mu, "more than 0, at most 1000")
         require_at_least(1, self, "dataset", "history", "frame_skip", "prefetch")
         require_at_least(0, self, "dataset", "action_history", "action_shift")
         require(0 < self.cache_limit < math.inf, "dataset.cache_limit", self.cache_limit, "more than 0 (GB)")
@@ -161,6 +168,7 @@ class TrainingConfig:
     augmentation: AugmentationConfig | None = None
     class_weights: Literal["none", "sqrt", "balanced"] = setting("sqrt", scores=("loss",))
     max_class_weight: float = setting(10.0, scores=("loss",))
+    axis_loss_weight: float = setting(1.0, scores=("loss",))  # of the mean loss of the axes, beside that of the buttons
     early_stopping: EarlyStoppingConfig | None = None
     checkpoint_dir: str = setting("BC_training/checkpoints", FREE)
     keep_last: int = setting(2, FREE)
@@ -176,7 +184,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         expand_fields(self, "training", "checkpoint_dir", "resume")
         require_at_least(1, self, "training", "num_epochs", "gradient_accumulation", "max_class_weight", "keep_last")
-        require_at_least(0, self, "training", "warmup_steps", "weight_decay")
+        require_at_least(0, self, "training", "warmup_steps", "weight_decay", "axis_loss_weight")
         require(self.batch_size >= 2, "training.batch_size", self.batch_size, "at least 2 (batch statistics)")
         require(0 < self.learning_rate < math.inf, "training.learning_rate", self.learning_rate, "more than 0")
         require(self.gradient_clip_norm > 0, "training.gradient_clip_norm", self.gradient_clip_norm, "more than 0")

@@ -154,14 +154,16 @@ class StateFeatures:
         )
 
 
-def require_finite(state: Float[np.ndarray, "N S"], names: Sequence[str], where: str, remedy: str) -> None:
+def require_finite(
+    values: Float[np.ndarray, "N S"], names: Sequence[str], where: str, remedy: str, what: str = "state"
+) -> None:
     """Raises a UserError if a value is NaN or infinite; it begins with ``where`` and ends with ``remedy``."""
-    finite = np.isfinite(state)
+    finite = np.isfinite(values)
     if not finite.all():
         bad = np.argwhere(~finite)
         frame, column = bad[0]
         raise UserError(
-            f"{where}: state '{names[column]}' is {state[frame, column]} at frame {frame} ({len(bad)} such "
+            f"{where}: {what} '{names[column]}' is {values[frame, column]} at frame {frame} ({len(bad)} such "
             f"value{'s' * (len(bad) > 1)}){remedy}"
         )
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from BC_training.common.errors import UserError, first_line
 from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.preprocess import resize_frames
-from BC_training.common.storage.writer import EpisodeWriter, existing_episodes, is_unused, next_number, recording
+from BC_training.common.storage.writer import EpisodeWriter, Names, existing_episodes, is_unused, next_number, recording
 from BC_training.convert import identity, open_source
 from BC_training.convert.source import Options, Recording, Source, Step, print_line
 from BC_training.runtime.workers import run_tasks
@@ -44,7 +44,7 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
         print_line(console, note)
     if not missing:
         return
-    with recording(out, opened.button_names, opened.attributes), disk_full_is_user_error(out):
+    with recording(out, Names(opened.button_names, opened.axis_names, opened.attributes)), disk_full_is_user_error(out):
         first = next_number(out)
         size = existing[0].arrays["frames"].shape[2:] if existing else options.size or _frame_size(opened, missing)
         results: list[Result] = run_tasks(
@@ -95,7 +95,7 @@ class Converter:
                 recording = self._source.read(name)
             pressed = np.zeros(len(self._source.button_names), bool)
             for frame, action, state in _steps(recording):
-                pressed |= action
+                pressed |= action.buttons
                 resized = frame if self._resize is None else resize_frames(frame[None], self._resize)[0]
                 if resized.shape[1:] != self._size:
                     own, size = ("x".join(map(str, pixels)) for pixels in (resized.shape[1:], self._size))

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from rich.console import Console
 
+from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 
-Step = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # frame uint8 [3, H, W] RGB, action bool [A], state float32 [S]
+Step = tuple[np.ndarray, Action, np.ndarray | None]  # frame uint8 [3, H, W] RGB, action, state float32 [S]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Source(Protocol):
 
     Attributes:
         button_names: those of the A buttons.
+        axis_names: those of the X axes.
         attributes: the names of the S state values; empty without a state.
         episodes: the recordings' names, unique and the same in every run.
 
@@ -52,6 +54,7 @@ class Source(Protocol):
     """
 
     button_names: tuple[str, ...]
+    axis_names: tuple[str, ...]
     attributes: tuple[str, ...]
     episodes: tuple[str, ...]
 
@@ -79,7 +82,7 @@ def print_line(console: Console, line: str) -> None:
 def every_nth(steps: Iterator[Step], recorded_fps: float, fps: float) -> Iterator[Step]:
     """Thins steps of a constant rate to ``fps``; raises a UserError if that is above the recorded rate.
 
-    The action of each step that stays is the union of its own and of the dropped ones after it.
+    The buttons of each step that stays are its own and those of the dropped ones after it; the axes are its own.
     """
     if fps > recorded_fps:
         raise UserError(f"--fps {fps:g} is above the recording's {recorded_fps:g}: frames would be repeated; lower it")
@@ -87,5 +90,5 @@ def every_nth(steps: Iterator[Step], recorded_fps: float, fps: float) -> Iterato
     for _, group in grouped:
         _, (frame, action, state) = next(group)
         for _, (_, later, _) in group:
-            action = action | later
+            action = action._replace(buttons=action.buttons | later.buttons)
         yield frame, action, state

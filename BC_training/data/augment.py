@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int32, Key, PRNGKeyArray, UInt8
 
+from BC_training.common.axes import AxisBins
 from BC_training.common.errors import UserError
 from BC_training.common.mirror import Mirror, MirrorTable
 from BC_training.common.preprocess import InputSpec, scale_frames
@@ -37,7 +38,7 @@ def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: Mi
 
     Raises:
         UserError: temporal jitter without a history, a crop as large as the frame, or a flip
-            where the mirror image of a button, or of a state value the model sees, is not known.
+            where the mirror image of a button, an axis, or a state value the model sees, is not known.
     """
     if config is None:
         return lambda key, batch: batch
@@ -55,7 +56,9 @@ def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: Mi
     used = None if inputs.state is None else inputs.state.config.names
     mirror = None
     if config.flip:
-        mirror = table.find(inputs.action_names, state_names, used, inputs.window.since_change)
+        mirror = table.find(
+            inputs.action_names, inputs.axis_names, state_names, used, inputs.window.since_change
+        )
 
     def augment_sample(sample_keys: Key[jax.Array, " draws"], sample: Batch) -> Batch:
         keys: dict[str, jax.Array] = dict(zip(_DRAWS, sample_keys, strict=True))
@@ -63,7 +66,7 @@ def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: Mi
             sample = delayed(sample, jax.random.randint(keys["temporal_jitter"], (), 0, config.temporal_jitter + 1))
         if mirror is not None:
             flip = jax.random.bernoulli(keys["flip"], float(config.flip))
-            sample = jax.tree.map(lambda a, b: jnp.where(flip, a, b), mirrored(sample, mirror), sample)
+            sample = jax.tree.map(lambda a, b: jnp.where(flip, a, b), mirrored(sample, mirror, inputs.axis_bins), sample)
         frames = sample["frames"]
         if config.crop:
             height, width = (side + 2 * config.crop for side in inputs.frame_size)
@@ -84,12 +87,19 @@ def delayed(sample: Batch, positions: Int32[jax.Array, ""]) -> Batch:
     return sample | {name: sample[name][times] for name in ("frames", "state", "since_change") if name in sample}
 
 
-def mirrored(sample: Batch, mirror: Mirror) -> Batch:
+def mirrored(sample: Batch, mirror: Mirror, bins: AxisBins | None = None) -> Batch:
     """Flips the frames [..., 3, H, W] of a sample or a batch horizontally, and its labels with them."""
+    signs = np.array(mirror.axis_signs, np.float32)
     changed: Batch = {"frames": jnp.asarray(pix.flip_left_right(sample["frames"], channel_axis=-3))}
-    for name in ("action", "previous_actions"):
-        if name in sample:
-            changed[name] = sample[name][..., np.array(mirror.actions)]
+    changed["action"] = sample["action"][..., np.array(mirror.actions, int)]
+    if bins is not None:
+        changed["axes"] = bins.middle + (sample["axes"][..., np.array(mirror.axes)] - bins.middle) * signs.astype(int)
+    if "previous_actions" in sample:
+        places = np.array([*mirror.actions, *(len(mirror.actions) + i for i in mirror.axes)])
+        changed["previous_actions"] = sample["previous_actions"][..., places]
+        if bins is not None:
+            factors = np.concatenate([np.ones(len(mirror.actions), np.float32), signs])
+            changed["previous_actions"] *= factors
     if "state" in sample:
         signs = np.array(mirror.signs, np.float32).reshape(*(1,) * (sample["state"].ndim - 1), -1)
         changed["state"] = sample["state"][..., np.array(mirror.state)] * signs

@@ -4,6 +4,7 @@ The order is a pure function of (seed, step): there is no iterator state to save
 batch does not depend on the number of devices and processes.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -11,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
+from BC_training.common.axes import AxisBins, squeezed_actions
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.preprocess import Window
@@ -134,15 +136,26 @@ class Samples:
     Attributes:
         episodes: positions in ``dataset.episodes``.
         targets: bool [N, A], the buttons that the model should press at each sample; the first of a chunk.
+        axis_targets: int32 [N, X], the bins of the axes likewise; None without axes.
     """
 
-    def __init__(self, dataset: ZarrGameplayDataset, episodes: Sequence[int], window: Window):
+    def __init__(
+        self,
+        dataset: ZarrGameplayDataset,
+        episodes: Sequence[int],
+        window: Window,
+        axis_bins: AxisBins | None = None,
+    ):
         self.dataset, self.episodes, self.window = dataset, list(episodes), window
         self._lengths = np.array([dataset.episodes[e].length for e in self.episodes], np.int64)
         self._first_rows = _starts(self._lengths)
         self._first_samples = _starts(np.maximum(self._lengths - window.action_shift, 0))
         actions = [dataset.actions(e) for e in self.episodes]
         self._actions = np.concatenate(actions)  # bool [rows, A]
+        self._axes, self._done = None, self._actions  # int32 [rows, X]; [rows, A + X] as previous actions are seen
+        if axis_bins is not None:
+            axes = np.concatenate([dataset.axes(e) for e in self.episodes])
+            self._axes, self._done = axis_bins.find(axes), squeezed_actions(self._actions, axes, axis_bins)
         states = [dataset.state(e) for e in self.episodes] if window.state else []
         self._state = np.concatenate(states) if window.state else None
         counted = [dataset.state_names.index(name) for name in window.since_change]
@@ -152,8 +165,8 @@ class Samples:
                 f"no episode of {dataset.path} is longer than dataset.action_shift={window.action_shift} frames: "
                 "lower it"
             )
-        shifted = [a[window.action_shift :] for a in actions]
-        self.targets: Bool[np.ndarray, "N A"] = np.concatenate(shifted) if window.action_shift else self._actions
+        self.targets: Bool[np.ndarray, "N A"] = self._shifted(self._actions)
+        self.axis_targets = None if self._axes is None else self._shifted(self._axes)
 
     def __len__(self) -> int:
         return int(self._first_samples[-1])
@@ -171,28 +184,31 @@ class Samples:
         """Returns all that belongs to ``samples`` but their frames.
 
         Returns:
-            "action" bool [*B, A]. A window that predicts a chunk has "action" [*B, C, A] and "mask"
-            bool [*B, C], which is False past the episode's end. Where the window has them, also
-            "previous_actions" bool [*B, K, A], "state" float32 [*B, T, S] and "since_change"
-            float32 [*B, T, K], in frames. With ``every_frame``, "action", "previous_actions" and
-            "mask" (then always there) have an axis T after B; the mask is also False before the
-            episode.
+            "action" bool [*B, A] and, of axes, "axes" int32 [*B, X], their bins. A window that predicts a chunk has
+            "action" [*B, C, A], "axes" [*B, C, X] and "mask" bool [*B, C], which is False past the episode's end.
+            Where the window has them, also "previous_actions" [*B, K, A + X] as ``axes.squeezed_actions`` makes them,
+            "state" float32 [*B, T, S] and "since_change" float32 [*B, T, K], in frames. With ``every_frame``,
+            "action", "axes", "previous_actions" and "mask" (then always there) have an axis T after B; the mask is
+            also False before the episode.
         """
         window, (episode, t) = self.window, self._place(samples)
         first, length = self._first_rows[episode][..., None], self._lengths[episode][..., None]
         if window.every_frame:
             t, first, length = self._history(t), first[..., None], length[..., None]
         ahead = t[..., None] + window.action_shift + np.arange(window.action_chunk)
-        action = self._actions[first + np.clip(ahead, 0, length - 1)]
-        labels = {"action": action, "mask": (ahead < length) & (t >= 0)[..., None]}
+        targets = first + np.clip(ahead, 0, length - 1)  # [*B, C]
+        mask = (ahead < length) & (t >= 0)[..., None]
         if window.action_chunk == 1:
-            labels = {name: label[..., 0, :] if name == "action" else label[..., 0] for name, label in labels.items()}
-            if not window.every_frame:
-                del labels["mask"]  # every sample has an action
+            targets, mask = targets[..., 0], mask[..., 0]
+        labels = {"action": self._actions[targets]}
+        if self._axes is not None:
+            labels["axes"] = self._axes[targets]
+        if window.action_chunk > 1 or window.every_frame:  # else every sample has an action
+            labels["mask"] = mask
         if window.action_history:
             before = t[..., None] + np.arange(-window.action_history, 0)
-            pressed = self._actions[first + np.maximum(before, 0)]
-            labels["previous_actions"] = pressed & (before >= 0)[..., None]
+            done = self._done[first + np.maximum(before, 0)]
+            labels["previous_actions"] = done * (before >= 0)[..., None]
         if self._state is not None:
             labels["state"] = self._state[self.rows(samples)]
         if self._since_change is not None:
@@ -253,6 +269,12 @@ class Samples:
         if self.window.action_chunk > 1:
             action, mask = action[..., 0, :], mask[..., 0]
         return (action & mask[..., None]).sum(axis=(0, 1)) / mask.sum()
+
+    def _shifted(self, rows: np.ndarray) -> np.ndarray:
+        """The rows [R, ...] that are the targets of samples, [N, ...]."""
+        if not (shift := self.window.action_shift):
+            return rows
+        return np.concatenate([rows[a + shift : b] for a, b in itertools.pairwise(self._first_rows.tolist())])
 
     def _history(self, t: Int64[np.ndarray, "*B"]) -> Int64[np.ndarray, "*B T"]:
         """The frames of the history at ``t``; numbers below 0 lie before the episode."""

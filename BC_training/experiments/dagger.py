@@ -114,7 +114,7 @@ def _require_rounds_possible(config: Config, label: str, mix: float) -> RolloutC
     # The policy that will play does not exist yet; the labeller stands in for it.
     names = require_players(replace(recorded, player=label, label=label, mix=mix))
     if path.exists():
-        require_appendable(path, *names)
+        require_appendable(path, names)
     return play
 
 

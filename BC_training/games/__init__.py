@@ -1,8 +1,8 @@
 """The games to record from and play in.
 
 Every game is a Gymnasium environment with observation ``{"frame": uint8 [3, H, W] RGB,
-"state": float32 [S]}``, action ``MultiBinary(A)`` and, on ``env.unwrapped``, ``action_names``,
-``state_names``, ``frame_size`` (H, W) and ``fps``. It is named by a spec, such as
+"state": float32 [S]}``, whose ``step`` takes an ``Action``, and which has, on ``env.unwrapped``, the names
+``buttons``, ``axes`` and ``state_names``, ``frame_size`` (H, W) and ``fps``. It is named by a spec, such as
 ``doom/deadly_corridor?skill=5``: see ``spec.py``.
 """
 

@@ -9,9 +9,10 @@ from BC_training.common.preprocess import InputSpec
 
 
 def require_fit(trained: str, inputs: InputSpec, env: gymnasium.Env) -> None:
-    """Raises a UserError if the buttons, frame size or state values of ``env`` differ from ``inputs``; lists both."""
+    """Raises a UserError if the buttons, axes, frame size or state values of ``env`` differ from ``inputs``; lists both."""
     game: Any = env.unwrapped
-    compared: list[tuple[str, Any, Any]] = [("buttons", game.action_names, inputs.action_names)]
+    compared: list[tuple[str, Any, Any]] = [("buttons", game.buttons, inputs.action_names)]
+    compared.append(("axes", game.axes, inputs.axis_names))
     compared.append(("frame size", game.frame_size, inputs.recorded_size))
     if inputs.window.state:
         compared.append(("state values", game.state_names, inputs.state_names))

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from rich.console import Console
 
+from BC_training.common.action import Action
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import GameDied, UserError
 from BC_training.games import make_game
@@ -24,7 +25,7 @@ class Frame:
     """A moment of an episode."""
 
     observation: dict[str, np.ndarray]
-    buttons: np.ndarray | None  # bool [A], held until the next frame; None where the episode is over
+    action: Action | None  # until the next frame; None where the episode is over
     score: float  # the return so far
 
 
@@ -38,7 +39,7 @@ class Outcome:
 
 
 def play_frames(env: gymnasium.Env, player: Player, seed: int) -> Iterator[Frame]:
-    """Plays the episode of ``seed``: its N frames, each before its buttons take effect, and one at its end.
+    """Plays the episode of ``seed``: its N frames, each before its action takes effect, and one at its end.
 
     Raises GameDied where the game's process has ended.
     """
@@ -46,9 +47,9 @@ def play_frames(env: gymnasium.Env, player: Player, seed: int) -> Iterator[Frame
     player.reset(seed)
     score, over = 0.0, False
     while not over:
-        buttons = np.asarray(player.act(observation), bool)
-        yield Frame(observation, buttons, score)
-        observation, reward, terminated, truncated, _ = env.step(buttons)
+        action = player.act(observation)
+        yield Frame(observation, action, score)
+        observation, reward, terminated, truncated, _ = env.step(action)
         score, over = score + float(reward), terminated or truncated
     yield Frame(observation, None, score)
 

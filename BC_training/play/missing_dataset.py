@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from BC_training.common.axes import AxisBins
 from BC_training.common.config import Config
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.mirror import MirrorTable
@@ -50,15 +51,27 @@ def _require_buildable(config: Config) -> None:
             any_values = np.zeros((1, len(game.state_names)), np.float32)
             state = StateFeatures.fit(options.state, game.state_names, [("", any_values)], options.record.game)
         size = options.frame_size or game.frame_size
-        names = options.actions or game.action_names
-        for name in names:
-            if name not in game.action_names:
-                raise unknown("action", name, game.action_names, "in dataset.actions")
+        names = game.buttons if options.actions is None else options.actions
+        axes = game.axes if options.axes is None else options.axes
+        for what, used, known in (("action", names, game.buttons), ("axis", axes, game.axes)):
+            for name in used:
+                if name not in known:
+                    raise unknown(what, name, known, "in dataset.actions" if what == "action" else "in dataset.axes")
         for name in options.oversample.actions if options.oversample else ():
             if name not in names:
                 raise unknown("action", name, names, "in dataset.oversample.actions")
         config.evaluation.decoding(names)
-        inputs = InputSpec(names, game.state_names, game.frame_size, size, game.fps, config.window(), state)
-        mirror = MirrorTable(None, game.action_names, game.state_names, options.record.game)
+        inputs = InputSpec(
+            names,
+            axes,
+            game.state_names,
+            game.frame_size,
+            size,
+            game.fps,
+            config.window(),
+            state,
+            AxisBins.fit(np.zeros((1, len(axes)), np.float32), options.axis_bins, options.axis_mu) if axes else None,
+        )
+        mirror = MirrorTable(None, game.buttons, game.state_names, options.record.game, game.axes)
         make_augment(config.training.augmentation, inputs, mirror)
         abstract_model(config, inputs)

@@ -6,6 +6,7 @@ from typing import Protocol
 import gymnasium
 import numpy as np
 
+from BC_training.common.action import Action
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, unknown
 from BC_training.games import GameSpec, known_games
@@ -16,14 +17,14 @@ BUILT_IN = ("expert", "random", "noop")
 
 
 class Player(Protocol):
-    """Chooses the buttons; made once an environment, reset once an episode."""
+    """Chooses the action; made once an environment, reset once an episode."""
 
     def reset(self, seed: int) -> None:
         """Starts an episode; everything random in it follows from ``seed``."""
         ...
 
-    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
-        """bool [A], the buttons to hold until the next frame."""
+    def act(self, observation: dict[str, np.ndarray]) -> Action:
+        """The buttons to hold, and the amounts of the axes, until the next frame."""
         ...
 
 
@@ -37,7 +38,7 @@ class PolicyPlayer:
     def reset(self, seed: int) -> None:
         self._policy.reset(seed)
 
-    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+    def act(self, observation: dict[str, np.ndarray]) -> Action:
         return self._policy.act(observation["frame"], observation["state"])
 
 

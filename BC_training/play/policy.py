@@ -1,4 +1,4 @@
-"""Policy: from a checkpoint folder to buttons."""
+"""Policy: from a checkpoint folder to actions."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from PIL import Image
 
+from BC_training.common.action import Action, at_rest
+from BC_training.common.axes import squeezed_actions
 from BC_training.common.decode import Decoding
 from BC_training.common.decoder import Decoder
 from BC_training.common.errors import UserError, first_line
@@ -24,12 +26,13 @@ class Policy:
 
         policy = Policy.load("BC_training/checkpoints/quickstart")
         policy.reset()
-        buttons = policy.act(frame)          # or policy.act(frame, state)
+        buttons, axes = policy.act(frame)          # or policy.act(frame, state)
 
     Attributes:
         inputs: what it sees and presses.
         decoding: how its probabilities become buttons.
         last_probabilities: float32 [A], from the last frame that it saw.
+        last_axis_logits: float32 [X, bins], likewise.
     """
 
     def __init__(self, path: str | Path, decoding: Decoding | None = None):
@@ -44,7 +47,7 @@ class Policy:
                 f"the decoding is of {', '.join(self.decoding.thresholds)}; the policy presses {', '.join(names)}: "
                 "give each its threshold, in this order"
             )
-        self._decoder = Decoder(self.decoding)
+        self._decoder = Decoder(self.decoding, self.inputs.axis_bins)
         self._params, self._batch_stats = model.params, model.batch_stats
         window = self.inputs.window
         self._predict = make_predict(model)
@@ -52,7 +55,7 @@ class Policy:
         # The parts of each past frame that the model sees: "frames" (resized), "state" and "since_change", or only
         # "features" where the model encodes each frame by itself.
         self._recent: deque[dict[str, np.ndarray]] = deque(maxlen=window.span)
-        self._pressed: deque[np.ndarray] = deque(maxlen=window.action_history)
+        self._done: deque[np.ndarray] = deque(maxlen=window.action_history)
         self.reset()
 
     @classmethod
@@ -73,10 +76,12 @@ class Policy:
         self.last_probabilities = np.zeros(len(self.inputs.action_names), np.float32)
         self._recent.clear()
         self._changes = ChangeCounter()
-        self._pressed.extend([np.zeros(len(self.inputs.action_names), bool)] * self.inputs.window.action_history)
+        rest = at_rest(len(self.inputs.action_names), len(self.inputs.axis_names))
+        self._done.extend([self._squeezed(rest)] * self.inputs.window.action_history)
+        self.last_axis_logits = np.zeros((len(self.inputs.axis_names), 0), np.float32)
 
     def probabilities(self, frame: Any, state: Any = None) -> np.ndarray:
-        """float32 [A] in [0, 1]: how likely the recorded player holds each button.
+        """float32 [A] in [0, 1]: how likely the recorded player holds each button; ``last_axis_logits`` tell of the axes.
 
         Give each frame once and in order, because the history is kept. A model that takes previous actions knows
         those that ``act`` returned.
@@ -96,7 +101,7 @@ class Policy:
         if window.since_change:
             values = seen["state"][[self.inputs.state_names.index(name) for name in window.since_change]]
             seen["since_change"] = self._changes.count(values)
-        before = {"previous_actions": np.stack(self._pressed)[None]} if window.action_history else {}
+        before = {"previous_actions": np.stack(self._done)[None]} if window.action_history else {}
         if window.every_frame:
             now = {name: values[None, None] for name, values in seen.items()}
             now |= {name: values[None] for name, values in before.items()}
@@ -109,22 +114,35 @@ class Policy:
             logits = self._remember(*model, history["features"])
         else:
             logits = self._predict(*model, history | before)
-        self.last_probabilities = np.asarray(jax.nn.sigmoid(logits[0]))
+        buttons = len(self.inputs.action_names)
+        self.last_probabilities = np.asarray(jax.nn.sigmoid(logits[0, :buttons]))
+        if self.inputs.axis_names:
+            self.last_axis_logits = np.asarray(logits[0, buttons:]).reshape(len(self.inputs.axis_names), -1)
         return self.last_probabilities
 
-    def act(self, frame: Any, state: Any = None) -> np.ndarray:
-        """bool [A]: the buttons to hold, by the rules of ``decoding``. See ``probabilities`` for the rest."""
-        pressed = self._decoder(self.probabilities(frame, state))
-        self._pressed.append(pressed.copy())  # the caller may change what it gets
-        return pressed
+    def act(self, frame: Any, state: Any = None) -> Action:
+        """The buttons to hold and the amounts of the axes, by the rules of ``decoding``.
 
-    def override(self, pressed: np.ndarray) -> None:
-        """Has a model that takes previous actions remember ``pressed``, bool [A], not what ``act`` has just returned.
-
-        On recordings it is the recorded player who presses.
+        See ``probabilities`` for the rest.
         """
-        if self._pressed:
-            self._pressed[-1] = np.array(pressed, bool)
+        probabilities, axes = self.probabilities(frame, state), np.zeros(0, np.float32)
+        if self.inputs.axis_names:
+            axes = self._decoder.move(self.last_axis_logits)
+        action = Action(self._decoder(probabilities), axes)
+        self._done.append(self._squeezed(action))
+        return action
+
+    def override(self, action: Action) -> None:
+        """Has a model that takes previous actions remember ``action``, not what ``act`` has just returned.
+
+        On recordings it is the recorded player who acts.
+        """
+        if self._done:
+            self._done[-1] = self._squeezed(action)
+
+    def _squeezed(self, action: Action) -> np.ndarray:
+        """A copy, as the model sees it: the caller may change what it gets."""
+        return np.array(squeezed_actions(*action, self.inputs.axis_bins))
 
     @property
     def thresholds(self) -> np.ndarray:

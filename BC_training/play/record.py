@@ -11,13 +11,14 @@ import gymnasium
 import numpy as np
 from rich.console import Console
 
+from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.metrics import return_text
 from BC_training.common.schema import RecordConfig
 from BC_training.common.storage.metadata import EpisodeInfo
 from BC_training.common.storage.store import LocalStore
-from BC_training.common.storage.writer import EpisodeWriter, existing_episodes, next_number, recording
+from BC_training.common.storage.writer import EpisodeWriter, Names, existing_episodes, next_number, recording
 from BC_training.games import GameSpec, make_game
 from BC_training.play.episodes import Outcome, Session, play_frames, print_restarts
 from BC_training.play.players import Player, make_player
@@ -34,7 +35,7 @@ class LabelledPlayer:
         labeller: None where the player labels its own frames.
 
     Attributes:
-        label: bool [A], what the labeller pressed in the last frame.
+        label: what the labeller did in the last frame.
     """
 
     def __init__(self, player: Player, labeller: Player | None, config: RecordConfig):
@@ -48,15 +49,16 @@ class LabelledPlayer:
         if self._labeller is not None:
             self._labeller.reset(seed)
 
-    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
-        """bool [A], what is executed."""
-        self.label = executed = np.asarray(self._player.act(observation), bool)
+    def act(self, observation: dict[str, np.ndarray]) -> Action:
+        """What is executed."""
+        self.label = executed = self._player.act(observation)
         if self._labeller is not None:
-            self.label = np.asarray(self._labeller.act(observation), bool)
+            self.label = self._labeller.act(observation)
             # A draw in each frame, as in section 3 of Ross, Gordon and Bagnell (2011).
             executed = self.label if self._mix_rng.random() < self._config.mix else executed
         if self._noise_left == 0 and self._noise_rng.random() < self._config.noise:
-            self._noise = self._noise_rng.random(executed.shape) < 0.5
+            buttons = self._noise_rng.random(executed.buttons.shape) < 0.5
+            self._noise = Action.of(buttons, self._noise_rng.uniform(-1, 1, executed.axes.shape))
             self._noise_left = self._config.noise_frames
         if self._noise_left > 0:
             executed, self._noise_left = self._noise, self._noise_left - 1
@@ -85,7 +87,7 @@ class RecordSession(Session):
         try:
             for frame in play_frames(self.env, self.player, seed):
                 score = frame.score
-                if frame.buttons is not None:
+                if frame.action is not None:
                     writer.append(frame.observation["frame"], self.player.label, frame.observation["state"])
             writer.commit({"fps": self.game.fps, "seed": seed, "score": score} | _attributes(self._config))
         except BaseException:
@@ -163,7 +165,7 @@ def _record_seeds(
     """Records ``seeds`` as the episodes ``numbers``, or after the last episode where that is None or one is taken."""
     names = require_players(config)
     _require_frame_size(path, existing_episodes(path), config)
-    with recording(path, *names):
+    with recording(path, names):
         if numbers is None or any((path / f"episode_{number}").exists() for number in numbers):
             numbers = range(first := next_number(path), first + len(seeds))
         with disk_full_is_user_error(path):
@@ -187,15 +189,15 @@ def _record_seeds(
     print_restarts(sum(r.restarts for r in results), console)
 
 
-def require_players(config: RecordConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Starts the game and its players once; returns the names of the buttons and of the state values.
+def require_players(config: RecordConfig) -> Names:
+    """Starts the game and its players once; returns the names of the game's buttons, axes and state values.
 
     Raises a UserError for an unknown game, player or labeller, or a checkpoint that does not fit the game.
     """
     with closing_on_sigterm(), contextlib.closing(make_game(config.game, frame_size=config.frame_size)) as env:
         game: Any = env.unwrapped
         _make_players(config, env)
-        return game.action_names, game.state_names
+        return Names(game.buttons, game.axes, game.state_names)
 
 
 def recorded_episodes(path: Path, config: RecordConfig) -> list[EpisodeInfo]:

@@ -43,13 +43,13 @@ class RolloutSession(Session):
         with contextlib.ExitStack() as stack:
             writer = None
             if film and self._video is not None:
-                writer = stack.enter_context(VideoWriter(self._video, self.game.fps, self.game.action_names))
+                writer = stack.enter_context(VideoWriter(self._video, self.game.fps, self.game.buttons, self.game.axes))
             for frames, frame in enumerate(play_frames(self.env, self.player, seed)):  # noqa: B007 (counts)
                 score = frame.score
-                if writer is not None and frame.buttons is not None:
+                if writer is not None and frame.action is not None:
                     image: Any = self.env.render()
                     caption = f"{Path(self._player_name).name}  seed {seed}  return {return_text(score)}"
-                    writer.add(image, frame.buttons, caption)
+                    writer.add(image, frame.action, caption)
         return Outcome(score, frames)
 
 

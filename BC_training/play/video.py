@@ -1,6 +1,6 @@
 """Writes videos for people."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Self
@@ -9,12 +9,14 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 
+from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.common.files import require_writable
 from BC_training.play.video_text import drawable, drawable_text, fit, font
 
 _MIN_WIDTH = 512  # pixels: smaller frames are enlarged
 _HELD, _RELEASED = (255, 196, 0), (70, 70, 70)
+_MARGIN = 4
 
 UNKNOWN_FPS = 20.0  # at which a recording without a frame rate is shown
 RECORDED, PREDICTED, DISAGREE = _HELD, (86, 180, 233), (235, 50, 50)  # also the colour-blind see the difference
@@ -25,13 +27,13 @@ class VideoWriter:
 
     Args:
         fps: frames per second.
-        action_names: the A buttons, for ``add``.
+        buttons, axes: their names, for ``add``.
 
     Raises:
         UserError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, fps: float, action_names: Sequence[str] = ()):
+    def __init__(self, path: Path, fps: float, buttons: Sequence[str] = (), axes: Sequence[str] = ()):
         try:
             self._container = av.open(str(path.absolute()), "w")  # "a:b.mp4" would mean a protocol "a"
         except OSError as error:
@@ -41,11 +43,11 @@ class VideoWriter:
         self._stream.codec_context.framerate = _fraction(fps)
         self._stream.codec_context.time_base = 1 / _fraction(fps)
         self._stream.pix_fmt = "yuv420p"
-        self._names = list(action_names)
+        self._hud = Hud(buttons, axes)
 
-    def add(self, image: np.ndarray, action: np.ndarray, caption: str = "") -> None:
-        """Adds an image uint8 [H, W, 3] RGB, all of one size, under which ``action`` bool [A] is drawn as held."""
-        self.add_picture(draw_buttons(image, self._names, action, caption))
+    def add(self, image: np.ndarray, action: Action, caption: str = "") -> None:
+        """Adds an image uint8 [H, W, 3] RGB, all of one size, under which ``action`` is drawn."""
+        self.add_picture(self._hud.draw(image, action, caption))
 
     def add_picture(self, picture: np.ndarray) -> None:
         """Adds a picture uint8 [H, W, 3] RGB, H and W even, all of one size."""
@@ -74,31 +76,67 @@ def require_video(path: Path) -> None:
     require_writable(path)
 
 
-def draw_buttons(image: np.ndarray, names: Sequence[str], action: np.ndarray, caption: str) -> np.ndarray:
-    """The image uint8 [H, W, 3], at least 512 pixels wide, above its buttons; those of ``action`` bool [A] are held.
+class Hud:
+    """Draws actions under pictures: buttons, of which the held ones are lit, and a dial for each axis.
 
-    Returns:
-        uint8 [H', W', 3], H' and W' even, as the codec needs them.
+    A dial's needle is upright at 0 and at an end at 1, or at the largest amount drawn so far where that is more.
     """
-    scale = max(1, -(-_MIN_WIDTH // image.shape[1]))
-    height, width = image.shape[0] * scale, image.shape[1] * scale
-    columns = min(len(names), max(1, width // 120))
-    rows = -(-len(names) // columns)
-    line, margin = 22, 4
-    full = height + rows * line + margin
-    canvas = Image.new("RGB", (width + width % 2, full + full % 2))
-    canvas.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (0, 0))
-    pen, small = ImageDraw.Draw(canvas), font(11)
-    for i, name in enumerate(drawable(names)):
+
+    def __init__(self, buttons: Sequence[str], axes: Sequence[str]):
+        self._buttons, self._axes = drawable(buttons), drawable(axes)
+        self._largest = np.ones(len(axes))
+
+    def draw(self, image: np.ndarray, action: Action, caption: str) -> np.ndarray:
+        """The image uint8 [H, W, 3], at least 512 pixels wide, above the action.
+
+        Returns:
+            uint8 [H', W', 3], H' and W' even, as the codec needs them.
+        """
+        scale = max(1, -(-_MIN_WIDTH // image.shape[1]))
+        height, width = image.shape[0] * scale, image.shape[1] * scale
+        below = height + _MARGIN
+        pads = list(_cells(len(self._buttons), width, 120, below, 22))
+        dials = list(_cells(len(self._axes), width, 160, pads[-1][3] if pads else below, 44))
+        full = int((dials or pads)[-1][3])
+        canvas = Image.new("RGB", (width + width % 2, full + full % 2))
+        canvas.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (0, 0))
+        pen, small = ImageDraw.Draw(canvas), font(11)
+        for name, held, (left, top, right, bottom) in zip(self._buttons, action.buttons, pads, strict=True):
+            pen.rounded_rectangle((left + 2, top, right - 3, bottom - 4), 4, fill=_HELD if held else _RELEASED)
+            colour, place = (0, 0, 0) if held else (170, 170, 170), ((left + right) / 2, (top + bottom) / 2 - 2)
+            pen.text(place, fit(name, small, right - left - 6), fill=colour, font=small, anchor="mm")
+        self._largest = np.maximum(self._largest, np.abs(action.axes))
+        for i, (name, (left, top, right, bottom)) in enumerate(zip(self._axes, dials, strict=True)):
+            turn = float(action.axes[i] / self._largest[i])
+            draw_dial(pen, (left + 26, bottom - 8), bottom - top - 14, {_HELD: turn})
+            text = f"{fit(name, small, right - left - 60)}\n{action.axes[i]:.3g}"
+            pen.text((left + 56, top + 6), text, fill=(170, 170, 170), font=small)
+        if caption:
+            style = {"fill": (255, 255, 255), "font": small, "stroke_width": 2, "stroke_fill": (0, 0, 0)}
+            pen.text((6, 4), drawable_text(caption), **style)
+        return np.asarray(canvas)
+
+
+def draw_dial(
+    pen: ImageDraw.ImageDraw, centre: tuple[float, float], radius: float, needles: dict[tuple[int, int, int], float]
+) -> None:
+    """Draws a half circle and needles by their colours, from -1 at its left end to 1 at its right end."""
+    x, y = centre
+    pen.arc((x - radius, y - radius, x + radius, y + radius), 180, 360, fill=_RELEASED, width=3)
+    for colour, turn in needles.items():
+        angle = np.pi / 2 * np.clip(turn, -1, 1)
+        end = (x + (radius - 4) * np.sin(angle), y - (radius - 4) * np.cos(angle))
+        pen.line((x, y, *end), fill=colour, width=3)
+
+
+def _cells(
+    count: int, width: int, least: int, top: float, height: int
+) -> Iterator[tuple[float, float, float, float]]:
+    """The (left, top, right, bottom) of cells in rows, each at least ``least`` wide where that fits."""
+    columns = min(count, max(1, width // least))
+    for i in range(count):
         left, right = (column * width // columns for column in (i % columns, i % columns + 1))
-        top = height + margin + (i // columns) * line
-        pen.rounded_rectangle((left + 2, top, right - 3, top + line - 4), 4, fill=_HELD if action[i] else _RELEASED)
-        colour, place = (0, 0, 0) if action[i] else (170, 170, 170), ((left + right) / 2, top + line / 2 - 2)
-        pen.text(place, fit(name, small, right - left - 6), fill=colour, font=small, anchor="mm")
-    if caption:
-        style = {"fill": (255, 255, 255), "font": small, "stroke_width": 2, "stroke_fill": (0, 0, 0)}
-        pen.text((6, 4), drawable_text(caption), **style)
-    return np.asarray(canvas)
+        yield left, top + i // columns * height, right, top + (i // columns + 1) * height
 
 
 def _fraction(value: float) -> Fraction:

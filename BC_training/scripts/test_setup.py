@@ -101,19 +101,21 @@ def training_step(config: Config) -> str:
 
 def _random_batch(inputs: InputSpec) -> dict[str, np.ndarray]:
     """Four samples of random frames and buttons, from an episode that is written and read."""
+    from BC_training.common.action import Action
     from BC_training.common.dataset import ZarrGameplayDataset
-    from BC_training.common.storage.writer import EpisodeWriter, recording
+    from BC_training.common.storage.writer import EpisodeWriter, Names, recording
     from BC_training.data.samples import Samples
 
     rng, length = np.random.default_rng(0), 4 + inputs.window.action_shift
     frames = rng.integers(0, 256, (length, *inputs.frame_shape), np.uint8)
-    actions = rng.random((length, len(inputs.action_names))) < 0.5
+    buttons = rng.random((length, len(inputs.action_names))) < 0.5
+    axes = rng.uniform(-1, 1, (length, len(inputs.axis_names))).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "random.zarr"
-        with recording(path, inputs.action_names, inputs.state_names):
+        with recording(path, Names(inputs.action_names, inputs.axis_names, inputs.state_names)):
             writer = EpisodeWriter(path, 0)
-            for frame, action in zip(frames, actions, strict=True):
-                writer.append(frame, action, np.ones(len(inputs.state_names), np.float32))
+            for frame, *action in zip(frames, buttons, axes, strict=True):
+                writer.append(frame, Action(*action), np.ones(len(inputs.state_names), np.float32))
             writer.commit({"fps": 17.5})
         data = ZarrGameplayDataset(path)
         data.load_labels()

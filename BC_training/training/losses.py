@@ -1,4 +1,4 @@
-"""Losses over button logits."""
+"""Losses over the logits of buttons and axes."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,18 +6,44 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+import optax
+from jaxtyping import Bool, Float, Int32
 
+from BC_training.common.axes import AxisBins
 from BC_training.common.schema import TrainingConfig
 
 Array = jax.Array | np.ndarray
-Loss = Callable[..., jax.Array]  # (logits, actions, mask=None) to a float32 scalar
+Loss = Callable[..., jax.Array]  # (logits, actions, axes=None, mask=None) to a float32 scalar
 
 
-def make_loss(config: TrainingConfig, class_weights: Float[Array, " A"]) -> Loss:
-    """The loss of ``training.loss``, for training and validation alike."""
+def make_loss(config: TrainingConfig, class_weights: Float[Array, " A"], bins: AxisBins | None = None) -> Loss:
+    """The loss of ``training.loss``, for training and validation alike.
+
+    With axes, their mean cross-entropy is added, ``training.axis_loss_weight`` times.
+    """
     gamma = config.focal_gamma if config.loss == "focal" else 0.0
-    return partial(focal_loss, class_weights=class_weights, label_smoothing=config.label_smoothing, gamma=gamma)
+    of_buttons = partial(
+        focal_loss, class_weights=class_weights, label_smoothing=config.label_smoothing, gamma=gamma
+    )
+    if bins is None:
+        return lambda logits, actions, axes=None, mask=None: of_buttons(logits, actions, mask=mask)
+    buttons = len(class_weights)
+
+    def loss(logits: Array, actions: Array, axes: Array, mask: Array | None = None) -> jax.Array:
+        logits = jnp.asarray(logits)
+        of_axes = logits[..., buttons:].reshape(*logits.shape[:-1], -1, bins.count)
+        total = config.axis_loss_weight * axis_loss(of_axes, axes, mask)
+        return total + of_buttons(logits[..., :buttons], actions, mask=mask) if buttons else total
+
+    return loss
+
+
+def axis_loss(
+    logits: Float[Array, "*batch X bins"], axes: Int32[Array, "*batch X"], mask: Bool[Array, "*batch"] | None = None
+) -> Float[jax.Array, ""]:
+    """Mean cross-entropy over batch and axes, ``axes`` being the right bins; ``mask`` as in ``focal_loss``."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), jnp.asarray(axes))
+    return losses.mean(axis=-1).mean(where=None if mask is None else jnp.asarray(mask))
 
 
 def focal_loss(

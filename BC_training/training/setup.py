@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from BC_training.common import metrics
+from BC_training.common.axes import AxisBins
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
@@ -76,22 +77,28 @@ class Setup:
         split = dataset.split(config.dataset.split.shares, config.system.seed, config.dataset.split.by_player)
         seeds = recorded_seeds(dataset, split)
         state = _fit_state(config, dataset, split["train"])
+        bins = None
+        if dataset.axis_names:
+            axes = np.concatenate([dataset.axes(e) for e in split["train"]])
+            bins = AxisBins.fit(axes, config.dataset.axis_bins, config.dataset.axis_mu)
         inputs = InputSpec(
             dataset.action_names,
+            dataset.axis_names,
             dataset.state_names,
             dataset.frame_size,
             config.dataset.frame_size or dataset.frame_size,
             dataset.fps,
             config.window(),
             state,
+            bins,
         )
         decoding = config.evaluation.decoding(dataset.action_names)
         augment = make_augment(config.training.augmentation, inputs, dataset.mirror)
         config = with_game(config, dataset, inputs, console)
         require_unseen(config.evaluation.rollout, [*seeds["train"], *seeds["val"]], dataset.path)
         model = abstract_model(config, inputs)
-        train_samples = Samples(dataset, split["train"], inputs.window)
-        val_samples = Samples(dataset, split["val"], inputs.window)
+        train_samples = Samples(dataset, split["train"], inputs.window, bins)
+        val_samples = Samples(dataset, split["val"], inputs.window, bins)
         shortest = min(episode.length for episode in dataset.episodes)
         if inputs.window.span > shortest:
             console.print(
@@ -121,7 +128,7 @@ class Setup:
             optimizer,
             schedule,
             make_predict(model, replicated(mesh)),
-            make_loss(config.training, weights),
+            make_loss(config.training, weights, bins),
             weights,
             metrics.majority_actions(train_samples.targets),
         )
@@ -218,9 +225,10 @@ def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
         bar = progress.add_task(f"reading {what}", total=len(dataset))
         dataset.load_labels(lambda frames: progress.update(bar, advance=frames))
     rate = f" at {dataset.fps:.4g}/s" if dataset.fps else ""
+    axes = f"{len(dataset.axis_names)} axes, " if dataset.axis_names else ""
     console.print(
         f"dataset {options.path}: {len(dataset.episodes)} episodes, {len(dataset):,} frames{rate}, "
-        f"{len(dataset.action_names)} actions, {len(dataset.state_names)} state values",
+        f"{len(dataset.action_names)} actions, {axes}{len(dataset.state_names)} state values",
         soft_wrap=True,
         markup=False,
     )

@@ -171,7 +171,7 @@ def make_train_step(
         A ``jax.jit`` function of (state, data, items [K, ...]) to (state, metrics [K]); one dispatch takes K steps.
     """
     key = jax.random.key(config.system.seed)
-    loss_function = make_loss(config.training, jnp.asarray(class_weights))
+    loss_function = make_loss(config.training, jnp.asarray(class_weights), model.inputs.axis_bins)
     accumulation, ema_decay = config.training.gradient_accumulation, config.training.ema_decay
     compute = partial(jax.tree.map, lambda x: x.astype(config.training.precision))
 
@@ -185,7 +185,7 @@ def make_train_step(
             net = nnx.merge(model.graphdef, compute(params), state.batch_stats)
             seen = normalize(observation, model.inputs, config.training.precision)
             logits = net(seen, train=True, rngs=rngs).astype(jnp.float32)
-            loss = loss_function(logits, batch["action"], mask=batch.get("mask"))
+            loss = loss_function(logits, batch["action"], axes=batch.get("axes"), mask=batch.get("mask"))
             return loss, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
 
         (loss, batch_stats), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -226,7 +226,7 @@ def make_predict(
     The arrays of ``model`` do not matter. With several devices the logits are where ``placement`` says.
 
     Returns:
-        A function of (params, batch_stats, observation) to logits float32 [B, A], those of the first action of a chunk.
+        A function of (params, batch_stats, observation) to logits float32 [B, L], those of the first action of a chunk.
         It takes what ``preprocess.OBSERVATION`` names from a batch.
     """
 
@@ -248,7 +248,7 @@ def make_stream(
 
     Returns:
         A function of (params, batch_stats, observation of one frame [1, 1, ...]) to its features float32 [F], and one
-        of (params, batch_stats, features of the history [1, T, F]) to logits float32 [1, A].
+        of (params, batch_stats, features of the history [1, T, F]) to logits float32 [1, L].
     """
 
     def encode(params: Tree, batch_stats: Tree, observation: Mapping[str, jax.Array]) -> jax.Array:

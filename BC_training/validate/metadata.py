@@ -63,7 +63,7 @@ def check_metadata(
         except UserError as error:
             kind = "access" if isinstance(error, NoAccess) else "link" if isinstance(error, BadLink) else "metadata"
             findings.append(Finding(kind, name, _within(store, error)))
-    columns, size = expected_shapes(infos, len(root["keys"]), len(root.get("attributes") or ()))
+    columns, size = expected_shapes(infos, root)
     rates = {info.name: rate for info in infos if (rate := info.fps) is not None}
     usual = median(rates.values()) if rates else ASSUMED_FPS
     findings += _check_rates(infos, rates)

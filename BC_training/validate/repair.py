@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import zarr
 from rich.console import Console
 
+from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, write_whole
-from BC_training.common.storage.metadata import EpisodeInfo, Fault
+from BC_training.common.storage.metadata import NAMED_BY, EpisodeInfo, Fault
 from BC_training.common.storage.reader import as_float32
 from BC_training.common.storage.store import episode_number, is_remote
-from BC_training.common.storage.writer import EpisodeWriter, recording
+from BC_training.common.storage.writer import EpisodeWriter, Names, recording
 from BC_training.runtime.workers import run_tasks
 from BC_training.validate.scan import open_rows, read_actions, read_blocks, read_rows
 
@@ -88,8 +90,8 @@ def repair(
     kept = [plan for plan in plans if plan.kept]
     if not kept:
         raise UserError(f"{source} has no episode of which {MIN_FRAMES} frames can be kept: {out} is not written")
-    keys, attributes = tuple(root["keys"]), tuple(root.get("attributes") or ())
-    with disk_full_is_user_error(out), recording(out, keys, attributes):
+    names = Names(*(tuple(root.get(name) or ()) for name in Names._fields))
+    with disk_full_is_user_error(out), recording(out, names):
         group = zarr.open_group(out, mode="r+")
         new = dict(group.attrs)
         group.attrs.put({**root, **new, "repaired_from": source})
@@ -125,20 +127,22 @@ class _Copier:
         return writer.frame_count
 
     def _copy(self, info: EpisodeInfo, length: int, writer: EpisodeWriter) -> None:
-        actions, faults = read_actions(info, length, self._root)
-        self._require(info, faults)
-        state = None
-        if "state" in info.arrays:
-            state, faults = read_rows(info, "state", length)
+        columns: dict[str, np.ndarray] = {"actions": np.zeros((length, 0), bool), "axes": np.zeros((length, 0))}
+        for name in (name for name in NAMED_BY if name in info.arrays):
+            if name == "actions":
+                columns[name], faults = read_actions(info, length, self._root)
+            else:
+                values, faults = read_rows(info, name, length)
+                columns[name], _ = as_float32(values)
             self._require(info, faults)
-            state, _ = as_float32(state)
+        actions, axes, state = columns["actions"], columns["axes"], columns.get("state")
         frames = open_rows(info, "frames")
         if isinstance(frames, Fault):
             raise UserError(f"{self._source}/{info.name}: {frames.message}: it has changed meanwhile; run it again")
         for start, block, faults in read_blocks(info, frames, 0, length):
             self._require(info, faults)
             for row, frame in enumerate(block, start):
-                writer.append(frame, actions[row], None if state is None else state[row])
+                writer.append(frame, Action(actions[row], axes[row]), None if state is None else state[row])
 
     def _require(self, info: EpisodeInfo, faults: dict[int, Fault]) -> None:
         if faults:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-import numpy as np
+from BC_training.common.action import Action
 
 
 @dataclass
@@ -11,9 +11,10 @@ class Film:
 
     player: str
     fps: float
-    action_names: tuple[str, ...]
+    buttons: tuple[str, ...]
+    axes: tuple[str, ...]
     pictures: list[bytes] = field(default_factory=list)  # N + 1 JPEG files, before each frame's buttons and at the end
-    actions: list[np.ndarray] = field(default_factory=list)  # N of bool [A]
+    actions: list[Action] = field(default_factory=list)  # N
     returns: list[float] = field(default_factory=list)  # N + 1, before each frame's reward and at the end
     restarts: int = 0  # how often the game died
 

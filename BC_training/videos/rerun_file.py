@@ -61,15 +61,15 @@ def write_rollouts(path: Path, films: Sequence[Film], labels: Sequence[str]) -> 
         blueprint.Vertical(
             blueprint.Spatial2DView(origin=f"{origin}/frame", name=label),
             blueprint.TimeSeriesView(origin=f"{origin}/return", name="return"),
-            blueprint.TimeSeriesView(origin=f"{origin}/actions", name="buttons"),
+            blueprint.TimeSeriesView(origin=f"{origin}/actions", name="actions"),
         )
         for origin, label in zip(origins, labels, strict=True)
     ]
     stream = _open(path, blueprint.Horizontal(*views))
     for origin, film in zip(origins, films, strict=True):
         _log_series(stream, f"{origin}/return", np.array(film.returns), film.fps)
-        for i, name in enumerate(film.action_names):
-            values = np.array([action[i] for action in film.actions])
+        for i, name in enumerate((*film.buttons, *film.axes)):
+            values = np.array([np.concatenate(action)[i] for action in film.actions])
             _log_series(stream, f"{origin}/actions/{rr.escape_entity_path_part(name)}", values, film.fps)
         for t, picture in enumerate(film.pictures):
             _log_picture(stream, f"{origin}/frame", t, film.fps, picture, "image/jpeg")

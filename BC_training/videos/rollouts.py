@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageOps
 from rich.console import Console
 from rich.progress import track
 
+from BC_training.common.action import at_rest
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.metrics import return_text
@@ -19,7 +20,7 @@ from BC_training.games import GameSpec, make_game
 from BC_training.play.episodes import Session, play_frames, print_restarts
 from BC_training.play.players import BUILT_IN, make_player, require_fit, require_player
 from BC_training.play.say import say
-from BC_training.play.video import VideoWriter, draw_buttons, require_video
+from BC_training.play.video import Hud, VideoWriter, require_video
 from BC_training.play.video_text import drawable, font, substitutions
 from BC_training.runtime.workers import closing_on_sigterm, run_tasks
 from BC_training.videos.film import Film
@@ -53,12 +54,12 @@ class Filming:
             self._session = None
 
     def _play(self, session: Session, player: str) -> Film:
-        film = Film(player, session.game.fps, session.game.action_names)
+        film = Film(player, session.game.fps, session.game.buttons, session.game.axes)
         for frame in play_frames(session.env, session.player, self._seed):
             film.pictures.append(_jpeg(session.env.render()))
             film.returns.append(frame.score)
-            if frame.buttons is not None:
-                film.actions.append(frame.buttons)
+            if frame.action is not None:
+                film.actions.append(frame.action)
         return film
 
 
@@ -150,17 +151,18 @@ def compose(films: Sequence[Film]) -> Iterator[np.ndarray]:
     A film that is over shows its last picture, dimmed, with its final return.
     """
     labels = drawable([label(film.player) for film in films])
+    huds = [Hud(film.buttons, film.axes) for film in films]
     columns = len(films) if len(films) <= 3 else 2 if len(films) == 4 else 3
     with Image.open(io.BytesIO(films[0].pictures[0])) as first:
         size = _WIDTH, 2 * round(_WIDTH * first.height / first.width / 2)
     for t in range(max(map(len, films)) + 1):
-        panels = [_panel(film, name, t, size) for film, name in zip(films, labels, strict=True)]
+        panels = [_panel(film, name, hud, t, size) for film, name, hud in zip(films, labels, huds, strict=True)]
         panels += [np.zeros_like(panels[0])] * (-len(panels) % columns)
         rows = [np.concatenate(panels[i : i + columns], axis=1) for i in range(0, len(panels), columns)]
         yield np.concatenate(rows)
 
 
-def _panel(film: Film, name: str, t: int, size: tuple[int, int]) -> np.ndarray:
+def _panel(film: Film, name: str, hud: Hud, t: int, size: tuple[int, int]) -> np.ndarray:
     """A film's part of picture ``t``."""
     is_over = t >= len(film)
     with Image.open(io.BytesIO(film.pictures[min(t, len(film))])) as picture:
@@ -172,9 +174,8 @@ def _panel(film: Film, name: str, t: int, size: tuple[int, int]) -> np.ndarray:
         text = f"final return {return_text(score)}\nafter {seconds:.1f} s"
         place = (size[0] // 2, size[1] // 2)
         ImageDraw.Draw(image).text(place, text, font=font(20), anchor="mm", align="center")
-    action = np.zeros(len(film.action_names), bool) if is_over else film.actions[t]
-    caption = f"{name}   return {return_text(score)}"
-    return draw_buttons(np.asarray(image), film.action_names, action, caption)
+    action = at_rest(len(film.buttons), len(film.axes)) if is_over else film.actions[t]
+    return hud.draw(np.asarray(image), action, f"{name}   return {return_text(score)}")
 
 
 def _jpeg(image: Any) -> bytes:

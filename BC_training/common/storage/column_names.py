@@ -1,4 +1,4 @@
-"""The names of actions and state values, which must all differ."""
+"""The names of buttons, axes and state values; those of a kind must differ, and no button is called as an axis."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -9,17 +9,19 @@ _LINE = 400  # characters of a proposed list
 
 
 def names_fault(attrs: Mapping[str, Any], path: str | None = None) -> str | None:
-    """What is wrong with "keys" and "attributes" of a dataset; None if nothing is.
+    """What is wrong with "keys", "axes" and "attributes" of a dataset; None if nothing is.
 
     Args:
         attrs: the dataset's attributes.
         path: the dataset's path, for what to do about it; None leaves that out.
     """
-    for label, of in (("keys", "actions"), ("attributes", "state values")):
+    for label, of in (("keys", "actions"), ("axes", "axes"), ("attributes", "state values")):
         names = attrs.get(label)
-        if label == "attributes" and names is None:
+        if label != "keys" and names is None:
             continue
-        fault = _fault(names, label, of)
+        fault = _fault(names, label, of, may_be_empty=label != "keys" or bool(attrs.get("axes")))
+        if fault is None and label == "axes" and (both := [name for name in names if name in attrs["keys"]]):
+            fault = f"'keys' and 'axes' both have {_short(both[0])}"
         if fault:
             line = rename(path, label, proposed(names) or proposed(None)) if path is not None else None
             return fault if line is None else f"{fault}; name each once, {line}"
@@ -52,8 +54,8 @@ def proposed(names: Any) -> list[str]:
     return list(found)
 
 
-def _fault(names: Any, label: str, of: str) -> str | None:
-    if not isinstance(names, list) or (label == "keys" and not names):
+def _fault(names: Any, label: str, of: str, may_be_empty: bool) -> str | None:
+    if not isinstance(names, list) or not (names or may_be_empty):
         shown = "an empty list" if names == [] else _short(names)
         return f"'{label}' is {shown}, not a list of the {of}' names"
     columns: dict[str, int] = {}

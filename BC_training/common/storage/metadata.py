@@ -5,7 +5,7 @@ It is checked before an array is opened: TensorStore allocates whatever sizes th
 
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,8 +15,15 @@ from BC_training.common.errors import UserError
 from BC_training.common.storage.documents import finite
 from BC_training.common.storage.store import Store
 
-ARRAYS = {"frames": ("uint8", 4), "actions": ("bool", 2), "state": ("float32", 2)}  # dtype, dimensions
-_STATE_KINDS = "fiu"  # numpy's; read as float32
+ARRAYS = {  # dtype, dimensions
+    "frames": ("uint8", 4),
+    "actions": ("bool", 2),
+    "axes": ("float32", 2),
+    "state": ("float32", 2),
+}
+# The attribute of the dataset that names the columns of each array.
+NAMED_BY = {"actions": "keys", "axes": "axes", "state": "attributes"}
+_NUMBER_KINDS = "fiu"  # numpy's; read as float32
 _MAX_ROWS = 100_000_000  # 38 days at 30 frames/s
 _MAX_BYTES = 1 << 30  # in a row, and in a decoded chunk
 _MAX_CHUNKS = 10_000  # in a row
@@ -48,7 +55,7 @@ class EpisodeInfo:
     @property
     def length(self) -> int:
         """Frames in the episode."""
-        return self.arrays["actions"].shape[0]
+        return self.arrays["frames"].shape[0]
 
     @property
     def fps(self) -> float | None:
@@ -89,7 +96,7 @@ def parse_array(name: str, v3: Any, v2: Any) -> ArrayInfo | None:
 def array_fault(name: str, array: ArrayInfo) -> Fault | None:
     """Why an array cannot be read; None if it can."""
     expected, dimensions = ARRAYS[name]
-    if array.dtype != expected and not (name == "state" and _is_number(array.dtype)):
+    if array.dtype != expected and not (expected == "float32" and _is_number(array.dtype)):
         return Fault("dtype", f"'{name}' has dtype {array.dtype[:60]}, expected {expected}")
     if len(array.shape) != dimensions:
         return Fault("shape", f"'{name}' has shape {array.shape}, expected {dimensions} dimensions")
@@ -97,18 +104,20 @@ def array_fault(name: str, array: ArrayInfo) -> Fault | None:
 
 
 def expected_shapes(
-    infos: Collection[EpisodeInfo], keys: int, attributes: int
+    infos: Collection[EpisodeInfo], attrs: Mapping[str, Any]
 ) -> tuple[dict[str, int], tuple[int, ...] | None]:
-    """What the episodes of a dataset that names ``keys`` buttons and ``attributes`` state values have in common.
+    """What the episodes of a dataset with these attributes have in common.
 
     Returns:
-        The columns of "actions" and, if an episode has a state, of "state"; and (H, W) of most episodes'
-        frames in pixels, None where no episode has frames of four dimensions.
+        The columns of the arrays that ``NAMED_BY`` lists, of "state" only if an episode has one; and (H, W) of most
+        episodes' frames in pixels, None where no episode has frames of four dimensions.
     """
-    has_state = any("state" in info.arrays for info in infos)
     sizes = Counter(info.arrays["frames"].shape[2:] for info in infos if len(info.arrays["frames"].shape) == 4)
     size = sizes.most_common(1)[0][0] if sizes else None
-    return {"actions": keys} | ({"state": attributes} if has_state else {}), size
+    columns = {name: len(attrs.get(names) or []) for name, names in NAMED_BY.items()}
+    if any("state" in info.arrays for info in infos):
+        return {name: count for name, count in columns.items() if count or name == "state"}, size
+    return {name: count for name, count in columns.items() if count and name != "state"}, size
 
 
 def episode_faults(
@@ -139,8 +148,7 @@ def episode_faults(
         if name not in info.arrays:
             faults.append(Fault("columns", f"it has no '{name}', other episodes have"))
         elif name in shapes and shapes[name][1] != expected:
-            label = {"actions": "keys", "state": "attributes"}[name]
-            message = f"'{name}' has {shapes[name][1]} columns, the dataset names {expected} {label}"
+            message = f"'{name}' has {shapes[name][1]} columns, the dataset names {expected} {NAMED_BY[name]}"
             faults.append(Fault("columns", message))
     return faults
 
@@ -178,7 +186,7 @@ def _dtype(value: Any) -> str:
         named = np.dtype(value) if isinstance(value, str) else None
     except (TypeError, ValueError, SyntaxError):
         named = None
-    if named is not None and named.kind in "b" + _STATE_KINDS:
+    if named is not None and named.kind in "b" + _NUMBER_KINDS:
         return named.name
     return repr(value)[1:-1] if isinstance(value, str) else repr(value)
 

@@ -1,11 +1,12 @@
 """Reads the dataset on disk, zarr v2 and v3.
 
-    NAME.zarr/      attrs: format "framewise", version, keys [A names], attributes [S names], and
+    NAME.zarr/      attrs: format "framewise", version, keys [A names], axes [X names], attributes [S names], and
                     mirror where names alone do not tell left from right (see ``mirror.MirrorTable``)
       episode_0/    attrs: fps, frame_count, and what the recorder knows (seed, player, ...)
         frames      uint8 [N, 3, H, W] RGB, one frame a chunk, zstd, checksummed
-        actions     bool [N, A]
-        state       float32 [N, S], optional; other numbers are read as float32
+        actions     bool [N, A], where A > 0
+        axes        float32 [N, X], where X > 0; other numbers are read as float32
+        state       float32 [N, S], optional; likewise
 
 zarr-python lays out groups and arrays, TensorStore moves the chunks: it decodes frames several times
 as fast and encodes them twice as fast. zarr-python also decodes what TensorStore does not
@@ -154,7 +155,7 @@ def read_whole(array: Array) -> np.ndarray:
 
 
 def as_float32(state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A state as float32 [N, S], and bool [N, S] where that changes a whole number, which may be an id.
+    """A state, or axes, as float32 [N, S], and bool [N, S] where that changes a whole number, which may be an id.
 
     float32 holds every whole number up to 2^24; above that, several become one. A column of floats counts
     as whole numbers if all of its values are; fractions are measurements, and are rounded.
@@ -199,7 +200,7 @@ def _episode(
     if attrs is None:
         raise UserError("not a zarr group")
     arrays = {n: info for n, (v3, v2) in metadata.items() if (info := parse_array(n, v3, v2)) is not None}
-    for required in ("frames", "actions"):
+    for required in ("frames", "axes" if "axes" in arrays else "actions"):
         if required not in arrays:
             raise UserError(f"has no array '{required}'")
     return EpisodeInfo(store, name, arrays, attrs)

@@ -8,11 +8,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorstore as ts
 
+from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.common.files import locked
 from BC_training.common.storage.column_names import names_fault
@@ -22,6 +23,18 @@ from BC_training.common.storage.store import LocalStore, episode_number, is_zip,
 
 _PARTIAL = ".partial-"
 _BLOCK = 32  # frames written at once: bounds the recorder's memory, not the chunk size
+
+
+class Names(NamedTuple):
+    """The names of a dataset's buttons, axes and state values, as its attributes have them."""
+
+    keys: tuple[str, ...]
+    axes: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+
+    def to_attrs(self) -> dict[str, list[str]]:
+        """The attributes; "axes" only where there are some, as the datasets of older versions have none."""
+        return {name: list(values) for name, values in self._asdict().items() if values or name != "axes"}
 
 
 def require_dataset(path: Path) -> None:
@@ -35,19 +48,21 @@ def require_dataset(path: Path) -> None:
         raise UserError(f"{path} is no dataset but a folder that holds other things ({found}): choose another folder")
 
 
-def require_appendable(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> None:
-    """Raises a UserError where no episode with these actions and state values can be added to the dataset."""
+def require_appendable(path: Path, names: Names) -> None:
+    """Raises a UserError where no episode with columns of these names can be added to the dataset."""
     require_dataset(path)
     attrs = read_root(LocalStore(path))
     if not (path / "zarr.json").exists():
         raise UserError(f"{path} is zarr v2, which is read but not written: choose another folder")
     for label, old, new in (
-        ("actions", attrs["keys"], keys),
-        ("state values", attrs.get("attributes") or [], attributes),
+        ("actions", attrs["keys"], names.keys),
+        ("axes", attrs.get("axes") or [], names.axes),
+        ("state values", attrs.get("attributes") or [], names.attributes),
     ):
         if tuple(old) != tuple(new):
             raise UserError(
-                f"{path} holds other {label} ({', '.join(old)}) than are to be added ({', '.join(new)}): "
+                f"{path} holds other {label} ({', '.join(old) or 'none'}) than are to be added "
+                f"({', '.join(new) or 'none'}): "
                 "choose another folder"
             )
 
@@ -60,23 +75,23 @@ def require_local(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def recording(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> Iterator[None]:
+def recording(path: Path, names: Names) -> Iterator[None]:
     """Creates the dataset, or opens it for appending, and locks it for this process.
 
     Unfinished episodes of a recorder that was killed are removed, and so is a new dataset that got no episode.
 
     Raises:
-        UserError: it cannot be created, another process records into it, or it holds other actions or
-            state values.
+        UserError: it cannot be created, another process records into it, or it holds other actions,
+            axes or state values.
     """
     require_local(path)
-    if fault := names_fault({"keys": list(keys), "attributes": list(attributes)}):
+    if fault := names_fault(names.to_attrs()):
         raise UserError(f"cannot write {path}: {fault}: give each a name of its own where the recording comes from")
     created, existed = is_unused(path), os.access(path, os.F_OK)
     if created:
-        _create(path, keys, attributes)
+        _create(path, names)
     else:
-        require_appendable(path, keys, attributes)
+        require_appendable(path, names)
     busy = f"another process is recording into {path}: wait for it, or choose another folder"
     with locked(path / f"{_PARTIAL}lock", busy):
         try:
@@ -100,11 +115,11 @@ def is_unused(path: Path) -> bool:
         raise UserError(f"cannot read {path}: {error.strerror}; choose another folder") from error
 
 
-def _create(path: Path, keys: tuple[str, ...], attributes: tuple[str, ...]) -> None:
+def _create(path: Path, names: Names) -> None:
     """Creates an empty dataset at a path that ``is_unused``."""
     import zarr  # here and below, not above: it takes long to import, and training only reads
 
-    attrs = {"format": FORMAT, "version": VERSION, "keys": list(keys), "attributes": list(attributes)}
+    attrs = {"format": FORMAT, "version": VERSION, **names.to_attrs()}
     try:
         there = path.is_dir()
         unnamed = path / f"{_PARTIAL}{os.getpid()}" if there else path.with_name(f"{_PARTIAL}{path.name}-{os.getpid()}")
@@ -150,11 +165,11 @@ class EpisodeWriter:
         self._writes: list[ts.WriteFutures] = []
         self.frame_count = 0
 
-    def append(self, frame: np.ndarray, action: np.ndarray, state: np.ndarray | None) -> None:
-        """Adds frame uint8 [3, H, W], action bool [A] and state float32 [S]; a state of no values is left out."""
-        row = {"frames": frame, "actions": action}
-        if state is not None and len(state):
-            row["state"] = state
+    def append(self, frame: np.ndarray, action: Action, state: np.ndarray | None) -> None:
+        """Adds frame uint8 [3, H, W], an action and state float32 [S]; an array of no columns is left out."""
+        row = {"frames": frame}
+        columns = {"actions": action.buttons, "axes": action.axes, "state": state}
+        row |= {name: values for name, values in columns.items() if values is not None and len(values)}
         # Copies: rows wait in memory, while the caller may reuse its arrays.
         self._rows.append({name: np.array(values) for name, values in row.items()})
         self.frame_count += 1

@@ -13,9 +13,11 @@ import numpy as np
 import psutil
 import vizdoom
 
+from BC_training.common.action import Action
 from BC_training.common.errors import GameDied, UserError, first_line
 from BC_training.common.preprocess import resize_frames
 from BC_training.games.doom.engine_calls import EngineCalls
+from BC_training.games.spaces import action_space, observation_space
 
 _MAPPED = ("health_gathering_supreme", "my_way_home")  # whose experts need the map, which costs time
 _LONGEST = 2100  # tics, of a scenario that would let a player live for ever
@@ -67,7 +69,7 @@ class DoomGame(gymnasium.Env):
     """One ViZDoom scenario.
 
     Observation: ``{"frame": uint8 [3, H, W] RGB, "state": float32 [14]}`` (``STATE_NAMES``).
-    Action: ``bool [A]``, the buttons held during the next ``frame_skip`` tics.
+    Action: the buttons held during the next ``frame_skip`` tics; there are no axes.
     Reward: the scenario's own, summed over those tics.
     The same seed and the same actions give the same episode.
 
@@ -108,14 +110,10 @@ class DoomGame(gymnasium.Env):
         self.state_names = STATE_NAMES
         self._render_size = covering[0]
         self._game = self._start(scenario, skill)
-        self.action_names = tuple(b.name.lower() for b in self._game.get_available_buttons())
-        self.action_space = gymnasium.spaces.MultiBinary(len(self.action_names))
-        self.observation_space = gymnasium.spaces.Dict(
-            {
-                "frame": gymnasium.spaces.Box(0, 255, (3, *frame_size), np.uint8),
-                "state": gymnasium.spaces.Box(-np.inf, np.inf, (len(STATE_NAMES),), np.float32),
-            }
-        )
+        self.buttons = tuple(b.name.lower() for b in self._game.get_available_buttons())
+        self.axes: tuple[str, ...] = ()
+        self.action_space = action_space(len(self.buttons), len(self.axes))
+        self.observation_space = observation_space(frame_size, len(STATE_NAMES))
         self._screen = np.zeros((3, *self._render_size), np.uint8)
         self._last: dict[str, np.ndarray] | None = None
         self.objects: list[Any] = []  # the engine's: name, position_x/y/z, angle; for experts
@@ -171,7 +169,7 @@ class DoomGame(gymnasium.Env):
         super().reset(seed=seed)
         # Without a seed the episode follows from the generator, as Gymnasium has it.
         self._game.set_seed(seed if seed is not None else int(self.np_random.integers(2**31)))
-        self._coming = deque([(False,) * len(self.action_names)] * self._delay)
+        self._coming = deque([(False,) * len(self.buttons)] * self._delay)
 
         def begin() -> vizdoom.GameState | None:
             self._game.new_episode()
@@ -179,10 +177,10 @@ class DoomGame(gymnasium.Env):
 
         return self._observe(self._call(begin)), {}
 
-    def step(self, action: np.ndarray):
-        buttons = np.asarray(action, bool)
-        if buttons.shape != (len(self.action_names),):
-            raise ValueError(f"action has shape {buttons.shape}, expected ({len(self.action_names)},)")
+    def step(self, action: Action):
+        buttons = np.asarray(action[0], bool)
+        if buttons.shape != (len(self.buttons),):
+            raise ValueError(f"buttons have shape {buttons.shape}, expected ({len(self.buttons)},)")
         self._coming.extend([tuple(buttons.tolist())] * self.frame_skip)
         tics = [self._coming.popleft() for _ in range(self.frame_skip)]
 

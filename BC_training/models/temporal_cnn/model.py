@@ -61,7 +61,7 @@ class TemporalCNN(nnx.Module):
             self.convs.append(ConvBlock(channels, features, stride, True, rngs))
             channels, height, width = features, -(-height // stride), -(-width // stride)
         self.position = ConvBlock(channels, config.position_features, 1, True, rngs)
-        pressed = inputs.window.action_history * len(inputs.action_names)
+        pressed = inputs.window.action_history * inputs.action_size
         known = height * width * config.position_features + pressed
         self.dense = nnx.Linear(known, config.features, rngs=rngs)
         self.dropout, self.action_dropout = nnx.Dropout(config.dropout), config.action_dropout
@@ -86,7 +86,7 @@ class TemporalCNN(nnx.Module):
     def encode(
         self, observation: Observation, *, train: bool, rngs: nnx.Rngs | None = None
     ) -> Float[jax.Array, "B T F"]:
-        """The features of each frame by itself; "previous_actions" bool [B, T, K, A] are part of them."""
+        """The features of each frame by itself; "previous_actions" [B, T, K, A + X] are part of them."""
         frames = observation["frames"]
         batch, times = frames.shape[:2]
         x = jnp.moveaxis(frames.reshape(batch * times, *frames.shape[2:]), 1, -1)

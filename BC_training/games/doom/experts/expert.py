@@ -6,6 +6,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from BC_training.common.action import Action, at_rest
+
 HALF_VIEW = 45.0  # degrees to each side of the middle that a frame shows
 HIT_RADIUS = 16.0  # map units: half an enemy's width, with margin
 
@@ -18,17 +20,16 @@ class Expert:
 
     def __init__(self, env: gymnasium.Env):
         self.game: Any = env.unwrapped
-        self._index = {name: i for i, name in enumerate(self.game.action_names)}
+        self._index = {name: i for i, name in enumerate(self.game.buttons)}
 
     def reset(self, seed: int) -> None:
         del seed
 
-    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
-        """bool [A], the buttons to hold until the next frame."""
-        action = np.zeros(len(self._index), bool)
+    def act(self, observation: dict[str, np.ndarray]) -> Action:
+        action = at_rest(len(self._index), 0)
         player = next((o for o in self.game.objects if o.name == "DoomPlayer"), None)
         if player is not None:
-            action[[self._index[name] for name in self.buttons(player)]] = True
+            action.buttons[[self._index[name] for name in self.buttons(player)]] = True
         return action
 
     def buttons(self, player: Any) -> list[str]:
