@@ -69,7 +69,7 @@ class ZarrGameplayDataset:
         self.store = open_store(path)
         root = reader.read_root(self.store)
         keys = list(root["keys"])
-        moved = list(root.get("axes") or ())
+        moved: list[str] = list(root.get("axes") or ())
         self.action_names: tuple[str, ...] = tuple(keys if actions is None else actions)
         self.axis_names: tuple[str, ...] = tuple(moved if axes is None else axes)
         for what, used, known, named in (

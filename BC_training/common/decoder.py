@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 
+from BC_training.common.action import Action
 from BC_training.common.axes import AxisBins
 from BC_training.common.decode import Decoding
 
@@ -14,7 +15,7 @@ class Decoder:
     """Decodes an episode frame by frame. Its random draws follow from the episode's seed and the frame's number."""
 
     def __init__(self, decoding: Decoding, bins: AxisBins | None = None):
-        self._bins, self._axes = bins, decoding.axes
+        self._decoding, self._bins = decoding, bins
         names = list(decoding.thresholds)
         self._temperature, self._hysteresis = decoding.temperature, decoding.hysteresis
         self._thresholds = np.array([decoding.thresholds[name] for name in names], np.float64)
@@ -39,7 +40,7 @@ class Decoder:
         """The amounts of the axes in the frame whose buttons come next, by a call."""
         assert self._bins is not None
         if self._temperature is None:
-            return amounts(logits, self._bins, self._axes)
+            return amounts(logits, self._bins, self._decoding.axes)
         # The largest of logits with Gumbel noise is a draw from their softmax (Gumbel, 1954).
         noise = self._generator(1).gumbel(size=logits.shape)
         return amounts(np.asarray(logits, np.float64) / self._temperature + noise, self._bins, "mode")
@@ -84,6 +85,20 @@ def amounts(
         return of_bins[np.arange(len(of_bins)), likeliest].astype(np.float32)
     shifted = np.exp(logits - np.max(logits, axis=-1, keepdims=True))
     return ((shifted * of_bins).sum(axis=-1) / shifted.sum(axis=-1)).astype(np.float32)
+
+
+def decode_split(
+    decoding: Decoding,
+    probabilities: Float[np.ndarray, "N A"],
+    axis_logits: Float[np.ndarray, "N X bins"],
+    bins: AxisBins | None,
+    lengths: Sequence[int],
+) -> Action:
+    """The actions of every frame of some episodes, as ``decode_episodes`` decodes their buttons."""
+    axes = np.zeros((len(probabilities), 0), np.float32)
+    if bins is not None:
+        axes = amounts(axis_logits, bins, decoding.axes)
+    return Action(decode_episodes(decoding, probabilities, lengths), axes)
 
 
 def decode_episodes(

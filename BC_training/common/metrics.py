@@ -1,4 +1,4 @@
-"""Scores how well predicted buttons match recorded ones, over a whole split.
+"""Scores how well predicted actions match recorded ones, over a whole split.
 
 A score without a value, such as the precision of a button that is never predicted, is ``None``
 and appears as a dash, never as 0.
@@ -6,12 +6,15 @@ and appears as a dash, never as 0.
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from BC_training.common.decode import DecodeSettings, Decoding
 from BC_training.common.decoder import decode_episodes
+
+if TYPE_CHECKING:
+    from BC_training.common.axis_scores import RecordedAxes
 
 Report = dict[str, Any]
 
@@ -21,6 +24,8 @@ def majority_actions(actions: np.ndarray) -> np.ndarray:
 
     Among equally common ones it is the first when rows are sorted by their first button, then the next.
     """
+    if not actions.shape[1]:
+        return np.zeros(0, bool)
     packed = np.packbits(np.ascontiguousarray(actions), axis=1)
     packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))
     # Each row becomes a number whose highest bit is the first button, so numbers sort as rows do.
@@ -54,7 +59,7 @@ def class_weights(frequencies: np.ndarray, mode: Literal["none", "sqrt", "balanc
 
 
 def previous_actions(actions: Sequence[np.ndarray]) -> np.ndarray:
-    """bool [N, A], each episode's buttons, bool [N_i, A], one frame late; before its first none is held."""
+    """[N, A], each episode's buttons or axes [N_i, A] one frame late; before its first none is held or moved."""
     return np.concatenate([np.concatenate([np.zeros_like(a[:1]), a[:-1]]) for a in actions])
 
 
@@ -65,6 +70,8 @@ def report(
     action_names: Sequence[str],
     decoding: Decoding | float,
     action_shift: int = 0,
+    axes: "RecordedAxes | None" = None,
+    moved: np.ndarray | None = None,
 ) -> Report:
     """Scores predictions, and two baselines that need no frame.
 
@@ -75,32 +82,39 @@ def report(
         majority: bool [A], the commonest combination of the training split.
         decoding: decides, without sampling, which buttons count as predicted; or one threshold for all.
         action_shift: how many frames the predicted action lies ahead of the frame that is seen.
+        axes, moved: the recorded axes and float32 [N, X], the predicted ones; None without axes.
 
     Returns:
         What ``scores_at_changes`` returns, "decoding" (its dict), "frames", "change_frames", and
-        "baselines" with the same scores of "majority" (always the training majority) and
-        "repeat_previous" (the buttons of the frame before the one that is seen).
+        "baselines" with the same scores of "majority" (always the training majority, with all axes at 0) and
+        "repeat_previous" (the action of the frame before the one that is seen).
     """
-    changes = change_frames(true, action_shift)
+    changes = change_frames(true, action_shift, axes)
     if not isinstance(decoding, Decoding):
         decoding = DecodeSettings(decoding).decoding(action_names)
     predicted = decode_episodes(decoding, probability, target_counts(true, action_shift))
     return {
-        **scores_at_changes(true, predicted, action_names, action_shift),
+        **scores_at_changes(true, predicted, action_names, action_shift, axes, moved),
         "decoding": decoding.to_dict(),
         "frames": len(changes),
         "change_frames": int(changes.sum()),
         "baselines": {
-            name: scores_at_changes(true, predicted, action_names, action_shift)
-            for name, predicted in baselines(true, majority, action_shift).items()
+            name: scores_at_changes(true, held, action_names, action_shift, axes, still)
+            for name, (held, still) in baselines(true, majority, action_shift, axes).items()
         },
     }
 
 
-def baselines(true: Sequence[np.ndarray], majority: np.ndarray, action_shift: int = 0) -> dict[str, np.ndarray]:
-    """The predictions, bool [N, A], of the baselines of ``report``, by name."""
+def baselines(
+    true: Sequence[np.ndarray], majority: np.ndarray, action_shift: int = 0, axes: "RecordedAxes | None" = None
+) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """The predictions of the baselines of ``report``, by name: bool [N, A], and float32 [N, X] where there are axes."""
     previous = held_before_seen(true, action_shift)
-    return {"majority": np.broadcast_to(majority, previous.shape), "repeat_previous": previous}
+    moved = None if axes is None else axes.previous
+    return {
+        "majority": (np.broadcast_to(majority, previous.shape), None if moved is None else np.zeros_like(moved)),
+        "repeat_previous": (previous, moved),
+    }
 
 
 def target_counts(true: Sequence[np.ndarray], action_shift: int = 0) -> list[int]:
@@ -109,39 +123,51 @@ def target_counts(true: Sequence[np.ndarray], action_shift: int = 0) -> list[int
 
 
 def targets(true: Sequence[np.ndarray], action_shift: int = 0) -> np.ndarray:
-    """bool [N, A], the actions to predict: those of each episode from ``action_shift`` on."""
+    """[N, A], the buttons or axes to predict: those of each episode from ``action_shift`` on."""
     return np.concatenate([actions[action_shift:] for actions in true])
 
 
 def held_before_seen(true: Sequence[np.ndarray], action_shift: int = 0) -> np.ndarray:
-    """bool [N, A], the buttons held, for each target, in the frame before the one that is seen."""
+    """[N, A], the buttons or axes, for each target, of the frame before the one that is seen."""
     return np.concatenate([previous_actions([a])[: max(len(a) - action_shift, 0)] for a in true])
 
 
-def change_frames(true: Sequence[np.ndarray], action_shift: int = 0) -> np.ndarray:
-    """bool [N], whether the target differs from ``held_before_seen``."""
-    return (targets(true, action_shift) != held_before_seen(true, action_shift)).any(axis=1)
+def change_frames(true: Sequence[np.ndarray], action_shift: int = 0, axes: "RecordedAxes | None" = None) -> np.ndarray:
+    """bool [N], whether the target differs from ``held_before_seen``, an axis by more than one bin."""
+    changed = (targets(true, action_shift) != held_before_seen(true, action_shift)).any(axis=1)
+    return changed if axes is None else changed | axes.changes()
 
 
 def scores_at_changes(
-    true: Sequence[np.ndarray], predicted: np.ndarray, action_names: Sequence[str], action_shift: int = 0
+    true: Sequence[np.ndarray],
+    predicted: np.ndarray,
+    action_names: Sequence[str],
+    action_shift: int = 0,
+    axes: "RecordedAxes | None" = None,
+    moved: np.ndarray | None = None,
 ) -> Report:
-    """The scores of ``predicted`` bool [N, A]: those of ``scores``, "change_match" and "onset_f1".
+    """The scores of ``predicted`` bool [N, A] and ``moved`` float32 [N, X]: those of ``scores``, and others.
 
-    "change_match" is the exact match on ``change_frames``. "onset_f1" scores presses at the moment
-    a button goes down. It counts, in one sum, the frames and buttons where the button was released
+    "exact_match" and "change_match", the same on ``change_frames``, count a frame whose buttons are all right and
+    whose axes are at most one bin off. "per_axis" is that of ``RecordedAxes.scores``. "onset_f1" scores presses at
+    the moment a button goes down. It counts, in one sum, the frames and buttons where the button was released
     in the frame before the target's (before an episode's first frame all are): 2 TP / (2 TP + FP + FN),
     with TP recorded and predicted as held now, FP only predicted, FN only recorded.
     """
-    actual, changes = targets(true, action_shift), change_frames(true, action_shift)
+    actual, changes = targets(true, action_shift), change_frames(true, action_shift, axes)
     released = ~np.concatenate([previous_actions([a])[action_shift:] for a in true])
-    matches = (actual == predicted).all(axis=1)
+    matches, per_axis = (actual == predicted).all(axis=1), {}
+    if axes is not None:
+        assert moved is not None
+        matches, per_axis = matches & axes.right(moved), axes.scores(moved)
     hits = int((released & actual & predicted).sum())
     onsets, presses = int((released & actual).sum()), int((released & predicted).sum())
     return {
         **scores(actual, predicted, action_names),
+        "exact_match": _ratio(int(matches.sum()), len(matches)),
         "change_match": _ratio(int(matches[changes].sum()), int(changes.sum())),
         "onset_f1": _ratio(2 * hits, onsets + presses),
+        "per_axis": per_axis,
     }
 
 

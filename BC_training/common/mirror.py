@@ -162,7 +162,8 @@ class MirrorTable:
         return UserError(
             f"training.augmentation.flip: no mirror image is known for {listed}: write a table into the dataset, "
             f"zarr.open_group('{self.path}').attrs['mirror'] = {table}, where each ? is the name it becomes in a "
-            "mirrored screen (itself, if that changes nothing; '-NAME' turns the sign of an axis or a state value), or set flip=0"
+            "mirrored screen (itself, if that changes nothing; '-NAME' turns the sign of an axis or a state value), "
+            "or set flip=0"
         )
 
 

@@ -68,13 +68,13 @@ class InputSpec:
     """What a policy sees and presses; its checkpoint keeps it."""
 
     action_names: tuple[str, ...]  # the A buttons, in the order of the logits
-    axis_names: tuple[str, ...]  # the X axes, whose logits follow those of the buttons
     state_names: tuple[str, ...]  # the S values recorded with each frame
     recorded_size: tuple[int, int]  # (H, W) in pixels, in the dataset and from the game
     frame_size: tuple[int, int]  # (H, W) in pixels, as the model sees it
     fps: float | None  # frames per second; None if the dataset has no rate
     window: Window = Window()  # what it sees and predicts at once
     state: StateFeatures | None = None  # the features that it sees, fitted to its training split
+    axis_names: tuple[str, ...] = ()  # the X axes, whose logits follow those of the buttons
     axis_bins: AxisBins | None = None  # the amounts that it tells apart, fitted likewise; None without axes
 
     @property
@@ -91,6 +91,12 @@ class InputSpec:
     def logits(self) -> int:
         """How many logits describe an action: one a button, then for each axis one a bin."""
         return len(self.action_names) + (len(self.axis_names) * self.axis_bins.count if self.axis_bins else 0)
+
+    def split_logits(self, logits: Any) -> tuple[Any, Any]:
+        """Logits [..., L] as those of the buttons, [..., A], and of the axes, [..., X, bins]."""
+        buttons, axes = len(self.action_names), len(self.axis_names)
+        bins = self.axis_bins.count if self.axis_bins else 0
+        return logits[..., :buttons], logits[..., buttons:].reshape(*logits.shape[:-1], axes, bins)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

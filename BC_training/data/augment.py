@@ -56,9 +56,7 @@ def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: Mi
     used = None if inputs.state is None else inputs.state.config.names
     mirror = None
     if config.flip:
-        mirror = table.find(
-            inputs.action_names, inputs.axis_names, state_names, used, inputs.window.since_change
-        )
+        mirror = table.find(inputs.action_names, inputs.axis_names, state_names, used, inputs.window.since_change)
 
     def augment_sample(sample_keys: Key[jax.Array, " draws"], sample: Batch) -> Batch:
         keys: dict[str, jax.Array] = dict(zip(_DRAWS, sample_keys, strict=True))
@@ -66,7 +64,9 @@ def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: Mi
             sample = delayed(sample, jax.random.randint(keys["temporal_jitter"], (), 0, config.temporal_jitter + 1))
         if mirror is not None:
             flip = jax.random.bernoulli(keys["flip"], float(config.flip))
-            sample = jax.tree.map(lambda a, b: jnp.where(flip, a, b), mirrored(sample, mirror, inputs.axis_bins), sample)
+            sample = jax.tree.map(
+                lambda a, b: jnp.where(flip, a, b), mirrored(sample, mirror, inputs.axis_bins), sample
+            )
         frames = sample["frames"]
         if config.crop:
             height, width = (side + 2 * config.crop for side in inputs.frame_size)

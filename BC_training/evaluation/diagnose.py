@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from BC_training.common import metrics
+from BC_training.common.action import Action
+from BC_training.common.axis_scores import RecordedAxes
 from BC_training.data.loader import Batch, Tier
 from BC_training.data.samples import Samples
 from BC_training.evaluation.results import Diagnosis, Gain
@@ -78,17 +80,18 @@ def ablations(tier: Tier, samples: Samples) -> dict[str, Ablation]:
 
 def diagnose(
     true: Sequence[np.ndarray],
-    predicted: np.ndarray,
+    predicted: Action,
     majority: np.ndarray,
     action_shift: int = 0,
-    ablated: Mapping[str, np.ndarray] | None = None,
+    ablated: Mapping[str, Action] | None = None,
+    axes: RecordedAxes | None = None,
 ) -> Diagnosis:
     """Finds out whether a policy does well only where nothing changes.
 
     It is a copycat if, in exact match,
 
-    - on the frames whose buttons do not change, it is better than the majority baseline, and
-    - on the frames whose buttons change, it is not better than that baseline, or than itself with all that it observes
+    - on the frames whose action does not change, it is better than the majority baseline, and
+    - on the frames whose action changes, it is not better than that baseline, or than itself with all that it observes
       shuffled (where ``ablated`` has that).
 
     Better means that the 95 % interval of the difference, by a paired percentile bootstrap of the episodes, or of the
@@ -96,18 +99,21 @@ def diagnose(
 
     Args:
         true: the recorded buttons, one bool [N_i, A] an episode.
-        predicted: bool [N, A], for all episodes in a row, each without its first ``action_shift`` frames.
-        majority: bool [A], the commonest combination of the training split.
+        predicted: N actions, for all episodes in a row, each without its first ``action_shift`` frames.
+        majority: bool [A], the commonest combination of the training split; the baseline keeps axes at 0.
         ablated: predictions by the name of the ablation.
+        axes: the recorded axes, of which at most one bin off is right; None without any.
     """
     ablated = ablated or {}
-    actual, changed = metrics.targets(true, action_shift), metrics.change_frames(true, action_shift)
+    actual, changed = metrics.targets(true, action_shift), metrics.change_frames(true, action_shift, axes)
     episode = np.repeat(np.arange(len(true)), metrics.target_counts(true, action_shift))
 
-    def right(pressed: np.ndarray) -> np.ndarray:
-        return (pressed == actual).all(axis=1).astype(np.int64)
+    def right(done: Action) -> np.ndarray:
+        buttons = (done.buttons == actual).all(axis=1)
+        return (buttons if axes is None else buttons & axes.right(done.axes)).astype(np.int64)
 
-    policy, baseline = right(predicted), right(np.broadcast_to(majority, actual.shape))
+    still_axes = np.zeros((len(actual), 0 if axes is None else len(axes.names)), np.float32)
+    policy, baseline = right(predicted), right(Action(np.broadcast_to(majority, actual.shape), still_axes))
     references = {"majority": baseline}
     if shuffled := next((name for name in _UNINFORMED if name in ablated), None):
         references[shuffled] = right(ablated[shuffled])
@@ -117,7 +123,7 @@ def diagnose(
         gains[f"changes_over_{name}"] = mean_gain((policy - reference)[changed], episode[changed])
     unchanged_match = float(policy[still].mean()) if still.any() else None
     if (changes := int(changed.sum())) < _MIN_CHANGES:
-        reason = f"the buttons change in {changes} frames: too few to tell a copycat, {_MIN_CHANGES} are needed"
+        reason = f"the action changes in {changes} frames: too few to tell a copycat, {_MIN_CHANGES} are needed"
         return Diagnosis(False, [reason], unchanged_match, gains)
     reasons = []
     for name, reference in references.items() if gains["unchanged_over_majority"].is_better else ():
@@ -127,7 +133,7 @@ def diagnose(
             low, high = gain.ci95
             what = "the commonest combination" if name == "majority" else f"itself with {name.replace('_', ' ')}"
             reasons.append(
-                f"where the buttons change it is right in {ours:.1%} of the frames, {what} in {theirs:.1%} "
+                f"where the action changes it is right in {ours:.1%} of the frames, {what} in {theirs:.1%} "
                 f"(difference {ours - theirs:+.3f}, 95 % interval {low:+.3f} to {high:+.3f})"
             )
     return Diagnosis(bool(reasons), reasons, unchanged_match, gains)

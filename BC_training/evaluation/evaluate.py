@@ -118,15 +118,17 @@ def score(predictions: SplitPredictions, decoding: Decoding, tolerance: int = ev
     """Scores predictions that are decoded without sampling; ``tolerance`` is that of ``evaluate``."""
     saved, true = predictions.saved, predictions.true
     names, shift, majority = saved.inputs.action_names, saved.inputs.window.action_shift, np.asarray(saved.majority)
-    report = metrics.report(true, predictions.probability, majority, names, decoding, shift)
-    pressed = predictions.pressed(decoding, predictions.logits)
-    held = {"policy": pressed, **metrics.baselines(true, majority, shift)}
+    axes, done = predictions.axes, predictions.decoded(decoding, predictions.logits)
+    report = metrics.report(true, predictions.probability, majority, names, decoding, shift, axes, done.axes)
+    held = {"policy": done, **metrics.baselines(true, majority, shift, axes)}
     for name, scores in {"policy": report, **report["baselines"]}.items():
-        scores["events"] = events.event_scores(true, held[name], names, tolerance, shift)
-    ablated = {name: predictions.pressed(decoding, logits) for name, logits in predictions.ablated.items()}
+        scores["events"] = events.event_scores(true, held[name][0], names, tolerance, shift)
+    ablated = {name: predictions.decoded(decoding, logits) for name, logits in predictions.ablated.items()}
     if ablated:
-        report["ablations"] = {name: metrics.scores_at_changes(true, p, names, shift) for name, p in ablated.items()}
+        report["ablations"] = {
+            name: metrics.scores_at_changes(true, p.buttons, names, shift, axes, p.axes) for name, p in ablated.items()
+        }
     report |= {"decoding": decoding, "step": saved.step, "split": predictions.split}
     report |= {"chosen_here": list(predictions.chosen_here)}
-    report |= {"diagnosis": diagnosis.diagnose(true, pressed, majority, shift, ablated)}
+    report |= {"diagnosis": diagnosis.diagnose(true, done, majority, shift, ablated, axes)}
     return Evaluation.from_dict(report)

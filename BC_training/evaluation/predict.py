@@ -12,6 +12,8 @@ import numpy as np
 from rich.console import Console
 
 from BC_training.common import metrics
+from BC_training.common.action import Action
+from BC_training.common.axes import AxisBins
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, require_writable
 from BC_training.play.say import say
@@ -40,6 +42,10 @@ class EpisodePredictions:
     predicted: np.ndarray  # bool [N, A]
     probability: np.ndarray  # float32 [N, A] in [0, 1]
     thresholds: np.ndarray  # float32 [A]
+    axis_names: tuple[str, ...]
+    true_axes: np.ndarray  # float32 [N - s, X]
+    predicted_axes: np.ndarray  # float32 [N, X]
+    axis_bins: AxisBins | None
     seconds: np.ndarray  # float64 [N] that Policy.act took for each frame; the first compiles
     fps: float | None  # frames per second; None if the recording does not say
 
@@ -50,13 +56,23 @@ class EpisodePredictions:
     def disagree(self) -> np.ndarray:
         """bool [N, A], False where nothing was recorded."""
         differs = np.zeros_like(self.predicted)
-        differs[: len(self.true)] = self.true != self.predicted[: len(self.true)]
+        differs[: len(self.true)] = np.not_equal(self.true, self.predicted[: len(self.true)])
+        return differs
+
+    @property
+    def axes_disagree(self) -> np.ndarray:
+        """bool [N, X], where an axis is more than one bin off; False where nothing was recorded."""
+        differs = np.zeros(self.predicted_axes.shape, bool)
+        if self.axis_bins is not None:
+            true, predicted = map(self.axis_bins.find, (self.true_axes, self.predicted_axes[: len(self.true_axes)]))
+            differs[: len(true)] = np.greater(np.abs(true - predicted), 1)
         return differs
 
     @property
     def exact_match(self) -> float | None:
-        """The share of frames with every button right; None without a recorded one."""
-        return float(1 - self.disagree[: len(self.true)].any(axis=1).mean()) if len(self.true) else None
+        """The share of frames with every button right and no axis more than one bin off; None without any frame."""
+        wrong = self.disagree.any(axis=1) | self.axes_disagree.any(axis=1)
+        return float(1 - wrong[: len(self.true)].mean()) if len(self.true) else None
 
     @property
     def latency_ms(self) -> dict[str, float | None]:
@@ -66,7 +82,8 @@ class EpisodePredictions:
 
     def table(self) -> "pa.Table":
         """A row per frame: ``frame`` int32 and for each button ``NAME_true`` and ``NAME_predicted`` bool and
-        ``NAME_probability`` float32; ``NAME_true`` is null where nothing was recorded."""
+        ``NAME_probability`` float32, for each axis ``NAME_true`` and ``NAME_predicted`` float32; ``NAME_true`` is null
+        where nothing was recorded."""
         import pyarrow as pa
 
         columns: dict[str, Any] = {"frame": pa.array(np.arange(len(self), dtype=np.int32))}
@@ -75,6 +92,9 @@ class EpisodePredictions:
             columns[f"{name}_true"] = pa.array([*self.true[:, i].tolist(), *missing], pa.bool_())
             columns[f"{name}_predicted"] = pa.array(self.predicted[:, i])
             columns[f"{name}_probability"] = pa.array(self.probability[:, i])
+        for i, name in enumerate(self.axis_names):
+            columns[f"{name}_true"] = pa.array([*self.true_axes[:, i].tolist(), *missing], pa.float32())
+            columns[f"{name}_predicted"] = pa.array(self.predicted_axes[:, i])
         return pa.table(columns)
 
 
@@ -131,9 +151,10 @@ def predict_episode(
     """
     from rich.progress import track
 
-    info, actions = dataset.episodes[position], dataset.actions(position)
+    info, actions, axes = dataset.episodes[position], dataset.actions(position), dataset.axes(position)
+    shift, inputs = policy.inputs.window.action_shift, policy.inputs
     states = dataset.state(position) if policy.inputs.window.state else None
-    predicted, probability, seconds = [], [], []
+    predicted, moved, probability, seconds = [], [], [], []
     policy.reset()
     frames = track(
         frames_of(dataset, position),
@@ -145,18 +166,23 @@ def predict_episode(
     for t, frame in enumerate(frames):
         state = None if states is None else states[t]
         start = time.perf_counter()
-        pressed = policy.act(frame, state)
+        action = policy.act(frame, state)
         seconds.append(time.perf_counter() - start)
-        policy.override(actions[t])
-        predicted.append(pressed)
+        policy.override(Action(actions[t], axes[t]))
+        predicted.append(action.buttons)
+        moved.append(action.axes)
         probability.append(policy.last_probabilities)
     return EpisodePredictions(
         info.name,
         dataset.action_names,
-        actions[policy.inputs.window.action_shift :],
+        actions[shift:],
         np.stack(predicted),
         np.stack(probability),
         policy.thresholds,
+        inputs.axis_names,
+        axes[shift:],
+        np.stack(moved),
+        inputs.axis_bins,
         np.array(seconds),
         info.fps or dataset.fps,
     )

@@ -19,6 +19,18 @@ class ButtonScores(JsonObject):
 
 
 @dataclass(frozen=True)
+class AxisScores(JsonObject):
+    """One axis's scores, as ``axis_scores.RecordedAxes.scores`` defines them."""
+
+    mean_absolute_error: float
+    within_one_bin: float
+    correlation: float | None
+    direction: float | None
+    zeros: float
+    predicted_zeros: float
+
+
+@dataclass(frozen=True)
 class EventScores(JsonObject):
     """How many onsets or offsets are recorded and predicted, and how well they match."""
 
@@ -79,7 +91,7 @@ class Diagnosis(JsonObject):
 
     copycat: bool
     reasons: list[str]  # why it is a copycat, or that there are too few changes to say
-    unchanged_match: float | None  # the exact match where no button changes
+    unchanged_match: float | None  # the exact match where nothing changes
     gains: dict[str, Gain]  # "unchanged_over_majority", "changes_over_majority", "changes_over_<ablation>"
 
 
@@ -90,6 +102,7 @@ class Scores(JsonObject):
     exact_match: float | None
     macro_f1: float | None
     per_action: dict[str, ButtonScores]
+    per_axis: dict[str, AxisScores]
     l1: float | None
     l2: float | None
     kl: float | None

@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from BC_training.common import metrics
+from BC_training.common.action import Action
+from BC_training.common.axis_scores import RecordedAxes
 from BC_training.common.dataset import SPLITS, ZarrGameplayDataset
 from BC_training.common.decode import Decoding
-from BC_training.common.decoder import decode_episodes
+from BC_training.common.decoder import decode_split
 from BC_training.common.errors import UserError, unknown
 from BC_training.data.loader import Tier, make_tier
 from BC_training.data.samples import Samples, batches_in_order
@@ -35,13 +37,13 @@ class SplitPredictions:
     episodes: list[int]  # positions in dataset.episodes
     chosen_here: tuple[str, ...]  # what was chosen by some of these: "parameters", "checkpoint", "thresholds"
     samples: Samples  # N; samples.targets is bool [N, A], the buttons to predict
-    logits: np.ndarray  # float32 [N, A]
+    logits: np.ndarray  # float32 [N, L], as ``InputSpec.split_logits`` splits them
     ablated: dict[str, np.ndarray]  # logits without a part of the input, by the names of diagnose.ablations
 
     @cached_property
     def probability(self) -> np.ndarray:
         """float32 [N, A]."""
-        return np.asarray(jax.nn.sigmoid(self.logits))
+        return np.asarray(jax.nn.sigmoid(self.saved.inputs.split_logits(self.logits)[0]))
 
     @property
     def title(self) -> str:
@@ -52,10 +54,21 @@ class SplitPredictions:
         """The recorded buttons, one bool [N_i, A] an episode."""
         return [self.dataset.actions(episode) for episode in self.episodes]
 
-    def pressed(self, decoding: Decoding, logits: np.ndarray) -> np.ndarray:
-        """bool [N, A], the buttons that a player without sampling would press, from ``logits`` float32 [N, A]."""
-        counts = metrics.target_counts(self.true, self.saved.inputs.window.action_shift)
-        return decode_episodes(decoding, np.asarray(jax.nn.sigmoid(logits)), counts)
+    @property
+    def axes(self) -> RecordedAxes | None:
+        """The recorded axes; None without any."""
+        inputs = self.saved.inputs
+        if inputs.axis_bins is None:
+            return None
+        true = [self.dataset.axes(episode) for episode in self.episodes]
+        return RecordedAxes(inputs.axis_names, inputs.axis_bins, true, inputs.window.action_shift)
+
+    def decoded(self, decoding: Decoding, logits: np.ndarray) -> Action:
+        """The N actions of a player without sampling, from ``logits`` float32 [N, L]."""
+        inputs = self.saved.inputs
+        counts = metrics.target_counts(self.true, inputs.window.action_shift)
+        of_buttons, of_axes = inputs.split_logits(logits)
+        return decode_split(decoding, np.asarray(jax.nn.sigmoid(of_buttons)), of_axes, inputs.axis_bins, counts)
 
 
 def predict_split(
@@ -84,7 +97,7 @@ def predict_split(
             "it: use --split all"
         )
     episodes = _episodes(dataset, saved, split)
-    samples = Samples(dataset, episodes, saved.inputs.window)
+    samples = Samples(dataset, episodes, saved.inputs.window, saved.inputs.axis_bins)
     predict = make_predict(model)
     with Progress(console=console, transient=True) as progress:
         options = dataclasses.replace(config.dataset, cache="none")

@@ -17,13 +17,13 @@ def open_dataset(saved: Checkpoint, data: str | Path | None = None) -> ZarrGamep
             None and another dataset lies where that of the training was.
     """
     dataset, inputs = ZarrGameplayDataset.from_config(saved.config.dataset, data), saved.inputs
-    compared = [("actions", dataset.action_names, inputs.action_names)]
+    compared = [("actions", dataset.action_names, inputs.action_names), ("axes", dataset.axis_names, inputs.axis_names)]
     if inputs.window.state:
         compared.append(("state values", dataset.state_names, inputs.state_names))
     for what, theirs, ours in compared:
         if theirs != ours:
             has = f"{what} {', '.join(theirs) or 'none'}"
-            raise UserError(f"{dataset.path} has {has}; {saved.path} was trained on {', '.join(ours)}")
+            raise UserError(f"{dataset.path} has {has}; {saved.path} was trained on {', '.join(ours) or 'none'}")
     if data is None and not holds_training(dataset, saved):
         raise UserError(
             f"{dataset.path} is not the dataset that {saved.path} was trained on, or its episodes have changed since: "

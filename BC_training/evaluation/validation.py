@@ -4,6 +4,8 @@ import jax
 import numpy as np
 
 from BC_training.common import metrics
+from BC_training.common.axis_scores import RecordedAxes
+from BC_training.common.decoder import amounts
 from BC_training.data.loader import Tier
 from BC_training.data.samples import batches_in_order
 from BC_training.runtime.interruption import Decider, Decision
@@ -22,13 +24,21 @@ def validate(setup: Setup, state: TrainState, tier: Tier, decider: Decider) -> m
         if decider.decide() == Decision.STOP:
             return None
         logits.append(np.asarray(setup.predict(params, batch_stats, batch)))
-    logits = np.concatenate(logits)[:count]
+    logits, inputs, samples = np.concatenate(logits)[:count], setup.inputs, setup.val_samples
+    of_buttons, of_axes = inputs.split_logits(logits)
+    axes, moved = None, None
+    if inputs.axis_bins is not None:
+        true = [setup.dataset.axes(e) for e in setup.split["val"]]
+        axes = RecordedAxes(inputs.axis_names, inputs.axis_bins, true, inputs.window.action_shift)
+        moved = amounts(of_axes, inputs.axis_bins, setup.decoding.axes)
     report = metrics.report(
         [setup.dataset.actions(e) for e in setup.split["val"]],
-        np.asarray(jax.nn.sigmoid(logits)),
+        np.asarray(jax.nn.sigmoid(of_buttons)),
         setup.majority,
-        setup.dataset.action_names,
+        inputs.action_names,
         setup.decoding,
-        setup.inputs.window.action_shift,
+        inputs.window.action_shift,
+        axes,
+        moved,
     )
-    return report | {"loss": float(setup.loss(logits, setup.val_samples.targets))}
+    return report | {"loss": float(setup.loss(logits, samples.targets, axes=samples.axis_targets))}

@@ -9,7 +9,7 @@ from BC_training.common.preprocess import InputSpec
 
 
 def require_fit(trained: str, inputs: InputSpec, env: gymnasium.Env) -> None:
-    """Raises a UserError if the buttons, axes, frame size or state values of ``env`` differ from ``inputs``; lists both."""
+    """Raises a UserError if buttons, axes, frame size or state values of ``env`` differ from ``inputs``; lists both."""
     game: Any = env.unwrapped
     compared: list[tuple[str, Any, Any]] = [("buttons", game.buttons, inputs.action_names)]
     compared.append(("axes", game.axes, inputs.axis_names))

@@ -63,13 +63,13 @@ def _require_buildable(config: Config) -> None:
         config.evaluation.decoding(names)
         inputs = InputSpec(
             names,
-            axes,
             game.state_names,
             game.frame_size,
             size,
             game.fps,
             config.window(),
             state,
+            axes,
             AxisBins.fit(np.zeros((1, len(axes)), np.float32), options.axis_bins, options.axis_mu) if axes else None,
         )
         mirror = MirrorTable(None, game.buttons, game.state_names, options.record.game, game.axes)

@@ -81,7 +81,9 @@ class Policy:
         self.last_axis_logits = np.zeros((len(self.inputs.axis_names), 0), np.float32)
 
     def probabilities(self, frame: Any, state: Any = None) -> np.ndarray:
-        """float32 [A] in [0, 1]: how likely the recorded player holds each button; ``last_axis_logits`` tell of the axes.
+        """float32 [A] in [0, 1]: how likely the recorded player holds each button.
+
+        ``last_axis_logits`` has what the model says of the axes.
 
         Give each frame once and in order, because the history is kept. A model that takes previous actions knows
         those that ``act`` returned.
@@ -114,10 +116,11 @@ class Policy:
             logits = self._remember(*model, history["features"])
         else:
             logits = self._predict(*model, history | before)
-        buttons = len(self.inputs.action_names)
-        self.last_probabilities = np.asarray(jax.nn.sigmoid(logits[0, :buttons]))
-        if self.inputs.axis_names:
-            self.last_axis_logits = np.asarray(logits[0, buttons:]).reshape(len(self.inputs.axis_names), -1)
+        if not self.inputs.axis_names:
+            self.last_probabilities = np.asarray(jax.nn.sigmoid(logits[0]))
+            return self.last_probabilities
+        buttons, self.last_axis_logits = self.inputs.split_logits(np.asarray(logits[0]))
+        self.last_probabilities = np.asarray(jax.nn.sigmoid(buttons))
         return self.last_probabilities
 
     def act(self, frame: Any, state: Any = None) -> Action:

@@ -129,9 +129,7 @@ def draw_dial(
         pen.line((x, y, *end), fill=colour, width=3)
 
 
-def _cells(
-    count: int, width: int, least: int, top: float, height: int
-) -> Iterator[tuple[float, float, float, float]]:
+def _cells(count: int, width: int, least: int, top: float, height: int) -> Iterator[tuple[float, float, float, float]]:
     """The (left, top, right, bottom) of cells in rows, each at least ``least`` wide where that fits."""
     columns = min(count, max(1, width // least))
     for i in range(count):

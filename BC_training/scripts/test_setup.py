@@ -18,6 +18,7 @@ import numpy as np
 if __package__ in (None, ""):  # run as a file from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from BC_training.common.axes import AxisBins
 from BC_training.common.config import load_config
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
@@ -119,7 +120,7 @@ def _random_batch(inputs: InputSpec) -> dict[str, np.ndarray]:
             writer.commit({"fps": 17.5})
         data = ZarrGameplayDataset(path)
         data.load_labels()
-        samples, every = Samples(data, [0], inputs.window), np.arange(4)
+        samples, every = Samples(data, [0], inputs.window, inputs.axis_bins), np.arange(4)
         return {"frames": frames[samples.rows(every)], **samples.labels(every)}
 
 
@@ -145,20 +146,22 @@ def _is_there(config: Config) -> bool:
 def _inputs(config: Config) -> InputSpec:
     """The inputs of the dataset; where that is missing, the game's seven buttons and the config's settings."""
     size = config.dataset.record.frame_size if config.dataset.record else (288, 512)
-    buttons, names = tuple(f"action_{i}" for i in range(7)), ()
+    buttons, names, axes = tuple(f"action_{i}" for i in range(7)), (), ()
     wanted = config.dataset.state if config.uses_state else None
     if _is_there(config):
         from BC_training.common.dataset import ZarrGameplayDataset
 
         data = ZarrGameplayDataset.from_config(config.dataset)
-        size, buttons, names = data.frame_size, data.action_names, data.state_names
+        size, buttons, names, axes = data.frame_size, data.action_names, data.state_names, data.axis_names
     elif wanted is not None:
         names = wanted.names
     state = None
     if wanted is not None:
         ones = np.ones((1, len(names)), np.float32)
         state = StateFeatures.fit(wanted, names, [("ones", ones)], config.dataset.path)
-    return InputSpec(buttons, names, size, config.dataset.frame_size or size, None, config.window(), state)
+    bins = AxisBins((1.0,) * len(axes), config.dataset.axis_bins, config.dataset.axis_mu) if axes else None
+    seen = config.dataset.frame_size or size
+    return InputSpec(buttons, names, size, seen, None, config.window(), state, axes, bins)
 
 
 def main() -> int:

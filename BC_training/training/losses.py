@@ -22,9 +22,7 @@ def make_loss(config: TrainingConfig, class_weights: Float[Array, " A"], bins: A
     With axes, their mean cross-entropy is added, ``training.axis_loss_weight`` times.
     """
     gamma = config.focal_gamma if config.loss == "focal" else 0.0
-    of_buttons = partial(
-        focal_loss, class_weights=class_weights, label_smoothing=config.label_smoothing, gamma=gamma
-    )
+    of_buttons = partial(focal_loss, class_weights=class_weights, label_smoothing=config.label_smoothing, gamma=gamma)
     if bins is None:
         return lambda logits, actions, axes=None, mask=None: of_buttons(logits, actions, mask=mask)
     buttons = len(class_weights)

@@ -92,16 +92,20 @@ def find_start(config: Config, inputs: InputSpec, fingerprint: str, console: Con
 
 
 def fingerprint(dataset: ZarrGameplayDataset, episodes: Sequence[int] | None = None) -> str:
-    """A hash of the episodes' names, lengths, actions and state, and of some frames, wherever the dataset is.
+    """A hash of the episodes' names, lengths, actions, axes and state, and of some frames, wherever the dataset is.
 
     ``episodes`` are positions in ascending order; None takes all.
     """
     positions = range(len(dataset.episodes)) if episodes is None else episodes
     digest = hashlib.sha256(repr((dataset.action_names, dataset.state_names, dataset.channel_order)).encode())
+    if dataset.axis_names:
+        digest.update(repr(dataset.axis_names).encode())
     for i in positions:
         episode = dataset.episodes[i]
         digest.update(repr((episode.name, episode.length)).encode())
         digest.update(np.ascontiguousarray(dataset.actions(i)).data)
+        if dataset.axis_names:
+            digest.update(np.ascontiguousarray(dataset.axes(i)).data)
         if dataset.state_names:
             digest.update(np.ascontiguousarray(dataset.state(i)).data)
     count = len(positions)

@@ -83,13 +83,13 @@ class Setup:
             bins = AxisBins.fit(axes, config.dataset.axis_bins, config.dataset.axis_mu)
         inputs = InputSpec(
             dataset.action_names,
-            dataset.axis_names,
             dataset.state_names,
             dataset.frame_size,
             config.dataset.frame_size or dataset.frame_size,
             dataset.fps,
             config.window(),
             state,
+            dataset.axis_names,
             bins,
         )
         decoding = config.evaluation.decoding(dataset.action_names)

@@ -20,7 +20,7 @@ def names_fault(attrs: Mapping[str, Any], path: str | None = None) -> str | None
         if label != "keys" and names is None:
             continue
         fault = _fault(names, label, of, may_be_empty=label != "keys" or bool(attrs.get("axes")))
-        if fault is None and label == "axes" and (both := [name for name in names if name in attrs["keys"]]):
+        if fault is None and label == "axes" and (both := [name for name in names or () if name in attrs["keys"]]):
             fault = f"'keys' and 'axes' both have {_short(both[0])}"
         if fault:
             line = rename(path, label, proposed(names) or proposed(None)) if path is not None else None

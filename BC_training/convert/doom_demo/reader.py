@@ -30,6 +30,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.convert.doom_demo.files import BUTTONS, parse_demo, read_wad
 from BC_training.convert.identity import content_digest
@@ -69,6 +70,7 @@ class DoomDemos:
     numbered: bool  # whether the game's maps are MAP01, MAP02, ... rather than E1M1, ...
     options: Options
     button_names: tuple[str, ...] = BUTTONS
+    axis_names: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
 
     @property
@@ -117,7 +119,7 @@ class DoomDemos:
         with closing(render(self.program, self.wads, raw, self.options.size or DEFAULT_SIZE)) as pictures:
             for picture in pictures:
                 if seen is not None and count < len(actions):
-                    yield seen, actions[count], None
+                    yield seen, Action.of(actions[count]), None
                 seen, count = picture, count + 1
         if count != len(actions):
             reason = "it was recorded with another game or version; check --iwad and --pwad"

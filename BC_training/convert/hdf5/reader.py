@@ -18,6 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.convert.hdf5.actions import Actions
 from BC_training.convert.hdf5.file import opened, require_stored
@@ -54,6 +55,7 @@ class Episodes:
     schema: Schema
     recorded_fps: float
     fps: float | None
+    axis_names: tuple[str, ...] = ()
 
     @property
     def button_names(self) -> tuple[str, ...]:
@@ -140,7 +142,7 @@ class Episodes:
                     frame = decode(image, f"{where} frame {k}")
                     if frame.shape != (shape := shape or frame.shape):
                         raise UserError(f"{where} frame {k} has another size than frame 0: remove the episode")
-                    yield frame, actions[k], None if state is None else state[k]
+                    yield frame, Action.of(actions[k]), None if state is None else state[k]
 
 
 def open_source(path: Path, options: Options) -> Episodes:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.action import Action, at_rest
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, locked, write_whole
 from BC_training.common.preprocess import resize_frames
@@ -119,7 +120,7 @@ class _Exporter:
 
         def frames() -> Iterator[np.ndarray]:
             for frame, action, state in steps:
-                actions.append(action)
+                actions.append(action.buttons)
                 states.append(state)
                 resized = frame if self._size is None else resize_frames(frame[None], self._size)[0]
                 for channel in range(3):
@@ -147,12 +148,12 @@ class _Exporter:
 
 
 def _steps(dataset: ZarrGameplayDataset, episode: int) -> Iterator[Step]:
-    actions = dataset.actions(episode)
+    actions, axes = dataset.actions(episode), dataset.axes(episode)
     state = dataset.state(episode) if dataset.state_names else None
     for begin in range(0, len(actions), _BLOCK):
         block = range(begin, min(begin + _BLOCK, len(actions)))
         for i, frame in zip(block, dataset.frames(episode, block), strict=True):
-            yield frame, actions[i], None if state is None else state[i]
+            yield frame, Action(actions[i], axes[i]), None if state is None else state[i]
 
 
 def _encode(file: Path, frames: Iterator[np.ndarray], fps: float) -> None:
@@ -203,7 +204,7 @@ def _common_rate(dataset: ZarrGameplayDataset, fps: float | None) -> float:
 
 def _thinned(length: int, recorded_fps: float, fps: float | None) -> int:
     """How many of ``length`` steps remain after ``every_nth``."""
-    nothing: Step = (np.empty(0, np.uint8), np.empty(0, bool), None)
+    nothing: Step = (np.empty(0, np.uint8), at_rest(0, 0), None)
     return length if fps is None else sum(1 for _ in every_nth(repeat(nothing, length), recorded_fps, fps))
 
 

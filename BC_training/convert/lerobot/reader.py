@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.convert.identity import content_digest
 from BC_training.convert.lerobot.features import choose_columns, frame_size
@@ -58,6 +59,7 @@ class LeRobotSource:
         self._frame_size = frame_size(place, layout.camera, layout.features[layout.camera])
         self._kept = kept_columns(self._columns.attributes, leave_out)
         self.button_names = self._columns.button_names
+        self.axis_names: tuple[str, ...] = ()
         self.attributes = tuple(self._columns.attributes[i] for i in self._kept)
         # The folder's name is included so that several datasets can be gathered in one.
         folder = layout.root.resolve().name
@@ -105,7 +107,7 @@ class LeRobotSource:
             if frame.shape != (height, width, 3):
                 sizes = f"the image is {frame.shape[0]}x{frame.shape[1]}, in meta/info.json it is {height}x{width}"
                 raise UserError(f"{at(episode, i)}: {sizes}: correct one of them")
-            yield np.ascontiguousarray(frame.transpose(2, 0, 1)), action, values
+            yield np.ascontiguousarray(frame.transpose(2, 0, 1)), Action.of(action), values
 
     def _rows(self, episode: Episode) -> _Rows:
         """Everything in an episode but its frames."""

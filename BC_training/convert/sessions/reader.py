@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from BC_training.common.action import Action
 from BC_training.common.errors import UserError, unknown
 from BC_training.convert.identity import content_digest, sampled
 from BC_training.convert.sessions import clock, coverage, held_buttons, tables
@@ -43,6 +44,7 @@ class Sessions:
     folder: Path  # holds the sessions
     binds: Keybinds
     options: Options
+    axis_names: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -122,7 +124,7 @@ class Sessions:
 
         def steps() -> Iterator[Step]:
             for k, frame in enumerate(video.frames(indices[first:]), start=first):
-                yield frame, actions[k], None if state is None else state[k]
+                yield frame, Action.of(actions[k]), None if state is None else state[k]
 
         return Recording(self.options.fps or video.fps, steps(), attrs, tuple(notes))
 

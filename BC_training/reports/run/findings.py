@@ -62,7 +62,7 @@ class Findings:
 def find(run: Run, predictions: SplitPredictions, scores: Evaluation) -> Findings:
     saved, dataset = predictions.saved, predictions.dataset
     true, probability = predictions.samples.targets, predictions.probability
-    predicted = predictions.pressed(saved.decoding, predictions.logits)
+    predicted = predictions.decoded(saved.decoding, predictions.logits).buttons
     video = _video(run)
     missing = {}
     if not any(row["kind"] in ("train", "val") for row in run.log):
