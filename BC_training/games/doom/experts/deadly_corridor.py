@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from BC_training.games.doom.experts.expert import HIT_RADIUS, Expert, Move, bearing, turn_to
+from BC_training.games.doom.experts.expert import Expert, Move, bearing, turn_to
 from BC_training.games.doom.game import ENEMY_TYPES
 
 
@@ -23,7 +23,7 @@ class DeadlyCorridorExpert(Expert):
         if not targets:
             return self._advance(player)
         _, distance, angle = min(targets)
-        return self.aim(angle, math.degrees(math.atan2(HIT_RADIUS, distance)))
+        return self.aim(distance, angle)
 
     def _advance(self, player: Any) -> Move:
         """Walks along +x, turning and strafing back to the middle line."""

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from BC_training.games.doom.experts.expert import HALF_VIEW, HIT_RADIUS, Expert, Move, bearing, turn_to
+from BC_training.games.doom.experts.expert import HALF_VIEW, Expert, Move, bearing, turn_to
 from BC_training.games.doom.game import ENEMY_TYPES, FAST_TURN
 
 
@@ -20,7 +20,7 @@ class _Turret(Expert):
         if not seen:
             return self.search(player)
         distance, angle = min(seen, key=lambda target: target[0] + self.TURNING * abs(target[1]))
-        return self.aim(angle, max(math.degrees(math.atan2(HIT_RADIUS, distance)), self.TOLERANCE))
+        return self.aim(distance, angle)
 
     def search(self, player: Any) -> Move:
         """What to do while no monster is in view."""

@@ -21,6 +21,8 @@ class Expert:
     What it presses should follow from the last frames: a policy has nothing else to learn from.
     """
 
+    TOLERANCE = 0.0  # degrees off an enemy's middle that buttons cannot do better than
+
     def __init__(self, env: gymnasium.Env):
         self.game: Any = env.unwrapped
         self.has_mouse = "turn" in self.game.axes
@@ -35,7 +37,7 @@ class Expert:
         if player is not None:
             pressed, turn = self.move(player)
             if self.has_mouse:
-                action.axes[0] = np.clip(-turn, -FAST_TURN, FAST_TURN)
+                action.axes[0] = np.clip(0.0 - turn, -FAST_TURN, FAST_TURN)
             elif turn:
                 pressed = [*pressed, "turn_left" if turn > 0 else "turn_right"]
             action.buttons[[self._index[name] for name in pressed]] = True
@@ -48,14 +50,12 @@ class Expert:
         """
         raise NotImplementedError
 
-    def aim(self, angle: float, tolerance: float) -> Move:
-        """Turns to ``angle`` degrees left of the middle and fires where the shot hits.
-
-        A mouse gets there within the frame. Buttons turn in steps, so they fire from ``tolerance`` degrees.
-        """
+    def aim(self, distance: float, angle: float) -> Move:
+        """Turns to an enemy and fires; with a mouse in the frame in which the turn ends, with buttons after it."""
+        hits = math.degrees(math.atan2(HIT_RADIUS, distance))
         if self.has_mouse:
-            return ["attack"] if abs(angle) < FAST_TURN else [], angle
-        return (["attack"], 0.0) if abs(angle) <= tolerance else ([], angle)
+            return ["attack"] if abs(angle) < FAST_TURN else [], angle if abs(angle) > hits else 0.0
+        return (["attack"], 0.0) if abs(angle) <= max(hits, self.TOLERANCE) else ([], angle)
 
 
 def turn_to(degrees: float) -> float:
