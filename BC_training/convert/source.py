@@ -28,6 +28,7 @@ class Options:
     pwads: tuple[Path, ...] = ()  # for ``doom-demo``, the WADs that add to the game, in the order of loading
     leave_out: tuple[str, ...] = ()  # names of state values that are not converted
     time_unit: str = "us"  # for ``sessions``, the unit of the times
+    turn: str = "axis"  # for ``doom-demo``, whether turns become an axis or "buttons"
     allow_missing: bool = False  # for ``sessions``, whether much of the inputs, memory values or video may be missing
 
 
@@ -79,10 +80,11 @@ def print_line(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True, markup=False, emoji=False)
 
 
-def every_nth(steps: Iterator[Step], recorded_fps: float, fps: float) -> Iterator[Step]:
+def every_nth(steps: Iterator[Step], recorded_fps: float, fps: float, *, sum_axes: bool = False) -> Iterator[Step]:
     """Thins steps of a constant rate to ``fps``; raises a UserError if that is above the recorded rate.
 
-    The buttons of each step that stays are its own and those of the dropped ones after it; the axes are its own.
+    The buttons of each step that stays are its own and those of the dropped ones after it. Its axes are its own, or with
+    ``sum_axes``, where amounts add up as degrees do, the sums with the dropped ones.
     """
     if fps > recorded_fps:
         raise UserError(f"--fps {fps:g} is above the recording's {recorded_fps:g}: frames would be repeated; lower it")
@@ -90,5 +92,6 @@ def every_nth(steps: Iterator[Step], recorded_fps: float, fps: float) -> Iterato
     for _, group in grouped:
         _, (frame, action, state) = next(group)
         for _, (_, later, _) in group:
-            action = action._replace(buttons=action.buttons | later.buttons)
+            axes = action.axes + later.axes if sum_axes else action.axes
+            action = Action(action.buttons | later.buttons, axes)
         yield frame, action, state
