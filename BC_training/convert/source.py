@@ -83,8 +83,8 @@ def print_line(console: Console, line: str) -> None:
 def every_nth(steps: Iterator[Step], recorded_fps: float, fps: float, *, sum_axes: bool = False) -> Iterator[Step]:
     """Thins steps of a constant rate to ``fps``; raises a UserError if that is above the recorded rate.
 
-    The buttons of each step that stays are its own and those of the dropped ones after it. Its axes are its own, or with
-    ``sum_axes``, where amounts add up as degrees do, the sums with the dropped ones.
+    The buttons of each step that stays are its own and those of the dropped ones after it. Its axes are its own, or
+    with ``sum_axes``, where amounts add up as degrees do, the sums with the dropped ones.
     """
     if fps > recorded_fps:
         raise UserError(f"--fps {fps:g} is above the recording's {recorded_fps:g}: frames would be repeated; lower it")

@@ -1,6 +1,6 @@
 """ViZDoom scenarios as Gymnasium environments, named ``doom/<scenario>``.
 
-With ``mouse`` the player turns by the axis "turn", in degrees to the right until the next frame, in place of the buttons
+With ``mouse`` the player turns by the axis "turn", in degrees to the right until the next frame, not by the buttons
 turn_left and turn_right. The engine's look up and down is no axis: Doom aims up and down by itself.
 """
 
@@ -79,8 +79,8 @@ class DoomGame(gymnasium.Env):
     """One ViZDoom scenario.
 
     Observation: ``{"frame": uint8 [3, H, W] RGB, "state": float32 [14]}`` (``STATE_NAMES``).
-    Action: the buttons held during the next ``frame_skip`` tics, and with ``mouse`` the degrees to turn right in them, in
-    equal parts, to the nearest of the engine's 65,536 directions in each.
+    Action: the buttons held during the next ``frame_skip`` tics, and with ``mouse`` the degrees to turn right in them:
+    the same in each tic, rounded to one of the engine's 65,536 directions.
     Reward: the scenario's own, summed over those tics.
     The same seed and the same actions give the same episode.
 

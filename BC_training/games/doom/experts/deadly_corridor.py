@@ -1,6 +1,5 @@
 """The expert of ``doom/deadly_corridor``: a corridor with enemies in its niches, armour at its end."""
 
-import math
 from typing import Any
 
 from BC_training.games.doom.experts.expert import Expert, Move, bearing, turn_to
