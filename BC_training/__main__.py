@@ -177,25 +177,23 @@ def convert(
     pwad: cli.Pwad = None,
     leave_out: cli.LeaveOut = None,
     time_unit: cli.TimeUnit = "us",
-    turn: cli.Turn = "axis",
+    turn: cli.Turn = None,
     allow_missing: cli.AllowMissing = False,
     workers: cli.Workers = None,
 ) -> None:
     """Convert recordings of another kind into a dataset, or a dataset into another kind."""
-    readers = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "leave-out": leave_out}
-    readers |= {"allow-missing": allow_missing, "time-unit": time_unit != "us", "turn": turn != "axis"}
-    cli.require_conversion(kind, to, fps, readers)
+    given = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "leave-out": leave_out, "turn": turn}
+    cli.require_conversion(kind, to, fps, given | {"allow-missing": allow_missing, "time-unit": time_unit != "us"})
     frame_size = None if size is None else cli.parse_size(size)
     if kind is None:
         from BC_training.convert.lerobot.export import export
 
-        export(source, out, frame_size, fps, workers, console)
-        return
+        return export(source, out, frame_size, fps, workers, console)
     from BC_training.convert.conversion import Options, convert
 
     lists = tuple(pwad or ()), tuple(leave_out or ())
-    options = Options(kind, frame_size, fps, keybinds, iwad, camera, *lists, time_unit, turn, allow_missing)
-    convert(source, out, options, workers, console)
+    options = Options(kind, frame_size, fps, keybinds, iwad, camera, *lists, time_unit, turn or "axis", allow_missing)
+    return convert(source, out, options, workers, console)
 
 
 @command(
