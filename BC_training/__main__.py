@@ -52,8 +52,7 @@ def dagger(
     from BC_training.experiments.dagger import dagger
 
     with cli.resumable():
-        label = label or "expert"
-        dagger(cli.load(config, overrides), console, rounds=rounds, episodes=episodes, mix=mix, label=label)
+        dagger(cli.load(config, overrides), console, rounds=rounds, episodes=episodes, mix=mix, label=label or "expert")
 
 
 @command(
@@ -98,11 +97,12 @@ def rollout(
     json: cli.Json = None,
     video: cli.FirstVideo = None,
     decode: cli.Decode = None,
+    means: cli.Means = None,
 ) -> None:
     """Let a player play, and score it beside random and the expert."""
     from BC_training.play.rollout import rollout
 
-    options = {"episodes": episodes, "seed": seed, "workers": workers}
+    options = {"episodes": episodes, "seed": seed, "workers": workers, "reference_means": means}
     rollout(player, game, console, **options, json_file=json, video=video, decode=decode or [])
 
 

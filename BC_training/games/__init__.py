@@ -8,9 +8,10 @@ Every game is a Gymnasium environment with observation ``{"frame": uint8 [3, H, 
 
 import gymnasium
 
-from BC_training.games.spec import GameSpec, Option, known_games, register
+from BC_training.games.gym import ids
+from BC_training.games.spec import GameSpec, Option, games_with_experts, known_games, register
 
-__all__ = ["GameSpec", "Option", "known_games", "make_game", "register"]
+__all__ = ["GameSpec", "Option", "games_with_experts", "known_games", "make_game", "register"]
 
 register(
     "doom",
@@ -26,6 +27,15 @@ register(
         "delay": Option(0, 0, 350, is_handicap=True),
     },
     experts="BC_training.games.doom.experts:EXPERTS",
+)
+register(
+    "gym",
+    names=ids.registered,
+    find=ids.find,
+    make="BC_training.games.gym.game:GymGame",
+    engine=ids.engine,
+    options=ids.defaults,
+    experts="BC_training.games.gym.experts:EXPERTS",
 )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from BC_training.common.action import Action
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, unknown
-from BC_training.games import GameSpec, known_games
+from BC_training.games import GameSpec, games_with_experts
 from BC_training.games.fit import require_fit
 from BC_training.play.scripted import Noop, Random
 
@@ -63,7 +63,8 @@ def make_player(name: str, game: str, env: gymnasium.Env, decoding: Decoding | N
         return scripted[name](env)
     if name == "expert":
         if (expert := GameSpec.parse(game).expert) is None:
-            having = ", ".join(known for known in known_games() if GameSpec.parse(known).expert is not None)
-            raise UserError(f"{game} has no expert (those that have: {having}); use random or noop")
+            raise UserError(
+                f"{game} has no expert (those that have: {', '.join(games_with_experts())}); use random or noop"
+            )
         return expert(env)
     return PolicyPlayer(name, env, decoding)
