@@ -100,9 +100,14 @@ def test_the_joystick_of_atari_is_split_into_buttons():
 
 
 def test_of_actions_that_are_as_near_the_one_that_shares_more_buttons_is_taken():
-    actions = atari(["NOOP", "DOWN", "UPFIRE"])
+    actions = atari(["NOOP", "DOWN", "UPLEFTFIRE"])
     assert actions.raw(held(actions, "UP")) == 2
     assert actions.raw(held(actions, "FIRE")) == 2
+
+
+def test_a_held_button_does_something_even_where_nothing_would_be_nearer():
+    actions = atari(["NOOP", "UPLEFTFIRE"])
+    assert [actions.raw(held(actions, *names)) for names in ((), ("UP",), ("FIRE", "LEFT"))] == [0, 1, 1]
 
 
 def test_documented_actions_have_names_and_the_one_that_does_nothing_has_no_button():
