@@ -13,6 +13,7 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import resize_frames
 from BC_training.common.schema import RecordConfig
+from BC_training.common.settings.evaluation import RolloutConfig
 from BC_training.games import GameSpec, games_with_experts, known_games, make_game
 from BC_training.games.gym import ids
 from BC_training.games.gym.observations import WORDS
@@ -272,3 +273,5 @@ def test_without_an_expert_scores_are_normalised_only_by_means_that_the_user_giv
 def test_given_means_that_are_no_scale_are_refused(means):
     with pytest.raises(UserError, match=r"--reference-means .*: first random's, then a higher one"):
         rollout("noop", TOY, QUIET, episodes=1, workers=1, reference_means=means)
+    with pytest.raises(UserError, match=r"config: evaluation.rollout.reference_means=.* two numbers, random's and a"):
+        RolloutConfig(TOY, reference_means=means)
