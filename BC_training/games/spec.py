@@ -12,6 +12,7 @@ from typing import Any
 from BC_training.common.errors import UserError, unknown
 
 Value = bool | int | float | str
+_OURS = ("frame_size", "render_mode")  # arguments of ``make_game``
 Engine = str | Callable[[str], str]
 Options = Mapping[str, "Option"] | Callable[[str], Mapping[str, Any]]
 
@@ -149,6 +150,8 @@ class GameSpec:
             key, _, value = item.partition("=")
             if key not in known and (not callable(found.options) or not key.isidentifier()):
                 raise unknown(f"option of {game}", key, known, f"write {game}?OPTION=VALUE&OPTION=VALUE")
+            if key in _OURS:
+                raise UserError(f"game {text}: {key} is no option, it is what the command itself sets")
             if key in options:
                 raise UserError(f"game {text}: the option {key} is there twice")
             try:

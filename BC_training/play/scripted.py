@@ -23,20 +23,10 @@ class Noop:
 
 
 class Random(Noop):
-    """Presses each button with probability 1/2 and draws each axis from [-1, 1], independently in every frame.
-
-    Where the game's action space has ``draw(rng)``, it draws the actions.
-    """
-
-    def __init__(self, env: gymnasium.Env):
-        super().__init__(env)
-        self._draw = getattr(env.action_space, "draw", self._press)
+    """Presses each button with probability 1/2 and draws each axis from [-1, 1], independently in every frame."""
 
     def reset(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
 
     def act(self, observation: dict[str, np.ndarray]) -> Action:
-        return self._draw(self._rng)
-
-    def _press(self, rng: np.random.Generator) -> Action:
-        return Action.of(rng.random(self._buttons) < 0.5, rng.uniform(-1, 1, self._axes))
+        return Action.of(self._rng.random(self._buttons) < 0.5, self._rng.uniform(-1, 1, self._axes))

@@ -65,7 +65,7 @@ def test_one_call_registers_a_kind_of_game_with_its_options(toy):
     arguments = {"frame_size": (8, 9), "render_mode": None, "mouse": True, "speed": 1.5}
     assert (game.name, game.arguments) == ("a/one", arguments)
     found = GameSpec.parse("toy/a/one?speed=1.5&mouse=true")
-    assert (str(found), found.file_name) == ("toy/a/one?mouse=true&speed=1.5", "one-mouse-true-speed-1.5")
+    assert (str(found), found.file_name) == ("toy/a/one?mouse=true&speed=1.5", "a-one-mouse-true-speed-1.5")
     assert str(found.without_handicaps) == "toy/a/one?mouse=true"
 
 

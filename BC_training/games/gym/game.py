@@ -23,7 +23,6 @@ from BC_training.games.spaces import action_space, observation_space
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
-_RESERVED = ("id", "frame_size", "render_mode")  # options that this program sets
 _ATARI_RATE = 60  # frames per second of the console; what the metadata say is wrong
 _UNKNOWN_RATE = 30  # frames per second of an environment that does not say its own
 _LONGEST = 30 * 60  # seconds of an episode in an environment without a limit, as Atari's games have it
@@ -55,8 +54,8 @@ class GymGame(gymnasium.Env):
     Args:
         name: a registered ID, or ``module:ID``.
         frame_size: (H, W) of the frames in pixels.
-        render_mode: with ``"rgb_array"`` ``render()`` returns what the environment draws, uint8 [H', W', 3], enlarged
-            by a whole factor to at least the height of the frames; frames do not depend on it.
+        render_mode: with ``"rgb_array"`` ``render()`` returns what the environment draws, uint8 [H', W', 3]; frames do
+            not depend on it.
         options: of ``gymnasium.make`` and the environment; lists become tuples.
 
     Attributes:
@@ -140,15 +139,16 @@ class GymGame(gymnasium.Env):
     def render(self) -> np.ndarray | None:
         if self.render_mode != "rgb_array":
             return None
-        image: Any = self._image
         # Where frames are rendered, they must not be so twice: LunarLander's smoke fades each time.
-        if self._read_image is not None and self.env.render_mode == "rgb_array":
-            image = self.env.render()
-        factor = max(1, math.ceil(self.frame_size[0] / image.shape[0]))
-        return image.repeat(factor, 0).repeat(factor, 1)
+        if self._read_image is None or self.env.render_mode != "rgb_array":
+            return self._image
+        image: Any = self.env.render()
+        return image
 
     def close(self) -> None:
-        self.env.close()
+        env = self.__dict__.pop("env", None)  # Atari's engine complains if anything still holds it when Python ends
+        if env is not None:
+            env.close()
 
     def _observe(self, observation: Any) -> dict[str, np.ndarray]:
         rendered: Any = self.env.render() if self._read_image is None else self._read_image(observation)
@@ -160,9 +160,6 @@ class GymGame(gymnasium.Env):
 def _make(game: str, spec: Any, options: dict[str, Any]) -> gymnasium.Env:
     """Starts the environment of a registered id; raises a UserError where that is not possible."""
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    for key in _RESERVED:
-        if key in options:
-            raise UserError(f"game {game}: the option {key} is not the user's to set")
     try:
         parameters = inspect.signature(
             load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
@@ -170,7 +167,7 @@ def _make(game: str, spec: Any, options: dict[str, Any]) -> gymnasium.Env:
         of_make = {"max_episode_steps", "disable_env_checker"}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             for key in options.keys() - parameters.keys() - of_make:
-                raise unknown(f"option of {game}", key, {*parameters, *of_make} - {*_RESERVED, "self"})
+                raise unknown(f"option of {game}", key, {*parameters, *of_make} - {"self", "render_mode"})
         drawn = {"render_mode": "rgb_array"}
         if "render_mode" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             drawn = {}

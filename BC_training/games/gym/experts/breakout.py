@@ -25,7 +25,7 @@ class BreakoutExpert(AtariExpert):
             return "FIRE"
         if is_new:
             return "NOOP"
-        if 0 < dy and y < _BOTTOM:
+        if dy > 0 and y < _BOTTOM:
             x = x + dx * (_BOTTOM - y) / dy
             x = _LEFT + abs(x - _LEFT)
             x = _RIGHT - abs(_RIGHT - x)
