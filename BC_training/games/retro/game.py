@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import stable_retro
+from gymnasium import spaces
 from stable_retro.data import Integrations, get_romfile_path, list_scenarios, list_states
 
 from BC_training.common.action import Action
@@ -17,6 +18,23 @@ _LONGEST = 30 * 60  # seconds of an episode, since not every integration ends on
 _FIRST = ("score", "lives")  # of the state, where the integration has them
 
 _open: "weakref.WeakSet[RetroGame]" = weakref.WeakSet()
+
+
+class PadActions(spaces.Tuple):
+    """The space of ``Action``, of which the combinations are drawn that the integration has use for.
+
+    Others, such as a press of START, can stop the game or switch it off and on.
+
+    Args:
+        combinations: [groups][choices][A]: one choice of each group is held.
+    """
+
+    def __init__(self, combinations: list[np.ndarray]):
+        super().__init__(action_space(combinations[0].shape[1], 0).spaces)
+        self._combinations = combinations
+
+    def draw(self, rng: np.random.Generator) -> Action:
+        return Action.of(np.any([group[rng.integers(len(group))] for group in self._combinations], axis=0))
 
 
 class RetroGame(gymnasium.Env):
@@ -64,13 +82,14 @@ class RetroGame(gymnasium.Env):
         self._console = self._start(name, state, scenario)
         _open.add(self)
         # Pads of few buttons have places without one.
-        self._places = [i for i, button in enumerate(self._console.buttons) if button is not None]
+        self._places = np.array([i for i, button in enumerate(self._console.buttons) if button is not None])
         self.buttons = tuple(str(self._console.buttons[i]).lower() for i in self._places)
         self.axes: tuple[str, ...] = ()
         values = sorted(self._console.data.list_variables())
         self.state_names = (*(n for n in _FIRST if n in values), *(n for n in values if n not in _FIRST))
         self.fps = self._console.em.get_screen_rate() / frameskip
-        self.action_space = action_space(len(self.buttons), 0)
+        useful = [np.array(masks)[:, None] >> self._places & 1 for masks in self._console.button_combos]
+        self.action_space = PadActions([group.astype(bool) for group in useful])
         self.observation_space = observation_space(frame_size, len(self.state_names))
         self._steps = 0
         self._image = np.zeros((1, 1, 3), np.uint8)
