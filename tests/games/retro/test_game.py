@@ -53,8 +53,9 @@ def test_buttons_move_the_ship(game):
     assert len({p.tobytes() for p in pictures}) == 4
 
 
-def test_episodes_end_with_the_last_life_and_rewards_sum_to_the_score(game):
-    end = list(play_frames(game, Random(game), 0))[-1]
+def test_episodes_end_with_the_last_life_and_rewards_sum_to_the_score():
+    with closing(make_game(f"{GAME}?frameskip=8", frame_size=(56, 80))) as env:
+        end = list(play_frames(env, Random(env), 0))[-1]
     assert end.score == end.observation["state"][0] > 0
     assert end.observation["state"][1] == 0
 
