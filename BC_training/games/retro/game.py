@@ -79,7 +79,7 @@ class RetroGame(gymnasium.Env):
         self.frame_size, self.render_mode = frame_size, render_mode
         self._frameskip, self._noops = frameskip, noops
         self._game = f"retro/{name}"
-        self._console = self._start(name, state, scenario)
+        self._console: Any = self._start(name, state, scenario)
         _open.add(self)
         # Pads of few buttons have places without one.
         self._places = np.array([i for i, button in enumerate(self._console.buttons) if button is not None])
@@ -94,7 +94,7 @@ class RetroGame(gymnasium.Env):
         self._steps = 0
         self._image = np.zeros((1, 1, 3), np.uint8)
 
-    def _start(self, name: str, state: str, scenario: str) -> stable_retro.RetroEnv:
+    def _start(self, name: str, state: str, scenario: str) -> Any:
         every = Integrations.ALL
         for what, given, known in (("state", state, list_states), ("scenario", scenario, list_scenarios)):
             if given and given not in known(name, every):
@@ -111,7 +111,7 @@ class RetroGame(gymnasium.Env):
                 f"game {self._game}: {others[0]} is open in this process, which can play one console: close it first"
             )
         try:
-            console = stable_retro.RetroEnv(
+            console: Any = stable_retro.RetroEnv(
                 name,
                 state=state or stable_retro.State.DEFAULT,
                 scenario=scenario or None,

@@ -10,7 +10,7 @@ from BC_training.common.errors import UserError
 from BC_training.games import GameSpec, make_game
 from BC_training.games.retro import ids
 from BC_training.play.episodes import play_frames
-from BC_training.play.scripted import Random
+from BC_training.play.players import make_player
 
 GAME = "retro/Airstriker-Genesis-v0"
 
@@ -55,7 +55,7 @@ def test_buttons_move_the_ship(game):
 
 def test_episodes_end_with_the_last_life_and_rewards_sum_to_the_score():
     with closing(make_game(f"{GAME}?frameskip=8", frame_size=(56, 80))) as env:
-        end = list(play_frames(env, Random(env), 0))[-1]
+        end = list(play_frames(env, make_player("random", GAME, env), 0))[-1]
     assert end.score == end.observation["state"][0] > 0
     assert end.observation["state"][1] == 0
 
