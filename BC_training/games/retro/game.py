@@ -111,7 +111,8 @@ class RetroGame(gymnasium.Env):
                 f"game {self._game}: {others[0]} is open in this process, which can play one console: close it first"
             )
         try:
-            console: Any = stable_retro.RetroEnv(
+            env_class: Any = stable_retro.RetroEnv
+            console = env_class(
                 name,
                 state=state or stable_retro.State.DEFAULT,
                 scenario=scenario or None,
