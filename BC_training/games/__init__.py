@@ -9,6 +9,7 @@ Every game is a Gymnasium environment with observation ``{"frame": uint8 [3, H, 
 import gymnasium
 
 from BC_training.games.gym import ids
+from BC_training.games.retro import ids as consoles
 from BC_training.games.spec import GameSpec, Option, games_with_experts, known_games, register
 
 __all__ = ["GameSpec", "Option", "games_with_experts", "known_games", "make_game", "register"]
@@ -36,6 +37,19 @@ register(
     engine=ids.engine,
     options=ids.defaults,
     experts="BC_training.games.gym.experts:EXPERTS",
+)
+register(
+    "retro",
+    names=consoles.known,
+    find=consoles.find,
+    make="BC_training.games.retro.game:RetroGame",
+    engine="stable-retro",
+    options={
+        "frameskip": Option(2, 1, 60),  # frames of the console per step
+        "noops": Option(30, 0, 600),  # the most of them without buttons at the start, of which the seed draws a number
+        "state": Option(""),  # a saved one in which episodes start
+        "scenario": Option(""),  # what gives rewards and ends episodes
+    },
 )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from BC_training.common.errors import UserError, unknown
 
-Value = bool | int | float
+Value = bool | int | float | str
 _OURS = ("frame_size", "render_mode")  # arguments of ``make_game``
 Engine = str | Callable[[str], str]
 Options = Mapping[str, "Option"] | Callable[[str], Mapping[str, Any]]
@@ -22,14 +22,14 @@ class Option:
     """An option of a kind of game.
 
     Args:
-        default: its value where a spec does not give it; the type of all its values.
+        default: its value where a spec does not give it; the type of all its values. A text may be any.
         low, high: the range of a number.
         is_handicap: whether it makes the game harder for the player alone. Random and the expert play without it.
     """
 
     default: Value
-    low: Value | None = None
-    high: Value | None = None
+    low: float | None = None
+    high: float | None = None
     is_handicap: bool = False
 
     @property
@@ -40,7 +40,9 @@ class Option:
 
     def parse(self, text: str) -> Value:
         """The value that ``text`` writes; raises a ValueError if it is not one of this option's."""
-        value = json.loads(text)
+        value = _value(text) if isinstance(self.default, str) else json.loads(text)
+        if isinstance(self.default, str):
+            return value if isinstance(value, str) else text
         in_range = (self.low is None or self.low <= value) and (self.high is None or value <= self.high)
         if type(value) is not type(self.default) or not in_range:
             raise ValueError(text)
