@@ -115,9 +115,7 @@ def find(run: Run, predictions: SplitPredictions, scores: Evaluation) -> Finding
     )
 
 
-def _worst(
-    predictions: SplitPredictions, held: np.ndarray, pressed: np.ndarray, moved: np.ndarray
-) -> list[WorstFrame]:
+def _worst(predictions: SplitPredictions, held: np.ndarray, pressed: np.ndarray, moved: np.ndarray) -> list[WorstFrame]:
     samples, dataset, axes = predictions.samples, predictions.dataset, predictions.axes
     of_buttons, of_axes = predictions.saved.inputs.split_logits(predictions.logits)
     losses, amounts = np.zeros(len(samples)), [[] for _ in range(len(samples))]
