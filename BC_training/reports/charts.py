@@ -150,8 +150,8 @@ def amounts_plot(name: str, words: str, true: np.ndarray, predicted: np.ndarray,
     side = min(bins.count, _CELLS)
     edges = np.linspace(-1, 1, side + 1) * (1 + 1 / (side - 1))  # the outermost cells have ±1 in their middle
     alone = AxisBins((bins.scales[axis],), bins.count, bins.mu)
-    squeezed = [alone.squeeze(amounts[:, None])[:, 0] for amounts in (true, predicted)]
-    counts = np.histogram2d(*squeezed, [edges, edges])[0]
+    across, up = (alone.squeeze(amounts[:, None])[:, 0] for amounts in (true, predicted))
+    counts = np.histogram2d(across, up, [edges, edges])[0]
     width, cells = _SIDE / side, []
     for i, j in np.argwhere(counts):
         share = counts[i, j] / counts.max()

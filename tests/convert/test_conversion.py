@@ -15,6 +15,7 @@ from dataset_files import read_episode, user_error
 from lerobot_datasets import write_v30
 
 import BC_training.convert
+from BC_training.common.action import Action
 from BC_training.common.storage.store import LocalStore
 from BC_training.common.storage.writer import EpisodeWriter
 from BC_training.convert.doom_demo import reader as doom_demo
@@ -169,6 +170,7 @@ class Fake:
     """A source whose first recording makes a library fail."""
 
     button_names: tuple[str, ...] = ("jump",)
+    axis_names: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
     episodes: tuple[str, ...] = ("bad", "good", "empty")
 
@@ -181,7 +183,7 @@ class Fake:
     def read(self, episode):
         def steps():
             for _ in range(0 if episode == "empty" else 3):
-                yield np.ones((3, 4, 4), np.uint8), np.ones(1, bool), None
+                yield np.ones((3, 4, 4), np.uint8), Action.of([1]), None
             if episode == "bad":
                 raise KeyError("Unable to\nopen object")
 

@@ -199,7 +199,7 @@ def check_read(root: Path, **options: Any) -> None:
     """Checks all steps of a dataset, without writing it; its pictures must be stored without loss."""
     for e, steps in enumerate(read(root, **options)):
         frames, pressed, values = zip(*steps, strict=True)
-        np.testing.assert_array_equal(pressed, actions(e, LENGTHS[e]))
+        np.testing.assert_array_equal([action.buttons for action in pressed], actions(e, LENGTHS[e]))
         np.testing.assert_array_equal(values, state(e, LENGTHS[e]))
         np.testing.assert_array_equal(frames, [picture(e, i).transpose(2, 0, 1) for i in range(LENGTHS[e])])
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from untrained import change_meta, save_run
 from videos import decode
 
+from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
 from BC_training.games import GameSpec
@@ -24,7 +25,7 @@ from BC_training.play.references import known_returns, scripted_returns
 from BC_training.play.results import RolloutResult
 from BC_training.play.rollout import rollout
 from BC_training.play.scores import RolloutSession, play_episodes
-from BC_training.play.video import VideoWriter, draw_buttons
+from BC_training.play.video import Hud, VideoWriter
 from BC_training.training import checkpoint
 
 GAME = "doom/deadly_corridor"
@@ -134,7 +135,7 @@ def test_the_video_shows_every_frame_of_the_player_not_of_the_reference(tmp_path
 def test_buttons_are_drawn_as_held_or_released():
     image = np.zeros((288, 512, 3), np.uint8)
     names = ["left", "right"]
-    none, left = (draw_buttons(image, names, np.array(a), "") for a in ([False, False], [True, False]))
+    none, left = (Hud(names, ()).draw(image, Action.of(a), "") for a in ([False, False], [True, False]))
     changed = np.argwhere((none != left).any(axis=-1))
     assert len(changed) > 1000
     assert changed[:, 0].min() >= 288  # under the picture
@@ -146,7 +147,7 @@ def test_videos_of_any_size_are_written(tmp_path, size):
     images = np.random.default_rng(0).integers(0, 256, (5, *size, 3), np.uint8)
     with VideoWriter(tmp_path / "v.mp4", 17.08, ["a", "b", "c"]) as writer:
         for image in images:
-            writer.add(image, np.array([True, False, True]))
+            writer.add(image, Action.of([True, False, True]))
     assert len(decode(tmp_path / "v.mp4")[0]) == 5
 
 
@@ -199,14 +200,14 @@ def test_decode_changes_this_play_and_is_recorded(run, monkeypatch):
     held.clear()
     decode = ["threshold=0.999", "thresholds.attack=0.001", "hysteresis=0.0005"]
     result = rollout(str(run), GAME, QUIET, episodes=1, workers=1, decode=decode)
-    assert (np.array(held) == [name == "attack" for name in BUTTONS]).all()
+    assert [action.buttons.tolist() for action in held] == [[name == "attack" for name in BUTTONS]] * len(held)
     assert result.decoding.thresholds == dict.fromkeys(BUTTONS, 0.999) | {"attack": 0.001}
     assert result.decoding.hysteresis == 0.0005
     assert checkpoint.read(run).decoding == own.decoding
     held.clear()
     screen, group = StringIO(), ["threshold=0.001", "exclusive=[[turn_left,turn_right]]"]
     rollout(str(run), GAME, Console(file=screen, width=200), episodes=1, workers=1, decode=group)
-    assert (np.array(held)[:, -2:].sum(axis=1) == 1).all()
+    assert all(action.buttons[-2:].sum() == 1 for action in held)
     assert group[1] in screen.getvalue()
 
 

@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.action import Action, at_rest
+from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, locked, write_whole
 from BC_training.common.preprocess import resize_frames

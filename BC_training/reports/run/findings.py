@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from BC_training.common.action import Action
-from BC_training.common.axis_scores import RecordedAxes
+from BC_training.common.axes import RecordedAxes
 from BC_training.common.config import to_dict, to_yaml
 from BC_training.common.errors import UserError
 from BC_training.evaluation.results import Evaluation

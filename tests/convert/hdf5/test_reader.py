@@ -37,7 +37,7 @@ def read(source, kind="minari", fps: float | None = 20, **options):
     found = opened(source, kind, fps, **options)
     recording = found.read(found.episodes[0])
     frames, actions, state = zip(*recording.steps, strict=True)
-    return found, recording, np.array(frames), np.array(actions), state
+    return found, recording, np.array(frames), np.array([action.buttons for action in actions]), state
 
 
 def jpeg(image):

@@ -11,6 +11,7 @@ import pytest
 import vizdoom
 from gymnasium.utils.env_checker import check_env
 
+from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec, Window, resize_frames
 from BC_training.games import known_games, make_game
@@ -36,7 +37,7 @@ def play(env: gymnasium.Env, player: str, seed: int, steps: int = 10_000):
 
 def test_a_model_that_sees_the_state_needs_the_games_values_in_their_order(env):
     game = env.unwrapped
-    inputs = InputSpec(game.action_names, game.state_names, game.frame_size, game.frame_size, game.fps)
+    inputs = InputSpec(game.buttons, game.state_names, game.frame_size, game.frame_size, game.fps)
     seeing = dataclasses.replace(inputs, window=Window(state=True))
     require_fit("my_model", seeing, env)
     names = (game.state_names[1], game.state_names[0], *game.state_names[2:])
@@ -60,7 +61,7 @@ def test_every_scenario_is_a_gymnasium_environment_that_seed_and_actions_decide(
         assert not np.array_equal(first[0], other[0])
         game = env.unwrapped
         assert (game.state_names, game.fps) == (STATE_NAMES, 17.5)
-        assert len(set(game.action_names)) == env.action_space.n
+        assert len(set(game.buttons)) == env.action_space[0].shape[0]
 
 
 @pytest.mark.parametrize("size", [(288, 512), (72, 128), (90, 160), (50, 70)])
@@ -133,7 +134,7 @@ def test_a_delay_shifts_the_buttons_by_tics():
         late.reset(seed=4)
         by_tic.reset(seed=4)
         for step, held in enumerate(buttons):
-            seen, reward, *_ = late.step(held)
-            first, second = (by_tic.step(tics[2 * step + i]) for i in (0, 1))
+            seen, reward, *_ = late.step(Action.of(held))
+            first, second = (by_tic.step(Action.of(tics[2 * step + i])) for i in (0, 1))
             np.testing.assert_array_equal(seen["frame"], second[0]["frame"])
             assert reward == pytest.approx(first[1] + second[1])
