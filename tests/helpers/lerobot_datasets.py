@@ -198,8 +198,9 @@ def check(dataset: ZarrGameplayDataset, fps: float = 20) -> None:
 def check_read(root: Path, **options: Any) -> None:
     """Checks all steps of a dataset, without writing it; its pictures must be stored without loss."""
     for e, steps in enumerate(read(root, **options)):
-        frames, pressed, values = zip(*steps, strict=True)
-        np.testing.assert_array_equal(pressed, actions(e, LENGTHS[e]))
+        frames, acted, values = zip(*steps, strict=True)
+        np.testing.assert_array_equal([action.buttons for action in acted], actions(e, LENGTHS[e]))
+        assert not any(len(action.axes) for action in acted)
         np.testing.assert_array_equal(values, state(e, LENGTHS[e]))
         np.testing.assert_array_equal(frames, [picture(e, i).transpose(2, 0, 1) for i in range(LENGTHS[e])])
 

@@ -103,7 +103,7 @@ def test_one_action_is_a_plain_column(source):
     lr.set_feature("action", names=["fire"], shape=1)(source)
     lr.replace_column("action", lambda c: pa.array([row[0] for row in c.to_pylist()], pa.float32()))(source)
     found = lr.opened(source)
-    pressed = [action for _, action, _ in found.read(found.episodes[1]).steps]
+    pressed = [action.buttons for _, action, _ in found.read(found.episodes[1]).steps]
     np.testing.assert_array_equal(pressed, lr.actions(1, 6)[:, :1])
 
 
