@@ -28,11 +28,12 @@ from rich.console import Console
 from rich.progress import Progress
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from BC_training.common.action import at_rest
 from BC_training.common.config import load_config
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.preprocess import Window
 from BC_training.common.schema import DatasetConfig, RecordConfig
-from BC_training.common.storage.writer import EpisodeWriter, recording
+from BC_training.common.storage.writer import EpisodeWriter, Names, recording
 from BC_training.data.cache import find_caches
 from BC_training.data.loader import HostTier, make_tier
 from BC_training.data.samples import Samples
@@ -166,9 +167,9 @@ def loading(path: Path, cache_dir: Path, torch_python: str | None) -> None:
 
 def write_many_episodes(path: Path, count: int, length: int) -> None:
     """Metadata of a dataset of ``count`` episodes; their chunks are not needed to open it."""
-    with recording(path, tuple("abcdefg"), ("x", "y")):
+    with recording(path, Names(tuple("abcdefg"), (), ("x", "y"))):
         writer = EpisodeWriter(path, 0)
-        writer.append(np.zeros((3, 288, 512), np.uint8), np.zeros(7, bool), np.zeros(2, np.float32))
+        writer.append(np.zeros((3, 288, 512), np.uint8), at_rest(7, 0), np.zeros(2, np.float32))
         writer.commit({"fps": 17.5, "seed": 0, "game": "doom/deadly_corridor", "player": "expert", "score": 1.5})
     group = json.loads((path / "episode_0/zarr.json").read_text())
     arrays = {

@@ -31,9 +31,10 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 from rich.console import Console
 from rich.progress import track
 
+from BC_training.common.action import Action
 from BC_training.common.config import load_config
 from BC_training.common.schema import Config
-from BC_training.common.storage.writer import EpisodeWriter, recording
+from BC_training.common.storage.writer import EpisodeWriter, Names, recording
 from BC_training.reports import page
 from BC_training.runtime.devices import prepare_devices
 from BC_training.train import train
@@ -129,12 +130,12 @@ def loop_cell(cell: dict[str, Any]) -> dict[str, Any]:
 def write_noise(path: Path, size: tuple[int, int], frames: int) -> None:
     """Writes two episodes of noise, each of ``frames``, of which a training sees one."""
     rng = np.random.default_rng(0)
-    with recording(path, train_step.BUTTONS, ()):
+    with recording(path, Names(train_step.BUTTONS)):
         for number in range(2):
             writer = EpisodeWriter(path, number)
             for _ in range(frames):
                 frame = rng.integers(0, 256, (3, *size), dtype=np.uint8)
-                writer.append(frame, rng.random(len(train_step.BUTTONS)) < 0.3, None)
+                writer.append(frame, Action.of(rng.random(len(train_step.BUTTONS)) < 0.3), None)
             writer.commit({"fps": 17.5})
 
 

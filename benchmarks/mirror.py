@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 from rich.console import Console
 
+from BC_training.common.action import Action
 from BC_training.common.mirror import MirrorTable
 from BC_training.data.augment import mirrored
 from BC_training.play.episodes import Outcome
@@ -30,15 +31,15 @@ class MirroredGame(gymnasium.Wrapper):
 
     def __init__(self, env: gymnasium.Env):
         super().__init__(env)
-        names = env.unwrapped.action_names  # pyright: ignore[reportAttributeAccessIssue]
+        names = env.unwrapped.buttons  # pyright: ignore[reportAttributeAccessIssue]
         self._mirror = MirrorTable(None, names, (), GAME).find(names)
 
     def reset(self, **options):
         observation, info = self.env.reset(**options)
         return self._mirrored(observation), info
 
-    def step(self, action: np.ndarray):
-        observation, *rest = self.env.step(np.asarray(action)[list(self._mirror.actions)])
+    def step(self, action: Action):
+        observation, *rest = self.env.step(action._replace(buttons=action.buttons[list(self._mirror.actions)]))
         return self._mirrored(observation), *rest
 
     def _mirrored(self, observation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

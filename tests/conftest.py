@@ -63,11 +63,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @dataclass(frozen=True)
 class WrittenEpisode:
-    """What ``make_dataset`` wrote: frames as stored, uint8 [N, 3, H, W]; bool [N, A]; float32 [N, S]."""
+    """What ``make_dataset`` wrote.
+
+    Frames as stored, uint8 [N, 3, H, W]; bool [N, A]; float32 [N, S]; float32 [N, X].
+    """
 
     frames: np.ndarray
     actions: np.ndarray
     state: np.ndarray | None
+    axes: np.ndarray | None
 
 
 def _make_dataset(
@@ -77,6 +81,7 @@ def _make_dataset(
     size: tuple[int, int] = (24, 32),
     actions: int = 7,
     state: int = 3,
+    axes: int = 0,
     zarr_format: int = 3,
     numbers: Sequence[int] | None = None,
     fps: float | None = 17.0,
@@ -85,13 +90,14 @@ def _make_dataset(
     root_attributes: dict[str, Any] | None = None,
     rows: Sequence[np.ndarray] | None = None,
 ) -> list[WrittenEpisode]:
-    """Writes a dataset of random frames, buttons and state, and returns what it wrote.
+    """Writes a dataset of random frames, actions and state, and returns what it wrote.
 
     Args:
         lengths: frames of each episode.
         size: (H, W) in pixels.
-        actions: A, named a0, a1, ...
-        state: S, named s0, s1, ...; 0 leaves the arrays out.
+        actions: A, named a0, a1, ...; 0 leaves the arrays out.
+        state: S, named s0, s1, ...; likewise.
+        axes: X, named x0, x1, ...; likewise. Half of their amounts are 0.
         zarr_format: 3 as this program writes it; 2 as older datasets are, with Blosc, one row a
             chunk, and no "format" attribute.
         numbers: the episodes' numbers; by default 0, 1, ...
@@ -104,6 +110,8 @@ def _make_dataset(
         "keys": [f"a{i}" for i in range(actions)],
         "attributes": [f"s{i}" for i in range(state)],
     }
+    if axes:
+        attributes["axes"] = [f"x{i}" for i in range(axes)]
     if zarr_format == 3:
         attributes |= {"format": "framewise", "version": 1}
     attributes |= root_attributes or {}
@@ -117,13 +125,18 @@ def _make_dataset(
             + rng.integers(0, 129, (length, 3, 1, 1), np.uint8),
             "actions": rng.random((length, actions)) < 0.3 if rows is None else np.asarray(rows[i], bool),
         }
+        if axes:
+            moves = rng.random((length, axes)) < 0.5
+            arrays["axes"] = (moves * rng.normal(size=(length, axes))).astype(np.float32)
         if state:
             arrays["state"] = rng.normal(size=(length, state)).astype(np.float32)
         group = root.create_group(f"episode_{number}")
         group.attrs.update({"frame_count": length} | ({} if fps is None else {"fps": fps}))
         for name, array in arrays.items():
+            if not array.shape[1]:
+                continue
             _write_array(group, name, array, zarr_format, write_empty_chunks)
-        written.append(WrittenEpisode(arrays["frames"], arrays["actions"], arrays.get("state")))
+        written.append(WrittenEpisode(*map(arrays.get, ("frames", "actions", "state", "axes"))))
     return written
 
 

@@ -102,7 +102,7 @@ def test_a_caller_may_change_the_returned_buttons(runs):
     for spoil in (False, True):
         policy = Policy.load(runs["temporal_cnn"])
         for frame in frames.astype(np.uint8):
-            pressed = policy.act(frame)
+            pressed = policy.act(frame).buttons
             seen.append(policy.last_probabilities)
             if spoil:
                 pressed[:] = ~pressed
@@ -144,7 +144,20 @@ def test_latency_leaves_out_the_first_call():
     for seconds, expected in ((one, None), (two, 2.0)):
         none = np.zeros((len(seconds), 1), bool)
         times = np.array(seconds)
-        found = EpisodePredictions("e", ("a",), none, none, none.astype(np.float32), np.ones(1), times, None)
+        found = EpisodePredictions(
+            "e",
+            ("a",),
+            none,
+            none,
+            none.astype(np.float32),
+            np.ones(1),
+            times,
+            None,
+            (),
+            none[:, :0],
+            none[:, :0],
+            None,
+        )
         assert found.latency_ms == {"p50": expected, "p90": expected, "p99": expected}
 
 

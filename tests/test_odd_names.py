@@ -76,7 +76,7 @@ def test_a_training_with_odd_names_is_resumed_scored_shown_and_played(tmp_path, 
     assert not (folder / "l" / ALL / "rollout.json").exists()
     assert evaluate(run, screen).split == "val"
     report(run, screen)
-    assert Policy.load(run).act(np.zeros((3, 24, 32), np.uint8)).shape == (4,)
+    assert Policy.load(run).act(np.zeros((3, 24, 32), np.uint8)).buttons.shape == (4,)
     film_episode(run, Path("a:b [1].mp4"), screen)
     assert "drawn as numbers: 4 for 攻撃\n" in screen.file.getvalue()
     assert Path("a:b [1].mp4").stat().st_size > 0

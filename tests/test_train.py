@@ -112,7 +112,7 @@ def test_a_copied_checkpoint_is_enough_to_play_and_evaluate(trained, recording, 
     policy = Policy.load(alone)
     dataset = ZarrGameplayDataset(recording)
     policy.reset()
-    action = policy.act(dataset.frames(0, [3])[0], dataset.state(0)[3])
+    action = policy.act(dataset.frames(0, [3])[0], dataset.state(0)[3]).buttons
     assert action.dtype == bool
     assert action.shape == (7,)
     first = evaluate(run_dir, Console(file=StringIO()))
@@ -128,7 +128,7 @@ def test_evaluation_agrees_with_playing_every_frame(trained, recording):
     right = frames = 0
     for e in dataset.find(saved.split["val"]):
         actions = dataset.actions(e)
-        predicted = [policy.act(frame) for frame in dataset.frames(e, range(len(actions)))]
+        predicted = [policy.act(frame).buttons for frame in dataset.frames(e, range(len(actions)))]
         right += int((np.stack(predicted) == actions).all(axis=1).sum())
         frames += len(actions)
     report = evaluate(run_dir, Console(file=StringIO()))
@@ -360,6 +360,6 @@ def test_windows_chunks_oversampling_and_augmentation_train_from_the_disk_cache(
     policy = Policy.load(run_dir)
     assert policy.inputs.window == Window(history=2, frame_skip=2, action_shift=1, action_chunk=3)
     frames = ZarrGameplayDataset(recording).frames(0, range(4))
-    assert {policy.act(frame).shape for frame in frames} == {(7,)}
+    assert {policy.act(frame).buttons.shape for frame in frames} == {(7,)}
     report = evaluate(run_dir, Console(file=StringIO()), split="all")
     assert report.frames == sum(e.length - 1 for e in ZarrGameplayDataset(recording).episodes)

@@ -1,4 +1,4 @@
-"""Axes as a model tells their amounts apart: bins that are finer near 0.
+"""Axes as a model tells their amounts apart, by bins that are finer near 0, and the scores of predicted amounts.
 
 OpenAI's VPT (Baker et al., Video PreTraining, 2022) moves the mouse so: amounts are squeezed by the mu-law, and the
 squeezed range is cut into equal bins, of which the middle one is 0.
@@ -69,3 +69,52 @@ def squeezed_actions(
     if bins is None:
         return buttons
     return np.concatenate([buttons.astype(np.float32), bins.squeeze(axes)], axis=-1)
+
+
+@dataclass(frozen=True)
+class RecordedAxes:
+    """The recorded axes of a split.
+
+    Attributes:
+        names: those of the X axes.
+        targets: float32 [N, X], the amounts to predict.
+        previous: float32 [N, X], those in the frame before the one that is seen.
+    """
+
+    names: tuple[str, ...]
+    bins: AxisBins
+    targets: np.ndarray
+    previous: np.ndarray
+
+    def changes(self) -> np.ndarray:
+        """bool [N], where an axis is more than one bin from the frame before the one that is seen."""
+        return ~self.right(self.previous)
+
+    def right(self, predicted: np.ndarray) -> np.ndarray:
+        """bool [N], where every axis of ``predicted`` float [N, X] is at most one bin off."""
+        return np.asarray(self._near(predicted).all(axis=1))
+
+    def scores(self, predicted: np.ndarray) -> dict[str, dict[str, float | None]]:
+        """The scores of each axis of ``predicted`` float [N, X], by its name.
+
+        "mean_absolute_error", in the axis's unit; "within_one_bin", the share of frames at most one bin off;
+        "correlation" (Pearson's; None where one side never changes); "direction", the share of the frames that move
+        in which the sign is right; "zeros" and "predicted_zeros", the shares of frames of exactly 0.
+        """
+        actual, near, found = self.targets.astype(np.float64), self._near(predicted), {}
+        for i, name in enumerate(self.names):
+            true, ours = actual[:, i], predicted[:, i].astype(np.float64)
+            moves = true != 0
+            varies = true.std() > 0 and ours.std() > 0
+            found[name] = {
+                "mean_absolute_error": float(np.abs(true - ours).mean()),
+                "within_one_bin": float(near[:, i].mean()),
+                "correlation": float(np.corrcoef(true, ours)[0, 1]) if varies else None,
+                "direction": float((np.sign(true) == np.sign(ours))[moves].mean()) if moves.any() else None,
+                "zeros": float((~moves).mean()),
+                "predicted_zeros": float((ours == 0).mean()),
+            }
+        return found
+
+    def _near(self, predicted: np.ndarray) -> np.ndarray:
+        return np.abs(self.bins.find(self.targets) - self.bins.find(predicted)) <= 1

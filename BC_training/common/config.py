@@ -18,10 +18,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from BC_training.common import variants
 from BC_training.common.errors import UserError
 from BC_training.common.files import expand
 from BC_training.common.schema import Config
+from BC_training.common.settings import variants
 from BC_training.common.settings.typed import OBJECTS, as_user_errors, build, escaped, nested, parse_overrides
 from BC_training.common.settings.yaml_values import parse, parse_override, settle
 

@@ -6,15 +6,13 @@ and appears as a dash, never as 0.
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from BC_training.common.axes import AxisBins, RecordedAxes
 from BC_training.common.decode import DecodeSettings, Decoding
 from BC_training.common.decoder import decode_episodes
-
-if TYPE_CHECKING:
-    from BC_training.common.axis_scores import RecordedAxes
 
 Report = dict[str, Any]
 
@@ -70,7 +68,7 @@ def report(
     action_names: Sequence[str],
     decoding: Decoding | float,
     action_shift: int = 0,
-    axes: "RecordedAxes | None" = None,
+    axes: RecordedAxes | None = None,
     moved: np.ndarray | None = None,
 ) -> Report:
     """Scores predictions, and two baselines that need no frame.
@@ -106,7 +104,7 @@ def report(
 
 
 def baselines(
-    true: Sequence[np.ndarray], majority: np.ndarray, action_shift: int = 0, axes: "RecordedAxes | None" = None
+    true: Sequence[np.ndarray], majority: np.ndarray, action_shift: int = 0, axes: RecordedAxes | None = None
 ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
     """The predictions of the baselines of ``report``, by name: bool [N, A], and float32 [N, X] where there are axes."""
     previous = held_before_seen(true, action_shift)
@@ -132,10 +130,19 @@ def held_before_seen(true: Sequence[np.ndarray], action_shift: int = 0) -> np.nd
     return np.concatenate([previous_actions([a])[: max(len(a) - action_shift, 0)] for a in true])
 
 
-def change_frames(true: Sequence[np.ndarray], action_shift: int = 0, axes: "RecordedAxes | None" = None) -> np.ndarray:
+def change_frames(true: Sequence[np.ndarray], action_shift: int = 0, axes: RecordedAxes | None = None) -> np.ndarray:
     """bool [N], whether the target differs from ``held_before_seen``, an axis by more than one bin."""
     changed = (targets(true, action_shift) != held_before_seen(true, action_shift)).any(axis=1)
     return changed if axes is None else changed | axes.changes()
+
+
+def recorded_axes(
+    names: tuple[str, ...], bins: AxisBins | None, true: Sequence[np.ndarray], action_shift: int
+) -> RecordedAxes | None:
+    """The axes of a split, one float32 [N_i, X] an episode, for the scores; None without bins."""
+    if bins is None:
+        return None
+    return RecordedAxes(names, bins, targets(true, action_shift), held_before_seen(true, action_shift))
 
 
 def scores_at_changes(
@@ -143,7 +150,7 @@ def scores_at_changes(
     predicted: np.ndarray,
     action_names: Sequence[str],
     action_shift: int = 0,
-    axes: "RecordedAxes | None" = None,
+    axes: RecordedAxes | None = None,
     moved: np.ndarray | None = None,
 ) -> Report:
     """The scores of ``predicted`` bool [N, A] and ``moved`` float32 [N, X]: those of ``scores``, and others.

@@ -42,11 +42,11 @@ class Mirror:
     """The indices of the mirror images of a sample's labels."""
 
     actions: tuple[int, ...]  # for each of A buttons
-    axes: tuple[int, ...] = ()  # for each of X axes
-    axis_signs: tuple[float, ...] = ()  # the factor 1 or -1 of each of X axes
     state: tuple[int, ...] = ()  # for each of S state values; empty if none is used
     signs: tuple[float, ...] = ()  # the factor 1 or -1 of each of S state values
     since_change: tuple[int, ...] = ()  # for each state value whose changes are counted
+    axes: tuple[int, ...] = ()  # for each of X axes
+    axis_signs: tuple[float, ...] = ()  # the factor 1 or -1 of each of X axes
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ class MirrorTable:
     def find(
         self,
         action_names: Sequence[str],
-        axis_names: Sequence[str] = (),
         state_names: Sequence[str] = (),
         used: Sequence[str] | None = None,
         since_change: Sequence[str] = (),
+        axis_names: Sequence[str] = (),
     ) -> Mirror:
         """Finds the mirror images of these buttons, axes and state values, in their order.
 
@@ -110,11 +110,11 @@ class MirrorTable:
                 )
         return Mirror(
             tuple(i for i, _ in found["action"]),
-            tuple(i for i, _ in found["axis"]),
-            tuple(sign for _, sign in found["axis"]),
             state,
             tuple(sign for _, sign in found["state value"]),
             tuple(since_change.index(image) for image in counted.values()),
+            tuple(i for i, _ in found["axis"]),
+            tuple(sign for _, sign in found["axis"]),
         )
 
     def check(self) -> dict[str, dict[str, str]]:

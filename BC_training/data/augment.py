@@ -4,7 +4,7 @@ Each sample draws its own numbers, which all frames of its window share. They fo
 step's key and the sample's place in the batch alone. dm-pix changes the pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import dm_pix as pix
 import jax
@@ -56,7 +56,7 @@ def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: Mi
     used = None if inputs.state is None else inputs.state.config.names
     mirror = None
     if config.flip:
-        mirror = table.find(inputs.action_names, inputs.axis_names, state_names, used, inputs.window.since_change)
+        mirror = table.find(inputs.action_names, state_names, used, inputs.window.since_change, inputs.axis_names)
 
     def augment_sample(sample_keys: Key[jax.Array, " draws"], sample: Batch) -> Batch:
         keys: dict[str, jax.Array] = dict(zip(_DRAWS, sample_keys, strict=True))
@@ -89,23 +89,28 @@ def delayed(sample: Batch, positions: Int32[jax.Array, ""]) -> Batch:
 
 def mirrored(sample: Batch, mirror: Mirror, bins: AxisBins | None = None) -> Batch:
     """Flips the frames [..., 3, H, W] of a sample or a batch horizontally, and its labels with them."""
-    signs = np.array(mirror.axis_signs, np.float32)
     changed: Batch = {"frames": jnp.asarray(pix.flip_left_right(sample["frames"], channel_axis=-3))}
-    changed["action"] = sample["action"][..., np.array(mirror.actions, int)]
+    if "action" in sample:
+        changed["action"] = sample["action"][..., np.array(mirror.actions, int)]
     if bins is not None:
-        changed["axes"] = bins.middle + (sample["axes"][..., np.array(mirror.axes)] - bins.middle) * signs.astype(int)
+        from_middle = sample["axes"][..., np.array(mirror.axes)] - bins.middle
+        changed["axes"] = bins.middle + _times(from_middle, mirror.axis_signs)
     if "previous_actions" in sample:
         places = np.array([*mirror.actions, *(len(mirror.actions) + i for i in mirror.axes)])
         changed["previous_actions"] = sample["previous_actions"][..., places]
         if bins is not None:
-            factors = np.concatenate([np.ones(len(mirror.actions), np.float32), signs])
-            changed["previous_actions"] *= factors
+            signs = (*(1.0 for _ in mirror.actions), *mirror.axis_signs)
+            changed["previous_actions"] = _times(changed["previous_actions"], signs)
     if "state" in sample:
-        signs = np.array(mirror.signs, np.float32).reshape(*(1,) * (sample["state"].ndim - 1), -1)
-        changed["state"] = sample["state"][..., np.array(mirror.state)] * signs
+        changed["state"] = _times(sample["state"][..., np.array(mirror.state)], mirror.signs)
     if "since_change" in sample:
         changed["since_change"] = sample["since_change"][..., np.array(mirror.since_change)]
     return sample | changed
+
+
+def _times(values: jax.Array, factors: Sequence[float]) -> jax.Array:
+    """Multiplies each of the last axis's values by its own factor."""
+    return values * np.array(factors, values.dtype).reshape(*(1,) * (values.ndim - 1), -1)
 
 
 def _recolored(

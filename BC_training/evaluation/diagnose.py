@@ -14,7 +14,7 @@ import numpy as np
 
 from BC_training.common import metrics
 from BC_training.common.action import Action
-from BC_training.common.axis_scores import RecordedAxes
+from BC_training.common.axes import RecordedAxes
 from BC_training.data.loader import Batch, Tier
 from BC_training.data.samples import Samples
 from BC_training.evaluation.results import Diagnosis, Gain

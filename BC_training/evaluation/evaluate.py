@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from BC_training.common import events, metrics
+from BC_training.common import metrics
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.files import require_writable, write_whole
 from BC_training.evaluation import diagnose as diagnosis
+from BC_training.evaluation import events
 from BC_training.evaluation.results import Evaluation
 from BC_training.evaluation.split_predictions import SplitPredictions, default_split, predict_split
 from BC_training.evaluation.tables import print_evaluation, tuning_table

@@ -42,12 +42,12 @@ class EpisodePredictions:
     predicted: np.ndarray  # bool [N, A]
     probability: np.ndarray  # float32 [N, A] in [0, 1]
     thresholds: np.ndarray  # float32 [A]
+    seconds: np.ndarray  # float64 [N] that Policy.act took for each frame; the first compiles
+    fps: float | None  # frames per second; None if the recording does not say
     axis_names: tuple[str, ...]
     true_axes: np.ndarray  # float32 [N - s, X]
     predicted_axes: np.ndarray  # float32 [N, X]
     axis_bins: AxisBins | None
-    seconds: np.ndarray  # float64 [N] that Policy.act took for each frame; the first compiles
-    fps: float | None  # frames per second; None if the recording does not say
 
     def __len__(self) -> int:
         return len(self.predicted)
@@ -71,8 +71,8 @@ class EpisodePredictions:
     @property
     def exact_match(self) -> float | None:
         """The share of frames with every button right and no axis more than one bin off; None without any frame."""
-        wrong = self.disagree.any(axis=1) | self.axes_disagree.any(axis=1)
-        return float(1 - wrong[: len(self.true)].mean()) if len(self.true) else None
+        wrong = np.concatenate([self.disagree, self.axes_disagree], axis=1)[: len(self.true)]
+        return float(1 - wrong.any(axis=1).mean()) if len(self.true) else None
 
     @property
     def latency_ms(self) -> dict[str, float | None]:
@@ -179,12 +179,12 @@ def predict_episode(
         np.stack(predicted),
         np.stack(probability),
         policy.thresholds,
+        np.array(seconds),
+        info.fps or dataset.fps,
         inputs.axis_names,
         axes[shift:],
         np.stack(moved),
         inputs.axis_bins,
-        np.array(seconds),
-        info.fps or dataset.fps,
     )
 
 

@@ -20,7 +20,7 @@ class ButtonScores(JsonObject):
 
 @dataclass(frozen=True)
 class AxisScores(JsonObject):
-    """One axis's scores, as ``axis_scores.RecordedAxes.scores`` defines them."""
+    """One axis's scores, as ``axes.RecordedAxes.scores`` defines them."""
 
     mean_absolute_error: float
     within_one_bin: float

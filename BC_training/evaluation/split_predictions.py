@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from BC_training.common import metrics
 from BC_training.common.action import Action
-from BC_training.common.axis_scores import RecordedAxes
+from BC_training.common.axes import RecordedAxes
 from BC_training.common.dataset import SPLITS, ZarrGameplayDataset
 from BC_training.common.decode import Decoding
 from BC_training.common.decoder import decode_split
@@ -57,11 +57,8 @@ class SplitPredictions:
     @property
     def axes(self) -> RecordedAxes | None:
         """The recorded axes; None without any."""
-        inputs = self.saved.inputs
-        if inputs.axis_bins is None:
-            return None
-        true = [self.dataset.axes(episode) for episode in self.episodes]
-        return RecordedAxes(inputs.axis_names, inputs.axis_bins, true, inputs.window.action_shift)
+        inputs, recorded = self.saved.inputs, [self.dataset.axes(episode) for episode in self.episodes]
+        return metrics.recorded_axes(inputs.axis_names, inputs.axis_bins, recorded, inputs.window.action_shift)
 
     def decoded(self, decoding: Decoding, logits: np.ndarray) -> Action:
         """The N actions of a player without sampling, from ``logits`` float32 [N, L]."""

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from BC_training.common.events import KINDS
 from BC_training.common.metrics import number
+from BC_training.evaluation.events import KINDS
 from BC_training.evaluation.results import AblationScores, ButtonScores, Evaluation, EventPair, Scores
 
 _SUMMARY = {"exact_match": "exact match", "change_match": "changes", "macro_f1": "macro F1", "l1": "L1", "l2": "L2"}

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 
 from BC_training.common import metrics
-from BC_training.common.axis_scores import RecordedAxes
 from BC_training.common.decoder import amounts
 from BC_training.data.loader import Tier
 from BC_training.data.samples import batches_in_order
@@ -26,11 +25,9 @@ def validate(setup: Setup, state: TrainState, tier: Tier, decider: Decider) -> m
         logits.append(np.asarray(setup.predict(params, batch_stats, batch)))
     logits, inputs, samples = np.concatenate(logits)[:count], setup.inputs, setup.val_samples
     of_buttons, of_axes = inputs.split_logits(logits)
-    axes, moved = None, None
-    if inputs.axis_bins is not None:
-        true = [setup.dataset.axes(e) for e in setup.split["val"]]
-        axes = RecordedAxes(inputs.axis_names, inputs.axis_bins, true, inputs.window.action_shift)
-        moved = amounts(of_axes, inputs.axis_bins, setup.decoding.axes)
+    recorded = [setup.dataset.axes(e) for e in setup.split["val"]]
+    axes = metrics.recorded_axes(inputs.axis_names, inputs.axis_bins, recorded, inputs.window.action_shift)
+    moved = None if inputs.axis_bins is None else amounts(of_axes, inputs.axis_bins, setup.decoding.axes)
     report = metrics.report(
         [setup.dataset.actions(e) for e in setup.split["val"]],
         np.asarray(jax.nn.sigmoid(of_buttons)),

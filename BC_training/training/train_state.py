@@ -18,10 +18,10 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Float, Float32, Int32
 
-from BC_training.common import variants
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import OBSERVATION, InputSpec, normalize
 from BC_training.common.schema import Config, TrainingConfig
+from BC_training.common.settings import variants
 from BC_training.data.loader import Batch
 from BC_training.training.losses import make_loss
 

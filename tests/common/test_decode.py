@@ -191,7 +191,10 @@ def test_an_override_sets_a_threshold_whatever_the_button_is_called(name):
     ("changes", "message"),
     [
         (["threshold"], "--decode threshold is not KEY=VALUE"),
-        (["tempreature=1"], "did you mean 'temperature'? (known: exclusive, hysteresis, temperature, threshold, "),
+        (
+            ["tempreature=1"],
+            "did you mean 'temperature'? (known: axes, exclusive, hysteresis, temperature, threshold, ",
+        ),
         (["thresholds.atack=0.3"], "unknown action 'atack'; did you mean 'attack'? (known: attack, forward, "),
         (["exclusive=[[left,rihgt]]"], "unknown action 'rihgt'; did you mean 'right'?"),
         (["threshold=0"], "=0.0 is out of range: between 0 and 1"),

@@ -148,10 +148,10 @@ def test_a_policy_presses_at_the_threshold_or_above(playing, monkeypatch):
     probabilities = policy.probabilities(frame)
     middle = float(np.median(probabilities))
     monkeypatch.setattr(policy, "_decoder", Decoder(Decoding(dict.fromkeys(policy.inputs.action_names, middle))))
-    pressed = policy.act(frame)
+    pressed = policy.act(frame).buttons
     assert (pressed.dtype, pressed.sum()) == (np.bool_, 2)
     np.testing.assert_array_equal(pressed, probabilities >= middle)
-    np.testing.assert_array_equal(policy.act(frame, np.ones(3, np.float32)), pressed)
+    np.testing.assert_array_equal(policy.act(frame, np.ones(3, np.float32)).buttons, pressed)
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def test_steps_are_thinned_to_their_own_axes_or_to_the_sums():
 
 def test_what_was_never_used_is_noted(tmp_path, monkeypatch):
     fake(monkeypatch, Fake(episodes=("good",)))
-    assert "never" not in run(tmp_path, tmp_path / "a.zarr")[0]
+    assert "never " not in run(tmp_path, tmp_path / "a.zarr")[0]
     still = Recording(10, iter([(np.ones((3, 4, 4), np.uint8), Action.of([False, True], [0, 0.5, 0]), None)] * 2))
     monkeypatch.setattr(Fake, "read", lambda self, episode: still)
     fake(monkeypatch, Fake(("a", "b"), ("x", "y", "z"), episodes=("still",)))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 
+from BC_training.common.axes import AxisBins, squeezed_actions
 from BC_training.common.errors import UserError
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.preprocess import InputSpec, Window
@@ -93,6 +94,26 @@ def test_a_batch_without_chunks_state_or_previous_actions_flips():
     out = jax.jit(augment)(jax.random.key(0), {"frames": frames, "action": action})
     np.testing.assert_array_equal(out["frames"], frames[..., ::-1])
     np.testing.assert_array_equal(out["action"], action[:, MIRRORED_ACTIONS])
+
+
+def test_a_flip_turns_the_axes_that_lie_across_the_screen():
+    names, bins = ("steer", "gas", "left_stick_x"), AxisBins((1.0, 1.0, 2.0), 11, 10.0)
+    table = MirrorTable(None, ACTIONS, (), "x.zarr", names)
+    inputs = InputSpec(ACTIONS, (), SIZE, SIZE, 17.0, Window(action_history=K), None, names, bins)
+    rng, batch = np.random.default_rng(1), a_batch()
+    axes, before = rng.normal(size=(BATCH, 3)), rng.normal(size=(BATCH, K, 3))
+    signs = np.array([-1, 1, -1])
+
+    def labels(sign: np.ndarray, buttons: list[int]) -> dict[str, np.ndarray]:
+        previous = squeezed_actions(batch["previous_actions"][..., buttons], before * sign, bins)
+        action = batch["action"][:, 0][..., buttons]
+        return {"action": action, "axes": bins.find(axes * sign), "previous_actions": previous}
+
+    augment = jax.jit(make_augment(AugmentationConfig(flip=1), inputs, table))
+    out = augment(jax.random.key(0), {"frames": batch["frames"][:, :1], **labels(np.ones(3), [0, 1, 2])})
+    for name, expected in labels(signs, MIRRORED_ACTIONS).items():
+        np.testing.assert_array_equal(out[name], expected, err_msg=name)
+        assert out[name].dtype == expected.dtype
 
 
 def test_a_crop_is_one_window_of_the_padded_frames():

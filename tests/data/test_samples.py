@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from BC_training.common.axes import AxisBins
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
@@ -117,8 +118,11 @@ LENGTHS = (5, 1, 7, 3)
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory, make_dataset):
     path = tmp_path_factory.mktemp("samples") / "x.zarr"
-    written = make_dataset(path, LENGTHS, numbers=[0, 2, 5, 10], actions=3, state=2)
+    written = make_dataset(path, LENGTHS, numbers=[0, 2, 5, 10], actions=3, state=2, axes=2)
     return ZarrGameplayDataset(path), written
+
+
+BINS = AxisBins((1.5, 0.5), 11, 10.0)
 
 
 windows = st.builds(
@@ -135,19 +139,20 @@ windows = st.builds(
 @given(
     episodes=st.permutations(range(4)).flatmap(lambda p: st.integers(1, 4).map(lambda n: p[:n])),
     window=windows,
+    bins=st.sampled_from([None, BINS]),
     data=st.data(),
 )
 def test_a_sample_holds_the_frames_and_labels_of_its_window_and_never_crosses_episodes(
-    recorded, episodes, window, data
+    recorded, episodes, window, bins, data
 ):
     """Against a loop over episodes and frames."""
     dataset, written = recorded
     expected = [(e, t) for e in episodes for t in range(LENGTHS[e] - window.action_shift)]
     if not expected:
         with pytest.raises(UserError, match="action_shift"):
-            Samples(dataset, episodes, window)
+            Samples(dataset, episodes, window, bins)
         return
-    samples = Samples(dataset, episodes, window)
+    samples = Samples(dataset, episodes, window, bins)
     assert len(samples) == len(expected)
     ids = np.array(data.draw(st.lists(st.integers(0, len(expected) - 1), min_size=1, max_size=6)))
     labels = samples.labels(ids)
@@ -162,27 +167,29 @@ def test_a_sample_holds_the_frames_and_labels_of_its_window_and_never_crosses_ep
         action = written[e].actions[[min(a, LENGTHS[e] - 1) for a in ahead]]
         np.testing.assert_array_equal(labels["action"][row], action if window.action_chunk > 1 else action[0])
         np.testing.assert_array_equal(samples.targets[i], action[0])
+        if bins is not None:
+            moved = bins.find(written[e].axes[[min(a, LENGTHS[e] - 1) for a in ahead]])
+            np.testing.assert_array_equal(labels["axes"][row], moved if window.action_chunk > 1 else moved[0])
+            np.testing.assert_array_equal(samples.axis_targets[i], moved[0])
         if window.action_chunk > 1:
             assert labels["mask"][row].tolist() == [a < LENGTHS[e] for a in ahead]
         if window.action_history:
-            before = [
-                written[e].actions[k] if k >= 0 else np.zeros(3, bool) for k in range(t - window.action_history, t)
-            ]
+            done = written[e].actions
+            if bins is not None:
+                done = np.concatenate([done, bins.squeeze(written[e].axes)], axis=1)
+            before = [done[k] if k >= 0 else np.zeros_like(done[0]) for k in range(t - window.action_history, t)]
             np.testing.assert_array_equal(labels["previous_actions"][row], before)
         if window.state:
             np.testing.assert_array_equal(labels["state"][row], written[e].state[seen])
-    assert ("mask" in labels, "previous_actions" in labels, "state" in labels) == (
-        window.action_chunk > 1,
-        window.action_history > 0,
-        window.state,
-    )
+    parts = {"mask": window.action_chunk > 1, "previous_actions": window.action_history > 0, "state": window.state}
+    assert labels.keys() == {"action", *(name for name, has in (parts | {"axes": bins is not None}).items() if has)}
 
 
 @given(window=windows)
 def test_each_frame_of_a_history_has_the_labels_of_its_own_sample(recorded, window):
     """Frames before the episode are masked."""
     dataset, _ = recorded
-    plain, every = (Samples(dataset, [2, 0], replace(window, every_frame=e)) for e in (False, True))
+    plain, every = (Samples(dataset, [2, 0], replace(window, every_frame=e), BINS) for e in (False, True))
     ids = np.arange(len(every))
     labels = every.labels(ids)
     for i in ids:
@@ -194,7 +201,7 @@ def test_each_frame_of_a_history_has_the_labels_of_its_own_sample(recorded, wind
                     assert not labels["previous_actions"][i, place].any()
                 continue
             own = plain.labels(np.array([i - back]))
-            for name in {"action", "previous_actions"} & own.keys():
+            for name in {"action", "axes", "previous_actions"} & own.keys():
                 np.testing.assert_array_equal(labels[name][i, place], own[name][0])
             np.testing.assert_array_equal(labels["mask"][i, place], own.get("mask", [True])[0])
     if window.state:

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import Progress
 from trainings import settings
 
+from BC_training.common.action import Action
 from BC_training.common.config import load_config
 from BC_training.common.dataset import ZarrGameplayDataset
-from BC_training.common.events import event_scores
 from BC_training.common.metrics import baselines, held_before_seen, majority_actions, targets
 from BC_training.common.preprocess import Window
 from BC_training.common.schema import DatasetConfig
@@ -24,6 +24,7 @@ from BC_training.data.loader import make_tier
 from BC_training.data.samples import Samples
 from BC_training.evaluation.diagnose import ablations, diagnose, mean_gain
 from BC_training.evaluation.evaluate import evaluate
+from BC_training.evaluation.events import event_scores
 from BC_training.evaluation.results import Diagnosis, Evaluation, Gain
 from BC_training.runtime.sharding import one_device
 from BC_training.train import train
@@ -131,7 +132,8 @@ def test_only_a_policy_that_repeats_is_a_copycat(episodes, shift):
 
     def verdict(predicted: np.ndarray, shuffled: np.ndarray | None = None, name: str = "shuffled_frames") -> Diagnosis:
         ablated = {"blank_frames": predicted} | ({} if shuffled is None else {name: shuffled})
-        return diagnose(true, predicted, majority, shift, ablated)
+        actions = {what: Action.of(pressed) for what, pressed in ablated.items()}
+        return diagnose(true, Action.of(predicted), majority, shift, actions)
 
     good, copied = verdict(actual ^ noise, guesses), verdict(before ^ noise, before ^ rng.permutation(noise))
     assert (good.copycat, good.reasons) == (False, [])
@@ -150,17 +152,18 @@ def test_only_a_policy_that_repeats_is_a_copycat(episodes, shift):
     assert verdict(constant, constant).copycat is False
     assert verdict(guesses, guesses).copycat is False
     # A policy that sees the state may do without its frames, not without both.
-    kept = {"shuffled_frames": actual, "shuffled_frames_and_state": guesses}
-    assert diagnose(true, actual, majority, shift, kept).copycat is False
-    assert diagnose(true, halfway, majority, shift, kept | {"shuffled_frames_and_state": halfway}).copycat is True
+    kept = {"shuffled_frames": Action.of(actual), "shuffled_frames_and_state": Action.of(guesses)}
+    assert diagnose(true, Action.of(actual), majority, shift, kept).copycat is False
+    kept["shuffled_frames_and_state"] = Action.of(halfway)
+    assert diagnose(true, Action.of(halfway), majority, shift, kept).copycat is True
 
 
 def test_too_few_changes_say_nothing():
     true = [actions[:15] for actions in held_for_a_while(12, 80)]
-    found = diagnose(true, held_before_seen(true), np.zeros(3, bool))
+    found = diagnose(true, Action.of(held_before_seen(true)), np.zeros(3, bool))
     assert found.copycat is False
     assert found.reasons[0].endswith("too few to tell a copycat, 100 are needed")
-    frozen = diagnose([np.zeros((5, 3), bool)], np.zeros((5, 3), bool), np.zeros(3, bool))
+    frozen = diagnose([np.zeros((5, 3), bool)], Action.of(np.zeros((5, 3))), np.zeros(3, bool))
     assert frozen.gains["changes_over_majority"] == Gain(None, None)
     assert Diagnosis.from_dict(json.loads(json.dumps(frozen.to_dict(), allow_nan=False))) == frozen
 
@@ -252,5 +255,5 @@ def test_a_policy_is_diagnosed_without_ablations(looking):
     assert Evaluation.from_dict(written) == report  # what the training wrote in the end
     split = json.loads((next((run / "best").iterdir()) / "meta/metadata").read_text())
     true = [dataset.actions(e) for e in dataset.find(split["split"]["val"])]
-    for name, pressed in baselines(true, np.asarray(split["majority"])).items():
+    for name, (pressed, _) in baselines(true, np.asarray(split["majority"])).items():
         assert report.baselines[name].events.to_dict() == event_scores(true, pressed, NAMES, 3)

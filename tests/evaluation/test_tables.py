@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from BC_training.common.decode import Decoding
-from BC_training.common.events import event_scores
 from BC_training.common.metrics import number, report
+from BC_training.evaluation.events import event_scores
 from BC_training.evaluation.results import AblationScores, Diagnosis, Evaluation
 from BC_training.evaluation.tables import ablation_table, button_table, event_table, print_evaluation, summary_table
 

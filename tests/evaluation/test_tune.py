@@ -133,7 +133,7 @@ def test_a_checkpoint_is_tuned_reloaded_and_played(run):
     frame = np.zeros((3, 24, 32), np.uint8)
     p = policy.probabilities(frame)
     policy.reset()
-    assert policy.act(frame).tolist() == (p.astype(np.float64) >= [*saved.thresholds.values()]).tolist()
+    assert policy.act(frame).buttons.tolist() == (p.astype(np.float64) >= [*saved.thresholds.values()]).tolist()
 
 
 def test_scores_on_the_frames_that_thresholds_were_tuned_on_say_so(run, tmp_path):
@@ -210,5 +210,5 @@ def test_scores_of_a_checkpoint_that_samples_say_so(run):
     frame, held = np.zeros((3, 24, 32), np.uint8), []
     for seed in (0, 1, 0):
         policy.reset(seed)
-        held.append([policy.act(frame).tolist() for _ in range(5)])
+        held.append([policy.act(frame).buttons.tolist() for _ in range(5)])
     assert held[0] == held[2] != held[1]

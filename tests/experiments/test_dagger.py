@@ -135,7 +135,7 @@ def test_a_policys_frames_are_labelled_by_the_expert(whole, tmp_path):
         differing = 0
         for t in range(length):
             np.testing.assert_array_equal(frames[t], observation["frame"])
-            np.testing.assert_array_equal(actions[t], expert.act(observation))
+            np.testing.assert_array_equal(actions[t], expert.act(observation).buttons)
             executed = player.act(observation)
             differing += (executed != actions[t]).any()
             observation, _, terminated, truncated, _ = env.step(executed)

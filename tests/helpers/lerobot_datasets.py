@@ -232,6 +232,22 @@ def edit_tables(change: Callable[[pa.Table], pa.Table]) -> Edit:
     return edit
 
 
+def amounts(length: int) -> np.ndarray:
+    """float32 [N, 3] for an episode's action, of which the last column has only 0 and 1."""
+    return np.array([[i / 7 - 0.5, 300.0 * i, i % 2] for i in range(length)], np.float32)
+
+
+def act(change: Callable[[np.ndarray], np.ndarray] = lambda values: values) -> Edit:
+    """Puts ``amounts`` in place of all actions, as float64."""
+    kind = pa.list_(pa.float64())
+
+    def acting(t: pa.Table) -> pa.Table:
+        rows = change(amounts(max(LENGTHS)))[t["frame_index"].to_numpy()]
+        return t.set_column(t.schema.get_field_index("action"), "action", pa.array(rows.tolist(), kind))
+
+    return edit_tables(acting)
+
+
 def replace_column(name: str, change: Callable[[pa.ChunkedArray], Any]) -> Edit:
     return edit_tables(lambda t: t.set_column(t.schema.get_field_index(name), name, change(t[name])))
 

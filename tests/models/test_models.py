@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from BC_training.common import variants
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
+from BC_training.common.settings import variants
 from BC_training.models.pure_cnn import model as pure_cnn_model
 from BC_training.training.train_state import abstract_model
 

@@ -13,12 +13,12 @@ import pytest
 from flax import nnx
 from untrained import save_run
 
-from BC_training.common import variants
 from BC_training.common.config import load_config
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import OBSERVATION, InputSpec, Window, normalize
 from BC_training.common.schema import Config, DatasetConfig, TrainingConfig
+from BC_training.common.settings import variants
 from BC_training.common.settings.state import StateConfig
 from BC_training.common.state import StateFeatures
 from BC_training.data.samples import Samples
@@ -199,7 +199,7 @@ def test_play_is_the_forward_pass_of_training(tmp_path, recorded, name, fields, 
         policy.reset()
         for t in range(FRAMES):
             np.testing.assert_allclose(policy.probabilities(frames[t], state[t]), expected[t], atol=1e-5)
-            policy._pressed.append(actions[t])  # as if it had pressed the recorded buttons
+            policy._done.append(actions[t])  # as if it had pressed the recorded buttons
 
 
 @each_variant

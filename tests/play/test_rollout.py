@@ -14,6 +14,7 @@ from rich.console import Console
 from untrained import change_meta, save_run
 from videos import decode
 
+from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
 from BC_training.games import GameSpec
@@ -24,7 +25,7 @@ from BC_training.play.references import known_returns, scripted_returns
 from BC_training.play.results import RolloutResult
 from BC_training.play.rollout import rollout
 from BC_training.play.scores import RolloutSession, play_episodes
-from BC_training.play.video import VideoWriter, draw_buttons
+from BC_training.play.video import Hud, VideoWriter
 from BC_training.training import checkpoint
 
 GAME = "doom/deadly_corridor"
@@ -134,7 +135,7 @@ def test_the_video_shows_every_frame_of_the_player_not_of_the_reference(tmp_path
 def test_buttons_are_drawn_as_held_or_released():
     image = np.zeros((288, 512, 3), np.uint8)
     names = ["left", "right"]
-    none, left = (draw_buttons(image, names, np.array(a), "") for a in ([False, False], [True, False]))
+    none, left = (Hud(names, ()).draw(image, Action.of(a), "") for a in ([False, False], [True, False]))
     changed = np.argwhere((none != left).any(axis=-1))
     assert len(changed) > 1000
     assert changed[:, 0].min() >= 288  # under the picture

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from BC_training.play.video import draw_buttons
+from BC_training.common.action import at_rest
+from BC_training.play.video import Hud
 from BC_training.play.video_text import drawable, drawable_text, fit, font, substitutions
 
 
@@ -23,8 +24,8 @@ def test_a_number_stands_for_a_name_that_cannot_be_drawn(name):
 
 def test_no_two_names_look_alike():
     names = ["прыжок", "огонь", "攻撃", "跳躍", "a\nb"]
-    black, off = np.zeros((24, 512, 3), np.uint8), np.zeros(1, bool)
-    pictures = {draw_buttons(black, [name], off, "").tobytes() for name in drawable(names)}
+    black, off = np.zeros((24, 512, 3), np.uint8), at_rest(1, 0)
+    pictures = {Hud([name], ()).draw(black, off, "").tobytes() for name in drawable(names)}
     assert len(pictures) == len(names)
 
 

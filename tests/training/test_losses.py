@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from BC_training.common.axes import AxisBins
 from BC_training.common.schema import TrainingConfig
 from BC_training.training.losses import focal_loss, make_loss
 
@@ -80,3 +81,20 @@ def test_make_loss_follows_the_config(name):
     np.testing.assert_allclose(loss(logits, actions), oracle(logits, actions, weights, 0.2, gamma), rtol=1e-5)
     expected = oracle(logits[mask], actions[mask], weights, 0.2, gamma)
     np.testing.assert_allclose(loss(logits, actions, mask=mask), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("buttons", [3, 0])
+def test_the_loss_of_axes_is_their_cross_entropy_beside_that_of_the_buttons(buttons):
+    """Against float64; masked actions count nowhere."""
+    rng, bins = np.random.default_rng(0), AxisBins((1.0, 2.0), 5, 10.0)
+    logits = rng.normal(size=(4, 2, buttons + 10)).astype(np.float32)
+    actions, axes = rng.random((4, 2, buttons)) < 0.5, rng.integers(0, 5, (4, 2, 2)).astype(np.int32)
+    mask, weights = np.array([[1, 1], [1, 0], [0, 1], [1, 1]], bool), np.array([1, 0.5, 4], np.float32)[:buttons]
+    loss = make_loss(TrainingConfig(axis_loss_weight=0.7), weights, bins)
+    x = logits[..., buttons:].reshape(4, 2, 2, 5).astype(np.float64)
+    log_p = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    of_axes = -np.take_along_axis(log_p, axes[..., None], axis=-1)[..., 0].mean(axis=-1)
+    expected = 0.7 * of_axes[mask].mean()
+    if buttons:
+        expected += oracle(logits[mask][:, :buttons], actions[mask], weights, 0.0, 0.0)
+    np.testing.assert_allclose(loss(logits, actions, axes=axes, mask=mask), expected, rtol=1e-5)

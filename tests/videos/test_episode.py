@@ -53,7 +53,18 @@ def painter_of(true: list[list[bool]], predicted: list[list[bool]]) -> EpisodePa
     """Paints an episode of 10 frames per second in which every probability is 0.5."""
     values, names = np.full(np.shape(predicted), 0.5, np.float32), tuple("ab"[: len(predicted[0])])
     shown = EpisodePredictions(
-        "e", names, np.array(true), np.array(predicted), values, values[0], np.zeros(len(values)), 10.0
+        "e",
+        names,
+        np.array(true),
+        np.array(predicted),
+        values,
+        values[0],
+        np.zeros(len(values)),
+        10.0,
+        (),
+        values[:, :0],
+        values[:, :0],
+        None,
     )
     return EpisodePainter(shown, 10.0)
 

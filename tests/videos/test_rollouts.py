@@ -12,6 +12,7 @@ from rich.console import Console
 from untrained import save_run
 from videos import decode
 
+from BC_training.common.action import Action
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.games import GameSpec
@@ -58,15 +59,15 @@ def test_checkpoints_play_by_their_own_rules_on_frames_of_their_own_size(tmp_pat
         write_decoding(checkpoint.find(run), Decoding(thresholds))
         runs[str(run)] = [name == held for name in buttons]
     for film in film_rollouts(list(runs), GAME, tmp_path / "r.mp4", QUIET, workers=1):
-        assert np.array(film.actions).tolist() == [runs[film.player]] * len(film)
+        assert [action.buttons.tolist() for action in film.actions] == [runs[film.player]] * len(film)
 
 
 def film(player: str, length: int, size: tuple[int, int] = (36, 64), value: int = 200) -> Film:
     file = io.BytesIO()
     Image.fromarray(np.full((*size, 3), value, np.uint8)).save(file, "JPEG")
-    actions = [np.array([True, False])] * length
+    actions = [Action.of([True, False])] * length
     returns = [float(t) for t in range(length + 1)]
-    return Film(player, 17.5, ("a", "b"), [file.getvalue()] * (length + 1), actions, returns)
+    return Film(player, 17.5, ("a", "b"), (), [file.getvalue()] * (length + 1), actions, returns)
 
 
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (3, 3, 1), (4, 2, 2), (5, 3, 2)])

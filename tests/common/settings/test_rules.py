@@ -43,9 +43,9 @@ def test_every_setting_may_be_changed_on_resume_as_listed(name, chosen_by_play):
 
 
 def test_the_settings_that_change_a_score_are_those_that_it_is_computed_with():
-    decoding = {f"evaluation.{key}" for key in ("threshold", "thresholds", "hysteresis", "exclusive")}
+    decoding = {f"evaluation.{key}" for key in ("threshold", "thresholds", "hysteresis", "exclusive", "axes")}
     play = {f"evaluation.rollout.{key}" for key in ("game", "episodes", "validation_seed")}
-    losses = ("loss", "focal_gamma", "label_smoothing", "class_weights", "max_class_weight")
+    losses = ("loss", "focal_gamma", "label_smoothing", "class_weights", "max_class_weight", "axis_loss_weight")
     assert set(keys_that_change(Config, "loss")) == {f"training.{key}" for key in losses}
     assert set(keys_that_change(Config, "buttons")) == decoding
     assert set(keys_that_change(Config, "rollout")) == {*decoding, *play, "evaluation.temperature"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.storage.column_names import names_fault, proposed
-from BC_training.common.storage.writer import recording
+from BC_training.common.storage.writer import Names, recording
 
 BAD = {
     "twice": (["jump", "fire", "jump"], "'jump' twice, in columns 0 and 2"),
@@ -64,7 +64,7 @@ def test_good_names_are_kept(names):
 def test_a_dataset_is_not_made_with_names_that_would_be_refused(tmp_path):
     with (
         pytest.raises(UserError, match="'attributes' has 'hp' twice"),
-        recording(tmp_path / "x.zarr", ("jump",), ("hp", "hp")),
+        recording(tmp_path / "x.zarr", Names(("jump",), (), ("hp", "hp"))),
     ):
         pass
     assert list(tmp_path.iterdir()) == []

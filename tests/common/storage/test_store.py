@@ -20,7 +20,7 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.storage import remote_store
 from BC_training.common.storage.store import is_remote, open_store
-from BC_training.common.storage.writer import recording
+from BC_training.common.storage.writer import Names, recording
 from BC_training.validate.validate import validate
 
 Upload = Callable[[Path, str], None]
@@ -207,7 +207,7 @@ def test_a_path_that_is_not_utf8_is_refused_before_anything_is_written(tmp_path,
     (tmp_path / "x.zarr").rename(odd)
     with pytest.raises(UserError, match=r"caf\\udce9 is no path in UTF-8"):
         ZarrGameplayDataset(odd)
-    with pytest.raises(UserError, match="is no path in UTF-8"), recording(odd / "y.zarr", ("a",), ()):
+    with pytest.raises(UserError, match="is no path in UTF-8"), recording(odd / "y.zarr", Names(("a",))):
         pass
     assert not (odd / "y.zarr").exists()
 
@@ -264,7 +264,7 @@ def test_nothing_is_recorded_into_a_zip_file(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [3])
     file = zipped(tmp_path / "x.zarr", tmp_path / "x.zarr.zip")
     before = file.read_bytes()
-    with pytest.raises(UserError, match="is a ZIP file, which is read but not written"), recording(file, ("a",), ()):
+    with pytest.raises(UserError, match="is a ZIP file, which is read but not written"), recording(file, Names(("a",))):
         pass
     assert file.read_bytes() == before
 

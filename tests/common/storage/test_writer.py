@@ -8,21 +8,22 @@ import pytest
 import zarr
 from dataset_files import chunk_file, flip_bit, read_array, read_episode, user_error
 
+from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.common.storage import reader
 from BC_training.common.storage.store import LocalStore
-from BC_training.common.storage.writer import EpisodeWriter, existing_episodes, recording
+from BC_training.common.storage.writer import EpisodeWriter, Names, existing_episodes, recording
 
 KEYS, ATTRIBUTES = ("left", "right"), ("health", "ammo")
-ROW = (np.ones((3, 8, 10), np.uint8), np.ones(2, bool), None)
+ROW = (np.ones((3, 8, 10), np.uint8), Action.of([1, 1]), None)
 
 
 def record(path: Path, rows: list[tuple], number: int = 0, attributes: tuple[str, ...] = (), **attrs) -> Path:
     """Records one episode of (frame, action, state); returns its folder."""
-    with recording(path, KEYS, attributes):
+    with recording(path, Names(KEYS, (), attributes)):
         writer = EpisodeWriter(path, number)
-        for row in rows:
-            writer.append(*row)
+        for frame, buttons, state in rows:
+            writer.append(frame, buttons if isinstance(buttons, Action) else Action.of(buttons), state)
         return writer.commit(attrs)
 
 
@@ -84,11 +85,11 @@ def test_zeros_are_written_and_not_left_out(tmp_path):
 
 
 def test_the_callers_arrays_may_be_reused(tmp_path):
-    frame, action, state = np.zeros((3, 8, 10), np.uint8), np.zeros(2, bool), np.zeros(2, np.float32)
-    with recording(tmp_path / "x.zarr", KEYS, ATTRIBUTES):
+    frame, action, state = np.zeros((3, 8, 10), np.uint8), Action.of([0, 0]), np.zeros(2, np.float32)
+    with recording(tmp_path / "x.zarr", Names(KEYS, (), ATTRIBUTES)):
         writer = EpisodeWriter(tmp_path / "x.zarr", 0)
         for t in range(4):
-            frame[:], action[:], state[:] = t, t % 2, t
+            frame[:], action.buttons[:], state[:] = t, t % 2, t
             writer.append(frame, action, state)
         writer.commit({})
     for name, expected in (("frames", [0, 1, 2, 3]), ("actions", [0, 1, 0, 1]), ("state", [0, 1, 2, 3])):
@@ -104,7 +105,7 @@ def test_an_episode_without_state_values_has_no_state(tmp_path, state):
 @pytest.mark.parametrize("length", [0, 3, 70])
 def test_an_episode_appears_by_commit_and_abort_leaves_nothing(tmp_path, length):
     path = tmp_path / "x.zarr"
-    with recording(path, KEYS, ()):
+    with recording(path, Names(KEYS)):
         before = names_in(path)
         for finished in (False, True):
             writer = EpisodeWriter(path, 0)
@@ -135,8 +136,8 @@ def test_an_episode_is_never_overwritten_but_gets_the_next_free_number(tmp_path)
 
 
 def test_a_second_recorder_is_refused_until_the_first_has_ended(tmp_path):
-    with recording(tmp_path / "x.zarr", KEYS, ATTRIBUTES):
-        message = user_error(recording(tmp_path / "x.zarr", KEYS, ATTRIBUTES).__enter__)
+    with recording(tmp_path / "x.zarr", Names(KEYS, (), ATTRIBUTES)):
+        message = user_error(recording(tmp_path / "x.zarr", Names(KEYS, (), ATTRIBUTES)).__enter__)
         assert "another process is recording" in message
     write_episode(tmp_path / "x.zarr")
 
@@ -147,13 +148,14 @@ def test_a_killed_recorder_leaves_what_it_committed(tmp_path):
         import os, signal
         import numpy as np
         from pathlib import Path
-        from BC_training.common.storage.writer import EpisodeWriter, recording
+        from BC_training.common.action import Action
+        from BC_training.common.storage.writer import EpisodeWriter, Names, recording
         path = Path({str(tmp_path / "x.zarr")!r})
-        with recording(path, {KEYS!r}, ()):
+        with recording(path, Names({KEYS!r})):
             for number in range(2):
                 writer = EpisodeWriter(path, number)
                 for i in range(40):
-                    writer.append(np.full((3, 8, 10), i, np.uint8), np.ones(2, bool), None)
+                    writer.append(np.full((3, 8, 10), i, np.uint8), Action.of([1, 1]), None)
                 if number == 1:
                     os.kill(os.getpid(), signal.SIGKILL)
                 writer.commit({{}})
@@ -180,30 +182,30 @@ def test_a_dataset_that_cannot_be_created_is_one_line(tmp_path):
         tmp_path / ("x" * 300),
         Path("/proc/x.zarr"),
     ):
-        message = user_error(recording(path, KEYS, ATTRIBUTES).__enter__)
+        message = user_error(recording(path, Names(KEYS, (), ATTRIBUTES)).__enter__)
         assert message.startswith(f"cannot create {path}: ")
         assert message.endswith("; choose another folder")
-    assert "is a file, a dataset is a folder" in user_error(recording(tmp_path / "file", KEYS, ()).__enter__)
+    assert "is a file, a dataset is a folder" in user_error(recording(tmp_path / "file", Names(KEYS)).__enter__)
     assert names_in(tmp_path) == ["file"]
 
 
 def test_a_remote_place_to_record_into_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "local folder" in user_error(recording(Path("s3://bucket/x.zarr"), KEYS, ()).__enter__)
+    assert "local folder" in user_error(recording(Path("s3://bucket/x.zarr"), Names(KEYS)).__enter__)
     assert names_in(tmp_path) == []
 
 
 def test_a_dataset_that_episodes_do_not_fit_is_refused(tmp_path, make_dataset, make_older_dataset):
     write_episode(tmp_path / "x.zarr")
     for keys, attributes in ((("right", "left"), ATTRIBUTES), (KEYS, ("health",)), (("left",), ATTRIBUTES)):
-        message = user_error(recording(tmp_path / "x.zarr", keys, attributes).__enter__)
+        message = user_error(recording(tmp_path / "x.zarr", Names(keys, (), attributes)).__enter__)
         assert "choose another folder" in message
     make_dataset(tmp_path / "new.zarr", [2], root_attributes={"version": reader.VERSION + 1})
-    assert "newer" in user_error(recording(tmp_path / "new.zarr", KEYS, ATTRIBUTES).__enter__)
+    assert "newer" in user_error(recording(tmp_path / "new.zarr", Names(KEYS, (), ATTRIBUTES)).__enter__)
     make_older_dataset(tmp_path / "old.zarr", [3])
     root = reader.read_root(LocalStore(tmp_path / "old.zarr"))
-    names = tuple(root["keys"]), tuple(root["attributes"])
-    assert "zarr v2, which is read but not written" in user_error(recording(tmp_path / "old.zarr", *names).__enter__)
+    names = Names(tuple(root["keys"]), (), tuple(root["attributes"]))
+    assert "zarr v2, which is read but not written" in user_error(recording(tmp_path / "old.zarr", names).__enter__)
     assert len(existing_episodes(tmp_path / "old.zarr")) == 1
 
 

@@ -244,7 +244,7 @@ def test_an_action_belongs_to_the_picture_before_its_effect(tmp_path):
     (tmp_path / "a.lmp").write_bytes(header(level=(1, 2)) + tics(*raw) + b"\x80")
     source = opened(tmp_path / "a.lmp", "doom-demo", size=(240, 320), iwad=FREEDOOM)
     steps = list(source.read("a.lmp").steps)
-    pressed = [(k, BUTTONS[column]) for k, step in enumerate(steps, start=1) for column in step[1].nonzero()[0]]
+    pressed = [(k, BUTTONS[column]) for k, step in enumerate(steps, start=1) for column in step[1].buttons.nonzero()[0]]
     assert (len(steps), pressed) == (59, [(left, "turn_left"), (right, "turn_right"), (shot, "attack")])
     view = np.stack([frame[:, 20:150].mean(axis=(0, 1)) for frame, _, _ in steps])  # mean of each column
     moved = np.abs(np.diff(view, axis=0)).mean(axis=1)  # [k]: from picture k to k + 1

@@ -42,7 +42,13 @@ def read(source, binds, **options):
     recording = found.read(found.episodes[0])
     frames, actions, state = zip(*recording.steps, strict=True)
     numbers = [number_of(frame) for frame in frames]
-    return recording.fps, numbers, np.array(actions), None if state[0] is None else np.array(state), recording
+    return (
+        recording.fps,
+        numbers,
+        np.array([action.buttons for action in actions]),
+        None if state[0] is None else np.array(state),
+        recording,
+    )
 
 
 def test_every_frame_is_exact_and_has_the_buttons_that_were_held(tmp_path, binds):
@@ -53,7 +59,7 @@ def test_every_frame_is_exact_and_has_the_buttons_that_were_held(tmp_path, binds
     frames, actions, states = zip(*recording.steps, strict=True)
     np.testing.assert_array_equal(frames, [frame_of(n, (24, 32)).transpose(2, 0, 1) for n in range(41)])
     assert set(states) == {None}
-    forward, fire, idle = np.array(actions).T
+    forward, fire, idle = np.array([action.buttons for action in actions]).T
     # Shown at 0, 16, 49, 70, 120, 136, 169, ... ms
     np.testing.assert_array_equal(np.flatnonzero(forward), [0, 2, *range(5, 41)])
     np.testing.assert_array_equal(np.flatnonzero(fire), [3, 4])
@@ -224,7 +230,7 @@ def test_times_in_another_unit_are_read_with_the_option_that_the_error_names(ses
 def test_inputs_far_beyond_the_video_are_dropped_only_if_that_is_allowed(session, binds):
     write_inputs(session / "inputs.csv", [(t * 500_000, ("KEY_UP", "KEY_DOWN")[t % 2], "W") for t in range(1, 121)])
     refused(session, binds, "119 of 120 events of inputs.csv come after the video's end", "add --allow-missing")
-    actions = np.array([action for _, action, _ in read_all(session, binds, allow_missing=True)[0]])
+    actions = np.array([action.buttons for _, action, _ in read_all(session, binds, allow_missing=True)[0]])
     np.testing.assert_array_equal(np.flatnonzero(actions[:, 0]), range(50, 60))
 
 

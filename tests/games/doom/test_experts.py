@@ -62,10 +62,10 @@ def sector(lines) -> list[SimpleNamespace]:
 
 def pressed(game: str, player: SimpleNamespace, *things: SimpleNamespace, lines=ROOM) -> set[str]:
     """What the expert holds, seeing these things from there."""
-    world = SimpleNamespace(action_names=BUTTONS, objects=[player, *things], sectors=sector(lines))
+    world = SimpleNamespace(buttons=BUTTONS, objects=[player, *things], sectors=sector(lines))
     expert = EXPERTS[game.removeprefix("doom/")](SimpleNamespace(unwrapped=world))  # pyright: ignore
     expert.reset(0)
-    return {name for name, down in zip(BUTTONS, expert.act({}), strict=True) if down}
+    return {name for name, down in zip(BUTTONS, expert.act({}).buttons, strict=True) if down}
 
 
 HERO = thing("DoomPlayer", 500, 500, 90.0)  # looks along +y
@@ -111,9 +111,9 @@ def test_the_expert_that_goes_home_walks_around_walls():
 
 
 def test_without_a_player_nothing_is_pressed():
-    world = SimpleNamespace(action_names=BUTTONS, objects=[], sectors=[])
+    world = SimpleNamespace(buttons=BUTTONS, objects=[], sectors=[])
     for expert in EXPERTS.values():
-        assert not expert(SimpleNamespace(unwrapped=world)).act({}).any()  # pyright: ignore
+        assert not expert(SimpleNamespace(unwrapped=world)).act({}).buttons.any()  # pyright: ignore
 
 
 @given(st.floats(-1e4, 1e4))

@@ -36,7 +36,7 @@ def play(env: gymnasium.Env, player: str, seed: int, steps: int = 10_000):
 
 def test_a_model_that_sees_the_state_needs_the_games_values_in_their_order(env):
     game = env.unwrapped
-    inputs = InputSpec(game.action_names, game.state_names, game.frame_size, game.frame_size, game.fps)
+    inputs = InputSpec(game.buttons, game.state_names, game.frame_size, game.frame_size, game.fps)
     seeing = dataclasses.replace(inputs, window=Window(state=True))
     require_fit("my_model", seeing, env)
     names = (game.state_names[1], game.state_names[0], *game.state_names[2:])
@@ -60,7 +60,7 @@ def test_every_scenario_is_a_gymnasium_environment_that_seed_and_actions_decide(
         assert not np.array_equal(first[0], other[0])
         game = env.unwrapped
         assert (game.state_names, game.fps) == (STATE_NAMES, 17.5)
-        assert len(set(game.action_names)) == env.action_space.n
+        assert len(set(game.buttons)) == env.action_space[0].shape[0]
 
 
 @pytest.mark.parametrize("size", [(288, 512), (72, 128), (90, 160), (50, 70)])

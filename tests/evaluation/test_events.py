@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from BC_training.common.events import KINDS, event_scores, match_events
+from BC_training.evaluation.events import KINDS, event_scores, match_events
 
 times = st.lists(st.integers(0, 12), unique=True, max_size=8).map(sorted)
 

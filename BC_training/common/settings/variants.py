@@ -6,7 +6,7 @@ from types import ModuleType
 
 from BC_training.common.errors import UserError, unknown
 
-_MODELS = Path(__file__).resolve().parents[1] / "models"
+_MODELS = Path(__file__).resolve().parents[2] / "models"
 
 
 def names() -> list[str]:
