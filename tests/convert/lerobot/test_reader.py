@@ -8,7 +8,6 @@ from pathlib import Path
 
 import lerobot_datasets as lr
 import numpy as np
-import pyarrow as pa
 import pytest
 from conversions import converted
 from dataset_files import user_error
