@@ -186,7 +186,7 @@ def test_no_episode_stays_in_memory_once_it_is_counted(fake, monkeypatch):
         package._gather(package.ZarrGameplayDataset(""), "x", quiet())
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[2] - peaks[1] < 8e5  # 18 more episodes have 1.2 MB of actions
+    assert peaks[2] - peaks[1] < 1e6  # 18 more episodes have 1.5 MB of buttons and axes
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
