@@ -177,22 +177,22 @@ def convert(
     pwad: cli.Pwad = None,
     leave_out: cli.LeaveOut = None,
     time_unit: cli.TimeUnit = "us",
+    turn: cli.Turn = None,
     allow_missing: cli.AllowMissing = False,
     workers: cli.Workers = None,
 ) -> None:
     """Convert recordings of another kind into a dataset, or a dataset into another kind."""
-    readers = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "leave-out": leave_out}
-    cli.require_conversion(kind, to, fps, readers | {"allow-missing": allow_missing, "time-unit": time_unit != "us"})
+    given = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "leave-out": leave_out, "turn": turn}
+    cli.require_conversion(kind, to, fps, given | {"allow-missing": allow_missing, "time-unit": time_unit != "us"})
     frame_size = None if size is None else cli.parse_size(size)
     if kind is None:
         from BC_training.convert.lerobot.export import export
 
-        export(source, out, frame_size, fps, workers, console)
-        return
+        return export(source, out, frame_size, fps, workers, console)
     from BC_training.convert.conversion import Options, convert
 
     lists = tuple(pwad or ()), tuple(leave_out or ())
-    options = Options(kind, frame_size, fps, keybinds, iwad, camera, *lists, time_unit, allow_missing)
+    options = Options(kind, frame_size, fps, keybinds, iwad, camera, *lists, time_unit, turn or "axis", allow_missing)
     convert(source, out, options, workers, console)
 
 

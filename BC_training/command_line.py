@@ -101,6 +101,7 @@ Fps = Annotated[float | None, typer.Option(help="Frames per second; by default a
 Keybinds = Annotated[File, typer.Option(help="sessions: the JSON that maps keys to buttons.")]
 Iwad = Annotated[File, typer.Option(help="doom-demo: the game's WAD.")]
 Pwad = Annotated[list[Path] | None, typer.Option(help="doom-demo: a WAD that adds to it; repeatable.")]
+Turn = Annotated[Text, typer.Option(help="doom-demo: turns as an axis, in degrees (the default), or as buttons.")]
 Camera = Annotated[Text, typer.Option(help="Which one to use, where there are several.")]
 LeaveOut = Annotated[list[str] | None, typer.Option(help="A state value not to convert; repeatable.")]
 TimeUnit = Annotated[str, typer.Option(help="sessions: unit of the times, us, ms, s or ns.")]

@@ -28,6 +28,7 @@ class Options:
     pwads: tuple[Path, ...] = ()  # for ``doom-demo``, the WADs that add to the game, in the order of loading
     leave_out: tuple[str, ...] = ()  # names of state values that are not converted
     time_unit: str = "us"  # for ``sessions``, the unit of the times
+    turn: str = "axis"  # for ``doom-demo``, whether turns become an axis or "buttons"
     allow_missing: bool = False  # for ``sessions``, whether much of the inputs, memory values or video may be missing
 
 

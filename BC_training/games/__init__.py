@@ -24,8 +24,9 @@ register(
     engine="vizdoom",
     options={
         "skill": Option(3, 1, 5),  # difficulty, from easiest to hardest
-        # Engine tics (1/35 s) from a frame to the first in which the buttons chosen on it are held.
+        # Engine tics (1/35 s) from a frame to the first in which the action chosen on it takes effect.
         "delay": Option(0, 0, 350, is_handicap=True),
+        "mouse": Option(False),  # whether the player turns by an axis in place of buttons
     },
     experts="BC_training.games.doom.experts:EXPERTS",
 )

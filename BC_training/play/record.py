@@ -20,6 +20,7 @@ from BC_training.common.storage.metadata import EpisodeInfo
 from BC_training.common.storage.store import LocalStore
 from BC_training.common.storage.writer import EpisodeWriter, Names, existing_episodes, next_number, recording
 from BC_training.games import GameSpec, make_game
+from BC_training.games.spaces import random_action
 from BC_training.play.episodes import Outcome, Session, play_frames, print_restarts
 from BC_training.play.players import Player, make_player
 from BC_training.play.say import say
@@ -33,13 +34,14 @@ class LabelledPlayer:
 
     Args:
         labeller: None where the player labels its own frames.
+        space: the game's action space, which noise is drawn from.
 
     Attributes:
         label: what the labeller did in the last frame.
     """
 
-    def __init__(self, player: Player, labeller: Player | None, config: RecordConfig):
-        self._player, self._labeller, self._config = player, labeller, config
+    def __init__(self, player: Player, labeller: Player | None, config: RecordConfig, space: gymnasium.Space):
+        self._player, self._labeller, self._config, self._space = player, labeller, config, space
 
     def reset(self, seed: int) -> None:
         # Other draws than those of the players, which use the seed alone.
@@ -57,8 +59,7 @@ class LabelledPlayer:
             # A draw in each frame, as in section 3 of Ross, Gordon and Bagnell (2011).
             executed = self.label if self._mix_rng.random() < self._config.mix else executed
         if self._noise_left == 0 and self._noise_rng.random() < self._config.noise:
-            buttons = self._noise_rng.random(executed.buttons.shape) < 0.5
-            self._noise = Action.of(buttons, self._noise_rng.uniform(-1, 1, executed.axes.shape))
+            self._noise = random_action(self._space, self._noise_rng)
             self._noise_left = self._config.noise_frames
         if self._noise_left > 0:
             executed, self._noise_left = self._noise, self._noise_left - 1
@@ -100,7 +101,7 @@ def _make_players(config: RecordConfig, env: gymnasium.Env) -> LabelledPlayer:
     player, labeller = make_player(config.player, config.game, env), None
     if config.labeller != config.player:
         labeller = make_player(config.labeller, config.game, env)
-    return LabelledPlayer(player, labeller, config)
+    return LabelledPlayer(player, labeller, config, env.action_space)
 
 
 def _attributes(config: RecordConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 
 from BC_training.common.action import Action, at_rest
+from BC_training.games.spaces import random_action
 
 
 class Noop:
@@ -22,11 +23,14 @@ class Noop:
         return at_rest(self._buttons, self._axes)
 
 
-class Random(Noop):
-    """Presses each button with probability 1/2 and draws each axis from [-1, 1], independently in every frame."""
+class Random:
+    """Draws a ``random_action`` in every frame."""
+
+    def __init__(self, env: gymnasium.Env):
+        self._space = env.action_space
 
     def reset(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
 
     def act(self, observation: dict[str, np.ndarray]) -> Action:
-        return Action.of(self._rng.random(self._buttons) < 0.5, self._rng.uniform(-1, 1, self._axes))
+        return random_action(self._space, self._rng)

@@ -34,6 +34,7 @@ class Demo:
     map: int
     player: int  # whose view and inputs these are, 1 to 4
     actions: np.ndarray  # bool [N, 8], the ``BUTTONS`` of each tic
+    turns: np.ndarray  # float32 [N], the degrees that each tic turns to the right
 
 
 def parse_demo(raw: bytes) -> Demo:
@@ -58,18 +59,21 @@ def parse_demo(raw: bytes) -> Demo:
         raise UserError(f"cut off after {(len(raw) - _HEADER) // tic} tics: the end mark (0x80) is missing")
     inputs = np.frombuffer(raw[_HEADER:end], np.uint8).reshape(-1, tic // width, width)
     column = sum(map(bool, players[:viewpoint]))
-    return Demo(version, raw[1] + 1, raw[2], raw[3], viewpoint + 1, _actions(inputs[:, column]))
+    return Demo(version, raw[1] + 1, raw[2], raw[3], viewpoint + 1, *_inputs(inputs[:, column]))
 
 
-def _actions(inputs: np.ndarray) -> np.ndarray:
-    """bool [N, 8] from one player's bytes, uint8 [N, 4 or 5]."""
+def _inputs(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The actions, bool [N, 8], and turns, float32 [N], in one player's bytes, uint8 [N, 4 or 5]."""
     forward, side = inputs[:, 0].view(np.int8), inputs[:, 1].view(np.int8)
-    turn = np.ascontiguousarray(inputs[:, 2:-1]).view("<i2" if inputs.shape[1] == 5 else np.int8)[:, 0]
+    is_long = inputs.shape[1] == 5
+    turn = np.ascontiguousarray(inputs[:, 2:-1]).view("<i2" if is_long else np.int8)[:, 0]
     buttons = np.where(inputs[:, -1] & _SPECIAL, 0, inputs[:, -1])
-    return np.stack(
+    actions = np.stack(
         [forward > 0, forward < 0, side < 0, side > 0, turn > 0, turn < 0, buttons & _ATTACK != 0, buttons & _USE != 0],
         axis=1,
     )
+    # Of 65,536 directions, or 256: any sum of a few turns is exact in float32.
+    return actions, turn * np.float32(-360 / (65536 if is_long else 256))
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 The source is a ``.lmp`` file, a folder of them, or a WAD whose lumps DEMO1, DEMO2, ... are the recordings;
 ``files.py`` describes their content and the versions that are read.
 
-The actions are the ``BUTTONS`` of the player whose view is shown. They leave out how fast the player walks or turns
-(running, or a mouse moved far) and weapon changes (bits 2 to 5 of the buttons). A tic whose buttons have bit 7
-set pauses or saves the game; it has no attack and no use.
+The actions are those of the player whose view is shown: the ``BUTTONS`` but for turning, and as an axis the degrees
+turned to the right until the next frame. Where turns are to be buttons, these are all ``BUTTONS``, which leave out how
+far the player turns. How fast the player walks, and weapon changes (bits 2 to 5 of the buttons), are left out. A tic
+whose buttons have bit 7 set pauses or saves the game; it has no attack and no use.
 
 dsda-doom draws one picture per tic, after the tic was played. The player therefore saw picture k - 1 when giving
 tic k's input, and a demo of N tics makes N - 1 steps: no picture comes before the first tic. (A test shows it
@@ -22,7 +23,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +32,15 @@ from typing import BinaryIO
 import numpy as np
 
 from BC_training.common.action import Action
-from BC_training.common.errors import UserError
-from BC_training.convert.doom_demo.files import BUTTONS, parse_demo, read_wad
+from BC_training.common.errors import UserError, unknown
+from BC_training.convert.doom_demo.files import BUTTONS, Demo, parse_demo, read_wad
 from BC_training.convert.identity import content_digest
 from BC_training.convert.source import Options, Recording, Step, every_nth
 from BC_training.convert.state_values import kept_columns
 
 FPS = 35.0  # the engine's clock
 DEFAULT_SIZE = (480, 640)
+TURNS = ("axis", "buttons")
 SMALLEST = (200, 320)  # (H, W) in pixels that dsda-doom draws
 GAMES_FOLDER = "/usr/games"  # Debian's, which is not on everyone's PATH
 
@@ -69,9 +71,15 @@ class DoomDemos:
     maps: frozenset[str]  # the lumps of all WADs
     numbered: bool  # whether the game's maps are MAP01, MAP02, ... rather than E1M1, ...
     options: Options
-    button_names: tuple[str, ...] = BUTTONS
-    axis_names: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
+
+    @property
+    def axis_names(self) -> tuple[str, ...]:
+        return ("turn",) if self.options.turn == "axis" else ()
+
+    @property
+    def button_names(self) -> tuple[str, ...]:
+        return tuple(name for name in BUTTONS if not (self.axis_names and name.startswith("turn")))
 
     @property
     def episodes(self) -> tuple[str, ...]:
@@ -103,7 +111,13 @@ class DoomDemos:
             "map": level,
             "player": f"player {demo.player}",
         }
-        return Recording(fps, every_nth(self._steps(raw, demo.actions), FPS, fps), attrs)
+        return Recording(fps, every_nth(self._steps(raw, self._actions(demo)), FPS, fps, sums=True), attrs)
+
+    def _actions(self, demo: Demo) -> list[Action]:
+        """The action of each tic."""
+        columns = [BUTTONS.index(name) for name in self.button_names]
+        turns = demo.turns[:, None] if self.axis_names else demo.turns[:, None][:, :0]
+        return [Action(*both) for both in zip(demo.actions[:, columns], turns, strict=True)]
 
     def _raw(self, episode: str) -> bytes:
         path, offset, size = self.found[episode]
@@ -114,12 +128,12 @@ class DoomDemos:
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
 
-    def _steps(self, raw: bytes, actions: np.ndarray) -> Iterator[Step]:
+    def _steps(self, raw: bytes, actions: Sequence[Action]) -> Iterator[Step]:
         count, seen = 0, None
         with closing(render(self.program, self.wads, raw, self.options.size or DEFAULT_SIZE)) as pictures:
             for picture in pictures:
                 if seen is not None and count < len(actions):
-                    yield seen, Action.of(actions[count]), None
+                    yield seen, actions[count], None
                 seen, count = picture, count + 1
         if count != len(actions):
             reason = "it was recorded with another game or version; check --iwad and --pwad"
@@ -138,6 +152,8 @@ def open_source(path: Path, options: Options) -> DoomDemos:
             "elsewhere a download of kraflab/dsda-doom on GitHub"
         )
     kept_columns((), options.leave_out)
+    if options.turn not in TURNS:
+        raise unknown("form of turns", options.turn, TURNS, "with --turn")
     found: dict[str, tuple[Path, int, int]] = {}
     wads = [] if options.iwad is None else [options.iwad, *options.pwads]
     if path.is_dir():

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from conversions import converted, opened
 from dataset_files import read_array, read_episode, user_error
 from hypothesis import given, settings
@@ -76,6 +77,8 @@ def test_signs_and_bits_become_actions(given_inputs, version, footer):
             "use": buttons < 128 and buttons // 2 % 2 == 1,
         }
         assert dict(zip(BUTTONS, row.tolist(), strict=True)) == pressed
+    circle = 65536 if version == LONG_TURNS else 256  # what a turn is a share of
+    assert demo.turns.tolist() == [-360 * turn / circle for _, _, turn, _ in given_inputs]
 
 
 AHEAD, BACK, ATTACK = (50, 0, 0, 0), (-50, 0, 0, 0), (0, 0, 0, 1)
@@ -196,6 +199,7 @@ def test_a_demo_that_cannot_be_played_is_refused(monkeypatch, program, tmp_path)
     refused("dsda-doom could not play it: cannot do that", game)
     program.write_text("#!/bin/sh\nexit 0\n")
     refused("the demo has 2 tics, dsda-doom drew 0 pictures", game)
+    refused("unknown form of turns 'axes'; did you mean 'axis'?", game, turn="axes")
     refused("--fps 70 is above the recording's 35", game, fps=70)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(doom_demo, "GAMES_FOLDER", "")
@@ -223,11 +227,25 @@ def test_a_real_demo_is_drawn(tmp_path):
     offset, _ = read_wad(FREEDOOM).lumps["DEMO1"]
     raw = FREEDOOM.read_bytes()[offset : offset + 13 + 4 * 100] + b"\x80"
     (tmp_path / "a.lmp").write_bytes(raw)
-    converted(tmp_path / "a.lmp", tmp_path / "out.zarr", "doom-demo", size=(72, 128), fps=17.5, iwad=FREEDOOM)
-    actions = parse_demo(raw).actions[1:]
-    pairs = np.concatenate([actions, np.zeros((1, 8), bool)]).reshape(50, 2, 8)
-    np.testing.assert_array_equal(read_array(tmp_path / "out.zarr", "actions"), pairs.any(axis=1))
+    wanted: dict[str, Any] = {"size": (72, 128), "fps": 17.5, "iwad": FREEDOOM}
+    converted(tmp_path / "a.lmp", tmp_path / "out.zarr", "doom-demo", **wanted)
+    demo = parse_demo(raw)
+    pairs = np.concatenate([demo.actions[1:], np.zeros((1, 8), bool)]).reshape(50, 2, 8).any(axis=1)
+    kept = [k for k, name in enumerate(BUTTONS) if not name.startswith("turn")]
+    np.testing.assert_array_equal(read_array(tmp_path / "out.zarr", "actions"), pairs[:, kept])
+    # The picture before the first tic is not drawn; every other tic's turn is in one frame, exactly.
+    inputs = np.frombuffer(raw[17:-1], np.int8).reshape(-1, 4)
+    degrees = np.concatenate([inputs[:, 2], [0]]).reshape(50, 2).sum(axis=1) * -360 / 256
+    np.testing.assert_array_equal(read_array(tmp_path / "out.zarr", "axes"), degrees[:, None])
+    assert np.abs(degrees).max() > 5
+    names = dict(zarr.open_group(tmp_path / "out.zarr").attrs)
+    assert (names["keys"], names["axes"]) == ([BUTTONS[k] for k in kept], ["turn"])
+    converted(tmp_path / "a.lmp", tmp_path / "buttons.zarr", "doom-demo", turn="buttons", **wanted)
+    np.testing.assert_array_equal(read_array(tmp_path / "buttons.zarr", "actions"), pairs)
+    assert zarr.open_group(tmp_path / "buttons.zarr").attrs["keys"] == list(BUTTONS)
+    assert not (tmp_path / "buttons.zarr" / "episode_0" / "axes").exists()
     frames = read_array(tmp_path / "out.zarr", "frames")
+    np.testing.assert_array_equal(read_array(tmp_path / "buttons.zarr", "frames"), frames)
     assert frames.shape == (50, 3, 72, 128)
     attrs = read_episode(tmp_path / "out.zarr").attrs
     assert [attrs[name] for name in ("fps", "game", "map", "skill")] == [17.5, "freedoom1.wad", "E1M4", 4]
@@ -242,7 +260,7 @@ def test_an_action_belongs_to_the_picture_before_its_effect(tmp_path):
     raw = [(0, 0, 0, 0)] * 60
     raw[left], raw[right], raw[shot] = (0, 0, 10, 0), (0, 0, -10, 0), (0, 0, 0, 1)
     (tmp_path / "a.lmp").write_bytes(header(level=(1, 2)) + tics(*raw) + b"\x80")
-    source = opened(tmp_path / "a.lmp", "doom-demo", size=(240, 320), iwad=FREEDOOM)
+    source = opened(tmp_path / "a.lmp", "doom-demo", size=(240, 320), iwad=FREEDOOM, turn="buttons")
     steps = list(source.read("a.lmp").steps)
     pressed = [(k, BUTTONS[column]) for k, step in enumerate(steps, start=1) for column in step[1].buttons.nonzero()[0]]
     assert (len(steps), pressed) == (59, [(left, "turn_left"), (right, "turn_right"), (shot, "attack")])

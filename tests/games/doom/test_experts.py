@@ -4,22 +4,25 @@ import itertools
 import math
 from contextlib import closing
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from BC_training.common.action import Action
 from BC_training.games import GameSpec, known_games, make_game
 from BC_training.games.doom.experts import EXPERTS
 from BC_training.games.doom.experts.expert import bearing, steer, turn_to
 from BC_training.games.doom.experts.navigation import Routes, Walls
+from BC_training.games.doom.game import FAST_TURN
 from BC_training.play.episodes import play_frames
 from BC_training.play.players import make_player
 
 # --- what they score -----------------------------------------------------------------------
 
-GAINS = {  # the least that an expert scores above random buttons, in mean return over two episodes
+GAINS = {  # the least that an expert scores above random buttons, in mean return
     "doom/basic": 100,
     "doom/deadly_corridor": 1500,
     "doom/defend_the_center": 8,
@@ -34,14 +37,15 @@ def test_every_game_has_an_expert():
     assert all(GameSpec.parse(game).expert is not None for game in GAINS)
 
 
-@pytest.mark.parametrize("game", GAINS)
+@pytest.mark.parametrize("game", [*GAINS, *(f"{game}?mouse=true" for game in GAINS)])
 def test_experts_play_better_than_random_buttons(game):
+    seeds = (0,) if "mouse" in game else (0, 1)
     with closing(make_game(game, frame_size=(72, 128))) as env:
         scores = {}
         for name in ("expert", "random"):
             player = make_player(name, game, env)
-            scores[name] = [list(play_frames(env, player, seed))[-1].score for seed in (0, 1)]
-    assert np.mean(scores["expert"]) - np.mean(scores["random"]) > GAINS[game], scores
+            scores[name] = [list(play_frames(env, player, seed))[-1].score for seed in seeds]
+    assert np.mean(scores["expert"]) - np.mean(scores["random"]) > GAINS[game.partition("?")[0]], scores
 
 
 # --- what they look at ---------------------------------------------------------------------
@@ -60,12 +64,16 @@ def sector(lines) -> list[SimpleNamespace]:
     return [SimpleNamespace(lines=[SimpleNamespace(**line, is_blocking=True) for line in named])]
 
 
-def pressed(game: str, player: SimpleNamespace, *things: SimpleNamespace, lines=ROOM) -> set[str]:
-    """What the expert holds, seeing these things from there."""
-    world = SimpleNamespace(buttons=BUTTONS, objects=[player, *things], sectors=sector(lines))
+def acted(game: str, player: SimpleNamespace, *things: SimpleNamespace, lines=ROOM, axes=()) -> Action:
+    """What the expert does, seeing these things from there."""
+    world = SimpleNamespace(buttons=BUTTONS, axes=axes, objects=[player, *things], sectors=sector(lines))
     expert = EXPERTS[game.removeprefix("doom/")](SimpleNamespace(unwrapped=world))  # pyright: ignore
     expert.reset(0)
-    return {name for name, down in zip(BUTTONS, expert.act({}).buttons, strict=True) if down}
+    return expert.act({})
+
+
+def pressed(*args: Any, **kwargs: Any) -> set[str]:
+    return {name for name, down in zip(BUTTONS, acted(*args, **kwargs).buttons, strict=True) if down}
 
 
 HERO = thing("DoomPlayer", 500, 500, 90.0)  # looks along +y
@@ -94,6 +102,33 @@ def test_an_expert_that_stands_still_turns_to_a_monster_and_fires(game):
     assert pressed(game, HERO, thing("DeadDemon", 500, 600)) == pressed(game, HERO)
 
 
+def degrees(*args: Any) -> float:
+    """How far it turns right, with a mouse."""
+    assert not pressed(*args, axes=("turn",)) & {"turn_left", "turn_right"}
+    return float(acted(*args, axes=("turn",)).axes[0])
+
+
+@pytest.mark.parametrize("game", ["doom/basic", "doom/deadly_corridor", "doom/defend_the_center"])
+def test_a_mouse_turns_to_a_monster_exactly_and_fires_when_it_gets_there(game):
+    near, far = (thing("Zombieman", 500 + aside, 600) for aside in (30, 60))
+    assert degrees(game, HERO, near) == pytest.approx(math.degrees(math.atan2(30, 100)))
+    assert pressed(game, HERO, near, axes=("turn",)) == {"attack"}
+    assert degrees(game, HERO, far) == FAST_TURN  # it is 31 degrees aside
+    assert pressed(game, HERO, far, axes=("turn",)) == set()
+    assert degrees(game, HERO, thing("Zombieman", 440, 600)) == -FAST_TURN
+    assert degrees(game, HERO, thing("Zombieman", 510, 600)) == 0  # the shot hits
+    assert pressed(game, HERO, thing("Zombieman", 510, 600), axes=("turn",)) == {"attack"}
+
+
+def test_a_mouse_turns_to_where_the_way_leads_exactly():
+    ahead = math.degrees(math.atan2(120, 300))
+    assert degrees("doom/health_gathering_supreme", HERO, thing("CustomMedikit", 620, 800)) == FAST_TURN
+    aside = thing("CustomMedikit", 600, 800)
+    assert degrees("doom/health_gathering_supreme", HERO, aside) == pytest.approx(math.degrees(math.atan2(100, 300)))
+    assert degrees("doom/deadly_corridor", thing("DoomPlayer", 500, 500, ahead - 10)) == pytest.approx(ahead - 10)
+    assert degrees("doom/defend_the_line", thing("DoomPlayer", 500, 500, -15.0)) == pytest.approx(-15)
+
+
 def test_the_expert_that_gathers_health_keeps_off_walls_and_poison():
     game, kit = "doom/health_gathering_supreme", thing("CustomMedikit", 500, 800)
     assert pressed(game, HERO, kit) == {"move_forward"}
@@ -111,9 +146,11 @@ def test_the_expert_that_goes_home_walks_around_walls():
 
 
 def test_without_a_player_nothing_is_pressed():
-    world = SimpleNamespace(buttons=BUTTONS, objects=[], sectors=[])
+    world = SimpleNamespace(buttons=BUTTONS, axes=("turn",), objects=[], sectors=[])
     for expert in EXPERTS.values():
-        assert not expert(SimpleNamespace(unwrapped=world)).act({}).buttons.any()  # pyright: ignore
+        action = expert(SimpleNamespace(unwrapped=world)).act({})  # pyright: ignore
+        assert not action.buttons.any()
+        assert not action.axes.any()
 
 
 @given(st.floats(-1e4, 1e4))
@@ -126,10 +163,11 @@ def test_turns_are_the_same_angle_within_half_a_turn(degrees):
 def test_bearings_are_left_positive_and_steering_follows_them():
     assert bearing(HERO, thing("x", 490, 500)) == pytest.approx((10, 90))
     assert bearing(HERO, thing("x", 503, 504)) == pytest.approx((5, -math.degrees(math.atan2(3, 4))))
-    assert steer(HERO, 500, 600) == ["move_forward"]
-    assert steer(HERO, 480, 600) == ["move_forward", "turn_left"]
-    assert steer(HERO, 600, 500) == ["turn_right"]
-    assert steer(HERO, 501, 400) == ["turn_left"]  # behind: always the same way round
+    assert steer(HERO, 500, 600) == (["move_forward"], 0)
+    assert steer(HERO, 480, 600) == (["move_forward"], pytest.approx(math.degrees(math.atan2(20, 100))))
+    assert steer(HERO, 600, 500) == ([], pytest.approx(-90))
+    buttons, turn = steer(HERO, 501, 400)
+    assert (buttons, turn > 150) == ([], True)  # behind: always the same way round
 
 
 # --- walls and routes ----------------------------------------------------------------------

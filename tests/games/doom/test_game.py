@@ -4,6 +4,7 @@ import dataclasses
 import threading
 from contextlib import ExitStack, closing
 from itertools import islice
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -15,7 +16,8 @@ from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec, Window, resize_frames
 from BC_training.games import known_games, make_game
-from BC_training.games.doom.game import ENEMY_TYPES, STATE_NAMES, DoomGame
+from BC_training.games.doom.experts.expert import turn_to
+from BC_training.games.doom.game import ENEMY_TYPES, FAST_TURN, STATE_NAMES, DoomGame
 from BC_training.play.episodes import play_frames
 from BC_training.play.players import make_player, require_fit
 
@@ -47,9 +49,9 @@ def test_a_model_that_sees_the_state_needs_the_games_values_in_their_order(env):
     assert "\n" not in str(error.value)
 
 
-# The state has no bounds that all its values share.
-@pytest.mark.filterwarnings("ignore:.*Box observation space:UserWarning")
-@pytest.mark.parametrize("name", known_games("doom"))
+# The state has no bounds that all its values share, and a turn is in degrees.
+@pytest.mark.filterwarnings("ignore:.*Box (observation|action) space:UserWarning")
+@pytest.mark.parametrize("name", [*known_games("doom"), f"{GAME}?mouse=true"])
 def test_every_scenario_is_a_gymnasium_environment_that_seed_and_actions_decide(name):
     with closing(make_game(name, frame_size=(72, 128))) as env:
         check_env(env, skip_render_check=True)
@@ -123,18 +125,73 @@ def test_engines_started_together_do_not_collide():
             env.reset(seed=0)
 
 
-def test_a_delay_shifts_the_buttons_by_tics():
-    """A delay of 3 tics at two tics a step is the same buttons, played tic by tic, 3 tics later."""
-    buttons = np.random.default_rng(0).random((25, 7)) < 0.4
-    tics = np.concatenate([np.zeros((3, 7), bool), buttons.repeat(2, axis=0)])
+@pytest.mark.parametrize("mouse", [False, True])
+def test_a_delay_shifts_actions_by_tics(mouse):
+    """A delay of 3 tics at two tics a step is the same buttons and half the turns, played tic by tic, 3 tics later."""
+    rng = np.random.default_rng(0)
+    shape = (25, 5, 1) if mouse else (25, 7, 0)
+    buttons, turns = rng.random(shape[:2]) < 0.4, rng.uniform(-20, 20, shape[::2]).astype(np.float32)
+    rest = (np.zeros((3, *row.shape[1:]), row.dtype) for row in (buttons, turns))
+    halves = (row.repeat(2, axis=0) for row in (buttons, turns / 2))
+    tics = [np.concatenate(parts) for parts in zip(rest, halves, strict=True)]
+    options: dict[str, Any] = {"frame_size": (72, 128), "skill": 3, "mouse": mouse}
     with (
-        closing(make_game(f"{GAME}?delay=3", frame_size=(72, 128))) as late,
-        closing(DoomGame("deadly_corridor", frame_size=(72, 128), frame_skip=1, skill=3, delay=0)) as by_tic,
+        closing(DoomGame("deadly_corridor", frame_skip=2, delay=3, **options)) as late,
+        closing(DoomGame("deadly_corridor", frame_skip=1, delay=0, **options)) as by_tic,
     ):
         late.reset(seed=4)
         by_tic.reset(seed=4)
-        for step, held in enumerate(buttons):
-            seen, reward, *_ = late.step(Action.of(held))
-            first, second = (by_tic.step(Action.of(tics[2 * step + i])) for i in (0, 1))
+        for step, action in enumerate(zip(buttons, turns, strict=True)):
+            seen, reward, *_ = late.step(Action(*action))
+            first, second = (by_tic.step(Action(*(row[2 * step + i] for row in tics))) for i in (0, 1))
             np.testing.assert_array_equal(seen["frame"], second[0]["frame"])
+            np.testing.assert_array_equal(seen["state"], second[0]["state"])
             assert reward == pytest.approx(first[1] + second[1])
+
+
+# --- with a mouse --------------------------------------------------------------------------
+
+
+def test_a_mouse_replaces_the_buttons_that_turn():
+    for name in known_games():
+        with closing(make_game(name, frame_size=(72, 128))) as plain:
+            buttons = [button for button in plain.unwrapped.buttons if not button.startswith("turn")]
+        with closing(make_game(f"{name}?mouse=true", frame_size=(72, 128))) as env:
+            assert (list(env.unwrapped.buttons), env.unwrapped.axes) == (buttons, ("turn",))
+
+
+TURNED = STATE_NAMES.index("player_angle")
+
+
+def turned(env: gymnasium.Env, *degrees: float) -> list[float]:
+    """By how much the player's angle falls in frames with these turns; to the right it falls."""
+    angles = [env.reset(seed=0)[0]["state"][TURNED]]
+    rest = np.zeros(len(env.unwrapped.buttons), bool)
+    angles += [env.step(Action.of(rest, [turn]))[0]["state"][TURNED] for turn in degrees]
+    return [float(by) for by in -np.diff(np.array(angles, float))]
+
+
+def test_a_mouse_turns_by_exactly_the_degrees_asked_for():
+    step = 360 / 65536  # between the directions that the engine knows
+    asked = [20.0, -33.3, 0.0, 150.0, -179.0, 4.4, -0.03, 0.02, 300.0, *(2 * k * step for k in (1, -1, 777, -778))]
+    with closing(make_game("doom/health_gathering_supreme?mouse=true", frame_size=(72, 128))) as env:
+        off = [turn_to(by - turn) for by, turn in zip(turned(env, *asked), asked, strict=True)]
+    assert np.abs(off[:9]).max() <= step + 1e-4  # each of two tics is rounded
+    assert np.abs(off[9:]).max() < 1e-4
+
+
+def test_random_turns_reach_as_far_as_an_experts():
+    with closing(make_game(f"{GAME}?mouse=true", frame_size=(72, 128))) as env:
+        player = make_player("random", GAME, env)
+        player.reset(0)
+        turns = np.array([player.act({}).axes[0] for _ in range(500)])
+    assert (np.abs(turns) <= FAST_TURN).all()
+    assert turns.min() < -0.9 * FAST_TURN
+    assert turns.max() > 0.9 * FAST_TURN
+
+
+def test_an_action_of_another_shape_is_refused():
+    with closing(make_game(f"{GAME}?mouse=true", frame_size=(72, 128))) as env:
+        env.reset(seed=0)
+        with pytest.raises(ValueError, match=r"shapes \(5,\) and \(0,\), expected \(\(5,\), \(1,\)\)"):
+            env.step(Action.of([False] * 5))

@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from BC_training.games.doom.experts.expert import HALF_VIEW, HIT_RADIUS, Expert, bearing, turn_to
-from BC_training.games.doom.game import ENEMY_TYPES
+from BC_training.games.doom.experts.expert import HALF_VIEW, Expert, Move, bearing, turn_to
+from BC_training.games.doom.game import ENEMY_TYPES, FAST_TURN
 
 
 class _Turret(Expert):
@@ -14,18 +14,16 @@ class _Turret(Expert):
     TOLERANCE = 2.5  # degrees; the least turn is 3.5
     TURNING = 10.0  # map units nearer that outweigh a degree more to turn
 
-    def buttons(self, player: Any) -> list[str]:
+    def move(self, player: Any) -> Move:
         seen = [bearing(player, o) for o in self.game.objects if o.name in ENEMY_TYPES]
         seen = [(distance, angle) for distance, angle in seen if abs(angle) < HALF_VIEW and distance < self.RANGE]
         if not seen:
             return self.search(player)
         distance, angle = min(seen, key=lambda target: target[0] + self.TURNING * abs(target[1]))
-        if abs(angle) > max(math.degrees(math.atan2(HIT_RADIUS, distance)), self.TOLERANCE):
-            return ["turn_left" if angle > 0 else "turn_right"]
-        return ["attack"]
+        return self.aim(distance, angle)
 
-    def search(self, player: Any) -> list[str]:
-        """What to press while no monster is in view."""
+    def search(self, player: Any) -> Move:
+        """What to do while no monster is in view."""
         raise NotImplementedError
 
 
@@ -36,16 +34,14 @@ class DefendTheCenterExpert(_Turret):
     TOLERANCE = 3.6
     TURNING = 1.0
 
-    def search(self, player: Any) -> list[str]:
+    def search(self, player: Any) -> Move:
         del player
-        return ["turn_left"]
+        return [], FAST_TURN
 
 
 class DefendTheLineExpert(_Turret):
     """Faces the wall that monsters come from."""
 
-    def search(self, player: Any) -> list[str]:
-        angle = turn_to(player.angle)
-        if abs(angle) < 2 * self.TOLERANCE:
-            return []
-        return ["turn_right" if angle > 0 else "turn_left"]
+    def search(self, player: Any) -> Move:
+        angle = turn_to(-player.angle)
+        return [], angle if abs(angle) >= 2 * self.TOLERANCE else 0.0

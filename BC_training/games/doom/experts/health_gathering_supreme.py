@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from BC_training.games.doom.experts.expert import HALF_VIEW, Expert, bearing, steer
+from BC_training.games.doom.experts.expert import HALF_VIEW, Expert, Move, bearing, steer
 from BC_training.games.doom.experts.navigation import Walls
+from BC_training.games.doom.game import FAST_TURN
 
 
 class HealthGatheringSupremeExpert(Expert):
@@ -21,7 +22,7 @@ class HealthGatheringSupremeExpert(Expert):
         del seed
         self._walls: Walls | None = None
 
-    def buttons(self, player: Any) -> list[str]:
+    def move(self, player: Any) -> Move:
         if self._walls is None:
             self._walls = Walls(self.game.sectors)
         here = np.array([player.position_x, player.position_y])
@@ -39,8 +40,8 @@ class HealthGatheringSupremeExpert(Expert):
         radians = math.radians(player.angle)
         ahead = here + np.array([math.cos(radians), math.sin(radians)]) * self.WALL
         if self._walls.walkable(here, ahead[None])[0] and not any(_near(v, here, ahead, self.POISON) for v in vials):
-            return ["move_forward"]
-        return ["turn_left"]
+            return ["move_forward"], 0.0
+        return [], FAST_TURN
 
 
 def _near(point: np.ndarray, start: np.ndarray, end: np.ndarray, distance: float) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from BC_training.games.doom.experts.expert import Expert, steer
+from BC_training.games.doom.experts.expert import Expert, Move, steer
 from BC_training.games.doom.experts.navigation import Routes, Walls
 
 
@@ -17,7 +17,7 @@ class MyWayHomeExpert(Expert):
         del seed
         self._routes: Routes | None = None  # planned at the first frame, when things are known
 
-    def buttons(self, player: Any) -> list[str]:
+    def move(self, player: Any) -> Move:
         if self._routes is None:
             goal = next(o for o in self.game.objects if o.name == "GreenArmor")
             self._walls = Walls(self.game.sectors)
