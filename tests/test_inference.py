@@ -269,4 +269,4 @@ def test_the_readmes_example_plays_an_episode(tmp_path, monkeypatch, make_config
     ran: dict = {}
     exec(compile(example, README, "exec"), ran)
     assert ran["over"] is True
-    assert ran["buttons"].shape == (7,)
+    assert ran["action"].buttons.shape == (7,)

@@ -118,7 +118,7 @@ def save_evaluation(result: Evaluation, file: Path) -> None:
 def score(predictions: SplitPredictions, decoding: Decoding, tolerance: int = events.TOLERANCE) -> Evaluation:
     """Scores predictions that are decoded without sampling; ``tolerance`` is that of ``evaluate``."""
     saved, true = predictions.saved, predictions.true
-    names, shift, majority = saved.inputs.action_names, saved.inputs.window.action_shift, np.asarray(saved.majority)
+    names, shift, majority = saved.inputs.action_names, saved.inputs.window.action_shift, np.asarray(saved.majority, bool)
     axes, done = predictions.axes, predictions.decoded(decoding, predictions.logits)
     report = metrics.report(true, predictions.probability, majority, names, decoding, shift, axes, done.axes)
     held = {"policy": done, **metrics.baselines(true, majority, shift, axes)}

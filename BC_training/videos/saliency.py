@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from scipy import ndimage
 
+from BC_training.common.action import Action
 from BC_training.common.errors import unknown
 from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.preprocess import OBSERVATION
@@ -83,13 +84,17 @@ def film_saliency(
         tier = make_tier(options, samples, size, progress, one_device())
         batches = tier.batches(np.array([t]) for t in range(len(shown)))
         bar = progress.add_task(f"{method} saliency", total=len(shown))
-        with disk_full_is_user_error(out), VideoWriter(out, shown.fps or UNKNOWN_FPS, names) as writer:
+        with (
+            disk_full_is_user_error(out),
+            VideoWriter(out, shown.fps or UNKNOWN_FPS, names, shown.axis_names) as writer,
+        ):
             for t, (frame, batch) in enumerate(zip(frames_of(dataset, position), batches, strict=True)):
                 seen = {name: batch[name] for name in OBSERVATION if name in batch}
                 found = np.asarray(saliency(model.params, model.batch_stats, seen, chosen[t : t + 1])[0])
                 heat = smooth(found) if method == "gradient" else found
                 of = [f"{name} {shown.probability[t, i]:.2f}" for i, name in enumerate(drawable(names)) if chosen[t, i]]
-                writer.add(overlay(frame, heat), shown.predicted[t], f"frame {t}   {method} of {', '.join(of)}")
+                done = Action(shown.predicted[t], shown.predicted_axes[t])
+                writer.add(overlay(frame, heat), done, f"frame {t}   {method} of {', '.join(of)}")
                 progress.advance(bar)
     say(console, f"{shown.episode} of {dataset.path}: {len(shown):,} frames written to {out}", highlight=False)
 

@@ -36,7 +36,7 @@ from BC_training.training.train_state import (
 )
 
 SIZE = (24, 32)
-CONFIGS = Path(variants.__file__).parents[1] / "configs"
+CONFIGS = Path(variants.__file__).parents[2] / "configs"
 # Small settings of each variant, which compile in seconds, without dropout.
 CONVS = {"conv_features": (8, 16), "conv_strides": (2, 2)}
 SMALL: dict[str, dict[str, Any]] = {

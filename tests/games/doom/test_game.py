@@ -11,6 +11,7 @@ import pytest
 import vizdoom
 from gymnasium.utils.env_checker import check_env
 
+from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec, Window, resize_frames
 from BC_training.games import known_games, make_game
@@ -133,7 +134,7 @@ def test_a_delay_shifts_the_buttons_by_tics():
         late.reset(seed=4)
         by_tic.reset(seed=4)
         for step, held in enumerate(buttons):
-            seen, reward, *_ = late.step(held)
-            first, second = (by_tic.step(tics[2 * step + i]) for i in (0, 1))
+            seen, reward, *_ = late.step(Action.of(held))
+            first, second = (by_tic.step(Action.of(tics[2 * step + i])) for i in (0, 1))
             np.testing.assert_array_equal(seen["frame"], second[0]["frame"])
             assert reward == pytest.approx(first[1] + second[1])
