@@ -10,6 +10,7 @@ import numpy as np
 from BC_training.common.action import Action
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, unknown
+from BC_training.common.schema import HUMAN
 from BC_training.games import GameSpec, games_with_experts
 from BC_training.games.fit import require_fit
 from BC_training.play.scripted import Noop, Random
@@ -55,9 +56,15 @@ class PolicyPlayer:
     def act(self, observation: dict[str, np.ndarray]) -> Action:
         return self._policy.act(observation["frame"], observation["state"])
 
+    def override(self, action: Action) -> None:
+        """Another acted in the frame of the last ``act``; see ``Policy.override``."""
+        self._policy.override(action)
+
 
 def require_player(name: str) -> None:
     """Raises a UserError unless ``name`` is a scripted player or an existing path."""
+    if name == HUMAN:
+        raise UserError("a person plays in 'record --player human' and labels in 'dagger --label human', nowhere else")
     if name not in BUILT_IN and not Path(name).exists():
         raise unknown("player", name, BUILT_IN, "or give the folder of a checkpoint")
 
