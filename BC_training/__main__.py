@@ -188,7 +188,8 @@ def convert(
     if kind is None:
         from BC_training.convert.lerobot.export import export
 
-        return export(source, out, frame_size, fps, workers, console)
+        export(source, out, frame_size, fps, workers, console)
+        return
     from BC_training.convert.conversion import Options, convert
 
     lists = tuple(pwad or ()), tuple(leave_out or ())
