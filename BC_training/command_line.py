@@ -35,7 +35,7 @@ RoundMix = Annotated[float, typer.Option(help="In round k the labeller acts in a
 
 # Games and players
 Game = Annotated[str, typer.Option(help="The game, such as 'doom/deadly_corridor?skill=5'.")]
-Player = Annotated[str, typer.Option(help="expert, random, noop or a checkpoint folder.")]
+Player = Annotated[str, typer.Option(help="expert, random, noop or a checkpoint folder; to record also human.")]
 Players = Annotated[list[str], typer.Argument(help="expert, random, noop or checkpoint folders.", metavar="PLAYERS")]
 # An option takes one value, so this one takes none: the players are the arguments, wherever they stand.
 BeforePlayers = Annotated[bool, typer.Option("--players", help="May stand before the players.")]
@@ -90,7 +90,11 @@ Method = Annotated[
 
 # Datasets and recordings
 Dataset = Annotated[str, typer.Argument(help="The dataset's folder, or its s3://, gs:// or http(s):// address.")]
-NewDataset = Annotated[Path, typer.Option(help="The dataset; created, or appended to.")]
+KeysFile = Annotated[File, typer.Option("--keybinds", help="A person's keys, a JSON file; by default --show-keys.")]
+ShowKeys = Annotated[bool, typer.Option("--show-keys", help="Print a person's keys, as a file has them, and end.")]
+Takeover = Annotated[Text, typer.Option(help="The key with which a person takes over from the player.")]
+Unfinished = Annotated[str, typer.Option(help="An episode that a person quits: ask, keep or drop.")]
+NewDataset = Annotated[File, typer.Option(help="The dataset; created, or appended to.")]
 Source = Annotated[Path, typer.Argument(help="A folder or file of recordings; with --to a dataset.")]
 Converted = Annotated[
     Path, typer.Option(help="The dataset; created, continued or appended to. With --to a folder that is not there.")

@@ -104,7 +104,6 @@ class DatasetConfig:
     axes: tuple[str, ...] | None = None  # the axes to train on; null: all
     axis_bins: int = 21  # amounts of an axis that the model tells apart, an odd number: the middle one is 0
     axis_mu: float = 10.0  # how much finer they are near 0: mu of the mu-law
-    human_only: bool = False  # train only on frames in which a person acted, where one took over from a policy
     channel_order: Literal["rgb", "bgr"] = "rgb"  # as recorded
     split: SplitConfig = field(default_factory=SplitConfig)
     validate_episodes: bool = setting(False, FREE)  # true: skip and count faulty episodes instead of stopping

@@ -64,7 +64,9 @@ class PolicyPlayer:
 def require_player(name: str) -> None:
     """Raises a UserError unless ``name`` is a scripted player or an existing path."""
     if name == HUMAN:
-        raise UserError("a person plays in 'record --player human' and labels in 'dagger --label human', nowhere else")
+        raise UserError(
+            "a person plays in 'record --player human' and takes over in 'record --takeover KEY', nowhere else"
+        )
     if name not in BUILT_IN and not Path(name).exists():
         raise unknown("player", name, BUILT_IN, "or give the folder of a checkpoint")
 

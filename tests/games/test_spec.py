@@ -31,7 +31,7 @@ def test_specs_of_the_same_game_are_equal_and_written_the_same(text, written, fa
     [
         ("deadly_corridor", "unknown game 'deadly_corridor'; did you mean 'doom/deadly_corridor'"),
         ("doom/my_way_hom?skill=4", "unknown game 'doom/my_way_hom'; did you mean 'doom/my_way_home'"),
-        ("doom/basic?skil=4", r"unknown option of doom/basic 'skil'; did you mean 'skill'\? \(known: delay, skill\)"),
+        ("doom/basic?skil=4", r"unknown option of doom/basic 'skil'; did you mean 'skill'\? \(known: delay, mouse"),
         ("doom/basic?skill=4&skill=4", "the option skill is there twice"),
         ("doom/basic?skill=6", "skill=6 is out of range: 1 to 5, a whole number"),
         ("doom/basic?skill=hard", "skill=hard is out of range: 1 to 5"),

@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import gymnasium
 import numpy as np
 from Xlib import XK, X, display
 from Xlib.ext import xtest
+from Xlib.protocol import event
 
 from BC_training.common.action import Action
 from BC_training.games import Option, register
@@ -58,26 +58,21 @@ class ScriptedPerson:
         self.release(*keys)
 
     def click(self, button: int) -> None:
-        for event in (X.ButtonPress, X.ButtonRelease):
-            self._fake(event, button)
+        for kind in (X.ButtonPress, X.ButtonRelease):
+            self._fake(kind, button)
 
     def move(self, x: int, y: int) -> None:
         """By so many counts to the right and down."""
         self._fake(X.MotionNotify, 1, x=x, y=y)  # 1: relative
-
-    def later(self, what: Callable[[], object]) -> None:
-        """Does it when the window waits."""
-        threading.Timer(0.3, what).start()
 
     def close(self) -> None:
         self._display.close()
 
     def close_window(self, title: str) -> None:
         """As the cross in the corner of a window does."""
-        window = next(w for w in self._windows(self._display.screen().root) if w.get_wm_name() == title)
-        from Xlib.protocol import event
-
-        protocols, delete = (self._display.intern_atom(name) for name in ("WM_PROTOCOLS", "WM_DELETE_WINDOW"))
+        named, protocols, delete = map(self._display.intern_atom, ("_NET_WM_NAME", "WM_PROTOCOLS", "WM_DELETE_WINDOW"))
+        windows = self._windows(self._display.screen().root)
+        window = next(w for w in windows if w.get_full_text_property(named) == title)
         message = event.ClientMessage(window=window, client_type=protocols, data=(32, [delete, X.CurrentTime, 0, 0, 0]))
         window.send_event(message)
         self._display.sync()

@@ -81,10 +81,14 @@ class Person:
         if not self.by_person:
             self._hold(f"{self.note}{self._key('start')} starts", "start")
         self._show("")
-        while (left := self.clock.left) > 0 or (self._turns and not self._inputs.pressed):
-            self._watch(1.0 if self._turns else left)
-        while self._watch(0):
-            pass
+        if self._turns:
+            while not self._inputs.pressed:
+                self._watch(1.0)
+        else:
+            while (left := self.clock.left) > 0:
+                self._watch(left)
+            while self._watch(0):  # all that came before the frame ended
+                pass
         self.clock.tick()
         action, takes_over = self._inputs.action(pressed_only=self._turns)
         self._inputs.clear()

@@ -50,8 +50,8 @@ def record_by_person(
     """Records ``tasks``, each an (episode number, seed), until they are done or the person quits.
 
     An episode is committed when it ends; in progress it is lost with the process. Beside ``attributes`` it has
-    "late_frames", their number; "unfinished" where the person cut it short; and of a takeover "human_frames", as
-    ``common/dataset.py`` describes them.
+    "late_frames", their number; "unfinished" where the person cut it short; and of a takeover "human_frames", the
+    [first, last] frames of each stretch in which the person acted; the labels of the others are the player's own.
 
     Args:
         out: the dataset, which is open for recording.

@@ -9,6 +9,7 @@ import numpy as np
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 import pygame
+from pygame._sdl2 import controller
 
 from BC_training.common.errors import UserError, first_line
 
@@ -80,4 +81,5 @@ class Window:
         pygame.mouse.set_visible(not mouse)
 
     def close(self) -> None:
+        controller.quit()  # pygame.quit() forgets it, and the next window would have no pads
         pygame.quit()

@@ -1,5 +1,6 @@
 """A scripted person plays before a real window; what is recorded is what they did."""
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import StringIO
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dataset_files import user_error
 from rich.console import Console
 from scripted_person import Room, ScriptedPerson, VirtualPad, register_games, screen
 
@@ -129,8 +131,8 @@ def test_a_pad_is_recorded_and_without_it_the_game_stands_still_and_loses_nothin
 
     def unplug(person: ScriptedPerson) -> None:
         pad.detach()
-        person.later(pad.attach)
-        person.later(lambda: person.tap("Return"))
+        pad.attach()
+        person.tap("Return")
 
     done = {
         2: lambda p: pad.attach(),
@@ -145,4 +147,31 @@ def test_a_pad_is_recorded_and_without_it_the_game_stands_still_and_loses_nothin
     data, _ = played(tmp_path / "x.zarr", at(done))
     assert data.episodes[0].length == Room.length
     assert held(data) == {"attack": [5, 6, *range(15, 20)]}
-    assert moved(data) == {"turn_left_right_delta": {8: 2.5, 9: 2.5, 12: -5.0}}
+    assert moved(data)["turn_left_right_delta"] == pytest.approx({8: 2.5, 9: 2.5, 12: -5.0}, rel=1e-3)
+
+
+def test_who_takes_over_from_a_player_labels_the_frames_in_which_they_do(tmp_path):
+    """The random player acts in the others; its frames carry its own actions."""
+    config = replace(CONFIG, player="random", label="human")
+    script = at(
+        {
+            4: lambda p: p.press("Tab"),
+            5: lambda p: p.tap("w"),
+            8: lambda p: p.release("Tab"),
+            12: lambda p: p.tap("Tab"),
+        }
+    )
+    data, _ = played(tmp_path / "x.zarr", script, config)
+    assert data.episodes[0].attrs["human_frames"] == [[4, 8], [12, 12]]
+    mine = data.actions(0)[[4, 5, 6, 7, 8, 12]]
+    np.testing.assert_array_equal(mine, [[t == 5, False, False] for t in (4, 5, 6, 7, 8, 12)])
+    assert data.actions(0)[[0, 1, 2, 3, 9, 10, 11]].any()
+    assert (data.episodes[0].attrs["player"], data.episodes[0].attrs["label"]) == ("random", "human")
+
+
+def test_without_a_display_or_the_package_one_line_says_so(tmp_path, monkeypatch):
+    monkeypatch.delenv("DISPLAY")
+    assert "no display" in user_error(record, tmp_path / "x.zarr", CONFIG, None, Console(file=StringIO()))
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    assert "uv sync --extra window" in user_error(record, tmp_path / "x.zarr", CONFIG, None, Console(file=StringIO()))
+    assert not (tmp_path / "x.zarr").exists()
