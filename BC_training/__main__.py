@@ -57,7 +57,6 @@ def dagger(
 
 @command(
     "record --game doom/deadly_corridor --player expert --episodes 40 --out data/x.zarr",
-    "record --noise 0.03 --episodes 100 --out data/recovery.zarr",
     "record --player BC_training/checkpoints/quickstart --label expert --size 72x128 --out data/corrected.zarr",
     "record --player human --size 144x256 --out data/mine.zarr",
 )

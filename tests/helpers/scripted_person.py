@@ -17,6 +17,7 @@ from Xlib.protocol import event
 
 from BC_training.common.action import Action
 from BC_training.games import Option, register
+from BC_training.games.spaces import action_space
 
 
 @contextlib.contextmanager
@@ -149,7 +150,7 @@ class ScriptedGame(gymnasium.Env):
 
     def __init__(self, name: str, *, frame_size: tuple[int, int], render_mode: str | None, turns: bool = False):
         self.frame_size, self.render_mode, self.is_turn_based = frame_size, render_mode, turns
-        self.opened = 0
+        self.opened, self.action_space = 0, action_space(len(self.buttons), len(self.axes))
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         self.t, self.opened = 0, self.opened + 1
