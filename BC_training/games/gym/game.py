@@ -3,6 +3,7 @@
 import inspect
 import math
 import os
+import tempfile
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,9 @@ from BC_training.games.gym.names import DOCUMENTED, Names
 from BC_training.games.gym.observations import StateReader, image_reader
 from BC_training.games.spaces import action_space, observation_space
 
+# What draws without a window says nothing of itself, nor that there is no desktop.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
 
 _ATARI_RATE = 60  # frames per second of the console; what the metadata say is wrong
 _UNKNOWN_RATE = 30  # frames per second of an environment that does not say its own
