@@ -143,7 +143,7 @@ class ScriptedGame(gymnasium.Env):
     """
 
     buttons: tuple[str, ...] = ("move_forward", "attack", "turn_left")
-    axes: tuple[str, ...] = ("turn_left_right_delta", "steering")
+    axes: tuple[str, ...] = ("turn", "steering")
     state_names: tuple[str, ...] = ()
     fps = 100.0
     is_turn_based = False

@@ -51,7 +51,7 @@ def test_the_key_for_taking_over_has_no_other_meaning():
 
 @pytest.mark.parametrize(("buttons", "axes"), [
     (("move_left", "move_right", "attack", "move_forward", "move_backward", "turn_left", "turn_right"), ()),
-    (("attack", "speed"), ("turn_left_right_delta", "look_up_down_delta")),
+    (("attack", "speed"), ("turn", "look")),
     (("B", "A", "MODE", "START", "UP", "DOWN", "LEFT", "RIGHT", "C", "Y", "X", "Z"), ()),
     (("B", "Y", "SELECT", "START", "UP", "DOWN", "LEFT", "RIGHT", "A", "X", "L", "R"), ()),
     (("UP", "DOWN", "LEFT", "RIGHT", "FIRE"), ()),

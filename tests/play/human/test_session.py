@@ -73,7 +73,7 @@ def test_what_is_recorded_equals_what_was_done_frame_by_frame(tmp_path):
     data, _ = played(tmp_path / "x.zarr", at(done))
     assert data.episodes[0].length == Room.length
     assert held(data) == {"move_forward": [1, 2, 3, 4, 5, 6, 7], "attack": [3, 9], "turn_left": [14]}
-    assert moved(data) == {"turn_left_right_delta": {6: 3.0, 7: -2.0}, "steering": {11: 1.0}}
+    assert moved(data) == {"turn": {6: 3.0, 7: -2.0}, "steering": {11: 1.0}}
     np.testing.assert_array_equal(data.frames(0, range(Room.length))[:, 0, 0, 0], range(Room.length))
     assert data.episodes[0].attrs["player"] == data.episodes[0].attrs["label"] == "human"
     assert data.fps == 100
@@ -147,7 +147,7 @@ def test_a_pad_is_recorded_and_without_it_the_game_stands_still_and_loses_nothin
     data, _ = played(tmp_path / "x.zarr", at(done))
     assert data.episodes[0].length == Room.length
     assert held(data) == {"attack": [5, 6, *range(15, 20)]}
-    assert moved(data)["turn_left_right_delta"] == pytest.approx({8: 2.5, 9: 2.5, 12: -5.0}, rel=1e-3)
+    assert moved(data)["turn"] == pytest.approx({8: 2.5, 9: 2.5, 12: -5.0}, rel=1e-3)
 
 
 def test_who_takes_over_from_a_player_labels_the_frames_in_which_they_do(tmp_path):
