@@ -52,17 +52,16 @@ def dagger(
     from BC_training.experiments.dagger import dagger
 
     with cli.resumable():
-        label = label or "expert"
-        dagger(cli.load(config, overrides), console, rounds=rounds, episodes=episodes, mix=mix, label=label)
+        dagger(cli.load(config, overrides), console, rounds=rounds, episodes=episodes, mix=mix, label=label or "expert")
 
 
 @command(
     "record --game doom/deadly_corridor --player expert --episodes 40 --out data/x.zarr",
-    "record --noise 0.03 --episodes 100 --out data/recovery.zarr",
     "record --player BC_training/checkpoints/quickstart --label expert --size 72x128 --out data/corrected.zarr",
+    "record --player human --size 144x256 --out data/mine.zarr",
 )
 def record(
-    out: cli.NewDataset,
+    out: cli.NewDataset = None,
     game: cli.Game = "doom/deadly_corridor",
     player: cli.Player = "expert",
     episodes: cli.Episodes = 40,
@@ -73,19 +72,21 @@ def record(
     label: cli.Label = None,
     mix: cli.Mix = 0.0,
     workers: cli.Workers = None,
+    keybinds: cli.KeysFile = None,
+    show_keys: cli.ShowKeys = False,
+    takeover: cli.Takeover = None,
+    unfinished: cli.Unfinished = "ask",
 ) -> None:
-    """Record a player's episodes in a game, labelled by the player itself or by another."""
-    from BC_training.common.schema import RecordConfig
-    from BC_training.play.record import record
+    """Record a player's episodes in a game, labelled by the player itself or by another; or a person's."""
+    from BC_training.play.human.command import record_command
 
-    config = RecordConfig(game, player, episodes, seed, cli.parse_size(size or ""), noise, noise_frames, label, mix)
-    record(out, config, workers, console)
+    options = game, player, episodes, seed, cli.parse_size(size or ""), noise, noise_frames, label, mix
+    record_command(out, options, workers, console, keybinds, show_keys, takeover, unfinished)
 
 
 @command(
     "rollout --player BC_training/checkpoints/quickstart --video play.mp4",
     "rollout --player expert --episodes 100 --json expert.json",
-    "rollout --player BC_training/checkpoints/quickstart --decode temperature=1",
     "rollout --player BC_training/checkpoints/quickstart --decode threshold=0.4 --decode thresholds.attack=0.3 "
     "--decode hysteresis=0.1 --decode 'exclusive=\\[\\[turn_left,turn_right],\\[move_left,move_right]]'",
 )
@@ -98,11 +99,12 @@ def rollout(
     json: cli.Json = None,
     video: cli.FirstVideo = None,
     decode: cli.Decode = None,
+    means: cli.Means = None,
 ) -> None:
     """Let a player play, and score it beside random and the expert."""
     from BC_training.play.rollout import rollout
 
-    options = {"episodes": episodes, "seed": seed, "workers": workers}
+    options = {"episodes": episodes, "seed": seed, "workers": workers, "reference_means": means}
     rollout(player, game, console, **options, json_file=json, video=video, decode=decode or [])
 
 
@@ -188,17 +190,17 @@ def convert(
     if kind is None:
         from BC_training.convert.lerobot.export import export
 
-        return export(source, out, frame_size, fps, workers, console)
+        export(source, out, frame_size, fps, workers, console)
+        return
     from BC_training.convert.conversion import Options, convert
 
     lists = tuple(pwad or ()), tuple(leave_out or ())
     options = Options(kind, frame_size, fps, keybinds, iwad, camera, *lists, time_unit, turn or "axis", allow_missing)
-    return convert(source, out, options, workers, console)
+    convert(source, out, options, workers, console)
 
 
 @command(
     "analyze data/quickstart.zarr",
-    "analyze data/mine.zarr --actions attack,jump --out mine.html --json mine.json",
 )
 def analyze(data: cli.Dataset, out: cli.Page = None, actions: cli.Actions = None, json: cli.Json = None) -> None:
     """Show what is in a dataset: tables here, and a page to open in a browser."""
@@ -246,7 +248,6 @@ def episode(
 
 @visual_command(
     "visualize saliency BC_training/checkpoints/quickstart --action attack --out saliency.mp4",
-    "visualize saliency BC_training/checkpoints/quickstart --method occlusion --out saliency.mp4",
 )
 def saliency(
     checkpoint: cli.Checkpoint,
@@ -264,7 +265,6 @@ def saliency(
 
 @visual_command(
     "visualize rollouts --players BC_training/checkpoints/quickstart expert --out side.mp4",
-    "visualize rollouts --players expert random noop --game doom/basic --seed 7 --out side.mp4",
 )
 def rollouts(
     names: cli.Players,

@@ -35,7 +35,7 @@ RoundMix = Annotated[float, typer.Option(help="In round k the labeller acts in a
 
 # Games and players
 Game = Annotated[str, typer.Option(help="The game, such as 'doom/deadly_corridor?skill=5'.")]
-Player = Annotated[str, typer.Option(help="expert, random, noop or a checkpoint folder.")]
+Player = Annotated[str, typer.Option(help="expert, random, noop or a checkpoint folder; to record also human.")]
 Players = Annotated[list[str], typer.Argument(help="expert, random, noop or checkpoint folders.", metavar="PLAYERS")]
 # An option takes one value, so this one takes none: the players are the arguments, wherever they stand.
 BeforePlayers = Annotated[bool, typer.Option("--players", help="May stand before the players.")]
@@ -51,6 +51,10 @@ Noise = Annotated[
 ]
 NoiseFrames = Annotated[int, typer.Option(min=1, help="How many frames such a while lasts.")]
 Mix = Annotated[float, typer.Option(help="Chance a frame that the label is executed, not the player's action.")]
+Means = Annotated[
+    tuple[float, float] | None,
+    typer.Option("--reference-means", metavar="RANDOM EXPERT", help="Means to normalise scores by; no such play then."),
+]
 Decode = Annotated[
     list[str] | None,
     typer.Option(
@@ -86,7 +90,11 @@ Method = Annotated[
 
 # Datasets and recordings
 Dataset = Annotated[str, typer.Argument(help="The dataset's folder, or its s3://, gs:// or http(s):// address.")]
-NewDataset = Annotated[Path, typer.Option(help="The dataset; created, or appended to.")]
+KeysFile = Annotated[File, typer.Option("--keybinds", help="A person's keys, a JSON file; by default --show-keys.")]
+ShowKeys = Annotated[bool, typer.Option("--show-keys", help="Print a person's keys, as a file has them, and end.")]
+Takeover = Annotated[Text, typer.Option(help="The key with which a person takes over from the player.")]
+Unfinished = Annotated[str, typer.Option(help="An episode that a person quits: ask, keep or drop.")]
+NewDataset = Annotated[File, typer.Option(help="The dataset; created, or appended to.")]
 Source = Annotated[Path, typer.Argument(help="A folder or file of recordings; with --to a dataset.")]
 Converted = Annotated[
     Path, typer.Option(help="The dataset; created, continued or appended to. With --to a folder that is not there.")

@@ -47,6 +47,7 @@ def finish(
             json_file=log_dir / "rollout.json",
             video=video,
             references=references,
+            reference_means=options.reference_means,
         )
         logged = ("mean", "normalized", "random_mean", "expert_mean", "failed")
         tracker.log("final", step, {k: getattr(result, k) for k in logged if getattr(result, k) is not None})

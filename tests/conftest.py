@@ -4,6 +4,7 @@ Datasets are written here with zarr-python alone, not with the package's own wri
 a test of the reader does not lean on the writer.
 """
 
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -156,6 +157,17 @@ def _write_array(
     )
     if len(array):
         stored[:] = array
+
+
+# Tests of games and windows whose packages are extras, which `.ci/run` installs.
+_EXTRAS = {"gym": ("ale_py", "games/gym"), "retro": ("stable_retro", "games/retro"), "window": ("pygame", "play/human")}
+_MISSING = {extra: folder for extra, (module, folder) in _EXTRAS.items() if importlib.util.find_spec(module) is None}
+collect_ignore = list(_MISSING.values())
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for extra, folder in _MISSING.items():
+        terminalreporter.write_line(f"not run: tests/{folder}; 'uv sync --extra {extra}' installs what it needs")
 
 
 MakeDataset = Callable[..., list[WrittenEpisode]]

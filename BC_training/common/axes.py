@@ -92,7 +92,7 @@ class RecordedAxes:
 
     def right(self, predicted: np.ndarray) -> np.ndarray:
         """bool [N], where every axis of ``predicted`` float [N, X] is at most one bin off."""
-        return np.asarray(self._near(predicted).all(axis=1))
+        return np.asarray(self.near(predicted).all(axis=1))
 
     def scores(self, predicted: np.ndarray) -> dict[str, dict[str, float | None]]:
         """The scores of each axis of ``predicted`` float [N, X], by its name.
@@ -101,7 +101,7 @@ class RecordedAxes:
         "correlation" (Pearson's; None where one side never changes); "direction", the share of the frames that move
         in which the sign is right; "zeros" and "predicted_zeros", the shares of frames of exactly 0.
         """
-        actual, near, found = self.targets.astype(np.float64), self._near(predicted), {}
+        actual, near, found = self.targets.astype(np.float64), self.near(predicted), {}
         for i, name in enumerate(self.names):
             true, ours = actual[:, i], predicted[:, i].astype(np.float64)
             moves = true != 0
@@ -116,5 +116,6 @@ class RecordedAxes:
             }
         return found
 
-    def _near(self, predicted: np.ndarray) -> np.ndarray:
+    def near(self, predicted: np.ndarray) -> np.ndarray:
+        """bool [N, X], where ``predicted`` float [N, X] is at most one bin off."""
         return np.abs(self.bins.find(self.targets) - self.bins.find(predicted)) <= 1

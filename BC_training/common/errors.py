@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+_MOST_LISTED = 100  # names that one line may have
+
 
 class UserError(Exception):
     """Something the user can mend. The message is one line: what, where, and what to do.
@@ -23,11 +25,13 @@ class GameDied(Exception):
 
 
 def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> UserError:
-    """The error for a name that does not exist: the nearest match, the whole list, the remedy."""
+    """The error for a name that does not exist: the nearest match, the list (of very many, a part), the remedy."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     listing = ", ".join(known) if known else "none"
+    if len(known) > _MOST_LISTED:
+        listing = f"{len(known)}, such as {', '.join(difflib.get_close_matches(name, known, n=8, cutoff=0))}"
     return UserError(f"unknown {kind} '{name}'{hint} (known: {listing}){'; ' + remedy if remedy else ''}")
 
 

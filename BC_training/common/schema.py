@@ -12,19 +12,22 @@ from BC_training.common.settings.logging import LoggingConfig
 from BC_training.common.settings.rules import FREE, NEVER, ON_REQUEST, setting
 from BC_training.common.settings.state import StateConfig
 
+HUMAN = "human"  # the player who sits before a window
+
 
 @dataclass(frozen=True)
 class RecordConfig:
     """How to record a dataset that is missing."""
 
     game: str  # its spec, such as doom/deadly_corridor?skill=5
-    player: str = "expert"
+    player: str = "expert"  # human: a person, in a window
     episodes: int = 40
     seed: int = 10_000  # first episode's seed; away from 0, where rollouts start
     frame_size: tuple[int, int] = (288, 512)  # H, W
     noise: float = 0.0  # chance a frame that a burst of one random action starts
     noise_frames: int = 6  # length of such a burst
-    label: str | None = None  # who labels the frames that the player reaches; null: the player
+    # who labels the frames that the player reaches; null: the player; human: a person, who takes over from the player
+    label: str | None = None
     mix: float = 0.0  # chance a frame that this is executed in place of what the player presses
 
     def __post_init__(self) -> None:
@@ -37,6 +40,20 @@ class RecordConfig:
         require(0 <= self.mix <= 1, "dataset.record.mix", self.mix, "0 to 1")
         if self.mix > 0 and self.label is None:
             raise UserError(f"config: dataset.record.mix={self.mix} mixes in the actions of nobody: set label, too")
+        if self.player == HUMAN != self.labeller:
+            raise UserError(f"config: dataset.record.label={self.label}: a person labels their own play: leave it out")
+        if self.by_person and (self.noise or self.mix):
+            raise UserError("config: dataset.record.noise and mix are for programs that play, a person has none: set 0")
+
+    @property
+    def by_person(self) -> bool:
+        """Whether a person plays, alone or by taking over."""
+        return self.labeller == HUMAN
+
+    @property
+    def is_takeover(self) -> bool:
+        """Whether a program plays, from whom a person takes over."""
+        return self.by_person and self.player != HUMAN
 
     @property
     def labeller(self) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
     """Converts every recording at ``source``, in parallel processes, into the dataset ``out``.
 
     Recordings that ``out`` already holds are skipped, so the same command continues a run that was killed.
-    Raises a UserError if the source cannot be read or is empty, or ``out`` holds other buttons. A recording that
-    cannot be read does not keep the others from being written: the error at the end names it with the reason.
+    Raises a UserError if the source cannot be read or is empty, or ``out`` holds other buttons or axes. A recording
+    that cannot be read does not keep the others from being written: the error at the end names it with the reason.
     """
     if not source.exists():
         raise UserError(f"no recordings at {source}: check the path")
@@ -58,11 +59,11 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
         )
     notes = [*getattr(opened, "notes", ())]
     notes += [f"{name}: {note}" for name, result in zip(missing, results, strict=True) for note in result.notes]
-    pressed = [result.pressed for result in results if result.pressed is not None]
-    if pressed and not (ever := np.any(pressed, axis=0)).all():
-        never = ", ".join(name for name, was in zip(opened.button_names, ever, strict=True) if not was)
-        notes.append(f"never pressed in what was converted: {never}")
     converted, frames = sum(result.frames > 0 for result in results), sum(result.frames for result in results)
+    used = frozenset().union(*(result.used for result in results))
+    for done, names in (("pressed", opened.button_names), ("moved", opened.axis_names)):
+        if frames and (never := [name for name in names if name not in used]):
+            notes.append(f"never {done} in what was converted: {', '.join(never)}")
     for note in (*notes, f"converted {converted} recordings, {frames:,} frames, into {out}"):
         print_line(console, note)
     failed = [f"{name}: {result.error}" for name, result in zip(missing, results, strict=True) if result.error]
@@ -77,7 +78,7 @@ class Result:
 
     frames: int = 0  # how many were written
     notes: tuple[str, ...] = ()  # what to tell the user, one line each
-    pressed: np.ndarray | None = None  # bool [A], which buttons were pressed in any frame; None if no frame was written
+    used: frozenset[str] = frozenset()  # the buttons that were pressed, and the axes that moved, in any frame
     error: str | None = None  # why it was not converted
 
 
@@ -93,9 +94,10 @@ class Converter:
         try:
             with _damage_is_user_error():
                 recording = self._source.read(name)
-            pressed = np.zeros(len(self._source.button_names), bool)
+            names = (*self._source.button_names, *self._source.axis_names)
+            used = np.zeros(len(names), bool)
             for frame, action, state in _steps(recording):
-                pressed |= action.buttons
+                used |= np.concatenate([action.buttons, action.axes != 0])
                 resized = frame if self._resize is None else resize_frames(frame[None], self._resize)[0]
                 if resized.shape[1:] != self._size:
                     own, size = ("x".join(map(str, pixels)) for pixels in (resized.shape[1:], self._size))
@@ -113,7 +115,7 @@ class Converter:
         except BaseException:
             writer.abort()
             raise
-        return Result(writer.frame_count, recording.notes, pressed)
+        return Result(writer.frame_count, recording.notes, frozenset(compress(names, used)))
 
     def close(self) -> None:
         pass

@@ -80,11 +80,12 @@ def print_line(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True, markup=False, emoji=False)
 
 
-def every_nth(steps: Iterator[Step], recorded_fps: float, fps: float, *, sum_axes: bool = False) -> Iterator[Step]:
+def every_nth(steps: Iterator[Step], recorded_fps: float, fps: float, sums: bool = False) -> Iterator[Step]:
     """Thins steps of a constant rate to ``fps``; raises a UserError if that is above the recorded rate.
 
-    The buttons of each step that stays are its own and those of the dropped ones after it. Its axes are its own, or
-    with ``sum_axes``, where amounts add up as degrees do, the sums with the dropped ones.
+    The buttons of each step that stays are its own and those of the dropped ones after it. So are the axes, added up,
+    with ``sums``: for amounts until the next frame, such as a mouse's. Otherwise they are its own: for what holds while
+    the frame is shown, such as a stick, or a robot's command.
     """
     if fps > recorded_fps:
         raise UserError(f"--fps {fps:g} is above the recording's {recorded_fps:g}: frames would be repeated; lower it")
@@ -92,6 +93,6 @@ def every_nth(steps: Iterator[Step], recorded_fps: float, fps: float, *, sum_axe
     for _, group in grouped:
         _, (frame, action, state) = next(group)
         for _, (_, later, _) in group:
-            axes = action.axes + later.axes if sum_axes else action.axes
+            axes = action.axes + later.axes if sums else action.axes
             action = Action(action.buttons | later.buttons, axes)
         yield frame, action, state

@@ -1,4 +1,4 @@
-"""Turns state values into a dataset's float32 and keeps whole numbers exact."""
+"""Turns state values and axes into a dataset's float32; whole numbers of a state stay exact."""
 
 from collections.abc import Sequence
 
@@ -27,6 +27,21 @@ def exact_float32(values: np.ndarray, names: Sequence[str], where: str) -> np.nd
             fault = f"in row {row}, a whole number that float32 cannot hold, so ids would merge"
             remedy = f"{remedy}, or number its values from 0 in the source"
             raise UserError(f"{where}: '{name}' is {int(values[row, column])} {fault}: {remedy}")
+    return rounded
+
+
+def finite_axes(values: np.ndarray, names: Sequence[str], where: str) -> np.ndarray:
+    """float32 [N, X] from numbers [N, X]; an amount that is not finite as float32 is a UserError.
+
+    It names the place ``where``, the frame and one of the X ``names``.
+    """
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float32)
+    bad = np.argwhere(~np.isfinite(rounded))
+    if len(bad):
+        frame, column = bad[0]
+        fault = f"action '{names[column]}' is {values[frame, column]}, no finite number"
+        raise UserError(f"{where}, frame {frame}: {fault}: correct it, or remove the episode")
     return rounded
 
 

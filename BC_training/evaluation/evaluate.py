@@ -38,7 +38,7 @@ def evaluate(
 ) -> Evaluation:
     """Scores a checkpoint and prints its tables.
 
-    It scores the buttons that are pressed without sampling. The validation split has chosen the checkpoint, so the test
+    It scores the actions that are taken without sampling. The validation split has chosen the checkpoint, so the test
     split, where the run has one, is scored too, unless ``split`` or ``data`` is given.
 
     Args:
@@ -67,6 +67,8 @@ def evaluate(
             f"--tune on split '{split}': thresholds are chosen on val, which the run did not train on; "
             "--force tunes on it all the same"
         )
+    if tune and not checkpoints.read(checkpoint).inputs.action_names:
+        raise UserError(f"{checkpoint} has axes alone, and --tune chooses thresholds of buttons: leave it out")
     with changing(checkpoints.find(checkpoint)) if tune else contextlib.nullcontext():
         predictions = predict_split(checkpoint, console, data=data, split=split, ablate=diagnose)
         saved = predictions.saved
@@ -118,7 +120,8 @@ def save_evaluation(result: Evaluation, file: Path) -> None:
 def score(predictions: SplitPredictions, decoding: Decoding, tolerance: int = events.TOLERANCE) -> Evaluation:
     """Scores predictions that are decoded without sampling; ``tolerance`` is that of ``evaluate``."""
     saved, true = predictions.saved, predictions.true
-    names, shift, majority = saved.inputs.action_names, saved.inputs.window.action_shift, np.asarray(saved.majority, bool)
+    names, shift = saved.inputs.action_names, saved.inputs.window.action_shift
+    majority = np.asarray(saved.majority, bool)
     axes, done = predictions.axes, predictions.decoded(decoding, predictions.logits)
     report = metrics.report(true, predictions.probability, majority, names, decoding, shift, axes, done.axes)
     held = {"policy": done, **metrics.baselines(true, majority, shift, axes)}

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from BC_training.common import metrics
 from BC_training.common.action import Action
-from BC_training.common.axes import AxisBins
+from BC_training.common.axes import AxisBins, RecordedAxes
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, require_writable
 from BC_training.play.say import say
@@ -73,6 +73,14 @@ class EpisodePredictions:
         """The share of frames with every button right and no axis more than one bin off; None without any frame."""
         wrong = np.concatenate([self.disagree, self.axes_disagree], axis=1)[: len(self.true)]
         return float(1 - wrong.any(axis=1).mean()) if len(self.true) else None
+
+    @property
+    def per_axis(self) -> metrics.Report:
+        """``RecordedAxes.scores``; nothing without axes or without any recorded frame."""
+        if self.axis_bins is None or not len(self.true_axes):
+            return {}
+        recorded = RecordedAxes(self.axis_names, self.axis_bins, self.true_axes, self.true_axes)
+        return recorded.scores(self.predicted_axes[: len(self.true_axes)])
 
     @property
     def latency_ms(self) -> dict[str, float | None]:
@@ -212,7 +220,8 @@ def predict(
         json_file: where to write what is returned.
 
     Returns:
-        checkpoint, data, episode (its name), frames, exact_match and latency_ms ({p50, p90, p99}).
+        checkpoint, data, episode (its name), frames, exact_match, per_axis (``RecordedAxes.scores``) and
+        latency_ms ({p50, p90, p99}).
 
     Raises:
         UserError: that of ``open_episode``, or for a file that cannot be written (before any work).
@@ -232,6 +241,7 @@ def predict(
         "episode": predictions.episode,
         "frames": len(predictions),
         "exact_match": predictions.exact_match,
+        "per_axis": predictions.per_axis,
         "latency_ms": predictions.latency_ms,
     }
     with disk_full_is_user_error(out):
@@ -242,6 +252,10 @@ def predict(
     latency = ", ".join(f"{'–' if value is None else f'{value:.1f} ms'} ({name})" for name, value in times)
     match = f"exact match {metrics.number(predictions.exact_match)}; act takes {latency}"
     say(console, f"{predictions.episode} of {dataset.path}: {len(predictions):,} frames, {match}", highlight=False)
+    for name, scores in predictions.per_axis.items():
+        off = f"mean absolute error {scores['mean_absolute_error']:.4g}"
+        near = f"at most one bin off in {scores['within_one_bin']:.1%}"
+        say(console, f"{name}: {off}, {near}, correlation {metrics.number(scores['correlation'])}", highlight=False)
     say(console, f"written to {out}", highlight=False)
     return result
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error
-from BC_training.common.schema import Config, DatasetConfig, RecordConfig
+from BC_training.common.schema import HUMAN, Config, DatasetConfig, RecordConfig
 from BC_training.common.settings.evaluation import RolloutConfig
 from BC_training.common.storage.store import LocalStore, is_remote
 from BC_training.common.storage.writer import next_number, require_appendable
@@ -84,6 +84,10 @@ def _dagger(config: Config, console: Console, rounds: int, episodes: int, mix: f
 
 def _require_rounds_possible(config: Config, label: str, mix: float) -> RolloutConfig:
     """Finds bad input before anything is written; returns how rounds are scored, and in which game."""
+    if label == HUMAN:
+        raise UserError(
+            "dagger is labelled by a program: a person corrects a policy by 'record --player CHECKPOINT --takeover TAB'"
+        )
     play, options, path = config.evaluation.rollout, config.dataset, Path(config.dataset.path)
     if jax.process_count() > 1:
         raise UserError("dagger runs in one process: start it without a launcher, system.distributed=null")

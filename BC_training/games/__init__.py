@@ -8,9 +8,11 @@ Every game is a Gymnasium environment with observation ``{"frame": uint8 [3, H, 
 
 import gymnasium
 
-from BC_training.games.spec import GameSpec, Option, known_games, register
+from BC_training.games.gym import ids
+from BC_training.games.retro import ids as consoles
+from BC_training.games.spec import GameSpec, Option, games_with_experts, known_games, register
 
-__all__ = ["GameSpec", "Option", "known_games", "make_game", "register"]
+__all__ = ["GameSpec", "Option", "games_with_experts", "known_games", "make_game", "register"]
 
 register(
     "doom",
@@ -27,6 +29,28 @@ register(
         "mouse": Option(False),  # whether the player turns by an axis in place of buttons
     },
     experts="BC_training.games.doom.experts:EXPERTS",
+)
+register(
+    "gym",
+    names=ids.registered,
+    find=ids.find,
+    make="BC_training.games.gym.game:GymGame",
+    engine=ids.engine,
+    options=ids.defaults,
+    experts="BC_training.games.gym.experts:EXPERTS",
+)
+register(
+    "retro",
+    names=consoles.known,
+    find=consoles.find,
+    make="BC_training.games.retro.game:RetroGame",
+    engine="stable-retro",
+    options={
+        "frameskip": Option(2, 1, 60),  # frames of the console per step
+        "noops": Option(30, 0, 600),  # the most of them without buttons at the start, of which the seed draws a number
+        "state": Option(""),  # a saved one in which episodes start
+        "scenario": Option(""),  # what gives rewards and ends episodes
+    },
 )
 
 

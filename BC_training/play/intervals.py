@@ -70,7 +70,7 @@ def normalized_interval(games: Sequence[tuple[Returns, References]]) -> Interval
     are the same; in each, the unseen part of an episode moves the score outwards.
 
     Args:
-        games: the player's returns and the references' in each.
+        games: the player's returns and the references' in each; a reference of one return is exact, as given.
 
     Returns:
         None without an expert, where the expert may be no better than random, and where anybody played one episode.
@@ -80,9 +80,12 @@ def normalized_interval(games: Sequence[tuple[Returns, References]]) -> Interval
         if not {"random", "expert"} <= references.keys():
             return None
         samples = (returns, references["random"], references["expert"])
-        if min(map(len, samples)) < 2:
+        if len(returns) < 2:
             return None
-        player, random, expert = (_means(sample, _ends(sample, references), rng) for sample in samples)
+        player, random, expert = (
+            _means(sample, _ends(sample, references), rng) if len(sample) > 1 else np.full((2, RESAMPLES), sample[0])
+            for sample in samples
+        )
         for end, worst in ((0, -math.inf), (1, math.inf)):
             zero, span = random[1 - end], expert[1 - end] - random[1 - end]
             score = np.full(RESAMPLES, worst)

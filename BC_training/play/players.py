@@ -1,5 +1,6 @@
 """The players: random buttons, no buttons, the game's scripted expert, and trained policies."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -9,7 +10,8 @@ import numpy as np
 from BC_training.common.action import Action
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, unknown
-from BC_training.games import GameSpec, known_games
+from BC_training.common.schema import HUMAN
+from BC_training.games import GameSpec, games_with_experts
 from BC_training.games.fit import require_fit
 from BC_training.play.scripted import Noop, Random
 
@@ -28,6 +30,19 @@ class Player(Protocol):
         ...
 
 
+class DrawnPlayer:
+    """Plays actions that the game's action space draws, each as likely as the next."""
+
+    def __init__(self, draw: Callable[[np.random.Generator], Action]):
+        self._draw = draw
+
+    def reset(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def act(self, observation: dict[str, np.ndarray]) -> Action:
+        return self._draw(self._rng)
+
+
 class PolicyPlayer:
     def __init__(self, checkpoint: str, env: gymnasium.Env, decoding: Decoding | None = None):
         from BC_training.play.policy import Policy  # here: scripted players need no JAX
@@ -41,9 +56,17 @@ class PolicyPlayer:
     def act(self, observation: dict[str, np.ndarray]) -> Action:
         return self._policy.act(observation["frame"], observation["state"])
 
+    def override(self, action: Action) -> None:
+        """Another acted in the frame of the last ``act``; see ``Policy.override``."""
+        self._policy.override(action)
+
 
 def require_player(name: str) -> None:
     """Raises a UserError unless ``name`` is a scripted player or an existing path."""
+    if name == HUMAN:
+        raise UserError(
+            "a person plays in 'record --player human' and takes over in 'record --takeover KEY', nowhere else"
+        )
     if name not in BUILT_IN and not Path(name).exists():
         raise unknown("player", name, BUILT_IN, "or give the folder of a checkpoint")
 
@@ -59,11 +82,14 @@ def make_player(name: str, game: str, env: gymnasium.Env, decoding: Decoding | N
         UserError: another name, no expert for this game, or a checkpoint that does not load or fit the game.
     """
     require_player(name)
+    if name == "random" and (draw := getattr(env.action_space, "draw", None)) is not None:
+        return DrawnPlayer(draw)
     if name in (scripted := {"random": Random, "noop": Noop}):
         return scripted[name](env)
     if name == "expert":
         if (expert := GameSpec.parse(game).expert) is None:
-            having = ", ".join(known for known in known_games() if GameSpec.parse(known).expert is not None)
-            raise UserError(f"{game} has no expert (those that have: {having}); use random or noop")
+            raise UserError(
+                f"{game} has no expert (those that have: {', '.join(games_with_experts())}); use random or noop"
+            )
         return expert(env)
     return PolicyPlayer(name, env, decoding)

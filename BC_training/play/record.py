@@ -22,6 +22,7 @@ from BC_training.common.storage.writer import EpisodeWriter, Names, existing_epi
 from BC_training.games import GameSpec, make_game
 from BC_training.games.spaces import random_action
 from BC_training.play.episodes import Outcome, Session, play_frames, print_restarts
+from BC_training.play.human.options import PersonOptions
 from BC_training.play.players import Player, make_player
 from BC_training.play.say import say
 from BC_training.runtime.workers import closing_on_sigterm, run_tasks
@@ -110,7 +111,9 @@ def _attributes(config: RecordConfig) -> dict[str, Any]:
     return how | {"game": str(GameSpec.parse(config.game)), "label": config.labeller}
 
 
-def record(out: str | Path, config: RecordConfig, workers: int | None, console: Console) -> None:
+def record(
+    out: str | Path, config: RecordConfig, workers: int | None, console: Console, person: PersonOptions | None = None
+) -> None:
     """Adds ``config.episodes`` episodes to a dataset, which is created if missing.
 
     Seeds count up from ``config.seed``, or from the last seed that was recorded in the same way. If killed, it loses
@@ -118,7 +121,8 @@ def record(out: str | Path, config: RecordConfig, workers: int | None, console: 
 
     Args:
         out: the dataset's folder.
-        workers: processes; None for one per core.
+        workers: processes; None for one per core; a person needs one.
+        person: how a person plays, who may stop before all episodes are done.
 
     Raises:
         UserError: unknown game, player or labeller, a checkpoint that does not fit the game, or a dataset of other
@@ -127,13 +131,20 @@ def record(out: str | Path, config: RecordConfig, workers: int | None, console: 
     path = Path(out)
     used = {int(episode.attrs["seed"]) for episode in recorded_episodes(path, config)}
     start = max([config.seed - 1, *(seed for seed in used if seed >= config.seed)]) + 1
-    _record_seeds(path, config, range(start, start + config.episodes), None, workers, console)
+    _record_seeds(path, config, range(start, start + config.episodes), None, workers, console, person)
 
 
 def record_missing(
-    out: str | Path, config: RecordConfig, workers: int | None, console: Console, first_number: int | None = None
+    out: str | Path,
+    config: RecordConfig,
+    workers: int | None,
+    console: Console,
+    first_number: int | None = None,
+    person: PersonOptions | None = None,
 ) -> None:
     """Records the episodes of ``config`` that a dataset lacks; arguments and errors are otherwise those of ``record``.
+
+    A person who stops earlier is a UserError, too.
 
     A dataset in which no episode was recorded as ``config`` says is somebody's own and left alone, unless
     ``first_number`` is given: the number of the episode of ``config.seed``.
@@ -152,7 +163,11 @@ def record_missing(
         say(console, f"{path}: {there} of {config.episodes} episodes are there, recording the rest")
         # The numbers decide the split and the order of training, so they are those of an uninterrupted recording.
         numbers = [seed - config.seed + (first_number or 0) for seed in missing]
-        _record_seeds(path, config, missing, numbers, workers, console)
+        recorded = _record_seeds(path, config, missing, numbers, workers, console, person)
+        if recorded < len(missing):
+            raise UserError(
+                f"{path} has {there + recorded} of {config.episodes} episodes: run the same command again to go on"
+            )
 
 
 def _record_seeds(
@@ -162,23 +177,37 @@ def _record_seeds(
     numbers: Sequence[int] | None,
     workers: int | None,
     console: Console,
-) -> None:
-    """Records ``seeds`` as the episodes ``numbers``, or after the last episode where that is None or one is taken."""
-    names = require_players(config)
+    person: PersonOptions | None,
+) -> int:
+    """Records ``seeds`` as the episodes ``numbers``, or after the last episode where that is None or one is taken.
+
+    Returns how many were recorded.
+    """
+    names = require_players(config, person)
     _require_frame_size(path, existing_episodes(path), config)
     with recording(path, names):
         if numbers is None or any((path / f"episode_{number}").exists() for number in numbers):
             numbers = range(first := next_number(path), first + len(seeds))
+        tasks = list(zip(numbers, seeds, strict=True))
         with disk_full_is_user_error(path):
-            results = run_tasks(
-                RecordSession,
-                (path, config),
-                list(zip(numbers, seeds, strict=True)),
-                workers or os.cpu_count() or 1,
-                console,
-                title="recording",
-                unit=("frames", lambda result: result.frames),
-            )
+            if config.by_person:
+                from BC_training.play.human.session import record_by_person
+
+                options = person or PersonOptions()
+                results = record_by_person(path, config, tasks, options, _attributes(config), console)
+            else:
+                results = run_tasks(
+                    RecordSession,
+                    (path, config),
+                    tasks,
+                    workers or os.cpu_count() or 1,
+                    console,
+                    title="recording",
+                    unit=("frames", lambda result: result.frames),
+                )
+    if not results:
+        say(console, "no episode was recorded")
+        return 0
     frames = sum(r.frames for r in results)
     labelled = "" if config.labeller == config.player else f", labelled by {config.labeller},"
     score = return_text(float(np.mean([r.score for r in results])))
@@ -188,16 +217,24 @@ def _record_seeds(
         f"(mean score {score}) into {path}",
     )
     print_restarts(sum(r.restarts for r in results), console)
+    return len(results)
 
 
-def require_players(config: RecordConfig) -> Names:
+def require_players(config: RecordConfig, person: PersonOptions | None = None) -> Names:
     """Starts the game and its players once; returns the names of the game's buttons, axes and state values.
 
     Raises a UserError for an unknown game, player or labeller, or a checkpoint that does not fit the game.
     """
     with closing_on_sigterm(), contextlib.closing(make_game(config.game, frame_size=config.frame_size)) as env:
         game: Any = env.unwrapped
-        _make_players(config, env)
+        if config.by_person:
+            from BC_training.play.human.session import require_keys  # here: it needs an extra
+
+            require_keys(env, config, person or PersonOptions())
+            if config.is_takeover:
+                make_player(config.player, config.game, env)
+        else:
+            _make_players(config, env)
         return Names(game.buttons, game.axes, game.state_names)
 
 

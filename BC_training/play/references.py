@@ -5,34 +5,64 @@ change of a game, an expert or ViZDoom,
 
     uv run python -m BC_training.play.references
 
-plays those of other versions again: half an hour of one core for all.
+plays those of other versions again: half an hour of one core for all. Games that are named after it are added.
 """
 
 import ast
 import hashlib
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
 
 from BC_training.common.files import write_whole
-from BC_training.games import GameSpec, known_games
+from BC_training.games import GameSpec
 from BC_training.play import scripted
 from BC_training.play.players import BUILT_IN
 from BC_training.play.say import say
 from BC_training.play.scores import SMALL, play_episodes
 
 FILE = Path(__file__).with_name("reference_returns.json")
+HOW_TO_NORMALIZE = (
+    "give the means of random and of an expert that you know, --reference-means RANDOM EXPERT or, in a config, "
+    "evaluation.rollout.reference_means"
+)
 SEEDS = (range(100), range(1000, 1020), range(5000, 5100))  # for the final score, in training, and for the suite
 
 
 def reference_players(game: GameSpec) -> list[str]:
     """The players between whom scores in a game are normalised."""
     return ["random"] if game.expert is None else ["random", "expert"]
+
+
+def reference_returns(
+    game: GameSpec,
+    seeds: range,
+    workers: int | None,
+    console: Console,
+    means: tuple[float, float] | None = None,
+    own: Mapping[str, list[float]] = MappingProxyType({}),
+) -> dict[str, list[float]]:
+    """Returns of the ``reference_players`` in the episodes of ``seeds``, in the game without its handicaps.
+
+    Args:
+        means: those of random and an expert, which the user gives: they stand for all their returns.
+        own: returns of players that have played already.
+    """
+    if means is not None:
+        return {"random": [means[0]], "expert": [means[1]]}
+    players = reference_players(game)
+    missing = [player for player in players if player not in own]
+    found = scripted_returns(game.without_handicaps, missing, seeds, workers, console) | dict(own)
+    if "expert" not in players:
+        say(console, f"{game} has no expert, so scores are not normalised: {HOW_TO_NORMALIZE}")
+    return {player: found[player] for player in players}
 
 
 def scripted_returns(
@@ -87,9 +117,9 @@ def _read_file() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Plays what the file lacks and writes it, game by game."""
+    """Plays what the file lacks of its games, and of those on the command line, and writes it, game by game."""
     console, known = Console(), dict(_read_file())
-    for game in map(GameSpec.parse, known_games()):
+    for game in map(GameSpec.parse, dict.fromkeys([*known, *sys.argv[1:]])):
         if all(known_returns(game, player, seeds) is not None for player in BUILT_IN for seeds in SEEDS):
             continue
         returns: dict[str, dict[str, list[float]]] = {player: {} for player in BUILT_IN}

@@ -39,6 +39,7 @@ class RolloutResult(PlayScores):
         step, decoding: the checkpoint's; None for other players.
         seed: the first episode's; the others count up.
         references: returns of random, and of an expert, in the same episodes of the game without its handicaps.
+        reference_means: of random and an expert, where the user gave them and they did not play.
         restarts: how often the player's game died.
         seen: which of the episodes the checkpoint has seen before (``seen_seeds``).
         video: the file of the first episode; None if it was not filmed.
@@ -59,6 +60,7 @@ class RolloutResult(PlayScores):
     expert_ci95: Interval | None
     seen: dict[str, int]
     video: str | None
+    reference_means: tuple[float, float] | None = None
 
 
 def final_play(options: RolloutConfig) -> dict[str, Any]:

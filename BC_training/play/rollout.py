@@ -1,6 +1,7 @@
 """Closed-loop play: episodes of a player in a game, scored with confidence intervals."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from BC_training.common.settings.evaluation import SEEDS, RolloutConfig
 from BC_training.games import GameSpec, make_game
 from BC_training.play.intervals import failed_text, interval_text, play_statistics, reference_statistics
 from BC_training.play.players import BUILT_IN, require_player
-from BC_training.play.references import reference_players, scripted_returns
+from BC_training.play.references import reference_returns
 from BC_training.play.results import PlayScores, RolloutResult
 from BC_training.play.say import say
 from BC_training.play.scores import SMALL, play_episodes, short_name
@@ -36,6 +37,7 @@ def rollout(
     json_file: Path | None = None,
     video: Path | None = None,
     references: dict[str, list[float]] | None = None,
+    reference_means: tuple[float, float] | None = None,
     decode: Sequence[str] = (),
 ) -> RolloutResult:
     """Plays ``episodes`` episodes with seeds ``seed``, ``seed + 1``, ... and scores them.
@@ -50,6 +52,7 @@ def rollout(
         workers: processes; None for one per core.
         video: where to write an MP4 of the first episode.
         references: the returns of random and the expert in these episodes, where they are known.
+        reference_means: the means of random and an expert, where they are not to play.
         decode: KEY=VALUE changes of the checkpoint's decoding (``Decoding.override``).
 
     Raises:
@@ -60,6 +63,8 @@ def rollout(
         raise UserError(f"--episodes {episodes} is out of range: at least 1")
     if not 0 <= seed <= SEEDS - episodes:
         raise UserError(f"--seed {seed} is out of range: 0 or more, the last episode's below 2^32")
+    if reference_means is not None and not -math.inf < reference_means[0] < reference_means[1] < math.inf:
+        raise UserError(f"--reference-means {' '.join(map(str, reference_means))}: first random's, then a higher one")
     spec, seeds = GameSpec.parse(game), range(seed, seed + episodes)
     frame_size, step, decoding, seen = SMALL, None, None, {}
     require_player(player)
@@ -81,11 +86,10 @@ def rollout(
         require_video(video)
     outcomes = play_episodes(str(spec), player, seeds, frame_size, workers, console, video, decoding)
     returns = [outcome.score for outcome in outcomes]
-    own = {player: returns} if spec == spec.without_handicaps else {}
+    is_reference = reference_means is None and spec == spec.without_handicaps
+    own = {player: returns} if is_reference else {}
     if references is None:
-        missing = [who for who in reference_players(spec) if who not in own]
-        played = scripted_returns(spec.without_handicaps, missing, seeds, workers, console) | own
-        references = {who: played[who] for who in reference_players(spec)}
+        references = reference_returns(spec, seeds, workers, console, reference_means, own)
     of_references = reference_statistics(references)
     scores = of_references[player] if player in own and player in references else play_statistics(returns, references)
     random, expert = of_references["random"], of_references.get("expert")
@@ -106,8 +110,10 @@ def rollout(
         expert_ci95=expert and expert.ci95,
         seen=seen,
         video=None if video is None else str(video),
+        reference_means=reference_means,
     )
-    _print_result(result, [(", ".join([short_name(player), *decode]), scores), *of_references.items()], console)
+    rows = [(who if reference_means is None else f"{who}, as given", row) for who, row in of_references.items()]
+    _print_result(result, [(", ".join([short_name(player), *decode]), scores), *rows], console)
     if seen:
         say(console, seen_text(seen, episodes), style="yellow")
     if json_file is not None:
@@ -139,8 +145,8 @@ class Benchmark:
         game, first = GameSpec.parse(self._options.known_game), self._options.validation_seed
         seeds = range(first, first + self._options.episodes)
         if self._references is None:
-            fair = game.without_handicaps
-            self._references = scripted_returns(fair, reference_players(game), seeds, self._workers, self._console)
+            means = self._options.reference_means
+            self._references = reference_returns(game, seeds, self._workers, self._console, means)
         size = checkpoint.read(folder).inputs.recorded_size
         outcomes = play_episodes(str(game), str(folder), seeds, size, self._workers, self._console)
         found = play_statistics([outcome.score for outcome in outcomes], self._references)

@@ -1,6 +1,6 @@
 """Writes videos for people."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Self
@@ -14,9 +14,12 @@ from BC_training.common.errors import UserError
 from BC_training.common.files import require_writable
 from BC_training.play.video_text import drawable, drawable_text, fit, font
 
+Colour = tuple[int, int, int]
+
 _MIN_WIDTH = 512  # pixels: smaller frames are enlarged
 _HELD, _RELEASED = (255, 196, 0), (70, 70, 70)
 _MARGIN = 4
+_FINE = 3  # dials are drawn so many times finer, and averaged
 
 UNKNOWN_FPS = 20.0  # at which a recording without a frame rate is shown
 RECORDED, PREDICTED, DISAGREE = _HELD, (86, 180, 233), (235, 50, 50)  # also the colour-blind see the difference
@@ -107,26 +110,34 @@ class Hud:
             pen.text(place, fit(name, small, right - left - 6), fill=colour, font=small, anchor="mm")
         self._largest = np.maximum(self._largest, np.abs(action.axes))
         for i, (name, (left, top, right, bottom)) in enumerate(zip(self._axes, dials, strict=True)):
-            turn = float(action.axes[i] / self._largest[i])
-            draw_dial(pen, (left + 26, bottom - 8), bottom - top - 14, {_HELD: turn})
-            text = f"{fit(name, small, right - left - 60)}\n{action.axes[i]:.3g}"
-            pen.text((left + 56, top + 6), text, fill=(170, 170, 170), font=small)
+            drawn = dial(30, {_HELD: float(action.axes[i] / self._largest[i])})
+            canvas.paste(drawn, (int(left) + 6, int(bottom) - 4 - drawn.height))
+            style = {"fill": (170, 170, 170), "font": small}
+            pen.text((left + 74, top + 8), fit(name, small, right - left - 78), **style)
+            pen.text((left + 74, top + 23), f"{action.axes[i]:.3g}", **style)
         if caption:
             style = {"fill": (255, 255, 255), "font": small, "stroke_width": 2, "stroke_fill": (0, 0, 0)}
             pen.text((6, 4), drawable_text(caption), **style)
         return np.asarray(canvas)
 
 
-def draw_dial(
-    pen: ImageDraw.ImageDraw, centre: tuple[float, float], radius: float, needles: dict[tuple[int, int, int], float]
-) -> None:
-    """Draws a half circle and needles by their colours, from -1 at its left end to 1 at its right end."""
-    x, y = centre
-    pen.arc((x - radius, y - radius, x + radius, y + radius), 180, 360, fill=_RELEASED, width=3)
+def dial(radius: int, needles: Mapping[Colour, float], back: Colour = (0, 0, 0)) -> Image.Image:
+    """A half circle with a needle for each colour, from -1 at its left end to 1 at its right end.
+
+    The picture is 2 ``radius`` wide and ``radius`` + 4 pixels high.
+    """
+    fine = Image.new("RGB", (2 * radius * _FINE, (radius + 4) * _FINE), back)
+    pen, x, y, thick = ImageDraw.Draw(fine), radius * _FINE, radius * _FINE, 3 * _FINE
+    rim = (0, 0, 2 * x, 2 * y)
+    pen.arc(rim, 180, 360, fill=_RELEASED, width=thick)
+    pen.line((x, 0, x, 2 * thick), fill=_RELEASED, width=2 * _FINE)  # marks 0
     for colour, turn in needles.items():
         angle = np.pi / 2 * np.clip(turn, -1, 1)
-        end = (x + (radius - 4) * np.sin(angle), y - (radius - 4) * np.cos(angle))
-        pen.line((x, y, *end), fill=colour, width=3)
+        end = (x + (x - thick) * np.sin(angle), y - (y - thick) * np.cos(angle))
+        pen.line((x, y, *end), fill=colour, width=thick)
+        pen.arc(rim, *sorted((270, 270 + np.degrees(angle))), fill=colour, width=thick)
+    pen.ellipse((x - thick, y - thick, x + thick, y + thick), fill=_RELEASED)
+    return fine.reduce(_FINE)
 
 
 def _cells(count: int, width: int, least: int, top: float, height: int) -> Iterator[tuple[float, float, float, float]]:

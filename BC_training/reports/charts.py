@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from BC_training.common.axes import AxisBins
 from BC_training.reports.page import TEMPLATES
 from BC_training.reports.run.calibration import PrecisionRecall, Reliability
 
@@ -16,6 +17,7 @@ POINTS = 300  # the most in a line; a longer one is averaged
 _MARKED = 60  # a line of at most so many points has a dot at each
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 360, 210, 44, 10, 8, 22
 _SIDE, _EDGE = 200, 24  # a square plot, and the room for its numbers
+_CELLS = 41  # the most along a side of a plot of amounts, an odd number
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,14 @@ class Line:
 
 
 def line_chart(
-    title: str, lines: Sequence[Line], steps: float, mark: float | None = None, unit_range: bool = False
+    title: str,
+    lines: Sequence[Line],
+    steps: float,
+    mark: float | None = None,
+    unit_range: bool = False,
+    unit: str = "step",
 ) -> Markup:
-    """Lines over training steps; one without points is left out.
+    """Lines over training steps, or another ``unit``; one without points is left out.
 
     Args:
         steps: where the x axis ends.
@@ -67,7 +74,7 @@ def line_chart(
                 "dashed": line.dashed,
                 "points": " ".join(at(x, y) for x, y in points),
                 "edge": " ".join(edge),
-                "dots": [(across(x), up(y), f"{line.name}, step {x:,.0f}: {y:.4g}") for x, y in dots],
+                "dots": [(across(x), up(y), f"{line.name}, {unit} {x:,.0f}: {y:.4g}") for x, y in dots],
             }
         )
     return _draw(
@@ -133,6 +140,32 @@ def precision_recall_plot(
     return _plot(name, words, "Precision against recall", bars=[], ideal=(guess, guess), line=line, dots=[], ring=ring)
 
 
+def amounts_plot(name: str, words: str, true: np.ndarray, predicted: np.ndarray, bins: AxisBins, axis: int) -> Markup:
+    """How often each amount of an axis is predicted where each is recorded, finer near 0 as its bins are.
+
+    Args:
+        true, predicted: float [N].
+        axis: its position in ``bins``.
+    """
+    side = min(bins.count, _CELLS)
+    edges = np.linspace(-1, 1, side + 1) * (1 + 1 / (side - 1))  # the outermost cells have ±1 in their middle
+    alone = AxisBins((bins.scales[axis],), bins.count, bins.mu)
+    across, up = (alone.squeeze(amounts[:, None])[:, 0] for amounts in (true, predicted))
+    counts = np.histogram2d(across, up, [edges, edges])[0]
+    width, cells = _SIDE / side, []
+    for i, j in np.argwhere(counts):
+        share = counts[i, j] / counts.max()
+        place = f"{_EDGE + i * width:.1f}", f"{_SIDE - (j + 1) * width:.1f}"
+        cells.append((*place, f"{width:.1f}", f"{share**0.5:.2f}", f"{counts[i, j]:,.0f} frames"))
+    middles = (side // 2 + np.array([-1, -0.5, 0, 0.5, 1]) * (side // 2) + 0.5) / side
+    labels = bins.scales[axis] * np.array([-1, 0, 0, 0, 1])
+    half = bins.scales[axis] * float(np.expm1(0.5 * np.log1p(bins.mu))) / bins.mu
+    labels[1], labels[3] = -half, half
+    grid = [(*_square(at, at), f"{label:.3g}") for at, label in zip(middles.tolist(), labels.tolist(), strict=True)]
+    parts: dict[str, Any] = {"bars": [], "cells": cells, "line": "", "dots": [], "ring": None, "grid": grid, "room": 14}
+    return _plot(name, words, "Predicted against recorded amounts", ideal=(_SIDE, 0), **parts)
+
+
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """About so many multiples of 1, 2 or 5 times a power of ten from ``low`` to ``high``."""
     rough = (high - low) / about
@@ -169,9 +202,10 @@ def _square(x: float, y: float) -> tuple[str, str]:
 
 
 def _plot(name: str, words: str, what: str, **parts: Any) -> Markup:
-    """A square plot, both axes from 0 to 1."""
+    """A square plot, both axes from 0 to 1 but where ``parts`` have another grid."""
     grid = [(*_square(value, value), f"{value:g}") for value in (0, 0.5, 1)]
-    return _draw("square_plot", name, words, what=what, grid=grid, side=_SIDE, edge=_EDGE, **parts)
+    parts = {"grid": grid, "cells": [], "side": _SIDE, "edge": _EDGE, "room": 0} | parts
+    return _draw("square_plot", name, words, what=what, **parts)
 
 
 def _draw(macro: str, title: str, words: str, **parts: Any) -> Markup:

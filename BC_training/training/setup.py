@@ -76,6 +76,7 @@ class Setup:
         dataset = _open_dataset(config, console)
         split = dataset.split(config.dataset.split.shares, config.system.seed, config.dataset.split.by_player)
         seeds = recorded_seeds(dataset, split)
+        require_metric(config, dataset)
         state = _fit_state(config, dataset, split["train"])
         bins = None
         if dataset.axis_names:
@@ -215,6 +216,18 @@ def require_runnable(config: Config) -> None:
         GameSpec.parse(play.game)
     if (record := config.dataset.record) is not None and play is not None:
         require_unseen(replace(play, game=play.game or record.game), planned_seeds(record), "dataset.record")
+
+
+def require_metric(config: Config, dataset: ZarrGameplayDataset) -> None:
+    """Raises a UserError where a checkpoint is chosen by a score of buttons, and the dataset has none."""
+    stopping = config.training.early_stopping
+    chosen = {"evaluation.best_metric": config.evaluation.best_metric}
+    chosen |= {"training.early_stopping.metric": stopping.metric} if stopping is not None else {}
+    for key, metric in chosen.items():
+        if metric == "macro_f1" and not dataset.action_names:
+            raise UserError(
+                f"{key}=macro_f1 is a score of buttons, and {dataset.path} has axes alone: choose exact_match or loss"
+            )
 
 
 def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:

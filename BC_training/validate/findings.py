@@ -12,6 +12,9 @@ from rich.text import Text
 from BC_training.common.storage.metadata import EpisodeInfo
 
 SEVERITIES = ("error", "warning", "info")
+STUCK_SECONDS = 60.0  # one key held: longer than any corridor takes
+WHOLE_SECONDS = 10.0  # held from the first to the last frame of an episode at least this long ...
+WHOLE_SHARE = 0.5  # ... while the other episodes hold it in less than this share of their frames
 _ROWS = 200  # in the table; the JSON lists every finding
 _SPANS = 2  # shown in a row
 
@@ -26,19 +29,25 @@ KINDS = {
     "dtype": ("error", "write the array again with the expected dtype, or remove the episode"),
     "shape": ("error", "write the array again in the expected shape, or remove the episode"),
     "size": ("error", "keep episodes of one frame size in a dataset; move this one to another"),
-    "columns": ("error", "make 'keys' and 'attributes' name every column, add what is missing, or remove the episode"),
+    "columns": (
+        "error",
+        "make 'keys', 'axes' and 'attributes' name every column, add what is missing, or remove the episode",
+    ),
     "length": ("error", "restore what is shorter, correct 'frame_count', or cut the episode with --repair"),
     "empty": ("error", "remove the episode"),
     "missing": ("error", "restore the chunks from a copy, or cut the episode with --repair"),
     "damaged": ("error", "restore the chunks from a copy, or cut the episode with --repair"),
     "state_value": ("error", "find out why the recorder wrote it, or cut the episode with --repair"),
+    "axis_value": ("error", "find out why the recorder wrote it, or cut the episode with --repair"),
     "inexact": ("error", "renumber the ids from 0, or write the array without the column"),
     "one_frame": ("warning", "remove the episode: one frame shows no play"),
     "frozen": ("warning", "look at it: pauses, menus and a stalled capture teach to do nothing; cut them"),
     "duplicates": ("warning", "record at the rate at which the game draws, not faster"),
     "copy": ("warning", "remove one of the two: a copy in another split makes a score too good"),
-    "stuck": ("warning", "look at it: the release of the key may have been missed"),
-    "always": ("warning", "check the recorder's key map; 'dataset.actions' trains without it"),
+    "stuck": ("warning", "look at it: the release of the key may have been missed, or the stick have failed"),
+    "always": ("warning", "check the recorder's key map; 'dataset.actions' or 'dataset.axes' trains without it"),
+    "range": ("warning", "look at it: the device or its driver may have changed; scale the axis as in the others"),
+    "rescaled": ("warning", "look at it: the unit or a sensitivity may have changed; scale the axis as in the others"),
     "idle": ("warning", "cut the wait, unless waiting is part of the play"),
     "fps": ("warning", "write the rate into the episode's attribute 'fps', in frames per second"),
     "rate": ("warning", "convert the episodes to one rate: the duration of an action differs between them"),
@@ -49,7 +58,7 @@ KINDS = {
     "mirror": ("warning", "correct the attribute 'mirror', or remove it: training.augmentation.flip needs it"),
     "channels": ("warning", "look at it beside the others, and swap red and blue if they are"),
     "consolidated": ("warning", "write it again with zarr.consolidate_metadata"),
-    "never": ("info", "'dataset.actions' trains without it; or record play that uses it"),
+    "never": ("info", "'dataset.actions' or 'dataset.axes' trains without it; or record play that uses it"),
 }
 
 Spans = tuple[tuple[int, int], ...]  # first and last frame of each stretch

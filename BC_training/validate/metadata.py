@@ -12,27 +12,34 @@ from BC_training.common.errors import UserError
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.storage.column_names import names_fault, proposed
 from BC_training.common.storage.documents import parse_document
-from BC_training.common.storage.metadata import EpisodeInfo, Fault, array_fault, episode_faults, expected_shapes
+from BC_training.common.storage.metadata import (
+    NAMED_BY,
+    EpisodeInfo,
+    Fault,
+    array_fault,
+    episode_faults,
+    expected_shapes,
+)
 from BC_training.common.storage.store import BadLink, LocalStore, NoAccess, Store
 from BC_training.validate.findings import Checked, Finding
 
 RATE_TOLERANCE = 0.05  # share of the median: a policy that plays 5 % faster is still that policy
 ASSUMED_FPS = 30.0  # only to turn seconds into frames where no episode has a rate
 _MANY_ROWS = 1_000_000  # the chunk files of a longer array are counted before it is read
-_NAMED = {"keys": "actions", "attributes": "state"}
 
 
 def check_names(
     root: dict[str, Any], episodes: dict[str, EpisodeInfo | UserError], path: str
 ) -> tuple[list[Finding], dict[str, Any]]:
-    """Findings in the names of actions and state values, and ``root`` with names that can be used."""
+    """Findings in the names of actions, axes and state values, and ``root`` with names that can be used."""
     fault = names_fault(root, path)
     if fault is not None:
         infos = [episode for episode in episodes.values() if isinstance(episode, EpisodeInfo)]
-        root = root | {label: _usable(root.get(label), array, infos) for label, array in _NAMED.items()}
+        root = root | {label: _usable(root.get(label), array, infos) for array, label in NAMED_BY.items()}
         return [Finding("names", None, fault)], root
     try:
-        MirrorTable(root.get("mirror"), tuple(root["keys"]), tuple(root.get("attributes") or ()), path).check()
+        keys, axes, attributes = (tuple(root.get(label) or ()) for label in ("keys", "axes", "attributes"))
+        MirrorTable(root.get("mirror"), keys, attributes, path, axes).check()
     except UserError as error:
         return [Finding("mirror", None, str(error).removeprefix(f"{path}: "))], root
     return [], root
@@ -42,7 +49,7 @@ def _usable(names: Any, array: str, infos: list[EpisodeInfo]) -> list[str]:
     """Names that differ; where there is no list of names, as many as most episodes have columns."""
     shapes = [info.arrays[array].shape for info in infos if array in info.arrays]
     columns = Counter(shape[1] for shape in shapes if len(shape) == 2)
-    if isinstance(names, list) and (names or array == "state"):
+    if isinstance(names, list) and (names or array != "actions"):
         return proposed(names)
     return proposed([None] * min(columns.most_common(1)[0][0] if columns else 0, 10_000))
 
@@ -72,6 +79,8 @@ def check_metadata(
         hollow = {name: fault for name in info.arrays if (fault := _hollow(info, name))}
         readable = tuple(n for n, a in info.arrays.items() if n not in hollow and array_fault(n, a) is None)
         faults = [*hollow.values(), *episode_faults(info, columns, size, hollow), *_count_fault(info, readable)]
+        unnamed = [name for name in info.arrays if name in NAMED_BY and name not in columns]
+        faults += [Fault("columns", f"it has '{name}', '{NAMED_BY[name]}' names none") for name in unnamed]
         findings += [Finding(kind, info.name, message) for kind, message in faults]
         sound = all(fault.kind == "length" for fault in faults)
         checked.append(Checked(info, rates.get(info.name, usual), readable, sound))

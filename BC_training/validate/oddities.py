@@ -4,22 +4,21 @@ Nothing here is certain. Each threshold is set so that play recorded from a game
 fault it is named for has one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from BC_training.common.storage.documents import finite
-from BC_training.validate.findings import Checked, Finding, runs_of
+from BC_training.common.storage.writer import Names
+from BC_training.validate.axes import find_axis_oddities
+from BC_training.validate.findings import STUCK_SECONDS, WHOLE_SECONDS, WHOLE_SHARE, Checked, Finding, runs_of
 from BC_training.validate.scan import COLOUR_GRID, Labels, Scanned
 
 FROZEN_SECONDS = 1.0  # identical frames: games that draw at all change a pixel (an animation, a clock) sooner
 DUPLICATE_SHARE = 0.10  # share of an episode's frames; the expert's play of Doom has 1-2 %, a doubled rate 50 %
 DUPLICATE_FRAMES = 5  # at least: in a short episode a few repeats are chance
 IDLE_SECONDS = 5.0  # before the first and after the last sign of play
-STUCK_SECONDS = 60.0  # one key held: longer than any corridor takes
-WHOLE_SECONDS = 10.0  # held from the first to the last frame of an episode at least this long ...
-WHOLE_SHARE = 0.5  # ... while the other episodes hold it in less than this share of their frames
 IRREGULAR = 0.25  # standard deviation of the time between frames, as a share of its mean
 UNMATCHED = 3  # presses without a release, and releases without a press: at least these, and ...
 UNMATCHED_A_MINUTE = 1.0  # ... more often than now and then, as when a window loses the keyboard
@@ -62,19 +61,21 @@ def gather(checked: Checked, scanned: list[Scanned]) -> Seen:
     )
 
 
-def find_oddities(episodes: list[Seen], keys: list[str], attributes: list[str]) -> list[Finding]:
-    """``keys`` and ``attributes``: names of the A actions and the S state values."""
+def find_oddities(episodes: list[Seen], names: Names) -> list[Finding]:
+    """Warnings of a dataset whose buttons, axes and state values have these ``names``."""
+    moved = [(e.checked, e.labels.axes) for e in episodes if e.checked.sound and e.labels.axes is not None]
     findings = [finding for e in episodes for check in (_pictures, _idle, _inputs) for finding in check(e)]
     return [
         *findings,
-        *_rounded(episodes, attributes),
+        *_rounded(episodes, names.attributes),
         *_copies(episodes),
-        *_keys(episodes, keys),
+        *_keys(episodes, names.keys),
+        *find_axis_oddities(moved, names.axes),
         *_channels(episodes),
     ]
 
 
-def _rounded(episodes: list[Seen], attributes: list[str]) -> list[Finding]:
+def _rounded(episodes: list[Seen], attributes: Sequence[str]) -> list[Finding]:
     """State columns with only whole numbers, some of which float32 cannot tell from their neighbours."""
     columns = sorted({column for episode in episodes for column in episode.labels.large})
     names = [f"'{attributes[c]}'" if c < len(attributes) else f"column {c}" for c in columns]
@@ -102,7 +103,7 @@ def _pictures(episode: Seen) -> Iterator[Finding]:
 
 
 def _idle(episode: Seen) -> Iterator[Finding]:
-    if episode.frames < 2 or not len(episode.labels.held):  # the actions were not all read
+    if episode.frames < 2 or not episode.labels.complete:
         return
     changes = np.flatnonzero(~episode.still[1:]) + 1
     first, last = episode.labels.pressed or (episode.frames, -1)
@@ -116,7 +117,7 @@ def _idle(episode: Seen) -> Iterator[Finding]:
         ends = " and ".join("at the start" if s == 0 else "at the end" for s, _ in spans)
         where = "throughout" if start >= episode.frames else ends
         seconds = " and ".join(f"{(b - a + 1) / episode.checked.rate:.0f} s" for a, b in spans)
-        yield Finding("idle", episode.name, f"no button and no change {where}, {seconds}", tuple(spans))
+        yield Finding("idle", episode.name, f"no input and no change {where}, {seconds}", tuple(spans))
 
 
 def _inputs(episode: Seen) -> Iterator[Finding]:
@@ -129,7 +130,7 @@ def _inputs(episode: Seen) -> Iterator[Finding]:
         count if isinstance(count := attrs.get(name), int) else 0
         for name in ("unbound_presses", "unmatched_presses", "unmatched_releases")
     )
-    if unbound and len(episode.labels.held) and episode.labels.pressed is None:
+    if unbound and episode.labels.complete and episode.labels.pressed is None:
         yield Finding("unbound", episode.name, f"no action, but {unbound} presses of buttons without one")
     lost, minutes = sum(unmatched), episode.frames / episode.checked.rate / 60
     if lost >= UNMATCHED and lost > UNMATCHED_A_MINUTE * minutes:
@@ -145,7 +146,7 @@ def _copies(episodes: list[Seen]) -> Iterator[Finding]:
                 yield Finding("copy", episode.name, f"its frames are those of {original}")
 
 
-def _keys(episodes: list[Seen], keys: list[str]) -> Iterator[Finding]:
+def _keys(episodes: list[Seen], keys: Sequence[str]) -> Iterator[Finding]:
     usable = [e for e in episodes if e.checked.sound and len(e.labels.held) == len(keys)]
     if not usable:
         return

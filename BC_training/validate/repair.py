@@ -71,6 +71,11 @@ def free_folder(address: str | Path) -> Path:
     return out
 
 
+def names_of(root: dict[str, Any]) -> Names:
+    """The names in a dataset's attributes."""
+    return Names(*(tuple(root.get(name) or ()) for name in Names._fields))
+
+
 def repair(
     source: str, root: dict[str, Any], plans: list[Plan], out: Path, workers: int, console: Console
 ) -> dict[str, Any]:
@@ -90,8 +95,7 @@ def repair(
     kept = [plan for plan in plans if plan.kept]
     if not kept:
         raise UserError(f"{source} has no episode of which {MIN_FRAMES} frames can be kept: {out} is not written")
-    names = Names(*(tuple(root.get(name) or ()) for name in Names._fields))
-    with disk_full_is_user_error(out), recording(out, names):
+    with disk_full_is_user_error(out), recording(out, names_of(root)):
         group = zarr.open_group(out, mode="r+")
         new = dict(group.attrs)
         group.attrs.put({**root, **new, "repaired_from": source})

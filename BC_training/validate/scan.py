@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -14,6 +14,7 @@ from BC_training.common.storage import reader
 from BC_training.common.storage.metadata import ARRAYS, EpisodeInfo, Fault
 from BC_training.common.storage.other_codecs import UnknownCodec
 from BC_training.common.storage.reader import Array, as_float32, inexact
+from BC_training.validate.axes import AxisLabels, describe
 from BC_training.validate.findings import runs_of
 
 TASK_FRAMES = 1024  # read by a process before it reports
@@ -28,25 +29,27 @@ _DAMAGE = ("DATA_LOSS", "FAILED_PRECONDITION")
 
 @dataclass(frozen=True)
 class Task:
-    """Frames ``start`` to ``stop`` of an episode; also its actions and state where ``start`` is 0."""
+    """Frames ``start`` to ``stop`` of an episode; also its actions, axes and state where ``start`` is 0."""
 
     episode: EpisodeInfo
     arrays: tuple[str, ...]  # names of the arrays that can be read
     start: int
     stop: int
-    length: int  # rows of the actions and the state to read
-    stuck: int  # the least frames for which a held key is listed
+    length: int  # rows of the other arrays to read
+    stuck: int  # the least frames for which a held key, or an axis that stays, is listed
 
 
 @dataclass
 class Labels:
-    """What the actions and the state of an episode look like."""
+    """What the actions, the axes and the state of an episode look like."""
 
     faults: dict[tuple[str, int], Fault] = field(default_factory=dict)  # by array and row
     # int64 [A], the frames in which each button is held; empty if not all rows could be read
     held: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     stuck: list[tuple[int, int, int]] = field(default_factory=list)  # (button, first frame, frames) of long holds
-    pressed: tuple[int, int] | None = None  # the first and last frame with any button
+    pressed: tuple[int, int] | None = None  # the first and last frame with any button, or an axis that is not 0
+    axes: AxisLabels | None = None  # None if not all rows could be read, or there are none
+    complete: bool = False  # whether all rows of the actions and the axes could be read
     large: tuple[int, ...] = ()  # state columns of whole numbers, some of them 2^24 or more
 
 
@@ -123,7 +126,7 @@ class Scanner:
         return Scanned(same[new:], (pair & (change <= STILL_CHANGE))[new:], faults, digest, colours, coloured)
 
     def _labels(self, task: Task) -> Labels:
-        labels = Labels()
+        labels, acts = Labels(), np.zeros(task.length, bool)
         if task.length and "actions" in task.arrays:
             actions, faults = read_actions(task.episode, task.length, self._root)
             labels.faults |= {("actions", row): fault for row, fault in faults.items()}
@@ -132,8 +135,20 @@ class Scanner:
                 labels.held = actions.sum(axis=0, dtype=np.int64)
             runs = [(a, start, n) for a in range(actions.shape[1]) for start, n in runs_of(actions[:, a])]
             labels.stuck = [run for run in runs if run[2] >= task.stuck]
-            any_button = np.flatnonzero(actions.any(axis=1))
-            labels.pressed = (int(any_button[0]), int(any_button[-1])) if len(any_button) else None
+            acts |= actions.any(axis=1)
+        if task.length and "axes" in task.arrays:
+            stored, faults = read_rows(task.episode, "axes", task.length)
+            axes, _ = as_float32(stored)
+            faults |= _not_finite("axis", stored, axes, self._root.get("axes"), faults)
+            labels.faults |= {("axes", row): fault for row, fault in faults.items()}
+            axes[list(faults)] = 0
+            if not faults:
+                labels.axes = describe(axes, task.stuck)
+            acts |= axes.any(axis=1)
+        shown = np.flatnonzero(acts)
+        labels.pressed = (int(shown[0]), int(shown[-1])) if len(shown) else None
+        given = [name for name in ("actions", "axes") if name in task.episode.arrays]
+        labels.complete = task.length > 0 and set(given) <= set(task.arrays) and not labels.faults
         if task.length and "state" in task.arrays:
             state, faults = read_rows(task.episode, "state", task.length)
             names = self._root.get("attributes") or []
@@ -143,11 +158,21 @@ class Scanner:
                 faults = dict.fromkeys(np.flatnonzero(changed.any(axis=1)).tolist(), fault) | faults
             whole = (np.rint(narrow) == narrow).all(axis=0) & (np.abs(narrow) >= 2**24).any(axis=0)
             labels.large = tuple(np.flatnonzero(whole & np.isfinite(narrow).all(axis=0)).tolist())
-            for row, column in np.argwhere(~np.isfinite(narrow)):
-                named = f"'{names[column]}'" if column < len(names) else f"column {column}"
-                faults.setdefault(int(row), Fault("state_value", f"state {named} is {state[row, column]}"))
+            faults |= _not_finite("state", state, narrow, names, faults)
             labels.faults |= {("state", row): fault for row, fault in faults.items()}
         return labels
+
+
+def _not_finite(
+    what: str, stored: np.ndarray, values: np.ndarray, names: list[str] | None, known: Collection[int]
+) -> dict[int, Fault]:
+    """The faults of rows, other than the ``known``, of which a value is not finite, by row."""
+    found: dict[int, Fault] = {}
+    for row, column in np.argwhere(~np.isfinite(values)):
+        named = f"'{names[column]}'" if names and column < len(names) else f"column {column}"
+        if row not in known:
+            found.setdefault(int(row), Fault(f"{what}_value", f"{what} {named} is {stored[row, column]}"))
+    return found
 
 
 def read_actions(episode: EpisodeInfo, length: int, root: dict[str, Any]) -> tuple[np.ndarray, dict[int, Fault]]:

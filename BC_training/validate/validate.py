@@ -14,10 +14,19 @@ from BC_training.common.storage import reader
 from BC_training.common.storage.metadata import Fault
 from BC_training.common.storage.store import open_store
 from BC_training.runtime.workers import run_tasks
-from BC_training.validate.findings import Checked, Finding, Report, in_order, print_report, spans_of
+from BC_training.validate.findings import (
+    STUCK_SECONDS,
+    WHOLE_SECONDS,
+    Checked,
+    Finding,
+    Report,
+    in_order,
+    print_report,
+    spans_of,
+)
 from BC_training.validate.metadata import check_metadata, check_names
-from BC_training.validate.oddities import STUCK_SECONDS, WHOLE_SECONDS, find_oddities, gather
-from BC_training.validate.repair import Plan, free_folder, repair
+from BC_training.validate.oddities import find_oddities, gather
+from BC_training.validate.repair import Plan, free_folder, names_of, repair
 from BC_training.validate.scan import TASK_FRAMES, Scanned, Scanner, Task
 
 _FEW_FRAMES = 4096  # one process has read these before a second one has started
@@ -61,7 +70,7 @@ def validate(
     faults = {c.info.name: _faults(tasks) for c, tasks in scanned}
     findings += [finding for name, rows in faults.items() for finding in _group(name, rows)]
     seen = [gather(c, tasks) for c, tasks in scanned]
-    findings = in_order(findings + find_oddities(seen, root["keys"], root.get("attributes") or []), names)
+    findings = in_order(findings + find_oddities(seen, names_of(root)), names)
     report = Report(str(path), len(names), sum(episode.frames for episode in seen), findings)
     print_report(report, time.monotonic() - started, console)
     document = report.to_dict()

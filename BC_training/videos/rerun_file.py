@@ -30,19 +30,24 @@ def require_rerun(path: Path) -> None:
 
 def write_episode(path: Path, predictions: EpisodePredictions, fps: float, frames: Iterable[np.ndarray]) -> None:
     """Writes ``frame`` and ``actions/NAME/recorded``, ``/predicted`` and ``/probability`` on the timelines ``frame``
-    and ``time``, from frames uint8 [3, H, W] RGB at ``fps`` frames per second.
+    and ``time``, from frames uint8 [3, H, W] RGB at ``fps`` frames per second; ``axes/NAME`` without a probability.
     """
     import rerun as rr
     import rerun.blueprint as blueprint
 
     origins = {name: f"actions/{rr.escape_entity_path_part(name)}" for name in predictions.action_names}
-    plots = [blueprint.TimeSeriesView(origin=origin, name=name) for name, origin in origins.items()]
+    axes = {name: f"axes/{rr.escape_entity_path_part(name)}" for name in predictions.axis_names}
+    named = [*origins.items(), *axes.items()]
+    plots = [blueprint.TimeSeriesView(origin=origin, name=name) for name, origin in named]
     picture = blueprint.Spatial2DView(origin="frame", name=predictions.episode)
     stream = _open(path, blueprint.Horizontal(picture, blueprint.Vertical(*plots)))
     for i, origin in enumerate(origins.values()):
         _log_series(stream, f"{origin}/recorded", predictions.true[:, i], fps, RECORDED)
         _log_series(stream, f"{origin}/predicted", predictions.predicted[:, i], fps, PREDICTED)
         _log_series(stream, f"{origin}/probability", predictions.probability[:, i], fps, PREDICTED)
+    for i, origin in enumerate(axes.values()):
+        _log_series(stream, f"{origin}/recorded", predictions.true_axes[:, i], fps, RECORDED)
+        _log_series(stream, f"{origin}/predicted", predictions.predicted_axes[:, i], fps, PREDICTED)
     for t, frame in enumerate(frames):
         file = io.BytesIO()
         Image.fromarray(np.moveaxis(frame, 0, -1)).save(file, "PNG", compress_level=1)

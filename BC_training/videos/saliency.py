@@ -21,7 +21,7 @@ from BC_training.common.files import disk_full_is_user_error
 from BC_training.common.preprocess import OBSERVATION
 from BC_training.data.loader import make_tier
 from BC_training.data.samples import Samples
-from BC_training.evaluation.predict import frames_of, open_episode, predict_episode
+from BC_training.evaluation.predict import EpisodePredictions, frames_of, open_episode, predict_episode
 from BC_training.play.say import say
 from BC_training.play.video import UNKNOWN_FPS, VideoWriter, require_video
 from BC_training.play.video_text import drawable, substitutions
@@ -53,7 +53,7 @@ def film_saliency(
     Args:
         data: a dataset; None for the one the policy was trained on.
         episode: the number in the name of the episode's folder.
-        action: the button whose logit is shown; None for those of ``choose_logits``.
+        action: the button, or the axis, whose logit is shown; None for those of ``choose_logits``.
         method: one of ``METHODS``.
 
     Raises:
@@ -65,13 +65,15 @@ def film_saliency(
     require_video(out)
     policy, dataset, position = open_episode(checkpoint, data, episode)
     saved = checkpoints.read(checkpoint)
-    names = saved.inputs.action_names
+    inputs = saved.inputs
+    names = inputs.action_names + inputs.axis_names
     if action is not None and action not in names:
         raise unknown("action", action, names)
     shown = predict_episode(policy, dataset, position, console)
     if note := substitutions(names, "actions"):
         say(console, note, style="yellow")
-    chosen = choose_logits(shown.probability, shown.predicted, None if action is None else names.index(action))
+    chosen = choose_actions(shown, None if action is None else names.index(action))
+    weights = choose_logits(shown, chosen)
     model, size = checkpoints.read_model(saved), saved.inputs.frame_size
     predict = make_predict(model)
     saliency = make_gradient(predict) if method == "gradient" else make_occlusion(predict, size)
@@ -84,15 +86,14 @@ def film_saliency(
         tier = make_tier(options, samples, size, progress, one_device())
         batches = tier.batches(np.array([t]) for t in range(len(shown)))
         bar = progress.add_task(f"{method} saliency", total=len(shown))
-        with (
-            disk_full_is_user_error(out),
-            VideoWriter(out, shown.fps or UNKNOWN_FPS, names, shown.axis_names) as writer,
-        ):
+        values = np.concatenate([shown.probability, shown.predicted_axes], axis=1)
+        style = shown.fps or UNKNOWN_FPS, inputs.action_names, inputs.axis_names
+        with disk_full_is_user_error(out), VideoWriter(out, *style) as writer:
             for t, (frame, batch) in enumerate(zip(frames_of(dataset, position), batches, strict=True)):
                 seen = {name: batch[name] for name in OBSERVATION if name in batch}
-                found = np.asarray(saliency(model.params, model.batch_stats, seen, chosen[t : t + 1])[0])
+                found = np.asarray(saliency(model.params, model.batch_stats, seen, weights[t : t + 1])[0])
                 heat = smooth(found) if method == "gradient" else found
-                of = [f"{name} {shown.probability[t, i]:.2f}" for i, name in enumerate(drawable(names)) if chosen[t, i]]
+                of = [f"{name} {values[t, i]:.2f}" for i, name in enumerate(drawable(names)) if chosen[t, i]]
                 done = Action(shown.predicted[t], shown.predicted_axes[t])
                 writer.add(overlay(frame, heat), done, f"frame {t}   {method} of {', '.join(of)}")
                 progress.advance(bar)
@@ -109,7 +110,7 @@ def make_gradient(predict: Predict) -> Saliency:
         predict: of ``train_state.make_predict``.
 
     Returns:
-        A jitted function of (params, batch_stats, batch, weights float32 [B, A]) to float32 [B, H, W]: for each pixel
+        A jitted function of (params, batch_stats, batch, weights float32 [B, L]) to float32 [B, H, W]: for each pixel
         the sum over its channels of \\|d (weights . logits) / d pixel\\|, with pixels from 0 to 255. ``batch`` is an
         observation as ``predict`` takes it.
     """
@@ -170,14 +171,33 @@ def smooth(gradient: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_filter(gradient, _BLUR * gradient.shape[1])
 
 
-def choose_logits(probability: np.ndarray, held: np.ndarray, action: int | None) -> np.ndarray:
-    """The logits whose saliency each frame shows, as float32 [N, A] of 0 and 1: that of ``action``; or those of the
-    buttons predicted as ``held``, bool [N, A]; or the likeliest where none is, by ``probability`` float [N, A].
+def choose_actions(shown: EpisodePredictions, action: int | None) -> np.ndarray:
+    """The buttons and axes whose saliency each frame shows, bool [N, A + X].
+
+    These are ``action``; or the buttons predicted as held and the axes predicted to be off the bin of 0; or, where
+    there are none, the likeliest button, and all axes of a policy without buttons.
     """
+    held, (count, buttons) = shown.predicted, shown.predicted.shape
+    moved = np.zeros((count, 0), bool)
+    if shown.axis_bins is not None:
+        moved = np.not_equal(shown.axis_bins.find(shown.predicted_axes), shown.axis_bins.middle)
+    done = np.concatenate([held, moved], axis=1)
     if action is not None:
-        return np.tile(np.eye(held.shape[1], dtype=np.float32)[action], (len(held), 1))
-    likeliest = np.eye(held.shape[1], dtype=bool)[probability.argmax(axis=1)]
-    return np.where(held.any(axis=1, keepdims=True), held, likeliest).astype(np.float32)
+        return np.tile(np.arange(done.shape[1]) == action, (count, 1))
+    otherwise = np.full_like(done, not buttons)
+    if buttons:
+        otherwise[np.arange(count), shown.probability.argmax(axis=1)] = True
+    return np.where(done.any(axis=1, keepdims=True), done, otherwise)
+
+
+def choose_logits(shown: EpisodePredictions, chosen: np.ndarray) -> np.ndarray:
+    """The logits of ``chosen`` bool [N, A + X], as float32 [N, L] of 0 and 1: of an axis that of the predicted bin."""
+    (count, buttons), bins = shown.predicted.shape, shown.axis_bins
+    if bins is None:
+        return chosen.astype(np.float32)
+    of_bins = np.arange(bins.count) == bins.find(shown.predicted_axes)[..., None]
+    of_axes = (of_bins & chosen[:, buttons:, None]).reshape(count, -1)
+    return np.concatenate([chosen[:, :buttons], of_axes], axis=1).astype(np.float32)
 
 
 def overlay(frame: np.ndarray, saliency: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from BC_training.common.storage.store import LocalStore
 from BC_training.common.storage.writer import EpisodeWriter
 from BC_training.convert.doom_demo import reader as doom_demo
 from BC_training.convert.identity import sampled
-from BC_training.convert.source import Options, Recording
+from BC_training.convert.source import Options, Recording, every_nth
 
 N = 6
 
@@ -170,7 +170,7 @@ class Fake:
     """A source whose first recording makes a library fail."""
 
     button_names: tuple[str, ...] = ("jump",)
-    axis_names: tuple[str, ...] = ()
+    axis_names: tuple[str, ...] = ("turn",)
     attributes: tuple[str, ...] = ()
     episodes: tuple[str, ...] = ("bad", "good", "empty")
 
@@ -183,11 +183,30 @@ class Fake:
     def read(self, episode):
         def steps():
             for _ in range(0 if episode == "empty" else 3):
-                yield np.ones((3, 4, 4), np.uint8), Action.of([1]), None
+                yield np.ones((3, 4, 4), np.uint8), Action.of([True], [0.5]), None
             if episode == "bad":
                 raise KeyError("Unable to\nopen object")
 
         return Recording(10, steps())
+
+
+def test_steps_are_thinned_to_their_own_axes_or_to_the_sums():
+    steps = [(np.full((3, 1, 1), i, np.uint8), Action.of([i == 1], [0.5 * i, -i]), None) for i in range(5)]
+    for sums, expected in ((False, [[0, 0], [1, -2], [2, -4]]), (True, [[0.5, -1], [2.5, -5], [2, -4]])):
+        kept = list(every_nth(iter(steps), 20, 10, sums))
+        assert [int(frame[0, 0, 0]) for frame, _, _ in kept] == [0, 2, 4]
+        assert [action.buttons.tolist() for _, action, _ in kept] == [[True], [False], [False]]
+        np.testing.assert_array_equal([action.axes for _, action, _ in kept], expected)
+
+
+def test_what_was_never_used_is_noted(tmp_path, monkeypatch):
+    fake(monkeypatch, Fake(episodes=("good",)))
+    assert "never " not in run(tmp_path, tmp_path / "a.zarr")[0]
+    still = Recording(10, iter([(np.ones((3, 4, 4), np.uint8), Action.of([False, True], [0, 0.5, 0]), None)] * 2))
+    monkeypatch.setattr(Fake, "read", lambda self, episode: still)
+    fake(monkeypatch, Fake(("a", "b"), ("x", "y", "z"), episodes=("still",)))
+    printed, _ = run(tmp_path, tmp_path / "b.zarr", size=(4, 4))
+    assert "never pressed in what was converted: a\nnever moved in what was converted: x, z\n" in printed
 
 
 def fake(monkeypatch, source):
@@ -210,6 +229,8 @@ def test_an_exception_of_a_library_costs_one_recording(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("names", "message"), [
     ({"button_names": ("jump", "")}, "'keys' has '' in column 1, which is empty"),
     ({"button_names": ("jump", "duck", "jump")}, "'keys' has 'jump' twice, in columns 0 and 2"),
+    ({"axis_names": ("turn", "turn")}, "'axes' has 'turn' twice, in columns 0 and 1"),
+    ({"axis_names": ("jump",)}, "'keys' and 'axes' both have 'jump'"),
     ({"attributes": ("x", " ")}, "'attributes' has ' ' in column 1, which is empty"),
     ({"attributes": ("x", "x")}, "'attributes' has 'x' twice, in columns 0 and 1"),
     ({"attributes": (None,)}, "'attributes' has None in column 0, which is not text"),

@@ -13,7 +13,7 @@ import pytest
 from hdf5_recordings import minari, robomimic
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lerobot_datasets import LENGTHS, actions, numbers, write_v21, write_v30
+from lerobot_datasets import LENGTHS, act, actions, amounts, numbers, write_v21, write_v30
 from mutations import WEIRD, change_file, changed, require_one_line
 from recorded_sessions import number_of, write_session
 
@@ -117,7 +117,8 @@ def test_a_damaged_session_is_converted_correctly_or_refused(session, examples):
 @pytest.fixture(scope="module", params=["v2.1", "v3.0"])
 def lerobot(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lerobot")
-    {"v2.1": write_v21, "v3.0": write_v30}[request.param](folder / "original")
+    {"v2.1": write_v21, "v3.0": write_v30}[request.param](folder / "buttons")
+    act()(shutil.copytree(folder / "buttons", folder / "axes"))
     return folder
 
 
@@ -128,7 +129,8 @@ def test_a_damaged_lerobot_dataset_is_converted_correctly_or_refused(lerobot, ex
     def check(data):
         root = lerobot / "copy"
         shutil.rmtree(root, ignore_errors=True)
-        shutil.copytree(lerobot / "original", root)
+        kind = data.draw(st.sampled_from(["buttons", "axes"]))
+        shutil.copytree(lerobot / kind, root)
         files = sorted(file for file in root.rglob("*") if file.is_file())
         file = data.draw(st.sampled_from(sorted((root / "meta").glob("*.json"))) | st.sampled_from(files))
         if file.suffix == ".jsonl":
@@ -150,13 +152,16 @@ def test_a_damaged_lerobot_dataset_is_converted_correctly_or_refused(lerobot, ex
             found = [numbers(frame) for frame in dataset.frames(episode, range(dataset.episodes[episode].length))]
             number = found[0][0]
             assert found == [(number, i) for i in range(LENGTHS[number])]
-            np.testing.assert_array_equal(dataset.actions(episode), actions(number, LENGTHS[number]))
+            expected = actions(number, LENGTHS[number]) if kind == "buttons" else amounts(LENGTHS[number])
+            found = dataset.actions(episode) if kind == "buttons" else dataset.axes(episode)
+            np.testing.assert_array_equal(found, expected)
 
     check()
 
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8)
 PRESSED = np.random.default_rng(1).integers(0, 2, (8, 2))
+AMOUNTS = np.random.default_rng(2).normal(size=(8, 2))
 METADATA = {"dataset_id": "game/person-v0", "total_episodes": 2, "total_steps": 16, "render_fps": 20}
 METADATA |= {"action_space": {"type": "MultiBinary", "n": 2}, "action_names": ["jump", "fire"]}
 
@@ -170,17 +175,19 @@ def test_a_damaged_hdf5_file_is_converted_correctly_or_refused(tmp_path_factory,
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         kind = data.draw(st.sampled_from(["minari", "robomimic"]))
+        done = data.draw(st.sampled_from([PRESSED, AMOUNTS]))
+        told = METADATA if done is PRESSED else METADATA | {"action_space": {"type": "Box", "shape": [2]}}
         if kind == "minari":
-            metadata = {k: json.dumps(v) if k == "action_space" else v for k, v in METADATA.items()}
-            minari(folder, {"pixels": IMAGES, "pos": IMAGES[:, 0, 0].astype(float)}, PRESSED, None, 2, **metadata)
+            metadata = {k: json.dumps(v) if k == "action_space" else v for k, v in told.items()}
+            minari(folder, {"pixels": IMAGES, "pos": IMAGES[:, 0, 0].astype(float)}, done, None, 2, **metadata)
             source, file = folder, folder / "data" / "main_data.hdf5"
             if data.draw(st.booleans()):
-                raw = data.draw(changed(METADATA))
+                raw = data.draw(changed(told))
                 if isinstance(raw.get("action_space"), dict):
                     raw["action_space"] = json.dumps(raw["action_space"])
                 (folder / "data" / "metadata.json").write_text(json.dumps(raw))
         else:
-            source = file = robomimic(folder / "demos.hdf5", {"pixels": IMAGES[:8]}, PRESSED, PRESSED, env=20)
+            source = file = robomimic(folder / "demos.hdf5", {"pixels": IMAGES[:8]}, done, done, env=20)
         what = data.draw(st.sampled_from(["attribute", "delete", "bytes", "nothing"]))
         with h5py.File(file, "r+") as opened:
             names = []
@@ -197,9 +204,9 @@ def test_a_damaged_hdf5_file_is_converted_correctly_or_refused(tmp_path_factory,
         dataset, _ = converted(source, folder / "out.zarr", kind, fps=data.draw(st.sampled_from([None, 20.0])))
         if dataset is None or what == "bytes" or not len(dataset.episodes):
             return
-        pressed = dataset.actions(0)
-        if pressed.shape == PRESSED.shape and dataset.episodes[0].length == len(PRESSED):
+        found = dataset.axes(0) if dataset.axis_names else dataset.actions(0)
+        if found.shape == done.shape and dataset.episodes[0].length == len(done):
             np.testing.assert_array_equal(dataset.frames(0, range(8)), IMAGES[:8].transpose(0, 3, 1, 2))
-            np.testing.assert_array_equal(pressed, PRESSED)
+            np.testing.assert_array_equal(found, done.astype(np.float32))
 
     check()

@@ -7,19 +7,36 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from BC_training.common.axes import AxisBins, RecordedAxes
 from BC_training.common.decode import Decoding
 from BC_training.common.metrics import number, report
 from BC_training.evaluation.events import event_scores
 from BC_training.evaluation.results import AblationScores, Diagnosis, Evaluation
-from BC_training.evaluation.tables import ablation_table, button_table, event_table, print_evaluation, summary_table
+from BC_training.evaluation.tables import (
+    ablation_table,
+    axis_table,
+    button_table,
+    event_table,
+    print_evaluation,
+    summary_table,
+)
 
 NAMES = tuple(f"some_longer_button_{i:02}" for i in range(13))
 
 
-def an_evaluation(frames: int = 500, names: tuple[str, ...] = NAMES, decoding: Decoding | None = None) -> Evaluation:
+def an_evaluation(
+    frames: int = 500,
+    names: tuple[str, ...] = NAMES,
+    decoding: Decoding | None = None,
+    axis_names: tuple[str, ...] = (),
+) -> Evaluation:
     rng, shape = np.random.default_rng(0), (frames, len(names))
     true, p = [rng.random(shape) < 0.5], rng.random(shape)
-    values = report(true, p, np.zeros(len(names), bool), names, decoding or 0.5)
+    axes, moved = None, None
+    if axis_names:
+        amounts, previous, moved = rng.normal(0, 900, (3, frames, len(axis_names))).astype(np.float32)
+        axes = RecordedAxes(axis_names, AxisBins.fit(amounts, 21, 10.0), amounts, previous)
+    values = report(true, p, np.zeros(len(names), bool), names, decoding or 0.5, 0, axes, moved)
     for scores in (values, *values["baselines"].values()):
         scores["events"] = event_scores(true, p >= 0.5, names, 3)
     values |= {"step": 1, "split": "val", "chosen_here": ["checkpoint"], "diagnosis": Diagnosis(False, [], None, {})}
@@ -74,6 +91,40 @@ def test_each_button_has_its_presses_and_releases(fps):
             ours, near = (getattr(part.per_action[name], kind) for part in (exact, within))
             cells += [str(ours.recorded), str(ours.predicted), number(ours.f1), number(near.f1)]
         assert shown[name] == cells
+
+
+def test_each_axis_has_its_scores_above_those_of_no_movement_and_of_repeating():
+    names = tuple(f"some_long_joint_{i:02}" for i in range(7))
+    found = an_evaluation(axis_names=names)
+    shown = rows(axis_table(found))
+    text = " ".join(shown["text"])
+    players = {"majority": "zero", "repeat_previous": "repeat previous"}
+    for name in names:
+        for said, scores in {
+            name: found.per_axis[name],
+            **{players[who]: base.per_axis[name] for who, base in found.baselines.items()},
+        }.items():
+            error, *others = vars(scores).values()
+            assert " ".join([said, f"{error:.4g}", *map(number, others)]) in text
+    assert "Axes by their likeliest bin:" in text
+    mean = replace(found, decoding=replace(found.decoding, axes="mean"))
+    assert "Axes by their mean:" in " ".join(rows(axis_table(mean))["text"])
+
+
+def test_nothing_is_shown_of_buttons_where_there_are_none_nor_of_axes():
+    def printed(found: Evaluation) -> str:
+        console = Console(file=io.StringIO(), width=80)
+        nothing = AblationScores(None, None, None, None)
+        print_evaluation(replace(found, ablations={"blank_frames": nothing}), "a run", console)
+        return console.file.getvalue()
+
+    of_buttons = ("F1", "L1", "KL", "By action", "Presses")
+    alone = printed(an_evaluation(names=(), axis_names=("steer",)))
+    assert not any(words in alone for words in of_buttons)
+    assert all(words in alone for words in ("exact match", "changes", "Axes by", "steer", "blank frames"))
+    both = printed(an_evaluation(names=("fire",), axis_names=("steer",)))
+    assert all(words in both for words in (*of_buttons, "Axes by"))
+    assert "Axes by" not in printed(an_evaluation(names=("fire",)))
 
 
 def test_ablations_stand_below_the_intact_policy():

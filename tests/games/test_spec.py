@@ -31,7 +31,7 @@ def test_specs_of_the_same_game_are_equal_and_written_the_same(text, written, fa
     [
         ("deadly_corridor", "unknown game 'deadly_corridor'; did you mean 'doom/deadly_corridor'"),
         ("doom/my_way_hom?skill=4", "unknown game 'doom/my_way_hom'; did you mean 'doom/my_way_home'"),
-        ("doom/basic?skil=4", r"unknown option of doom/basic 'skil'; did you mean 'skill'\? \(known: delay, skill\)"),
+        ("doom/basic?skil=4", r"unknown option of doom/basic 'skil'; did you mean 'skill'\? \(known: delay, mouse"),
         ("doom/basic?skill=4&skill=4", "the option skill is there twice"),
         ("doom/basic?skill=6", "skill=6 is out of range: 1 to 5, a whole number"),
         ("doom/basic?skill=hard", "skill=hard is out of range: 1 to 5"),
@@ -65,7 +65,7 @@ def test_one_call_registers_a_kind_of_game_with_its_options(toy):
     arguments = {"frame_size": (8, 9), "render_mode": None, "mouse": True, "speed": 1.5}
     assert (game.name, game.arguments) == ("a/one", arguments)
     found = GameSpec.parse("toy/a/one?speed=1.5&mouse=true")
-    assert (str(found), found.file_name) == ("toy/a/one?mouse=true&speed=1.5", "one-mouse-true-speed-1.5")
+    assert (str(found), found.file_name) == ("toy/a/one?mouse=true&speed=1.5", "a-one-mouse-true-speed-1.5")
     assert str(found.without_handicaps) == "toy/a/one?mouse=true"
 
 

@@ -198,8 +198,9 @@ def check(dataset: ZarrGameplayDataset, fps: float = 20) -> None:
 def check_read(root: Path, **options: Any) -> None:
     """Checks all steps of a dataset, without writing it; its pictures must be stored without loss."""
     for e, steps in enumerate(read(root, **options)):
-        frames, pressed, values = zip(*steps, strict=True)
-        np.testing.assert_array_equal([action.buttons for action in pressed], actions(e, LENGTHS[e]))
+        frames, acted, values = zip(*steps, strict=True)
+        np.testing.assert_array_equal([action.buttons for action in acted], actions(e, LENGTHS[e]))
+        assert not any(len(action.axes) for action in acted)
         np.testing.assert_array_equal(values, state(e, LENGTHS[e]))
         np.testing.assert_array_equal(frames, [picture(e, i).transpose(2, 0, 1) for i in range(LENGTHS[e])])
 
@@ -229,6 +230,22 @@ def edit_tables(change: Callable[[pa.Table], pa.Table]) -> Edit:
             pq.write_table(change(pq.read_table(file)), file)
 
     return edit
+
+
+def amounts(length: int) -> np.ndarray:
+    """float32 [N, 3] for an episode's action, of which the last column has only 0 and 1."""
+    return np.array([[i / 7 - 0.5, 300.0 * i, i % 2] for i in range(length)], np.float32)
+
+
+def act(change: Callable[[np.ndarray], np.ndarray] = lambda values: values) -> Edit:
+    """Puts ``amounts`` in place of all actions, as float64."""
+    kind = pa.list_(pa.float64())
+
+    def acting(t: pa.Table) -> pa.Table:
+        rows = change(amounts(max(LENGTHS)))[t["frame_index"].to_numpy()]
+        return t.set_column(t.schema.get_field_index("action"), "action", pa.array(rows.tolist(), kind))
+
+    return edit_tables(acting)
 
 
 def replace_column(name: str, change: Callable[[pa.ChunkedArray], Any]) -> Edit:

@@ -96,7 +96,7 @@ def test_only_what_is_not_known_is_played_and_the_rest_is_reported(monkeypatch):
 def test_what_is_not_known_is_played_and_written(monkeypatch, tmp_path):
     monkeypatch.setattr(references, "FILE", tmp_path / "known.json")
     monkeypatch.setattr(references, "SEEDS", (range(7, 9),))
-    monkeypatch.setattr(references, "known_games", lambda: ["doom/basic"])
+    monkeypatch.setattr(sys, "argv", ["references", "doom/basic"])
     monkeypatch.setattr(references, "play_episodes", lambda *task: [Outcome(seed / 10, 1) for seed in task[2]])
     for _ in range(2):
         references._read_file.cache_clear()

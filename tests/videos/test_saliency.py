@@ -3,6 +3,7 @@
 import dataclasses
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,12 +13,22 @@ from rich.console import Console
 from untrained import save_run
 from videos import decode
 
+from BC_training.common.axes import AxisBins
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config, DatasetConfig
+from BC_training.evaluation.predict import EpisodePredictions
 from BC_training.models.resnet_policy.model import Config as ResNetConfig
 from BC_training.training.train_state import init_state, make_predict, make_train_step, split_model
-from BC_training.videos.saliency import choose_logits, film_saliency, make_gradient, make_occlusion, overlay, smooth
+from BC_training.videos.saliency import (
+    choose_actions,
+    choose_logits,
+    film_saliency,
+    make_gradient,
+    make_occlusion,
+    overlay,
+    smooth,
+)
 
 QUIET = Console(file=StringIO())
 SIZE = (24, 32)
@@ -123,11 +134,33 @@ def test_the_region_that_a_trained_policy_looks_at_is_found():
     assert all(REGION[1].start <= column < REGION[1].stop for column in best[:, 1])
 
 
-def test_logits_are_chosen_by_name_or_by_what_is_held():
-    probability = np.array([[0.6, 0.7, 0.1], [0.1, 0.3, 0.2]])
-    held = probability > 0.5
-    np.testing.assert_array_equal(choose_logits(probability, held, None), [[1, 1, 0], [0, 1, 0]])
-    np.testing.assert_array_equal(choose_logits(probability, held, 2), [[0, 0, 1], [0, 0, 1]])
+BINS = AxisBins((1.0, 30.0), 3, 10.0)
+PROBABILITY = np.array([[0.6, 0.7, 0.1], [0.1, 0.3, 0.2]], np.float32)
+
+
+def predictions_of(probability: np.ndarray, axes: Any) -> EpisodePredictions:
+    held, x = probability > 0.5, np.asarray(axes, np.float32)
+    bins, thresholds = BINS if x.shape[1] else None, np.full(held.shape[1], 0.5, np.float32)
+    values = held, held, probability, thresholds, np.zeros(len(x)), 9.0
+    return EpisodePredictions("e", tuple("abc"[: held.shape[1]]), *values, ("x", "y")[: x.shape[1]], x, x, bins)
+
+
+def test_actions_are_chosen_by_place_or_by_what_is_done():
+    shown = predictions_of(PROBABILITY, np.zeros((2, 0)))
+    np.testing.assert_array_equal(choose_actions(shown, None), [[1, 1, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(choose_actions(shown, 2), [[0, 0, 1], [0, 0, 1]])
+    shown = predictions_of(PROBABILITY, [[0, 0], [0, -30]])
+    np.testing.assert_array_equal(choose_actions(shown, None), [[1, 1, 0, 0, 0], [0, 0, 0, 0, 1]])
+    np.testing.assert_array_equal(choose_actions(shown, 3), [[0, 0, 0, 1, 0]] * 2)
+    alone = predictions_of(PROBABILITY[:, :0], [[0, 0], [1, 0]])
+    np.testing.assert_array_equal(choose_actions(alone, None), [[1, 1], [1, 0]])
+
+
+def test_the_logit_of_an_axis_is_that_of_the_predicted_bin():
+    shown = predictions_of(PROBABILITY[:, :1], [[0, 30], [-1, 0]])
+    chosen = np.array([[True, False, True], [False, True, True]])
+    expected = [[1, 0, 0, 0, 0, 0, 1], [0, 1, 0, 0, 0, 1, 0]]
+    np.testing.assert_array_equal(choose_logits(shown, chosen), expected)
 
 
 def test_heat_is_colour_where_saliency_is_and_grey_elsewhere():

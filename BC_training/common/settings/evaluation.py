@@ -1,5 +1,6 @@
 """The configuration's section on scores of the validation split and scores in play."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,6 +8,7 @@ from BC_training.common.decode import DecodeSettings
 from BC_training.common.errors import UserError, require, require_at_least
 from BC_training.common.settings.rules import FREE, ON_REQUEST, setting
 
+_MEANS = "evaluation.rollout.reference_means"
 SEEDS = 2**32  # games take seeds from 0 to one less than this
 
 
@@ -23,6 +25,8 @@ class RolloutConfig:
     # the first seed of the episodes during training; the final score plays others
     validation_seed: int = setting(1000, choosing=ON_REQUEST, scores=("rollout",))
     video: bool = True
+    # the mean returns of random and of an expert, between which scores are normalised; null: these play, too
+    reference_means: tuple[float, float] | None = setting(None, FREE)
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "evaluation.rollout", "episodes")
@@ -32,6 +36,10 @@ class RolloutConfig:
         every, first = self.every_n_epochs, self.validation_seed
         require(every is None or every >= 1, "evaluation.rollout.every_n_epochs", every, "at least 1, or null")
         apart = abs(first - self.seed) >= self.episodes
+        if (means := self.reference_means) is not None:
+            rule = "two numbers, random's and a higher one"
+            require(len(means) == 2 and -math.inf < means[0] < means[1] < math.inf, _MEANS, list(means), rule)
+            object.__setattr__(self, "reference_means", tuple(means))
         rule = "its episodes none of those from evaluation.rollout.seed on"
         require(every is None or apart, "evaluation.rollout.validation_seed", first, rule)
 

@@ -111,7 +111,7 @@ class DoomDemos:
             "map": level,
             "player": f"player {demo.player}",
         }
-        return Recording(fps, every_nth(self._steps(raw, self._actions(demo)), FPS, fps, sum_axes=True), attrs)
+        return Recording(fps, every_nth(self._steps(raw, self._actions(demo)), FPS, fps, sums=True), attrs)
 
     def _actions(self, demo: Demo) -> list[Action]:
         """The action of each tic."""

@@ -27,7 +27,7 @@ class Layout:
     observations: str  # the name of an episode's observations, an array or a group
     extra: int  # how many more observations than actions there are
     length: str  # the episode's attribute with the number of its actions
-    # Finds the buttons from the path, the episodes' actions and the metadata.
+    # Finds buttons or axes from the path, the episodes' actions and the metadata.
     actions: Callable[[Path, Iterable[tuple[str, np.ndarray]], dict[str, Any]], Actions]
     fps: Callable[[dict[str, Any]], Any]  # finds the frames per second in the metadata; None without them
 

@@ -55,11 +55,19 @@ class Episodes:
     schema: Schema
     recorded_fps: float
     fps: float | None
-    axis_names: tuple[str, ...] = ()
 
     @property
     def button_names(self) -> tuple[str, ...]:
-        return self.actions.names
+        return self.actions.button_names
+
+    @property
+    def axis_names(self) -> tuple[str, ...]:
+        return self.actions.axis_names
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        amount = self.actions.amount
+        return () if amount is None else (f"the actions become axes, not buttons: {amount}",)
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -85,8 +93,8 @@ class Episodes:
         fps, layout, schema = self.fps or self.recorded_fps, LAYOUTS[self.kind], self.schema
         with opened(self.path) as file:
             group, where = episode_group(file, self.kind, episode, self.path)
-            actions = self.actions.buttons(stored_actions(group, where), where)
-            count = len(actions)
+            actions = self.actions.read(stored_actions(group, where), where)
+            count = len(actions.buttons)
             length = plain(group.attrs.get(layout.length))
             if length is not None and whole(length) != count:
                 raise UserError(f"{where} has {count} actions, its {layout.length} is {length}: restore the file")
@@ -132,24 +140,24 @@ class Episodes:
             parts.append(exact_float32(values[:, kept], [str(labels[i]) for i in kept], where))
         return np.concatenate(parts, axis=1) if parts else None
 
-    def _steps(self, episode: str, actions: np.ndarray, state: np.ndarray | None) -> Iterator[Step]:
-        shape = None
+    def _steps(self, episode: str, actions: Action, state: np.ndarray | None) -> Iterator[Step]:
+        shape, count = None, len(actions.buttons)
         with opened(self.path) as file:
             group, where = episode_group(file, self.kind, episode, self.path)
             images = observations(group, self.kind, where, self.schema.left_out)[0][self.schema.image]
-            for start in range(0, len(actions), BLOCK):
-                for k, image in enumerate(images[start : min(start + BLOCK, len(actions))], start):
+            for start in range(0, count, BLOCK):
+                for k, image in enumerate(images[start : min(start + BLOCK, count)], start):
                     frame = decode(image, f"{where} frame {k}")
                     if frame.shape != (shape := shape or frame.shape):
                         raise UserError(f"{where} frame {k} has another size than frame 0: remove the episode")
-                    yield frame, Action.of(actions[k]), None if state is None else state[k]
+                    yield frame, Action(*(part[k] for part in actions)), None if state is None else state[k]
 
 
 def open_source(path: Path, options: Options) -> Episodes:
     """Finds the episodes in a Minari dataset's folder or in a file, and what they hold.
 
-    Raises a UserError if the file is missing, the actions are no buttons, there is no image or several without
-    ``camera``, or the frame rate is unknown.
+    Raises a UserError if the file is missing, the actions are neither buttons nor axes, there is no image or several
+    without ``camera``, or the frame rate is unknown.
     """
     kind, layout = options.kind, LAYOUTS[options.kind]
     if kind == "minari":

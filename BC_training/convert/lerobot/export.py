@@ -4,8 +4,8 @@ Each episode becomes a parquet file and an MP4 of its own. v3.0 also allows seve
 one each, processes can work in parallel and a killed export can go on where it stopped.
 
 The video is high-quality H.264 in 4:2:0, so frames change by a few grey levels. Everything else is kept exactly:
-actions as float32 0 and 1, the state, and the rate. LeRobot declares ``fps`` a whole number but also
-calculates correctly with a fraction (17.5).
+actions as float32, buttons (0 and 1) before axes; the state; and the rate. LeRobot declares ``fps`` a whole number but
+also calculates correctly with a fraction (17.5).
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, locked, write_whole
 from BC_training.common.preprocess import resize_frames
-from BC_training.common.storage.writer import require_local
+from BC_training.common.storage.writer import Names, require_local
 from BC_training.convert.lerobot.export_metadata import data_file, video_file, write_metadata
 from BC_training.convert.lerobot.features import is_text
 from BC_training.convert.source import Step, every_nth, print_line
@@ -50,8 +50,8 @@ def export(
 
     The export is written to ``out`` with ".partial" appended and renamed when it is complete. The same command
     continues an export that was killed. Raises a UserError if ``out`` exists, an episode of ``source`` is damaged, the
-    episodes' rates differ or are unknown, the frames have an odd side, or an unfinished export with other settings is
-    in the way.
+    episodes' rates differ or are unknown, frames are to be left out whose axes may add up, the frames have an odd side,
+    or an unfinished export with other settings is in the way.
 
     Args:
         size: (H, W) of the frames to write, in pixels; None keeps them.
@@ -72,6 +72,8 @@ def export(
     if max(height, width) > _LONGEST_SIDE:
         raise UserError(f"frames of {height}x{width} have a side above the video's {_LONGEST_SIDE}: add --size")
     dataset.load_labels()
+    if fps is not None:
+        _require_thinnable(dataset, fps)
     lengths = [_thinned(e.length, e.attrs["fps"], fps) for e in dataset.episodes]
     starts = list(accumulate(lengths, initial=0))
     tasks = [_tasks(e.attrs, f"{source}/{e.name}") for e in dataset.episodes]
@@ -93,7 +95,13 @@ def export(
         )
         histograms = [np.array(json.loads(_done(folder, i).read_bytes()), np.int64) for i in range(len(lengths))]
         write_metadata(
-            folder, rate, (height, width), dataset.action_names, dataset.state_names, lengths, tasks, histograms
+            folder,
+            rate,
+            (height, width),
+            Names(dataset.action_names, dataset.axis_names, dataset.state_names),
+            lengths,
+            tasks,
+            histograms,
         )
         if not _is_unused(out):
             raise UserError(f"{out} is there by now: move it away and run the same command again")
@@ -120,7 +128,7 @@ class _Exporter:
 
         def frames() -> Iterator[np.ndarray]:
             for frame, action, state in steps:
-                actions.append(action.buttons)
+                actions.append(np.concatenate(action, dtype=np.float32))
                 states.append(state)
                 resized = frame if self._size is None else resize_frames(frame[None], self._size)[0]
                 for channel in range(3):
@@ -200,6 +208,17 @@ def _common_rate(dataset: ZarrGameplayDataset, fps: float | None) -> float:
         differing = f"{rates[slowest]:g} frames per second in {slowest} and {rates[fastest]:g} in {fastest}"
         raise UserError(f"{dataset.path} has {differing}, LeRobot has one rate: add --fps {rates[slowest]!r}")
     return rates[slowest] if fps is None else fps
+
+
+def _require_thinnable(dataset: ZarrGameplayDataset, fps: float) -> None:
+    """Raises a UserError where an axis may have amounts that a frame left out takes with it."""
+    for e, episode in enumerate(dataset.episodes):
+        beyond = np.argwhere(np.abs(dataset.axes(e)) > 1)
+        if len(beyond) and episode.fps != fps:
+            frame, axis = beyond[0]
+            amount = f"axis '{dataset.axis_names[axis]}' is {dataset.axes(e)[frame, axis]:g} in frame {frame}"
+            reason = "an amount beyond 1, such as a mouse's, may add up over frames, and --fps leaves frames out"
+            raise UserError(f"{dataset.path}/{episode.name}: {amount}, and {reason}: export without --fps")
 
 
 def _thinned(length: int, recorded_fps: float, fps: float | None) -> int:

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from BC_training.common.storage.writer import Names
+from BC_training.convert.lerobot.features import BUTTONS
 from BC_training.convert.lerobot.parquet import read_columns
 
 CAMERA = "observation.images.screen"
@@ -35,8 +37,7 @@ def write_metadata(
     folder: Path,
     fps: float,
     size: tuple[int, int],
-    actions: tuple[str, ...],
-    state: tuple[str, ...],
+    names: Names,
     lengths: list[int],
     tasks: list[list[str]],
     histograms: list[np.ndarray],
@@ -46,7 +47,7 @@ def write_metadata(
     ``size`` is (H, W) of the frames in pixels. Each episode has a number of frames, its tasks (the rows hold the number
     of the first one), and a histogram int64 [3, 256]: how many pixels have which value of R, G and B.
     """
-    features = _features(fps, size, actions, state)
+    features = _features(fps, size, names)
     task_names = list(dict.fromkeys(chain.from_iterable(tasks)))
     columns = [name for name, feature in features.items() if feature["dtype"] != "video"]
     starts = list(accumulate(lengths, initial=0))
@@ -96,11 +97,13 @@ def write_metadata(
     (folder / "meta" / "info.json").write_text(json.dumps(info, indent=4))
 
 
-def _features(fps: float, size: tuple[int, int], actions: tuple[str, ...], state: tuple[str, ...]) -> dict[str, Any]:
+def _features(fps: float, size: tuple[int, int], names: Names) -> dict[str, Any]:
     features: dict[str, Any] = {}
-    if state:
-        features["observation.state"] = {"dtype": "float32", "shape": [len(state)], "names": list(state)}
-    features["action"] = {"dtype": "float32", "shape": [len(actions)], "names": list(actions)}
+    for name, columns in (("observation.state", names.attributes), ("action", names.keys + names.axes)):
+        if columns:
+            features[name] = {"dtype": "float32", "shape": [len(columns)], "names": list(columns)}
+    if names.axes:  # without them the values tell: all are 0 and 1
+        features["action"]["info"] = {BUTTONS: list(names.keys)}
     video = {"height": size[0], "width": size[1], "codec": "h264", "pix_fmt": "yuv420p"}
     video |= {"is_depth_map": False, "fps": fps, "channels": 3}
     described = {f"video.{name}": value for name, value in video.items()} | {"has_audio": False}

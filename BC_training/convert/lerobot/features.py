@@ -13,6 +13,8 @@ _OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")  # i
 _MOST_VALUES = 100_000  # a longer row is a mistake, and its names would fill the memory
 _CHANNELS = (1, 3, 4)
 
+BUTTONS = "buttons"  # in a feature's "info", this program's own entry: which of the action's values are buttons
+
 Feature = dict[str, Any]
 
 
@@ -62,7 +64,8 @@ class Columns:
     """What the features become."""
 
     action: str  # the feature with the action
-    button_names: tuple[str, ...]  # the names of the action's A values
+    action_names: tuple[str, ...]  # the names of the action's values
+    buttons: frozenset[str] | None  # which of them the metadata call buttons; None where they do not say
     state: str | None  # the feature with the state; None without one
     attributes: tuple[str, ...]  # the names of the state's S values
     unread: tuple[str, ...]  # other features and columns, without the cameras and LeRobot's own
@@ -83,9 +86,11 @@ def choose_columns(place: str, features: dict[str, Feature], camera: str, stored
     state = next((name for name in _STATES if name in features), None)
     cameras = tuple(name for name in _cameras(features) if name != camera)
     known = {action, state, camera, *_OWN, *cameras}
+    action_names = _value_names(place, action, "action", features[action])
     return Columns(
         action,
-        _value_names(place, action, "action", features[action]),
+        action_names,
+        _stated_buttons(place, action, action_names, features[action]),
         state,
         () if state is None else _value_names(place, state, "state", features[state]),
         tuple(name for name in dict.fromkeys([*features, *stored]) if name not in known),
@@ -136,6 +141,18 @@ def _value_names(place: str, key: str, prefix: str, feature: Feature) -> tuple[s
             return tuple(texts)
     listed = json.dumps(feature["names"])[:200]
     raise UserError(f"{place} has {width} values and the names {listed}: name each once, in a list")
+
+
+def _stated_buttons(place: str, key: str, names: tuple[str, ...], feature: Feature) -> frozenset[str] | None:
+    """The buttons among the action's ``names``, as ``export_metadata`` writes them; None where nothing is stated."""
+    info = feature.get("info")
+    stated = info.get(BUTTONS) if isinstance(info, dict) else None
+    if stated is None:
+        return None
+    if not isinstance(stated, list) or not all(name in names for name in stated):
+        fault = f"has the {BUTTONS} {json.dumps(stated)[:200]}, no list of names of its values"
+        raise UserError(f"{place}: feature '{key}' {fault}: correct it, or remove it")
+    return frozenset(stated)
 
 
 def _is_name(name: Any) -> bool:

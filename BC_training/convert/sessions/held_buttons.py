@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from BC_training.common.errors import UserError
-from BC_training.convert.sessions.button_names import Button, also_named, is_character, shown
-from BC_training.convert.sessions.keybinds import Keybinds
+from BC_training.common.keybinds.button_names import Button, also_named, is_character, shown
+from BC_training.common.keybinds.file import Keybinds
 from BC_training.convert.sessions.tables import Inputs
 
 UNMATCHED_SECONDS = 1.5  # above the longest wait for the first repeat that Windows offers, 1 s

@@ -24,11 +24,11 @@ import numpy as np
 
 from BC_training.common.action import Action
 from BC_training.common.errors import UserError, unknown
+from BC_training.common.keybinds.file import Keybinds, read_keybinds
 from BC_training.convert.identity import content_digest, sampled
 from BC_training.convert.sessions import clock, coverage, held_buttons, tables
 from BC_training.convert.sessions.folder import NAMES, find_file, session_names, unread
 from BC_training.convert.sessions.held_buttons import list_buttons
-from BC_training.convert.sessions.keybinds import Keybinds, read_keybinds
 from BC_training.convert.source import Options, Recording, Step
 from BC_training.convert.state_values import kept_columns
 from BC_training.convert.video import Video

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from BC_training.common.errors import UserError
-from BC_training.convert.sessions.button_names import Button, button_of
+from BC_training.common.keybinds.button_names import Button, button_of
 from BC_training.convert.sessions.csv_files import TIMESTAMP, number, open_csv, timestamp
 from BC_training.convert.state_values import exact_float32
 

@@ -3,13 +3,13 @@
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from BC_training.common.errors import UserError, first_line
 from BC_training.common.settings.evaluation import RolloutConfig
-from BC_training.evaluation.results import Evaluation
+from BC_training.evaluation.results import AxisScores, Evaluation
 from BC_training.play.results import RolloutResult
 from BC_training.reports.compare.scores import Row, play_scores, training_costs, validation_scores
 from BC_training.training import checkpoint as checkpoints
@@ -127,8 +127,7 @@ def require_same_play(names: Sequence[str], runs: Sequence[Run]) -> None:
     for name, run in played[1:]:
         first, other = played[0]
         if _played(run) != _played(other):
-            same_buttons = run.saved.inputs.action_names == other.saved.inputs.action_names
-            alike = f", or play alike: {play_command(run, [other])}" if same_buttons else ""
+            alike = f", or play alike: {play_command(run, [other])}" if _act_alike(run, other) else ""
             raise UserError(
                 f"{name} played {_played(run)} but {first} {_played(other)}, which does not compare; leave one "
                 f"out{alike}"
@@ -143,11 +142,13 @@ def incomparable(names: Sequence[str], runs: Sequence[Run]) -> tuple[list[str], 
         if run.evaluation is not None:
             saved, inputs = run.saved, run.saved.inputs
             episodes = sorted(saved.split["val"]), sorted(saved.split["test"])
-            labels[name] = saved.fingerprint, episodes, inputs.action_names, inputs.window.action_shift
+            labelled = inputs.action_names, inputs.axis_names, inputs.axis_bins, inputs.window.action_shift
+            labels[name] = saved.fingerprint, episodes, *labelled
     if len(different := _different(labels)) > 1:
         lines.append(f"validation scores of {' and '.join(different)} do not compare: they are of other labels")
         columns |= {"exact_match", "macro_f1", "rarest_f1", "onset_f1"}
         columns |= {"test_exact_match", "test_macro_f1", "test_onset_f1"}
+        columns |= {f"{axis}/{f.name}" for r in runs for axis in r.saved.inputs.axis_names for f in fields(AxisScores)}
     played = {name: run.play for name, run in zip(names, runs, strict=True) if run.play}
     means = {name: (play.random_mean, play.expert_mean) for name, play in played.items()}
     if len(different := _different(means)) > 1:
@@ -170,13 +171,19 @@ def _played(run: Run) -> str:
     return f"{run.play.game} from seed {run.play.seed}"
 
 
+def _act_alike(run: Run, other: Run) -> bool:
+    """Whether two runs have the same buttons and axes."""
+    ours, theirs = run.saved.inputs, other.saved.inputs
+    return (ours.action_names, ours.axis_names) == (theirs.action_names, theirs.axis_names)
+
+
 def play_command(run: Run, others: Sequence[Run], **changes: Any) -> str:
-    """The command that plays ``run`` as one of ``others`` with its buttons was played, or as its config says."""
-    inputs, options = run.saved.inputs, {}
+    """The command that plays ``run`` as one of ``others`` with its actions was played, or as its config says."""
+    options: dict[str, Any] = {}
     if run.saved.config.evaluation.rollout is not None:
         options = vars(run.saved.config.evaluation.rollout)
     for other in reversed(others):
-        if other.play and other.saved.inputs.action_names == inputs.action_names:
+        if other.play and _act_alike(run, other):
             options = vars(other.play)
     options = {name: options[name] for name in ("game", "episodes", "seed") if name in options} | changes
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]

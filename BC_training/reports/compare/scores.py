@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from BC_training.common.json_object import JsonObject
-from BC_training.evaluation.results import Evaluation
+from BC_training.evaluation.results import AxisScores, Evaluation
 from BC_training.play.results import RolloutResult
 from BC_training.training.checkpoint import Checkpoint
 
@@ -29,6 +29,7 @@ class Row(JsonObject):
         rarest_action: the button held in the fewest validation frames, of those held at all.
         normalized: the mean return, 0 for random and 1 for the expert.
         latency_p50_ms, latency_p99_ms: percentiles of the time that ``Policy.act`` takes for a frame.
+        per_axis: scores of the validation split.
     """
 
     run: str
@@ -58,6 +59,13 @@ class Row(JsonObject):
     episodes: int | None
     latency_p50_ms: float | None
     latency_p99_ms: float | None
+    per_axis: dict[str, AxisScores]
+
+    @property
+    def cells(self) -> dict[str, Any]:
+        """The values by the keys of columns, those of an axis as "NAME/mean_absolute_error"."""
+        of_axes = {f"{name}/{key}": value for name, s in self.per_axis.items() for key, value in vars(s).items()}
+        return {key: value for key, value in vars(self).items() if key != "per_axis"} | of_axes
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,8 @@ def validation_scores(found: Evaluation | None) -> dict[str, Any]:
     """A row's scores on the validation and the test split."""
     held = {} if found is None else {name: s for name, s in found.per_action.items() if s.frequency}
     rarest = min(held, key=lambda name: held[name].frequency or 0, default=None)
-    row = {"rarest_action": rarest, "rarest_f1": None if rarest is None else held[rarest].f1}
+    row: dict[str, Any] = {"rarest_action": rarest, "rarest_f1": None if rarest is None else held[rarest].f1}
+    row["per_axis"] = {} if found is None else found.per_axis
     for key in ("exact_match", "macro_f1", "onset_f1"):
         row |= {key: getattr(found, key, None), f"test_{key}": getattr(found and found.test, key, None)}
     return row

@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from BC_training.play.video_text import drawable, substitutions
 from BC_training.reports.compare.scores import Row
 
 DASH = "–"
+_AXIS = "Axis "  # begins the title of an axis's table
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,24 @@ class Column:
     best: Callable[..., Any] | None = None  # chooses the best value; None where none is better
 
     def cell(self, row: Mapping[str, Any]) -> str:
-        if row[self.key] is None:
+        if row.get(self.key) is None:
             return DASH
         return self.form.format_map(row) if isinstance(self.form, str) else self.form(row[self.key])
+
+
+def axis_columns(rows: Sequence[Row]) -> dict[str, list[Column]]:
+    """The columns of each axis, by the title of its table."""
+    number, share = "{:.4g}".format, "{:.3f}".format
+    return {
+        f"{_AXIS}{name}": [
+            Column(f"{name}/mean_absolute_error", "error", number, min),
+            Column(f"{name}/within_one_bin", "within one bin", share, max),
+            Column(f"{name}/correlation", "correlation", share, max),
+            Column(f"{name}/direction", "right side", share, max),
+            Column(f"{name}/predicted_zeros", "at 0", share),
+        ]
+        for name in dict.fromkeys(name for row in rows for name in row.per_axis)
+    }
 
 
 def groups(rows: Sequence[Row]) -> dict[str, list[Column]]:
@@ -42,6 +58,21 @@ def groups(rows: Sequence[Row]) -> dict[str, list[Column]]:
         Column("test_macro_f1", "test macro F1", "{test_macro_f1:.3f}", max),
         Column("test_onset_f1", "test onset F1", "{test_onset_f1:.3f}", max),
     ]
+    validation = [
+        Column("exact_match", "exact match", "{exact_match:.3f}", max),
+        Column("macro_f1", "macro F1", "{macro_f1:.3f}", max),
+        Column(
+            "rarest_f1",
+            f"F1 of {rarest.pop()}" if one else "F1 of the rarest action",
+            "{rarest_f1:.3f}" if one else "{rarest_f1:.3f} {rarest_action}",
+            max,
+        ),
+        Column("onset_f1", "onset F1", "{onset_f1:.3f}", max),
+    ]
+    of_axes = axis_columns(rows)
+    if of_axes:  # there may be no buttons, and then no scores of them
+        validation = [c for c in validation if any(getattr(row, c.key) is not None for row in rows)]
+        test = [c for c in test if any(getattr(row, c.key) is not None for row in rows)]
     return {
         "Training": [
             Column("model", "model", "{model}"),
@@ -51,17 +82,8 @@ def groups(rows: Sequence[Row]) -> dict[str, list[Column]]:
             Column("total_minutes", "in total", "{total_minutes:.2f}", min),
             Column("checkpoint_mb", "MB", "{checkpoint_mb:.1f}", min),
         ],
-        "Validation": [
-            Column("exact_match", "exact match", "{exact_match:.3f}", max),
-            Column("macro_f1", "macro F1", "{macro_f1:.3f}", max),
-            Column(
-                "rarest_f1",
-                f"F1 of {rarest.pop()}" if one else "F1 of the rarest action",
-                "{rarest_f1:.3f}" if one else "{rarest_f1:.3f} {rarest_action}",
-                max,
-            ),
-            Column("onset_f1", "onset F1", "{onset_f1:.3f}", max),
-        ],
+        "Validation": validation,
+        **of_axes,
         **({"Test": test} if any(getattr(row, c.key) is not None for row in rows for c in test) else {}),
         "Play": [
             Column("mean_return", "return", return_text, max),
@@ -79,13 +101,13 @@ def tables(rows: Sequence[Row], without_best: set[str]) -> list[Table]:
     """One table for each group, in 80 columns, with the best value of a column in bold where its values compare."""
     found = []
     for title, columns in groups(rows).items():
-        table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+        table = Table(title=Text(title, "table.title"), title_justify="left", box=None, padding=(0, 1, 0, 0))
         table.add_column("run", overflow="fold")
         for column in columns:
-            table.add_column(column.heading, justify="left" if column.key == "model" else "right")
+            table.add_column(Text(column.heading), justify="left" if column.key == "model" else "right")
         for row in rows:
             bold = [c.key not in without_best and is_best(row, c, rows) for c in columns]
-            cells = [Text(c.cell(vars(row)), "bold" if b else "") for c, b in zip(columns, bold, strict=True)]
+            cells = [Text(c.cell(row.cells), "bold" if b else "") for c, b in zip(columns, bold, strict=True)]
             table.add_row(Text(row.run), *cells)
         found.append(table)
     return found
@@ -93,14 +115,17 @@ def tables(rows: Sequence[Row], without_best: set[str]) -> list[Table]:
 
 def is_best(row: Row, column: Column, rows: Sequence[Row]) -> bool:
     """Whether the row's value is the column's best one, where several rows have one and they differ."""
-    values = {getattr(r, column.key) for r in rows} - {None}
-    return column.best is not None and len(values) > 1 and getattr(row, column.key) == column.best(values)
+    values = {r.cells.get(column.key) for r in rows} - {None}
+    return column.best is not None and len(values) > 1 and row.cells.get(column.key) == column.best(values)
 
 
 def to_markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
     """One table and the notes as a list below it."""
-    columns = [Column("run", "run", "{run}"), *(c for group in groups(rows).values() for c in group)]
-    return markdown_table(columns, [vars(row) for row in rows]) + "".join(
+    columns = [Column("run", "run", "{run}")]
+    for title, group in groups(rows).items():
+        axis = title.removeprefix(_AXIS)
+        columns += group if axis == title else [replace(c, heading=f"{axis} {c.heading}") for c in group]
+    return markdown_table(columns, [row.cells for row in rows]) + "".join(
         [*(["\n"] if notes else []), *(f"- {note}\n" for note in notes)]
     )
 
@@ -112,11 +137,12 @@ def markdown_table(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]])
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """All keys of the rows, unrounded; what is missing is empty."""
+    """All ``cells`` of the rows, unrounded; what is missing is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, vars(rows[0]), lineterminator="\n")
+    keys = dict.fromkeys(key for row in rows for key in row.cells)
+    writer = csv.DictWriter(text, keys, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(map(vars, rows))
+    writer.writerows(row.cells for row in rows)
     return text.getvalue()
 
 

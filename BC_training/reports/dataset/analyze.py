@@ -20,6 +20,7 @@ from BC_training.common.files import disk_full_is_user_error, require_writable
 from BC_training.common.metrics import class_weights
 from BC_training.common.schema import TrainingConfig
 from BC_training.play.say import say
+from BC_training.reports.dataset.axes import AxisStatistics, levels, peaks
 from BC_training.reports.dataset.page import render
 from BC_training.reports.dataset.samples import Onsets, Picture, read_pictures, spread
 from BC_training.reports.dataset.statistics import ActionStatistics, StateStatistics, strips
@@ -44,7 +45,7 @@ def analyze(
 ) -> dict[str, Any]:
     """Prints a dataset's statistics, writes them to a page and returns them.
 
-    Episodes are read one at a time: their actions and state, and few frames. One that cannot be used is listed.
+    Episodes are read one at a time: their actions, axes and state, and few frames. One that cannot be used is listed.
 
     Args:
         out: the HTML file; None for the dataset's name beside it, or here if it is remote.
@@ -87,6 +88,7 @@ def _gather(
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[Picture]]:
     """The numbers, the timelines and the sample frames."""
     names = [clean(name) for name in dataset.action_names]
+    axis_names = [clean(name) for name in dataset.axis_names]
     states = [clean(name) for name in dataset.state_names]
     rates = [info.fps for info in dataset.episodes]
     known = [rate for rate in rates if rate]
@@ -97,14 +99,16 @@ def _gather(
     timelines: dict[int, dict[str, Any]] = {}
     with_timeline = set(spread(len(dataset.episodes), TIMELINES))
     action_statistics = ActionStatistics(names, timed=bool(known))
+    axis_statistics = AxisStatistics(axis_names, len(dataset))
     state_statistics = StateStatistics(states, len(dataset))
+    movements: dict[int, np.ndarray] = {}
     onsets = Onsets(len(names))
     columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True) as progress:
         for e in progress.track(range(len(dataset.episodes)), description="reading episodes"):
             info = dataset.episodes[e]
             try:
-                actions = dataset.actions(e)
+                actions, axes = dataset.actions(e), dataset.axes(e)
                 state = dataset.state(e) if states else None
             except UserError as error:
                 skipped.append(Skipped(info.name, str(error)))
@@ -112,18 +116,20 @@ def _gather(
             usable.append(e)
             fps = rates[e] or mean_rate
             action_statistics.add(actions, fps)
+            axis_statistics.add(axes)
             if state is not None:
                 state_statistics.add(state)
             onsets.add(e, actions)
-            episodes.append(_episode(info.name, info.attrs, actions, rates[e], fps))
+            episodes.append(_episode(info.name, info.attrs, actions, axes, rates[e], fps))
             if e in with_timeline:
                 frames, rows = strips(actions, TIMELINE_COLUMNS)
+                movements[e] = peaks(axes, frames)
                 timelines[e] = {"name": info.name, "length": len(actions), "fps": fps, "step": frames, "rows": rows}
         if not usable:
             raise UserError(
                 f"{dataset.path} has no usable episode ({len(skipped)} skipped; {skipped[0].name}: {skipped[0].reason})"
             )
-        pictures, faults = read_pictures(dataset, usable, onsets, names, rates, progress)
+        pictures, faults = read_pictures(dataset, usable, onsets, (names, axis_names), rates, progress)
     seconds = math.fsum(e["seconds"] for e in episodes) if known else None
     maximum = TrainingConfig().max_class_weight
     weights = {mode: class_weights(dataset.action_frequencies(usable), mode, maximum) for mode in WEIGHTS}
@@ -136,19 +142,28 @@ def _gather(
         "fps": {"mean": mean_rate, "min": min(known), "max": max(known)} if known else None,
         "frame_size": [int(n) for n in dataset.frame_size],
         **action_statistics.result(),
+        "axes": axis_statistics.result(),
         "max_class_weight": maximum,
         "state": state_statistics.result(),
         "per_episode": episodes,
         "skipped": [{"name": clean(s.name), "reason": error_text(s.reason)} for s in skipped],
         "unreadable_frames": [error_text(fault) for fault in faults],
     }
+    for e, timeline in timelines.items():
+        scales = [axis["scale"] for axis in report["axes"]]
+        timeline["axes"] = [levels(amounts, scale) for amounts, scale in zip(movements[e].T, scales, strict=True)]
     for a, action in enumerate(report["actions"]):
         action["class_weight"] = {mode: float(weights[mode][a]) for mode in WEIGHTS}
     return report, _within(list(timelines.values()), TIMELINE_CHARACTERS), pictures
 
 
 def _episode(
-    name: str, attrs: dict[str, Any], actions: np.ndarray, own_fps: float | None, fps: float | None
+    name: str,
+    attrs: dict[str, Any],
+    actions: np.ndarray,
+    axes: np.ndarray,
+    own_fps: float | None,
+    fps: float | None,
 ) -> dict[str, Any]:
     return {
         "name": clean(name),
@@ -156,17 +171,22 @@ def _episode(
         "seconds": len(actions) / fps if fps else None,
         "fps": own_fps,
         "facts": {key: _plain(attrs[key]) for key in FACTS if attrs.get(key) is not None},
-        "frequencies": [float(f) for f in actions.mean(axis=0)],
+        "frequencies": actions.mean(axis=0).tolist(),
+        "moving": (axes != 0).mean(axis=0).tolist(),
     }
 
 
 def _within(timelines: list[dict[str, Any]], characters: int) -> list[dict[str, Any]]:
     """As many of the timelines, evenly spread, as fit, and at least one."""
     kept, count = timelines, len(timelines)
-    while count > 1 and (size := sum(len(row) for timeline in kept for row in timeline["rows"])) > characters:
+    while count > 1 and (size := sum(map(_characters, kept))) > characters:
         count = min(count - 1, max(1, int(count * characters / size)))
         kept = [timelines[i] for i in spread(len(timelines), count)]
     return kept
+
+
+def _characters(timeline: dict[str, Any]) -> int:
+    return sum(map(len, timeline["rows"] + timeline["axes"]))
 
 
 def _plain(value: Any) -> float | int | str:
@@ -185,14 +205,17 @@ def _print(report: dict[str, Any], console: Console) -> None:
         say(console, f"left out {skipped['name']}: {skipped['reason']}")
     for fault in report["unreadable_frames"]:
         say(console, f"a sample frame is missing: {fault}")
-    console.print(_action_table(report))
-    base = report["baselines"]
-    common = " + ".join(report["combinations"][0]["actions"]) or "nothing"
-    console.print(
-        f"Repeating the frame before is exactly right in {base['repeat_previous']:.1%} of frames; "
-        f"always '{common}', the commonest combination, in {base['majority']:.1%}.",
-        markup=False,
-    )
+    if report["actions"]:
+        console.print(_action_table(report))
+        base, of = report["baselines"], " of the buttons" if report["axes"] else ""
+        common = " + ".join(report["combinations"][0]["actions"]) or "nothing"
+        console.print(
+            f"Repeating the frame before is exactly right{of} in {base['repeat_previous']:.1%} of frames; "
+            f"always '{common}', the commonest combination, in {base['majority']:.1%}.",
+            markup=False,
+        )
+    if report["axes"]:
+        console.print(_axis_table(report["axes"]))
     if report["state"]:
         console.print(_state_table(report["state"]))
 
@@ -222,6 +245,15 @@ def _action_table(report: dict[str, Any]) -> Table:
             *(number(length[q], ".2f" if timed else "g") for q in ("median", "p90")),
             *(f"{action['class_weight'][mode]:.2f}" for mode in WEIGHTS[1:]),
         )
+    return table
+
+
+def _axis_table(axes: list[dict[str, Any]]) -> Table:
+    title = "Axes: share of frames of exactly 0, range, mean absolute error of always 0 and of the frame before"
+    table = _table(title, "axis", "zeros", "min", "max", "mean", "std", "0", "before")
+    for row in axes:
+        values = (number(row[key], ".4g") for key in ("min", "max", "mean", "std", "zero_error", "repeat_error"))
+        table.add_row(Text(row["name"]), f"{row['zeros']:.1%}", *values)
     return table
 
 

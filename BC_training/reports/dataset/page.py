@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from BC_training.reports.dataset.axes import LEVELS
 from BC_training.reports.dataset.samples import Picture, spread
 from BC_training.reports.page import fill, number
 
@@ -13,8 +14,8 @@ TABLE_ROWS = 500  # episodes in the table
 def render(report: dict[str, Any], timelines: Sequence[dict[str, Any]], pictures: Sequence[Picture]) -> str:
     """The page of the numbers of ``analyze``.
 
-    ``timelines`` are the name, length (frames), fps or None, step (frames per column) and rows (``statistics.strips``)
-    of the episodes to draw.
+    ``timelines`` are the name, length (frames), fps or None, step (frames per column), rows (``statistics.strips``)
+    and axes (``axes.levels``) of the episodes to draw.
     """
     names = [a["name"] for a in report["actions"]]
     every = [episode["facts"] for episode in report["per_episode"]]
@@ -34,7 +35,12 @@ def render(report: dict[str, Any], timelines: Sequence[dict[str, Any]], pictures
         facts=[[_fact(episode["facts"].get(key)) for key in varying] for episode in episodes],
         timelines=timelines,
         pictures=pictures,
-        data={"names": names, "episodes": list(timelines)},
+        data={
+            "names": names,
+            "axes": [{"name": axis["name"], "scale": axis["scale"]} for axis in report["axes"]],
+            "levels": LEVELS,
+            "episodes": list(timelines),
+        },
     )
 
 

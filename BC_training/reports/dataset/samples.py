@@ -23,7 +23,7 @@ class Picture:
     episode: str
     frame: int
     seconds: float | None  # its time in the episode; None where no frame rate is known
-    held: tuple[str, ...]
+    held: tuple[str, ...]  # the buttons that are held, and the axes that are not 0 with their amounts
     action: str | None  # the button whose press begins with it; None if it was chosen by its place
     jpeg: bytes
 
@@ -70,11 +70,14 @@ def read_pictures(
     dataset: ZarrGameplayDataset,
     usable: Sequence[int],
     onsets: Onsets,
-    names: Sequence[str],
+    names: tuple[Sequence[str], Sequence[str]],
     rates: Sequence[float | None],
     progress: Progress,
 ) -> tuple[list[Picture], list[str]]:
-    """The frames to show from the episodes ``usable``, and why some cannot be read; ``rates`` are frames per second."""
+    """The frames to show from the episodes ``usable``, and why some cannot be read; ``rates`` are frames per second.
+
+    ``names`` are those of the buttons and those of the axes.
+    """
     places = spread_frames([dataset.episodes[e].length for e in usable], SPREAD)
     wanted: list[tuple[int | None, int, int]] = [(None, usable[i], frame) for i, frame in places]
     wanted += [(a, *onsets.chosen[a]) for a in sorted(onsets.chosen)[:EXAMPLES]]
@@ -87,7 +90,9 @@ def read_pictures(
             faults.append(str(error))
             continue
         rate = rates[e] or (sum(known) / len(known) if known else None)
-        seconds, pressed = frame / rate if rate else None, None if action is None else names[action]
-        held = tuple(name for name, on in zip(names, dataset.actions(e)[frame], strict=True) if on)
+        seconds, pressed = frame / rate if rate else None, None if action is None else names[0][action]
+        held = tuple(name for name, on in zip(names[0], dataset.actions(e)[frame], strict=True) if on)
+        amounts = zip(names[1], dataset.axes(e)[frame].tolist(), strict=True)
+        held += tuple(f"{name} {amount:+.3g}" for name, amount in amounts if amount)
         pictures.append(Picture(dataset.episodes[e].name, frame, seconds, held, pressed, to_jpeg(image)))
     return pictures, faults

@@ -58,7 +58,10 @@ class ActionStatistics:
         self._combinations.update({row.tobytes(): int(n) for row, n in zip(rows, times, strict=True)})
 
     def result(self) -> dict[str, Any]:
-        """The numbers as JSON types, which the page explains; ``conditional[a][b]`` is P(b held | a held)."""
+        """The numbers as JSON types, which the page explains; ``conditional[a][b]`` is P(b held | a held).
+
+        Without buttons there are no baselines.
+        """
         held = np.diag(self._both)
         # By count, then as `metrics.majority_actions` settles ties.
         ranked = sorted(self._combinations.items(), key=lambda item: (-item[1], item[0]))
@@ -80,7 +83,9 @@ class ActionStatistics:
                 "both": [[_ratio(n, self._frames) for n in row] for row in self._both],
                 "conditional": [[_ratio(n, held[a]) for n in row] for a, row in enumerate(self._both)],
             },
-            "baselines": {
+            "baselines": None
+            if not self._names
+            else {
                 "repeat_previous": _ratio(self._repeated, self._frames),
                 "majority": _ratio(ranked[0][1], self._frames),
                 "nothing_held": _ratio(self._combinations[idle], self._frames),
@@ -113,7 +118,7 @@ class StateStatistics:
         """Takes one episode's ``state`` float32 [N, S]."""
         values = state.astype(np.float64)
         finite = np.isfinite(values)
-        self._sample.append(state[-self._frames % self._stride :: self._stride])
+        self._sample.append(state[-self._frames % self._stride :: self._stride].copy())  # a view keeps all
         self._frames += len(state)
         if len(state) > 1:  # a single frame cannot change
             self._episodes += 1

@@ -1,7 +1,7 @@
 // The timelines of a dataset's page.
-const { names, episodes } = JSON.parse(document.getElementById("data").textContent);
+const { names, axes, levels, episodes } = JSON.parse(document.getElementById("data").textContent);
 const tip = document.getElementById("tip");
-const ROW = 14, AXIS = 18;
+const ROW = 14, AXIS = 18, AMOUNTS = 30, FULL = (levels.length - 1) / 2;
 
 // "released,held,released,..." in columns to [[first, end], ...] held.
 function runs(text, columns) {
@@ -19,6 +19,7 @@ function runs(text, columns) {
 for (const episode of episodes) {
   episode.columns = Math.ceil(episode.length / episode.step);
   episode.held = episode.rows.map((row) => runs(row, episode.columns));
+  episode.amounts = episode.axes.map((text) => Int8Array.from(text, (c) => levels.indexOf(c) - FULL));
 }
 
 function colour(name) { return getComputedStyle(document.documentElement).getPropertyValue(name); }
@@ -48,6 +49,18 @@ function strip(pen, held, left, top, pixels, height) {
   for (const [first, end] of held) pen.fillRect(left + first * pixels, top, Math.max((end - first) * pixels, 0.5), height);
 }
 
+// An axis's amounts around the middle of its strip; each at least half a pixel wide and high.
+function amounts(pen, values, left, top, pixels, height) {
+  const middle = top + height / 2;
+  pen.fillStyle = colour("--line");
+  pen.fillRect(left, middle - 0.5, values.length * pixels, 1);
+  pen.fillStyle = colour("--accent");
+  values.forEach((value, i) => {
+    const tall = Math.max(Math.abs(value) / FULL * height / 2, 0.5);
+    if (value) pen.fillRect(left + i * pixels, value > 0 ? middle - tall : middle, Math.max(pixels, 0.5), tall);
+  });
+}
+
 function axis(pen, frames, fps, left, width, top) {
   const length = fps ? frames / fps : frames, unit = fps ? " s" : " frames";
   const rough = length / Math.max(2, width / 110), power = 10 ** Math.floor(Math.log10(rough));
@@ -69,16 +82,25 @@ function labelWidth(width) { return Math.min(130, width * 0.28); }
 
 function drawEpisode(canvas) {
   const episode = episodes[canvas.dataset.episode];
-  const [pen, width] = prepare(canvas, names.length * ROW + AXIS);
-  const left = labelWidth(width);
+  const below = names.length * ROW, bottom = below + axes.length * AMOUNTS;
+  const [pen, width] = prepare(canvas, bottom + AXIS);
+  const left = labelWidth(width), pixels = (width - left) * episode.step / episode.length;
   names.forEach((name, a) => {
     pen.fillStyle = colour("--soft");
     pen.fillText(shorten(pen, name, left - 8), 0, a * ROW + ROW / 2);
     pen.fillStyle = colour("--track");
     pen.fillRect(left, a * ROW + 1, width - left, ROW - 3);
-    strip(pen, episode.held[a], left, a * ROW + 1, (width - left) * episode.step / episode.length, ROW - 3);
+    strip(pen, episode.held[a], left, a * ROW + 1, pixels, ROW - 3);
   });
-  axis(pen, episode.length, episode.fps, left, width - left, names.length * ROW);
+  axes.forEach(({ name }, x) => {
+    const top = below + x * AMOUNTS;
+    pen.fillStyle = colour("--soft");
+    pen.fillText(shorten(pen, name, left - 8), 0, top + AMOUNTS / 2);
+    pen.fillStyle = colour("--track");
+    pen.fillRect(left, top + 1, width - left, AMOUNTS - 3);
+    amounts(pen, episode.amounts[x], left, top + 1, pixels, AMOUNTS - 3);
+  });
+  axis(pen, episode.length, episode.fps, left, width - left, bottom);
 }
 
 const overview = document.getElementById("overview"), choice = document.getElementById("action");
@@ -86,7 +108,7 @@ const overview = document.getElementById("overview"), choice = document.getEleme
 const timed = episodes.every((e) => e.fps);
 const span = (e) => (timed ? e.length / e.fps : e.length);
 const longest = Math.max(...episodes.map(span));
-const rowHeight = episodes.length > 40 ? 7 : 13;
+const rowHeight = episodes.length > 40 ? 7 : axes.length ? 21 : 13;
 
 function drawOverview() {
   const [pen, width] = prepare(overview, episodes.length * rowHeight + AXIS);
@@ -97,7 +119,10 @@ function drawOverview() {
     if (i % every === 0) pen.fillText(shorten(pen, episode.name, left - 8), 0, (i + 0.5) * rowHeight);
     pen.fillStyle = colour("--track");
     pen.fillRect(left, i * rowHeight, wide, rowHeight - 1.5);
-    strip(pen, episode.held[choice.selectedIndex], left, i * rowHeight, wide * episode.step / episode.length, rowHeight - 1.5);
+    const place = [left, i * rowHeight, wide * episode.step / episode.length, rowHeight - 1.5];
+    const chosen = choice.selectedIndex;
+    if (chosen < names.length) strip(pen, episode.held[chosen], ...place);
+    else amounts(pen, episode.amounts[chosen - names.length], ...place);
   });
   axis(pen, longest, timed ? 1 : 0, left, width - left, episodes.length * rowHeight);
 }
@@ -105,6 +130,10 @@ function drawOverview() {
 function describe(episode, column) {
   const first = column * episode.step, last = Math.min(first + episode.step, episode.length) - 1;
   const held = names.filter((_, a) => episode.held[a].some(([from, end]) => from <= column && column < end));
+  axes.forEach(({ name, scale }, x) => {
+    const part = episode.amounts[x][column] / FULL;
+    if (part) held.push(`${name} about ${Number((part * scale).toPrecision(2))}`);
+  });
   const frames = first === last ? `frame ${first.toLocaleString("en")}` : `frames ${first.toLocaleString("en")} to ${last.toLocaleString("en")}`;
   const time = episode.fps ? ` · ${(first / episode.fps).toFixed(2)} s` : "";
   return `${episode.name} · ${frames}${time} · ${held.join(", ") || "nothing held"}`;

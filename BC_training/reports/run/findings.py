@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from BC_training.common.action import Action
+from BC_training.common.axes import RecordedAxes
 from BC_training.common.config import to_dict, to_yaml
 from BC_training.common.errors import UserError
 from BC_training.evaluation.results import Evaluation
@@ -26,14 +28,15 @@ _APART_FRAMES = 30  # where no frame rate is known
 
 @dataclass(frozen=True)
 class WorstFrame:
-    """A frame whose buttons are predicted badly."""
+    """A frame whose action is predicted badly."""
 
     place: str  # episode, frame and time, in words
     loss: float  # in nats
-    true: np.ndarray  # bool [A], the buttons held
-    predicted: np.ndarray  # bool [A]
+    true: np.ndarray  # bool [A + 2 X], the buttons held, and the sides that axes are on
+    predicted: np.ndarray  # bool [A + 2 X]
     probability: np.ndarray  # float [A]
     picture: bytes | str  # a JPEG file, or why the frame cannot be shown
+    amounts: list[tuple[float, float, bool]]  # of each axis, recorded and predicted, and whether that is right
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,15 @@ class Findings:
 
     run: Run
     names: list[str]  # the A buttons
+    axis_names: list[str]  # the X axes
+    axes: RecordedAxes | None  # None without axes
+    moved: np.ndarray  # float32 [N, X], the predicted amounts
     dataset: str  # its address
     episodes: int  # how many the split has
     parameters: int  # how many the model has
     costs: TrainingCosts
     scores: Evaluation
-    pooled: Reliability  # over all buttons and frames
+    pooled: Reliability | None  # over all buttons and frames; None without buttons
     reliability: list[Reliability]  # for each button
     curves: list[PrecisionRecall | None]  # for each button; None where it is never held
     given_held: mistakes.Shares
@@ -58,11 +64,21 @@ class Findings:
     config: str  # the run's settings as YAML
     missing: dict[str, str]  # why the page lacks its "training", "play" or "video", and how to get it
 
+    @property
+    def sides(self) -> list[str]:
+        """The A + 2 X columns of ``mistakes.with_sides``."""
+        return self.names + [f"{name} {side} 0" for name in self.axis_names for side in "<>"]
+
 
 def find(run: Run, predictions: SplitPredictions, scores: Evaluation) -> Findings:
     saved, dataset = predictions.saved, predictions.dataset
     true, probability = predictions.samples.targets, predictions.probability
-    predicted = predictions.decoded(saved.decoding, predictions.logits).buttons
+    axes, done = predictions.axes, predictions.decoded(saved.decoding, predictions.logits)
+    wrong = (true != done.buttons).any(axis=1)
+    held, pressed = true, done.buttons
+    if axes is not None:
+        wrong |= ~axes.right(done.axes)
+        held, pressed = (mistakes.with_sides(a, axes.bins) for a in (Action(true, axes.targets), done))
     video = _video(run)
     missing = {}
     if not any(row["kind"] in ("train", "val") for row in run.log):
@@ -78,27 +94,37 @@ def find(run: Run, predictions: SplitPredictions, scores: Evaluation) -> Finding
     return Findings(
         run=run,
         names=[clean(name) for name in saved.inputs.action_names],
+        axis_names=[clean(name) for name in saved.inputs.axis_names],
+        axes=axes,
+        moved=done.axes,
         dataset=without_secrets(dataset.path),
         episodes=len(predictions.episodes),
         parameters=abstract_model(saved.config, saved.inputs).parameter_count,
         costs=training_costs(run.epochs, saved),
         scores=scores,
-        pooled=reliability(true.ravel(), probability.ravel()),
+        pooled=reliability(true.ravel(), probability.ravel()) if true.size else None,
         reliability=[reliability(t, p) for t, p in zip(true.T, probability.T, strict=True)],
         curves=[precision_recall(t, p) for t, p in zip(true.T, probability.T, strict=True)],
-        given_held=mistakes.predicted_given_held(true, predicted),
-        instead=mistakes.pressed_instead(true, predicted),
-        mistakes=mistakes.commonest_mistakes(true, predicted, MISTAKES),
-        worst=_worst(predictions, probability, predicted),
+        given_held=mistakes.predicted_given_held(held, pressed),
+        instead=mistakes.pressed_instead(held, pressed),
+        mistakes=mistakes.commonest_mistakes(held, pressed, wrong, MISTAKES),
+        worst=_worst(predictions, held, pressed, done.axes),
         video=video,
         config=to_yaml(config),
         missing={part: clean(reason, 500) for part, reason in missing.items()},
     )
 
 
-def _worst(predictions: SplitPredictions, probability: np.ndarray, predicted: np.ndarray) -> list[WorstFrame]:
-    samples, dataset = predictions.samples, predictions.dataset
-    losses = mistakes.frame_losses(samples.targets, predictions.logits)
+def _worst(predictions: SplitPredictions, held: np.ndarray, pressed: np.ndarray, moved: np.ndarray) -> list[WorstFrame]:
+    samples, dataset, axes = predictions.samples, predictions.dataset, predictions.axes
+    of_buttons, of_axes = predictions.saved.inputs.split_logits(predictions.logits)
+    losses, amounts = np.zeros(len(samples)), [[] for _ in range(len(samples))]
+    if samples.targets.size:
+        losses += mistakes.frame_losses(samples.targets, of_buttons)
+    if axes is not None and samples.axis_targets is not None:
+        losses += mistakes.axis_losses(samples.axis_targets, of_axes)
+        parts = (axes.targets.tolist(), moved.tolist(), axes.near(moved).tolist())
+        amounts = [list(zip(*frame, strict=True)) for frame in zip(*parts, strict=True)]
     places = samples.locate(np.arange(len(samples)))
     apart = round(APART * dataset.fps) if dataset.fps else _APART_FRAMES
     found = []
@@ -110,7 +136,8 @@ def _worst(predictions: SplitPredictions, probability: np.ndarray, predicted: np
         except UserError as error:
             picture = error_text(error)
         place = f"{clean(name)} · frame {frame:,}{seconds}"
-        found.append(WorstFrame(place, losses[i], samples.targets[i], predicted[i], probability[i], picture))
+        probability = predictions.probability[i]
+        found.append(WorstFrame(place, losses[i], held[i], pressed[i], probability, picture, amounts[i]))
     return found
 
 

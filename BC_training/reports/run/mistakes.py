@@ -1,10 +1,25 @@
-"""Finds mistakes: buttons pressed for others, and the worst frames. ``true`` and ``predicted`` are bool [N, A]."""
+"""Finds mistakes: buttons pressed for others, and the worst frames. ``true`` and ``predicted`` are bool [N, A].
+
+Each side of an axis counts as a button that is held while the axis is on that side.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from BC_training.common.action import Action
+from BC_training.common.axes import AxisBins
+
 Shares = list[list[float | None]]
+
+
+def with_sides(action: Action, bins: AxisBins | None) -> np.ndarray:
+    """bool [N, A + 2 X], the buttons, then for each axis whether its bin is below and above the middle one."""
+    if bins is None:
+        return action.buttons
+    found = bins.find(action.axes)
+    sides = np.stack([found < bins.middle, found > bins.middle], axis=-1)
+    return np.concatenate([action.buttons, sides.reshape(len(found), -1)], axis=1)
 
 
 def predicted_given_held(true: np.ndarray, predicted: np.ndarray) -> Shares:
@@ -26,10 +41,12 @@ def _shares(given: np.ndarray, counted: np.ndarray) -> Shares:
 
 
 def commonest_mistakes(
-    true: np.ndarray, predicted: np.ndarray, limit: int
+    true: np.ndarray, predicted: np.ndarray, wrong: np.ndarray, limit: int
 ) -> list[tuple[tuple[int, ...], tuple[int, ...], int]]:
-    """At most ``limit`` pairs of (buttons held, buttons predicted) that differ, and in how many frames, falling."""
-    wrong = (true != predicted).any(axis=1)
+    """At most ``limit`` pairs of (held, predicted) in the frames ``wrong`` bool [N], and in how many, falling.
+
+    The two are equal where only the amount of an axis is wrong.
+    """
     pairs = np.concatenate([true[wrong], predicted[wrong]], axis=1)
     rows, counts = np.unique(pairs, axis=0, return_counts=True)
     size = true.shape[1]
@@ -43,6 +60,18 @@ def frame_losses(true: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """float64 [N], each frame's binary cross-entropy in nats, averaged over the buttons, without weights."""
     logits = logits.astype(np.float64)
     return (np.logaddexp(0, logits) - true * logits).mean(axis=1)
+
+
+def axis_losses(true: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """float64 [N], each frame's cross-entropy in nats, averaged over the axes.
+
+    Args:
+        true: int32 [N, X], the right bins.
+        logits: float32 [N, X, bins].
+    """
+    logits = logits.astype(np.float64)
+    right = np.take_along_axis(logits, true[..., None], axis=-1)[..., 0]
+    return (np.logaddexp.reduce(logits, axis=-1) - right).mean(axis=1)
 
 
 def worst(losses: np.ndarray, places: Sequence[tuple[str, int]], limit: int, apart: int) -> list[int]:

@@ -10,11 +10,19 @@ from markupsafe import Markup
 from BC_training.common.metrics import return_text
 from BC_training.play.intervals import interval_text
 from BC_training.play.results import RolloutResult
-from BC_training.reports.charts import Line, empty_chart, line_chart, precision_recall_plot, reliability_plot
+from BC_training.reports.charts import (
+    Line,
+    amounts_plot,
+    empty_chart,
+    line_chart,
+    precision_recall_plot,
+    reliability_plot,
+)
 from BC_training.reports.page import clean, fill, percent
 from BC_training.reports.run.findings import APART, Findings, video_file
 from BC_training.training.seeds import seen_text
 
+_AXIS_LINES = 4  # a chart has so many colours
 _BASELINES = {"majority": "always the commonest combination", "repeat_previous": "repeat the frame before"}
 _EPOCH = ("train_loss", "loss", "exact_match", "change_match", "macro_f1", "onset_f1", "rollout", "frames_per_second")
 
@@ -43,6 +51,7 @@ def render(found: Findings) -> str:
         },
         tiles=_tiles(found),
         lacks=[f"{part}: {reason}" for part, reason in found.missing.items()],
+        weakest_axis=min(scores.per_axis.items(), key=lambda entry: entry[1].within_one_bin, default=None),
         weakest=sorted(held, key=lambda entry: (entry[1].f1, entry[0]))[:2],
         lowest=(min(losses)[1], losses[-1][1]) if len(losses) > 1 else None,
         **(_play_parts(play) if play else {}),
@@ -51,7 +60,8 @@ def render(found: Findings) -> str:
         epochs=_epochs(found),
         compared={"this policy": scores} | {words: scores.baselines[key] for key, words in _BASELINES.items()},
         weights=saved.config.training.class_weights,
-        reliability=[reliability_plot("all actions", found.pooled)]
+        **_axis_plots(found),
+        reliability=([] if found.pooled is None else [reliability_plot("all actions", found.pooled)])
         + [reliability_plot(*pair) for pair in zip(found.names, found.reliability, strict=True)],
         precision_recall=[
             precision_recall_plot(
@@ -86,12 +96,37 @@ def _tiles(found: Findings) -> list[tuple[str, str, str]]:
         ),
         ("Trained for", "–" if minutes is None else f"{minutes:.1f} min", f"{speed:,.0f} frames/s" if speed else ""),
         ("Scored on", scores.split, f"{found.episodes:,} episodes, {scores.frames:,} frames"),
-        ("Exact match", percent(scores.exact_match), f"{percent(scores.change_match)} where buttons change"),
+        ("Exact match", percent(scores.exact_match), f"{percent(scores.change_match)} where {_done(found)} change"),
     ]
     if test := scores.test:
         note_test = f"{test.frames:,} frames that nothing was chosen by"
         tiles.append(("Exact match, test split", percent(test.exact_match), note_test))
     return [*tiles, ("In play", played, note)]
+
+
+def _done(found: Findings) -> str:
+    """What a frame's label is called."""
+    return "actions" if found.axes else "buttons"
+
+
+def _axis_plots(found: Findings) -> dict[str, list[Markup]]:
+    """Plots of each axis: predicted against recorded "amounts", and "errors" over the frames of the split."""
+    plots: dict[str, list[Markup]] = {"amounts": [], "errors": []}
+    if found.axes is None:
+        return plots
+    fps = found.run.saved.inputs.fps
+    unit, rate = ("second", fps) if fps else ("frame", 1.0)
+    true, previous = found.axes.targets, found.axes.previous
+    for i, (name, scores) in enumerate(zip(found.axis_names, found.scores.per_axis.values(), strict=True)):
+        words = f"at most one bin off in {percent(scores.within_one_bin)}"
+        plots["amounts"].append(amounts_plot(name, words, true[:, i], found.moved[:, i], found.axes.bins, i))
+        errors = {"this policy": found.moved[:, i], "repeat the frame before": previous[:, i], "kept at 0": 0.0}
+        lines = []
+        for who, amounts in errors.items():
+            off = abs(true[:, i] - amounts).tolist()
+            lines.append(Line(who, [(t / rate, error) for t, error in enumerate(off)], dashed=who != "this policy"))
+        plots["errors"].append(line_chart(f"{name}, by {unit}s", lines, len(true) / rate, unit=unit))
+    return plots
 
 
 def _play_parts(play: RolloutResult) -> dict[str, Any]:
@@ -114,17 +149,24 @@ def _curves(found: Findings) -> list[Markup]:
     band = [(r["step"], r["ci95_low"], r["ci95_high"]) for r in played if "ci95_low" in r]
     in_play = [line("mean return", "rollout", "mean", played, band=band)]
     in_play += [line(who, "rollout", f"{who}_mean", played, dashed=True) for who in ("expert", "random")]
-    matches = [line("all frames", "val", "exact_match"), line("where buttons change", "val", "change_match")]
+    matches = [line("all frames", "val", "exact_match"), line(f"where {_done(found)} change", "val", "change_match")]
     matches.append(line("repeating, all frames", "val", "baselines/repeat_previous/exact_match", dashed=True))
     f1 = [line("macro", "val", "macro_f1"), line("onset", "val", "onset_f1")]
     f1.append(line("repeating, macro", "val", "baselines/repeat_previous/macro_f1", dashed=True))
+    of_buttons = [line_chart("F1, validation", f1, steps, step, unit_range=True)] if found.names else []
+    of_axes = []
+    if names := [*found.scores.per_axis]:
+        shown = zip(found.axis_names[:_AXIS_LINES], names, strict=False)
+        near = [line(name, "val", f"per_axis/{key}/within_one_bin") for name, key in shown]
+        of_axes.append(line_chart("At most one bin off, validation", near, steps, step, unit_range=True))
     not_played = "Not played while training: evaluation.rollout.every_n_epochs is not set."
     return [
         line_chart("Loss", [line("training", "train", "loss"), line("validation", "val", "loss")], steps, step),
         line_chart("Learning rate", [line("learning rate", "train", "learning_rate")], steps),
         line_chart("Gradient norm", [line("before clipping", "train", "grad_norm")], steps),
         line_chart("Exact match, validation", matches, steps, step, unit_range=True),
-        line_chart("F1, validation", f1, steps, step, unit_range=True),
+        *of_buttons,
+        *of_axes,
         line_chart("Return in play", in_play, steps, step) if played else empty_chart("Return in play", not_played),
     ]
 

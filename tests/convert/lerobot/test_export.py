@@ -84,6 +84,41 @@ def test_a_dataset_comes_back_as_it_was(tmp_path, numbered):
         assert np.abs(frames.astype(int) - before.frames(e, range(length))).mean() < 1.5
 
 
+@pytest.mark.parametrize("buttons", [2, 0])
+def test_axes_come_back_to_the_bit(tmp_path, make_dataset, buttons):
+    rows = [np.zeros((n, buttons), bool) for n in (6, 5)]  # values alone would not tell that they are buttons
+    written = make_dataset(tmp_path / "x.zarr", [6, 5], actions=buttons, axes=3, state=0, rows=rows)
+    for number, episode in enumerate(written):
+        episode.axes[:, 1], episode.axes[:, 2] = np.arange(len(episode.axes)) % 2, 0
+        episode.axes[:2, 2] = -1e-42, 3e38
+        zarr.open_group(tmp_path / "x.zarr")[f"episode_{number}/axes"][:] = episode.axes
+    lr = exported(tmp_path / "x.zarr", tmp_path / "lr")
+    feature = json.loads((lr / "meta/info.json").read_text())["features"]["action"]
+    names = [f"a{i}" for i in range(buttons)], [f"x{i}" for i in range(3)]
+    assert (feature["names"], feature["info"]) == (names[0] + names[1], {"buttons": names[0]})
+    table = pq.read_table(lr / DATA.format(0))["action"].to_pylist()
+    np.testing.assert_array_equal(table, np.c_[written[0].actions, written[0].axes])
+    after = imported(lr, tmp_path / "back.zarr")
+    assert (list(after.action_names), list(after.axis_names)) == names
+    for e, episode in enumerate(written):
+        np.testing.assert_array_equal(after.axes(e).view(np.uint32), episode.axes.view(np.uint32))
+        np.testing.assert_array_equal(after.actions(e), episode.actions)
+
+
+def test_axes_that_may_add_up_are_not_left_out(tmp_path, make_dataset):
+    (episode,) = make_dataset(tmp_path / "x.zarr", [8], axes=1, fps=20.0)
+    axes: Any = zarr.open_group(tmp_path / "x.zarr")["episode_0/axes"]
+    axes[:] = episode.axes.clip(-1, 1)
+    after = imported(exported(tmp_path / "x.zarr", tmp_path / "lr", fps=10), tmp_path / "back.zarr")
+    np.testing.assert_array_equal(after.axes(0), episode.axes.clip(-1, 1)[::2])
+    axes[5] = -1.5
+    message = user_error(exported, tmp_path / "x.zarr", tmp_path / "lr2", fps=10)
+    assert "episode_0: axis 'x0' is -1.5 in frame 5, and an amount beyond 1" in message
+    assert message.endswith("export without --fps")
+    assert not (tmp_path / "lr2.partial").exists()
+    exported(tmp_path / "x.zarr", tmp_path / "lr2", fps=20)  # leaves nothing out
+
+
 def test_colours_are_exported_as_they_are(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [3], size=(32, 48))
     stored: Any = zarr.open_group(tmp_path / "x.zarr")["episode_0/frames"]

@@ -1,13 +1,15 @@
 """LeRobot datasets arrive value for value, and damage to rows and videos is named with its place."""
 
+import re
 from collections.abc import Callable
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import lerobot_datasets as lr
 import numpy as np
-import pyarrow as pa
 import pytest
+from conversions import converted
 from dataset_files import user_error
 from recorded_sessions import write_sound
 
@@ -82,7 +84,7 @@ def film(count: int, fps: float = 20, size: int = 1) -> Callable[[Path], None]:
     (lr.edit_rows(lambda content: content.reverse()), ["episode 2, frame 0", "frame_index is 4"]),
     (lr.edit_column("observation.state", 3, [1.0, float("nan")]), ["episode 2: 'ammo' is not finite in row 3"]),
     (lr.edit_column("observation.state", 3, None), ["episode 2", "'observation.state' lacks values"]),
-    (lr.edit_column("action", 1, [0.0, 0.5, 0.0]), ["episode 2, frame 1", "'fire' is 0.5", "press buttons"]),
+    (lr.edit_column("action", 1, [0.0, float("nan"), 0.0]), ["episode 2, frame 1", "'fire' is nan, a button's is"]),
     (lr.edit_column("action", 1, [0.0, 1.0]), ["episode 2", "'action' lacks values"]),
     (lr.edit_column("timestamp", 2, 0.13), ["episode 2, frame 2", "0.1300 s"]),
     (lr.edit_column("timestamp", 2, float("nan")), ["episode 2, frame 2", "nan s"]),
@@ -101,9 +103,56 @@ def test_more_pictures_than_rows_are_refused(copy):
     assert "more pictures than its 5 rows" in user_error(lr.read, source)
 
 
-def test_continuous_actions_are_refused_once_for_the_dataset(tmp_path, source):
-    lr.replace_column("action", lambda c: pa.array([[0.5, 0.0, 0.0]] * len(c), pa.list_(pa.float32())))(source)
+def test_continuous_actions_become_axes_with_the_datasets_names(tmp_path, source):
+    lr.act()(source)
+    output = StringIO()
+    dataset = lr.imported(source, tmp_path / "x.zarr", output=output)
+    assert "the action becomes axes, not buttons: 'jump' is -0.5 in " in output.getvalue()
+    assert (dataset.action_names, dataset.axis_names) == ((), tuple(lr.NAMES))
+    for e, length in enumerate(lr.LENGTHS):
+        np.testing.assert_array_equal(dataset.axes(e), lr.amounts(length))
+        assert [lr.numbers(f) for f in dataset.frames(e, range(length))] == [(e, i) for i in range(length)]
+    assert "3 of 3 recordings are there" in converted(source, tmp_path / "x.zarr", "lerobot")
+
+
+def test_one_amount_of_any_episode_makes_axes_of_all(source):
+    lr.edit_column("action", 1, [0.0, 0.5, 1.0])(source)
+    found = lr.opened(source)
+    assert (found.button_names, found.axis_names) == ((), tuple(lr.NAMES))
+    (note,) = found.notes
+    assert note.startswith("the action becomes axes, not buttons: 'fire' is 0.5 in ")
+    assert note.endswith("episode 2, frame 1")
+    steps = lr.read(source)
+    np.testing.assert_array_equal([action.axes for _, action, _ in steps[0]], lr.actions(0, 4))
+    np.testing.assert_array_equal(steps[2][1][1].axes, np.array([0, 0.5, 1], np.float32))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf"), 1e39])
+def test_an_amount_that_is_not_finite_costs_its_episode_and_is_named_with_its_place(tmp_path, source, bad):
+    lr.act()(source)
+    lr.edit_column("action", 3, [0.0, bad, 0.0])(source)
     message = user_error(lr.imported, source, tmp_path / "x.zarr")
-    assert "episode 0, frame 0: action 'jump' is 0.5, not 0 or 1" in message
-    assert "recordings of" not in message
-    assert not (tmp_path / "x.zarr").exists()
+    assert re.search(rf"1 of 3 .*\.parquet, episode 2, frame 3: action 'fire' is {re.escape(str(bad))}, no", message)
+    assert [e.length for e in ZarrGameplayDataset(tmp_path / "x.zarr").episodes] == [4, 6]
+
+
+def test_the_metadata_may_say_which_values_are_buttons(source):
+    lr.act(lambda values: np.c_[values[:, :2] * 0, values[:, 2]])(source)
+    lr.set_feature("action", info={"buttons": ["left"]})(source)
+    found = lr.opened(source)
+    assert (found.button_names, found.axis_names, found.notes) == (("left",), ("jump", "fire"), ())
+    steps = [action for _, action, _ in found.read(found.episodes[0]).steps]
+    np.testing.assert_array_equal([action.buttons for action in steps], [[False], [True]] * 2)
+    np.testing.assert_array_equal([action.axes for action in steps], np.zeros((4, 2)))
+    lr.set_feature("action", info={"buttons": ["jump", "left"]})(source)
+    lr.act()(source)
+    assert "action 'jump' is -0.5, a button's is 0 or 1: correct it" in user_error(lr.read, source)
+    for wrong in (["lefd"], "left", [1], [["left"]], {}):
+        lr.set_feature("action", info={"buttons": wrong})(source)
+        assert "no list of names of its values: correct it, or remove it" in user_error(lr.opened, source)
+
+
+def test_with_fps_axes_are_those_of_the_frames_that_stay(source):
+    lr.act()(source)
+    (first, *_), (whole, *_) = lr.read(source, fps=10), lr.read(source)
+    np.testing.assert_array_equal([a.axes for _, a, _ in first], [a.axes for _, a, _ in whole[::2]])

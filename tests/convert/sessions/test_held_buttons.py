@@ -16,9 +16,9 @@ from recorded_sessions import write_session
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
+from BC_training.common.keybinds.file import read_keybinds
 from BC_training.convert.sessions import held_buttons
 from BC_training.convert.sessions.held_buttons import describe_unmatched, held_actions, identify
-from BC_training.convert.sessions.keybinds import read_keybinds
 from BC_training.convert.sessions.tables import Inputs, read_inputs
 
 FRAMES = 400

@@ -51,7 +51,7 @@ def test_a_model_that_sees_the_state_needs_the_games_values_in_their_order(env):
 
 # The state has no bounds that all its values share, and a turn is in degrees.
 @pytest.mark.filterwarnings("ignore:.*Box (observation|action) space:UserWarning")
-@pytest.mark.parametrize("name", [*known_games(), f"{GAME}?mouse=true"])
+@pytest.mark.parametrize("name", [*known_games("doom"), f"{GAME}?mouse=true"])
 def test_every_scenario_is_a_gymnasium_environment_that_seed_and_actions_decide(name):
     with closing(make_game(name, frame_size=(72, 128))) as env:
         check_env(env, skip_render_check=True)
@@ -153,7 +153,7 @@ def test_a_delay_shifts_actions_by_tics(mouse):
 
 
 def test_a_mouse_replaces_the_buttons_that_turn():
-    for name in known_games():
+    for name in known_games("doom"):
         with closing(make_game(name, frame_size=(72, 128))) as plain:
             buttons = [button for button in plain.unwrapped.buttons if not button.startswith("turn")]
         with closing(make_game(f"{name}?mouse=true", frame_size=(72, 128))) as env:

@@ -20,10 +20,11 @@ from PIL import Image
 from rich.console import Console
 
 from BC_training import __main__ as command_line
+from BC_training.common.axes import AxisBins
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.evaluation.evaluate import evaluate
-from BC_training.evaluation.results import Evaluation
+from BC_training.evaluation.results import AxisScores, Evaluation
 from BC_training.play.results import RolloutResult
 from BC_training.reports.compare.compare import compare
 from BC_training.reports.compare.runs import Run, incomparable
@@ -34,7 +35,7 @@ from BC_training.reports.compare.scores import (
     training_costs,
     validation_scores,
 )
-from BC_training.reports.compare.show import draw, tables, to_markdown
+from BC_training.reports.compare.show import draw, tables, to_csv, to_markdown
 from BC_training.training import checkpoint
 from BC_training.training.decoding_file import write_decoding
 
@@ -132,7 +133,7 @@ def test_terminal_markdown_csv_and_json_say_the_same(runs):
     assert Comparison.from_dict(read("out.json")) == result
     with open("out.csv", newline="") as file:
         saved = list(csv.DictReader(file))
-    assert saved == [{k: "" if v is None else str(v) for k, v in vars(row).items()} for row in result.runs]
+    assert saved == [{k: "" if v is None else str(v) for k, v in row.cells.items()} for row in result.runs]
     markdown = Path("out.markdown").read_text().splitlines()
     heading, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in markdown[:4])
     assert [line[0] for line in lines] == ["a", "b"]
@@ -237,7 +238,7 @@ def test_without_dataset_and_logs_size_and_latency_are_left(runs):
     shutil.rmtree("x.zarr")
     shutil.rmtree("l/a")
     result, _ = compared(runs[:1])
-    there = {key for key, value in vars(result.runs[0]).items() if value is not None}
+    there = {key for key, value in result.runs[0].cells.items() if value is not None}
     latency = {"latency_p50_ms", "latency_p99_ms"}
     assert there == {"run", "checkpoint", "step", "model", "parameters", "checkpoint_mb", *latency}
     log, evaluation, rollout, latency = result.notes
@@ -342,7 +343,7 @@ def test_the_rarest_action_is_one_that_is_pressed():
 
     def rarest(*names: str) -> tuple[str | None, float | None]:
         per_action = {name: SimpleNamespace(frequency=buttons[name][0], f1=buttons[name][1]) for name in names}
-        found: Any = SimpleNamespace(per_action=per_action, test=None)
+        found: Any = SimpleNamespace(per_action=per_action, per_axis={}, test=None)
         scores = validation_scores(found)
         return scores["rarest_action"], scores["rarest_f1"]
 
@@ -355,7 +356,7 @@ def test_the_rarest_action_is_one_that_is_pressed():
 
 def a_row(name: str, **values: Any) -> Row:
     row = {"model": "pure_cnn", "parameters": 655_623, "rarest_action": "attack", "minutes": 2.0}
-    row |= {"normalized": 0.5, "normalized_low": 0.4, "normalized_high": 0.6, "failed": 2}
+    row |= {"normalized": 0.5, "normalized_low": 0.4, "normalized_high": 0.6, "failed": 2, "per_axis": {}}
     return Row(**(dict.fromkeys(Row.__annotations__, 1.0) | row | values | {"run": name}))
 
 
@@ -376,8 +377,31 @@ def test_the_best_value_of_each_column_is_bold():
     assert bold_cells(rows, "macro_f1") == ["7.00"]
 
 
+def test_each_axis_has_a_table_and_named_columns_elsewhere():
+    scores = AxisScores(0.0123456, 0.75, None, 0.9, 0.5, 0.4)
+    better = replace(scores, mean_absolute_error=0.001, within_one_bin=0.8)
+    none = dict.fromkeys(("macro_f1", "rarest_action", "rarest_f1", "onset_f1", "test_macro_f1", "test_onset_f1"))
+    rows = [
+        a_row("a", per_axis={"steer": scores}, **none),
+        a_row("b", per_axis={"steer": better, "[red]": scores}, **none),
+    ]
+    console = Console(file=StringIO(), width=80)
+    for table in tables(rows, set()):
+        console.print(table)
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert lines[lines.index("Axis steer") + 1] == "run error within one bin correlation right side at 0"
+    assert lines[lines.index("Axis steer") + 2] == "a 0.01235 0.750 – 0.900 0.400"
+    assert lines[lines.index("Axis [red]") + 2] == "a – – – – –"
+    assert lines[lines.index("Validation") + 1] == "run exact match"  # there are no buttons to score
+    assert set(bold_cells(rows)) == {"0.001", "0.800"}
+    assert "| steer error | steer within one bin | steer correlation | steer right side |" in to_markdown(rows, [])
+    (first, second) = csv.DictReader(StringIO(to_csv(rows)))
+    assert (first["steer/mean_absolute_error"], second["[red]/zeros"]) == ("0.0123456", "0.5")
+    assert (first["steer/correlation"], first["[red]/zeros"]) == ("", "")
+
+
 def test_scores_on_other_labels_are_named_and_none_is_the_best():
-    inputs = SimpleNamespace(action_names=("a",), window=SimpleNamespace(action_shift=0))
+    inputs = SimpleNamespace(action_names=("a",), axis_names=("x",), axis_bins=None, window=Window())
     runs: list[Any] = []
     for names, play in ((["e0", "e1"], played()), (["e1", "e0"], played(expert_mean=1.0)), (["e2"], None)):
         saved = SimpleNamespace(fingerprint="f", split={"val": names, "test": []}, inputs=inputs)
@@ -386,7 +410,11 @@ def test_scores_on_other_labels_are_named_and_none_is_the_best():
     lines, columns = incomparable(["a", "b", "c"], runs)
     assert lines[0] == "validation scores of a and c do not compare: they are of other labels"
     assert "a: random 0.0, expert 2000.0; b: random 0.0, expert 1.0" in lines[1]
-    assert columns == {"exact_match", "macro_f1", "rarest_f1", "onset_f1", *TEST_SCORES}
+    of_axis = {f"x/{score}" for score in AxisScores.__annotations__}
+    assert columns == {"exact_match", "macro_f1", "rarest_f1", "onset_f1", *TEST_SCORES, *of_axis}
+    finer = SimpleNamespace(**vars(inputs) | {"axis_bins": AxisBins((1.0,), 41, 10.0)})
+    runs[1] = SimpleNamespace(**vars(runs[0]) | {"saved": SimpleNamespace(**vars(runs[0].saved) | {"inputs": finer})})
+    assert len(incomparable(["a", "b"], runs[:2])[1]) == len(columns)  # one bin off is less in finer bins
 
 
 def test_the_rarest_action_is_named_in_the_heading_or_in_the_cells():

@@ -66,6 +66,24 @@ def test_a_dataset_without_state_and_frame_rate_has_durations_in_frames(tmp_path
     assert 'title="a1, a0: –">–</td>' in text
 
 
+@pytest.mark.parametrize("actions", [3, 0])
+def test_the_numbers_of_axes_are_in_the_report_and_the_terminal(tmp_path, make_dataset, actions):
+    written = make_dataset(tmp_path / "x.zarr", [30, 1, 17], actions=actions, axes=2)
+    console = quiet()
+    report = analyze(tmp_path / "x.zarr", console, json_file=tmp_path / "x.json")
+    assert json.loads((tmp_path / "x.json").read_text()) == report
+    everything = np.concatenate([e.axes for e in written])
+    assert [a["name"] for a in report["axes"]] == ["x0", "x1"]
+    assert [a["zeros"] for a in report["axes"]] == pytest.approx((everything == 0).mean(axis=0).tolist())
+    assert [a["max"] for a in report["axes"]] == everything.max(axis=0).tolist()
+    assert report["per_episode"][2]["moving"] == pytest.approx((written[2].axes != 0).mean(axis=0).tolist())
+    assert (report["baselines"] is None) == (not actions)
+    printed = console.file.getvalue()
+    assert ("Actions: share" in printed) == ("exactly right of the buttons" in printed) == bool(actions)
+    row = next(line.split() for line in printed.splitlines() if line.strip().startswith("x1"))
+    assert row[1:4] == [f"{(everything[:, 1] == 0).mean():.1%}", *(f"{f(everything[:, 1]):.4g}" for f in (min, max))]
+
+
 def test_the_facts_of_an_episode_say_who_labelled_it(tmp_path, make_dataset):
     make_dataset(tmp_path / "x.zarr", [10])
     attributes = {"player": "c/x", "label": "expert", "mix": 0.5}

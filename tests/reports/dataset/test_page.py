@@ -44,6 +44,32 @@ def test_the_frames_shown_are_those_of_the_dataset(tmp_path, make_dataset):
         assert frame == 0 or not written[number].actions[frame - 1, a]
 
 
+def test_the_amounts_of_axes_are_shown_beside_the_buttons_or_alone(tmp_path, make_dataset):
+    (written,) = make_dataset(tmp_path / "x.zarr", [30], actions=1, axes=2)
+    analyze(tmp_path / "x.zarr", quiet())
+    text = (tmp_path / "x.html").read_text()
+    pictures = Page(text).of("img")
+    assert len(pictures) == samples.SPREAD + 1
+    for picture in pictures:
+        frame = int(re.findall(r"\d+", picture["alt"] or "")[1])
+        amounts = [f"x{i} {amount:+.3g}" for i, amount in enumerate(written.axes[frame].tolist()) if amount]
+        shown = ["a0"] * int(written.actions[frame, 0]) + amounts
+        assert (picture["alt"] or "").split(": ")[1] == (", ".join(shown) or "nothing held")
+    assert "exactly right, every button" in text
+    for part in ("Press durations", "The first frame of a press", "Baselines"):
+        assert part in text
+    require_self_contained(text)
+    make_dataset(tmp_path / "y.zarr", [30, 1], actions=0, axes=2)
+    analyze(tmp_path / "y.zarr", quiet())
+    require_self_contained(text := (tmp_path / "y.html").read_text())
+    for part in ("Press durations", "The first frame of a press", "<h2>Baselines", "combinations"):
+        assert part not in text
+    found = Page(text)
+    drawn = [a["aria-label"] for a in found.of("svg") if (a["aria-label"] or "").startswith("Amounts of")]
+    assert len(drawn) == len(found.of("option")) == 2
+    assert len(found.of("caption")) == len(found.of("table")) == 3
+
+
 def test_names_of_a_dataset_are_text_and_nothing_else(tmp_path, make_dataset):
     names = {"keys": HOSTILE, "attributes": HOSTILE[:3]}
     make_dataset(tmp_path / "x.zarr", [20, 20], actions=len(HOSTILE), root_attributes=names)
@@ -86,6 +112,7 @@ class FakeDataset:
 
     path, skipped, fps = Path("fake.zarr"), (), 17.0
     action_names, state_names, frame_size = tuple(f"action_{i}" for i in range(13)), (), (144, 256)
+    axis_names = ("turn",)
 
     def __init__(self, count: int, length: int):
         known = {"length": length, "fps": 17.0}
@@ -98,6 +125,9 @@ class FakeDataset:
     def actions(self, episode):
         rng = np.random.default_rng(episode)
         return rng.random((self.episodes[episode].length, 13)) < 0.3
+
+    def axes(self, episode):
+        return np.random.default_rng(episode).normal(size=(self.episodes[episode].length, 1)).astype(np.float32)
 
     def frames(self, episode, indices):
         self.frames_read += len(indices)
@@ -139,10 +169,10 @@ def test_the_page_says_what_it_leaves_out_of_a_large_dataset(tmp_path, fake, mon
 
 
 def test_timelines_are_thinned_until_they_fit():
-    timelines = [{"rows": ["1" * 10 * (i + 1)]} for i in range(20)]
+    timelines = [{"rows": ["1" * 5 * (i + 1)], "axes": ["v" * 5 * (i + 1)]} for i in range(20)]
     kept = package._within(timelines, 1000)
     assert 1 < len(kept) < 20
-    assert sum(len(row) for t in kept for row in t["rows"]) <= 1000
+    assert sum(len(row) for t in kept for row in t["rows"] + t["axes"]) <= 1000
     assert package._within(timelines, 10_000) == timelines
     assert len(package._within(timelines, 1)) == 1
 
@@ -156,20 +186,22 @@ def test_no_episode_stays_in_memory_once_it_is_counted(fake, monkeypatch):
         package._gather(package.ZarrGameplayDataset(""), "x", quiet())
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[2] - peaks[1] < 8e5  # 18 more episodes have 1.2 MB of actions
+    assert peaks[2] - peaks[1] < 1e6  # 18 more episodes have 1.5 MB of buttons and axes
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-@pytest.mark.parametrize("kind", ["rich", "bare"])
+@pytest.mark.parametrize("kind", ["rich", "bare", "axes"])
 def test_page_in_a_browser(tmp_path, make_older_dataset, make_dataset, kind):
     if kind == "rich":
         names = [*HOSTILE, *(f"a{i}" for i in range(8))]
         make_older_dataset(tmp_path / "x.zarr", [40, 1, 25], root_attributes={"keys": names})
+    elif kind == "axes":
+        make_dataset(tmp_path / "x.zarr", [40, 1], actions=0, axes=2, root_attributes={"axes": HOSTILE[:2]})
     else:
         make_dataset(tmp_path / "x.zarr", [1], actions=1, state=0, fps=None, rows=[np.zeros((1, 1))])
     report = analyze(tmp_path / "x.zarr", quiet())
     shown = browse(tmp_path / "x.html", tmp_path)
     drawn = [a for a in shown.of("canvas") if "data-episode" in a]
     assert len(drawn) == report["episodes"]
-    height = 14 * len(report["actions"]) + 18
+    height = 14 * len(report["actions"]) + 30 * len(report["axes"]) + 18
     assert all(f"height: {height}px" in (a.get("style") or "") for a in drawn)

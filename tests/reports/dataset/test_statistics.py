@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from BC_training.common import metrics
 from BC_training.reports.dataset import samples
+from BC_training.reports.dataset.axes import LEVELS, AxisStatistics, levels, peaks
 from BC_training.reports.dataset.statistics import ActionStatistics, StateStatistics, presses, strips
 
 episodes_of_actions = st.lists(
@@ -172,3 +173,47 @@ def test_every_onset_is_as_likely_to_be_shown():
         chosen[onsets.chosen[0]] += 1
     assert set(chosen) == {(e, t) for e in range(4) for t in (1, 4)}
     assert min(chosen.values()) > 10  # 25 expected
+
+
+amounts = st.just(0.0) | st.floats(-1e3, 1e3, width=32)
+
+
+@given(st.lists(st.lists(amounts, min_size=1, max_size=20), min_size=1, max_size=4))
+def test_statistics_of_an_axis_equal_those_of_all_its_amounts(episodes):
+    gathered = AxisStatistics(["x"], sum(map(len, episodes)))
+    for episode in episodes:
+        gathered.add(np.array(episode, np.float32)[:, None])
+    (found,) = gathered.result()
+    everything = [v for episode in episodes for v in episode]
+    before = [v for episode in episodes for v in [0.0, *episode[:-1]]]
+    moved = [v for v in everything if v]
+    assert (found["name"], found["min"], found["max"]) == ("x", min(everything), max(everything))
+    assert found["mean"] == pytest.approx(np.mean(everything), abs=1e-6)
+    assert found["std"] == pytest.approx(np.std(everything), abs=1e-6)
+    assert found["zeros"] == pytest.approx(everything.count(0) / len(everything))
+    assert found["zero_error"] == pytest.approx(np.abs(everything).mean())
+    assert found["repeat_error"] == pytest.approx(np.abs(np.subtract(everything, before)).mean())
+    assert sum(found["histogram"]) == len(moved)
+    assert found["scale"] == pytest.approx(np.percentile(np.abs(moved), 99.5) if moved else 1)
+    assert found["histogram_edges"][0] == (-found["scale"] if min(everything) < 0 else 0)
+
+
+def test_an_amount_falls_into_its_bin_and_those_beyond_into_the_outermost():
+    gathered = AxisStatistics(["x", "still"], 1000)
+    values = np.zeros((1000, 2), np.float32)
+    values[:400, 0], values[400:800, 0], values[900] = 1, -0.5, [1e6, 0]
+    gathered.add(values)
+    moved, still = gathered.result()
+    assert (moved["zeros"], still["zeros"]) == (pytest.approx(0.199), 1)
+    assert moved["scale"] == 1
+    assert {i: n for i, n in enumerate(moved["histogram"]) if n} == {8: 400, 31: 401}
+    assert sum(still["histogram"]) == 0
+
+
+def test_a_timeline_shows_the_amount_furthest_from_0_of_each_column():
+    axes = np.array([[0, 1], [3, -2], [-4, 0], [0, 0], [2, 1e-6]], np.float32)
+    np.testing.assert_array_equal(peaks(axes, 2), np.array([[3, -2], [-4, 0], [2, 1e-6]], np.float32))
+    np.testing.assert_array_equal(peaks(axes, 1), axes)
+    drawn = levels(np.array([0, 1, -1, 0.5, 9, -9, 1e-9, -1e-9]), 1.0)
+    assert [LEVELS.index(c) - 31 for c in drawn] == [0, 31, -31, 16, 31, -31, 1, -1]
+    assert len(set(LEVELS)) == 63

@@ -8,7 +8,7 @@ become the name that is printed on a US keyboard: W, 1, SPACE, LSHIFT, a full st
 
 import re
 
-Button = tuple[str, str]  # device "key" or "mouse", name in upper case
+Button = tuple[str, str]  # device "key", "mouse" or "pad", name in upper case
 
 _SHIFTED = dict(zip('!@#$%^&*()_+{}|:"<>?~', "1234567890-=[]\\;',./`", strict=True))  # on a US keyboard
 _SHIFT_OF = {base: shifted for shifted, base in _SHIFTED.items()}
@@ -211,9 +211,9 @@ def is_character(button: Button) -> bool:
 
 
 def shown(button: Button) -> str:
-    """The button's name in one line; "mouse" is added because both devices have a LEFT."""
+    """The button's name in one line; the device is added where it is no key: the mouse has a LEFT, too."""
     device, name = button
-    return ("mouse " if device == "mouse" else "") + (name if name.isprintable() else repr(name))
+    return ("" if device == "key" else f"{device} ") + (name if name.isprintable() else repr(name))
 
 
 def _squeezed(name: str) -> str:

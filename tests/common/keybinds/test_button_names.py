@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from BC_training.convert.sessions.button_names import _KEYS, _NUMBERED, also_named, button_of, key_name, shown
+from BC_training.common.keybinds.button_names import _KEYS, _NUMBERED, also_named, button_of, key_name, shown
 
 SPELLINGS = {  # from the five libraries' documentation
     "W": ["w", "'w'", "'W'", '"w"', "KeyW", "KEY_W", "VK_W", "<87>", r"'\x17'", r"\x17", "\x17", " W ", "XK_w", "K_w"],

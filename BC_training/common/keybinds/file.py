@@ -1,17 +1,17 @@
 """Reads keybinds.json, which maps buttons to actions."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from BC_training.common.errors import UserError
 from BC_training.common.files import read_json_object
-from BC_training.convert.sessions import button_names
-from BC_training.convert.sessions.button_names import Button, button_of, shown, sides
+from BC_training.common.keybinds import button_names
+from BC_training.common.keybinds.button_names import Button, button_of, shown, sides
 
 KEYBINDS_VERSION = "2.0"
-_ENTRIES = ("index", "key", "mouse")
+_ENTRIES = ("index", "key", "mouse", "pad")
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,7 @@ class Keybinds:
 
 def read_keybinds(path: Path) -> Keybinds:
     """Reads the file; raises a UserError if it is damaged, has another version, or an action has no button."""
-    raw = read_json_object(path, unique=True)
-    if raw.get("version") != KEYBINDS_VERSION:
-        remedy = f'convert it and write "version": "{KEYBINDS_VERSION}"'
-        version = raw.get("version")
-        raise UserError(f'{path} has version {version!r}, this program reads "{KEYBINDS_VERSION}": {remedy}')
+    raw = read_raw(path)
     actions = raw.get("actions")
     if not isinstance(actions, dict) or not actions:
         raise UserError(f'{path} binds no actions: it needs "actions": {{"forward": {{"index": 0, "key": "W"}}, ...}}')
@@ -45,7 +41,7 @@ def read_keybinds(path: Path) -> Keybinds:
         if index in names:
             raise UserError(f"{path}: actions '{names[index]}' and '{name}' both have index {index}: renumber one")
         names[index] = name
-        for button in _buttons(path, name, bind):
+        for button in bound_buttons(f"action '{name}'", str(path), bind):
             other = written.setdefault(button, index)
             if other != index:
                 both = f"bound to both '{names[other]}' and '{name}'"
@@ -57,15 +53,29 @@ def read_keybinds(path: Path) -> Keybinds:
     return _bind([names[i] for i in range(len(names))], written, unused)
 
 
+def read_raw(path: Path) -> dict[str, Any]:
+    """The file's JSON; a UserError where it is damaged or has another version."""
+    raw = read_json_object(path, unique=True)
+    if (version := raw.get("version")) != KEYBINDS_VERSION:
+        remedy = f'convert it and write "version": "{KEYBINDS_VERSION}"'
+        raise UserError(f'{path} has version {version!r}, this program reads "{KEYBINDS_VERSION}": {remedy}')
+    return raw
+
+
 def _bind(actions: list[str], written: dict[Button, int], unused: tuple[str, ...] = ()) -> Keybinds:
     """Adds the sides of modifiers and the shifted characters to ``written``, from bound buttons to columns."""
     same_key = {other: button for button in written if (other := button_names.shifted(button)) and other not in written}
+    return Keybinds(tuple(actions), with_sides(written), same_key, unused)
+
+
+def with_sides(written: dict[Button, int]) -> dict[Button, int]:
+    """Adds the sides of modifiers, as ``Keybinds.columns`` has them."""
     columns = {side: column for button, column in written.items() for side in sides(button)} | written
     for modifier in button_names.MODIFIERS:
         left, right = sides(modifier)
         if left in columns and columns[left] == columns.get(right):
             columns.setdefault(modifier, columns[left])
-    return Keybinds(tuple(actions), columns, same_key, unused)
+    return columns
 
 
 def _index(path: Path, name: str, bind: Any) -> int:
@@ -77,19 +87,35 @@ def _index(path: Path, name: str, bind: Any) -> int:
     return index
 
 
-def _buttons(path: Path, name: str, bind: dict[str, Any]) -> Iterable[Button]:
-    """The action's buttons, at least one."""
+def bound_buttons(
+    what: str, place: str, bind: dict[str, Any], pad: Collection[str] = (), known: Sequence[str] = _ENTRIES
+) -> Iterable[Button]:
+    """The buttons of an entry, such as ``{"key": ["W", "UP"], "mouse": "LEFT"}``, at least one.
+
+    Args:
+        what: whose they are, for messages, "action 'jump'" for example.
+        place: the file.
+        pad: the names of a pad's buttons; without any, entries of a pad are not read.
+        known: the entries that there may be.
+
+    Raises:
+        UserError: an unknown entry, a name that is none, or no button.
+    """
     for entry in bind:
-        if entry not in _ENTRIES:
+        if entry not in known:
             remedy = 'write several buttons as a list, "key": ["W", "UP"], and remove what is none of these'
-            known = f"the unknown entry {entry!r}; known are {', '.join(_ENTRIES)}"
-            raise UserError(f"{path}: action '{name}' has {known}: {remedy}")
+            raise UserError(f"{place}: {what} has the unknown entry {entry!r}; known are {', '.join(known)}: {remedy}")
     bound = 0
-    for device in ("key", "mouse"):
+    for device in ("key", "mouse", "pad") if pad else ("key", "mouse"):
         entry = bind.get(device)
         for text in [] if entry is None else entry if isinstance(entry, list) else [entry]:
-            button = button_of(device, text) if isinstance(text, str) else None
-            where = f"{path}: the {device} of action '{name}' is {text!r}"
+            where = f"{place}: the {device} of {what} is {text!r}"
+            if device == "pad":
+                if not isinstance(text, str) or text.upper() not in pad:
+                    raise UserError(f"{where}: a pad has {', '.join(pad)}")
+                button = "pad", text.upper()
+            else:
+                button = button_of(device, text) if isinstance(text, str) else None
             if button is None:
                 raise UserError(f'{where}: write a name such as "{"W" if device == "key" else "LEFT"}"')
             if button[0] == "mouse" and button[1] not in button_names.MOUSE_BUTTONS and button_names.is_key(text):
@@ -97,4 +123,4 @@ def _buttons(path: Path, name: str, bind: dict[str, Any]) -> Iterable[Button]:
             bound += 1
             yield button
     if not bound:
-        raise UserError(f'{path}: no button is bound to action \'{name}\': give it a "key" or a "mouse", or remove it')
+        raise UserError(f'{place}: no button is bound to {what}: give it a "key" or a "mouse", or remove it')

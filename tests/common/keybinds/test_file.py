@@ -6,7 +6,7 @@ import pytest
 from dataset_files import user_error
 from recorded_sessions import KEYBINDS
 
-from BC_training.convert.sessions.keybinds import _bind, read_keybinds
+from BC_training.common.keybinds.file import _bind, read_keybinds
 
 
 def bound(index, key):
@@ -35,7 +35,7 @@ def with_actions(**actions):
     (with_actions(a={"index": 0, "mouse": "VK_SPACE"}), ("'VK_SPACE', a key",)),
     (with_actions(a={"index": 0}), ("no button is bound to action 'a'", "or remove it")),
     (with_actions(a=bound(0, [])), ("no button is bound to action 'a'",)),
-    (with_actions(a={"index": 0, "keys": ["W"]}), ("unknown entry 'keys'; known are index, key, mouse",)),
+    (with_actions(a={"index": 0, "keys": ["W"]}), ("unknown entry 'keys'; known are index, key, mouse, pad",)),
     (with_actions(a={"index": 0, "key": "W", "Mouse": "LEFT"}), ("unknown entry 'Mouse'",)),
     (with_actions(**{" ": bound(0, "W")}), ("' ' is no name of an action",)),
     ('{"version": "2.0", "actions": {"a": {"index": 0, "key": "W", "key": "A"}}}', ("twice", "'key'")),

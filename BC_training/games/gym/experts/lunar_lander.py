@@ -1,0 +1,13 @@
+"""LunarLander: Gymnasium's own heuristic, for engines that are on or off and for those that are not."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium.envs.box2d.lunar_lander import heuristic
+
+from BC_training.games.gym.experts.expert import Expert
+
+
+class LunarLanderExpert(Expert):
+    def choose(self, observation: dict[str, np.ndarray]) -> Any:
+        return heuristic(self.raw, observation["state"])
