@@ -165,10 +165,10 @@ def started(code: str, folder: Path, games: int) -> Iterator[tuple[subprocess.Po
         yield process, family
     finally:
         process.kill()
-        process.communicate()
         for child in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
+        process.communicate()  # last: whoever is left would hold its pipe open
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ class DoomGame(gymnasium.Env):
         self.fps = TICS_PER_SECOND / frame_skip
         self.state_names = STATE_NAMES
         self._render_size = covering[0]
-        self._game = self._start(scenario, skill, mouse)
+        self._game = self._configured(scenario, skill, mouse)
         self.buttons = tuple(b.name.lower() for b in self._game.get_available_buttons() if b != _TURN)
         self.axes = ("turn",) if mouse else ()
         self.action_space = action_space(len(self.buttons), len(self.axes), FAST_TURN)
@@ -131,8 +131,10 @@ class DoomGame(gymnasium.Env):
         self._last: dict[str, np.ndarray] | None = None
         self.objects: list[Any] = []  # the engine's: name, position_x/y/z, angle; for experts
         self.sectors: list[Any] = []  # and the map: lines with x1, y1, x2, y2, is_blocking; of _MAPPED
+        self._calls = EngineCalls()
+        self._start()  # last: whoever interrupts what follows does not know of the engine
 
-    def _start(self, scenario: str, skill: int, mouse: bool) -> vizdoom.DoomGame:
+    def _configured(self, scenario: str, skill: int, mouse: bool) -> vizdoom.DoomGame:
         game = vizdoom.DoomGame()
         game.load_config(f"{vizdoom.scenarios_path}/{scenario}.cfg")
         if mouse:
@@ -160,16 +162,20 @@ class DoomGame(gymnasium.Env):
                 variable.ANGLE,
             ]
         )
+        return game
+
+    def _start(self) -> None:
         # The engine writes into the working directory, and two that start in one at the same time can fail.
         self._directory = tempfile.TemporaryDirectory(prefix="doom-", ignore_cleanup_errors=True)
         before = psutil.Process().children()
         try:
             with contextlib.chdir(self._directory.name):
-                game.init()
+                self._game.init()
             started = (process for process in psutil.Process().children() if process not in before)
-            engine = next((process for process in started if "vizdoom" in process.name()), None)
+            self._calls.engine = next((process for process in started if "vizdoom" in process.name()), None)
         except BaseException as error:
-            game.close()
+            self._game.close()
+            self._calls.close()
             self._directory.cleanup()
             if not isinstance(error, Exception):
                 raise
@@ -177,9 +183,6 @@ class DoomGame(gymnasium.Env):
                 f"the Doom engine did not start ({first_line(error)}); "
                 "run BC_training/scripts/test_setup.py to check this machine"
             ) from error
-        self._calls = EngineCalls()
-        self._calls.engine = engine
-        return game
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
