@@ -13,7 +13,11 @@ class Expert:
 
     def __init__(self, env: gymnasium.Env):
         self._game: Any = env.unwrapped
-        self.raw: Any = self._game.env.unwrapped
+
+    @property
+    def raw(self) -> Any:
+        """The environment itself, which is not kept: Atari's engine complains if anything holds it when Python ends."""
+        return self._game.env.unwrapped
 
     def reset(self, seed: int) -> None:
         """Starts an episode; nothing that an expert does is random."""
