@@ -3,11 +3,12 @@
 from typing import Any
 
 import numpy as np
-from gymnasium.envs.box2d.lunar_lander import heuristic
 
 from BC_training.games.gym.experts.expert import Expert
 
 
 class LunarLanderExpert(Expert):
     def choose(self, observation: dict[str, np.ndarray]) -> Any:
+        from gymnasium.envs.box2d.lunar_lander import heuristic  # here: other games need no Box2D
+
         return heuristic(self.raw, observation["state"])
