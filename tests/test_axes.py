@@ -129,8 +129,7 @@ def test_an_episode_is_predicted_as_the_split_is(trained, tmp_path):
 
 
 def test_the_film_marks_the_frames_in_which_an_axis_is_off(trained, tmp_path):
-    from rerun import chunk
-
+    chunk = pytest.importorskip("rerun.chunk")
     shown = film_episode(trained.path, tmp_path / "e.mp4", QUIET, episode=trained.episode, rerun=tmp_path / "e.rrd")
     pictures, rate = decode(tmp_path / "e.mp4")
     wrong = shown.disagree.any(axis=1) | shown.axes_disagree.any(axis=1)
