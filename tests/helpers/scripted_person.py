@@ -24,7 +24,7 @@ from BC_training.games.spaces import action_space
 def screen() -> Iterator[str]:
     """An X server of its own, whose address is in DISPLAY meanwhile."""
     reading, writing = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "800x600x24", "-nolisten", "tcp"]
+    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "800x600x24", "-nolisten", "tcp", "-noreset"]
     server = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
     os.close(writing)
     before = os.environ.get("DISPLAY")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from Xlib import Xatom, X
+from Xlib import X, Xatom
 from Xlib.display import Display
 from Xlib.protocol import event
 

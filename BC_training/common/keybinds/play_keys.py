@@ -22,8 +22,8 @@ from typing import Any
 
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.keybinds.button_names import Button, button_of, shifted, shown
+from BC_training.common.keybinds.default_keys import CONTROLS, default_keybinds
 from BC_training.common.keybinds.file import bound_buttons, read_raw, with_sides
-from BC_training.play.human.default_keys import CONTROLS, default_keybinds
 
 # SDL's game controller, in the order of its numbers.
 PAD_BUTTONS = (
