@@ -80,6 +80,21 @@ def raw_keybinds(path: Path | None, buttons: Sequence[str], axes: Sequence[str])
     return default_keybinds(buttons, axes) if path is None else read_raw(path)
 
 
+def bound_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the buttons and axes that a file binds, for a game that has none of its own.
+
+    Buttons are in the order of their "index", where all have one.
+    """
+    raw = read_raw(path)
+    actions, axes = raw.get("actions") or {}, raw.get("axes") or {}
+    if not isinstance(actions, dict) or not isinstance(axes, dict) or not (actions or axes):
+        raise UserError(f'{path} binds nothing: it needs "actions": {{"forward": {{"key": "W"}}, ...}} or "axes"')
+    order = {name: entry.get("index") for name, entry in actions.items() if isinstance(entry, dict)}
+    if len(order) == len(actions) and all(isinstance(index, int) for index in order.values()):
+        return tuple(sorted(actions, key=order.__getitem__)), tuple(axes)
+    return tuple(actions), tuple(axes)
+
+
 def play_keys(path: Path | None, buttons: Sequence[str], axes: Sequence[str], takeover: str | None = None) -> PlayKeys:
     """Reads the keys of a game with these names of buttons and axes.
 

@@ -14,9 +14,6 @@ from jaxtyping import UInt8
 
 from BC_training.common.errors import UserError
 
-if sys.platform != "linux":
-    raise ImportError("X11 is captured on Linux")
-
 _ALL_PLANES, _Z_PIXMAP = 0xFFFFFFFF, 2
 
 
@@ -90,6 +87,7 @@ class SharedPictures:
     def _share(self, size: int) -> None:
         """Shares memory for pictures of ``size`` bytes with the server."""
         self._unshare()
+        assert sys.platform == "linux"
         file = os.memfd_create("pictures")
         os.truncate(file, size)
         memory = mmap.mmap(file, size)
