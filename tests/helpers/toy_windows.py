@@ -17,9 +17,7 @@ SHOWN = X.KeyPressMask | X.KeyReleaseMask | X.ButtonPressMask | X.ButtonReleaseM
 class ToyWindow:
     """A window in one colour, which it keeps, that notes the keys and buttons that reach it."""
 
-    def __init__(
-        self, title: str, size: tuple[int, int] = (120, 80), place: tuple[int, int] = (50, 40), colour=0xFF0000
-    ):
+    def __init__(self, title: str, size=(120, 80), place=(50, 40), colour=0xFF0000):
         self._display = Display()
         root = self._display.screen().root
         self._window = root.create_window(

@@ -89,10 +89,8 @@ def bound_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     actions, axes = raw.get("actions") or {}, raw.get("axes") or {}
     if not isinstance(actions, dict) or not isinstance(axes, dict) or not (actions or axes):
         raise UserError(f'{path} binds nothing: it needs "actions": {{"forward": {{"key": "W"}}, ...}} or "axes"')
-    order = {name: entry.get("index") for name, entry in actions.items() if isinstance(entry, dict)}
-    if len(order) == len(actions) and all(isinstance(index, int) for index in order.values()):
-        return tuple(sorted(actions, key=order.__getitem__)), tuple(axes)
-    return tuple(actions), tuple(axes)
+    order = {name: i for name, e in actions.items() if isinstance(e, dict) and isinstance(i := e.get("index"), int)}
+    return tuple(sorted(actions, key=order.__getitem__) if len(order) == len(actions) else actions), tuple(axes)
 
 
 def play_keys(path: Path | None, buttons: Sequence[str], axes: Sequence[str], takeover: str | None = None) -> PlayKeys:

@@ -4,13 +4,14 @@ import time
 
 
 class Ticks:
-    """Moments at equal distances, k / fps seconds after the start, whatever happened in between.
+    """Moments k / fps seconds after the start, for k = 1, 2, ..., whatever happens in between.
 
     Args:
         fps: how many a second.
 
     Attributes:
-        missed: how many were over before anyone waited for them, since the start.
+        late: how many seconds after its moment the last ``wait`` returned.
+        missed: how many moments it left out, as the next one after them was over, too.
     """
 
     def __init__(self, fps: float):
@@ -18,14 +19,14 @@ class Ticks:
         self.restart()
 
     def restart(self) -> None:
-        """The first is now."""
-        self._start, self._next, self.missed = time.perf_counter(), 1, 0
+        """Starts now."""
+        self._start, self._count, self.late, self.missed = time.perf_counter(), 0, 0.0, 0
 
-    def wait(self) -> int:
-        """Sleeps until the next one that is not over yet; returns how many were left out before it."""
-        passed = time.perf_counter() - self._start
-        missed = max(int(passed / self._period) + 1 - self._next, 0)
-        self.missed += missed
-        self._next += missed + 1
-        time.sleep(max(self._start + (self._next - 1) * self._period - time.perf_counter(), 0))
-        return missed
+    def wait(self) -> None:
+        """Sleeps until the next moment; where that is over returns at once."""
+        over = int((time.perf_counter() - self._start) / self._period)
+        self.missed = max(over - self._count - 1, 0)
+        self._count += self.missed + 1
+        moment = self._start + self._count * self._period
+        time.sleep(max(moment - time.perf_counter(), 0))
+        self.late = time.perf_counter() - moment

@@ -25,8 +25,8 @@ class WindowGame(gymnasium.Env):
     Action: what keys, buttons and the mouse do until the next frame, while the window has the focus; see ``Hands``.
     Reward: none, and no episode ends. ``reset`` restarts nothing in the program.
     ``step`` and ``reset`` give in ``info`` "time", when the frame was taken, in seconds of ``time.perf_counter()``;
-    "missed", how many frames were left out before it as it was too late for them; and "focused", whether the action was
-    done.
+    "late", by how many seconds that was after its moment; "missed", how many frames were left out before it as it was
+    too late for them; and "focused", whether the action was done.
 
     Args:
         name: which window, as ``WindowQuery`` reads it.
@@ -62,9 +62,8 @@ class WindowGame(gymnasium.Env):
         keys = play_keys(path, self.buttons, self.axes)
         self.frame_size, self.fps, self.render_mode = frame_size, fps, render_mode
         self._region = Region.parse(region) if region else None
-        self.action_space = action_space(
-            len(self.buttons), len(self.axes), max((a.amount for a in keys.axes), default=1)
-        )
+        reach = max((axis.amount for axis in keys.axes), default=1.0)
+        self.action_space = action_space(len(self.buttons), len(self.axes), reach)
         self.observation_space = observation_space(frame_size, 0)
         self._ticks = Ticks(fps)
         query, self._opened = WindowQuery.parse(name), desktop is None
@@ -81,21 +80,17 @@ class WindowGame(gymnasium.Env):
         super().reset(seed=seed)
         self.hands.rest()
         self._ticks.restart()
-        return self._observe(0, False)
+        return self._observe(False)
 
     def step(self, action: Action):
         try:
             is_focused = self.hands.do(action)
-            observation, info = self._observe(self._ticks.wait(), is_focused)
+            self._ticks.wait()
+            observation, info = self._observe(is_focused)
         except BaseException:
             self.hands.rest()
             raise
         return observation, 0.0, False, False, info
-
-    @property
-    def missed(self) -> int:
-        """How many frames were left out since ``reset``."""
-        return self._ticks.missed
 
     def render(self) -> np.ndarray | None:
         return np.ascontiguousarray(self._picture) if self.render_mode == "rgb_array" else None
@@ -106,14 +101,14 @@ class WindowGame(gymnasium.Env):
         else:
             self.desktop.release_all()
 
-    def _observe(self, missed: int, is_focused: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def _observe(self, is_focused: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         taken = time.perf_counter()
         try:
             self._picture = self.desktop.grab(self.window.id, self._region)
         except NotShown as error:
             raise NotShown(f"{self.window}: {error}", error.state) from None
         frame = letterboxed(self._picture, self.frame_size)
-        info = {"time": taken, "missed": missed, "focused": is_focused}
+        info = {"time": taken, "late": self._ticks.late, "missed": self._ticks.missed, "focused": is_focused}
         return {"frame": frame, "state": np.zeros(0, np.float32)}, info
 
 

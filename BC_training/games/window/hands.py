@@ -29,15 +29,13 @@ class Hands:
         for button, column in keys.columns.items():
             if button[0] != "pad":
                 self._pressed_by.setdefault(column, button)
-        moved = [
-            f"axis '{name}'"
-            for x, name in enumerate(axes)
-            if keys.axes[x].mouse is None
-            and not {len(buttons) + 2 * x, len(buttons) + 2 * x + 1} <= self._pressed_by.keys()
-        ]
-        lacking = [f"button '{name}'" for i, name in enumerate(buttons) if i not in self._pressed_by] + moved
-        if lacking:
-            raise UserError(f"{lacking[0]} cannot be played by keyboard and mouse: bind it to more than a pad")
+        needed = {f"button '{name}'": {i} for i, name in enumerate(buttons)}
+        for x, name in enumerate(axes):
+            sides = {len(buttons) + 2 * x, len(buttons) + 2 * x + 1}
+            needed[f"axis '{name}'"] = sides if keys.axes[x].mouse is None else set()
+        for what, columns in needed.items():
+            if not columns <= self._pressed_by.keys():
+                raise UserError(f"{what} is bound to a pad alone, which is not played here: bind keys or the mouse")
         self._buttons = len(buttons)
         self._held: set[Button] = set()
         self._owed = [0.0, 0.0]  # parts of a count that the mouse was not moved yet

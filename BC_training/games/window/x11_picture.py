@@ -33,6 +33,7 @@ class SharedPictures:
 
     def __init__(self, display: str):
         self._memory: mmap.mmap | None = None
+        self._segment = 0
         self._connection = None
         names = [ctypes.util.find_library(name) for name in ("xcb", "xcb-shm", "c")]
         if None in names:
