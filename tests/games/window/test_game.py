@@ -282,5 +282,5 @@ def test_a_real_game_is_seen_and_played(tmp_path, opened, observer):
         look([1], [0])
         wait_until(lambda: look([0], [0]) is not None and not np.array_equal(ammunition(), full))
     finally:
-        process.terminate()
+        process.kill()  # it asks whether to quit
         process.wait()
