@@ -11,7 +11,8 @@ from toy_windows import ToyWindow, openbox
 from Xlib import X
 
 from BC_training.common.keybinds.button_names import button_of
-from BC_training.games.window.desktop import NotShown, Region, WindowQuery, open_desktop
+from BC_training.games.window.desktop import NotShown, Region, WindowQuery
+from BC_training.games.window.platform import open_desktop
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
