@@ -11,8 +11,9 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.common.schema import OversampleConfig
-from BC_training.data import samples as samples_module
-from BC_training.data.samples import SampleOrder, Samples, permute
+from BC_training.data import order as order_module
+from BC_training.data.order import SampleOrder, permute
+from BC_training.data.samples import Samples
 
 
 @st.composite
@@ -68,7 +69,7 @@ def test_random_access_equals_a_sequential_pass(order, steps):
     """So a resumed run goes on as if it had never stopped."""
     sequential = {step: order.batch(step).copy() for step in sorted(steps)}
     for step in steps:
-        samples_module._constants.cache_clear()
+        order_module._constants.cache_clear()
         again = SampleOrder(order.num_samples, order.batch_size, order.seed)
         np.testing.assert_array_equal(again.batch(step), sequential[step])
 
