@@ -56,9 +56,7 @@ class Samples:
             lacks = f"no episode of {dataset.path} is longer than dataset.action_shift={shift} frames: lower it"
             if not any(info.labelled for info in infos):
                 names = f"{infos[0].name} to {infos[-1].name}" if len(infos) > 1 else infos[0].name
-                lacks = (
-                    f"nobody took over in {names} of {dataset.path}, and what a policy did is no example: record more"
-                )
+                lacks = f"nobody took over in {names} of {dataset.path}, and a policy's play is no example: record more"
             raise UserError(lacks)
         actions = [dataset.actions(e) for e in self.episodes]
         self._actions = np.concatenate(actions)  # bool [rows, A]

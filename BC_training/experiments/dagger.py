@@ -54,9 +54,9 @@ def dagger(
 
     Round k is a run of its own, ``<run>-round<k>``, with a dataset of its own beside the config's,
     ``<run>-round<k>.zarr``: that of the round before and ``episodes`` more, which the best checkpoint
-    of the round before plays and ``label`` labels, acting in a share mix^k of the frames; "human" is
-    a person, who takes over by the key ``takeover`` and plays by ``keybinds``. The same call goes on where an earlier one stopped.
-    The result is also in ``<log_dir>/<run>-dagger``.
+    of the round before plays and ``label`` labels, acting in a share mix^k of the frames. "human" is
+    a person, who takes over by the key ``takeover`` and plays by the file ``keybinds``. The same call
+    goes on where an earlier one stopped. The result is also in ``<log_dir>/<run>-dagger``.
 
     Raises:
         UserError: bad input, rounds that were begun with other settings, or a person who stops early.

@@ -95,7 +95,7 @@ def find_start(config: Config, inputs: InputSpec, fingerprint: str, console: Con
 def fingerprint(dataset: ZarrGameplayDataset, episodes: Sequence[int] | None = None) -> str:
     """A hash of the episodes' names, lengths, actions, axes and state, and of some frames, wherever the dataset is.
 
-    Which frames are labelled is hashed where not all are. ``episodes`` are positions in ascending order; None takes all.
+    Of takeovers also which frames are labelled. ``episodes`` are positions in ascending order; None takes all.
     """
     positions = range(len(dataset.episodes)) if episodes is None else episodes
     digest = hashlib.sha256(repr((dataset.action_names, dataset.state_names, dataset.channel_order)).encode())

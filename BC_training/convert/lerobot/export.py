@@ -107,6 +107,11 @@ def export(
             raise UserError(f"{out} is there by now: move it away and run the same command again")
         shutil.rmtree(folder / _PROGRESS)
         os.rename(folder, out)  # an empty folder is replaced
+    unlabelled = sum(int((~e.is_labelled).sum()) for e in dataset.episodes)
+    if unlabelled:
+        print_line(
+            console, f"{unlabelled:,} of the recorded frames are a policy's own play, which LeRobot cannot tell apart"
+        )
     print_line(console, f"exported {len(lengths)} episodes, {sum(lengths):,} frames, to {out}")
 
 
