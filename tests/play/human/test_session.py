@@ -127,6 +127,7 @@ def test_a_pad_is_recorded_and_without_it_the_game_stands_still_and_loses_nothin
         10: lambda p: pad.push(2, 3_000),  # within the dead zone
         12: lambda p: pad.push(2, -32_768),
         13: unplug,
+        14: unplug,  # the second time it is another to SDL
         15: lambda p: pad.press(0, True),
     }
     data, _ = played(tmp_path / "x.zarr", at(done))
