@@ -106,7 +106,9 @@ def export(
         if not _is_unused(out):
             raise UserError(f"{out} is there by now: move it away and run the same command again")
         shutil.rmtree(folder / _PROGRESS)
-        os.rename(folder, out)  # an empty folder is replaced
+        if out.exists():
+            out.rmdir()  # it is empty
+        os.rename(folder, out)
     unlabelled = sum(int((~e.is_labelled).sum()) for e in dataset.episodes)
     if unlabelled:
         print_line(

@@ -48,7 +48,7 @@ def pressed(name: str = "x.zarr") -> dict[str, list[int]]:
 
 
 def test_keys_that_are_shown_are_a_file_to_change_and_record_with(call):
-    Path("keys.json").write_text(json.dumps(keys_of(call, ("actions", "attack", {"key": "K"}))))
+    Path("keys.json").write_text(json.dumps(keys_of(call, ("actions", "attack", {"key": "K"}))), encoding="utf-8")
     code, out, _ = call(*PERSON, "--keybinds", "keys.json", "--show-keys")
     assert (code, json.loads(out)["actions"]["attack"]) == (0, {"key": "K"})
     Room.follow(at({2: lambda p: p.tap("k"), 4: lambda p: p.tap("space"), 6: lambda p: p.tap("F10")}))
@@ -90,7 +90,7 @@ def test_a_pad_that_is_unplugged_for_good_keeps_the_frames_before(call):
     ([("controls", "pause", "SPACE")], "key SPACE is bound to both 'attack' and the window's 'pause'"),
 ])  # fmt: skip
 def test_a_file_of_keys_that_does_not_fit_is_one_line_and_nothing_is_written(call, changes, message):
-    Path("keys.json").write_text(json.dumps(keys_of(call, *changes)))
+    Path("keys.json").write_text(json.dumps(keys_of(call, *changes)), encoding="utf-8")
     for options in (["--out", "x.zarr"], ["--show-keys"]):
         code, _, error = call(*PERSON, "--keybinds", "keys.json", *options)
         assert (code, error.count("\n")) == (2, 1)

@@ -71,9 +71,9 @@ def test_the_next_training_learns_from_the_persons_frames_alone(folder):
     both = {split: [data.episodes[e] for e in data.find(saved.split[split])] for split in ("train", "val")}
     counts = {split: sum(3 if e.attrs["player"] != "random" else e.length for e in both[split]) for split in both}
     assert [len(both[split]) for split in both] == [3, 3]
-    scores = json.loads((folder / "l/x-round1/evaluation.json").read_text())
+    scores = json.loads((folder / "l/x-round1/evaluation.json").read_text(encoding="utf-8"))
     assert scores["frames"] == counts["val"]
-    table = json.loads((folder / "l/x-dagger/dagger.json").read_text())
+    table = json.loads((folder / "l/x-dagger/dagger.json").read_text(encoding="utf-8"))
     assert table["label"] == "human"
     assert [row["frames"] for row in table["rounds"]] == [
         len(ZarrGameplayDataset(folder / "x.zarr")),
