@@ -62,6 +62,7 @@ class RandomPlay:
     def __init__(self, keys: PlayKeys, buttons: int, by: str, frames: int):
         self._keys, self._buttons, self._by, self._frames = keys, buttons, by, frames
         self._rng, self._down, self.done, self._pad = np.random.default_rng(0), set[int](), [], None
+        self._episode = 0
         device = "pad" if by == "pad" else "key"
         bound = {c: name for (kind, name), c in reversed(keys.columns.items()) if kind == device}
         # A stick moves both ways by its own axis; as a button it would press others, too.
@@ -77,6 +78,7 @@ class RandomPlay:
             self._pad.attach()
             self.done.append([0.0] * (self._buttons + len(self._keys.axes)))
             return
+        is_first, self._episode = Room.episodes != self._episode, Room.episodes
         held = set(self._down)
         for column, name in self._bound.items():
             if self._rng.random() < 0.15:
@@ -87,7 +89,7 @@ class RandomPlay:
                 held.add(column)
                 self._press(who, name, True)
                 self._press(who, name, False)
-        moved = [self._move(who, x, held) for x in range(len(self._keys.axes))]
+        moved = [self._move(who, x, held, is_first) for x in range(len(self._keys.axes))]
         self.done.append([*(float(c in held) for c in range(self._buttons)), *moved])
 
     def _press(self, who: ScriptedPerson, name: str, down: bool) -> None:
@@ -96,7 +98,7 @@ class RandomPlay:
         else:
             (who.press if down else who.release)(X11.get(name, name.lower()))
 
-    def _move(self, who: ScriptedPerson, x: int, held: set[int]) -> float:
+    def _move(self, who: ScriptedPerson, x: int, held: set[int], is_first: bool) -> float:
         axis, less = self._keys.axes[x], self._buttons + 2 * x
         amount = float((less + 1 in held) - (less in held))
         if self._pad is not None and axis.pad is not None:
@@ -107,7 +109,8 @@ class RandomPlay:
                 self._pad.push(PAD_AXES.index(axis.pad), value)
             amount += self._sticks[axis.pad] * axis.pad_sign
         amount = min(max(amount, -1.0), 1.0) * axis.amount
-        if axis.mouse is not None and self._by == "keys and mouse" and self._rng.random() < 0.5:
+        # The window takes the mouse when the key that starts the episode comes, and not before.
+        if axis.mouse is not None and self._by == "keys and mouse" and not is_first and self._rng.random() < 0.5:
             counts = int(self._rng.integers(-30, 31))
             who.move(*((counts, 0) if axis.mouse == 0 else (0, counts)))
             amount += counts / axis.counts
