@@ -201,10 +201,8 @@ def convert(
         return
     from BC_training.convert.conversion import Options, convert
 
-    lists = tuple(pwad or ()), tuple(leave_out or ())
-    texts = kind, frame_size, fps, keybinds, iwad, camera
-    options = Options(*texts, *lists, time_unit, turn or "axis", video, allow_missing)
-    convert(source, out, options, workers, console)
+    chosen = kind, frame_size, fps, keybinds, iwad, camera, tuple(pwad or ()), tuple(leave_out or ())
+    convert(source, out, Options(*chosen, time_unit, turn or "axis", video, allow_missing), workers, console)
 
 
 @command("analyze data/quickstart.zarr")
