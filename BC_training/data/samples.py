@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
+from BC_training.common import metrics
 from BC_training.common.axes import AxisBins, squeezed_actions
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError, unknown
@@ -146,7 +147,7 @@ class Samples:
         window: Window,
         axis_bins: AxisBins | None = None,
     ):
-        self.dataset, self.episodes, self.window = dataset, list(episodes), window
+        self.dataset, self.episodes, self.window, self._axis_bins = dataset, list(episodes), window, axis_bins
         self._lengths = np.array([dataset.episodes[e].length for e in self.episodes], np.int64)
         self._first_rows = _starts(self._lengths)
         self._first_samples = _starts(np.maximum(self._lengths - window.action_shift, 0))
@@ -231,7 +232,7 @@ class Samples:
         return [(names[e], int(frame)) for e, frame in zip(episode, t, strict=True)]
 
     def order(self, batch_size: int, seed: int, oversample: OversampleConfig | None = None) -> SampleOrder:
-        """The order to train in. With ``oversample``, samples of its buttons get extra visits: ``ratio`` of an epoch.
+        """The order to train in. With ``oversample``, samples that it names get extra visits: ``ratio`` of an epoch.
 
         Raises:
             UserError: a batch larger than the number of samples, an unknown button, or buttons
@@ -244,7 +245,8 @@ class Samples:
         for name in oversample.actions:
             if name not in names:
                 raise unknown("button", name, names, "in dataset.oversample.actions")
-        rare = np.flatnonzero(self.targets[:, [names.index(name) for name in oversample.actions]].any(axis=1))
+        rare = self.targets[:, [names.index(name) for name in oversample.actions]].any(axis=1)
+        rare = np.flatnonzero(rare | self._changes() if oversample.changes else rare)
         if not rare.size:
             raise UserError(
                 f"none of dataset.oversample.actions ({', '.join(oversample.actions)}) is pressed in the training "
@@ -269,6 +271,13 @@ class Samples:
         if self.window.action_chunk > 1:
             action, mask = action[..., 0, :], mask[..., 0]
         return (action & mask[..., None]).sum(axis=(0, 1)) / mask.sum()
+
+    def _changes(self) -> Bool[np.ndarray, " N"]:
+        """``metrics.change_frames``."""
+        dataset, shift = self.dataset, self.window.action_shift
+        recorded = [dataset.axes(e) for e in self.episodes]
+        axes = metrics.recorded_axes(dataset.axis_names, self._axis_bins, recorded, shift)
+        return metrics.change_frames([dataset.actions(e) for e in self.episodes], shift, axes)
 
     def _shifted(self, rows: np.ndarray) -> np.ndarray:
         """The rows [R, ...] that are the targets of samples, [N, ...]."""

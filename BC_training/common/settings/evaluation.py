@@ -54,7 +54,8 @@ class RolloutConfig:
 class EvaluationConfig(DecodeSettings):
     every_n_epochs: int = 1
     batch_size: int = setting(256, FREE)
-    best_metric: Literal["macro_f1", "exact_match", "loss", "rollout"] = "macro_f1"  # rollout: the mean return
+    # change_match: the exact match where the action changes; rollout: the mean return
+    best_metric: Literal["macro_f1", "exact_match", "change_match", "loss", "rollout"] = "macro_f1"
     rollout: RolloutConfig | None = setting(None, FREE)
 
     def __post_init__(self) -> None:
