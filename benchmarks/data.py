@@ -42,7 +42,7 @@ from BC_training.runtime.sharding import one_device
 from BC_training.train import train
 
 BATCH = 32
-QUIET = Console(file=open(os.devnull, "w"))  # noqa: SIM115
+QUIET = Console(file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 MEMORY_CGROUP = Path("/sys/fs/cgroup/memory")
 
 
@@ -171,9 +171,10 @@ def write_many_episodes(path: Path, count: int, length: int) -> None:
         writer = EpisodeWriter(path, 0)
         writer.append(np.zeros((3, 288, 512), np.uint8), at_rest(7, 0), np.zeros(2, np.float32))
         writer.commit({"fps": 17.5, "seed": 0, "game": "doom/deadly_corridor", "player": "expert", "score": 1.5})
-    group = json.loads((path / "episode_0/zarr.json").read_text())
+    group = json.loads((path / "episode_0/zarr.json").read_text(encoding="utf-8"))
     arrays = {
-        name: json.loads((path / f"episode_0/{name}/zarr.json").read_text()) for name in ("frames", "actions", "state")
+        name: json.loads((path / f"episode_0/{name}/zarr.json").read_text(encoding="utf-8"))
+        for name in ("frames", "actions", "state")
     }
     for name, meta in arrays.items():
         meta["shape"][0] = group["consolidated_metadata"]["metadata"][name]["shape"][0] = length
@@ -339,7 +340,7 @@ def waiting(config: str, cache: str, folder: Path, *overrides: str) -> None:
         "evaluation.rollout=null",
     ]
     train(load_config(config, [*common, *overrides]), QUIET)
-    rows = map(json.loads, (folder / "logs/benchmark/metrics.jsonl").read_text().splitlines())
+    rows = map(json.loads, (folder / "logs/benchmark/metrics.jsonl").read_text(encoding="utf-8").splitlines())
     row = next(row for row in rows if row["kind"] == "epoch")
     name = Path(config).stem
     print(f"{name:10} cache {cache:6} waits {row['data_wait']:.1%} of {row['frames_per_second']:.0f} frames/s, aim 2 %")

@@ -39,6 +39,7 @@ install_import_hook([f"BC_training.{name}" for name in CHECKED], "beartype.beart
 
 from BC_training.common.preprocess import InputSpec  # noqa: E402
 from BC_training.common.schema import Config, DatasetConfig, TrainingConfig  # noqa: E402
+from BC_training.common.settings.evaluation import EvaluationConfig  # noqa: E402
 from BC_training.models.pure_cnn.model import Config as PureCNNConfig  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -211,6 +212,7 @@ def make_config() -> Callable[..., Config]:
             dataset=DatasetConfig(path="unused"),
             model=PureCNNConfig(**({"name": "pure_cnn"} | small | (model or {}))),
             training=TrainingConfig(**(training or {})),
+            evaluation=EvaluationConfig(best_metric="macro_f1"),  # as the set-up leaves it for buttons
         )
 
     return make

@@ -247,7 +247,7 @@ def predict(
     with disk_full_is_user_error(out):
         _write_table(predictions.table(), out)
         if json_file is not None:
-            json_file.write_text(json.dumps(result, indent=2) + "\n")
+            json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     times = predictions.latency_ms.items()
     latency = ", ".join(f"{'–' if value is None else f'{value:.1f} ms'} ({name})" for name, value in times)
     match = f"exact match {metrics.number(predictions.exact_match)}; act takes {latency}"

@@ -168,7 +168,7 @@ def _check_last(run: Path, found: Checkpoint, console: Console) -> None:
 def _goes_on_from(run: Path, origin: Path) -> bool:
     """Whether the run was begun from ``origin`` before, so that it now goes on from its own checkpoints."""
     note = run / _ORIGIN
-    return note.is_file() and note.read_text() == str(origin.resolve())
+    return note.is_file() and note.read_text(encoding="utf-8") == str(origin.resolve())
 
 
 def _start_from(origin: Path, config: Config, inputs: InputSpec, fingerprint: str, console: Console) -> Start:
@@ -198,7 +198,7 @@ def _start_from(origin: Path, config: Config, inputs: InputSpec, fingerprint: st
         copy_step(best, run / "best" / best.name)
     target = run / "last" / str(found.step)
     copy_step(step, target)
-    (run / _ORIGIN).write_text(str(origin.resolve()))
+    (run / _ORIGIN).write_text(str(origin.resolve()), encoding="utf-8")
     found = checkpoint.read(target)
     _check_best(run, found, progress, console)
     progress.wandb_id = None  # the other run keeps its own; W&B takes no step twice

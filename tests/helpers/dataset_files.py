@@ -38,9 +38,9 @@ def array_metadata(path: Path, array: str, number: int = 0) -> Path:
 
 def edit_json(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Changes a JSON object in place."""
-    document = json.loads(file.read_text())
+    document = json.loads(file.read_text(encoding="utf-8"))
     change(document)
-    file.write_text(json.dumps(document))
+    file.write_text(json.dumps(document), encoding="utf-8")
 
 
 def rewrite(path: Path, number: int, array: str, values: np.ndarray) -> None:

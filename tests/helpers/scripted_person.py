@@ -29,7 +29,7 @@ def screen() -> Iterator[str]:
     os.close(writing)
     before = os.environ.get("DISPLAY")
     try:
-        with open(reading) as numbers:
+        with open(reading, encoding="utf-8") as numbers:
             os.environ["DISPLAY"] = f":{numbers.readline().strip()}"  # it writes this once it is ready
         yield os.environ["DISPLAY"]
     finally:

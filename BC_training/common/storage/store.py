@@ -114,7 +114,7 @@ class LocalStore:
 
     def files(self, folder: str) -> list[str]:
         top = self.path / folder
-        return [str(Path(at, name).relative_to(top)) for at, _, names in os.walk(top) for name in names]
+        return [Path(at, name).relative_to(top).as_posix() for at, _, names in os.walk(top) for name in names]
 
     def episode_names(self) -> list[str]:
         if not self.path.is_dir():

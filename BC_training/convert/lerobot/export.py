@@ -106,7 +106,9 @@ def export(
         if not _is_unused(out):
             raise UserError(f"{out} is there by now: move it away and run the same command again")
         shutil.rmtree(folder / _PROGRESS)
-        os.rename(folder, out)  # an empty folder is replaced
+        if out.exists():
+            out.rmdir()  # it is empty
+        os.rename(folder, out)
     print_line(console, f"exported {len(lengths)} episodes, {sum(lengths):,} frames, to {out}")
 
 

@@ -67,7 +67,7 @@ def analyze(
     with disk_full_is_user_error(out):
         out.write_text(page, encoding="utf-8")
         if json_file is not None:
-            json_file.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+            json_file.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     _print(report, console)
     say(console, f"wrote {out} ({len(page) / 1e6:.1f} MB): open it in a browser")
     return report
