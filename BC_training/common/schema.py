@@ -140,7 +140,7 @@ class DatasetConfig:
 class EarlyStoppingConfig:
     """Ends a training whose validation score no longer gains; the best checkpoint is what counts."""
 
-    metric: Literal["macro_f1", "exact_match", "change_match", "loss"] | None = None  # null: evaluation.best_metric
+    metric: Literal["macro_f1", "exact_match", "loss"] | None = None  # null: evaluation.best_metric
     patience: int = 5  # evaluations without a gain
     min_delta: float = 0.0  # what counts as one, in units of the metric
 

@@ -235,8 +235,8 @@ class Samples:
         """The order to train in. With ``oversample``, samples that it names get extra visits: ``ratio`` of an epoch.
 
         Raises:
-            UserError: a batch larger than the number of samples, an unknown button, or buttons
-                that are never pressed.
+            UserError: a batch larger than the number of samples, an unknown button, buttons that are
+                never pressed, or actions that never change.
         """
         targets = self.window.targets
         if oversample is None:
@@ -245,13 +245,15 @@ class Samples:
         for name in oversample.actions:
             if name not in names:
                 raise unknown("button", name, names, "in dataset.oversample.actions")
-        rare = self.targets[:, [names.index(name) for name in oversample.actions]].any(axis=1)
-        rare = np.flatnonzero(rare | self._changes() if oversample.changes else rare)
-        if not rare.size:
+        pressed = self.targets[:, [names.index(name) for name in oversample.actions]].any(axis=1)
+        if oversample.actions and not pressed.any():
             raise UserError(
                 f"none of dataset.oversample.actions ({', '.join(oversample.actions)}) is pressed in the training "
                 "episodes: choose others, or oversample=null"
             )
+        rare = np.flatnonzero(pressed | self._changes() if oversample.changes else pressed)
+        if not rare.size:
+            raise UserError("dataset.oversample.changes: no action of the training episodes ever changes: set it false")
         wanted = round((len(self) - rare.size) * oversample.ratio / (1 - oversample.ratio))
         return SampleOrder(len(self), batch_size, seed, rare, max(wanted - rare.size, 0), targets)
 

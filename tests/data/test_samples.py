@@ -300,5 +300,10 @@ def test_oversampling_an_unknown_or_unused_button_is_an_error(tmp_path, make_dat
     samples = pressing(tmp_path, make_dataset)
     with pytest.raises(UserError, match="did you mean 'a1'"):
         samples.order(1, 0, OversampleConfig(("a11",), 0.5))
-    with pytest.raises(UserError, match=r"a2.*pressed"):
-        samples.order(1, 0, OversampleConfig(("a2",), 0.5))
+    for changes in (False, True):
+        with pytest.raises(UserError, match=r"a2.*pressed"):
+            samples.order(1, 0, OversampleConfig(("a2",), 0.5, changes))
+    make_dataset(tmp_path / "still.zarr", [5], actions=1, rows=[np.zeros((5, 1))])
+    still = Samples(ZarrGameplayDataset(tmp_path / "still.zarr"), [0], Window())
+    with pytest.raises(UserError, match=r"oversample.changes: no action"):
+        still.order(1, 0, OversampleConfig(changes=True))

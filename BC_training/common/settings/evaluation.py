@@ -54,9 +54,8 @@ class RolloutConfig:
 class EvaluationConfig(DecodeSettings):
     every_n_epochs: int = 1
     batch_size: int = setting(256, FREE)
-    # null: macro_f1, or loss where there are axes; change_match: the exact match where the action changes; rollout: the
-    # mean return
-    best_metric: Literal["macro_f1", "exact_match", "change_match", "loss", "rollout"] | None = None
+    # null: macro_f1, or loss where there are axes; rollout: the mean return
+    best_metric: Literal["macro_f1", "exact_match", "loss", "rollout"] | None = None
     rollout: RolloutConfig | None = setting(None, FREE)
 
     def __post_init__(self) -> None:
