@@ -235,8 +235,7 @@ class Samples:
         """The order to train in. With ``oversample``, samples that it names get extra visits: ``ratio`` of an epoch.
 
         Raises:
-            UserError: a batch larger than the number of samples, an unknown button, buttons that are
-                never pressed, or actions that never change.
+            UserError: a batch larger than the number of samples, or what to draw more often is unknown or never there.
         """
         targets = self.window.targets
         if oversample is None:
@@ -277,9 +276,9 @@ class Samples:
     def _changes(self) -> Bool[np.ndarray, " N"]:
         """``metrics.change_frames``."""
         dataset, shift = self.dataset, self.window.action_shift
-        recorded = [dataset.axes(e) for e in self.episodes]
-        axes = metrics.recorded_axes(dataset.axis_names, self._axis_bins, recorded, shift)
-        return metrics.change_frames([dataset.actions(e) for e in self.episodes], shift, axes)
+        actions, axes = ([read(e) for e in self.episodes] for read in (dataset.actions, dataset.axes))
+        moved = metrics.recorded_axes(dataset.axis_names, self._axis_bins, axes, shift)
+        return metrics.change_frames(actions, shift, moved)
 
     def _shifted(self, rows: np.ndarray) -> np.ndarray:
         """The rows [R, ...] that are the targets of samples, [N, ...]."""
