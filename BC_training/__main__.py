@@ -39,6 +39,7 @@ def suite(config: cli.Config = "configs/suite.yaml", overrides: cli.Overrides = 
     "dagger --config configs/resnet_policy.yaml --rounds 3 --episodes 20",
     "dagger --config configs/temporal_cnn.yaml dataset.path=data/few.zarr dataset.record.episodes=12 "
     "dataset.record.noise=0 logging.run_name=few",
+    "dagger --config configs/pure_cnn.yaml --label human --takeover LSHIFT --rounds 2 --episodes 5",
 )
 def dagger(
     config: cli.Config,
@@ -46,13 +47,16 @@ def dagger(
     rounds: cli.Rounds = 3,
     episodes: cli.Episodes = 20,
     mix: cli.RoundMix = 0.0,
-    label: cli.Label = "expert",
+    label: cli.RoundLabel = "expert",
+    takeover: cli.Takeover = None,
+    keybinds: cli.KeysFile = None,
 ) -> None:
-    """Train in rounds: the policy plays, an expert labels its frames, it is trained again (DAgger)."""
+    """Train in rounds: the policy plays, an expert or a person corrects it, it is trained again (DAgger)."""
     from BC_training.experiments.dagger import dagger
 
+    person = {"takeover": takeover, "keybinds": keybinds}
     with cli.resumable():
-        dagger(cli.load(config, overrides), console, rounds=rounds, episodes=episodes, mix=mix, label=label or "expert")
+        dagger(cli.load(config, overrides), console, rounds=rounds, episodes=episodes, mix=mix, label=label, **person)
 
 
 @command(
@@ -199,9 +203,7 @@ def convert(
     convert(source, out, options, workers, console)
 
 
-@command(
-    "analyze data/quickstart.zarr",
-)
+@command("analyze data/quickstart.zarr")
 def analyze(data: cli.Dataset, out: cli.Page = None, actions: cli.Actions = None, json: cli.Json = None) -> None:
     """Show what is in a dataset: tables here, and a page to open in a browser."""
     from BC_training.reports.dataset.analyze import analyze
@@ -246,9 +248,7 @@ def episode(
     film_episode(checkpoint, out, console, data=data, episode=episode, rerun=rerun)
 
 
-@visual_command(
-    "visualize saliency BC_training/checkpoints/quickstart --action attack --out saliency.mp4",
-)
+@visual_command("visualize saliency BC_training/checkpoints/quickstart --action attack --out saliency.mp4")
 def saliency(
     checkpoint: cli.Checkpoint,
     out: cli.Video,
@@ -263,9 +263,7 @@ def saliency(
     film_saliency(checkpoint, out, console, data=data, episode=episode, action=action, method=method)
 
 
-@visual_command(
-    "visualize rollouts --players BC_training/checkpoints/quickstart expert --out side.mp4",
-)
+@visual_command("visualize rollouts --players BC_training/checkpoints/quickstart expert --out side.mp4")
 def rollouts(
     names: cli.Players,
     out: cli.Video,
