@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from BC_training.common.errors import UserError
+from BC_training.common.keybinds.play_keys import play_keys, raw_keybinds
 from BC_training.common.schema import HUMAN, RecordConfig
 from BC_training.games import make_game
-from BC_training.play.human.keybinds import play_keys, raw_keybinds
 from BC_training.play.human.options import PersonOptions
 from BC_training.play.record import record
 

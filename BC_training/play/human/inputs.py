@@ -9,7 +9,7 @@ from pygame._sdl2 import controller
 
 from BC_training.common.action import Action
 from BC_training.common.keybinds.button_names import Button, button_of
-from BC_training.play.human.keybinds import PAD_AXES, PAD_BUTTONS, PlayKeys
+from BC_training.common.keybinds.play_keys import PAD_AXES, PAD_BUTTONS, PlayKeys
 
 _MOUSE = {1: "LEFT", 2: "MIDDLE", 3: "RIGHT", 6: "X1", 7: "X2"}  # 4 and 5 are the wheel
 _PUSHED = 0.5  # a stick or a trigger counts as a pressed button from here on

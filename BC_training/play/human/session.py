@@ -11,12 +11,12 @@ import numpy as np
 from rich.console import Console
 
 from BC_training.common.errors import GameDied, UserError, unknown
+from BC_training.common.keybinds.play_keys import PlayKeys, play_keys
 from BC_training.common.metrics import return_text
 from BC_training.common.schema import RecordConfig
 from BC_training.common.storage.writer import EpisodeWriter
 from BC_training.games import make_game
 from BC_training.play.episodes import Outcome, play_frames
-from BC_training.play.human.keybinds import PlayKeys, play_keys
 from BC_training.play.human.options import UNFINISHED, PersonOptions
 from BC_training.play.players import make_player
 from BC_training.play.say import say

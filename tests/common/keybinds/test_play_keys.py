@@ -5,8 +5,8 @@ import json
 import pytest
 from dataset_files import user_error
 
-from BC_training.play.human.default_keys import default_keybinds
-from BC_training.play.human.keybinds import play_keys
+from BC_training.common.keybinds.default_keys import default_keybinds
+from BC_training.common.keybinds.play_keys import play_keys
 
 BUTTONS, AXES = ("attack", "jump"), ("steering",)
 GOOD = {

@@ -22,8 +22,8 @@ from typing import Any
 
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.keybinds.button_names import Button, button_of, exists, shifted, shown
+from BC_training.common.keybinds.default_keys import CONTROLS, default_keybinds
 from BC_training.common.keybinds.file import bound_buttons, read_raw, with_sides
-from BC_training.play.human.default_keys import CONTROLS, default_keybinds
 
 # SDL's game controller, in the order of its numbers.
 PAD_BUTTONS = (
@@ -78,6 +78,19 @@ class PlayKeys:
 def raw_keybinds(path: Path | None, buttons: Sequence[str], axes: Sequence[str]) -> dict[str, Any]:
     """The JSON of a file, or the defaults of a game with these names."""
     return default_keybinds(buttons, axes) if path is None else read_raw(path)
+
+
+def bound_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the buttons and axes that a file binds, for a game that has none of its own.
+
+    Buttons are in the order of their "index", where all have one.
+    """
+    raw = read_raw(path)
+    actions, axes = raw.get("actions") or {}, raw.get("axes") or {}
+    if not isinstance(actions, dict) or not isinstance(axes, dict) or not (actions or axes):
+        raise UserError(f'{path} binds nothing: it needs "actions": {{"forward": {{"key": "W"}}, ...}} or "axes"')
+    order = {name: i for name, e in actions.items() if isinstance(e, dict) and isinstance(i := e.get("index"), int)}
+    return tuple(sorted(actions, key=order.__getitem__) if len(order) == len(actions) else actions), tuple(axes)
 
 
 def play_keys(path: Path | None, buttons: Sequence[str], axes: Sequence[str], takeover: str | None = None) -> PlayKeys:

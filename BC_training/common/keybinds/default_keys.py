@@ -61,7 +61,7 @@ _OTHER_AXES = (("LEFT", "RIGHT", "LEFTX"), ("DOWN", "UP", "-LEFTY"), ("A", "D", 
 
 
 def default_keybinds(buttons: Sequence[str], axes: Sequence[str]) -> dict[str, Any]:
-    """The JSON of a keybinds file for a game with these names, as ``keybinds.py`` describes it."""
+    """The JSON of a keybinds file for a game with these names, as ``play_keys.py`` describes it."""
     taken: set[str] = set()
     table = {name: keys.split() for names, keys in _BUTTONS.items() for name in names.split()}
     entries: dict[str, dict[str, Any]] = {}
