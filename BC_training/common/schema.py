@@ -86,13 +86,15 @@ class SplitConfig:
 
 @dataclass(frozen=True)
 class OversampleConfig:
-    """Frames in which one of ``actions`` is pressed are drawn more often, none less."""
+    """Frames in which one of ``actions`` is pressed, or the action changes, are drawn more often, none less."""
 
-    actions: tuple[str, ...]
-    ratio: float  # their share of an epoch
+    actions: tuple[str, ...] = ()
+    ratio: float = 0.5  # their share of an epoch
+    changes: bool = False  # also frames whose buttons are not those of the frame before, or an axis is 2 bins away
 
     def __post_init__(self) -> None:
-        require(len(self.actions) > 0, "dataset.oversample.actions", self.actions, "at least one name")
+        rule = "at least one name, or changes: true"
+        require(self.changes or len(self.actions) > 0, "dataset.oversample.actions", self.actions, rule)
         require(0 < self.ratio < 1, "dataset.oversample.ratio", self.ratio, "between 0 and 1")
 
 

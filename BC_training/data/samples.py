@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
+from BC_training.common import metrics
 from BC_training.common.axes import AxisBins, squeezed_actions
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError, unknown
@@ -39,7 +40,7 @@ class Samples:
         *,
         unlabelled: bool = False,
     ):
-        self.dataset, self.episodes, self.window = dataset, list(episodes), window
+        self.dataset, self.episodes, self.window, self._axis_bins = dataset, list(episodes), window, axis_bins
         infos, shift = [dataset.episodes[e] for e in self.episodes], window.action_shift
         self._lengths = np.array([info.length for info in infos], np.int64)
         self._first_rows = _starts(self._lengths)
@@ -142,11 +143,10 @@ class Samples:
         return [(names[e], int(frame)) for e, frame in zip(episode, t, strict=True)]
 
     def order(self, batch_size: int, seed: int, oversample: OversampleConfig | None = None) -> SampleOrder:
-        """The order to train in. With ``oversample``, samples of its buttons get extra visits: ``ratio`` of an epoch.
+        """The order to train in. With ``oversample``, samples that it names get extra visits: ``ratio`` of an epoch.
 
         Raises:
-            UserError: a batch larger than the number of samples, an unknown button, or buttons
-                that are never pressed.
+            UserError: a batch larger than the number of samples, or what to draw more often is unknown or never there.
         """
         targets = self.window.targets
         if oversample is None:
@@ -155,12 +155,15 @@ class Samples:
         for name in oversample.actions:
             if name not in names:
                 raise unknown("button", name, names, "in dataset.oversample.actions")
-        rare = np.flatnonzero(self.targets[:, [names.index(name) for name in oversample.actions]].any(axis=1))
-        if not rare.size:
+        pressed = self.targets[:, [names.index(name) for name in oversample.actions]].any(axis=1)
+        if oversample.actions and not pressed.any():
             raise UserError(
                 f"none of dataset.oversample.actions ({', '.join(oversample.actions)}) is pressed in the training "
                 "episodes: choose others, or oversample=null"
             )
+        rare = np.flatnonzero(pressed | self._changes() if oversample.changes else pressed)
+        if not rare.size:
+            raise UserError("dataset.oversample.changes: no action of the training episodes ever changes: set it false")
         wanted = round((len(self) - rare.size) * oversample.ratio / (1 - oversample.ratio))
         return SampleOrder(len(self), batch_size, seed, rare, max(wanted - rare.size, 0), targets)
 
@@ -180,6 +183,12 @@ class Samples:
         if self.window.action_chunk > 1:
             action, mask = action[..., 0, :], mask[..., 0]
         return (action & mask[..., None]).sum(axis=(0, 1)) / mask.sum()
+
+    def _changes(self) -> Bool[np.ndarray, " N"]:
+        """``metrics.change_frames``."""
+        (actions, axes), shift = self.recorded, self.window.action_shift
+        moved = metrics.recorded_axes(self.dataset.axis_names, self._axis_bins, axes, shift)
+        return metrics.change_frames(actions, shift, moved)
 
     def _shifted(self, rows: np.ndarray) -> np.ndarray:
         """The rows [R, ...] that are the targets of samples, [N, ...]."""

@@ -342,9 +342,33 @@ def test_buttons_above_the_wanted_share_get_no_extra_visits(tmp_path, make_datas
     np.testing.assert_allclose(samples.frequencies(samples.order(1, 0)), [1, 0.1, 0])
 
 
+@pytest.mark.parametrize(("shift", "changes"), [(0, [0, 1, 10, 11, 12]), (1, [0, 1, 9, 11])])
+def test_oversampled_changes_reach_the_wanted_share(tmp_path, make_dataset, shift, changes):
+    samples = Samples(pressing(tmp_path, make_dataset).dataset, [0, 1], Window(action_shift=shift))
+    order = samples.order(1, 0, OversampleConfig(changes=True, ratio=0.6))
+    np.testing.assert_array_equal(order.rare, changes)
+    assert np.isin(epoch_of(order, 0), changes).mean() == pytest.approx(0.6, abs=0.5 / len(samples))
+
+
+def test_oversampled_changes_are_also_those_of_axes(tmp_path, make_dataset):
+    written = make_dataset(tmp_path / "x.zarr", [40], actions=0, axes=1)
+    bins = AxisBins.fit(written[0].axes, 7, 1.0)
+    found = bins.find(written[0].axes)[:, 0].tolist()
+    samples = Samples(ZarrGameplayDataset(tmp_path / "x.zarr"), [0], Window(), bins)
+    rare = samples.order(1, 0, OversampleConfig(changes=True)).rare
+    steps = [abs(now - before) for before, now in zip([3, *found], found, strict=False)]
+    assert rare.tolist() == [t for t, step in enumerate(steps) if step > 1]
+    assert 0 < len(rare) < sum(step > 0 for step in steps)
+
+
 def test_oversampling_an_unknown_or_unused_button_is_an_error(tmp_path, make_dataset):
     samples = pressing(tmp_path, make_dataset)
     with pytest.raises(UserError, match="did you mean 'a1'"):
         samples.order(1, 0, OversampleConfig(("a11",), 0.5))
-    with pytest.raises(UserError, match=r"a2.*pressed"):
-        samples.order(1, 0, OversampleConfig(("a2",), 0.5))
+    for changes in (False, True):
+        with pytest.raises(UserError, match=r"a2.*pressed"):
+            samples.order(1, 0, OversampleConfig(("a2",), 0.5, changes))
+    make_dataset(tmp_path / "still.zarr", [5], actions=1, rows=[np.zeros((5, 1))])
+    still = Samples(ZarrGameplayDataset(tmp_path / "still.zarr"), [0], Window())
+    with pytest.raises(UserError, match=r"oversample.changes: no action"):
+        still.order(1, 0, OversampleConfig(changes=True))
