@@ -23,6 +23,7 @@ ARRAYS = {  # dtype, dimensions
 }
 # The attribute of the dataset that names the columns of each array.
 NAMED_BY = {"actions": "keys", "axes": "axes", "state": "attributes"}
+VIDEO_FORMAT = 0
 _NUMBER_KINDS = "fiu"  # numpy's; read as float32
 _MAX_ROWS = 100_000_000  # 38 days at 30 frames/s
 _MAX_BYTES = 1 << 30  # in a row, and in a decoded chunk
@@ -34,8 +35,12 @@ class ArrayInfo:
     shape: tuple[int, ...]
     dtype: str  # numpy's name, "uint8"; the stored spelling if numpy has no name for it
     chunks: tuple[int, ...]  # the shape of what a chunk's file holds
-    zarr_format: int
+    zarr_format: int  # 2 or 3; ``VIDEO_FORMAT`` of frames that are no array
     decoded: tuple[int, ...] = ()  # the shape of what is decoded at once in a shard
+
+    @property
+    def is_video(self) -> bool:
+        return self.zarr_format == VIDEO_FORMAT
 
     @property
     def rows(self) -> int:
@@ -89,7 +94,7 @@ def parse_array(name: str, v3: Any, v2: Any) -> ArrayInfo | None:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)[:120]
         raise UserError(f"the metadata of '{name}' is damaged ({reason})") from error
-    _require_possible(name, info)
+    require_possible(name, info)
     return info
 
 
@@ -153,7 +158,8 @@ def episode_faults(
     return faults
 
 
-def _require_possible(name: str, info: ArrayInfo) -> None:
+def require_possible(name: str, info: ArrayInfo) -> None:
+    """Raises a UserError where reading an array of these sizes would take impossible amounts of memory."""
     chunk, size = info.decoded or info.chunks, np.dtype(info.dtype).itemsize if _is_number(info.dtype) else 1
     if not len(info.shape) == len(info.chunks) == len(chunk):
         fault = f"shape {info.shape} with chunks of {info.chunks}"

@@ -6,9 +6,9 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import tensorstore as ts
@@ -20,9 +20,13 @@ from BC_training.common.storage.column_names import names_fault
 from BC_training.common.storage.metadata import ARRAYS, EpisodeInfo
 from BC_training.common.storage.reader import FORMAT, VERSION, read_episodes, read_root
 from BC_training.common.storage.store import LocalStore, episode_number, is_zip, require_utf8
+from BC_training.common.storage.video import VIDEO
+from BC_training.common.storage.video_writer import VideoWriter, join
 
 _PARTIAL = ".partial-"
-_BLOCK = 32  # frames written at once: bounds the recorder's memory, not the chunk size
+_SHARD_FRAMES = 256  # in a file: at 20 frames/s, 280 files an hour
+_SHARD_BYTES = 64 << 20  # of frames in a file before they are compressed, at most; twice that waits in memory
+_CHUNK_ROWS = 4096  # of actions, axes and state, which are read whole
 
 
 class Names(NamedTuple):
@@ -156,35 +160,61 @@ def next_number(path: Path) -> int:
 class EpisodeWriter:
     """Writes one episode, which ``commit`` makes appear in the dataset whole; before that, nothing does."""
 
-    def __init__(self, dataset: Path, number: int):
-        """``number``: the first to try; an episode that is there is never overwritten."""
-        self._dataset, self._number = dataset, number
+    def __init__(self, dataset: Path, number: int, video_fps: float | None = None):
+        """Creates nothing yet.
+
+        Args:
+            number: the first to try; an episode that is there is never overwritten.
+            video_fps: write the frames as a video of this rate, with some loss, instead of an array.
+        """
+        self._dataset, self._number, self._video_fps = dataset, number, video_fps
         self._folder = dataset / f"{_PARTIAL}{number}-{os.getpid()}"
         self._rows: list[dict[str, np.ndarray]] = []
         self._arrays: dict[str, ts.TensorStore] = {}
-        self._writes: list[ts.WriteFutures] = []
+        self._video: VideoWriter | None = None
+        self._shard: ts.Transaction | None = None  # the frames of a file, which is written when all are there
+        self._shard_frames = 0
+        self._writes: list[Any] = []
         self.frame_count = 0
 
-    def append(self, frame: np.ndarray, action: Action, state: np.ndarray | None) -> None:
-        """Adds frame uint8 [3, H, W], an action and state float32 [S]; an array of no columns is left out."""
-        row = {"frames": frame}
+    def append(self, frame: np.ndarray | None, action: Action, state: np.ndarray | None) -> None:
+        """Adds frame uint8 [3, H, W], an action and state float32 [S]; an array of no columns is left out.
+
+        ``frame`` is None in all rows where ``commit`` gets a video of the frames.
+        """
         columns = {"actions": action.buttons, "axes": action.axes, "state": state}
-        row |= {name: values for name, values in columns.items() if values is not None and len(values)}
         # Copies: rows wait in memory, while the caller may reuse its arrays.
-        self._rows.append({name: np.array(values) for name, values in row.items()})
+        row = {name: np.array(values) for name, values in columns.items() if values is not None and len(values)}
+        if self.frame_count == 0:
+            self._create(frame, row)
+        if self._video is not None and frame is not None:
+            self._video.append(frame)
+        elif frame is not None:
+            self._append_frame(frame)
+        self._rows.append(row)
         self.frame_count += 1
-        if len(self._rows) == _BLOCK:
+        if len(self._rows) == _SHARD_FRAMES:
             self._flush()
 
-    def commit(self, attrs: dict[str, Any]) -> Path:
-        """Publishes the episode with ``attrs`` (and frame_count) and returns its folder; a UserError without frames."""
+    def commit(self, attrs: dict[str, Any], video: Sequence[Path | IO[bytes]] = ()) -> Path:
+        """Publishes the episode with ``attrs`` (and frame_count) and returns its folder; a UserError without frames.
+
+        ``video`` are the files of a video of the frames, of which as many are copied as there are rows.
+        """
         if self.frame_count == 0:
             raise UserError(f"{self._dataset}: episode {self._number} has no frame, it is not written")
         import zarr
         from zarr.errors import ZarrUserWarning
 
         self._flush()
+        self._close_shard()
         self._wait()
+        if self._video is not None:
+            self._video.close()
+        elif video and (there := join(video, self._folder / VIDEO, self.frame_count)) < self.frame_count:
+            raise UserError(f"{self._dataset}: the video has {there} frames for {self.frame_count} rows, restore it")
+        elif "frames" in self._arrays:  # its length was that of whole files
+            self._resize("frames", self.frame_count)
         zarr.open_group(self._folder).update_attributes({**attrs, "frame_count": self.frame_count})
         with warnings.catch_warnings():
             # Not in the v3 specification yet; it makes opening read one file an episode instead of four.
@@ -202,6 +232,11 @@ class EpisodeWriter:
 
     def abort(self) -> None:
         """Removes what was written of the episode."""
+        if self._shard is not None:
+            self._shard.abort()
+        if self._video is not None:
+            with contextlib.suppress(Exception):  # whatever kept it from being written
+                self._video.close()
         for write in self._writes:  # a write still in flight would bring the folder back
             with contextlib.suppress(ValueError):
                 write.result()
@@ -211,41 +246,60 @@ class EpisodeWriter:
                 break
             time.sleep(0.02)  # zarr may still be writing, too
 
+    def _append_frame(self, frame: np.ndarray) -> None:
+        """Keeps a copy of the frame in memory; the last one of a file starts the writing of that file."""
+        if self._shard is None:
+            self._shard = ts.Transaction()
+            self._resize("frames", self.frame_count + self._shard_frames)
+        self._arrays["frames"].with_transaction(self._shard)[self.frame_count].write(frame).copy.result()
+        if (self.frame_count + 1) % self._shard_frames == 0:
+            self._close_shard()
+
+    def _close_shard(self) -> None:
+        if self._shard is not None:
+            self._wait()
+            self._writes.append(self._shard.commit_async())
+            self._shard = None
+
     def _flush(self) -> None:
-        """Starts writing the rows in memory, once the rows before them are written."""
+        """Writes the rows in memory."""
         if not self._rows:
             return
-        if not self._arrays:
-            self._create()
-        self._wait()
         first = self.frame_count - len(self._rows)
-        for name, array in self._arrays.items():
-            values = [row[name] for row in self._rows]
-            array = array.resize(exclusive_max=(self.frame_count, *values[0].shape), expand_only=True).result()
-            if name == "frames":  # one future for each chunk: a future for several ends at the first failure
-                self._writes += [array[first + i].write(frame) for i, frame in enumerate(values)]
-            else:
-                self._writes.append(array[first : self.frame_count].write(np.stack(values)))
+        for name in self._rows[0]:
+            self._resize(name, self.frame_count)
+            values = np.stack([row[name] for row in self._rows])
+            self._arrays[name][first : self.frame_count].write(values).result()
         self._rows.clear()
+
+    def _resize(self, name: str, length: int) -> None:
+        array = self._arrays[name]
+        self._arrays[name] = array.resize(exclusive_max=(length, *array.shape[1:])).result()
 
     def _wait(self) -> None:
         for write in self._writes:
             write.result()
         self._writes.clear()
 
-    def _create(self) -> None:
+    def _create(self, frame: np.ndarray | None, row: dict[str, np.ndarray]) -> None:
         import zarr
         from zarr.codecs import Crc32cCodec, ZstdCodec
 
         group = zarr.create_group(self._folder, zarr_format=3)
-        for name, row in self._rows[0].items():
+        if frame is not None and self._video_fps is not None:
+            self._video = VideoWriter(self._folder / VIDEO, self._video_fps)
+        elif frame is not None:
+            row = {"frames": frame, **row}
+            self._shard_frames = max(1, min(_SHARD_FRAMES, _SHARD_BYTES // max(frame.nbytes, 1)))
+        for name, values in row.items():
             group.create_array(
                 name,
-                shape=(0, *row.shape),
+                shape=(0, *values.shape),
                 dtype=ARRAYS[name][0],
-                # Actions and state are read whole, frames one at a time in random order.
-                chunks=(1 if name == "frames" else 4096, *row.shape),
-                # One folder for all chunks, not four for each frame.
+                # Frames are read one at a time in random order; a shard keeps many chunks in a file.
+                chunks=(1 if name == "frames" else _CHUNK_ROWS, *values.shape),
+                shards=(self._shard_frames, *values.shape) if name == "frames" else None,
+                # One folder for all chunks, not four for each.
                 chunk_key_encoding={"name": "default", "separator": "."},
                 compressors=[ZstdCodec(level=1), Crc32cCodec()],
             )
