@@ -71,6 +71,7 @@ def record(
     noise_frames: cli.NoiseFrames = 6,
     label: cli.Label = None,
     mix: cli.Mix = 0.0,
+    video: cli.AsVideo = False,
     workers: cli.Workers = None,
     keybinds: cli.KeysFile = None,
     show_keys: cli.ShowKeys = False,
@@ -80,7 +81,7 @@ def record(
     """Record a player's episodes in a game, labelled by the player itself or by another; or a person's."""
     from BC_training.play.human.command import record_command
 
-    options = game, player, episodes, seed, cli.parse_size(size or ""), noise, noise_frames, label, mix
+    options = game, player, episodes, seed, cli.parse_size(size or ""), noise, noise_frames, label, mix, video
     record_command(out, options, workers, console, keybinds, show_keys, takeover, unfinished)
 
 
@@ -180,12 +181,14 @@ def convert(
     leave_out: cli.LeaveOut = None,
     time_unit: cli.TimeUnit = "us",
     turn: cli.Turn = None,
+    video: cli.AsVideo = False,
     allow_missing: cli.AllowMissing = False,
     workers: cli.Workers = None,
 ) -> None:
     """Convert recordings of another kind into a dataset, or a dataset into another kind."""
     given = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "leave-out": leave_out, "turn": turn}
-    cli.require_conversion(kind, to, fps, given | {"allow-missing": allow_missing, "time-unit": time_unit != "us"})
+    given |= {"allow-missing": allow_missing, "time-unit": time_unit != "us", "video": video}
+    cli.require_conversion(kind, to, fps, given)
     frame_size = None if size is None else cli.parse_size(size)
     if kind is None:
         from BC_training.convert.lerobot.export import export
@@ -195,13 +198,12 @@ def convert(
     from BC_training.convert.conversion import Options, convert
 
     lists = tuple(pwad or ()), tuple(leave_out or ())
-    options = Options(kind, frame_size, fps, keybinds, iwad, camera, *lists, time_unit, turn or "axis", allow_missing)
+    texts = kind, frame_size, fps, keybinds, iwad, camera
+    options = Options(*texts, *lists, time_unit, turn or "axis", video, allow_missing)
     convert(source, out, options, workers, console)
 
 
-@command(
-    "analyze data/quickstart.zarr",
-)
+@command("analyze data/quickstart.zarr")
 def analyze(data: cli.Dataset, out: cli.Page = None, actions: cli.Actions = None, json: cli.Json = None) -> None:
     """Show what is in a dataset: tables here, and a page to open in a browser."""
     from BC_training.reports.dataset.analyze import analyze
@@ -246,9 +248,7 @@ def episode(
     film_episode(checkpoint, out, console, data=data, episode=episode, rerun=rerun)
 
 
-@visual_command(
-    "visualize saliency BC_training/checkpoints/quickstart --action attack --out saliency.mp4",
-)
+@visual_command("visualize saliency BC_training/checkpoints/quickstart --action attack --out saliency.mp4")
 def saliency(
     checkpoint: cli.Checkpoint,
     out: cli.Video,
@@ -263,9 +263,7 @@ def saliency(
     film_saliency(checkpoint, out, console, data=data, episode=episode, action=action, method=method)
 
 
-@visual_command(
-    "visualize rollouts --players BC_training/checkpoints/quickstart expert --out side.mp4",
-)
+@visual_command("visualize rollouts --players BC_training/checkpoints/quickstart expert --out side.mp4")
 def rollouts(
     names: cli.Players,
     out: cli.Video,

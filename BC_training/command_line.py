@@ -51,6 +51,7 @@ Noise = Annotated[
 ]
 NoiseFrames = Annotated[int, typer.Option(min=1, help="How many frames such a while lasts.")]
 Mix = Annotated[float, typer.Option(help="Chance a frame that the label is executed, not the player's action.")]
+AsVideo = Annotated[bool, typer.Option("--video/--lossless", help="Keep the frames as H.264: an eighth of the size.")]
 Means = Annotated[
     tuple[float, float] | None,
     typer.Option("--reference-means", metavar="RANDOM EXPERT", help="Means to normalise scores by; no such play then."),

@@ -29,6 +29,7 @@ class RecordConfig:
     # who labels the frames that the player reaches; null: the player; human: a person, who takes over from the player
     label: str | None = None
     mix: float = 0.0  # chance a frame that this is executed in place of what the player presses
+    video: bool = False  # keep the frames as H.264 (an eighth of the size, with some loss), not losslessly
 
     def __post_init__(self) -> None:
         expand_fields(self, "dataset.record", "player", "label")  # these may be checkpoints

@@ -102,7 +102,8 @@ def _count_fault(info: EpisodeInfo, readable: tuple[str, ...]) -> list[Fault]:
 def _hollow(info: EpisodeInfo, name: str) -> Fault | None:
     """The fault of an array of millions of rows that has few of its chunks: to look for each would take hours."""
     array, folder = info.arrays[name], f"{info.name}/{name}"
-    if array_fault(name, array) or array.shape[0] <= _MANY_ROWS or not isinstance(info.store, LocalStore):
+    local = isinstance(info.store, LocalStore)
+    if array_fault(name, array) or array.is_video or array.shape[0] <= _MANY_ROWS or not local:
         return None
     chunks = math.prod(-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True))
     there = len(info.store.files(folder))

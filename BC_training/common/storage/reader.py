@@ -115,12 +115,18 @@ def open_array(episode: EpisodeInfo, name: str) -> Array:
 
     A link out of the dataset or an unknown codec is a UserError; other metadata that is damaged, one of ``DAMAGE``.
     """
-    info, folder = episode.arrays[name], f"{episode.name}/{VIDEO if episode.arrays[name].is_video else name}"
+    info = episode.arrays[name]
+    folder = frames_key(episode) if info.is_video else f"{episode.name}/{name}"
     if isinstance(episode.store, LocalStore):
         episode.store.refuse_links_out(folder)
     if info.is_video:
         return VideoFrames(episode.store, folder, info.shape)
     return _open(episode, name, missing_is_zero=False)
+
+
+def frames_key(episode: EpisodeInfo) -> str:
+    """The folder or the file that holds the episode's frames."""
+    return f"{episode.name}/{VIDEO if episode.arrays['frames'].is_video else 'frames'}"
 
 
 def read_actions(episode: EpisodeInfo) -> np.ndarray:

@@ -10,7 +10,6 @@ import threading
 import weakref
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
 
 import av
 import numpy as np
@@ -18,6 +17,7 @@ from av.error import FFmpegError
 
 from BC_training.common.errors import UserError, first_line
 from BC_training.common.storage.metadata import VIDEO_FORMAT, ArrayInfo, require_possible
+from BC_training.common.storage.other_codecs import DType, Rows
 from BC_training.common.storage.store import LocalStore, Store
 
 VIDEO = "frames.mp4"
@@ -51,14 +51,14 @@ class VideoFrames:
 
     def __init__(self, store: Store, key: str, shape: tuple[int, ...]):
         self._store, self._key, self.shape = store, key, shape
-        self.dtype = np.dtype(np.uint8)
+        self.dtype = DType(np.dtype(np.uint8))
         self._idle = _Idle()
         weakref.finalize(self, self._idle.close)
 
-    def __getitem__(self, rows: slice | int | np.ndarray) -> "_Rows":
-        return _Rows(self, np.atleast_1d(np.arange(self.shape[0])[rows]), isinstance(rows, int | np.integer))
+    def __getitem__(self, rows: slice | int | np.ndarray) -> Rows:
+        return Rows(self, np.atleast_1d(np.arange(self.shape[0])[rows]), isinstance(rows, int | np.integer))
 
-    def read(self) -> "_Rows":
+    def read(self) -> Rows:
         return self[:]
 
     def read_rows(self, rows: np.ndarray) -> np.ndarray:
@@ -77,20 +77,6 @@ class VideoFrames:
         return frames if np.array_equal(wanted, rows) else frames[place]
 
 
-class _Rows:
-    """Some rows of a video, which ``result`` reads."""
-
-    def __init__(self, video: VideoFrames, rows: np.ndarray, is_one: bool):
-        self._video, self._rows, self._is_one = video, rows, is_one
-
-    def read(self) -> "_Rows":
-        return self
-
-    def result(self) -> np.ndarray:
-        frames = self._video.read_rows(self._rows)
-        return frames[0] if self._is_one else frames
-
-
 class _Decoder:
     """An open video that goes on where it is, or from a key frame.
 
@@ -102,7 +88,7 @@ class _Decoder:
         try:
             with _damage_is_value_error():
                 # With the format named, no file can make FFmpeg open others, as a playlist would.
-                self._container = av.open(self._file, format="mp4")
+                self._container = av.open(self._file, "r", format="mp4")
             self._set_up()
         except BaseException:
             self.close()

@@ -1,5 +1,6 @@
 """Writes videos: H.264 in MP4, at a constant rate."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -53,7 +54,7 @@ class VideoWriter:
         self._live, self._every = live, key_frame_every or max(1, round(fps))
         rate = Fraction(fps).limit_denominator(10_000)
         try:
-            self._file: IO[bytes] = open(path, "wb")
+            self._file: IO[bytes] = open(path, "wb")  # noqa: SIM115
         except OSError as error:
             raise UserError(f"cannot write the video {path}: {error.strerror or error}") from error
         # A plain file has its index in front, where a reader of a remote file finds it at once.
@@ -68,7 +69,7 @@ class VideoWriter:
         options = {"crf": str(crf), "preset": preset, "g": str(self._every), "bf": "0", "sc_threshold": "0"}
         self._stream = self._container.add_stream("libx264", rate=rate, options=options | {"colorspace": "smpte170m"})
         self._stream.codec_context.time_base = 1 / rate
-        self._stream.codec_context.thread_count = 2 if live else 1  # others cores encode other episodes
+        self._stream.codec_context.thread_count = 2 if live else 1  # the other cores encode other episodes
         self._time_base, self._sync_every = 1 / rate, max(1, round(_SYNC_SECONDS * fps))
         self.frame_count = 0
 
@@ -102,6 +103,11 @@ class VideoWriter:
             self._container.mux(self._stream.encode())
         self._container.close()
         self._file.close()
+
+    def abort(self) -> None:
+        """Closes the file, which is then of no use, whatever kept it from being written."""
+        with contextlib.suppress(FFmpegError, OSError):
+            self.close()
 
 
 class LiveVideo:

@@ -11,22 +11,20 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-import tensorstore as ts
 
 from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.common.files import locked
+from BC_training.common.storage.array_writer import ArrayWriter, FrameWriter
 from BC_training.common.storage.column_names import names_fault
-from BC_training.common.storage.metadata import ARRAYS, EpisodeInfo
+from BC_training.common.storage.metadata import EpisodeInfo
 from BC_training.common.storage.reader import FORMAT, VERSION, read_episodes, read_root
 from BC_training.common.storage.store import LocalStore, episode_number, is_zip, require_utf8
 from BC_training.common.storage.video import VIDEO
 from BC_training.common.storage.video_writer import VideoWriter, join
 
 _PARTIAL = ".partial-"
-_SHARD_FRAMES = 256  # in a file: at 20 frames/s, 280 files an hour
-_SHARD_BYTES = 64 << 20  # of frames in a file before they are compressed, at most; twice that waits in memory
-_CHUNK_ROWS = 4096  # of actions, axes and state, which are read whole
+_BLOCK = 256  # rows of actions, axes and state written at once
 
 
 class Names(NamedTuple):
@@ -170,11 +168,8 @@ class EpisodeWriter:
         self._dataset, self._number, self._video_fps = dataset, number, video_fps
         self._folder = dataset / f"{_PARTIAL}{number}-{os.getpid()}"
         self._rows: list[dict[str, np.ndarray]] = []
-        self._arrays: dict[str, ts.TensorStore] = {}
-        self._video: VideoWriter | None = None
-        self._shard: ts.Transaction | None = None  # the frames of a file, which is written when all are there
-        self._shard_frames = 0
-        self._writes: list[Any] = []
+        self._arrays: dict[str, ArrayWriter] = {}
+        self._frames: FrameWriter | VideoWriter | None = None
         self.frame_count = 0
 
     def append(self, frame: np.ndarray | None, action: Action, state: np.ndarray | None) -> None:
@@ -187,13 +182,11 @@ class EpisodeWriter:
         row = {name: np.array(values) for name, values in columns.items() if values is not None and len(values)}
         if self.frame_count == 0:
             self._create(frame, row)
-        if self._video is not None and frame is not None:
-            self._video.append(frame)
-        elif frame is not None:
-            self._append_frame(frame)
+        if self._frames is not None and frame is not None:
+            self._frames.append(frame)
         self._rows.append(row)
         self.frame_count += 1
-        if len(self._rows) == _SHARD_FRAMES:
+        if len(self._rows) == _BLOCK:
             self._flush()
 
     def commit(self, attrs: dict[str, Any], video: Sequence[Path | IO[bytes]] = ()) -> Path:
@@ -207,14 +200,11 @@ class EpisodeWriter:
         from zarr.errors import ZarrUserWarning
 
         self._flush()
-        self._close_shard()
-        self._wait()
-        if self._video is not None:
-            self._video.close()
-        elif video and (there := join(video, self._folder / VIDEO, self.frame_count)) < self.frame_count:
-            raise UserError(f"{self._dataset}: the video has {there} frames for {self.frame_count} rows, restore it")
-        elif "frames" in self._arrays:  # its length was that of whole files
-            self._resize("frames", self.frame_count)
+        if self._frames is not None:
+            self._frames.close()
+            self._frames = None
+        elif (there := join(video, self._folder / VIDEO, self.frame_count)) < self.frame_count:
+            raise UserError(f"{self._dataset}: the video has {there} frames for {self.frame_count} rows: restore it")
         zarr.open_group(self._folder).update_attributes({**attrs, "frame_count": self.frame_count})
         with warnings.catch_warnings():
             # Not in the v3 specification yet; it makes opening read one file an episode instead of four.
@@ -231,82 +221,28 @@ class EpisodeWriter:
                 self._number += 1
 
     def abort(self) -> None:
-        """Removes what was written of the episode."""
-        if self._shard is not None:
-            self._shard.abort()
-        if self._video is not None:
-            with contextlib.suppress(Exception):  # whatever kept it from being written
-                self._video.close()
-        for write in self._writes:  # a write still in flight would bring the folder back
-            with contextlib.suppress(ValueError):
-                write.result()
+        """Removes what was written of the episode, unless it is committed."""
+        if self._frames is not None:
+            self._frames.abort()
+            self._frames = None
         for _ in range(100):
             shutil.rmtree(self._folder, ignore_errors=True)
             if not self._folder.exists():
                 break
-            time.sleep(0.02)  # zarr may still be writing, too
-
-    def _append_frame(self, frame: np.ndarray) -> None:
-        """Keeps a copy of the frame in memory; the last one of a file starts the writing of that file."""
-        if self._shard is None:
-            self._shard = ts.Transaction()
-            self._resize("frames", self.frame_count + self._shard_frames)
-        self._arrays["frames"].with_transaction(self._shard)[self.frame_count].write(frame).copy.result()
-        if (self.frame_count + 1) % self._shard_frames == 0:
-            self._close_shard()
-
-    def _close_shard(self) -> None:
-        if self._shard is not None:
-            self._wait()
-            self._writes.append(self._shard.commit_async())
-            self._shard = None
+            time.sleep(0.02)  # zarr may still be writing
 
     def _flush(self) -> None:
         """Writes the rows in memory."""
-        if not self._rows:
-            return
-        first = self.frame_count - len(self._rows)
-        for name in self._rows[0]:
-            self._resize(name, self.frame_count)
-            values = np.stack([row[name] for row in self._rows])
-            self._arrays[name][first : self.frame_count].write(values).result()
+        for name, array in self._arrays.items() if self._rows else ():
+            array.extend(np.stack([row[name] for row in self._rows]))
         self._rows.clear()
-
-    def _resize(self, name: str, length: int) -> None:
-        array = self._arrays[name]
-        self._arrays[name] = array.resize(exclusive_max=(length, *array.shape[1:])).result()
-
-    def _wait(self) -> None:
-        for write in self._writes:
-            write.result()
-        self._writes.clear()
 
     def _create(self, frame: np.ndarray | None, row: dict[str, np.ndarray]) -> None:
         import zarr
-        from zarr.codecs import Crc32cCodec, ZstdCodec
 
         group = zarr.create_group(self._folder, zarr_format=3)
         if frame is not None and self._video_fps is not None:
-            self._video = VideoWriter(self._folder / VIDEO, self._video_fps)
+            self._frames = VideoWriter(self._folder / VIDEO, self._video_fps)
         elif frame is not None:
-            row = {"frames": frame, **row}
-            self._shard_frames = max(1, min(_SHARD_FRAMES, _SHARD_BYTES // max(frame.nbytes, 1)))
-        for name, values in row.items():
-            group.create_array(
-                name,
-                shape=(0, *values.shape),
-                dtype=ARRAYS[name][0],
-                # Frames are read one at a time in random order; a shard keeps many chunks in a file.
-                chunks=(1 if name == "frames" else _CHUNK_ROWS, *values.shape),
-                shards=(self._shard_frames, *values.shape) if name == "frames" else None,
-                # One folder for all chunks, not four for each.
-                chunk_key_encoding={"name": "default", "separator": "."},
-                compressors=[ZstdCodec(level=1), Crc32cCodec()],
-            )
-            spec = {
-                "driver": "zarr3",
-                # The rename publishes; a sync for every chunk would cost a third of the speed.
-                "kvstore": {"driver": "file", "path": f"{self._folder.resolve()}/{name}/", "file_io_sync": False},
-                "store_data_equal_to_fill_value": True,  # so that a missing chunk means a loss
-            }
-            self._arrays[name] = ts.open(spec, open=True, write=True).result()
+            self._frames = FrameWriter(group, self._folder, frame)
+        self._arrays = {name: ArrayWriter(group, self._folder, name, values) for name, values in row.items()}

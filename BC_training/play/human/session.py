@@ -66,7 +66,8 @@ def record_by_person(
         while len(done) < len(tasks):
             number, seed = tasks[len(done)]
             person.episode = f"episode {len(done) + 1} of {len(tasks)}"
-            episode, ended = _play(EpisodeWriter(out, number), env, person, seed, attributes)
+            writer = EpisodeWriter(out, number, env.unwrapped.fps if config.video else None)  # pyright: ignore[reportAttributeAccessIssue]
+            episode, ended = _play(writer, env, person, seed, attributes)
             if episode is None and not ended and not person.by_person:  # between two episodes
                 _remove(done.pop()[0])
             if episode is not None:
