@@ -1,5 +1,6 @@
 """Tells a desktop's own input from that of other programs."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Hashable
@@ -12,18 +13,20 @@ class Injected:
 
     def __init__(self) -> None:
         self._sent: deque[tuple[float, Hashable]] = deque()
+        self._lock = threading.Lock()
 
     def add(self, what: Hashable) -> None:
         """``what`` is being injected."""
-        self._sent.append((time.perf_counter(), what))
+        with self._lock:
+            while self._sent and self._sent[0][0] < time.perf_counter() - _SECONDS:
+                self._sent.popleft()
+            self._sent.append((time.perf_counter(), what))
 
     def take(self, what: Hashable) -> bool:
         """Whether an event is one of these; it and those before it are then forgotten."""
-        while self._sent and time.perf_counter() - self._sent[0][0] > _SECONDS:
-            self._sent.popleft()
-        for i, (_, sent) in enumerate(self._sent):
-            if sent == what:
-                for _ in range(i + 1):
-                    self._sent.popleft()
-                return True
-        return False
+        with self._lock:
+            oldest = time.perf_counter() - _SECONDS
+            place = next((i for i, (sent, other) in enumerate(self._sent) if other == what and sent > oldest), None)
+            for _ in range(0 if place is None else place + 1):
+                self._sent.popleft()
+            return place is not None
