@@ -37,8 +37,7 @@ def suite(config: cli.Config = "configs/suite.yaml", overrides: cli.Overrides = 
 
 @command(
     "dagger --config configs/resnet_policy.yaml --rounds 3 --episodes 20",
-    "dagger --config configs/temporal_cnn.yaml dataset.path=data/few.zarr dataset.record.episodes=12 "
-    "dataset.record.noise=0 logging.run_name=few",
+    "dagger --config configs/temporal_cnn.yaml dataset.path=data/few.zarr dataset.record.episodes=12",
 )
 def dagger(
     config: cli.Config,
@@ -58,7 +57,7 @@ def dagger(
 @command(
     "record --game doom/deadly_corridor --player expert --episodes 40 --out data/x.zarr",
     "record --player BC_training/checkpoints/quickstart --label expert --size 72x128 --out data/corrected.zarr",
-    "record --player human --size 144x256 --out data/mine.zarr",
+    "record --player human --game window/Crispy --keybinds auto --fps 20 --size 144x256 --out data/mine.zarr",
 )
 def record(
     out: cli.NewDataset = None,
@@ -71,25 +70,29 @@ def record(
     noise_frames: cli.NoiseFrames = 6,
     label: cli.Label = None,
     mix: cli.Mix = 0.0,
-    video: cli.AsVideo = False,
+    video: cli.MayBeVideo = None,
     workers: cli.Workers = None,
     keybinds: cli.KeysFile = None,
     show_keys: cli.ShowKeys = False,
     takeover: cli.Takeover = None,
     unfinished: cli.Unfinished = "ask",
+    fps: cli.GameFps = None,
+    hotkeys: cli.Hotkeys = None,
+    all_inputs: cli.AllInputs = False,
 ) -> None:
     """Record a player's episodes in a game, labelled by the player itself or by another; or a person's."""
     from BC_training.play.human.command import record_command
 
     options = game, player, episodes, seed, cli.parse_size(size or ""), noise, noise_frames, label, mix, video
-    record_command(out, options, workers, console, keybinds, show_keys, takeover, unfinished)
+    record_command(
+        out, options, workers, console, keybinds, show_keys, takeover, unfinished, (fps, hotkeys, all_inputs)
+    )
 
 
 @command(
     "rollout --player BC_training/checkpoints/quickstart --video play.mp4",
     "rollout --player expert --episodes 100 --json expert.json",
-    "rollout --player BC_training/checkpoints/quickstart --decode threshold=0.4 --decode thresholds.attack=0.3 "
-    "--decode hysteresis=0.1 --decode 'exclusive=\\[\\[turn_left,turn_right],\\[move_left,move_right]]'",
+    "rollout --player BC_training/checkpoints/quickstart --decode thresholds.attack=0.3 --decode hysteresis=0.1",
 )
 def rollout(
     player: cli.Player,
@@ -133,8 +136,7 @@ def evaluate(
 
 @command(
     "inference --checkpoint BC_training/checkpoints/quickstart --out predictions.parquet",
-    "inference --checkpoint BC_training/checkpoints/quickstart --data data/mine.zarr --episode 3 "
-    "--out predictions.csv --json latency.json",
+    "inference --checkpoint BC_training/checkpoints/quickstart --episode 3 --out predictions.csv --json latency.json",
 )
 def inference(
     checkpoint: cli.Policy, out: cli.Predictions, data: cli.Data = None, episode: cli.Episode = 0, json: cli.Json = None
@@ -236,8 +238,7 @@ def validate(data: cli.Dataset, repair: cli.Repair = None, json: cli.Json = None
 
 @visual_command(
     "visualize episode BC_training/checkpoints/quickstart --out episode.mp4",
-    "visualize episode BC_training/checkpoints/quickstart --data data/mine.zarr --episode 3 --out episode.mp4 "
-    "--rerun episode.rrd",
+    "visualize episode BC_training/checkpoints/quickstart --data data/mine.zarr --out episode.mp4 --rerun episode.rrd",
 )
 def episode(
     checkpoint: cli.Checkpoint, out: cli.Video, data: cli.Data = None, episode: cli.Episode = 0, rerun: cli.Rerun = None

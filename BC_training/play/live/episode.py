@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import takewhile
 from pathlib import Path
@@ -63,7 +63,7 @@ class LiveEpisode:
         self._log = EventLog(folder / _LOG)
         self._video: LiveVideo | _LiveArray = _LiveArray(folder, fps) if lossless else LiveVideo(folder, fps)
         self._rows: list[Event] = []
-        self._flushed = -math.inf
+        self._flushed, self._is_broken = -math.inf, False
         self._thread, self._jobs = ThreadPoolExecutor(1), deque[Future[None]]()
 
     def note(self, rows: Sequence[Event]) -> None:
@@ -87,7 +87,7 @@ class LiveEpisode:
         if len(self._jobs) < _WAITING:
             self._rows.append(Event(time, "frame", x=late))
             self.frames, self.late = self.frames + 1, self.late + (late > _LATE / self._fps)
-            self._jobs.append(self._thread.submit(self._write, picture))
+            self._submit(self._write, picture)
         else:
             self.dropped += 1
         if time - self._flushed >= _FLUSH_SECONDS:
@@ -98,8 +98,17 @@ class LiveEpisode:
         self._video.append(letterboxed(picture, self._size))
 
     def _flush(self) -> None:
-        self._jobs.append(self._thread.submit(self._log.write, self._rows))
+        self._submit(self._log.write, self._rows)
         self._rows = []
+
+    def _submit(self, job: Callable[[Any], None], what: Any) -> None:
+        self._jobs.append(self._thread.submit(self._do, job, what))
+
+    def _do(self, job: Callable[[Any], None], what: Any) -> None:
+        if not self._is_broken:  # a frame after one that is missing would stand for that
+            self._is_broken = True
+            job(what)
+            self._is_broken = False
 
     def close(self) -> None:
         """Waits until all is on the disk. Errors are those of ``frame``; what was written before them is kept."""

@@ -29,9 +29,10 @@ class Event(NamedTuple):
         kind: "frame", taken at ``time``, ``x`` seconds after its moment; "press" or "release" of a button; "motion" of
             the mouse by ``x`` and ``y`` counts to the right and down; "wheel" by as many notches to the right and up,
             whose button is one of ``WHEEL``; "stick", a pad's, at ``x`` from -1 to 1; "focus" and "unfocus" of the
-            window: what happens while it has no focus is not noted; "stop", the end of the recording.
+            window: what happens while it has no focus is not noted.
         device, name: the ``Button``, or the stick, as in ``PAD_AXES``.
-        source: "device" or "program", of what a person or a program did.
+        source: "device" or "program", of what a person or a program did; "held" of a button that was down already when
+            the recording began, or the focus came.
     """
 
     time: float
@@ -63,7 +64,7 @@ class Events:
         return cls(table.take(np.argsort(table["time"].to_numpy(), kind="stable")))
 
     def of_kind(self, *kinds: str) -> "Events":
-        return Events(self.table.filter(pc.is_in(self.table["kind"], pa.array(kinds))))
+        return Events(self.table.filter(pc.field("kind").isin(kinds)))
 
     def column(self, name: str) -> np.ndarray:
         """float64 [R], "time", "x" or "y"."""
@@ -129,7 +130,7 @@ def read_log(file: Path) -> Events:
     try:
         with pa.OSFile(str(file)) as opened, pa.ipc.open_stream(opened) as stream:
             for batch in stream:
-                batches.append(batch)  # noqa: PERF402 (what was read before an error counts)
+                batches.append(batch)  # what was read before an error counts
     except (OSError, pa.ArrowInvalid):
         pass  # a kill comes in the middle of a row, or before the first
     return Events._sorted(pa.Table.from_batches(batches, _SCHEMA))

@@ -25,6 +25,7 @@ from BC_training.play.live.events import Events
 AUTO = Path("auto")  # in place of a keybinds file: each key is a button of its own
 _MOVED = ("mouse_x", "mouse_y")  # axes of the mouse, in counts to the right and down
 _STICK_MOVED = 0.25  # a stick that never leaves this range rests
+_REMEDY = "name the keybinds file it was recorded with in place of auto, or choose another folder"
 _BY_NAME = {f"mouse_{name}": ("mouse", name) for name in (*MOUSE_BUTTONS, *(name for _, name in WHEEL))}
 _BY_NAME |= {f"pad_{name}": ("pad", name) for name in PAD_BUTTONS}
 _STICKS = {f"pad_{name}": AxisBind(pad=name, dead_zone=0.0) for name in PAD_AXES}
@@ -49,7 +50,9 @@ class Binding:
         """A button for each key that was pressed in any of the recordings, and axes for mouse and sticks that moved."""
         pressed = set().union(*(events.of_kind("press", "wheel").buttons() for events in recordings))
         buttons = sorted(map(_auto_name, pressed), key=lambda name: (name in _BY_NAME, name))
-        moved = [name for name, c in zip(_MOVED, "xy", strict=True) if any(_largest(e, "motion", c) for e in recordings)]
+        moved = [
+            name for name, c in zip(_MOVED, "xy", strict=True) if any(_largest(e, "motion", c) for e in recordings)
+        ]
         for name in PAD_AXES:
             if any(_largest(events, "stick", "x", name) > _STICK_MOVED for events in recordings):
                 moved.append(f"pad_{name}")
@@ -61,13 +64,11 @@ class Binding:
         columns: dict[Button, int] = {}
         for column, name in enumerate(buttons):
             if name not in _BY_NAME and key_name(name) != name:
-                raise UserError(f"{place} has the button '{name}', which is no key: name the keybinds file it was "
-                                "recorded with in place of auto, or choose another folder")  # fmt: skip
+                raise UserError(f"{place} has the button '{name}', which is no key: {_REMEDY}")
             columns[_BY_NAME.get(name, ("key", name))] = column
         moved = {name: AxisBind(mouse=i) for i, name in enumerate(_MOVED)} | _STICKS
         if unknown := [name for name in axes if name not in moved]:
-            raise UserError(f"{place} has the axis '{unknown[0]}', which is neither the mouse's nor a pad's: name the "
-                            "keybinds file it was recorded with in place of auto, or choose another folder")  # fmt: skip
+            raise UserError(f"{place} has the axis '{unknown[0]}', neither the mouse's nor a pad's: {_REMEDY}")
         return cls(buttons, axes, PlayKeys(columns, tuple(moved[name] for name in axes), {}, {}))
 
     @property
@@ -167,7 +168,7 @@ def _largest(events: Events, kind: str, column: str, name: str | None = None) ->
     """The largest amount in a column of the events of a kind."""
     found = events.of_kind(kind).table
     if name is not None:
-        found = found.filter(pc.equal(found["name"], name))
+        found = found.filter(pc.field("name") == name)
     return float(np.abs(found[column].to_numpy()).max(initial=0.0))
 
 
