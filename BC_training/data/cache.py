@@ -45,7 +45,7 @@ from BC_training.runtime.compilation_cache import default_folder as default_fold
 
 _VERSION = 1  # changes with the files' layout and with the preprocessing
 _BLOCK = 64  # frames that a thread decodes at once
-_VIDEO_PART = 512  # frames of a video that a thread decodes in order: before them it decodes up to a second for nothing
+_VIDEO_PART = 256  # frames of a video that a thread decodes in order, from the key frame before them
 _PARTIAL = ".partial"
 _DONE = "done"
 _REMEDY = "remove the disk cache with 'cache --clear' and run again"
@@ -239,8 +239,7 @@ def _build(
         reserve(frames, packed_bytes(dataset, frame_size))
         writing = Lock()
 
-        def pack(part: tuple[int, int, int]) -> None:
-            episode, first, end = part
+        def pack(episode: int, first: int, end: int) -> None:
             for start in range(first, end, _BLOCK):
                 rows = np.arange(start, min(start + _BLOCK, end))
                 block = resize_frames(dataset.frames(episode, rows), frame_size)
@@ -249,23 +248,19 @@ def _build(
                     frames.write(np.ascontiguousarray(block).data)
                 progress.update(bar, advance=len(rows))
 
-        missing = [i for i, episode in enumerate(dataset.episodes) if episode.name not in done]
-        progress.update(bar, advance=len(dataset) - sum(dataset.episodes[i].length for i in missing))
-        parts = [part for i in missing for part in _parts(dataset, i)]
-        for (i, _, end), _ in zip(parts, pool.map(pack, parts), strict=True):
-            if end == dataset.episodes[i].length:  # parts are done in order
-                frames.flush()
-                os.fsync(frames.fileno())  # before the log lists the episode
-                log.write(dataset.episodes[i].name + "\n")
-                log.flush()
+        for i, episode in enumerate(dataset.episodes):
+            if episode.name in done:
+                progress.update(bar, advance=episode.length)
+                continue
+            part = _VIDEO_PART if episode.arrays["frames"].is_video else _BLOCK
+            starts = range(0, episode.length, part)
+            ends = [min(start + part, episode.length) for start in starts]
+            list(pool.map(pack, itertools.repeat(i), starts, ends))
+            frames.flush()
+            os.fsync(frames.fileno())  # before the log lists the episode
+            log.write(episode.name + "\n")
+            log.flush()
     progress.remove_task(bar)
-
-
-def _parts(dataset: ZarrGameplayDataset, episode: int) -> Iterator[tuple[int, int, int]]:
-    """(episode, first frame, end) of what a thread decodes; in a video it goes on from frame to frame."""
-    length = dataset.episodes[episode].length
-    step = _VIDEO_PART if dataset.episodes[episode].arrays["frames"].is_video else _BLOCK
-    return ((episode, first, min(first + step, length)) for first in range(0, length, step))
 
 
 @contextlib.contextmanager

@@ -61,6 +61,11 @@ class VideoFrames:
     def read(self) -> Rows:
         return self[:]
 
+    def longest_stretch(self) -> int:
+        """The most frames from one key frame to the next, which a read may have to decode."""
+        with contextlib.closing(_Decoder(self._store, self._key)) as decoder:
+            return decoder.longest_stretch()
+
     def read_rows(self, rows: np.ndarray) -> np.ndarray:
         """The frames ``rows`` int64 [n], in any order, each decoded once."""
         wanted, place = np.unique(rows, return_inverse=True)
@@ -70,6 +75,10 @@ class VideoFrames:
             try:
                 for row, frame in zip(wanted.tolist(), frames, strict=True):
                     frame[:] = decoder.read(row).transpose(2, 0, 1)
+            except ValueError:
+                decoder.next = decoder.length  # so that the next read seeks
+                self._idle.give(decoder)
+                raise
             except BaseException:
                 decoder.close()
                 raise
@@ -112,6 +121,10 @@ class _Decoder:
         self._step = Fraction(index[-1].timestamp - index[0].timestamp, max(1, self.length - 1)) or 1
         self._frames: Iterator[av.VideoFrame] = iter(())
         self.next = self.length  # nothing is decoded yet: the first read seeks
+
+    def longest_stretch(self) -> int:
+        keys = [i for i, entry in enumerate(self._stream.index_entries) if entry.is_keyframe]
+        return int(np.diff([*keys, self.length]).max(initial=0))
 
     def key_before(self, row: int) -> int:
         """The row of the last key frame up to ``row``; exact where pictures are stored in the order of showing."""

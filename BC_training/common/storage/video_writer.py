@@ -15,8 +15,8 @@ from av.error import FFmpegError
 from BC_training.common.errors import UserError
 
 CRF = 18  # 0 to 51, least to most loss; of Doom at 288x512 a frame takes 15 kB, losslessly 92 kB
-_RATES = 0.001, 1e6  # frames per second that the file's clock can represent
-_LONGEST_SIDE = 16_384  # pixels; the codec's limit
+RATES = 0.001, 1e6  # frames per second that the file's clock can represent
+LONGEST_SIDE = 16_384  # pixels; the codec's limit
 _SEGMENT_SECONDS = 300
 _SYNC_SECONDS = 5  # of frames between two syncs of a live video to the disk
 
@@ -49,8 +49,8 @@ class VideoWriter:
         preset: str = "veryfast",
         live: bool = False,
     ):
-        if not _RATES[0] <= fps <= _RATES[1]:
-            raise UserError(f"{path}: a video has {_RATES[0]:g} to {_RATES[1]:,.0f} frames per second, not {fps:g}")
+        if not RATES[0] <= fps <= RATES[1]:
+            raise UserError(f"{path}: a video has {RATES[0]:g} to {RATES[1]:,.0f} frames per second, not {fps:g}")
         self._live, self._every = live, key_frame_every or max(1, round(fps))
         rate = Fraction(fps).limit_denominator(10_000)
         try:
@@ -87,8 +87,8 @@ class VideoWriter:
 
     def _set_size(self, frame: np.ndarray) -> None:
         _, height, width = frame.shape
-        if max(height, width) > _LONGEST_SIDE:
-            raise UserError(f"frames of {height}x{width} have a side above the video's {_LONGEST_SIDE}: make them less")
+        if max(height, width) > LONGEST_SIDE:
+            raise UserError(f"frames of {height}x{width} have a side above the video's {LONGEST_SIDE}: make them less")
         self._stream.height, self._stream.width = height, width
         self._stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
 
