@@ -148,8 +148,7 @@ def inference(
 
 
 @command(
-    "compare BC_training/checkpoints/*",
-    "compare BC_training/checkpoints/a BC_training/checkpoints/b --markdown ab.md --plot ab.png",
+    "compare BC_training/checkpoints/*", "compare BC_training/checkpoints/a BC_training/checkpoints/b --plot ab.png"
 )
 def compare(
     checkpoints: cli.Checkpoints = None,
@@ -167,6 +166,7 @@ def compare(
 @command(
     "convert recordings/ --from sessions --keybinds keybinds.json --out data/mine.zarr",
     "convert freedoom2.wad --from doom-demo --size 72x128 --fps 17.5 --out data/demos.zarr",
+    "convert data/mine.zarr --from events --keybinds other.json --fps 10 --shift 1 --out data/other.zarr",
     "convert data/mine.zarr --to lerobot --out data/mine-lerobot",
 )
 def convert(
@@ -183,13 +183,14 @@ def convert(
     leave_out: cli.LeaveOut = None,
     time_unit: cli.TimeUnit = "us",
     turn: cli.Turn = None,
+    shift: cli.Shift = 0.0,
     video: cli.AsVideo = False,
     allow_missing: cli.AllowMissing = False,
     workers: cli.Workers = None,
 ) -> None:
     """Convert recordings of another kind into a dataset, or a dataset into another kind."""
     given = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "leave-out": leave_out, "turn": turn}
-    given |= {"allow-missing": allow_missing, "time-unit": time_unit != "us", "video": video}
+    given |= {"allow-missing": allow_missing, "time-unit": time_unit != "us", "video": video, "shift": shift}
     cli.require_conversion(kind, to, fps, given)
     frame_size = None if size is None else cli.parse_size(size)
     if kind is None:
@@ -201,7 +202,7 @@ def convert(
 
     lists = tuple(pwad or ()), tuple(leave_out or ())
     texts = kind, frame_size, fps, keybinds, iwad, camera
-    options = Options(*texts, *lists, time_unit, turn or "axis", video, allow_missing)
+    options = Options(*texts, *lists, time_unit, turn or "axis", video, allow_missing, shift)
     convert(source, out, options, workers, console)
 
 

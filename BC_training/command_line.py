@@ -110,10 +110,11 @@ Source = Annotated[Path, typer.Argument(help="A folder or file of recordings; wi
 Converted = Annotated[
     Path, typer.Option(help="The dataset; created, continued or appended to. With --to a folder that is not there.")
 ]
-Kind = Annotated[Text, typer.Option("--from", help="sessions, lerobot, minari, robomimic or doom-demo.")]
+Kind = Annotated[Text, typer.Option("--from", help="sessions, lerobot, minari, robomimic, doom-demo or events.")]
 To = Annotated[Text, typer.Option(help="lerobot.")]
 Fps = Annotated[float | None, typer.Option(help="Frames per second; by default as they are.")]
-Keybinds = Annotated[File, typer.Option(help="sessions: the JSON that maps keys to buttons.")]
+Keybinds = Annotated[File, typer.Option(help="sessions, events: the JSON that maps keys to buttons.")]
+Shift = Annotated[float, typer.Option(help="events: frames by which what was done counts for an earlier one.")]
 Iwad = Annotated[File, typer.Option(help="doom-demo: the game's WAD.")]
 Pwad = Annotated[list[Path] | None, typer.Option(help="doom-demo: a WAD that adds to it; repeatable.")]
 Turn = Annotated[Text, typer.Option(help="doom-demo: turns as an axis, in degrees (the default), or as buttons.")]

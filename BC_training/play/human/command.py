@@ -13,8 +13,6 @@ from BC_training.common.keybinds.play_keys import play_keys, raw_keybinds
 from BC_training.common.schema import HUMAN, RecordConfig
 from BC_training.games import GameSpec, make_game
 from BC_training.play.human.options import PersonOptions
-from BC_training.play.live.options import live_options
-from BC_training.play.live.recorder import record_window
 from BC_training.play.record import record
 
 
@@ -41,6 +39,9 @@ def record_command(
     if by_window:
         if show_keys or unfinished != "ask":
             raise UserError("--show-keys and --unfinished are for games that this program opens, not for a window")
+        from BC_training.play.live.options import live_options
+        from BC_training.play.live.recorder import record_window
+
         record_window(_required(out), live_options(config, keybinds, *window), console)
         return
     if any(window):

@@ -4,6 +4,7 @@ In the folder of an episode in progress are what ``finish`` needs and nothing el
 events, and the frames, as files of a video or as an array. So what a kill leaves is finished as any other.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -113,13 +114,12 @@ class LiveEpisode:
     def close(self) -> None:
         """Waits until all is on the disk. Errors are those of ``frame``; what was written before them is kept."""
         self._flush()
-        try:
+        self._thread.shutdown()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._log.close)
+            stack.callback(self._video.close)  # also where a job failed: it writes what it can
             for job in self._jobs:
                 job.result()
-            self._video.close()
-        finally:
-            self._thread.shutdown(cancel_futures=True)
-            self._log.close()
 
     def discard(self) -> None:
         """Closes and removes it."""

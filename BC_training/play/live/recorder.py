@@ -48,8 +48,8 @@ def record_window(out: Path, options: LiveOptions, console: Console) -> None:
         window = desktop.find(query)
         watched = Region.parse(region) if region else None
         desktop.grab(window.id, watched)
-        desktop.grab_hotkeys([shown(key) for key in hotkeys])
         with recording(out, binding.names if binding else _UNDECIDED), disk_full_is_user_error(out):
+            desktop.grab_hotkeys([shown(key) for key in hotkeys])
             from BC_training.play.live.pads import Pads  # here: a second to import
 
             with contextlib.closing(Pads()) as pads:
