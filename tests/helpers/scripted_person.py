@@ -44,7 +44,7 @@ def screen() -> Iterator[str]:
 class ScriptedPerson:
     """Presses keys and moves the mouse; each call returns once the X server has done it."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str | None):
         self._display = display.Display(name)
 
     def press(self, *keys: str) -> None:
@@ -66,6 +66,13 @@ class ScriptedPerson:
         """By so many counts to the right and down."""
         self._fake(X.MotionNotify, 1, x=x, y=y)  # 1: relative
 
+    def point_at(self, x: int, y: int) -> None:
+        """Puts the pointer there."""
+        self._fake(X.MotionNotify, 0, x=x, y=y)
+
+    def code(self, key: str) -> int:
+        return self._display.keysym_to_keycode(XK.string_to_keysym(key))
+
     def close(self) -> None:
         self._display.close()
 
@@ -85,7 +92,7 @@ class ScriptedPerson:
 
     def _keys(self, event: int, keys: tuple[str, ...]) -> None:
         for key in keys:
-            self._fake(event, self._display.keysym_to_keycode(XK.string_to_keysym(key)))
+            self._fake(event, self.code(key))
 
     def _fake(self, event: int, detail: int, **where: int) -> None:
         xtest.fake_input(self._display, event, detail, **where)

@@ -23,7 +23,7 @@ class ToyWindow:
         self._window = root.create_window(
             *place, *size, 0, X.CopyFromParent, background_pixel=colour, event_mask=SHOWN, border_pixel=0
         )
-        self._window.set_wm_name(title)
+        self._window.set_wm_name(title.encode("latin-1", "replace"))
         self._window.set_wm_normal_hints(flags=1, x=place[0], y=place[1])  # 1: the place is the user's wish
         self._set("_NET_WM_NAME", "UTF8_STRING", 8, title.encode())
         self._set("_NET_WM_PID", "CARDINAL", 32, [os.getpid()])
@@ -71,6 +71,18 @@ class ToyWindow:
         self._window.set_input_focus(X.RevertToParent, X.CurrentTime)
         self._display.sync()
 
+    def corner(self, x: int = 0, y: int = 0) -> tuple[int, int]:
+        """Where its pixel (x, y) is on the screen."""
+        root = self._display.screen().root
+        place = root.translate_coords(self._window, x, y)
+        return place.x, place.y
+
+    def take_mouse(self) -> None:
+        """As games do that turn by the mouse."""
+        events = X.ButtonPressMask | X.PointerMotionMask
+        self._window.grab_pointer(True, events, X.GrabModeAsync, X.GrabModeAsync, self._window, X.NONE, X.CurrentTime)
+        self._display.sync()
+
     def seen(self) -> list[tuple[int, int]]:
         """The type of each key or button that reached it since the last call, with its number."""
         self._display.sync()
@@ -88,18 +100,28 @@ class ToyWindow:
 
 @contextlib.contextmanager
 def openbox(home: Path) -> Iterator[None]:
-    """The window manager, until it has taken over and until it is gone."""
-    environment = os.environ | {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "XDG_CACHE_HOME": str(home)}
+    """The window manager, until it shows windows and until it is gone."""
+    environment = os.environ | {"HOME": str(home), "XDG_CONFIG_HOME": str(home)}
     process = subprocess.Popen(
         ["openbox", "--sm-disable"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    display = Display()
-    check = display.get_atom("_NET_SUPPORTING_WM_CHECK")
     try:
-        wait_until(lambda: display.screen().root.get_full_property(check, Xatom.WINDOW) is not None)
+        with contextlib.closing(Display()) as display:
+            check, root = display.get_atom("_NET_SUPPORTING_WM_CHECK"), display.screen().root
+            wait_until(lambda: root.get_full_property(check, Xatom.WINDOW) is not None)
+            first = root.create_window(0, 0, 9, 9, 0, X.CopyFromParent)
+
+            def shows() -> bool:  # it forgets windows that appear while it starts
+                first.unmap()
+                first.map()
+                display.sync()
+                time.sleep(0.05)
+                return first.get_attributes().map_state == X.IsViewable
+
+            wait_until(shows)
+            first.destroy()
         yield
     finally:
-        display.close()
         process.terminate()
         process.wait()
 

@@ -77,8 +77,12 @@ class X11Desktop(X11Input):
         return WindowInfo(window, title, int(pid[0]) if pid else None) if title else None
 
     def _title(self, window: Any) -> str | None:
-        named = window.get_full_text_property(self._atom("_NET_WM_NAME"))
-        return named or window.get_full_text_property(Xatom.WM_NAME)
+        for name in ("_NET_WM_NAME", "WM_NAME"):
+            found = window.get_full_property(self._atom(name), X.AnyPropertyType)
+            if found is not None and found.format == 8 and found.value:
+                encoding = "latin-1" if found.property_type == Xatom.STRING else "utf-8"
+                return found.value.decode(encoding, "replace")
+        return None
 
     def _named_below(self, parent: Any) -> Iterator[int]:
         """The windows that are shown and have a title, where no window manager lists them."""

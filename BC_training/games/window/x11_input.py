@@ -82,6 +82,7 @@ class X11Input:
     def close(self) -> None:
         try:
             self.release_all()
+            self._display.sync()
             self._display.close()
         except error.ConnectionClosedError:
             pass  # the server is gone, and with it all that was held
