@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -161,14 +162,19 @@ def _write_array(
 
 
 # Tests of games and windows whose packages are extras, which `.ci/run` installs.
-_EXTRAS = {"gym": ("ale_py", "games/gym"), "retro": ("stable_retro", "games/retro"), "window": ("pygame", "play/human")}
-_MISSING = {extra: folder for extra, (module, folder) in _EXTRAS.items() if importlib.util.find_spec(module) is None}
-collect_ignore = list(_MISSING.values())
+_EXTRAS = {
+    "gym": ("ale_py", "games/gym"),
+    "retro": ("stable_retro", "games/retro"),
+    "window": ("pygame", "play/human", "play/live"),
+}
+_MISSING = {e: folders for e, (module, *folders) in _EXTRAS.items() if importlib.util.find_spec(module) is None}
+collect_ignore = list(chain(*_MISSING.values()))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    for extra, folder in _MISSING.items():
-        terminalreporter.write_line(f"not run: tests/{folder}; 'uv sync --extra {extra}' installs what it needs")
+    for extra, folders in _MISSING.items():
+        listed = ", ".join(f"tests/{folder}" for folder in folders)
+        terminalreporter.write_line(f"not run: {listed}; 'uv sync --extra {extra}' installs what it needs")
 
 
 MakeDataset = Callable[..., list[WrittenEpisode]]
