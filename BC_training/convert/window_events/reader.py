@@ -62,7 +62,7 @@ class WindowRecordings:
         if rate > recorded:
             raise UserError(f"--fps {rate:g} is above the recording's {recorded:g}: lower it")
         events = Events.read(self.place(episode) / EVENTS)
-        frames, edges = thinned(events.frame_times, info.length, recorded, rate)
+        frames, edges = thinned(events, info.length, recorded, rate)
         known = np.searchsorted(edges[1:] + self.shift / rate, edges[-1], "right")
         buttons, axes = self.binding.label(events, edges[: known + 1] + self.shift / rate)
 
@@ -96,18 +96,20 @@ def open_source(path: Path, options: Options) -> WindowRecordings:
     return WindowRecordings(path, episodes, binding, options.fps, options.shift, notes=notes)
 
 
-def thinned(times: np.ndarray, length: int, recorded: float, rate: float) -> tuple[np.ndarray, np.ndarray]:
+def thinned(events: Events, length: int, recorded: float, rate: float) -> tuple[np.ndarray, np.ndarray]:
     """Chooses frames for a lower rate, so that a gap in the recording stays as long as it was.
 
     Args:
-        times: when each of at least ``length`` + 1 frames was taken, in seconds.
+        events: with at least ``length`` + 1 frames.
         recorded, rate: frames per second.
 
     Returns:
         The n frames to keep, and the n + 1 moments at which they begin and the last one ends.
     """
+    times = events.frame_times
     if len(times) <= length:
         raise UserError(f"its {EVENTS} knows {len(times)} frames, the episode has {length}: restore it")
-    moments = np.round((times[:length] - times[0]) * recorded)
+    moments = events.frame_moments[:length]
+    moments = np.round((moments - moments[0]) * recorded)
     _, frames = np.unique(np.floor(moments * rate / recorded + 1e-9), return_index=True)
     return frames, np.append(times[frames], times[length])

@@ -194,7 +194,7 @@ def finish(folder: Path, dataset: Path, number: int, binding: Binding, attrs: di
             ArrayWriter(group, folder, name, rows[0]).extend(rows)
     events.write(folder / EVENTS)
     late = events.of_kind("frame").column("x")[:count] > _LATE / header["fps"]
-    missing = np.round(np.diff(edges[:-1]) * header["fps"]).astype(int) - 1
+    missing = np.round(np.diff(events.frame_moments[:count]) * header["fps"]).astype(int) - 1
     attrs = header["attrs"] | {"fps": header["fps"], "frame_count": count, "late_frames": int(late.sum())} | attrs
     attrs["gaps"] = [[int(i) + 1, int(missing[i])] for i in np.flatnonzero(missing > 0)]
     attrs["unfocused"] = ranges(_unfocused(events, edges).tolist())

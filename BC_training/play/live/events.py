@@ -76,6 +76,12 @@ class Events:
         return self.of_kind("frame").column("time")
 
     @property
+    def frame_moments(self) -> np.ndarray:
+        """When each frame should have been taken, float64 [N]."""
+        frames = self.of_kind("frame")
+        return frames.column("time") - frames.column("x")
+
+    @property
     def rows(self) -> list[Event]:
         return [Event(*row) for row in zip(*(column.to_pylist() for column in self.table.columns), strict=True)]
 

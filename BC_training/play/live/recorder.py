@@ -104,7 +104,7 @@ class Session:
         self._out, self._options, self._hotkeys, self._binding, self._watch = out, options, hotkeys, binding, watch
         self._console, self._ticks = console, Ticks(watch.fps)
         self._episode: LiveEpisode | None = None
-        self._begun = self._shown = time.perf_counter()
+        self._begun = self._shown = self._moment = time.perf_counter()
         self._mine: list[Path] = []  # in progress or waiting to be finished, begun in this session
         self._done: list[Path] = []  # likewise, and finished
         self._is_over = False
@@ -116,6 +116,7 @@ class Session:
             self._ticks.restart()
             while not self._is_over:
                 self._ticks.wait()
+                self._moment = time.perf_counter() - self._ticks.late
                 self._tick()
 
     def _tick(self) -> None:
@@ -150,7 +151,7 @@ class Session:
                 say(self._console, f"the window is hidden, so the episode ends: {self._key(0)} starts the next")
                 self._end()
             return
-        episode.frame(now, self._ticks.late, self._ticks.missed, picture)
+        episode.frame(now, now - self._moment, self._ticks.missed, picture)
 
     def _stop(self, why: str) -> None:
         say(self._console, f"{why}: the recording ends")
@@ -164,6 +165,7 @@ class Session:
         self._episode = LiveEpisode(self._out, self._options.size, self._watch.fps, attrs, self._options.lossless)
         self._mine.append(self._episode.folder)
         self._ticks.restart()
+        self._moment = time.perf_counter()
         self._watch.ignored, self._begun = 0, time.perf_counter()
         self._episode.note(self._watch.begin(self._begun, self._hotkeys))
 
