@@ -1,8 +1,8 @@
 """An episode's frames as a video, ``frames.mp4``, read by row as the arrays are.
 
 The video is H.264 in an MP4 file that has all its times in one place (not in fragments), at a constant
-rate: the picture shown at row / rate is the frame of that row. A row is found from the key frame before
-it, which ``VideoWriter`` sets every second.
+rate: the picture shown at row / rate is the frame of that row. A row is decoded from the key frame before
+it, of which ``VideoWriter`` sets one every second; so no picture may need one before its key frame.
 """
 
 import contextlib
@@ -52,8 +52,7 @@ class VideoFrames:
     def __init__(self, store: Store, key: str, shape: tuple[int, ...]):
         self._store, self._key, self.shape = store, key, shape
         self.dtype = DType(np.dtype(np.uint8))
-        self._idle = _Idle()
-        weakref.finalize(self, self._idle.close)
+        self._idle: list[_Decoder] = []  # those that no thread uses, the least recently used first
 
     def __getitem__(self, rows: slice | int | np.ndarray) -> Rows:
         return Rows(self, np.atleast_1d(np.arange(self.shape[0])[rows]), isinstance(rows, int | np.integer))
@@ -71,19 +70,41 @@ class VideoFrames:
         wanted, place = np.unique(rows, return_inverse=True)
         frames = np.empty((len(wanted), *self.shape[1:]), np.uint8)
         if len(wanted):
-            decoder = self._idle.take(int(wanted[0])) or _Decoder(self._store, self._key)
+            decoder = self._take(int(wanted[0])) or _Decoder(self._store, self._key)
             try:
                 for row, frame in zip(wanted.tolist(), frames, strict=True):
                     frame[:] = decoder.read(row).transpose(2, 0, 1)
             except ValueError:
                 decoder.next = decoder.length  # so that the next read seeks
-                self._idle.give(decoder)
+                self._give(decoder)
                 raise
             except BaseException:
                 decoder.close()
                 raise
-            self._idle.give(decoder)
+            self._give(decoder)
         return frames if np.array_equal(wanted, rows) else frames[place]
+
+    def _take(self, row: int) -> "_Decoder | None":
+        """The decoder to read ``row`` with: one that is just before it, or any if there are enough."""
+        with _lock:
+            near = (d for d in self._idle if d.next <= row and d.key_before(row) <= d.next)
+            taken = next(near, self._idle[0] if len(self._idle) >= _IDLE_EACH else None)
+            if taken is not None:
+                self._idle.remove(taken)
+        return taken
+
+    def _give(self, decoder: "_Decoder") -> None:
+        with _lock:
+            self._idle.append(decoder)
+            others = [(v, d) for v, d in _given if (video := v()) and d() in video._idle and d() is not decoder]
+            _given[:] = [*others, (weakref.ref(self), weakref.ref(decoder))]
+            if len(_given) > _IDLE and (video := (least := _given.pop(0))[0]()) and (oldest := least[1]()):
+                video._idle.remove(oldest)  # which closes it
+
+
+_lock = threading.Lock()
+# The idle decoders of all videos. Their videos keep them, so that they end with these.
+_given: "list[tuple[weakref.ref[VideoFrames], weakref.ref[_Decoder]]]" = []
 
 
 class _Decoder:
@@ -93,17 +114,11 @@ class _Decoder:
     """
 
     def __init__(self, store: Store, key: str):
+        self._container = self._file = None
         self._file = store.open(key)
-        try:
-            with _damage_is_value_error():
-                # With the format named, no file can make FFmpeg open others, as a playlist would.
-                self._container = av.open(self._file, "r", format="mp4")
-            self._set_up()
-        except BaseException:
-            self.close()
-            raise
-
-    def _set_up(self) -> None:
+        with _damage_is_value_error():
+            # With the format named, no file can make FFmpeg open others, as a playlist would.
+            self._container = av.open(self._file, "r", format="mp4")
         streams = self._container.streams.video
         if len(streams) != 1:
             raise ValueError(f"DATA_LOSS: it holds {len(streams)} video streams")
@@ -159,46 +174,18 @@ class _Decoder:
         return round(exact), frame
 
     def _seek(self, time: int) -> None:
+        assert self._container is not None
         self._container.seek(time, stream=self._stream)
         packets = (packet for packet in self._container.demux(self._stream) if not packet.is_corrupt)
         self._frames = (frame for packet in packets for frame in packet.decode())
 
     def close(self) -> None:
         self._frames = iter(())
-        if hasattr(self, "_container"):
-            self._container.close()
-        self._file.close()
+        for opened in (self._container, self._file):
+            if opened is not None:
+                opened.close()
 
-
-_lock = threading.Lock()
-_all_idle: list[tuple["_Idle", _Decoder]] = []  # of all videos, the least recently used first
-
-
-class _Idle:
-    """The open decoders of one video that no thread uses."""
-
-    def take(self, row: int) -> _Decoder | None:
-        """The decoder to read ``row`` with: one that is just before it, or any if there are enough."""
-        with _lock:
-            own = [decoder for idle, decoder in _all_idle if idle is self]
-            near = (d for d in own if d.next <= row and d.key_before(row) <= d.next)
-            taken = next(near, own[0] if len(own) >= _IDLE_EACH else None)
-            _all_idle[:] = [(idle, decoder) for idle, decoder in _all_idle if decoder is not taken]
-        return taken
-
-    def give(self, decoder: _Decoder) -> None:
-        with _lock:
-            _all_idle.append((self, decoder))
-            least = _all_idle.pop(0)[1] if len(_all_idle) > _IDLE else None
-        if least is not None:
-            least.close()
-
-    def close(self) -> None:
-        with _lock:
-            own = [decoder for idle, decoder in _all_idle if idle is self]
-            _all_idle[:] = [(idle, decoder) for idle, decoder in _all_idle if idle is not self]
-        for decoder in own:
-            decoder.close()
+    __del__ = close
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ class VideoWriter:
         self._live, self._every = live, key_frame_every or max(1, round(fps))
         rate = Fraction(fps).limit_denominator(10_000)
         try:
-            self._file: IO[bytes] = open(path, "wb")  # noqa: SIM115
+            self._file: IO[bytes] = open(path, "wb", buffering=0)  # noqa: SIM115
         except OSError as error:
             raise UserError(f"cannot write the video {path}: {error.strerror or error}") from error
         # A plain file has its index in front, where a reader of a remote file finds it at once.
@@ -63,7 +63,7 @@ class VideoWriter:
         if not live:  # FFmpeg moves the index itself, in a file that it has opened by its name
             self._file.close()
             target = str(path.absolute())  # "a:b.mp4" would mean a protocol "a"
-        self._container = av.open(target, "w", format="mp4", options={"movflags": flags})
+        self._container = av.open(target, "w", format="mp4", options={"movflags": flags, "flush_packets": "1"})
         # Scene cuts add key frames that nobody needs. The colours are tagged as BT.601: players differ in what they
         # assume.
         options = {"crf": str(crf), "preset": preset, "g": str(self._every), "bf": "0", "sc_threshold": "0"}
@@ -82,7 +82,6 @@ class VideoWriter:
         self._container.mux(self._stream.encode(picture))
         self.frame_count += 1
         if self._live and self.frame_count % self._sync_every == 0:
-            self._file.flush()
             os.fsync(self._file.fileno())
 
     def _set_size(self, frame: np.ndarray) -> None:
@@ -158,7 +157,7 @@ def join(sources: Sequence[Path | IO[bytes]], out: Path, limit: int | None = Non
     Raises:
         UserError: no source has a frame, or the file cannot be written.
     """
-    count, stream = 0, None
+    count, step, stream = 0, 0, None
     try:
         with av.open(str(out.absolute()), "w", format="mp4", options={"movflags": "faststart"}) as container:
             for source in sources:
@@ -166,12 +165,12 @@ def join(sources: Sequence[Path | IO[bytes]], out: Path, limit: int | None = Non
                 kept = _complete(times, len(times) if limit is None else limit - count)
                 if not kept:
                     continue
-                step = min(np.diff(np.sort(times)), default=0)
+                step = int(min(np.diff(np.sort(times)), default=step))
                 with _open(source) as opened:
                     stream = stream or container.add_stream_from_template(opened.streams.video[0])
                     for packet in islice(_whole(opened), kept):
                         # Of one rate, the sources have one clock.
-                        shift = count * int(step) - min(times)
+                        shift = count * step - min(times)
                         packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
                         container.mux(packet)
                 count += kept

@@ -136,10 +136,7 @@ class _Exporter:
 
         video = self._folder / video_file(episode)
         video.parent.mkdir(parents=True, exist_ok=True)
-        options = {"crf": _CRF, "key_frame_every": _KEY_FRAME_EVERY, "preset": "medium"}
-        with VideoWriter(video, self._rate, **options) as writer:
-            for frame in frames():
-                writer.append(frame)
+        _encode(video, frames(), self._rate)
         columns = {"observation.state": _vectors(np.stack(states))} if self._dataset.state_names else {}
         index = np.arange(len(actions))
         columns["action"] = _vectors(np.stack(actions))
@@ -164,6 +161,12 @@ def _steps(dataset: ZarrGameplayDataset, episode: int) -> Iterator[Step]:
         block = range(begin, min(begin + _BLOCK, len(actions)))
         for i, frame in zip(block, dataset.frames(episode, block), strict=True):
             yield frame, Action(actions[i], axes[i]), None if state is None else state[i]
+
+
+def _encode(file: Path, frames: Iterator[np.ndarray], fps: float) -> None:
+    with VideoWriter(file, fps, crf=_CRF, key_frame_every=_KEY_FRAME_EVERY, preset="medium") as writer:
+        for frame in frames:
+            writer.append(frame)
 
 
 def _vectors(values: np.ndarray) -> pa.Array:
