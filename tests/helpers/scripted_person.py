@@ -21,10 +21,10 @@ from BC_training.games.spaces import action_space
 
 
 @contextlib.contextmanager
-def screen() -> Iterator[str]:
+def screen(size: str = "800x600x24") -> Iterator[str]:
     """An X server of its own, whose address is in DISPLAY meanwhile."""
     reading, writing = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "800x600x24", "-nolisten", "tcp", "-noreset"]
+    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", size, "-nolisten", "tcp", "-noreset"]
     server = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
     os.close(writing)
     before = os.environ.get("DISPLAY")

@@ -121,7 +121,7 @@ CALLS: dict[str, dict[str, tuple[Any, tuple[Any, ...]]]] = {
         "GetMessageW": (_i32, (_to(MSG), _handle, _u32, _u32)),
         "GetRawInputData": (_u32, (_ssize, _u32, _to(RAWINPUT), _to(_u32), _u32)),
         "GetSystemMetrics": (_i32, (_i32,)),
-        "GetWindowTextW": (_i32, (_handle, _text, _i32)),
+        "GetWindowTextW": (_i32, (_handle, ctypes.c_void_p, _i32)),
         "GetWindowThreadProcessId": (_u32, (_handle, _to(_u32))),
         "IsIconic": (_i32, (_handle,)),
         "IsWindow": (_i32, (_handle,)),
