@@ -91,7 +91,7 @@ def test_what_is_recorded_equals_what_was_done_frame_by_frame(
         8: lambda: (person.click(4), person.tap("q")),
         9: lambda: (person.press("Left", "space"), pad.push(0, -32768)),
         10: lambda: (person.release("Left"), pad.push(0, 32767)),
-        11: lambda: pad.push(0, 0),
+        11: pad.detach,
         13: lambda: person.tap("F9"),
         14: lambda: (person.release("space"), person.tap("F12")),
     }
