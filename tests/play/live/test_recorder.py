@@ -150,6 +150,16 @@ def test_only_what_is_typed_into_the_window_is_recorded(tmp_path, monkeypatch, w
     assert not len(noted.of_kind("motion").table)
 
 
+def test_a_click_beside_the_window_is_not_recorded(tmp_path, monkeypatch, window, person, keybinds):
+    script = {
+        2: lambda: (person.tap("F9"), person.move(400, 300)),
+        4: lambda: (person.click(1), person.click(4), person.tap("w")),
+        6: lambda: person.tap("F12"),
+    }
+    record(monkeypatch, tmp_path / "x.zarr", script, keybinds)
+    assert pressed(ZarrGameplayDataset(tmp_path / "x.zarr")) == {"go": [1]}
+
+
 def test_what_programs_press_is_left_out_unless_it_is_asked_for(tmp_path, monkeypatch, window, person, keybinds):
     script = {
         2: lambda: person.tap("F9"),
