@@ -14,10 +14,7 @@ app.add_typer(visualize, name="visualize")
 command, visual_command = cli.commands_of(app), cli.commands_of(visualize)
 
 
-@command(
-    "--config configs/quickstart.yaml",
-    "--config configs/pure_cnn.yaml training.batch_size=64 dataset.path=data/mine.zarr",
-)
+@command("--config configs/quickstart.yaml", "--config configs/pure_cnn.yaml dataset.path=data/mine.zarr")
 def train(config: cli.Config, overrides: cli.Overrides = None) -> None:
     """Train a policy, recording its dataset first if that is missing, and let it play."""
     from BC_training.train import train
@@ -38,6 +35,7 @@ def suite(config: cli.Config = "configs/suite.yaml", overrides: cli.Overrides = 
 @command(
     "dagger --config configs/resnet_policy.yaml --rounds 3 --episodes 20",
     "dagger --config configs/temporal_cnn.yaml dataset.path=data/few.zarr dataset.record.episodes=12",
+    "dagger --config configs/pure_cnn.yaml --label human --takeover LSHIFT --rounds 2 --episodes 5",
 )
 def dagger(
     config: cli.Config,
@@ -45,13 +43,16 @@ def dagger(
     rounds: cli.Rounds = 3,
     episodes: cli.Episodes = 20,
     mix: cli.RoundMix = 0.0,
-    label: cli.Label = "expert",
+    label: cli.RoundLabel = "expert",
+    takeover: cli.Takeover = None,
+    keybinds: cli.KeysFile = None,
 ) -> None:
-    """Train in rounds: the policy plays, an expert labels its frames, it is trained again (DAgger)."""
+    """Train in rounds: the policy plays, an expert or a person corrects it, it is trained again (DAgger)."""
     from BC_training.experiments.dagger import dagger
 
+    person = {"takeover": takeover, "keybinds": keybinds}
     with cli.resumable():
-        dagger(cli.load(config, overrides), console, rounds=rounds, episodes=episodes, mix=mix, label=label or "expert")
+        dagger(cli.load(config, overrides), console, rounds=rounds, episodes=episodes, mix=mix, label=label, **person)
 
 
 @command(
@@ -84,9 +85,8 @@ def record(
     from BC_training.play.human.command import record_command
 
     options = game, player, episodes, seed, cli.parse_size(size or ""), noise, noise_frames, label, mix, video
-    record_command(
-        out, options, workers, console, keybinds, show_keys, takeover, unfinished, (fps, hotkeys, all_inputs)
-    )
+    window = fps, hotkeys, all_inputs
+    record_command(out, options, workers, console, keybinds, show_keys, takeover, unfinished, window)
 
 
 @command(

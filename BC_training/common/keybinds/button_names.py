@@ -167,7 +167,7 @@ def key_name(text: str) -> str | None:
         return _WINDOWS_ONLY[squeezed]
     if squeezed in _KEY:
         return _KEY[squeezed]
-    if re.fullmatch(r"F\d\d?", squeezed):
+    if re.fullmatch(r"F([1-9]|1\d|2[0-4])", squeezed):
         return squeezed
     if letter := re.fullmatch(r"KEY([A-Z0-9])|(?:DIGIT|ALPHA|D)([0-9])", squeezed):
         return letter[1] or letter[2]
@@ -176,6 +176,12 @@ def key_name(text: str) -> str | None:
     if (numpad := _ON_NUMPAD.fullmatch(squeezed)) and numpad[1] in _NUMPAD_KEY:
         return f"NUMPAD{_NUMPAD_KEY[numpad[1]]}"
     return None
+
+
+def exists(button: Button) -> bool:
+    """Whether a keyboard or a mouse surely has the button; keys of one character depend on the layout and count."""
+    device, name = button
+    return name in MOUSE_BUTTONS if device == "mouse" else len(name) == 1 or key_name(name) is not None
 
 
 def is_key(text: str) -> bool:

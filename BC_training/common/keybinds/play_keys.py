@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from BC_training.common.errors import UserError, unknown
-from BC_training.common.keybinds.button_names import Button, button_of, shifted, shown
+from BC_training.common.keybinds.button_names import Button, button_of, exists, shifted, shown
 from BC_training.common.keybinds.default_keys import CONTROLS, default_keybinds
 from BC_training.common.keybinds.file import bound_buttons, read_raw, with_sides
 
@@ -105,6 +105,9 @@ def play_keys(path: Path | None, buttons: Sequence[str], axes: Sequence[str], ta
     owners, written = [f"'{name}'" for name in buttons], {}
 
     def bind(button: Button, column: int) -> None:
+        if button[0] != "pad" and not exists(button):
+            kind = "key" if button[0] == "key" else "button"
+            raise UserError(f"{place}: {owners[column]} is bound to {shown(button)}, and there is no such {kind}")
         other = written.setdefault(button, column)
         if other != column:
             both = f"bound to both {owners[other]} and {owners[column]}"
@@ -201,6 +204,6 @@ def _controls(raw: dict[str, Any], columns: dict[Button, int], owners: list[str]
 
 def _key(text: Any, where: str) -> Button:
     button = button_of("key", text) if isinstance(text, str) else None
-    if button is None:
+    if button is None or not exists(button):
         raise UserError(f'{where} {text!r} is no key: write a name such as "F5"')
     return button

@@ -21,6 +21,7 @@ ARRAYS = {  # dtype, dimensions
     "axes": ("float32", 2),
     "state": ("float32", 2),
 }
+HUMAN_FRAMES = "human_frames"  # the attribute of an episode in which a person took over from a policy
 # The attribute of the dataset that names the columns of each array.
 NAMED_BY = {"actions": "keys", "axes": "axes", "state": "attributes"}
 VIDEO_FORMAT = 0
@@ -61,6 +62,32 @@ class EpisodeInfo:
     def length(self) -> int:
         """Frames in the episode."""
         return self.arrays["frames"].shape[0]
+
+    @property
+    def labelled(self) -> list[range]:
+        """The stretches of frames that have a label, in order: all frames, but of a takeover those of the person.
+
+        What a policy did in the others is no example: it would learn its own mistakes. Raises a ValueError where the
+        attribute "human_frames" is no rising list of [first, last] frames; those beyond a cut episode's end count not.
+        """
+        if (stretches := self.attrs.get(HUMAN_FRAMES)) is None:
+            return [range(self.length)]
+        found, end = [], 0
+        for stretch in stretches if isinstance(stretches, list) else [stretches]:
+            ok = isinstance(stretch, list) and len(stretch) == 2 and all(type(frame) is int for frame in stretch)
+            if not ok or not end <= stretch[0] <= stretch[1]:
+                raise ValueError(f"{HUMAN_FRAMES} has {str(stretch)[:60]}: write [first, last] frames in rising order")
+            end = stretch[1] + 1
+            found.append(range(stretch[0], min(end, self.length)))
+        return [frames for frames in found if frames]
+
+    @property
+    def is_labelled(self) -> np.ndarray:
+        """bool [N], whether each frame lies in ``labelled``."""
+        flags = np.zeros(self.length, bool)
+        for frames in self.labelled:
+            flags[frames.start : frames.stop] = True
+        return flags
 
     @property
     def fps(self) -> float | None:
@@ -136,6 +163,10 @@ def episode_faults(
     faults = [fault for fault in found.values() if fault is not None]
     shapes = {name: info.arrays[name].shape for name, fault in found.items() if fault is None}
     lengths = {name: shape[0] for name, shape in shapes.items()}
+    try:
+        _ = info.labelled if "frames" in shapes else ()
+    except ValueError as error:
+        faults.append(Fault("metadata", f"its attribute {error}"))
     if lengths and not any(lengths.values()):
         faults.append(Fault("empty", "it is empty"))
     elif len(set(lengths.values())) > 1:

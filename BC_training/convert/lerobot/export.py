@@ -106,6 +106,11 @@ def export(
         if out.exists():
             out.rmdir()  # it is empty
         os.rename(folder, out)
+    unlabelled = sum(int((~e.is_labelled).sum()) for e in dataset.episodes)
+    if unlabelled:
+        print_line(
+            console, f"{unlabelled:,} of the recorded frames are a policy's own play, which LeRobot cannot tell apart"
+        )
     print_line(console, f"exported {len(lengths)} episodes, {sum(lengths):,} frames, to {out}")
 
 

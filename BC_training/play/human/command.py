@@ -52,7 +52,7 @@ def record_command(
         config = replace(config, label=HUMAN)
     if not config.by_person and (keybinds is not None or show_keys or unfinished != "ask"):
         raise UserError("--keybinds, --show-keys and --unfinished are for a person: add --player human or --takeover")
-    person = PersonOptions(keybinds, takeover or PersonOptions.takeover, unfinished)
+    person = PersonOptions(keybinds, PersonOptions.takeover if takeover is None else takeover, unfinished)
     if show_keys:
         with contextlib.closing(make_game(config.game, frame_size=config.frame_size)) as env:
             game: Any = env.unwrapped

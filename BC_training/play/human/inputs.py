@@ -57,7 +57,7 @@ class Inputs:
             case pygame.CONTROLLERDEVICEADDED if self._pad is None:
                 self._open(event.device_index)
                 return "plugged"
-            case pygame.CONTROLLERDEVICEREMOVED if self._pad is not None and event.instance_id == self._instance:
+            case pygame.CONTROLLERDEVICEREMOVED if self._pad is not None and event.instance_id == self._number:
                 self._pad = None
                 self._sticks |= dict.fromkeys(PAD_AXES, 0.0)
                 self._down = {button for button in self._down if button[0] != "pad"}
@@ -69,7 +69,8 @@ class Inputs:
         return None
 
     def _open(self, index: int) -> None:
-        self._pad, self._instance = open_pad(index)
+        self._pad = controller.Controller(index)
+        self._number = self._pad.as_joystick().get_instance_id()  # another each time that a pad is plugged in
 
     def _press(self, button: Button | None, down: bool) -> str | None:
         if button is None:
@@ -104,12 +105,6 @@ class Inputs:
             amount += np.sign(stick) * max(abs(stick) - bind.dead_zone, 0) / (1 - bind.dead_zone)
         amount = min(max(amount, -1.0), 1.0) * bind.amount
         return amount if bind.mouse is None else amount + self._motion[bind.mouse] / bind.counts
-
-
-def open_pad(index: int) -> tuple[controller.Controller, int]:
-    """Opens a pad by its place among those that are plugged in; returns also the number by which events name it."""
-    pad = controller.Controller(index)
-    return pad, pad.as_joystick().get_instance_id()  # ``pad.id`` is the place
 
 
 @cache

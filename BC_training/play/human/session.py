@@ -33,9 +33,13 @@ def require_keys(env: gymnasium.Env, config: RecordConfig, options: PersonOption
     game: Any = env.unwrapped
     keys = play_keys(options.keybinds, game.buttons, game.axes, options.takeover if config.is_takeover else None)
     try:
-        import pygame  # noqa: F401
+        import pygame
+
+        from BC_training.play.human.window import require_display
     except ImportError as error:
         raise UserError("a person plays in a window, which needs another package: uv sync --extra window") from error
+    require_display()
+    pygame.display.quit()
     return keys
 
 

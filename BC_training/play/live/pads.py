@@ -9,7 +9,6 @@ import pygame
 from pygame._sdl2 import controller
 
 from BC_training.common.keybinds.play_keys import PAD_AXES, PAD_BUTTONS
-from BC_training.play.human.inputs import open_pad
 from BC_training.play.live.events import Event
 
 
@@ -44,8 +43,9 @@ class Pads:
                     value = max(event.value / 32767, -1.0)
                     rows.append(Event(now, "stick", "pad", PAD_AXES[event.axis], value, source="device"))
                 case pygame.CONTROLLERDEVICEADDED if self._pad is None:
-                    self._pad, self._instance = open_pad(event.device_index)
-                case pygame.CONTROLLERDEVICEREMOVED if self._pad is not None and event.instance_id == self._instance:
+                    self._pad = controller.Controller(event.device_index)
+                    self._number = self._pad.as_joystick().get_instance_id()
+                case pygame.CONTROLLERDEVICEREMOVED if self._pad is not None and event.instance_id == self._number:
                     self._pad = None
                     rows += [Event(now, "release", "pad", name, source="device") for name in PAD_BUTTONS]
                     rows += [Event(now, "stick", "pad", name, source="device") for name in PAD_AXES]
