@@ -20,8 +20,9 @@ import numpy as np
 from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.games import GameSpec
-from BC_training.games.window.desktop import Desktop, WindowQuery, open_desktop
+from BC_training.games.window.desktop import Desktop, WindowQuery
 from BC_training.games.window.game import WindowGame, letterboxed
+from BC_training.games.window.platform import open_desktop
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "helpers"))
 

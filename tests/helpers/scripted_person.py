@@ -70,6 +70,10 @@ class ScriptedPerson:
         """Puts the pointer there."""
         self._fake(X.MotionNotify, 0, x=x, y=y)
 
+    def pointer(self) -> tuple[int, int]:
+        found = self._display.screen().root.query_pointer()
+        return found.root_x, found.root_y
+
     def code(self, key: str) -> int:
         return self._display.keysym_to_keycode(XK.string_to_keysym(key))
 

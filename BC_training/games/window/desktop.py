@@ -6,7 +6,6 @@ Times are seconds of ``time.perf_counter()``, which never goes back. Keys and bu
 """
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -222,25 +221,6 @@ class Desktop(Protocol):
     def close(self) -> None:
         """Releases and frees all; a second call does nothing."""
         ...
-
-
-def open_desktop() -> Desktop:
-    """The desktop that this program runs on.
-
-    Raises:
-        UserError: there is none, the platform is not known here, or a package is missing.
-    """
-    if sys.platform == "win32":
-        from BC_training.games.window.windows import WindowsDesktop
-
-        return WindowsDesktop()
-    if sys.platform != "linux":
-        raise UserError(f"windows are captured on Linux with X11 and on Windows, not on {sys.platform}")
-    try:
-        from BC_training.games.window.x11 import X11Desktop
-    except ImportError as error:
-        raise UserError(f"windows are captured with another package ({error.name}): uv sync --extra window") from error
-    return X11Desktop()
 
 
 def choose(windows: Sequence[WindowInfo], what: WindowQuery) -> WindowInfo:

@@ -13,8 +13,9 @@ from BC_training.common.keybinds.play_keys import bound_names, play_keys
 from BC_training.common.preprocess import resize_frames
 from BC_training.games.spaces import action_space, observation_space
 from BC_training.games.window.clock import Ticks
-from BC_training.games.window.desktop import Desktop, NotShown, Region, WindowQuery, open_desktop
+from BC_training.games.window.desktop import Desktop, NotShown, Region, WindowQuery
 from BC_training.games.window.hands import Hands
+from BC_training.games.window.platform import open_desktop
 
 
 class WindowGame(gymnasium.Env):

@@ -17,7 +17,8 @@ from BC_training.common.storage.reader import read_root
 from BC_training.common.storage.store import LocalStore
 from BC_training.common.storage.writer import Names, is_unused, live_leftovers, next_number, recording, write_names
 from BC_training.games.window.clock import Ticks
-from BC_training.games.window.desktop import NotShown, Region, WindowQuery, open_desktop
+from BC_training.games.window.desktop import NotShown, Region, WindowQuery
+from BC_training.games.window.platform import open_desktop
 from BC_training.play.human.session import remove_episode
 from BC_training.play.live.episode import LiveEpisode, events_of, finish
 from BC_training.play.live.labels import AUTO, Binding

@@ -18,8 +18,9 @@ from Xlib import X
 from BC_training.common.action import Action
 from BC_training.games import GameSpec, make_game
 from BC_training.games.window.clock import Ticks
-from BC_training.games.window.desktop import NotShown, Region, WindowQuery, open_desktop
+from BC_training.games.window.desktop import NotShown, Region, WindowQuery
 from BC_training.games.window.game import letterboxed
+from BC_training.games.window.platform import open_desktop
 
 KEYBINDS = {
     "version": "2.0",
@@ -279,8 +280,7 @@ def test_a_real_game_is_seen_and_played(tmp_path, opened, observer):
         assert np.abs(turned[:, :95] - still[:, :95]).mean() > 5
         assert [(e.x, e.y) for e in observer.events() if e.kind == "motion"] == [(400, 0)] * 3
         assert np.array_equal(ammunition(), full)
-        look([1], [0])
-        wait_until(lambda: look([0], [0]) is not None and not np.array_equal(ammunition(), full))
+        wait_until(lambda: look([1], [0]) is not None and not np.array_equal(ammunition(), full))
     finally:
         process.kill()  # it asks whether to quit
         process.wait()

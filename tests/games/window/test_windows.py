@@ -3,6 +3,7 @@
 import ctypes
 import queue
 import threading
+import time
 from contextlib import closing
 from types import SimpleNamespace
 
@@ -12,7 +13,9 @@ from dataset_files import user_error
 
 from BC_training.common.keybinds.button_names import button_of
 from BC_training.games.window import windows_api as w
-from BC_training.games.window.desktop import Geometry, NotShown, Region, WindowQuery, open_desktop
+from BC_training.games.window.desktop import Geometry, NotShown, Region, WindowQuery
+from BC_training.games.window.injected import Injected
+from BC_training.games.window.platform import open_desktop
 from BC_training.games.window.windows import WindowsDesktop
 from BC_training.games.window.windows_keys import raw_key
 
@@ -363,3 +366,17 @@ def test_other_systems_are_told_in_one_line(monkeypatch):
     assert "not Windows" in user_error(WindowsDesktop)
     monkeypatch.setattr("sys.platform", "darwin")
     assert "not on darwin" in user_error(open_desktop)
+
+
+def test_input_that_never_came_back_is_forgotten(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    injected = Injected()
+    injected.add("a")
+    injected.add("b")
+    now[0] = 1.0
+    assert injected.take("b")
+    assert not injected.take("a")  # it would have come before
+    injected.add("c")
+    now[0] = 4.0
+    assert not injected.take("c")
