@@ -65,10 +65,10 @@ def test_repeated_frames_are_expected_of_a_window(tmp_path):
         with recording(path, Names(("left", "right"))):
             for number in range(2):
                 writer = EpisodeWriter(path, number)
-                for t, frame in enumerate(moving(60, seed=number)):
-                    shown = before if t % 4 == 3 else frame  # a quarter repeats
+                frames = moving(60, seed=number)
+                for t in range(60):
+                    shown = frames[t - 1 if t % 4 == 3 else t]  # a quarter repeats
                     writer.append(shown, Action.of([t % 5 == 0, t % 7 == 0], []), None)
-                    before = shown
                 writer.commit({"fps": 20.0, "game": game})
         assert set(found(path)) == kinds
 
