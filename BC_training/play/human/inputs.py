@@ -11,7 +11,7 @@ from BC_training.common.action import Action
 from BC_training.common.keybinds.button_names import Button, button_of
 from BC_training.common.keybinds.play_keys import PAD_AXES, PAD_BUTTONS, PUSHED, PlayKeys
 
-_MOUSE = {1: "LEFT", 2: "MIDDLE", 3: "RIGHT", 6: "X1", 7: "X2"}  # 4 and 5 are the wheel
+_MOUSE = {1: "LEFT", 2: "MIDDLE", 3: "RIGHT", 4: "WHEELUP", 5: "WHEELDOWN", 6: "X1", 7: "X2"}
 
 
 class Inputs:
