@@ -14,10 +14,7 @@ app.add_typer(visualize, name="visualize")
 command, visual_command = cli.commands_of(app), cli.commands_of(visualize)
 
 
-@command(
-    "--config configs/quickstart.yaml",
-    "--config configs/pure_cnn.yaml training.batch_size=64 dataset.path=data/mine.zarr",
-)
+@command("--config configs/quickstart.yaml", "--config configs/pure_cnn.yaml dataset.path=data/mine.zarr")
 def train(config: cli.Config, overrides: cli.Overrides = None) -> None:
     """Train a policy, recording its dataset first if that is missing, and let it play."""
     from BC_training.train import train
@@ -37,8 +34,7 @@ def suite(config: cli.Config = "configs/suite.yaml", overrides: cli.Overrides = 
 
 @command(
     "dagger --config configs/resnet_policy.yaml --rounds 3 --episodes 20",
-    "dagger --config configs/temporal_cnn.yaml dataset.path=data/few.zarr dataset.record.episodes=12 "
-    "dataset.record.noise=0 logging.run_name=few",
+    "dagger --config configs/temporal_cnn.yaml dataset.path=data/few.zarr dataset.record.episodes=12",
     "dagger --config configs/pure_cnn.yaml --label human --takeover LSHIFT --rounds 2 --episodes 5",
 )
 def dagger(
@@ -62,7 +58,7 @@ def dagger(
 @command(
     "record --game doom/deadly_corridor --player expert --episodes 40 --out data/x.zarr",
     "record --player BC_training/checkpoints/quickstart --label expert --size 72x128 --out data/corrected.zarr",
-    "record --player human --size 144x256 --out data/mine.zarr",
+    "record --player human --game window/Crispy --keybinds auto --fps 20 --size 144x256 --out data/mine.zarr",
 )
 def record(
     out: cli.NewDataset = None,
@@ -75,25 +71,28 @@ def record(
     noise_frames: cli.NoiseFrames = 6,
     label: cli.Label = None,
     mix: cli.Mix = 0.0,
-    video: cli.AsVideo = False,
+    video: cli.MayBeVideo = None,
     workers: cli.Workers = None,
     keybinds: cli.KeysFile = None,
     show_keys: cli.ShowKeys = False,
     takeover: cli.Takeover = None,
     unfinished: cli.Unfinished = "ask",
+    fps: cli.GameFps = None,
+    hotkeys: cli.Hotkeys = None,
+    all_inputs: cli.AllInputs = False,
 ) -> None:
     """Record a player's episodes in a game, labelled by the player itself or by another; or a person's."""
     from BC_training.play.human.command import record_command
 
     options = game, player, episodes, seed, cli.parse_size(size or ""), noise, noise_frames, label, mix, video
-    record_command(out, options, workers, console, keybinds, show_keys, takeover, unfinished)
+    window = fps, hotkeys, all_inputs
+    record_command(out, options, workers, console, keybinds, show_keys, takeover, unfinished, window)
 
 
 @command(
     "rollout --player BC_training/checkpoints/quickstart --video play.mp4",
     "rollout --player expert --episodes 100 --json expert.json",
-    "rollout --player BC_training/checkpoints/quickstart --decode threshold=0.4 --decode thresholds.attack=0.3 "
-    "--decode hysteresis=0.1 --decode 'exclusive=\\[\\[turn_left,turn_right],\\[move_left,move_right]]'",
+    "rollout --player BC_training/checkpoints/quickstart --decode thresholds.attack=0.3 --decode hysteresis=0.1",
 )
 def rollout(
     player: cli.Player,
@@ -137,8 +136,7 @@ def evaluate(
 
 @command(
     "inference --checkpoint BC_training/checkpoints/quickstart --out predictions.parquet",
-    "inference --checkpoint BC_training/checkpoints/quickstart --data data/mine.zarr --episode 3 "
-    "--out predictions.csv --json latency.json",
+    "inference --checkpoint BC_training/checkpoints/quickstart --episode 3 --out predictions.csv --json latency.json",
 )
 def inference(
     checkpoint: cli.Policy, out: cli.Predictions, data: cli.Data = None, episode: cli.Episode = 0, json: cli.Json = None
@@ -150,8 +148,7 @@ def inference(
 
 
 @command(
-    "compare BC_training/checkpoints/*",
-    "compare BC_training/checkpoints/a BC_training/checkpoints/b --markdown ab.md --plot ab.png",
+    "compare BC_training/checkpoints/*", "compare BC_training/checkpoints/a BC_training/checkpoints/b --plot ab.png"
 )
 def compare(
     checkpoints: cli.Checkpoints = None,
@@ -169,6 +166,7 @@ def compare(
 @command(
     "convert recordings/ --from sessions --keybinds keybinds.json --out data/mine.zarr",
     "convert freedoom2.wad --from doom-demo --size 72x128 --fps 17.5 --out data/demos.zarr",
+    "convert data/mine.zarr --from events --keybinds other.json --fps 10 --shift 1 --out data/other.zarr",
     "convert data/mine.zarr --to lerobot --out data/mine-lerobot",
 )
 def convert(
@@ -185,13 +183,14 @@ def convert(
     leave_out: cli.LeaveOut = None,
     time_unit: cli.TimeUnit = "us",
     turn: cli.Turn = None,
+    shift: cli.Shift = 0.0,
     video: cli.AsVideo = False,
     allow_missing: cli.AllowMissing = False,
     workers: cli.Workers = None,
 ) -> None:
     """Convert recordings of another kind into a dataset, or a dataset into another kind."""
     given = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "leave-out": leave_out, "turn": turn}
-    given |= {"allow-missing": allow_missing, "time-unit": time_unit != "us", "video": video}
+    given |= {"allow-missing": allow_missing, "time-unit": time_unit != "us", "video": video, "shift": shift}
     cli.require_conversion(kind, to, fps, given)
     frame_size = None if size is None else cli.parse_size(size)
     if kind is None:
@@ -202,7 +201,7 @@ def convert(
     from BC_training.convert.conversion import Options, convert
 
     chosen = kind, frame_size, fps, keybinds, iwad, camera, tuple(pwad or ()), tuple(leave_out or ())
-    convert(source, out, Options(*chosen, time_unit, turn or "axis", video, allow_missing), workers, console)
+    convert(source, out, Options(*chosen, time_unit, turn or "axis", video, allow_missing, shift), workers, console)
 
 
 @command("analyze data/quickstart.zarr")
@@ -238,8 +237,7 @@ def validate(data: cli.Dataset, repair: cli.Repair = None, json: cli.Json = None
 
 @visual_command(
     "visualize episode BC_training/checkpoints/quickstart --out episode.mp4",
-    "visualize episode BC_training/checkpoints/quickstart --data data/mine.zarr --episode 3 --out episode.mp4 "
-    "--rerun episode.rrd",
+    "visualize episode BC_training/checkpoints/quickstart --data data/mine.zarr --out episode.mp4 --rerun episode.rrd",
 )
 def episode(
     checkpoint: cli.Checkpoint, out: cli.Video, data: cli.Data = None, episode: cli.Episode = 0, rerun: cli.Rerun = None

@@ -20,10 +20,10 @@ from rich.console import Console
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests/helpers"))
 
-from BC_training.play.human.keybinds import PAD_AXES, PAD_BUTTONS, PlayKeys, play_keys
 from scripted_person import Room, ScriptedPerson, VirtualPad, register_games, screen
 
 from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.keybinds.play_keys import PAD_AXES, PAD_BUTTONS, PlayKeys, play_keys
 from BC_training.common.schema import RecordConfig
 from BC_training.games import make_game
 from BC_training.play.human import clock, person

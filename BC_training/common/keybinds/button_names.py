@@ -113,7 +113,7 @@ _MOUSE = {
     "X2": "X2 EXTRA FORWARD 9",
 }
 MOUSE_BUTTONS = tuple(_MOUSE)
-WHEEL_BUTTONS = ("WHEELUP", "WHEELDOWN", "WHEELLEFT", "WHEELRIGHT")
+WHEEL_BUTTONS = ("WHEELUP", "WHEELDOWN", "WHEELLEFT", "WHEELRIGHT")  # a notch of it is a press
 _MOUSE_BUTTON = {spelling: name for name, others in _MOUSE.items() for spelling in others.split()}
 # MOUSE2 is the right button in games, BUTTON2 the middle one in X11: the BUTTON names stay as they are.
 _WHOLE_MOUSE = {"MOUSE2": "RIGHT", "MOUSE3": "MIDDLE", "MOUSE4": "X1", "MOUSE5": "X2", "BTNMOUSE": "LEFT"}
@@ -182,9 +182,7 @@ def key_name(text: str) -> str | None:
 def exists(button: Button) -> bool:
     """Whether a keyboard or a mouse surely has the button; keys of one character depend on the layout and count."""
     device, name = button
-    return (
-        name in (*MOUSE_BUTTONS, *WHEEL_BUTTONS) if device == "mouse" else len(name) == 1 or key_name(name) is not None
-    )
+    return name in MOUSE_BUTTONS + WHEEL_BUTTONS if device == "mouse" else len(name) == 1 or key_name(name) is not None
 
 
 def is_key(text: str) -> bool:

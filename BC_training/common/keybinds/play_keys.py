@@ -31,6 +31,7 @@ PAD_BUTTONS = (
     *("DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT"),
 )
 PAD_AXES = ("LEFTX", "LEFTY", "RIGHTX", "RIGHTY", "TRIGGERLEFT", "TRIGGERRIGHT")
+PUSHED = 0.5  # a stick or a trigger counts as a pressed button from here on
 _PAD = (*PAD_BUTTONS, *(axis + side for axis in PAD_AXES for side in "+-"))  # a stick that is pushed, as a button
 _AXIS_ENTRIES = ("mouse", "counts", "less", "more", "amount", "pad", "dead_zone")
 _REMEDY = "'record --game GAME --player human --show-keys' prints a whole file"

@@ -18,9 +18,20 @@ _CHUNK_ROWS = 4096  # of actions, axes and state, which are read whole
 
 
 class ArrayWriter:
-    """Writes an array of rows of one shape into the zarr group at ``folder``, a block of rows at a time."""
+    """Writes an array of rows of one shape into the zarr group at ``folder``, a block of rows at a time.
 
-    def __init__(self, group: "zarr.Group", folder: Path, name: str, row: np.ndarray, shard_rows: int | None = None):
+    An array that is there is replaced. ``sync`` has each file on the disk, and not only in its cache, when it is there.
+    """
+
+    def __init__(
+        self,
+        group: "zarr.Group",
+        folder: Path,
+        name: str,
+        row: np.ndarray,
+        shard_rows: int | None = None,
+        sync: bool = False,
+    ):
         from zarr.codecs import Crc32cCodec, ZstdCodec  # here, not above: it takes long to import
 
         group.create_array(
@@ -33,11 +44,12 @@ class ArrayWriter:
             # One folder for all chunks, not four for each.
             chunk_key_encoding={"name": "default", "separator": "."},
             compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            overwrite=True,
         )
         spec = {
             "driver": "zarr3",
             # The rename publishes; a sync for every chunk would cost a third of the speed.
-            "kvstore": {"driver": "file", "path": f"{folder.resolve()}/{name}/", "file_io_sync": False},
+            "kvstore": {"driver": "file", "path": f"{folder.resolve()}/{name}/", "file_io_sync": sync},
             "store_data_equal_to_fill_value": True,  # so that a missing chunk means a loss
         }
         self.array: ts.TensorStore = ts.open(spec, open=True, write=True).result()
@@ -52,11 +64,14 @@ class ArrayWriter:
 
 
 class FrameWriter:
-    """Writes frames uint8 [3, H, W] as an array. A file is written when all its frames are there, in the background."""
+    """Writes frames uint8 [3, H, W] as an array. A file is written when all its frames are there, in the background.
 
-    def __init__(self, group: "zarr.Group", folder: Path, frame: np.ndarray):
-        self._shard_frames = max(1, min(_SHARD_FRAMES, _SHARD_BYTES // max(frame.nbytes, 1)))
-        self._array = ArrayWriter(group, folder, "frames", frame, self._shard_frames)
+    ``live_frames`` is how many frames a kill or a power cut may cost; None does not matter.
+    """
+
+    def __init__(self, group: "zarr.Group", folder: Path, frame: np.ndarray, live_frames: int | None = None):
+        self._shard_frames = max(1, min(live_frames or _SHARD_FRAMES, _SHARD_BYTES // max(frame.nbytes, 1)))
+        self._array = ArrayWriter(group, folder, "frames", frame, self._shard_frames, live_frames is not None)
         self._shard: ts.Transaction | None = None  # keeps a file's frames in memory
         self._writing: Any = None
         self._count = 0

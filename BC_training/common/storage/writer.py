@@ -24,6 +24,7 @@ from BC_training.common.storage.video import VIDEO
 from BC_training.common.storage.video_writer import VideoWriter, join
 
 _PARTIAL = ".partial-"
+LIVE = f"{_PARTIAL}live-"  # of a person's recording, which is finished after a kill; see play/live
 _BLOCK = 256  # rows of actions, axes and state written at once
 
 
@@ -50,18 +51,18 @@ def require_dataset(path: Path) -> None:
         raise UserError(f"{path} is no dataset but a folder that holds other things ({found}): choose another folder")
 
 
-def require_appendable(path: Path, names: Names) -> None:
-    """Raises a UserError where no episode with columns of these names can be added to the dataset."""
+def require_appendable(path: Path, names: Names | None) -> None:
+    """Raises a UserError where no episode with columns of these names, or of any, can be added to the dataset."""
     require_dataset(path)
     attrs = read_root(LocalStore(path))
     if not (path / "zarr.json").exists():
         raise UserError(f"{path} is zarr v2, which is read but not written: choose another folder")
     for label, old, new in (
-        ("actions", attrs["keys"], names.keys),
-        ("axes", attrs.get("axes") or [], names.axes),
-        ("state values", attrs.get("attributes") or [], names.attributes),
+        ("actions", attrs["keys"], names and names.keys),
+        ("axes", attrs.get("axes") or [], names and names.axes),
+        ("state values", attrs.get("attributes") or [], names and names.attributes),
     ):
-        if tuple(old) != tuple(new):
+        if new is not None and tuple(old) != tuple(new):
             raise UserError(
                 f"{path} holds other {label} ({', '.join(old) or 'none'}) than are to be added "
                 f"({', '.join(new) or 'none'}): "
@@ -80,7 +81,8 @@ def require_local(path: Path) -> None:
 def recording(path: Path, names: Names) -> Iterator[None]:
     """Creates the dataset, or opens it for appending, and locks it for this process.
 
-    Unfinished episodes of a recorder that was killed are removed, and so is a new dataset that got no episode.
+    Unfinished episodes of a recorder that was killed are removed, but for those of a person's window, and so is a new
+    dataset that got no episode. One without an episode takes these names.
 
     Raises:
         UserError: it cannot be created, another process records into it, or it holds other actions,
@@ -93,18 +95,36 @@ def recording(path: Path, names: Names) -> Iterator[None]:
     if created:
         _create(path, names)
     else:
-        require_appendable(path, names)
+        is_empty = not LocalStore(path).episode_names()  # a recorder was killed before its first episode
+        require_appendable(path, None if is_empty else names)
     busy = f"another process is recording into {path}: wait for it, or choose another folder"
     with locked(path / f"{_PARTIAL}lock", busy):
         try:
-            for leftover in path.glob(f"{_PARTIAL}*"):
+            for leftover in set(path.glob(f"{_PARTIAL}*")) - set(live_leftovers(path)):
                 shutil.rmtree(leftover, ignore_errors=True)
+            if not LocalStore(path).episode_names():
+                write_names(path, names)
             yield
         finally:
             if created and not LocalStore(path).episode_names():  # its names would bind later recordings
                 (path / "zarr.json").unlink(missing_ok=True)
-                if not existed:
+                if not existed and not live_leftovers(path):
                     shutil.rmtree(path, ignore_errors=True)
+
+
+def live_leftovers(path: Path) -> list[Path]:
+    """The folders of recordings of a person's window that are not finished, in the order of their beginning."""
+    return sorted(path.glob(f"{LIVE}*"))
+
+
+def write_names(path: Path, names: Names) -> None:
+    """Gives a dataset without an episode, which is open for recording, the names of its columns."""
+    if fault := names_fault(names.to_attrs()):
+        raise UserError(f"cannot write {path}: {fault}: give each a name of its own where the recording comes from")
+    import zarr
+
+    group = zarr.open_group(path)
+    group.attrs.put({key: value for key, value in group.attrs.items() if key != "axes"} | names.to_attrs())
 
 
 def is_unused(path: Path) -> bool:
@@ -196,29 +216,13 @@ class EpisodeWriter:
         """
         if self.frame_count == 0:
             raise UserError(f"{self._dataset}: episode {self._number} has no frame, it is not written")
-        import zarr
-        from zarr.errors import ZarrUserWarning
-
         self._flush()
         if self._frames is not None:
             self._frames.close()
             self._frames = None
         elif (there := join(video, self._folder / VIDEO, self.frame_count)) < self.frame_count:
             raise UserError(f"{self._dataset}: the video has {there} frames for {self.frame_count} rows: restore it")
-        zarr.open_group(self._folder).update_attributes({**attrs, "frame_count": self.frame_count})
-        with warnings.catch_warnings():
-            # Not in the v3 specification yet; it makes opening read one file an episode instead of four.
-            warnings.simplefilter("ignore", ZarrUserWarning)
-            zarr.consolidate_metadata(self._folder)
-        while True:
-            target = self._dataset / f"episode_{self._number}"
-            try:
-                os.rename(self._folder, target)  # atomic; refuses a folder that holds something
-                return target
-            except OSError:
-                if not target.exists():
-                    raise
-                self._number += 1
+        return publish(self._folder, self._dataset, self._number, attrs | {"frame_count": self.frame_count})
 
     def abort(self) -> None:
         """Removes what was written of the episode, unless it is committed."""
@@ -246,3 +250,32 @@ class EpisodeWriter:
         elif frame is not None:
             self._frames = FrameWriter(group, self._folder, frame)
         self._arrays = {name: ArrayWriter(group, self._folder, name, values) for name, values in row.items()}
+
+
+def publish(folder: Path, dataset: Path, number: int, attrs: dict[str, Any]) -> Path:
+    """Makes a group an episode of the dataset, at once; it has then the number given, or the next that is free.
+
+    Args:
+        folder: in the dataset, with a name that is none of an episode.
+        attrs: to be added to the group's, the number of frames as "frame_count" among them.
+
+    Returns:
+        The episode's folder.
+    """
+    import zarr
+    from zarr.errors import ZarrUserWarning
+
+    zarr.open_group(folder).update_attributes(attrs)
+    with warnings.catch_warnings():
+        # Not in the v3 specification yet; it makes opening read one file an episode instead of four.
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(folder)
+    while True:
+        target = dataset / f"episode_{number}"
+        try:
+            os.rename(folder, target)  # atomic; refuses a folder that holds something
+            return target
+        except OSError:
+            if not target.exists():
+                raise
+            number += 1

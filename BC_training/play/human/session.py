@@ -73,7 +73,7 @@ def record_by_person(
             writer = EpisodeWriter(out, number, env.unwrapped.fps if config.video else None)  # pyright: ignore[reportAttributeAccessIssue]
             episode, ended = _play(writer, env, person, seed, attributes)
             if episode is None and not ended and not person.by_person:  # between two episodes
-                _remove(done.pop()[0])
+                remove_episode(done.pop()[0])
             if episode is not None:
                 done.append(episode)
                 folder, outcome = episode
@@ -141,7 +141,8 @@ def ranges(flags: Sequence[bool]) -> list[list[int]]:
     return [[int(first), int(end) - 1] for first, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def _remove(episode: Path) -> None:
+def remove_episode(episode: Path) -> None:
+    """Removes an episode's folder."""
     gone = episode.with_name(f".partial-{episode.name}")
     episode.rename(gone)  # at once, so that nobody sees half of it
     shutil.rmtree(gone, ignore_errors=True)
