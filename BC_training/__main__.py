@@ -3,15 +3,15 @@
 import typer
 
 from BC_training import command_line as cli
+from BC_training.visualize_commands import visualize
 
 console = cli.make_console()
 app = cli.make_app(
     "Record someone playing a game, train a policy that plays like them, watch it play.\n\n"
     f"Without a sub-command it trains: [bold]{cli.PROGRAM} --config configs/quickstart.yaml[/bold]"
 )
-visualize = cli.make_app("Make a video of an episode, of what a policy looks at, or of play, or a page about a run.")
 app.add_typer(visualize, name="visualize")
-command, visual_command = cli.commands_of(app), cli.commands_of(visualize)
+command = cli.commands_of(app)
 
 
 @command("--config configs/quickstart.yaml", "--config configs/pure_cnn.yaml dataset.path=data/mine.zarr")
@@ -87,6 +87,28 @@ def record(
     options = game, player, episodes, seed, cli.parse_size(size or ""), noise, noise_frames, label, mix, video
     window = fps, hotkeys, all_inputs
     record_command(out, options, workers, console, keybinds, show_keys, takeover, unfinished, window)
+
+
+@command(
+    "play BC_training/checkpoints/mine --game window/Crispy --keybinds keybinds.json",
+    "play BC_training/checkpoints/mine --game window/Crispy --takeover RCTRL --record data/corrected.zarr",
+)
+def play(
+    checkpoint: cli.Checkpoint,
+    game: cli.WindowGame,
+    keybinds: cli.PlayedKeys = "auto",
+    fps: cli.GameFps = None,
+    takeover: cli.Takeover = None,
+    record: cli.Corrections = None,
+    seconds: cli.Seconds = None,
+    hotkeys: cli.Hotkeys = None,
+    all_inputs: cli.AllInputs = False,
+    json: cli.Json = None,
+) -> None:
+    """Let a policy play in a window of this desktop, live; a person starts, stops and takes over."""
+    from BC_training.play.live.command import play_command
+
+    play_command(checkpoint, game, keybinds, fps, takeover, record, seconds, hotkeys, all_inputs, json, console)
 
 
 @command(
@@ -233,61 +255,6 @@ def validate(data: cli.Dataset, repair: cli.Repair = None, json: cli.Json = None
     findings = validate(data, console, workers=workers, json_file=json, repair_to=repair)
     if any(finding.severity != "info" for finding in findings):
         raise typer.Exit(1)
-
-
-@visual_command(
-    "visualize episode BC_training/checkpoints/quickstart --out episode.mp4",
-    "visualize episode BC_training/checkpoints/quickstart --data data/mine.zarr --out episode.mp4 --rerun episode.rrd",
-)
-def episode(
-    checkpoint: cli.Checkpoint, out: cli.Video, data: cli.Data = None, episode: cli.Episode = 0, rerun: cli.Rerun = None
-) -> None:
-    """Show a recorded episode: recorded and predicted buttons, probabilities, and where they disagree."""
-    from BC_training.videos.episode import film_episode
-
-    film_episode(checkpoint, out, console, data=data, episode=episode, rerun=rerun)
-
-
-@visual_command("visualize saliency BC_training/checkpoints/quickstart --action attack --out saliency.mp4")
-def saliency(
-    checkpoint: cli.Checkpoint,
-    out: cli.Video,
-    data: cli.Data = None,
-    episode: cli.Episode = 0,
-    action: cli.Button = None,
-    method: cli.Method = "gradient",
-) -> None:
-    """Show, as heat over the newest frame, which pixels a policy's buttons depend on."""
-    from BC_training.videos.saliency import film_saliency
-
-    film_saliency(checkpoint, out, console, data=data, episode=episode, action=action, method=method)
-
-
-@visual_command("visualize rollouts --players BC_training/checkpoints/quickstart expert --out side.mp4")
-def rollouts(
-    names: cli.Players,
-    out: cli.Video,
-    players: cli.BeforePlayers = False,
-    game: cli.Game = "doom/deadly_corridor",
-    seed: cli.Seed = 0,
-    workers: cli.Workers = None,
-    rerun: cli.Rerun = None,
-) -> None:
-    """Let several players play one episode, that of a seed, and show them side by side."""
-    from BC_training.videos.rollouts import film_rollouts
-
-    film_rollouts(names, game, out, console, seed=seed, workers=workers, rerun=rerun)
-
-
-@visual_command(
-    "visualize report BC_training/checkpoints/quickstart",
-    "visualize report BC_training/checkpoints/quickstart/last --split train --out train.html",
-)
-def report(checkpoint: cli.Checkpoint, out: cli.Page = None, data: cli.Data = None, split: cli.Split = None) -> None:
-    """Write one HTML page about a run: play, training, scores, calibration, mistakes, config."""
-    from BC_training.reports.run.report import report
-
-    report(checkpoint, console, data=data, split=split, out=out)
 
 
 def main() -> None:

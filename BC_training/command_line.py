@@ -57,12 +57,12 @@ MayBeVideo = Annotated[
     bool | None, typer.Option("--video/--lossless", help="Keep the frames as H.264, as those of a person's window are.")
 ]
 GameFps = Annotated[float | None, typer.Option("--fps", help="Frames per second, of a window; 20 by default.")]
-Hotkeys = Annotated[
-    Text, typer.Option(metavar="KEY,KEY,KEY", help="A window's: start and stop, discard, end; by default F9,F10,F12.")
-]
-AllInputs = Annotated[
-    bool, typer.Option("--all-inputs", help="A window's keys and mouse also where programs use them.")
-]
+Hotkeys = Annotated[Text, typer.Option(metavar="KEY,KEY,KEY", help="Start and stop, discard, end: F9,F10,F12.")]
+AllInputs = Annotated[bool, typer.Option("--all-inputs", help="Of a window, also what programs press and move.")]
+WindowGame = Annotated[str, typer.Option("--game", help="A window, such as window/TITLE or window/pid:4242.")]
+PlayedKeys = Annotated[str, typer.Option("--keybinds", help="What presses a button, a JSON file; or auto.")]
+Corrections = Annotated[File, typer.Option("--record", help="The dataset that gets what is played, with corrections.")]
+Seconds = Annotated[float | None, typer.Option(min=0.1, help="Ends after so many seconds of play.")]
 Means = Annotated[
     tuple[float, float] | None,
     typer.Option("--reference-means", metavar="RANDOM EXPERT", help="Means to normalise scores by; no such play then."),

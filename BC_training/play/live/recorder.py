@@ -42,7 +42,7 @@ def record_window(out: Path, options: LiveOptions, console: Console) -> None:
             into the dataset makes episodes of it.
     """
     binding = _binding(out, options.keybinds)
-    hotkeys = _hotkeys(options.hotkeys, binding)
+    hotkeys = hotkey_buttons(options.hotkeys, binding)
     with closing_on_sigterm(), contextlib.closing(open_desktop()) as desktop:
         arguments = options.game.arguments
         query, region = WindowQuery.parse(options.game.name), arguments["region"]
@@ -75,7 +75,8 @@ def _binding(out: Path, keybinds: Path) -> Binding | None:
     return Binding.of_names(tuple(root["keys"]), tuple(root.get("axes") or ()), str(out))
 
 
-def _hotkeys(names: Sequence[str], binding: Binding | None) -> list[Button]:
+def hotkey_buttons(names: Sequence[str], binding: Binding | None) -> list[Button]:
+    """The three hotkeys of these names; raises a UserError where they are none, or the game uses one."""
     hotkeys = [button_of("key", name) for name in names]
     if None in hotkeys or len(set(hotkeys)) != len(HOTKEYS):
         raise UserError(f"--hotkeys {','.join(names)}: name three keys, such as {','.join(HOTKEYS)}")

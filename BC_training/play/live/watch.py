@@ -14,6 +14,7 @@ class Watch:
 
     Attributes:
         focused: whether the window had the focus at the last look.
+        happened: what the desktop told at the last look, whatever it was meant for.
         down: the keys and buttons that are noted as held.
         ignored: how many presses and motions of programs were left out.
     """
@@ -21,6 +22,7 @@ class Watch:
     def __init__(self, desktop: Desktop, window: int, region: Region | None, fps: float, pads: Any):
         self.desktop, self.window, self.region, self.fps, self._pads = desktop, window, region, fps, pads
         self.focused, self.ignored = False, 0
+        self.happened: list[InputEvent] = []
         self.down: set[Button] = set()
         self._looked = time.perf_counter()
 
@@ -30,7 +32,8 @@ class Watch:
         Nothing counts where the window had not the focus both at the last look and now: it may be meant for another.
         """
         now = time.perf_counter()
-        happened, pad = self.desktop.events(), self._pads.events()
+        self.happened, pad = self.desktop.events(), self._pads.events()
+        happened = self.happened
         had, self.focused = self.focused, self.desktop.has_focus(self.window)
         rows: list[Event] = []
         if had and self.focused:
