@@ -39,6 +39,7 @@ def suite(config: cli.Config = "configs/suite.yaml", overrides: cli.Overrides = 
     "dagger --config configs/resnet_policy.yaml --rounds 3 --episodes 20",
     "dagger --config configs/temporal_cnn.yaml dataset.path=data/few.zarr dataset.record.episodes=12 "
     "dataset.record.noise=0 logging.run_name=few",
+    "dagger --config configs/pure_cnn.yaml --label human --takeover LSHIFT --rounds 2 --episodes 5",
 )
 def dagger(
     config: cli.Config,
@@ -46,13 +47,16 @@ def dagger(
     rounds: cli.Rounds = 3,
     episodes: cli.Episodes = 20,
     mix: cli.RoundMix = 0.0,
-    label: cli.Label = "expert",
+    label: cli.RoundLabel = "expert",
+    takeover: cli.Takeover = None,
+    keybinds: cli.KeysFile = None,
 ) -> None:
-    """Train in rounds: the policy plays, an expert labels its frames, it is trained again (DAgger)."""
+    """Train in rounds: the policy plays, an expert or a person corrects it, it is trained again (DAgger)."""
     from BC_training.experiments.dagger import dagger
 
+    person = {"takeover": takeover, "keybinds": keybinds}
     with cli.resumable():
-        dagger(cli.load(config, overrides), console, rounds=rounds, episodes=episodes, mix=mix, label=label or "expert")
+        dagger(cli.load(config, overrides), console, rounds=rounds, episodes=episodes, mix=mix, label=label, **person)
 
 
 @command(
@@ -71,6 +75,7 @@ def record(
     noise_frames: cli.NoiseFrames = 6,
     label: cli.Label = None,
     mix: cli.Mix = 0.0,
+    video: cli.AsVideo = False,
     workers: cli.Workers = None,
     keybinds: cli.KeysFile = None,
     show_keys: cli.ShowKeys = False,
@@ -80,7 +85,7 @@ def record(
     """Record a player's episodes in a game, labelled by the player itself or by another; or a person's."""
     from BC_training.play.human.command import record_command
 
-    options = game, player, episodes, seed, cli.parse_size(size or ""), noise, noise_frames, label, mix
+    options = game, player, episodes, seed, cli.parse_size(size or ""), noise, noise_frames, label, mix, video
     record_command(out, options, workers, console, keybinds, show_keys, takeover, unfinished)
 
 
@@ -180,12 +185,14 @@ def convert(
     leave_out: cli.LeaveOut = None,
     time_unit: cli.TimeUnit = "us",
     turn: cli.Turn = None,
+    video: cli.AsVideo = False,
     allow_missing: cli.AllowMissing = False,
     workers: cli.Workers = None,
 ) -> None:
     """Convert recordings of another kind into a dataset, or a dataset into another kind."""
     given = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "leave-out": leave_out, "turn": turn}
-    cli.require_conversion(kind, to, fps, given | {"allow-missing": allow_missing, "time-unit": time_unit != "us"})
+    given |= {"allow-missing": allow_missing, "time-unit": time_unit != "us", "video": video}
+    cli.require_conversion(kind, to, fps, given)
     frame_size = None if size is None else cli.parse_size(size)
     if kind is None:
         from BC_training.convert.lerobot.export import export
@@ -194,14 +201,11 @@ def convert(
         return
     from BC_training.convert.conversion import Options, convert
 
-    lists = tuple(pwad or ()), tuple(leave_out or ())
-    options = Options(kind, frame_size, fps, keybinds, iwad, camera, *lists, time_unit, turn or "axis", allow_missing)
-    convert(source, out, options, workers, console)
+    chosen = kind, frame_size, fps, keybinds, iwad, camera, tuple(pwad or ()), tuple(leave_out or ())
+    convert(source, out, Options(*chosen, time_unit, turn or "axis", video, allow_missing), workers, console)
 
 
-@command(
-    "analyze data/quickstart.zarr",
-)
+@command("analyze data/quickstart.zarr")
 def analyze(data: cli.Dataset, out: cli.Page = None, actions: cli.Actions = None, json: cli.Json = None) -> None:
     """Show what is in a dataset: tables here, and a page to open in a browser."""
     from BC_training.reports.dataset.analyze import analyze
@@ -246,9 +250,7 @@ def episode(
     film_episode(checkpoint, out, console, data=data, episode=episode, rerun=rerun)
 
 
-@visual_command(
-    "visualize saliency BC_training/checkpoints/quickstart --action attack --out saliency.mp4",
-)
+@visual_command("visualize saliency BC_training/checkpoints/quickstart --action attack --out saliency.mp4")
 def saliency(
     checkpoint: cli.Checkpoint,
     out: cli.Video,
@@ -263,9 +265,7 @@ def saliency(
     film_saliency(checkpoint, out, console, data=data, episode=episode, action=action, method=method)
 
 
-@visual_command(
-    "visualize rollouts --players BC_training/checkpoints/quickstart expert --out side.mp4",
-)
+@visual_command("visualize rollouts --players BC_training/checkpoints/quickstart expert --out side.mp4")
 def rollouts(
     names: cli.Players,
     out: cli.Video,

@@ -31,6 +31,7 @@ File = Path | None
 Config = Annotated[str, typer.Option(help="A YAML file, looked up as given, then inside BC_training/.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings such as training.num_epochs=5.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds after the first training, on the config's dataset.")]
+RoundLabel = Annotated[str, typer.Option(help="Who labels the frames: expert, a checkpoint, or human, who takes over.")]
 RoundMix = Annotated[float, typer.Option(help="In round k the labeller acts in a share mix^k of the frames.")]
 
 # Games and players
@@ -51,6 +52,7 @@ Noise = Annotated[
 ]
 NoiseFrames = Annotated[int, typer.Option(min=1, help="How many frames such a while lasts.")]
 Mix = Annotated[float, typer.Option(help="Chance a frame that the label is executed, not the player's action.")]
+AsVideo = Annotated[bool, typer.Option("--video/--lossless", help="Keep the frames as H.264: an eighth of the size.")]
 Means = Annotated[
     tuple[float, float] | None,
     typer.Option("--reference-means", metavar="RANDOM EXPERT", help="Means to normalise scores by; no such play then."),

@@ -42,7 +42,7 @@ from BC_training.runtime.sharding import one_device
 from BC_training.train import train
 
 BATCH = 32
-QUIET = Console(file=open(os.devnull, "w"))  # noqa: SIM115
+QUIET = Console(file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 MEMORY_CGROUP = Path("/sys/fs/cgroup/memory")
 
 
@@ -61,9 +61,10 @@ def orders(samples: Samples, batches: int, seed: int) -> Iterator[np.ndarray]:
 
 def host_batches(tier: HostTier, order: Iterator[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     """Batches as they are before they go to the device; each is valid until the next is taken."""
-    for batch in tier._ahead(order, tier._load):
-        yield batch
-        tier._buffers.append(batch["frames"])
+    with ThreadPoolExecutor(tier._prefetch) as pool:
+        for batch in pool.map(tier._load, order):
+            yield batch
+            tier._buffers.append(batch["frames"])
 
 
 def rate_of(tier: HostTier, samples: Samples, batches: int, seed: int) -> float:
@@ -89,11 +90,19 @@ def zstd_rate(samples: Samples, batches: int, seed: int) -> float:
     """Frames per second of nothing but decompressing the chunks, in memory already, in two threads."""
     places = samples.locate(np.concatenate(list(orders(samples, batches, seed))))
     root, codec = Path(samples.dataset.path), Zstd()
-    chunks = [(root / name / f"frames/c.{t}.0.0.0").read_bytes()[:-4] for name, t in places]  # less the checksum
+    chunks = [_chunk(root / name / "frames", t) for name, t in places]
     with ThreadPoolExecutor(2) as pool:
         start = perf_counter()
         list(pool.map(codec.decode, chunks))
         return len(chunks) / (perf_counter() - start)
+
+
+def _chunk(folder: Path, row: int) -> bytes:
+    """The compressed frame ``row``, less its checksum."""
+    (rows, *_) = zarr.open_array(folder, mode="r").shards or ()
+    shard = (folder / f"c.{row // rows}.0.0.0").read_bytes()
+    start, size = np.frombuffer(shard[-16 * rows - 4 : -4], "<u8").reshape(rows, 2)[row % rows].tolist()
+    return shard[start : start + size - 4]
 
 
 def floor_rate(packed: Path, frame_bytes: int, seed: int) -> float:
@@ -171,9 +180,10 @@ def write_many_episodes(path: Path, count: int, length: int) -> None:
         writer = EpisodeWriter(path, 0)
         writer.append(np.zeros((3, 288, 512), np.uint8), at_rest(7, 0), np.zeros(2, np.float32))
         writer.commit({"fps": 17.5, "seed": 0, "game": "doom/deadly_corridor", "player": "expert", "score": 1.5})
-    group = json.loads((path / "episode_0/zarr.json").read_text())
+    group = json.loads((path / "episode_0/zarr.json").read_text(encoding="utf-8"))
     arrays = {
-        name: json.loads((path / f"episode_0/{name}/zarr.json").read_text()) for name in ("frames", "actions", "state")
+        name: json.loads((path / f"episode_0/{name}/zarr.json").read_text(encoding="utf-8"))
+        for name in ("frames", "actions", "state")
     }
     for name, meta in arrays.items():
         meta["shape"][0] = group["consolidated_metadata"]["metadata"][name]["shape"][0] = length
@@ -339,7 +349,7 @@ def waiting(config: str, cache: str, folder: Path, *overrides: str) -> None:
         "evaluation.rollout=null",
     ]
     train(load_config(config, [*common, *overrides]), QUIET)
-    rows = map(json.loads, (folder / "logs/benchmark/metrics.jsonl").read_text().splitlines())
+    rows = map(json.loads, (folder / "logs/benchmark/metrics.jsonl").read_text(encoding="utf-8").splitlines())
     row = next(row for row in rows if row["kind"] == "epoch")
     name = Path(config).stem
     print(f"{name:10} cache {cache:6} waits {row['data_wait']:.1%} of {row['frames_per_second']:.0f} frames/s, aim 2 %")

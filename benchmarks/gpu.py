@@ -122,7 +122,7 @@ def loop_cell(cell: dict[str, Any]) -> dict[str, Any]:
             "evaluation.rollout=null",
         ]
         train(settings(cell), Console(file=StringIO()))
-        lines = Path(folder, "logs/loop/metrics.jsonl").read_text().splitlines()
+        lines = Path(folder, "logs/loop/metrics.jsonl").read_text(encoding="utf-8").splitlines()
     epochs = [row for row in map(json.loads, lines) if row["kind"] == "epoch"]
     return {name: epochs[-1][name] for name in ("frames_per_second", "data_wait")}
 

@@ -66,7 +66,7 @@ class Case:
     def start(self) -> subprocess.Popen:
         command = [sys.executable, "-m", "BC_training", *TRAIN]
         environment = os.environ | {"XDG_CACHE_HOME": str(self.path / "xdg")}
-        with open(self.path / "output.txt", "a") as output:
+        with open(self.path / "output.txt", "a", encoding="utf-8") as output:
             return subprocess.Popen(
                 command, cwd=self.path, env=environment, stdout=output, stderr=output, start_new_session=True
             )
@@ -132,7 +132,7 @@ class Reference:
         path.mkdir()
         case, began = Case(path), time.time()
         if case.start().wait(STUCK) != 0:
-            sys.exit((path / "output.txt").read_text())
+            sys.exit((path / "output.txt").read_text(encoding="utf-8"))
         started = (path / "logs/run/config.yaml").stat().st_mtime
         compiled = max(file.stat().st_mtime for file in case.compiled.iterdir())
         seconds = {STARTING: started - began, COMPILING: compiled - started}
@@ -173,15 +173,15 @@ def faults(case: Case) -> list[str]:
 def contents(case: Case) -> dict[str, Any]:
     """Everything a training has left, by name, without what measures time."""
     logs = case.path / "logs/run"
-    lines = (logs / "metrics.jsonl").read_text().splitlines()
+    lines = (logs / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     found: dict[str, Any] = {f"metrics.jsonl row {i}": _timeless(json.loads(line)) for i, line in enumerate(lines)}
-    found["evaluation.json"] = json.loads((logs / "evaluation.json").read_text())
-    found["config.yaml"] = (logs / "config.yaml").read_text()
+    found["evaluation.json"] = json.loads((logs / "evaluation.json").read_text(encoding="utf-8"))
+    found["config.yaml"] = (logs / "config.yaml").read_text(encoding="utf-8")
     found["steps in best/"] = case.steps("best")
     for folder in ("best", "last"):
         step = case.path / "run" / folder / str(case.steps(folder)[-1])
         found[f"{folder} step"] = step.name
-        found[f"{folder} meta"] = _timeless(json.loads((step / "meta/metadata").read_text()))
+        found[f"{folder} meta"] = _timeless(json.loads((step / "meta/metadata").read_text(encoding="utf-8")))
         for item in ("model", "optimizer"):
             with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
                 tree = reader.restore(step / item)
@@ -220,7 +220,7 @@ def run_case(number: int, seed: int, folder: Path, reference: Reference) -> tupl
         os.killpg(process.pid, signal.SIGKILL)
         return killed, [f"stuck: not finished after {STUCK:.0f} s"]
     if code != 0:
-        return killed, [f"exit code {code}: {(case.path / 'output.txt').read_text()[-1000:]}"]
+        return killed, [f"exit code {code}: {(case.path / 'output.txt').read_text(encoding='utf-8')[-1000:]}"]
     found, wanted = contents(case), reference.contents
     differing = [key for key in wanted | found if wanted.get(key) != found.get(key)]
     differences = [f"{key}: {_short(found.get(key))}, undisturbed {_short(wanted.get(key))}" for key in differing]

@@ -120,7 +120,7 @@ def beside_torch(python: str, net: str, size: tuple[int, int], rounds: int, step
 
 def training_epoch(config_file: str) -> float:
     """Frames per second of one epoch of a real training run, progress bar included."""
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as screen:
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w", encoding="utf-8") as screen:
         overrides = [
             "training.num_epochs=1",
             f"training.checkpoint_dir={folder}/checkpoints",
@@ -130,7 +130,7 @@ def training_epoch(config_file: str) -> float:
             "evaluation.rollout=null",
         ]
         train(load_config(config_file, overrides), Console(file=screen, force_terminal=True))
-        lines = Path(folder, "logs/benchmark/metrics.jsonl").read_text().splitlines()
+        lines = Path(folder, "logs/benchmark/metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return next(row["frames_per_second"] for row in map(json.loads, lines) if row["kind"] == "epoch")
 
 

@@ -26,7 +26,7 @@ from BC_training.videos.episode import film_episode
 from BC_training.videos.saliency import film_saliency
 
 AXES = {"steer": 1.0, "mouse_x": 40.0}
-SMALL = ["model.conv_features=[8,16]", "model.dense_features=[32]", "evaluation.best_metric=loss"]
+SMALL = ["model.conv_features=[8,16]", "model.dense_features=[32]"]
 SMALL += ["dataset.frame_size=[12,16]"]
 FAST = ["training.num_epochs=5", "training.learning_rate=0.005", "training.steps_per_dispatch=15"]
 QUIET = Console(file=StringIO())
@@ -55,6 +55,14 @@ def trained(request, tmp_path_factory) -> Trained:
     (name,) = checkpoint.read(folder / "c/pure_cnn").split["val"]
     number = int(name.removeprefix("episode_"))
     return Trained(folder / "c/pure_cnn", folder / "l/pure_cnn", folder / "x.zarr", request.param, number)
+
+
+def test_where_there_are_axes_the_loss_chooses_the_best_checkpoint(trained):
+    saved = checkpoint.read(trained.path)
+    rows = [json.loads(line) for line in (trained.logs / "metrics.jsonl").read_text().splitlines()]
+    losses = {row["step"]: row["loss"] for row in rows if row["kind"] == "val"}
+    assert saved.config.evaluation.best_metric == "loss"
+    assert saved.step == min(losses, key=losses.__getitem__)
 
 
 def test_every_epoch_logs_the_scores_of_each_axis(trained):

@@ -22,7 +22,7 @@ AXES = {"steer": 1.0, "gas": 40.0}
 
 def test_a_dataset_of_axes_alone_trains_and_is_learned(tmp_path):
     write_axis_dataset(tmp_path / "d.zarr", [240, 160], buttons=(), axes=AXES)
-    settings = ("training.num_epochs=20", "training.learning_rate=0.01", "evaluation.best_metric=loss")
+    settings = ("training.num_epochs=20", "training.learning_rate=0.01")
     trainings.run(tmp_path, tmp_path / "d.zarr", *settings, "logging.report=false")
     scores = json.loads((tmp_path / "l/pure_cnn/evaluation.json").read_text())
     assert scores["macro_f1"] is None

@@ -87,6 +87,15 @@ def test_no_folder_has_over_16_modules():
     assert not [folder.name for folder in folders if len(list(folder.glob("*.py"))) > 16]
 
 
+def test_texts_are_read_and_written_in_an_encoding_that_is_named():
+    """Windows would take its own; the linter knows the type of few paths."""
+    for name, path in NAMES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                is_text = node.func.attr in ("read_text", "write_text")
+                assert not is_text or any(k.arg == "encoding" for k in node.keywords), f"{name}:{node.lineno}"
+
+
 def test_these_tests_find_modules_and_imports():
     assert {"train", "common.dataset", "games", "models.pure_cnn.model"} <= set(NAMES)
     assert "training.setup" in imports_of("train")

@@ -5,9 +5,12 @@ import errno
 import json
 import logging
 import os
+import sys
+import threading
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
@@ -128,6 +131,49 @@ def write_whole(file: Path, text: str) -> None:
             return
         unnamed.write_text(text, encoding="utf-8")
         unnamed.replace(file)
+
+
+if sys.platform == "win32":
+    _positioning = threading.Lock()
+
+    def read_at(file: FileIO, view: memoryview, offset: int) -> int:
+        """Reads from ``offset`` on into ``view``, in any thread; returns how many bytes, 0 at the end of the file."""
+        with _positioning:
+            file.seek(offset)
+            return file.readinto(view)
+
+    def reserve(file: IO[bytes], size: int) -> None:
+        """Makes ``file`` at least ``size`` bytes long, and takes the disk space for them."""
+        file.truncate(max(size, os.fstat(file.fileno()).st_size))
+
+    def sync(path: Path) -> None:
+        """Flushes a file to the disk, or the entries of a folder, where the system can."""
+        if not path.is_dir():
+            with open(path, "r+b") as file:
+                os.fsync(file.fileno())
+else:
+
+    def read_at(file: FileIO, view: memoryview, offset: int) -> int:
+        """Reads from ``offset`` on into ``view``, in any thread; returns how many bytes, 0 at the end of the file."""
+        return os.preadv(file.fileno(), [view], offset)
+
+    def reserve(file: IO[bytes], size: int) -> None:
+        """Makes ``file`` at least ``size`` bytes long, and takes the disk space for them."""
+        os.posix_fallocate(file.fileno(), 0, size)
+
+    def sync(path: Path) -> None:
+        """Flushes a file to the disk, or the entries of a folder, where the system can."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sync_all(folder: Path) -> None:
+    """Flushes a folder and all that is in it to the disk."""
+    for entry in (folder, *folder.rglob("*")):
+        sync(entry)
 
 
 def require_writable(file: Path) -> None:

@@ -29,6 +29,7 @@ class Options:
     leave_out: tuple[str, ...] = ()  # names of state values that are not converted
     time_unit: str = "us"  # for ``sessions``, the unit of the times
     turn: str = "axis"  # for ``doom-demo``, whether turns become an axis or "buttons"
+    video: bool = False  # keep the frames as H.264, with some loss
     allow_missing: bool = False  # for ``sessions``, whether much of the inputs, memory values or video may be missing
 
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -36,13 +37,15 @@ from rich.text import Text
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.common.files import disk_full_is_user_error, locked, write_whole
+from BC_training.common.files import disk_full_is_user_error, locked, read_at, reserve, write_whole
 from BC_training.common.preprocess import resize_frames
+from BC_training.common.storage import reader
 from BC_training.common.storage.store import LocalStore, ZipStore
 from BC_training.runtime.compilation_cache import default_folder as default_folder
 
 _VERSION = 1  # changes with the files' layout and with the preprocessing
 _BLOCK = 64  # frames that a thread decodes at once
+_VIDEO_PART = 256  # frames of a video that a thread decodes in order, from the key frame before them
 _PARTIAL = ".partial"
 _DONE = "done"
 _REMEDY = "remove the disk cache with 'cache --clear' and run again"
@@ -65,8 +68,8 @@ class PackedFrames:
     def __init__(self, path: Path, frame_size: tuple[int, int], first_frames: dict[str, int]):
         self._path = path
         with self._errors():
-            self._file = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
+            self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (open as long as this object)
+        weakref.finalize(self, self._file.close)
         self._frame_bytes = 3 * frame_size[0] * frame_size[1]
         self.first_frames = first_frames  # the number of each episode's first frame, by the episode's name
 
@@ -83,7 +86,7 @@ class PackedFrames:
             view, offset = out[start:end].data.cast("B"), int(frames[start]) * self._frame_bytes
             while view:  # one call reads 2 GiB at most
                 with self._errors():
-                    count = os.preadv(self._file, [view], offset)
+                    count = read_at(self._file, view, offset)
                 if count == 0:
                     raise UserError(f"{self._path} is truncated: {_REMEDY}")
                 view, offset = view[count:], offset + count
@@ -152,7 +155,7 @@ def find_caches(folder: Path) -> list[Cache]:
     for path in folder.glob("*") if folder.is_dir() else ():
         complete, meta = not path.name.endswith(_PARTIAL), path / "meta.json"
         with contextlib.suppress(OSError, ValueError, KeyError):  # not a cache, or being removed
-            raw = json.loads(meta.read_text())
+            raw = json.loads(meta.read_text(encoding="utf-8"))
             size, used = (raw["frame_size"][0], raw["frame_size"][1]), meta.stat().st_mtime
             found.append(Cache(path, raw["dataset"], size, raw["frames"], _stored(path), used, complete))
     return sorted(found, key=lambda cache: -cache.used)
@@ -199,7 +202,7 @@ def clear_caches(folder: Path, console: Console) -> None:
 def _stored(path: Path) -> int:
     """The bytes on disk of the frames in a cache's folder."""
     try:
-        return (path / "frames.bin").stat().st_blocks * 512
+        return (path / "frames.bin").stat().st_size
     except FileNotFoundError:
         return 0
 
@@ -212,7 +215,7 @@ def _fingerprint(dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> s
     for episode in dataset.episodes:
         digest.update(repr((episode.name, episode.arrays["frames"])).encode())
         if isinstance(store, LocalStore | ZipStore):
-            digest.update(repr(store.stamps(f"{episode.name}/frames")).encode())
+            digest.update(repr(store.stamps(reader.frames_key(episode))).encode())
     return digest.hexdigest()[:24]
 
 
@@ -228,26 +231,33 @@ def _build(
     (partial / "frames.bin").touch()
     with (
         open(partial / "frames.bin", "r+b") as frames,
-        open(partial / _DONE, "a+") as log,
+        open(partial / _DONE, "a+", encoding="utf-8") as log,
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
         log.seek(0)
         done = set(log.read().splitlines())
-        os.posix_fallocate(frames.fileno(), 0, packed_bytes(dataset, frame_size))
+        reserve(frames, packed_bytes(dataset, frame_size))
+        writing = Lock()
 
-        def pack(episode: int, start: int) -> None:
-            count = min(_BLOCK, dataset.episodes[episode].length - start)
-            block = resize_frames(dataset.frames(episode, np.arange(start, start + count)), frame_size)
-            offset = (first_frames[dataset.episodes[episode].name] + start) * frame_bytes
-            os.pwrite(frames.fileno(), np.ascontiguousarray(block).data, offset)
-            progress.update(bar, advance=count)
+        def pack(episode: int, first: int, end: int) -> None:
+            for start in range(first, end, _BLOCK):
+                rows = np.arange(start, min(start + _BLOCK, end))
+                block = resize_frames(dataset.frames(episode, rows), frame_size)
+                with writing:
+                    frames.seek((first_frames[dataset.episodes[episode].name] + start) * frame_bytes)
+                    frames.write(np.ascontiguousarray(block).data)
+                progress.update(bar, advance=len(rows))
 
         for i, episode in enumerate(dataset.episodes):
             if episode.name in done:
                 progress.update(bar, advance=episode.length)
                 continue
-            list(pool.map(pack, itertools.repeat(i), range(0, episode.length, _BLOCK)))
-            os.fdatasync(frames.fileno())  # before the log lists the episode
+            part = _VIDEO_PART if episode.arrays["frames"].is_video else _BLOCK
+            starts = range(0, episode.length, part)
+            ends = [min(start + part, episode.length) for start in starts]
+            list(pool.map(pack, itertools.repeat(i), starts, ends))
+            frames.flush()
+            os.fsync(frames.fileno())  # before the log lists the episode
             log.write(episode.name + "\n")
             log.flush()
     progress.remove_task(bar)

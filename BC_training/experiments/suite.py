@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,8 @@ def _played(config: Config) -> list[float] | None:
         trained, saved = load_config(log_dir / "config.yaml"), checkpoint.read(run_dir)
     except UserError:  # missing or incomplete: training mends it, or reports what is wrong
         return None
+    metric = config.evaluation.best_metric or trained.evaluation.best_metric
+    config = replace(config, evaluation=replace(config.evaluation, best_metric=metric))
     # A training that was stopped in its last play has the new config beside the scores of an older one.
     wanted |= {"step": saved.step, "decoding": saved.decoding.to_dict()}
     return play["returns"] if trained == config and {key: play.get(key) for key in wanted} == wanted else None
@@ -180,6 +182,6 @@ def _played(config: Config) -> list[float] | None:
 def _read(file: Path) -> dict[str, Any]:
     """The object in a JSON file; empty if the file is missing or incomplete."""
     try:
-        return dict(json.loads(file.read_text()))
+        return dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}

@@ -2,8 +2,8 @@
 
 import contextlib
 import os
-import select
 import signal
+import socket
 import sys
 import threading
 from collections import deque
@@ -19,7 +19,8 @@ import numpy as np
 from BC_training.runtime.sharding import all_devices, replicated, split_along, to_devices
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, goes on
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Windows sends SIGBREAK for Ctrl-Break, the one signal that a program there can send to another.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, *((signal.SIGBREAK,) if sys.platform == "win32" else ()))
 _DEADLINE = 9.0  # seconds from the first signal to the end, saved or not
 _ECHO = 0.5  # seconds in which the same signal is still the first: one to the group, which a launcher passes on
 
@@ -81,13 +82,12 @@ class Interruption:
         self._installed = threading.current_thread() is threading.main_thread()  # no other may set handlers
         if not self._installed:
             return self
-        self._wake, wakeup = os.pipe()
-        os.set_blocking(wakeup, False)
-        self._wakeup = wakeup
+        self._wake, self._wakeup = socket.socketpair()  # Windows takes no pipe
+        self._wakeup.setblocking(False)
         self._before = [signal.signal(number, self._handle) for number in _SIGNALS]
         # The interpreter runs handlers between two bytecodes of the main thread, which may be in
-        # the middle of a long call; the file descriptor is written to at once.
-        self._old_wakeup = signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        # the middle of a long call; the socket is written to at once.
+        self._old_wakeup = signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._watch, name="interruption", daemon=True).start()
         return self
 
@@ -96,7 +96,7 @@ class Interruption:
             signal.set_wakeup_fd(self._old_wakeup)
             for number, handler in zip(_SIGNALS, self._before, strict=True):
                 signal.signal(number, handler)
-            os.close(self._wakeup)  # ends the thread
+            self._wakeup.close()  # ends the thread
         if kind is KeyboardInterrupt:
             raise Interrupted(
                 f"stopped by {self.requested or 'SIGINT'}; {self._describe_saved()}", agreed=False
@@ -127,11 +127,13 @@ class Interruption:
     def _next_signal(self, timeout: float | None) -> int | None:
         """The next one's number, 0 after ``timeout`` seconds, None when there will be no more."""
         while True:
-            if not select.select([self._wake], [], [], timeout)[0]:
+            self._wake.settimeout(timeout if timeout is None else max(timeout, 0.001))
+            try:
+                numbers = self._wake.recv(1)
+            except TimeoutError:
                 return 0
-            numbers = os.read(self._wake, 1)
             if not numbers:
-                os.close(self._wake)
+                self._wake.close()
                 return None
             if numbers[0] in _SIGNALS:
                 return numbers[0]

@@ -1,10 +1,12 @@
 """Runs many tasks in parallel processes, with a progress bar."""
 
+import _thread
 import atexit
 import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
@@ -157,7 +159,10 @@ def _follow_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
+    if sys.platform == "win32":  # where os.kill would end this process without its handler
+        _thread.interrupt_main(signal.SIGTERM)
+    else:  # this also wakes the main thread from a system call
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end_process(number: int, frame: object) -> None:

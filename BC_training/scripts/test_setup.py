@@ -60,7 +60,7 @@ def devices(config: Config) -> str:
 
 def dataset(config: Config) -> str:
     from BC_training.common.dataset import ZarrGameplayDataset
-    from BC_training.training.setup import require_metric
+    from BC_training.training.setup import with_metric
 
     options = config.dataset
     if not _is_there(config):
@@ -72,7 +72,7 @@ def dataset(config: Config) -> str:
             f"{options.path} is not there yet; training records it first ({options.record.episodes} episodes)"
         )
     data = ZarrGameplayDataset.from_config(options)
-    require_metric(config, data)
+    with_metric(config, data)
     frame = data.frames(0, [0])
     return f"{options.path}: {len(data.episodes)} episodes, {len(data):,} frames of {frame.shape[2]}x{frame.shape[3]}"
 

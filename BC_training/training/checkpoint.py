@@ -50,7 +50,9 @@ class Checkpoint(CheckpointMeta):
 
 
 def write_checksums(step: Path) -> None:
-    (step / CHECKSUMS).write_text(json.dumps({item: _checksums(step / item) for item in ITEMS}, indent=1))
+    (step / CHECKSUMS).write_text(
+        json.dumps({item: _checksums(step / item) for item in ITEMS}, indent=1), encoding="utf-8"
+    )
 
 
 def verify(step: Path, items: tuple[str, ...] = ITEMS) -> None:
@@ -58,7 +60,7 @@ def verify(step: Path, items: tuple[str, ...] = ITEMS) -> None:
     try:
         if not (step / CHECKSUMS).is_file():
             raise UserError(f"{step} is a damaged checkpoint (it has no {CHECKSUMS}): use another step")
-        saved = json.loads((step / CHECKSUMS).read_text())
+        saved = json.loads((step / CHECKSUMS).read_text(encoding="utf-8"))
         if unknown := saved.keys() - set(ITEMS):
             raise KeyError(*unknown)
         for item in items:
@@ -116,7 +118,7 @@ def read(path: str | Path) -> Checkpoint:
     """
     folder = find(path)
     try:
-        meta = json.loads((folder / "meta/metadata").read_text())
+        meta = json.loads((folder / "meta/metadata").read_text(encoding="utf-8"))
         version = meta["format_version"]
         if version != FORMAT_VERSION:
             is_newer = version > FORMAT_VERSION

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
-from BC_training.common.files import disk_full_is_user_error
+from BC_training.common.files import disk_full_is_user_error, sync, sync_all
 from BC_training.training.checkpoint import FORMAT_VERSION, is_good, local_only, state_items, verify, write_checksums
 from BC_training.training.decoding_file import write_decoding
 from BC_training.training.meta import CheckpointMeta
-from BC_training.training.run_folder import PARTIAL, REPLACED, newest, orbax_path, reason, step_numbers, sync, tidy
+from BC_training.training.run_folder import PARTIAL, REPLACED, newest, orbax_path, reason, step_numbers, tidy
 from BC_training.training.train_state import TrainState, Tree
 
 _SPACE_MARGIN = 1.5  # bytes on disk for a byte of state, with metadata and some to spare
@@ -145,13 +145,13 @@ class CheckpointWriter:
             _write_items(partial, snapshot)
             write_checksums(partial)
             write_decoding(partial, snapshot.decoding)
-            sync(partial)
+            sync_all(partial)
             verify(partial)  # before one that is good is removed
             replaced = folder / f"{REPLACED}{snapshot.meta.step}"
             if final.exists():  # the same step was saved before its epoch was evaluated
                 final.rename(replaced)
             partial.rename(final)
-            sync(folder, deep=False)
+            sync(folder)
             shutil.rmtree(replaced, ignore_errors=True)
         finally:
             _remove_partial(folder)

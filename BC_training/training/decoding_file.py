@@ -16,8 +16,8 @@ from typing import Any
 
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
-from BC_training.common.files import write_whole
-from BC_training.training.run_folder import lock_run, sync
+from BC_training.common.files import sync, write_whole
+from BC_training.training.run_folder import lock_run
 
 _NAME, _CHECKSUM = "decoding.json", "sha256"
 
@@ -35,7 +35,7 @@ def write_decoding(step: Path, decoding: Decoding, tuned_on: TunedOn | None = No
     content = {"decoding": decoding.to_dict(), "tuned_on": None if tuned_on is None else asdict(tuned_on)}
     write_whole(step / _NAME, json.dumps(content | {_CHECKSUM: _checksum(content)}, indent=1) + "\n")
     sync(step / _NAME)
-    sync(step, deep=False)
+    sync(step)
 
 
 def read_decoding(step: Path) -> tuple[Decoding, TunedOn | None]:

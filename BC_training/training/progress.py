@@ -8,7 +8,7 @@ from typing import Any
 from BC_training.common import metrics
 from BC_training.common.schema import Config
 from BC_training.common.settings.rules import keys_that_change
-from BC_training.data.samples import SampleOrder
+from BC_training.data.order import SampleOrder
 from BC_training.games import GameSpec
 
 
@@ -51,7 +51,7 @@ class TrainingProgress:
         if config.evaluation.best_metric == "rollout" and "rollout" not in report:
             return False
         stopping = config.training.early_stopping
-        score = _score(report, config.evaluation.best_metric)
+        score = _score(report, config.evaluation.known_metric)
         is_best = self.best_score is None or score > self.best_score
         if is_best:
             self.best_score, self.best_step = score, self.step
@@ -65,7 +65,7 @@ class TrainingProgress:
 
     def forget_other_metrics(self, before: Config, now: Config) -> None:
         """Forgets the scores that cannot be compared with those that ``now`` asks for."""
-        if _measure(before, before.evaluation.best_metric) != _measure(now, now.evaluation.best_metric):
+        if _measure(before, before.evaluation.known_metric) != _measure(now, now.evaluation.known_metric):
             self.best_score = self.best_step = None
         if _measure(before, _stopping_metric(before)) != _measure(now, _stopping_metric(now)):
             self.patience_score, self.evaluations_without_gain = None, 0
@@ -77,7 +77,7 @@ class TrainingProgress:
 
 def _stopping_metric(config: Config) -> str:
     stopping = config.training.early_stopping
-    return (stopping and stopping.metric) or config.evaluation.best_metric
+    return (stopping and stopping.metric) or config.evaluation.known_metric
 
 
 def _measure(config: Config, metric: str) -> dict[str, Any]:

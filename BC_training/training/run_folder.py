@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 
 from BC_training.common.errors import UserError, first_line
-from BC_training.common.files import locked
+from BC_training.common.files import locked, sync, sync_all
 from BC_training.common.schema import Config
 
 PARTIAL = ".partial-"  # begins the name of a step that is being written
@@ -89,9 +89,9 @@ def copy_step(step: Path, target: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         shutil.copytree(step, partial)
-        sync(partial)
+        sync_all(partial)
         partial.rename(target)
-        sync(target.parent, deep=False)
+        sync(target.parent)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise UserError(f"cannot copy {step} to {target}: {reason(error)}; run the same command again") from error
@@ -112,16 +112,6 @@ def newest(run: Path) -> str:
 
 def step_numbers(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
-
-
-def sync(path: Path, deep: bool = True) -> None:
-    """Flushes a file or folder to the disk, and with ``deep`` all that is in it."""
-    for entry in (path, *(path.rglob("*") if deep else ())):
-        descriptor = os.open(entry, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def reason(error: OSError) -> str:

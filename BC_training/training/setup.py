@@ -22,7 +22,8 @@ from BC_training.common.schema import Config
 from BC_training.common.state import StateFeatures
 from BC_training.data.augment import make_augment
 from BC_training.data.loader import Batch, Tier, dispatch_size, make_tier
-from BC_training.data.samples import SampleOrder, Samples
+from BC_training.data.order import SampleOrder
+from BC_training.data.samples import Samples
 from BC_training.data.tier_choice import choose_tier
 from BC_training.games import GameSpec
 from BC_training.games.dataset_game import with_game
@@ -49,7 +50,7 @@ from BC_training.training.train_state import (
 class Setup:
     """Everything that a training needs and does not change."""
 
-    config: Config  # names the game that is played, also where the user's leaves that to the dataset
+    config: Config  # with the game that is played and the metric that chooses, also where the user's leaves them
     mesh: Mesh  # the devices that a batch is split over
     dataset: ZarrGameplayDataset
     fingerprint: str  # identifies the dataset
@@ -76,11 +77,11 @@ class Setup:
         dataset = _open_dataset(config, console)
         split = dataset.split(config.dataset.split.shares, config.system.seed, config.dataset.split.by_player)
         seeds = recorded_seeds(dataset, split)
-        require_metric(config, dataset)
+        config = with_metric(config, dataset)
         state = _fit_state(config, dataset, split["train"])
         bins = None
         if dataset.axis_names:
-            axes = np.concatenate([dataset.axes(e) for e in split["train"]])
+            axes = np.concatenate([dataset.axes(e)[dataset.episodes[e].is_labelled] for e in split["train"]])
             bins = AxisBins.fit(axes, config.dataset.axis_bins, config.dataset.axis_mu)
         inputs = InputSpec(
             dataset.action_names,
@@ -218,8 +219,16 @@ def require_runnable(config: Config) -> None:
         require_unseen(replace(play, game=play.game or record.game), planned_seeds(record), "dataset.record")
 
 
-def require_metric(config: Config, dataset: ZarrGameplayDataset) -> None:
-    """Raises a UserError where a checkpoint is chosen by a score of buttons, and the dataset has none."""
+def with_metric(config: Config, dataset: ZarrGameplayDataset) -> Config:
+    """The config with the metric that chooses the best checkpoint, also where the user's leaves it to the dataset.
+
+    Raises:
+        UserError: a score of buttons is to choose, and the dataset has none.
+    """
+    if config.evaluation.best_metric is None:
+        # The loss is the one score that looks at buttons and at axes.
+        metric = "loss" if dataset.axis_names else "macro_f1"
+        config = replace(config, evaluation=replace(config.evaluation, best_metric=metric))
     stopping = config.training.early_stopping
     chosen = {"evaluation.best_metric": config.evaluation.best_metric}
     chosen |= {"training.early_stopping.metric": stopping.metric} if stopping is not None else {}
@@ -228,6 +237,7 @@ def require_metric(config: Config, dataset: ZarrGameplayDataset) -> None:
             raise UserError(
                 f"{key}=macro_f1 is a score of buttons, and {dataset.path} has axes alone: choose exact_match or loss"
             )
+    return config
 
 
 def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:

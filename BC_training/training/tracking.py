@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from BC_training.common import metrics
 from BC_training.common.schema import Config
-from BC_training.data.samples import SampleOrder
+from BC_training.data.order import SampleOrder
 from BC_training.training.progress import TrainingProgress
 from BC_training.training.wandb_mirror import WandbMirror
 
@@ -129,12 +129,12 @@ class RowFile:
         self._path, self._say = path, say
         self._waiting: deque[bytes] = deque()
         self._failing = False
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        found = os.fstat(self._file).st_size
+        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (close() is called)
+        found = os.fstat(self._file.fileno()).st_size
         if position is not None and found < position:
             say(f"{path} has {found:,} bytes, not the {position:,} of the checkpoint: it goes on with what is there")
         self._size = self._end_of_lines(found if position is None else min(found, position))
-        os.ftruncate(self._file, self._size)
+        self._file.truncate(self._size)
 
     def write(self, line: str) -> None:
         self._waiting.append(line.encode() + b"\n")
@@ -144,12 +144,12 @@ class RowFile:
         """Brings all lines to the disk, if it takes them; returns the file's size in bytes."""
         self._write_waiting()
         with contextlib.suppress(OSError):  # the next write prints it
-            os.fsync(self._file)
+            os.fsync(self._file.fileno())
         return self._size
 
     def close(self) -> None:
         self.sync()
-        os.close(self._file)
+        self._file.close()
         if self._waiting:
             self._say(f"the last {len(self._waiting)} rows are not in {self._path}: it could not be written")
 
@@ -158,11 +158,11 @@ class RowFile:
             while self._waiting:
                 rest = self._waiting[0]
                 while rest:
-                    rest = rest[os.write(self._file, rest) :]
+                    rest = rest[self._file.write(rest) :]
                 self._size += len(self._waiting.popleft())
         except OSError as error:
             with contextlib.suppress(OSError):
-                os.ftruncate(self._file, self._size)  # no torn line is left
+                self._file.truncate(self._size)  # no torn line is left
             if not self._failing:
                 self._say(f"cannot write {self._path} ({error.strerror}): rows are kept until it can be written again")
             self._failing = True
@@ -176,7 +176,8 @@ class RowFile:
         block = 1 << 16
         while position > 0:
             start = max(position - block, 0)
-            end = os.pread(self._file, position - start, start).rfind(b"\n")
+            self._file.seek(start)
+            end = self._file.read(position - start).rfind(b"\n")
             if end >= 0:
                 return start + end + 1
             position = start

@@ -201,7 +201,7 @@ def diagnosis_of(run: Path, json_file: Path) -> tuple[Evaluation, str]:
     screen = io.StringIO()
     console = Console(file=screen, width=80, color_system="standard", force_terminal=True)
     report = evaluate(run, console, json_file=json_file, diagnose=True, tolerance=1)
-    assert Evaluation.from_dict(json.loads(json_file.read_text())) == report
+    assert Evaluation.from_dict(json.loads(json_file.read_text(encoding="utf-8"))) == report
     return report, screen.getvalue()
 
 

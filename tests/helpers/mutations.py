@@ -70,7 +70,7 @@ def change_file(data: st.DataObject, file: Path, values: st.SearchStrategy = WEI
     if file.suffix == ".json" or file.name.startswith(".z"):
         kind = data.draw(st.sampled_from(["json", "json", "json", "bytes", "mark"]))
         if kind == "json":
-            file.write_text(json.dumps(data.draw(changed(json.loads(content), values))))
+            file.write_text(json.dumps(data.draw(changed(json.loads(content), values))), encoding="utf-8")
             return
         if kind == "mark":
             file.write_bytes(b"\xef\xbb\xbf" + content)

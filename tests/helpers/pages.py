@@ -72,7 +72,7 @@ def browse(file: Path, folder: Path) -> Page:
     ]
     done = subprocess.run([str(CHROMIUM), *options, file.as_uri()], capture_output=True, text=True, timeout=60)
     assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    shown, images = Page(done.stdout), len(Page(file.read_text()).of("img"))
+    shown, images = Page(done.stdout), len(Page(file.read_text(encoding="utf-8")).of("img"))
     (html,) = shown.of("html")
     assert images >= 1
     assert (html.get("data-ready"), html.get("data-images")) == ("true", f"{images}/{images}")

@@ -69,12 +69,15 @@ def turn(path: Path, a: int, b: int, c: int, d: int) -> Path:
 
 
 def write_inputs(path: Path, events: Sequence[tuple[int, str, str]]) -> None:
-    path.write_text("\n".join(["timestamp_us,event_type,key_or_button", *(",".join(map(str, e)) for e in events), ""]))
+    path.write_text(
+        "\n".join(["timestamp_us,event_type,key_or_button", *(",".join(map(str, e)) for e in events), ""]),
+        encoding="utf-8",
+    )
 
 
 def write_memory(path: Path, rows: Sequence[Sequence[float]], columns: Sequence[str] = ("health", "ammo")) -> None:
     lines = [",".join(["timestamp_us", *columns]), *(",".join(map(str, row)) for row in rows), ""]
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(lines), encoding="utf-8")
 
 
 def write_session(
@@ -93,5 +96,5 @@ def write_session(
 
 
 def write_keybinds(path: Path) -> Path:
-    path.write_text(json.dumps(KEYBINDS))
+    path.write_text(json.dumps(KEYBINDS), encoding="utf-8")
     return path

@@ -147,15 +147,14 @@ def test_a_checkpoint_damaged_while_it_is_written_does_not_replace_a_good_one(ru
     with CheckpointWriter(run, 1, console) as writer:
         save(writer, a_state(1), True)
         writer.finish()
-        sync = checkpoint_writer.sync
+        sync_all = checkpoint_writer.sync_all
 
-        def damage(path, deep=True):
-            if path.name.startswith(".partial-"):
-                flip_bit(path / "meta" / "metadata")
-            sync(path, deep)
+        def damage(path):
+            flip_bit(path / "meta" / "metadata")
+            sync_all(path)
 
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint_writer, "sync", damage)
+            patch.setattr(checkpoint_writer, "sync_all", damage)
             save(writer, a_state(step), False)
             with pytest.raises(UserError):
                 writer.finish()
@@ -353,7 +352,7 @@ def test_a_disk_that_fails_does_not_stop_a_training_that_has_a_checkpoint(run, w
         def fails(*args):
             raise OSError(errno.EIO, "Input/output error")
 
-        patch.setattr(checkpoint_writer, "sync", fails)
+        patch.setattr(checkpoint_writer, "sync_all", fails)
         save(writer, a_state(2), False)
         settle(writer)
         writer.poll()

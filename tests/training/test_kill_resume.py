@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from BC_training.common.config import load_config
-from BC_training.data.samples import SampleOrder
+from BC_training.data.order import SampleOrder
 from BC_training.train import train
 from BC_training.training import checkpoint
 from BC_training.training.checkpoint_writer import CheckpointWriter
@@ -50,7 +50,7 @@ def note_samples(folder: Path, kill_at: int, patch: Callable[[object, str, objec
             while not (folder / f"pure_cnn/last/{STEPS // 2}").exists():
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
-        with open(folder / "samples.jsonl", "a") as file:
+        with open(folder / "samples.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps([step, samples.tolist()]) + "\n")
         return samples
 
@@ -88,7 +88,9 @@ def test_a_training_killed_and_resumed_takes_the_same_steps_as_one_undisturbed(t
         train(load_config("configs/pure_cnn.yaml", settings(whole)), Console(file=StringIO()))
     killed = run(halves, kill_at=STEPS - 2)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    with open(halves / "logs/pure_cnn/metrics.jsonl", "a") as file:  # a row that no checkpoint has, and a torn one
+    with open(
+        halves / "logs/pure_cnn/metrics.jsonl", "a", encoding="utf-8"
+    ) as file:  # a row that no checkpoint has, and a torn one
         file.write(json.dumps({"kind": "train", "step": STEPS // 2 + 1, "loss": 0.5}) + '\n{"kind"')
     first = samples(halves)
     resumed = run(halves, kill_at=-1)

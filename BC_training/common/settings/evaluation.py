@@ -54,7 +54,8 @@ class RolloutConfig:
 class EvaluationConfig(DecodeSettings):
     every_n_epochs: int = 1
     batch_size: int = setting(256, FREE)
-    best_metric: Literal["macro_f1", "exact_match", "loss", "rollout"] = "macro_f1"  # rollout: the mean return
+    # null: macro_f1, or loss where there are axes; rollout: the mean return
+    best_metric: Literal["macro_f1", "exact_match", "loss", "rollout"] | None = None
     rollout: RolloutConfig | None = setting(None, FREE)
 
     def __post_init__(self) -> None:
@@ -68,6 +69,12 @@ class EvaluationConfig(DecodeSettings):
         by_play = self.best_metric == "rollout"
         plays = self.rollout is not None and self.rollout.every_n_epochs is not None
         require(not by_play or plays, "evaluation.best_metric", "rollout", "needs evaluation.rollout.every_n_epochs")
+
+    @property
+    def known_metric(self) -> str:
+        """What chooses the best checkpoint, once it is known: the set-up of a training asks the dataset."""
+        assert self.best_metric is not None, "evaluation.best_metric is not known yet"
+        return self.best_metric
 
     def is_due(self, epoch: int, epochs: int) -> bool:
         """Whether the ``epoch``-th of ``epochs`` ends with metrics of the validation split."""

@@ -22,6 +22,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -145,6 +146,10 @@ def open_source(path: Path, options: Options) -> DoomDemos:
 
     Raises a UserError if dsda-doom or the game's WAD is missing, or a WAD is damaged.
     """
+    if sys.platform == "win32":
+        raise UserError(
+            "dsda-doom sends its pictures through a pipe that Windows lacks: convert demos on Linux or in WSL"
+        )
     program = shutil.which("dsda-doom") or shutil.which("dsda-doom", path=GAMES_FOLDER)
     if program is None:
         raise UserError(
@@ -206,14 +211,14 @@ def render(program: str, wads: tuple[Path, ...], demo: bytes, size: tuple[int, i
         with open(reading, "rb") as stream:
             try:
                 (folder / "demo.lmp").write_bytes(demo)
-                (folder / "settings.cfg").write_text(_SETTINGS.format(pipe=writing))
+                (folder / "settings.cfg").write_text(_SETTINGS.format(pipe=writing), encoding="utf-8")
                 process = _start(program, wads, folder, (height, width), writing)
             finally:
                 os.close(writing)  # then the stream ends with the process
             try:
                 yield from _pictures(stream, (height, width))
                 if process.wait() != 0:
-                    lines = (folder / "log").read_text(errors="replace").split("\n")
+                    lines = (folder / "log").read_text(encoding="utf-8", errors="replace").split("\n")
                     printed = [line.strip() for line in lines if line.strip()]
                     raise UserError(f"dsda-doom could not play it: {printed[-1] if printed else 'it printed nothing'}")
             finally:

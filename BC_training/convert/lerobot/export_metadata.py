@@ -78,7 +78,7 @@ def write_metadata(
     pq.write_table(pa.Table.from_pylist(rows), episodes)
     pq.write_table(_tasks_table(task_names), folder / "meta" / "tasks.parquet")
     stats = _stats(pa.concat_tables(tables), columns) | {CAMERA: _image_stats(np.sum(histograms, axis=0), sum(lengths))}
-    (folder / "meta" / "stats.json").write_text(json.dumps(stats, indent=4))
+    (folder / "meta" / "stats.json").write_text(json.dumps(stats, indent=4), encoding="utf-8")
     info = {
         "codebase_version": "v3.0",
         "robot_type": None,
@@ -94,7 +94,7 @@ def write_metadata(
         "video_path": _VIDEO_PATH,
         "features": features,
     }
-    (folder / "meta" / "info.json").write_text(json.dumps(info, indent=4))
+    (folder / "meta" / "info.json").write_text(json.dumps(info, indent=4), encoding="utf-8")
 
 
 def _features(fps: float, size: tuple[int, int], names: Names) -> dict[str, Any]:

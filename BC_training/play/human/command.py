@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from BC_training.common.errors import UserError
+from BC_training.common.keybinds.play_keys import play_keys, raw_keybinds
 from BC_training.common.schema import HUMAN, RecordConfig
 from BC_training.games import make_game
-from BC_training.play.human.keybinds import play_keys, raw_keybinds
 from BC_training.play.human.options import PersonOptions
 from BC_training.play.record import record
 
@@ -38,7 +38,7 @@ def record_command(
         config = replace(config, label=HUMAN)
     if not config.by_person and (keybinds is not None or show_keys or unfinished != "ask"):
         raise UserError("--keybinds, --show-keys and --unfinished are for a person: add --player human or --takeover")
-    person = PersonOptions(keybinds, takeover or PersonOptions.takeover, unfinished)
+    person = PersonOptions(keybinds, PersonOptions.takeover if takeover is None else takeover, unfinished)
     if show_keys:
         with contextlib.closing(make_game(config.game, frame_size=config.frame_size)) as env:
             game: Any = env.unwrapped

@@ -217,7 +217,7 @@ def _read_result(file: Path, reader: Callable[[Any], Any], saved: checkpoints.Ch
 
 def _read_log(file: Path) -> list[dict[str, Any]]:
     try:
-        rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
         for row in rows:
             if not min(row[name] for name in _LOGGED.get(row["kind"], ("step",))) > 0:
                 raise ValueError(row)

@@ -185,7 +185,7 @@ def test_a_demo_that_cannot_be_played_is_refused(monkeypatch, program, tmp_path)
     Path("a.lmp").write_bytes(DEMO)
     Path("short.lmp").write_bytes(DEMO[:-1])
     Path("other.lmp").write_bytes(header(level=(1, 7)) + DEMO[13:])
-    Path("text.wad").write_text("no wad")
+    Path("text.wad").write_text("no wad", encoding="utf-8")
 
     def refused(message: str, source: Path | str, **options: Any) -> None:
         assert message in user_error(converted, Path(source), Path("out.zarr"), "doom-demo", **options)

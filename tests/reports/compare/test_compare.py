@@ -82,11 +82,11 @@ def runs(trained, tmp_path, monkeypatch) -> list[Path]:
 
 
 def write(file: str | Path, values: dict[str, Any]) -> None:
-    Path(file).write_text(json.dumps(values))
+    Path(file).write_text(json.dumps(values), encoding="utf-8")
 
 
 def read(file: str | Path) -> dict[str, Any]:
-    return json.loads(Path(file).read_text())
+    return json.loads(Path(file).read_text(encoding="utf-8"))
 
 
 def compared(paths: list[Path], **files: Path) -> tuple[Comparison, str]:
@@ -131,10 +131,10 @@ def test_terminal_markdown_csv_and_json_say_the_same(runs):
     files = {f"{kind}_file": Path(f"out.{kind}") for kind in ("json", "csv", "markdown")}
     result, shown = compared(runs, **files, plot_file=Path("out.png"))
     assert Comparison.from_dict(read("out.json")) == result
-    with open("out.csv", newline="") as file:
+    with open("out.csv", encoding="utf-8", newline="") as file:
         saved = list(csv.DictReader(file))
     assert saved == [{k: "" if v is None else str(v) for k, v in row.cells.items()} for row in result.runs]
-    markdown = Path("out.markdown").read_text().splitlines()
+    markdown = Path("out.markdown").read_text(encoding="utf-8").splitlines()
     heading, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in markdown[:4])
     assert [line[0] for line in lines] == ["a", "b"]
     assert [line[heading.index("normalized")] for line in lines] == ["0.500", "–"]
@@ -184,7 +184,7 @@ def test_the_test_split_is_scored_shown_and_compared_where_there_is_one(runs, mo
     report = Evaluation.from_dict(read("l/t/evaluation.json"))
     assert (report.split, report.chosen_here) == ("val", ["checkpoint"])
     assert (report.test.split, report.test.chosen_here) == ("test", [])
-    page = Page(Path("l/t/report.html").read_text()).text
+    page = Page(Path("l/t/report.html").read_text(encoding="utf-8")).text
     assert "Exact match, test split" in page
     assert f"{report.test.frames} frames that nothing was chosen by" in page
     result, shown = compared([Path("c/t"), Path("c/b")])
@@ -229,7 +229,7 @@ def test_scores_with_other_thresholds_than_the_checkpoint_has_are_not_used(runs)
 
 def test_a_training_that_goes_on_with_other_logs_reads_those(runs):
     trainings.run(".", "x.zarr", "logging.run_name=a", *SMALL, "logging.report=true", "logging.log_dir=m")
-    text = Page(Path("m/a/report.html").read_text()).text
+    text = Page(Path("m/a/report.html").read_text(encoding="utf-8")).text
     assert "there is no m/a/rollout.json" in text
     assert "l/a/" not in text
 
@@ -293,7 +293,7 @@ def test_different_play_does_not_compare(runs, monkeypatch, capsys, change):
     ],
 )
 def test_damaged_scores_are_named_and_not_used(runs, text):
-    Path("l/a/rollout.json").write_text(text)
+    Path("l/a/rollout.json").write_text(text, encoding="utf-8")
     run = Run.read(Path("c/a"))
     assert run.play is None
     assert "l/a/rollout.json is damaged" in run.missing["rollout.json"]
@@ -306,7 +306,7 @@ def test_a_damaged_log_is_an_error(runs):
     stopped = '{"kind": "epoch", "epoch": 1, "step": 2, "frames_per_second": 0}'
     named = '{"kind": "val", "epoch": "<b>1</b>", "step": 2, "loss": 0.5}'
     for row in ("{", '{"kind": "epoch"}', stopped, stopped.replace(": 0}", ": null}"), named):
-        Path("l/a/metrics.jsonl").write_text(row)
+        Path("l/a/metrics.jsonl").write_text(row, encoding="utf-8")
         with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
             Run.read(Path("c/a"))
 

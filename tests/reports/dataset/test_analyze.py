@@ -142,7 +142,7 @@ def test_the_command_takes_actions_in_their_order(monkeypatch, capsys, tmp_path,
     arguments = ["x.zarr", "--actions", "a3, a1", "--out", "o.html", "--json", "o.json"]
     code, out, _ = call(monkeypatch, capsys, arguments)
     assert code == 0
-    assert [a["name"] for a in json.loads(Path("o.json").read_text())["actions"]] == ["a3", "a1"]
+    assert [a["name"] for a in json.loads(Path("o.json").read_text(encoding="utf-8"))["actions"]] == ["a3", "a1"]
     assert "wrote o.html" in out
     assert "Repeating the frame before" in out
 
