@@ -108,15 +108,16 @@ class StateCNN(nnx.Module):
         for conv in self.convs:
             x = conv(x, train)
         state = None
-        if self.state is not None:
+        if self.state is not None and self.modulation is not None:
             state = self.state(observation["state"], observation["ids"], train, rngs)
-            if self.modulation is not None:
-                scale, shift = jnp.split(self.modulation(state)[:, None, None], 2, axis=-1)
-                x = nnx.relu(x * (1 + scale) + shift)
+            scale, shift = jnp.split(self.modulation(state)[:, None, None], 2, axis=-1)
+            x = nnx.relu(x * (1 + scale) + shift)
         x = nnx.relu(self.grid(x)).reshape(x.shape[0], -1)
         for dense in self.vision:
             x = dense(x, train, rngs)
-        if state is not None:
+        if self.state is not None:
+            # Without modulation only here: the order decides which random numbers dropout draws.
+            state = self.state(observation["state"], observation["ids"], train, rngs) if state is None else state
             x = jnp.concatenate([x, state], axis=-1)
         for dense in self.denses:
             x = dense(x, train, rngs)
