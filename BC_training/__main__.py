@@ -104,11 +104,13 @@ def play(
     hotkeys: cli.Hotkeys = None,
     all_inputs: cli.AllInputs = False,
     json: cli.Json = None,
+    decode: cli.Decode = None,
 ) -> None:
     """Let a policy play in a window of this desktop, live; a person starts, stops and takes over."""
     from BC_training.play.live.command import play_command
 
-    play_command(checkpoint, game, keybinds, fps, takeover, record, seconds, hotkeys, all_inputs, json, console)
+    options = fps, takeover, record, seconds, hotkeys, all_inputs, json, decode
+    play_command(checkpoint, game, keybinds, *options, console)
 
 
 @command(

@@ -20,6 +20,7 @@ def play_command(
     hotkeys: str | None,
     all_inputs: bool,
     json_file: Path | None,
+    decode: list[str] | None,
     console: Console,
 ) -> None:
     """Plays; a UserError where the game is no window."""
@@ -28,6 +29,5 @@ def play_command(
         raise UserError(f"play is for windows: --game window/TITLE; 'rollout --game {game}' plays the others")
     keys = HOTKEYS if hotkeys is None else tuple(key.strip() for key in hotkeys.split(","))
     path = Path(in_spec) if keybinds == "auto" and in_spec else Path(keybinds)
-    play_window(
-        str(checkpoint), PlayOptions(spec, path, keys, takeover, seconds, record, json_file, all_inputs), console
-    )
+    options = PlayOptions(spec, path, keys, takeover, seconds, record, json_file, all_inputs, decode or ())
+    play_window(str(checkpoint), options, console)

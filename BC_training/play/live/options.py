@@ -1,5 +1,6 @@
 """How a person's window is recorded, and how a policy plays in one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class PlayOptions:
         record: the dataset that gets what was played.
         json_file: where to write the result.
         all_inputs: what other programs press takes over, too, and not only a person at a device.
+        decode: KEY=VALUE changes of the checkpoint's decoding.
     """
 
     game: GameSpec
@@ -57,6 +59,7 @@ class PlayOptions:
     record: Path | None = None
     json_file: Path | None = None
     all_inputs: bool = False
+    decode: Sequence[str] = ()
 
 
 def live_options(

@@ -47,6 +47,8 @@ def play_window(checkpoint: str, options: PlayOptions, console: Console) -> Play
         UserError: no such window, a checkpoint that does not load, needs a state, or has buttons that nothing presses.
     """
     policy, arguments = Policy.load(checkpoint), options.game.arguments
+    if options.decode:
+        policy = Policy.load(checkpoint, policy.decoding.override(options.decode))
     binding = _binding(policy, options)
     hotkeys = hotkey_buttons(options.hotkeys, binding)
     takeover = None if options.takeover is None else _takeover_key(options.takeover, binding, hotkeys)
