@@ -9,7 +9,7 @@ from BC_training.common.action import Action
 
 
 class Expert:
-    """Plays a ``GymGame``. What it does follows from the last two frames, so that a policy can learn it from pixels."""
+    """Plays a ``GymGame``. What it does follows from the last few frames, so that a policy can learn it from pixels."""
 
     def __init__(self, env: gymnasium.Env):
         self._game: Any = env.unwrapped
