@@ -3,21 +3,18 @@
 import typer
 
 from BC_training import command_line as cli
+from BC_training.visualize_commands import visualize
 
 console = cli.make_console()
 app = cli.make_app(
     "Record someone playing a game, train a policy that plays like them, watch it play.\n\n"
     f"Without a sub-command it trains: [bold]{cli.PROGRAM} --config configs/quickstart.yaml[/bold]"
 )
-visualize = cli.make_app("Make a video of an episode, of what a policy looks at, or of play, or a page about a run.")
 app.add_typer(visualize, name="visualize")
-command, visual_command = cli.commands_of(app), cli.commands_of(visualize)
+command = cli.commands_of(app)
 
 
-@command(
-    "--config configs/quickstart.yaml",
-    "--config configs/pure_cnn.yaml training.batch_size=64 dataset.path=data/mine.zarr",
-)
+@command("--config configs/quickstart.yaml", "--config configs/pure_cnn.yaml dataset.path=data/mine.zarr")
 def train(config: cli.Config, overrides: cli.Overrides = None) -> None:
     """Train a policy, recording its dataset first if that is missing, and let it play."""
     from BC_training.train import train
@@ -37,8 +34,8 @@ def suite(config: cli.Config = "configs/suite.yaml", overrides: cli.Overrides = 
 
 @command(
     "dagger --config configs/resnet_policy.yaml --rounds 3 --episodes 20",
-    "dagger --config configs/temporal_cnn.yaml dataset.path=data/few.zarr dataset.record.episodes=12 "
-    "dataset.record.noise=0 logging.run_name=few",
+    "dagger --config configs/temporal_cnn.yaml dataset.path=data/few.zarr dataset.record.episodes=12",
+    "dagger --config configs/pure_cnn.yaml --label human --takeover LSHIFT --rounds 2 --episodes 5",
 )
 def dagger(
     config: cli.Config,
@@ -46,19 +43,22 @@ def dagger(
     rounds: cli.Rounds = 3,
     episodes: cli.Episodes = 20,
     mix: cli.RoundMix = 0.0,
-    label: cli.Label = "expert",
+    label: cli.RoundLabel = "expert",
+    takeover: cli.Takeover = None,
+    keybinds: cli.KeysFile = None,
 ) -> None:
-    """Train in rounds: the policy plays, an expert labels its frames, it is trained again (DAgger)."""
+    """Train in rounds: the policy plays, an expert or a person corrects it, it is trained again (DAgger)."""
     from BC_training.experiments.dagger import dagger
 
+    person = {"takeover": takeover, "keybinds": keybinds}
     with cli.resumable():
-        dagger(cli.load(config, overrides), console, rounds=rounds, episodes=episodes, mix=mix, label=label or "expert")
+        dagger(cli.load(config, overrides), console, rounds=rounds, episodes=episodes, mix=mix, label=label, **person)
 
 
 @command(
     "record --game doom/deadly_corridor --player expert --episodes 40 --out data/x.zarr",
     "record --player BC_training/checkpoints/quickstart --label expert --size 72x128 --out data/corrected.zarr",
-    "record --player human --size 144x256 --out data/mine.zarr",
+    "record --player human --game window/Crispy --keybinds auto --fps 20 --size 144x256 --out data/mine.zarr",
 )
 def record(
     out: cli.NewDataset = None,
@@ -71,24 +71,50 @@ def record(
     noise_frames: cli.NoiseFrames = 6,
     label: cli.Label = None,
     mix: cli.Mix = 0.0,
+    video: cli.MayBeVideo = None,
     workers: cli.Workers = None,
     keybinds: cli.KeysFile = None,
     show_keys: cli.ShowKeys = False,
     takeover: cli.Takeover = None,
     unfinished: cli.Unfinished = "ask",
+    fps: cli.GameFps = None,
+    hotkeys: cli.Hotkeys = None,
+    all_inputs: cli.AllInputs = False,
 ) -> None:
     """Record a player's episodes in a game, labelled by the player itself or by another; or a person's."""
     from BC_training.play.human.command import record_command
 
-    options = game, player, episodes, seed, cli.parse_size(size or ""), noise, noise_frames, label, mix
-    record_command(out, options, workers, console, keybinds, show_keys, takeover, unfinished)
+    options = game, player, episodes, seed, cli.parse_size(size or ""), noise, noise_frames, label, mix, video
+    window = fps, hotkeys, all_inputs
+    record_command(out, options, workers, console, keybinds, show_keys, takeover, unfinished, window)
+
+
+@command(
+    "play BC_training/checkpoints/mine --game window/Crispy --keybinds keybinds.json",
+    "play BC_training/checkpoints/mine --game window/Crispy --takeover RCTRL --record data/corrected.zarr",
+)
+def play(
+    checkpoint: cli.Checkpoint,
+    game: cli.WindowGame,
+    keybinds: cli.PlayedKeys = "auto",
+    fps: cli.GameFps = None,
+    takeover: cli.Takeover = None,
+    record: cli.Corrections = None,
+    seconds: cli.Seconds = None,
+    hotkeys: cli.Hotkeys = None,
+    all_inputs: cli.AllInputs = False,
+    json: cli.Json = None,
+) -> None:
+    """Let a policy play in a window of this desktop, live; a person starts, stops and takes over."""
+    from BC_training.play.live.command import play_command
+
+    play_command(checkpoint, game, keybinds, fps, takeover, record, seconds, hotkeys, all_inputs, json, console)
 
 
 @command(
     "rollout --player BC_training/checkpoints/quickstart --video play.mp4",
     "rollout --player expert --episodes 100 --json expert.json",
-    "rollout --player BC_training/checkpoints/quickstart --decode threshold=0.4 --decode thresholds.attack=0.3 "
-    "--decode hysteresis=0.1 --decode 'exclusive=\\[\\[turn_left,turn_right],\\[move_left,move_right]]'",
+    "rollout --player BC_training/checkpoints/quickstart --decode thresholds.attack=0.3 --decode hysteresis=0.1",
 )
 def rollout(
     player: cli.Player,
@@ -132,8 +158,7 @@ def evaluate(
 
 @command(
     "inference --checkpoint BC_training/checkpoints/quickstart --out predictions.parquet",
-    "inference --checkpoint BC_training/checkpoints/quickstart --data data/mine.zarr --episode 3 "
-    "--out predictions.csv --json latency.json",
+    "inference --checkpoint BC_training/checkpoints/quickstart --episode 3 --out predictions.csv --json latency.json",
 )
 def inference(
     checkpoint: cli.Policy, out: cli.Predictions, data: cli.Data = None, episode: cli.Episode = 0, json: cli.Json = None
@@ -145,8 +170,7 @@ def inference(
 
 
 @command(
-    "compare BC_training/checkpoints/*",
-    "compare BC_training/checkpoints/a BC_training/checkpoints/b --markdown ab.md --plot ab.png",
+    "compare BC_training/checkpoints/*", "compare BC_training/checkpoints/a BC_training/checkpoints/b --plot ab.png"
 )
 def compare(
     checkpoints: cli.Checkpoints = None,
@@ -164,6 +188,7 @@ def compare(
 @command(
     "convert recordings/ --from sessions --keybinds keybinds.json --out data/mine.zarr",
     "convert freedoom2.wad --from doom-demo --size 72x128 --fps 17.5 --out data/demos.zarr",
+    "convert data/mine.zarr --from events --keybinds other.json --fps 10 --shift 1 --out data/other.zarr",
     "convert data/mine.zarr --to lerobot --out data/mine-lerobot",
 )
 def convert(
@@ -180,12 +205,15 @@ def convert(
     leave_out: cli.LeaveOut = None,
     time_unit: cli.TimeUnit = "us",
     turn: cli.Turn = None,
+    shift: cli.Shift = 0.0,
+    video: cli.AsVideo = False,
     allow_missing: cli.AllowMissing = False,
     workers: cli.Workers = None,
 ) -> None:
     """Convert recordings of another kind into a dataset, or a dataset into another kind."""
     given = {"keybinds": keybinds, "iwad": iwad, "pwad": pwad, "camera": camera, "leave-out": leave_out, "turn": turn}
-    cli.require_conversion(kind, to, fps, given | {"allow-missing": allow_missing, "time-unit": time_unit != "us"})
+    given |= {"allow-missing": allow_missing, "time-unit": time_unit != "us", "video": video, "shift": shift}
+    cli.require_conversion(kind, to, fps, given)
     frame_size = None if size is None else cli.parse_size(size)
     if kind is None:
         from BC_training.convert.lerobot.export import export
@@ -194,14 +222,11 @@ def convert(
         return
     from BC_training.convert.conversion import Options, convert
 
-    lists = tuple(pwad or ()), tuple(leave_out or ())
-    options = Options(kind, frame_size, fps, keybinds, iwad, camera, *lists, time_unit, turn or "axis", allow_missing)
-    convert(source, out, options, workers, console)
+    chosen = kind, frame_size, fps, keybinds, iwad, camera, tuple(pwad or ()), tuple(leave_out or ())
+    convert(source, out, Options(*chosen, time_unit, turn or "axis", video, allow_missing, shift), workers, console)
 
 
-@command(
-    "analyze data/quickstart.zarr",
-)
+@command("analyze data/quickstart.zarr")
 def analyze(data: cli.Dataset, out: cli.Page = None, actions: cli.Actions = None, json: cli.Json = None) -> None:
     """Show what is in a dataset: tables here, and a page to open in a browser."""
     from BC_training.reports.dataset.analyze import analyze
@@ -230,66 +255,6 @@ def validate(data: cli.Dataset, repair: cli.Repair = None, json: cli.Json = None
     findings = validate(data, console, workers=workers, json_file=json, repair_to=repair)
     if any(finding.severity != "info" for finding in findings):
         raise typer.Exit(1)
-
-
-@visual_command(
-    "visualize episode BC_training/checkpoints/quickstart --out episode.mp4",
-    "visualize episode BC_training/checkpoints/quickstart --data data/mine.zarr --episode 3 --out episode.mp4 "
-    "--rerun episode.rrd",
-)
-def episode(
-    checkpoint: cli.Checkpoint, out: cli.Video, data: cli.Data = None, episode: cli.Episode = 0, rerun: cli.Rerun = None
-) -> None:
-    """Show a recorded episode: recorded and predicted buttons, probabilities, and where they disagree."""
-    from BC_training.videos.episode import film_episode
-
-    film_episode(checkpoint, out, console, data=data, episode=episode, rerun=rerun)
-
-
-@visual_command(
-    "visualize saliency BC_training/checkpoints/quickstart --action attack --out saliency.mp4",
-)
-def saliency(
-    checkpoint: cli.Checkpoint,
-    out: cli.Video,
-    data: cli.Data = None,
-    episode: cli.Episode = 0,
-    action: cli.Button = None,
-    method: cli.Method = "gradient",
-) -> None:
-    """Show, as heat over the newest frame, which pixels a policy's buttons depend on."""
-    from BC_training.videos.saliency import film_saliency
-
-    film_saliency(checkpoint, out, console, data=data, episode=episode, action=action, method=method)
-
-
-@visual_command(
-    "visualize rollouts --players BC_training/checkpoints/quickstart expert --out side.mp4",
-)
-def rollouts(
-    names: cli.Players,
-    out: cli.Video,
-    players: cli.BeforePlayers = False,
-    game: cli.Game = "doom/deadly_corridor",
-    seed: cli.Seed = 0,
-    workers: cli.Workers = None,
-    rerun: cli.Rerun = None,
-) -> None:
-    """Let several players play one episode, that of a seed, and show them side by side."""
-    from BC_training.videos.rollouts import film_rollouts
-
-    film_rollouts(names, game, out, console, seed=seed, workers=workers, rerun=rerun)
-
-
-@visual_command(
-    "visualize report BC_training/checkpoints/quickstart",
-    "visualize report BC_training/checkpoints/quickstart/last --split train --out train.html",
-)
-def report(checkpoint: cli.Checkpoint, out: cli.Page = None, data: cli.Data = None, split: cli.Split = None) -> None:
-    """Write one HTML page about a run: play, training, scores, calibration, mistakes, config."""
-    from BC_training.reports.run.report import report
-
-    report(checkpoint, console, data=data, split=split, out=out)
 
 
 def main() -> None:

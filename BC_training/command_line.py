@@ -31,6 +31,7 @@ File = Path | None
 Config = Annotated[str, typer.Option(help="A YAML file, looked up as given, then inside BC_training/.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings such as training.num_epochs=5.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds after the first training, on the config's dataset.")]
+RoundLabel = Annotated[str, typer.Option(help="Who labels the frames: expert, a checkpoint, or human, who takes over.")]
 RoundMix = Annotated[float, typer.Option(help="In round k the labeller acts in a share mix^k of the frames.")]
 
 # Games and players
@@ -51,6 +52,17 @@ Noise = Annotated[
 ]
 NoiseFrames = Annotated[int, typer.Option(min=1, help="How many frames such a while lasts.")]
 Mix = Annotated[float, typer.Option(help="Chance a frame that the label is executed, not the player's action.")]
+AsVideo = Annotated[bool, typer.Option("--video/--lossless", help="Keep the frames as H.264: an eighth of the size.")]
+MayBeVideo = Annotated[
+    bool | None, typer.Option("--video/--lossless", help="Keep the frames as H.264, as those of a person's window are.")
+]
+GameFps = Annotated[float | None, typer.Option("--fps", help="Frames per second, of a window; 20 by default.")]
+Hotkeys = Annotated[Text, typer.Option(metavar="KEY,KEY,KEY", help="Start and stop, discard, end: F9,F10,F12.")]
+AllInputs = Annotated[bool, typer.Option("--all-inputs", help="Of a window, also what programs press and move.")]
+WindowGame = Annotated[str, typer.Option("--game", help="A window, such as window/TITLE or window/pid:4242.")]
+PlayedKeys = Annotated[str, typer.Option("--keybinds", help="What presses a button, a JSON file; or auto.")]
+Corrections = Annotated[File, typer.Option("--record", help="The dataset that gets what is played, with corrections.")]
+Seconds = Annotated[float | None, typer.Option(min=0.1, help="Ends after so many seconds of play.")]
 Means = Annotated[
     tuple[float, float] | None,
     typer.Option("--reference-means", metavar="RANDOM EXPERT", help="Means to normalise scores by; no such play then."),
@@ -90,7 +102,7 @@ Method = Annotated[
 
 # Datasets and recordings
 Dataset = Annotated[str, typer.Argument(help="The dataset's folder, or its s3://, gs:// or http(s):// address.")]
-KeysFile = Annotated[File, typer.Option("--keybinds", help="A person's keys, a JSON file; by default --show-keys.")]
+KeysFile = Annotated[File, typer.Option("--keybinds", help="A person's keys, a JSON file; auto for a window.")]
 ShowKeys = Annotated[bool, typer.Option("--show-keys", help="Print a person's keys, as a file has them, and end.")]
 Takeover = Annotated[Text, typer.Option(help="The key with which a person takes over from the player.")]
 Unfinished = Annotated[str, typer.Option(help="An episode that a person quits: ask, keep or drop.")]
@@ -99,10 +111,11 @@ Source = Annotated[Path, typer.Argument(help="A folder or file of recordings; wi
 Converted = Annotated[
     Path, typer.Option(help="The dataset; created, continued or appended to. With --to a folder that is not there.")
 ]
-Kind = Annotated[Text, typer.Option("--from", help="sessions, lerobot, minari, robomimic or doom-demo.")]
+Kind = Annotated[Text, typer.Option("--from", help="sessions, lerobot, minari, robomimic, doom-demo or events.")]
 To = Annotated[Text, typer.Option(help="lerobot.")]
 Fps = Annotated[float | None, typer.Option(help="Frames per second; by default as they are.")]
-Keybinds = Annotated[File, typer.Option(help="sessions: the JSON that maps keys to buttons.")]
+Keybinds = Annotated[File, typer.Option(help="sessions, events: the JSON that maps keys to buttons.")]
+Shift = Annotated[float, typer.Option(help="events: frames by which what was done counts for an earlier one.")]
 Iwad = Annotated[File, typer.Option(help="doom-demo: the game's WAD.")]
 Pwad = Annotated[list[Path] | None, typer.Option(help="doom-demo: a WAD that adds to it; repeatable.")]
 Turn = Annotated[Text, typer.Option(help="doom-demo: turns as an axis, in degrees (the default), or as buttons.")]

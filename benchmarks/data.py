@@ -61,9 +61,10 @@ def orders(samples: Samples, batches: int, seed: int) -> Iterator[np.ndarray]:
 
 def host_batches(tier: HostTier, order: Iterator[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     """Batches as they are before they go to the device; each is valid until the next is taken."""
-    for batch in tier._ahead(order, tier._load):
-        yield batch
-        tier._buffers.append(batch["frames"])
+    with ThreadPoolExecutor(tier._prefetch) as pool:
+        for batch in pool.map(tier._load, order):
+            yield batch
+            tier._buffers.append(batch["frames"])
 
 
 def rate_of(tier: HostTier, samples: Samples, batches: int, seed: int) -> float:
@@ -89,11 +90,19 @@ def zstd_rate(samples: Samples, batches: int, seed: int) -> float:
     """Frames per second of nothing but decompressing the chunks, in memory already, in two threads."""
     places = samples.locate(np.concatenate(list(orders(samples, batches, seed))))
     root, codec = Path(samples.dataset.path), Zstd()
-    chunks = [(root / name / f"frames/c.{t}.0.0.0").read_bytes()[:-4] for name, t in places]  # less the checksum
+    chunks = [_chunk(root / name / "frames", t) for name, t in places]
     with ThreadPoolExecutor(2) as pool:
         start = perf_counter()
         list(pool.map(codec.decode, chunks))
         return len(chunks) / (perf_counter() - start)
+
+
+def _chunk(folder: Path, row: int) -> bytes:
+    """The compressed frame ``row``, less its checksum."""
+    (rows, *_) = zarr.open_array(folder, mode="r").shards or ()
+    shard = (folder / f"c.{row // rows}.0.0.0").read_bytes()
+    start, size = np.frombuffer(shard[-16 * rows - 4 : -4], "<u8").reshape(rows, 2)[row % rows].tolist()
+    return shard[start : start + size - 4]
 
 
 def floor_rate(packed: Path, frame_bytes: int, seed: int) -> float:

@@ -148,6 +148,7 @@ def test_latency_leaves_out_the_first_call():
             "e",
             ("a",),
             none,
+            none[:, 0],
             none,
             none.astype(np.float32),
             np.ones(1),

@@ -230,9 +230,10 @@ class ZarrGameplayDataset:
         return [position[name] for name in names]
 
     def action_frequencies(self, episodes: Sequence[int]) -> np.ndarray:
-        """float64 [A] in [0, 1]: the share of the episodes' frames with each button held."""
-        counts = sum(self.actions(e).sum(axis=0, dtype=np.int64) for e in episodes)
-        return np.asarray(counts) / sum(self.episodes[e].length for e in episodes)
+        """float64 [A] in [0, 1]: the share of the episodes' labelled frames with each button held; 0 without any."""
+        labelled = [self.actions(e)[self.episodes[e].is_labelled] for e in episodes]
+        counts = sum(actions.sum(axis=0, dtype=np.int64) for actions in labelled)
+        return np.asarray(counts) / max(sum(map(len, labelled)), 1)
 
     def _read_actions(self, info: EpisodeInfo) -> np.ndarray:
         if info.name not in self._actions:

@@ -29,6 +29,7 @@ class RecordConfig:
     # who labels the frames that the player reaches; null: the player; human: a person, who takes over from the player
     label: str | None = None
     mix: float = 0.0  # chance a frame that this is executed in place of what the player presses
+    video: bool = False  # keep the frames as H.264 (an eighth of the size, with some loss), not losslessly
 
     def __post_init__(self) -> None:
         expand_fields(self, "dataset.record", "player", "label")  # these may be checkpoints
@@ -85,13 +86,15 @@ class SplitConfig:
 
 @dataclass(frozen=True)
 class OversampleConfig:
-    """Frames in which one of ``actions`` is pressed are drawn more often, none less."""
+    """Frames in which one of ``actions`` is pressed, or the action changes, are drawn more often, none less."""
 
-    actions: tuple[str, ...]
-    ratio: float  # their share of an epoch
+    actions: tuple[str, ...] = ()
+    ratio: float = 0.5  # their share of an epoch
+    changes: bool = False  # also frames whose buttons are not those of the frame before, or an axis is 2 bins away
 
     def __post_init__(self) -> None:
-        require(len(self.actions) > 0, "dataset.oversample.actions", self.actions, "at least one name")
+        rule = "at least one name, or changes: true"
+        require(self.changes or len(self.actions) > 0, "dataset.oversample.actions", self.actions, rule)
         require(0 < self.ratio < 1, "dataset.oversample.ratio", self.ratio, "between 0 and 1")
 
 

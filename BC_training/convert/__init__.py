@@ -16,6 +16,7 @@ KINDS = {
     "minari": "hdf5",
     "robomimic": "hdf5",
     "doom-demo": "doom_demo",
+    "events": "window_events",
 }  # to the folder of its reader
 
 

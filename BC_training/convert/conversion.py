@@ -50,7 +50,7 @@ def convert(source: Path, out: Path, options: Options, workers: int | None, cons
         size = existing[0].arrays["frames"].shape[2:] if existing else options.size or _frame_size(opened, missing)
         results: list[Result] = run_tasks(
             Converter,
-            (opened, source, out, options.size, size),
+            (opened, source, out, options, size),
             [(first + i, name) for i, name in enumerate(missing)],
             workers or os.cpu_count() or 1,
             console,
@@ -85,15 +85,17 @@ class Result:
 class Converter:
     """Converts recordings in one process."""
 
-    def __init__(self, source: Source, path: Path, out: Path, resize: tuple[int, int] | None, size: tuple[int, ...]):
-        self._source, self._path, self._out, self._resize, self._size = source, path, out, resize, size
+    def __init__(self, source: Source, path: Path, out: Path, options: Options, size: tuple[int, ...]):
+        self._source, self._path, self._out, self._size = source, path, out, size
+        self._resize, self._video = options.size, options.video
 
     def run(self, task: tuple[int, str]) -> Result:
         number, name = task
-        writer = EpisodeWriter(self._out, number)
+        writer = None
         try:
             with _damage_is_user_error():
                 recording = self._source.read(name)
+            writer = EpisodeWriter(self._out, number, recording.fps if self._video else None)
             names = (*self._source.button_names, *self._source.axis_names)
             used = np.zeros(len(names), bool)
             for frame, action, state in _steps(recording):
@@ -109,13 +111,12 @@ class Converter:
                 digest, place = self._source.digest(name), self._source.place(name)
             known_by = identity.describe(self._path, name, digest, place, self._out)
             writer.commit({**recording.attrs, "fps": recording.fps, **known_by})
+            return Result(writer.frame_count, recording.notes, frozenset(compress(names, used)))
         except UserError as error:
-            writer.abort()
             return Result(error=str(error))
-        except BaseException:
-            writer.abort()
-            raise
-        return Result(writer.frame_count, recording.notes, frozenset(compress(names, used)))
+        finally:
+            if writer is not None:
+                writer.abort()  # leaves what is committed
 
     def close(self) -> None:
         pass

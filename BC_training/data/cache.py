@@ -39,11 +39,13 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, locked, read_at, reserve, write_whole
 from BC_training.common.preprocess import resize_frames
+from BC_training.common.storage import reader
 from BC_training.common.storage.store import LocalStore, ZipStore
 from BC_training.runtime.compilation_cache import default_folder as default_folder
 
 _VERSION = 1  # changes with the files' layout and with the preprocessing
 _BLOCK = 64  # frames that a thread decodes at once
+_VIDEO_PART = 256  # frames of a video that a thread decodes in order, from the key frame before them
 _PARTIAL = ".partial"
 _DONE = "done"
 _REMEDY = "remove the disk cache with 'cache --clear' and run again"
@@ -213,7 +215,7 @@ def _fingerprint(dataset: ZarrGameplayDataset, frame_size: tuple[int, int]) -> s
     for episode in dataset.episodes:
         digest.update(repr((episode.name, episode.arrays["frames"])).encode())
         if isinstance(store, LocalStore | ZipStore):
-            digest.update(repr(store.stamps(f"{episode.name}/frames")).encode())
+            digest.update(repr(store.stamps(reader.frames_key(episode))).encode())
     return digest.hexdigest()[:24]
 
 
@@ -237,20 +239,23 @@ def _build(
         reserve(frames, packed_bytes(dataset, frame_size))
         writing = Lock()
 
-        def pack(episode: int, start: int) -> None:
-            count = min(_BLOCK, dataset.episodes[episode].length - start)
-            block = resize_frames(dataset.frames(episode, np.arange(start, start + count)), frame_size)
-            offset = (first_frames[dataset.episodes[episode].name] + start) * frame_bytes
-            with writing:
-                frames.seek(offset)
-                frames.write(np.ascontiguousarray(block).data)
-            progress.update(bar, advance=count)
+        def pack(episode: int, first: int, end: int) -> None:
+            for start in range(first, end, _BLOCK):
+                rows = np.arange(start, min(start + _BLOCK, end))
+                block = resize_frames(dataset.frames(episode, rows), frame_size)
+                with writing:
+                    frames.seek((first_frames[dataset.episodes[episode].name] + start) * frame_bytes)
+                    frames.write(np.ascontiguousarray(block).data)
+                progress.update(bar, advance=len(rows))
 
         for i, episode in enumerate(dataset.episodes):
             if episode.name in done:
                 progress.update(bar, advance=episode.length)
                 continue
-            list(pool.map(pack, itertools.repeat(i), range(0, episode.length, _BLOCK)))
+            part = _VIDEO_PART if episode.arrays["frames"].is_video else _BLOCK
+            starts = range(0, episode.length, part)
+            ends = [min(start + part, episode.length) for start in starts]
+            list(pool.map(pack, itertools.repeat(i), starts, ends))
             frames.flush()
             os.fsync(frames.fileno())  # before the log lists the episode
             log.write(episode.name + "\n")

@@ -57,7 +57,7 @@ def ablations(tier: Tier, samples: Samples) -> dict[str, Ablation]:
     """The batches of ``samples``, each time without one part of the input.
 
     - "blank_frames": all frames are black;
-    - "frozen_frames": each episode's first frame stands for all of it;
+    - "frozen_frames": each episode's first frame stands for all of it (of a takeover, its own first);
     - "shuffled_frames": each sample has the history of another, by one permutation of the split;
     - "shuffled_frames_and_state", for a model that sees the state: it has the other's state, too;
     - "no_previous_actions", for a model that sees those: none is pressed.
@@ -67,7 +67,7 @@ def ablations(tier: Tier, samples: Samples) -> dict[str, Ablation]:
     shuffled = np.random.default_rng(0).permutation(count)
     found = {
         "blank_frames": Ablation(tier, samples, np.zeros_like(own), cleared=("frames",)),
-        "frozen_frames": Ablation(tier, samples, samples.first_of_episode(own)),
+        "frozen_frames": Ablation(tier, samples, samples.first_of_stretch(own)),
         "shuffled_frames": Ablation(tier, samples, shuffled),
     }
     if window.state:

@@ -39,6 +39,7 @@ class EpisodePredictions:
     episode: str
     action_names: tuple[str, ...]
     true: np.ndarray  # bool [N - s, A]
+    labelled: np.ndarray  # bool [N - s], False where a policy acted from whom a person may take over: not scored
     predicted: np.ndarray  # bool [N, A]
     probability: np.ndarray  # float32 [N, A] in [0, 1]
     thresholds: np.ndarray  # float32 [A]
@@ -54,33 +55,35 @@ class EpisodePredictions:
 
     @property
     def disagree(self) -> np.ndarray:
-        """bool [N, A], False where nothing was recorded."""
-        differs = np.zeros_like(self.predicted)
-        differs[: len(self.true)] = np.not_equal(self.true, self.predicted[: len(self.true)])
+        """bool [N, A], False where nothing was recorded, or is labelled."""
+        differs, labelled = np.zeros_like(self.predicted), self.labelled[: len(self.true), None]
+        differs[: len(self.true)] = np.not_equal(self.true, self.predicted[: len(self.true)]) & labelled
         return differs
 
     @property
     def axes_disagree(self) -> np.ndarray:
-        """bool [N, X], where an axis is more than one bin off; False where nothing was recorded."""
+        """bool [N, X], where an axis is more than one bin off; False where nothing was recorded, or is labelled."""
         differs = np.zeros(self.predicted_axes.shape, bool)
         if self.axis_bins is not None:
             true, predicted = map(self.axis_bins.find, (self.true_axes, self.predicted_axes[: len(self.true_axes)]))
-            differs[: len(true)] = np.greater(np.abs(true - predicted), 1)
+            differs[: len(true)] = np.greater(np.abs(true - predicted), 1) & self.labelled[: len(true), None]
         return differs
 
     @property
     def exact_match(self) -> float | None:
-        """The share of frames with every button right and no axis more than one bin off; None without any frame."""
-        wrong = np.concatenate([self.disagree, self.axes_disagree], axis=1)[: len(self.true)]
-        return float(1 - wrong.any(axis=1).mean()) if len(self.true) else None
+        """The share of labelled frames with every button right and no axis more than one bin off; None without any."""
+        wrong, labelled = np.concatenate([self.disagree, self.axes_disagree], axis=1), self.labelled[: len(self.true)]
+        return float(1 - wrong[: len(self.true)][labelled].any(axis=1).mean()) if labelled.any() else None
 
     @property
     def per_axis(self) -> metrics.Report:
-        """``RecordedAxes.scores``; nothing without axes or without any recorded frame."""
-        if self.axis_bins is None or not len(self.true_axes):
+        """``RecordedAxes.scores``; nothing without axes or without any labelled frame."""
+        labelled = self.labelled[: len(self.true_axes)]
+        if self.axis_bins is None or not labelled.any():
             return {}
-        recorded = RecordedAxes(self.axis_names, self.axis_bins, self.true_axes, self.true_axes)
-        return recorded.scores(self.predicted_axes[: len(self.true_axes)])
+        true = self.true_axes[labelled]
+        recorded = RecordedAxes(self.axis_names, self.axis_bins, true, true)
+        return recorded.scores(self.predicted_axes[: len(labelled)][labelled])
 
     @property
     def latency_ms(self) -> dict[str, float | None]:
@@ -184,6 +187,7 @@ def predict_episode(
         info.name,
         dataset.action_names,
         actions[shift:],
+        info.is_labelled[shift:],
         np.stack(predicted),
         np.stack(probability),
         policy.thresholds,

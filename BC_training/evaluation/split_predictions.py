@@ -18,7 +18,8 @@ from BC_training.common.decode import Decoding
 from BC_training.common.decoder import decode_split
 from BC_training.common.errors import UserError, unknown
 from BC_training.data.loader import Tier, make_tier
-from BC_training.data.samples import Samples, batches_in_order
+from BC_training.data.order import batches_in_order
+from BC_training.data.samples import Samples
 from BC_training.evaluation import diagnose
 from BC_training.evaluation.trained_data import episodes_are, holds_training, open_dataset
 from BC_training.runtime.compilation_cache import use_compilation_cache
@@ -51,14 +52,15 @@ class SplitPredictions:
 
     @property
     def true(self) -> list[np.ndarray]:
-        """The recorded buttons, one bool [N_i, A] an episode."""
-        return [self.dataset.actions(episode) for episode in self.episodes]
+        """The recorded buttons, one bool [N_i, A] an episode, or of a takeover one each time."""
+        return self.samples.recorded[0]
 
     @property
     def axes(self) -> RecordedAxes | None:
         """The recorded axes; None without any."""
-        inputs, recorded = self.saved.inputs, [self.dataset.axes(episode) for episode in self.episodes]
-        return metrics.recorded_axes(inputs.axis_names, inputs.axis_bins, recorded, inputs.window.action_shift)
+        inputs = self.saved.inputs
+        recorded, shift = self.samples.recorded[1], inputs.window.action_shift
+        return metrics.recorded_axes(inputs.axis_names, inputs.axis_bins, recorded, shift)
 
     def decoded(self, decoding: Decoding, logits: np.ndarray) -> Action:
         """The N actions of a player without sampling, from ``logits`` float32 [N, L]."""
@@ -76,7 +78,7 @@ def predict_split(
     split: str | None = None,
     ablate: bool = False,
 ) -> SplitPredictions:
-    """Predicts every frame of a split, with ``ablate`` also without each part of the input.
+    """Predicts every labelled frame of a split, with ``ablate`` also without each part of the input.
 
     Arguments and errors are otherwise those of ``evaluate``.
     """

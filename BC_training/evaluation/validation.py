@@ -6,7 +6,7 @@ import numpy as np
 from BC_training.common import metrics
 from BC_training.common.decoder import amounts
 from BC_training.data.loader import Tier
-from BC_training.data.samples import batches_in_order
+from BC_training.data.order import batches_in_order
 from BC_training.runtime.interruption import Decider, Decision
 from BC_training.training.setup import Setup
 from BC_training.training.train_state import TrainState, eval_params
@@ -25,11 +25,11 @@ def validate(setup: Setup, state: TrainState, tier: Tier, decider: Decider) -> m
         logits.append(np.asarray(setup.predict(params, batch_stats, batch)))
     logits, inputs, samples = np.concatenate(logits)[:count], setup.inputs, setup.val_samples
     of_buttons, of_axes = inputs.split_logits(logits)
-    recorded = [setup.dataset.axes(e) for e in setup.split["val"]]
-    axes = metrics.recorded_axes(inputs.axis_names, inputs.axis_bins, recorded, inputs.window.action_shift)
+    recorded, recorded_axes = samples.recorded
+    axes = metrics.recorded_axes(inputs.axis_names, inputs.axis_bins, recorded_axes, inputs.window.action_shift)
     moved = None if inputs.axis_bins is None else amounts(of_axes, inputs.axis_bins, setup.decoding.axes)
     report = metrics.report(
-        [setup.dataset.actions(e) for e in setup.split["val"]],
+        recorded,
         np.asarray(jax.nn.sigmoid(of_buttons)),
         setup.majority,
         inputs.action_names,

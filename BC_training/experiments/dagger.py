@@ -3,6 +3,9 @@
 Ross, Gordon and Bagnell: A Reduction of Imitation Learning and Structured Prediction to No-Regret
 Online Learning, AISTATS 2011. A policy trained on an expert's play alone has never seen where its own
 mistakes lead. Here the dataset gets these frames, with the buttons that the expert would press there.
+
+Kelly et al.: HG-DAgger: Interactive Imitation Learning with Human Experts, ICRA 2019, for the label "human": a person
+watches the policy and takes over where it goes wrong. Only the frames in which they do are learned from.
 """
 
 import contextlib
@@ -23,6 +26,7 @@ from BC_training.common.storage.store import LocalStore, is_remote
 from BC_training.common.storage.writer import next_number, require_appendable
 from BC_training.experiments.rounds import Round, Rounds
 from BC_training.games.dataset_game import game_of
+from BC_training.play.human.options import PersonOptions
 from BC_training.play.record import record_missing, recorded_episodes, require_players
 from BC_training.play.results import final_play
 from BC_training.reports.compare.runs import Run
@@ -36,26 +40,46 @@ from BC_training.training.setup import Setup
 
 
 def dagger(
-    config: Config, console: Console, *, rounds: int, episodes: int, mix: float = 0.0, label: str = "expert"
+    config: Config,
+    console: Console,
+    *,
+    rounds: int,
+    episodes: int,
+    mix: float = 0.0,
+    label: str = "expert",
+    takeover: str | None = None,
+    keybinds: Path | None = None,
 ) -> Rounds:
     """Trains on the config's dataset, then ``rounds`` times records, adds to the dataset and trains again.
 
     Round k is a run of its own, ``<run>-round<k>``, with a dataset of its own beside the config's,
     ``<run>-round<k>.zarr``: that of the round before and ``episodes`` more, which the best checkpoint
-    of the round before plays and ``label`` labels, acting in a share mix^k of the frames. The same
-    call goes on where an earlier one stopped. The result is also in ``<log_dir>/<run>-dagger``.
+    of the round before plays and ``label`` labels, acting in a share mix^k of the frames. "human" is
+    a person, who takes over by the key ``takeover`` and plays by the file ``keybinds``. The same call
+    goes on where an earlier one stopped. The result is also in ``<log_dir>/<run>-dagger``.
 
     Raises:
-        UserError: bad input, or rounds that were begun with other settings.
+        UserError: bad input, rounds that were begun with other settings, or a person who stops early.
         Interrupted: SIGTERM or SIGINT came; what was finished is kept.
     """
+    if label != HUMAN and (takeover is not None or keybinds is not None):
+        raise UserError("--takeover and --keybinds are for a person who corrects the policy: add --label human")
+    person = PersonOptions(keybinds, PersonOptions.takeover if takeover is None else takeover)
     with Interruption():
-        return _dagger(config, console, rounds, episodes, mix, label)
+        return _dagger(config, console, rounds, episodes, mix, label, person)
 
 
-def _dagger(config: Config, console: Console, rounds: int, episodes: int, mix: float, label: str) -> Rounds:
+def _dagger(
+    config: Config,
+    console: Console,
+    rounds: int,
+    episodes: int,
+    mix: float,
+    label: str,
+    person: PersonOptions,
+) -> Rounds:
     device = prepare_devices(config.system)
-    play = _require_rounds_possible(config, label, mix)
+    play = _require_rounds_possible(config, label, mix, person)
     config = replace(config, evaluation=replace(config.evaluation, rollout=play))
     run, log_dir = run_folders(config)
     folder = log_dir.with_name(f"{run.name}-dagger")
@@ -67,7 +91,7 @@ def _dagger(config: Config, console: Console, rounds: int, episodes: int, mix: f
             if share is not None:
                 before, data = data, data.with_name(f"{run.name}-round{number}.zarr")
                 record = _recording(config.dataset, play, before, episodes, label, share, trained[-1].checkpoint)
-                _aggregate(before, data, record, config.system.workers, console)
+                _aggregate(before, data, record, config.system.workers, console, person)
             round_config = _round_config(config, number, data)
             if not _is_finished(round_config, play, console):
                 train(round_config, console)
@@ -82,12 +106,8 @@ def _dagger(config: Config, console: Console, rounds: int, episodes: int, mix: f
     return result
 
 
-def _require_rounds_possible(config: Config, label: str, mix: float) -> RolloutConfig:
+def _require_rounds_possible(config: Config, label: str, mix: float, person: PersonOptions) -> RolloutConfig:
     """Finds bad input before anything is written; returns how rounds are scored, and in which game."""
-    if label == HUMAN:
-        raise UserError(
-            "dagger is labelled by a program: a person corrects a policy by 'record --player CHECKPOINT --takeover TAB'"
-        )
     play, options, path = config.evaluation.rollout, config.dataset, Path(config.dataset.path)
     if jax.process_count() > 1:
         raise UserError("dagger runs in one process: start it without a launcher, system.distributed=null")
@@ -115,8 +135,9 @@ def _require_rounds_possible(config: Config, label: str, mix: float) -> RolloutC
             )
         recorded = RecordConfig(game, frame_size=dataset.frame_size)
     play = replace(play, game=play.game or recorded.game)
-    # The policy that will play does not exist yet; the labeller stands in for it.
-    names = require_players(replace(recorded, player=label, label=label, mix=mix))
+    # The policy that will play does not exist yet; another stands in for it.
+    player = "noop" if label == HUMAN else label
+    names = require_players(replace(recorded, player=player, label=label, mix=mix, noise=0.0), person)
     if path.exists():
         require_appendable(path, names)
     return play
@@ -136,7 +157,14 @@ def _recording(
     return RecordConfig(recorded.game, player, episodes, seed, dataset.frame_size, label=label, mix=mix)
 
 
-def _aggregate(before: Path, data: Path, record: RecordConfig, workers: int | None, console: Console) -> None:
+def _aggregate(
+    before: Path,
+    data: Path,
+    record: RecordConfig,
+    workers: int | None,
+    console: Console,
+    person: PersonOptions,
+) -> None:
     """Makes ``data`` of the episodes in ``before`` and those of ``record``, or completes it."""
     if not data.exists():
         unnamed = data.with_name(f".partial-{data.name}")
@@ -154,7 +182,7 @@ def _aggregate(before: Path, data: Path, record: RecordConfig, workers: int | No
             f"labelled by {record.label}, mix {record.mix:g}, seed {seeds.start} to {seeds.stop - 1}): set the "
             "options back, or choose another logging.run_name"
         )
-    record_missing(data, record, workers, console, first_number=next_number(before))
+    record_missing(data, record, workers, console, first_number=next_number(before), person=person)
 
 
 def _link(source: str, target: str) -> None:
@@ -200,7 +228,7 @@ def _round(number: int, mix: float | None, data: DatasetConfig, run: Run) -> Rou
         dataset=data.path,
         mix=mix,
         episodes=len(dataset.episodes),
-        frames=len(dataset),
+        frames=sum(len(frames) for episode in dataset.episodes for frames in episode.labelled),
         minutes=training_costs(run.epochs, run.saved).total_minutes,
         exact_match=None if run.evaluation is None else run.evaluation.exact_match,
         **{key: value for key, value in play.items() if key != "episodes"},

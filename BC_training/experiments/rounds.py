@@ -35,7 +35,7 @@ class Round(JsonObject):
 
     Attributes:
         mix: the share of the round's new frames in which the labeller acted; None for round 0, which has none.
-        episodes, frames: in the dataset.
+        episodes, frames: in the dataset; of the frames those that are labelled.
         minutes: the time of training.
         normalized_low, normalized_high: the interval of ``normalized`` at 95 %; ``failed`` episodes likewise.
     """

@@ -11,6 +11,7 @@ import gymnasium
 from BC_training.games.gym import ids
 from BC_training.games.retro import ids as consoles
 from BC_training.games.spec import GameSpec, Option, games_with_experts, known_games, register
+from BC_training.games.window.desktop import WindowQuery
 
 __all__ = ["GameSpec", "Option", "games_with_experts", "known_games", "make_game", "register"]
 
@@ -50,6 +51,18 @@ register(
         "noops": Option(30, 0, 600),  # the most of them without buttons at the start, of which the seed draws a number
         "state": Option(""),  # a saved one in which episodes start
         "scenario": Option(""),  # what gives rewards and ends episodes
+    },
+)
+register(
+    "window",
+    names=(),  # they come and go
+    find=lambda name: str(WindowQuery.parse(name)),
+    make="BC_training.games.window.game:WindowGame",
+    engine="gymnasium",
+    options={
+        "fps": Option(20.0, 1, 240),
+        "region": Option(""),  # the part that is seen: x,y,width,height in pixels
+        "keybinds": Option(""),  # the file that says which buttons and axes there are
     },
 )
 

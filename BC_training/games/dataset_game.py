@@ -36,6 +36,8 @@ def with_game(config: Config, dataset: ZarrGameplayDataset, inputs: InputSpec, c
         game = play.game or game_of(dataset)
         if game is None:
             return {"reason": "its episodes do not name one game"}
+        if play.game is None and game.startswith("window/"):  # nobody plays there but who is told to
+            return {"reason": "its game is a window of the user's"}
         try:
             _require_fit(game, dataset.path, inputs)
         except UserError as error:

@@ -19,7 +19,10 @@ def action_space(buttons: int, axes: int, reach: float = 1.0) -> spaces.Tuple:
 
 
 def random_action(space: Any, rng: np.random.Generator) -> Action:
-    """Presses each button with probability 1/2 and draws each axis from its usual amounts, independently."""
+    """What a space draws that knows its game's actions; otherwise each button with probability 1/2, and each axis from
+    its usual amounts, independently."""
+    if (draw := getattr(space, "draw", None)) is not None:
+        return draw(rng)
     buttons, axes = space
     return Action.of(rng.random(buttons.shape) < 0.5, rng.uniform(axes.low, axes.high))
 

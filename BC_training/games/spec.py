@@ -43,6 +43,8 @@ class Option:
         value = _value(text) if isinstance(self.default, str) else json.loads(text)
         if isinstance(self.default, str):
             return value if isinstance(value, str) else text
+        if isinstance(self.default, float) and type(value) is int:
+            value = float(value)
         in_range = (self.low is None or self.low <= value) and (self.high is None or value <= self.high)
         if type(value) is not type(self.default) or not in_range:
             raise ValueError(text)
@@ -219,6 +221,8 @@ def _written(value: Any) -> str:
     """The text, always the same, of which ``_value`` makes ``value``."""
     if isinstance(value, str) and _value(value) == value:
         return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 

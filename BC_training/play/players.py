@@ -1,6 +1,5 @@
 """The players: random buttons, no buttons, the game's scripted expert, and trained policies."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -28,19 +27,6 @@ class Player(Protocol):
     def act(self, observation: dict[str, np.ndarray]) -> Action:
         """The buttons to hold, and the amounts of the axes, until the next frame."""
         ...
-
-
-class DrawnPlayer:
-    """Plays actions that the game's action space draws, each as likely as the next."""
-
-    def __init__(self, draw: Callable[[np.random.Generator], Action]):
-        self._draw = draw
-
-    def reset(self, seed: int) -> None:
-        self._rng = np.random.default_rng(seed)
-
-    def act(self, observation: dict[str, np.ndarray]) -> Action:
-        return self._draw(self._rng)
 
 
 class PolicyPlayer:
@@ -82,8 +68,6 @@ def make_player(name: str, game: str, env: gymnasium.Env, decoding: Decoding | N
         UserError: another name, no expert for this game, or a checkpoint that does not load or fit the game.
     """
     require_player(name)
-    if name == "random" and (draw := getattr(env.action_space, "draw", None)) is not None:
-        return DrawnPlayer(draw)
     if name in (scripted := {"random": Random, "noop": Noop}):
         return scripted[name](env)
     if name == "expert":

@@ -85,7 +85,8 @@ class RecordSession(Session):
         return replace(outcome, restarts=restarts)
 
     def _record(self, number: int, seed: int) -> Outcome:
-        writer, score = EpisodeWriter(self._out, number), 0.0
+        video_fps = self.game.fps if self._config.video else None
+        writer, score = EpisodeWriter(self._out, number, video_fps), 0.0
         try:
             for frame in play_frames(self.env, self.player, seed):
                 score = frame.score

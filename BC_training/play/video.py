@@ -1,21 +1,21 @@
 """Writes videos for people."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Self
 
-import av
 import numpy as np
 from PIL import Image, ImageDraw
 
 from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.common.files import require_writable
+from BC_training.common.storage import video_writer
 from BC_training.play.video_text import drawable, drawable_text, fit, font
 
 Colour = tuple[int, int, int]
 
+_CRF = 23
 _MIN_WIDTH = 512  # pixels: smaller frames are enlarged
 _HELD, _RELEASED = (255, 196, 0), (70, 70, 70)
 _MARGIN = 4
@@ -37,15 +37,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, fps: float, buttons: Sequence[str] = (), axes: Sequence[str] = ()):
-        try:
-            self._container = av.open(str(path.absolute()), "w")  # "a:b.mp4" would mean a protocol "a"
-        except OSError as error:
-            raise UserError(f"cannot write the video {path}: {error.strerror or error}") from error
-        self._stream = self._container.add_stream("libx264", rate=round(fps * 1000), options={"crf": "23"})
-        # A fractional rate such as 17.5 needs a time base finer than a frame.
-        self._stream.codec_context.framerate = _fraction(fps)
-        self._stream.codec_context.time_base = 1 / _fraction(fps)
-        self._stream.pix_fmt = "yuv420p"
+        self._frames = video_writer.VideoWriter(path, fps, crf=_CRF, preset="medium")
         self._hud = Hud(buttons, axes)
 
     def add(self, image: np.ndarray, action: Action, caption: str = "") -> None:
@@ -54,10 +46,7 @@ class VideoWriter:
 
     def add_picture(self, picture: np.ndarray) -> None:
         """Adds a picture uint8 [H, W, 3] RGB, H and W even, all of one size."""
-        if self._stream.width != picture.shape[1] or self._stream.height != picture.shape[0]:
-            self._stream.width, self._stream.height = picture.shape[1], picture.shape[0]
-        for packet in self._stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
-            self._container.mux(packet)
+        self._frames.append(picture.transpose(2, 0, 1))
 
     def __enter__(self) -> Self:
         return self
@@ -66,10 +55,7 @@ class VideoWriter:
         self.close()
 
     def close(self) -> None:
-        if self._stream.width:  # there was a picture: the encoder has started
-            for packet in self._stream.encode():
-                self._container.mux(packet)
-        self._container.close()
+        self._frames.close()
 
 
 def require_video(path: Path) -> None:
@@ -146,7 +132,3 @@ def _cells(count: int, width: int, least: int, top: float, height: int) -> Itera
     for i in range(count):
         left, right = (column * width // columns for column in (i % columns, i % columns + 1))
         yield left, top + i // columns * height, right, top + (i // columns + 1) * height
-
-
-def _fraction(value: float) -> Fraction:
-    return Fraction(value).limit_denominator(1000)

@@ -8,7 +8,7 @@ from typing import Any
 from BC_training.common import metrics
 from BC_training.common.schema import Config
 from BC_training.common.settings.rules import keys_that_change
-from BC_training.data.samples import SampleOrder
+from BC_training.data.order import SampleOrder
 from BC_training.games import GameSpec
 
 

@@ -17,6 +17,7 @@ from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
 from BC_training.common.settings.rules import Resume, rules_of
+from BC_training.common.storage.metadata import HUMAN_FRAMES
 from BC_training.training import checkpoint
 from BC_training.training.checkpoint import Checkpoint
 from BC_training.training.progress import TrainingProgress
@@ -94,7 +95,7 @@ def find_start(config: Config, inputs: InputSpec, fingerprint: str, console: Con
 def fingerprint(dataset: ZarrGameplayDataset, episodes: Sequence[int] | None = None) -> str:
     """A hash of the episodes' names, lengths, actions, axes and state, and of some frames, wherever the dataset is.
 
-    ``episodes`` are positions in ascending order; None takes all.
+    Of takeovers also which frames are labelled. ``episodes`` are positions in ascending order; None takes all.
     """
     positions = range(len(dataset.episodes)) if episodes is None else episodes
     digest = hashlib.sha256(repr((dataset.action_names, dataset.state_names, dataset.channel_order)).encode())
@@ -108,6 +109,8 @@ def fingerprint(dataset: ZarrGameplayDataset, episodes: Sequence[int] | None = N
             digest.update(np.ascontiguousarray(dataset.axes(i)).data)
         if dataset.state_names:
             digest.update(np.ascontiguousarray(dataset.state(i)).data)
+        if HUMAN_FRAMES in episode.attrs:
+            digest.update(repr(episode.labelled).encode())
     count = len(positions)
     chosen = np.unique(np.linspace(0, count - 1, min(_SAMPLED_FRAMES, count)).astype(int)).tolist()
     sampled = [positions[k] for k in chosen]

@@ -22,7 +22,8 @@ from BC_training.common.schema import Config
 from BC_training.common.state import StateFeatures
 from BC_training.data.augment import make_augment
 from BC_training.data.loader import Batch, Tier, dispatch_size, make_tier
-from BC_training.data.samples import SampleOrder, Samples
+from BC_training.data.order import SampleOrder
+from BC_training.data.samples import Samples
 from BC_training.data.tier_choice import choose_tier
 from BC_training.games import GameSpec
 from BC_training.games.dataset_game import with_game
@@ -80,7 +81,7 @@ class Setup:
         state = _fit_state(config, dataset, split["train"])
         bins = None
         if dataset.axis_names:
-            axes = np.concatenate([dataset.axes(e) for e in split["train"]])
+            axes = np.concatenate([dataset.axes(e)[dataset.episodes[e].is_labelled] for e in split["train"]])
             bins = AxisBins.fit(axes, config.dataset.axis_bins, config.dataset.axis_mu)
         inputs = InputSpec(
             dataset.action_names,

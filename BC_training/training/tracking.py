@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from BC_training.common import metrics
 from BC_training.common.schema import Config
-from BC_training.data.samples import SampleOrder
+from BC_training.data.order import SampleOrder
 from BC_training.training.progress import TrainingProgress
 from BC_training.training.wandb_mirror import WandbMirror
 

@@ -40,6 +40,7 @@ KINDS = {
     "state_value": ("error", "find out why the recorder wrote it, or cut the episode with --repair"),
     "axis_value": ("error", "find out why the recorder wrote it, or cut the episode with --repair"),
     "inexact": ("error", "renumber the ids from 0, or write the array without the column"),
+    "key_frames": ("warning", "encode the video again with a key frame every second: reading one frame takes long"),
     "one_frame": ("warning", "remove the episode: one frame shows no play"),
     "frozen": ("warning", "look at it: pauses, menus and a stalled capture teach to do nothing; cut them"),
     "duplicates": ("warning", "record at the rate at which the game draws, not faster"),

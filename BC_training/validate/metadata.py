@@ -20,10 +20,13 @@ from BC_training.common.storage.metadata import (
     episode_faults,
     expected_shapes,
 )
+from BC_training.common.storage.reader import open_array
 from BC_training.common.storage.store import BadLink, LocalStore, NoAccess, Store
+from BC_training.common.storage.video import VideoFrames
 from BC_training.validate.findings import Checked, Finding
 
 RATE_TOLERANCE = 0.05  # share of the median: a policy that plays 5 % faster is still that policy
+KEY_FRAME_SECONDS = 10.0  # the writer sets one every second; encoders' defaults are up to 250 frames
 ASSUMED_FPS = 30.0  # only to turn seconds into frames where no episode has a rate
 _MANY_ROWS = 1_000_000  # the chunk files of a longer array are counted before it is read
 
@@ -82,6 +85,8 @@ def check_metadata(
         unnamed = [name for name in info.arrays if name in NAMED_BY and name not in columns]
         faults += [Fault("columns", f"it has '{name}', '{NAMED_BY[name]}' names none") for name in unnamed]
         findings += [Finding(kind, info.name, message) for kind, message in faults]
+        if info.arrays["frames"].is_video:
+            findings += _key_frames(info, rates.get(info.name, usual))
         sound = all(fault.kind == "length" for fault in faults)
         checked.append(Checked(info, rates.get(info.name, usual), readable, sound))
     with contextlib.suppress(UserError):  # reported with the episode
@@ -102,13 +107,21 @@ def _count_fault(info: EpisodeInfo, readable: tuple[str, ...]) -> list[Fault]:
 def _hollow(info: EpisodeInfo, name: str) -> Fault | None:
     """The fault of an array of millions of rows that has few of its chunks: to look for each would take hours."""
     array, folder = info.arrays[name], f"{info.name}/{name}"
-    if array_fault(name, array) or array.shape[0] <= _MANY_ROWS or not isinstance(info.store, LocalStore):
+    local = isinstance(info.store, LocalStore)
+    if array_fault(name, array) or array.is_video or array.shape[0] <= _MANY_ROWS or not local:
         return None
     chunks = math.prod(-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True))
     there = len(info.store.files(folder))
     if 2 * there > chunks:
         return None
     return Fault("shape", f"'{name}' has shape {array.shape}, but of its {chunks:,} chunks at most {there:,} are there")
+
+
+def _key_frames(info: EpisodeInfo, rate: float) -> Iterator[Finding]:
+    video = open_array(info, "frames")
+    assert isinstance(video, VideoFrames)
+    if (frames := video.longest_stretch()) > KEY_FRAME_SECONDS * rate:
+        yield Finding("key_frames", info.name, f"its video has up to {frames:,} frames from one key frame to the next")
 
 
 def _check_rates(infos: list[EpisodeInfo], rates: dict[str, float]) -> Iterator[Finding]:
@@ -166,10 +179,13 @@ def _stale(store: Store, copies: dict[str, Any]) -> str | None:
 
 
 def _essence(document: Any) -> Any:
-    """A document without what zarr-python itself writes differently into file and copy."""
+    """A document without what zarr-python and TensorStore write differently into file and copy."""
+    if isinstance(document, list):
+        return [_essence(part) for part in document]
     if not isinstance(document, dict):
         return document
-    return {k: v for k, v in document.items() if k != "consolidated_metadata" and v not in (None, {}, [])}
+    named = ((key, _essence(value)) for key, value in document.items() if key != "consolidated_metadata")
+    return {k: v for k, v in named if v not in (None, {}, []) and (k, v) != ("index_location", "end")}
 
 
 def _documents(store: Store, keys: list[str]) -> list[dict[str, Any] | None]:

@@ -17,6 +17,8 @@ from BC_training.validate.scan import COLOUR_GRID, Labels, Scanned
 
 FROZEN_SECONDS = 1.0  # identical frames: games that draw at all change a pixel (an animation, a clock) sooner
 DUPLICATE_SHARE = 0.10  # share of an episode's frames; the expert's play of Doom has 1-2 %, a doubled rate 50 %
+WINDOW_DUPLICATE_SHARE = 0.4  # of a window, captured at a rate other than that at which its game draws
+WINDOW_FROZEN_SECONDS = 10.0  # a game's window stands still where the player does, or in a menu
 DUPLICATE_FRAMES = 5  # at least: in a short episode a few repeats are chance
 IDLE_SECONDS = 5.0  # before the first and after the last sign of play
 IRREGULAR = 0.25  # standard deviation of the time between frames, as a share of its mean
@@ -87,8 +89,12 @@ def _pictures(episode: Seen) -> Iterator[Finding]:
     if episode.frames == 1:
         yield Finding("one_frame", episode.name, "it has one frame")
         return
+    is_window = str(episode.checked.info.attrs.get("game")).startswith("window/")
+    still, expected = (
+        (WINDOW_FROZEN_SECONDS, WINDOW_DUPLICATE_SHARE) if is_window else (FROZEN_SECONDS, DUPLICATE_SHARE)
+    )
     runs = [(start - 1, count + 1) for start, count in runs_of(episode.same)]  # with the frame that is repeated
-    frozen = [(s, n) for s, n in runs if n >= max(2, FROZEN_SECONDS * episode.checked.rate)]
+    frozen = [(s, n) for s, n in runs if n >= max(2, still * episode.checked.rate)]
     if frozen:
         longest = max(n for _, n in frozen) / episode.checked.rate
         message = f"the picture stands still {len(frozen)} time{'s' * (len(frozen) > 1)}, up to {longest:.1f} s"
@@ -97,7 +103,7 @@ def _pictures(episode: Seen) -> Iterator[Finding]:
     for start, count in frozen:
         repeated[start : start + count] = False
     share = repeated.sum() / max(1, episode.frames)
-    if share >= DUPLICATE_SHARE and repeated.sum() >= DUPLICATE_FRAMES:
+    if share >= expected and repeated.sum() >= DUPLICATE_FRAMES:
         spans = tuple((s, s + n - 1) for s, n in runs_of(repeated))
         yield Finding("duplicates", episode.name, f"{100 * share:.0f} % of its frames repeat the frame before", spans)
 

@@ -1,5 +1,6 @@
 """Writes a new dataset of what is good in another, which is only read."""
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from BC_training.common.action import Action
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, write_whole
 from BC_training.common.storage.metadata import NAMED_BY, EpisodeInfo, Fault
-from BC_training.common.storage.reader import as_float32
+from BC_training.common.storage.reader import as_float32, frames_key
 from BC_training.common.storage.store import episode_number, is_remote
 from BC_training.common.storage.writer import EpisodeWriter, Names, recording
 from BC_training.runtime.workers import run_tasks
@@ -124,7 +125,10 @@ class _Copier:
         writer = EpisodeWriter(self._out, episode_number(info.name))
         try:
             self._copy(info, task.kept, writer)
-            writer.commit({**info.attrs, "repaired_from": info.name, "repaired_from_frames": task.original})
+            attrs = {**info.attrs, "repaired_from": info.name, "repaired_from_frames": task.original}
+            with contextlib.ExitStack() as stack:
+                is_video = info.arrays["frames"].is_video
+                writer.commit(attrs, [stack.enter_context(info.store.open(frames_key(info)))] if is_video else [])
         except BaseException:
             writer.abort()
             raise
@@ -140,6 +144,10 @@ class _Copier:
                 columns[name], _ = as_float32(values)
             self._require(info, faults)
         actions, axes, state = columns["actions"], columns["axes"], columns.get("state")
+        if info.arrays["frames"].is_video:  # ``commit`` copies it
+            for row in range(length):
+                writer.append(None, Action(actions[row], axes[row]), None if state is None else state[row])
+            return
         frames = open_rows(info, "frames")
         if isinstance(frames, Fault):
             raise UserError(f"{self._source}/{info.name}: {frames.message}: it has changed meanwhile; run it again")

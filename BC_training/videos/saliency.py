@@ -78,9 +78,8 @@ def film_saliency(
     predict = make_predict(model)
     saliency = make_gradient(predict) if method == "gradient" else make_occlusion(predict, size)
     # Every frame counts, also one whose target was not recorded.
-    samples = Samples(
-        dataset, [position], dataclasses.replace(saved.inputs.window, action_shift=0), saved.inputs.axis_bins
-    )
+    window = dataclasses.replace(saved.inputs.window, action_shift=0)
+    samples = Samples(dataset, [position], window, saved.inputs.axis_bins, unlabelled=True)
     with Progress(console=console, transient=True) as progress:
         options = dataclasses.replace(saved.config.dataset, cache="none")
         tier = make_tier(options, samples, size, progress, one_device())

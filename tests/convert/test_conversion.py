@@ -13,13 +13,16 @@ import recorded_sessions
 from conversions import converted, opened
 from dataset_files import read_episode, user_error
 from lerobot_datasets import write_v30
+from rich.console import Console
 
 import BC_training.convert
 from BC_training.common.action import Action
+from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.storage.store import LocalStore
 from BC_training.common.storage.writer import EpisodeWriter
 from BC_training.convert.doom_demo import reader as doom_demo
 from BC_training.convert.identity import sampled
+from BC_training.convert.lerobot.export import export
 from BC_training.convert.source import Options, Recording, every_nth
 
 N = 6
@@ -239,3 +242,19 @@ def test_empty_and_repeated_names_are_refused(tmp_path, monkeypatch, names, mess
     fake(monkeypatch, Fake(**names))
     assert message in user_error(run, tmp_path, tmp_path / "out.zarr")
     assert not (tmp_path / "out.zarr").exists()
+
+
+def test_frames_may_be_converted_into_a_video_and_exported_from_it(tmp_path):
+    source = write_v30(tmp_path / "source", camera="image")
+    run(source, tmp_path / "kept.zarr", "lerobot")
+    run(source, tmp_path / "out.zarr", "lerobot", video=True)
+    kept, out = ZarrGameplayDataset(tmp_path / "kept.zarr"), ZarrGameplayDataset(tmp_path / "out.zarr")
+    assert all((tmp_path / "out.zarr" / e.name / "frames.mp4").is_file() for e in out.episodes)
+    assert [e.length for e in out.episodes] == [e.length for e in kept.episodes]
+    export(tmp_path / "out.zarr", tmp_path / "again", None, None, 1, Console(quiet=True))
+    run(tmp_path / "again", tmp_path / "back.zarr", "lerobot")
+    for dataset in (out, ZarrGameplayDataset(tmp_path / "back.zarr")):
+        for i, episode in enumerate(kept.episodes):
+            frames = kept.frames(i, range(episode.length)).astype(float)
+            assert np.square(dataset.frames(i, range(episode.length)) - frames).mean() < 60  # of 255^2
+            np.testing.assert_array_equal(dataset.actions(i), kept.actions(i))

@@ -10,12 +10,14 @@ from io import StringIO
 
 import numpy as np
 import pytest
+from filmed_datasets import film
 from rich.console import Console
 from rich.progress import Progress
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import resize_frames
+from BC_training.common.storage import video
 from BC_training.data import cache
 from BC_training.data.cache import clear_caches, find_caches, open_packed, packed_bytes, remove
 
@@ -246,3 +248,20 @@ def test_a_killed_removal_leaves_no_cache_that_counts_as_built(tmp_path, recorde
     clear_caches(tmp_path / "cache", Console(file=StringIO()))
     assert list((tmp_path / "cache").iterdir()) == []
     assert find_caches(tmp_path / "none") == []
+
+
+def test_a_video_is_decoded_once_in_order_and_one_that_changed_again(tmp_path, monkeypatch):
+    path = film(tmp_path / "x.zarr", [70, 30])
+    monkeypatch.setattr(cache, "_BLOCK", 16)
+    dataset, decoded, decode = ZarrGameplayDataset(path), [], video._Decoder._decode
+    monkeypatch.setattr(video._Decoder, "_decode", lambda self, row: decoded.append(row) or decode(self, row))
+    packed = pack(dataset, tmp_path / "cache")
+    assert decoded == [*range(70), *range(30)]
+    for episode, (first, length) in enumerate(((0, 70), (70, 30))):
+        expected = resize_frames(dataset.frames(episode, range(length)), SIZE)
+        np.testing.assert_array_equal(read(packed, np.arange(first, first + length)), expected)
+    pack(ZarrGameplayDataset(path), tmp_path / "cache")
+    assert len(find_caches(tmp_path / "cache")) == 1
+    os.utime(path / "episode_0" / "frames.mp4", (1, 1))
+    pack(ZarrGameplayDataset(path), tmp_path / "cache")
+    assert len(find_caches(tmp_path / "cache")) == 2

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,8 +12,10 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import Window
 from BC_training.common.schema import OversampleConfig
-from BC_training.data import samples as samples_module
-from BC_training.data.samples import SampleOrder, Samples, permute
+from BC_training.data import order as order_module
+from BC_training.data.order import SampleOrder, permute
+from BC_training.data.samples import Samples
+from BC_training.training.resume import fingerprint
 
 
 @st.composite
@@ -68,7 +71,7 @@ def test_random_access_equals_a_sequential_pass(order, steps):
     """So a resumed run goes on as if it had never stopped."""
     sequential = {step: order.batch(step).copy() for step in sorted(steps)}
     for step in steps:
-        samples_module._constants.cache_clear()
+        order_module._constants.cache_clear()
         again = SampleOrder(order.num_samples, order.batch_size, order.seed)
         np.testing.assert_array_equal(again.batch(step), sequential[step])
 
@@ -208,6 +211,68 @@ def test_each_frame_of_a_history_has_the_labels_of_its_own_sample(recorded, wind
         np.testing.assert_array_equal(labels["state"], plain.labels(ids)["state"])
 
 
+@given(window=windows, every_frame=st.booleans())
+def test_of_a_takeover_only_the_persons_frames_are_targets_and_all_are_seen(recorded, window, every_frame):
+    """Against the samples of the same episodes without the attribute."""
+    window = replace(window, every_frame=every_frame)
+    dataset, plain = ZarrGameplayDataset(recorded[0].path), Samples(recorded[0], [2, 0], window, BINS)
+    for e, stretches in ((2, [[1, 2], [4, 4], [6, 9]]), (0, [[3, 3]])):
+        dataset.episodes[e].attrs["human_frames"] = stretches
+    targets = {"episode_5": [1, 2, 4, 6], "episode_0": [3]}
+    shift, places = window.action_shift, plain.locate(np.arange(len(plain)))
+    wanted = np.flatnonzero([t + shift in targets[name] for name, t in places])
+    if not len(wanted):
+        return
+    samples = Samples(dataset, [2, 0], window, BINS)
+    ids = np.arange(len(samples))
+    labels, expected = samples.labels(ids), plain.labels(wanted)
+    assert samples.locate(ids) == plain.locate(wanted)
+    np.testing.assert_array_equal(samples.rows(ids), plain.rows(wanted))
+    np.testing.assert_array_equal(samples.targets, plain.targets[wanted])
+    np.testing.assert_array_equal(samples.axis_targets, plain.axis_targets[wanted])
+    for name in expected.keys() - {"mask"}:
+        np.testing.assert_array_equal(labels[name], expected[name])
+    if "mask" in labels:
+        for i, (name, t) in enumerate(samples.locate(ids)):
+            seen = [t - k * window.frame_skip for k in reversed(range(window.history))] if every_frame else [t]
+            ahead = np.add.outer(seen, window.action_shift + np.arange(window.action_chunk))
+            kept = np.isin(ahead, targets[name]) & (np.array(seen) >= 0)[:, None]
+            np.testing.assert_array_equal(labels["mask"][i], kept.reshape(labels["mask"][i].shape))
+        assert labels["mask"].reshape(len(samples), -1).any(axis=1).all()
+    actions, axes = (np.concatenate([values[shift:] for values in recorded]) for recorded in samples.recorded)
+    np.testing.assert_array_equal(actions, samples.targets)
+    np.testing.assert_array_equal(BINS.find(axes), samples.axis_targets)
+    assert len(Samples(dataset, [2, 0], window, BINS, unlabelled=True)) == len(plain)
+
+
+def test_episodes_in_which_nobody_took_over_teach_nothing(recorded):
+    dataset = ZarrGameplayDataset(recorded[0].path)
+    dataset.episodes[2].attrs["human_frames"] = dataset.episodes[0].attrs["human_frames"] = []
+    assert len(Samples(dataset, [2, 3], Window())) == LENGTHS[3]
+    with pytest.raises(UserError, match="nobody took over in episode_5 to episode_0 of "):
+        Samples(dataset, [2, 0], Window())
+
+
+@pytest.mark.parametrize(
+    "stretches", ["all", 3, [3], [[1]], [[2, 1]], [[0, 2], [2, 3]], [[-1, 2]], [[0, 1.5]], [["0", "1"]]]
+)
+def test_an_attribute_that_names_no_frames_is_refused(tmp_path, make_dataset, stretches):
+    make_dataset(tmp_path / "x.zarr", [9, 9])
+    zarr.open_group(tmp_path / "x.zarr/episode_1").attrs["human_frames"] = stretches
+    with pytest.raises(UserError, match=r"episode_1: its attribute human_frames has .* in rising order"):
+        ZarrGameplayDataset(tmp_path / "x.zarr")
+
+
+def test_which_frames_are_labelled_belongs_to_a_datasets_fingerprint(tmp_path, make_dataset):
+    make_dataset(tmp_path / "x.zarr", [9, 9])
+    found = []
+    for stretches in (None, [[0, 3]], [[0, 4]]):
+        if stretches:
+            zarr.open_group(tmp_path / "x.zarr/episode_1").attrs["human_frames"] = stretches
+        found.append(fingerprint(ZarrGameplayDataset(tmp_path / "x.zarr")))
+    assert len({*found}) == 3
+
+
 @given(order=orders(), targets=st.integers(1, 8))
 def test_an_epoch_of_samples_with_several_targets_is_the_start_of_a_whole_epoch(order, targets):
     if order.batch_size * targets > order.num_samples:
@@ -277,9 +342,33 @@ def test_buttons_above_the_wanted_share_get_no_extra_visits(tmp_path, make_datas
     np.testing.assert_allclose(samples.frequencies(samples.order(1, 0)), [1, 0.1, 0])
 
 
+@pytest.mark.parametrize(("shift", "changes"), [(0, [0, 1, 10, 11, 12]), (1, [0, 1, 9, 11])])
+def test_oversampled_changes_reach_the_wanted_share(tmp_path, make_dataset, shift, changes):
+    samples = Samples(pressing(tmp_path, make_dataset).dataset, [0, 1], Window(action_shift=shift))
+    order = samples.order(1, 0, OversampleConfig(changes=True, ratio=0.6))
+    np.testing.assert_array_equal(order.rare, changes)
+    assert np.isin(epoch_of(order, 0), changes).mean() == pytest.approx(0.6, abs=0.5 / len(samples))
+
+
+def test_oversampled_changes_are_also_those_of_axes(tmp_path, make_dataset):
+    written = make_dataset(tmp_path / "x.zarr", [40], actions=0, axes=1)
+    bins = AxisBins.fit(written[0].axes, 7, 1.0)
+    found = bins.find(written[0].axes)[:, 0].tolist()
+    samples = Samples(ZarrGameplayDataset(tmp_path / "x.zarr"), [0], Window(), bins)
+    rare = samples.order(1, 0, OversampleConfig(changes=True)).rare
+    steps = [abs(now - before) for before, now in zip([3, *found], found, strict=False)]
+    assert rare.tolist() == [t for t, step in enumerate(steps) if step > 1]
+    assert 0 < len(rare) < sum(step > 0 for step in steps)
+
+
 def test_oversampling_an_unknown_or_unused_button_is_an_error(tmp_path, make_dataset):
     samples = pressing(tmp_path, make_dataset)
     with pytest.raises(UserError, match="did you mean 'a1'"):
         samples.order(1, 0, OversampleConfig(("a11",), 0.5))
-    with pytest.raises(UserError, match=r"a2.*pressed"):
-        samples.order(1, 0, OversampleConfig(("a2",), 0.5))
+    for changes in (False, True):
+        with pytest.raises(UserError, match=r"a2.*pressed"):
+            samples.order(1, 0, OversampleConfig(("a2",), 0.5, changes))
+    make_dataset(tmp_path / "still.zarr", [5], actions=1, rows=[np.zeros((5, 1))])
+    still = Samples(ZarrGameplayDataset(tmp_path / "still.zarr"), [0], Window())
+    with pytest.raises(UserError, match=r"oversample.changes: no action"):
+        still.order(1, 0, OversampleConfig(changes=True))

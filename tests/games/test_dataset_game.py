@@ -49,6 +49,7 @@ def test_a_dataset_is_of_the_one_game_that_its_episodes_name(data, games, expect
         ("doom/my_way_home", ["evaluation.rollout.game=doom/basic"], BUTTONS, "doom/basic", ""),
         ("doom/basic", ["evaluation.rollout=null"], BUTTONS, None, ""),
         (None, [], BUTTONS, None, "is not played: its episodes do not name one game; evaluation.rollout.game="),
+        ("window/Elden Ring", [], BUTTONS, None, "x.zarr is not played: its game is a window of the user's"),
         ("Elden Ring", [], BUTTONS, None, "x.zarr is not played: unknown game 'Elden Ring'"),
         ("doom/basic", [], ("a", "b"), None, "x.zarr (evaluation.rollout=null trains without play) has buttons [a, b]"),
     ],

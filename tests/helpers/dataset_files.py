@@ -60,6 +60,32 @@ def rewrite(path: Path, number: int, array: str, values: np.ndarray) -> None:
         stored[:] = values
 
 
+def shard_index(path: Path, row: int, number: int = 0) -> tuple[Path, np.ndarray]:
+    """The file that holds frame ``row``, and the (first byte, bytes) of each of its chunks, uint64 [S, 2]."""
+    (rows, *_) = zarr.open_array(path / f"episode_{number}" / "frames", mode="r").shards
+    file = chunk_file(path, "frames", row // rows, number)
+    return file, np.frombuffer(file.read_bytes()[-16 * rows - 4 : -4], "<u8").reshape(rows, 2)
+
+
+def lose_frame(path: Path, row: int, number: int = 0) -> None:
+    """Makes the chunk of a frame one that was never written: the others stay as they are."""
+    import google_crc32c
+
+    file, index = shard_index(path, row, number)
+    changed = index.copy()
+    changed[row % len(index)] = 2**64 - 1
+    raw = changed.tobytes()
+    checksum = google_crc32c.value(raw).to_bytes(4, "little")
+    file.write_bytes(file.read_bytes()[: -len(raw) - 4] + raw + checksum)
+
+
+def damage_frame(path: Path, row: int, number: int = 0) -> None:
+    """Flips a bit in the chunk of a frame."""
+    file, index = shard_index(path, row, number)
+    first, count = index[row % len(index)].tolist()
+    flip_bit(file, first + count // 2)
+
+
 def cut_off_end(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-20])
 
@@ -86,7 +112,14 @@ def file_server(find: Callable[[str], Path]) -> Iterator[FileServer]:
             running.asked.append(self.path)
             file = find(self.path)
             content = file.read_bytes() if file.is_file() else b""
-            self.send_response(200 if file.is_file() else 404)
+            first, _, last = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
+            size, start = len(content), int(first) if first else max(0, len(content) - int(last or len(content)))
+            if file.is_file() and (first or last):
+                content = content[start : int(last) + 1 if first and last else None]
+                self.send_response(206 if content else 416)
+                self.send_header("Content-Range", f"bytes {start}-{start + len(content) - 1}/{size}")
+            else:
+                self.send_response(200 if file.is_file() else 404)
             self.send_header("x-goog-generation", "1")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()

@@ -16,15 +16,15 @@ from Xlib.ext import xtest
 from Xlib.protocol import event
 
 from BC_training.common.action import Action
-from BC_training.games import Option, register
-from BC_training.games.spaces import action_space
+from BC_training.games import Option, make_game, register
+from BC_training.games.spaces import action_space, observation_space
 
 
 @contextlib.contextmanager
-def screen() -> Iterator[str]:
+def screen(size: str = "800x600x24") -> Iterator[str]:
     """An X server of its own, whose address is in DISPLAY meanwhile."""
     reading, writing = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "800x600x24", "-nolisten", "tcp"]
+    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", size, "-nolisten", "tcp", "-noreset"]
     server = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
     os.close(writing)
     before = os.environ.get("DISPLAY")
@@ -44,7 +44,7 @@ def screen() -> Iterator[str]:
 class ScriptedPerson:
     """Presses keys and moves the mouse; each call returns once the X server has done it."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str | None):
         self._display = display.Display(name)
 
     def press(self, *keys: str) -> None:
@@ -66,6 +66,17 @@ class ScriptedPerson:
         """By so many counts to the right and down."""
         self._fake(X.MotionNotify, 1, x=x, y=y)  # 1: relative
 
+    def point_at(self, x: int, y: int) -> None:
+        """Puts the pointer there."""
+        self._fake(X.MotionNotify, 0, x=x, y=y)
+
+    def pointer(self) -> tuple[int, int]:
+        found = self._display.screen().root.query_pointer()
+        return found.root_x, found.root_y
+
+    def code(self, key: str) -> int:
+        return self._display.keysym_to_keycode(XK.string_to_keysym(key))
+
     def close(self) -> None:
         self._display.close()
 
@@ -85,7 +96,7 @@ class ScriptedPerson:
 
     def _keys(self, event: int, keys: tuple[str, ...]) -> None:
         for key in keys:
-            self._fake(event, self._display.keysym_to_keycode(XK.string_to_keysym(key)))
+            self._fake(event, self.code(key))
 
     def _fake(self, event: int, detail: int, **where: int) -> None:
         xtest.fake_input(self._display, event, detail, **where)
@@ -93,6 +104,11 @@ class ScriptedPerson:
 
 
 Script = Callable[[ScriptedPerson, int], None]  # what a person does while frame t of all frames is shown
+
+
+def at(done: dict[int, Callable[[ScriptedPerson], object]]) -> Script:
+    """The script that does this in these frames."""
+    return lambda person, t: done[t](person) if t in done else None
 
 
 class VirtualPad:
@@ -126,21 +142,50 @@ class Room:
     Attributes:
         script: called as frame t of the session appears, counted from 0 over all episodes.
         starts: the key that is pressed before an episode, where it is another than Return; counted from 0.
-        length: the frames of an episode.
+        length: the frames of an episode of ``ToyGame``.
+        frames, episodes: of the session so far.
     """
 
     person: ScriptedPerson
     script: Script
     starts: ClassVar[dict[int, str]] = {}
     length = 20
-    frames = 0
+    frames = episodes = 0
+
+    @classmethod
+    def follow(cls, script: Script, starts: dict[int, str] | None = None) -> None:
+        """A session begins."""
+        cls.script, cls.starts, cls.frames, cls.episodes = staticmethod(script), starts or {}, 0, 0
 
 
-class ScriptedGame(gymnasium.Env):
-    """Frames of one colour each at 100 frames/s; ``Room.script`` is played between two of them.
+class ScriptedGame(gymnasium.Wrapper):
+    """Another game; while it is shown in a window, ``Room.script`` is played between two frames.
 
     So an input surely falls into the time of one frame, however busy the machine is.
     """
+
+    def reset(self, **options):
+        found = self.env.reset(**options)
+        if _is_shown():
+            wait_for_focus(Room.person)
+            Room.person.tap(Room.starts.get(Room.episodes, "Return"))
+            Room.episodes += 1
+            self._play()
+        return found
+
+    def step(self, action: Action):
+        found = self.env.step(action)
+        if not (found[2] or found[3]) and _is_shown():
+            self._play()
+        return found
+
+    def _play(self) -> None:
+        Room.script(Room.person, Room.frames)
+        Room.frames += 1
+
+
+class ToyGame(gymnasium.Env):
+    """Frames of one colour each at 100 frames/s."""
 
     buttons: tuple[str, ...] = ("move_forward", "attack", "turn_left")
     axes: tuple[str, ...] = ("turn", "steering")
@@ -148,34 +193,39 @@ class ScriptedGame(gymnasium.Env):
     fps = 100.0
     is_turn_based = False
 
-    def __init__(self, name: str, *, frame_size: tuple[int, int], render_mode: str | None, turns: bool = False):
-        self.frame_size, self.render_mode, self.is_turn_based = frame_size, render_mode, turns
-        self.opened, self.action_space = 0, action_space(len(self.buttons), len(self.axes))
+    def __init__(self, frame_size: tuple[int, int], turns: bool):
+        self.frame_size, self.is_turn_based = frame_size, turns
+        self.action_space = action_space(len(self.buttons), len(self.axes))
+        self.observation_space = observation_space(frame_size, 0)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
-        self.t, self.opened = 0, self.opened + 1
-        if self.opened > 1:  # the first is before the window is there
-            wait_for_focus(Room.person)
-            Room.person.tap(Room.starts.get(self.opened - 2, "Return"))
-            self._play()
+        self.t = 0
         return self._observe(), {}
 
     def step(self, action: Action):
         self.t += 1
-        over = self.t == Room.length
-        if not over:
-            self._play()
-        return self._observe(), 1.0, over, False, {}
+        return self._observe(), 1.0, self.t == Room.length, False, {}
 
     def render(self):
         return None
 
-    def _play(self) -> None:
-        Room.script(Room.person, Room.frames)
-        Room.frames += 1
-
     def _observe(self) -> dict[str, np.ndarray]:
         return {"frame": np.full((3, *self.frame_size), self.t, np.uint8), "state": np.zeros(0, np.float32)}
+
+
+def scripted_game(
+    name: str, *, frame_size: tuple[int, int], render_mode: str | None, turns: bool, of: str
+) -> gymnasium.Env:
+    del name
+    return ScriptedGame(
+        make_game(of, frame_size=frame_size, render_mode=render_mode) if of else ToyGame(frame_size, turns)
+    )
+
+
+def _is_shown() -> bool:
+    import pygame
+
+    return pygame.display.get_init() and pygame.display.get_surface() is not None
 
 
 def wait_for_focus(person: ScriptedPerson) -> None:
@@ -191,7 +241,7 @@ def register_games() -> None:
     register(
         "scripted",
         names=("game",),
-        make="scripted_person:ScriptedGame",
+        make="scripted_person:scripted_game",
         engine="gymnasium",
-        options={"turns": Option(False)},
+        options={"turns": Option(False), "of": Option("")},  # the game that it is, in place of ``ToyGame``
     )

@@ -98,3 +98,26 @@ def test_dense_blocks_and_categories_can_be_left_out():
 def test_a_missing_state_is_refused():
     with pytest.raises(UserError, match=r"dataset\.state section, or set model\.use_state=false"):
         create_model(TINY, dataclasses.replace(INPUTS, state=None), nnx.Rngs(0))
+
+
+def test_a_state_that_modulates_scales_and_shifts_every_place_alike():
+    config = dataclasses.replace(TINY, modulate=True)
+    net, seen = create_model(config, INPUTS, nnx.Rngs(0)), observed()
+    assert net.modulation is not None
+    assert net.modulation.kernel.shape == (5, 2 * 6)
+    # Kernels of 0 leave the biases: a scale of 1 - 1 and a shift of 1 make all places, and all frames, the same.
+    net.modulation.kernel[...] *= 0
+    net.modulation.bias[...] = jnp.array([-1.0] * 6 + [1.0] * 6)
+    other = seen | {"frames": 1 - seen["frames"]}
+    np.testing.assert_allclose(net(seen, train=False), net(other, train=False), atol=1e-6)
+    # With a scale of 1 and a shift of 0 it is the twin, whose last convolution ends in a ReLU, too.
+    net.modulation.bias[...] *= 0
+    twin = create_model(TINY, INPUTS, nnx.Rngs(0))
+    given = {path: value for path, value in nnx.to_flat_state(nnx.state(net)) if path[0] != "modulation"}
+    nnx.update(twin, nnx.from_flat_state(given))
+    np.testing.assert_allclose(net(seen, train=False), twin(seen, train=False), atol=1e-6)
+
+
+def test_without_the_state_nothing_modulates():
+    with pytest.raises(UserError, match=r"model\.modulate"):
+        dataclasses.replace(TINY, use_state=False, modulate=True)

@@ -105,6 +105,16 @@ def test_label_and_mix_tell_recordings_apart(tmp_path):
         assert not recorded_episodes(path, replace(SMALL, **other))
 
 
+def test_frames_may_be_recorded_as_a_video(tmp_path):
+    kept = recorded(tmp_path / "x.zarr", replace(SMALL, episodes=1))
+    filmed = recorded(tmp_path / "y.zarr", replace(SMALL, episodes=1, video=True))
+    assert (tmp_path / "y.zarr" / "episode_0" / "frames.mp4").is_file()
+    np.testing.assert_array_equal(filmed.actions(0), kept.actions(0))
+    frames = [dataset.frames(0, range(dataset.episodes[0].length)).astype(float) for dataset in (kept, filmed)]
+    assert np.square(frames[0] - frames[1]).mean() < 200  # of 255^2
+    assert len(complete(tmp_path / "y.zarr", replace(SMALL, video=True)).episodes) == 2
+
+
 def test_a_mix_is_a_share():
     with pytest.raises(UserError, match=r"mix=1\.5 is out of range: 0 to 1"):
         replace(SMALL, label="expert", mix=1.5)

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from BC_training.common.config import load_config
-from BC_training.data.samples import SampleOrder
+from BC_training.data.order import SampleOrder
 from BC_training.train import train
 from BC_training.training import checkpoint
 from BC_training.training.checkpoint_writer import CheckpointWriter

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from BC_training.common.schema import Config, EarlyStoppingConfig
 from BC_training.common.settings.evaluation import EvaluationConfig, RolloutConfig
-from BC_training.data.samples import SampleOrder
+from BC_training.data.order import SampleOrder
 from BC_training.training.progress import TrainingProgress
 
 FINITE = st.floats(-1e6, 1e6)

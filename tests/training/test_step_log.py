@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.progress import Progress as Bars
 
-from BC_training.data.samples import SampleOrder
+from BC_training.data.order import SampleOrder
 from BC_training.training import step_log
 from BC_training.training.progress import TrainingProgress
 from BC_training.training.step_log import StepLog

@@ -56,6 +56,7 @@ def painter_of(true: list[list[bool]], predicted: list[list[bool]]) -> EpisodePa
         "e",
         names,
         np.array(true),
+        np.ones(len(values), bool),
         np.array(predicted),
         values,
         values[0],

@@ -141,7 +141,7 @@ PROBABILITY = np.array([[0.6, 0.7, 0.1], [0.1, 0.3, 0.2]], np.float32)
 def predictions_of(probability: np.ndarray, axes: Any) -> EpisodePredictions:
     held, x = probability > 0.5, np.asarray(axes, np.float32)
     bins, thresholds = BINS if x.shape[1] else None, np.full(held.shape[1], 0.5, np.float32)
-    values = held, held, probability, thresholds, np.zeros(len(x)), 9.0
+    values = held, np.ones(len(x), bool), held, probability, thresholds, np.zeros(len(x)), 9.0
     return EpisodePredictions("e", tuple("abc"[: held.shape[1]]), *values, ("x", "y")[: x.shape[1]], x, x, bins)
 
 

@@ -113,6 +113,7 @@ _MOUSE = {
     "X2": "X2 EXTRA FORWARD 9",
 }
 MOUSE_BUTTONS = tuple(_MOUSE)
+WHEEL_BUTTONS = ("WHEELUP", "WHEELDOWN", "WHEELLEFT", "WHEELRIGHT")  # a notch of it is a press
 _MOUSE_BUTTON = {spelling: name for name, others in _MOUSE.items() for spelling in others.split()}
 # MOUSE2 is the right button in games, BUTTON2 the middle one in X11: the BUTTON names stay as they are.
 _WHOLE_MOUSE = {"MOUSE2": "RIGHT", "MOUSE3": "MIDDLE", "MOUSE4": "X1", "MOUSE5": "X2", "BTNMOUSE": "LEFT"}
@@ -167,7 +168,7 @@ def key_name(text: str) -> str | None:
         return _WINDOWS_ONLY[squeezed]
     if squeezed in _KEY:
         return _KEY[squeezed]
-    if re.fullmatch(r"F\d\d?", squeezed):
+    if re.fullmatch(r"F([1-9]|1\d|2[0-4])", squeezed):
         return squeezed
     if letter := re.fullmatch(r"KEY([A-Z0-9])|(?:DIGIT|ALPHA|D)([0-9])", squeezed):
         return letter[1] or letter[2]
@@ -176,6 +177,12 @@ def key_name(text: str) -> str | None:
     if (numpad := _ON_NUMPAD.fullmatch(squeezed)) and numpad[1] in _NUMPAD_KEY:
         return f"NUMPAD{_NUMPAD_KEY[numpad[1]]}"
     return None
+
+
+def exists(button: Button) -> bool:
+    """Whether a keyboard or a mouse surely has the button; keys of one character depend on the layout and count."""
+    device, name = button
+    return name in MOUSE_BUTTONS + WHEEL_BUTTONS if device == "mouse" else len(name) == 1 or key_name(name) is not None
 
 
 def is_key(text: str) -> bool:

@@ -21,8 +21,10 @@ ARRAYS = {  # dtype, dimensions
     "axes": ("float32", 2),
     "state": ("float32", 2),
 }
+HUMAN_FRAMES = "human_frames"  # the attribute of an episode in which a person took over from a policy
 # The attribute of the dataset that names the columns of each array.
 NAMED_BY = {"actions": "keys", "axes": "axes", "state": "attributes"}
+VIDEO_FORMAT = 0
 _NUMBER_KINDS = "fiu"  # numpy's; read as float32
 _MAX_ROWS = 100_000_000  # 38 days at 30 frames/s
 _MAX_BYTES = 1 << 30  # in a row, and in a decoded chunk
@@ -34,8 +36,12 @@ class ArrayInfo:
     shape: tuple[int, ...]
     dtype: str  # numpy's name, "uint8"; the stored spelling if numpy has no name for it
     chunks: tuple[int, ...]  # the shape of what a chunk's file holds
-    zarr_format: int
+    zarr_format: int  # 2 or 3; ``VIDEO_FORMAT`` of frames that are no array
     decoded: tuple[int, ...] = ()  # the shape of what is decoded at once in a shard
+
+    @property
+    def is_video(self) -> bool:
+        return self.zarr_format == VIDEO_FORMAT
 
     @property
     def rows(self) -> int:
@@ -56,6 +62,32 @@ class EpisodeInfo:
     def length(self) -> int:
         """Frames in the episode."""
         return self.arrays["frames"].shape[0]
+
+    @property
+    def labelled(self) -> list[range]:
+        """The stretches of frames that have a label, in order: all frames, but of a takeover those of the person.
+
+        What a policy did in the others is no example: it would learn its own mistakes. Raises a ValueError where the
+        attribute "human_frames" is no rising list of [first, last] frames; those beyond a cut episode's end count not.
+        """
+        if (stretches := self.attrs.get(HUMAN_FRAMES)) is None:
+            return [range(self.length)]
+        found, end = [], 0
+        for stretch in stretches if isinstance(stretches, list) else [stretches]:
+            ok = isinstance(stretch, list) and len(stretch) == 2 and all(type(frame) is int for frame in stretch)
+            if not ok or not end <= stretch[0] <= stretch[1]:
+                raise ValueError(f"{HUMAN_FRAMES} has {str(stretch)[:60]}: write [first, last] frames in rising order")
+            end = stretch[1] + 1
+            found.append(range(stretch[0], min(end, self.length)))
+        return [frames for frames in found if frames]
+
+    @property
+    def is_labelled(self) -> np.ndarray:
+        """bool [N], whether each frame lies in ``labelled``."""
+        flags = np.zeros(self.length, bool)
+        for frames in self.labelled:
+            flags[frames.start : frames.stop] = True
+        return flags
 
     @property
     def fps(self) -> float | None:
@@ -89,7 +121,7 @@ def parse_array(name: str, v3: Any, v2: Any) -> ArrayInfo | None:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)[:120]
         raise UserError(f"the metadata of '{name}' is damaged ({reason})") from error
-    _require_possible(name, info)
+    require_possible(name, info)
     return info
 
 
@@ -131,6 +163,10 @@ def episode_faults(
     faults = [fault for fault in found.values() if fault is not None]
     shapes = {name: info.arrays[name].shape for name, fault in found.items() if fault is None}
     lengths = {name: shape[0] for name, shape in shapes.items()}
+    try:
+        _ = info.labelled if "frames" in shapes else ()
+    except ValueError as error:
+        faults.append(Fault("metadata", f"its attribute {error}"))
     if lengths and not any(lengths.values()):
         faults.append(Fault("empty", "it is empty"))
     elif len(set(lengths.values())) > 1:
@@ -153,7 +189,8 @@ def episode_faults(
     return faults
 
 
-def _require_possible(name: str, info: ArrayInfo) -> None:
+def require_possible(name: str, info: ArrayInfo) -> None:
+    """Raises a UserError where reading an array of these sizes would take impossible amounts of memory."""
     chunk, size = info.decoded or info.chunks, np.dtype(info.dtype).itemsize if _is_number(info.dtype) else 1
     if not len(info.shape) == len(info.chunks) == len(chunk):
         fault = f"shape {info.shape} with chunks of {info.chunks}"

@@ -8,7 +8,7 @@ import itertools
 import json
 import reprlib
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -25,6 +25,12 @@ _SAFE = frozenset(
 )
 _SAFE_V3 = frozenset({"bytes", "transpose", "crc32c", "blosc", "gzip", "zstd", *(f"numcodecs.{c}" for c in _SAFE)})
 _CHUNK_READS = 64  # at once: bounds the memory of what has not been decoded
+
+
+class RowReader(Protocol):
+    def read_rows(self, rows: np.ndarray) -> np.ndarray:
+        """The rows with the indices ``rows`` int64 [n]."""
+        ...
 
 
 class UnknownCodec(UserError):
@@ -58,15 +64,15 @@ class DecodedArray:
         self._zarr_format = document["zarr_format"]
         self._meta = {"zarr.json" if self._zarr_format == 3 else ".zarray": json.dumps(document).encode()}
         array = self._open({})
-        self.shape, self.dtype = array.shape, _DType(array.dtype)
+        self.shape, self.dtype = array.shape, DType(array.dtype)
         self._chunks: tuple[int, ...] = array.chunks
         grid = [range(-(-size // chunk)) for size, chunk in zip(self.shape[1:], self._chunks[1:], strict=True)]
         self._columns = list(itertools.product(*grid))
 
-    def __getitem__(self, rows: slice | int | np.ndarray) -> "_Rows":
-        return _Rows(self, np.atleast_1d(np.arange(self.shape[0])[rows]), isinstance(rows, int | np.integer))
+    def __getitem__(self, rows: slice | int | np.ndarray) -> "Rows":
+        return Rows(self, np.atleast_1d(np.arange(self.shape[0])[rows]), isinstance(rows, int | np.integer))
 
-    def read(self) -> "_Rows":
+    def read(self) -> "Rows":
         return self[:].read()
 
     def read_rows(self, rows: np.ndarray) -> np.ndarray:
@@ -112,18 +118,20 @@ class DecodedArray:
         return opened
 
 
-class _DType:
+class DType:
+    """A data type as TensorStore's, by numpy's."""
+
     def __init__(self, dtype: np.dtype):
         self.numpy_dtype = dtype
 
 
-class _Rows:
+class Rows:
     """Some rows of an array, which ``result`` reads."""
 
-    def __init__(self, array: DecodedArray, rows: np.ndarray, is_one: bool):
+    def __init__(self, array: RowReader, rows: np.ndarray, is_one: bool):
         self._array, self._rows, self._is_one = array, rows, is_one
 
-    def read(self) -> "_Rows":
+    def read(self) -> "Rows":
         return self
 
     def result(self) -> np.ndarray:

@@ -3,7 +3,8 @@
     NAME.zarr/      attrs: format "framewise", version, keys [A names], axes [X names], attributes [S names], and
                     mirror where names alone do not tell left from right (see ``mirror.MirrorTable``)
       episode_0/    attrs: fps, frame_count, and what the recorder knows (seed, player, ...)
-        frames      uint8 [N, 3, H, W] RGB, one frame a chunk, zstd, checksummed
+        frames      uint8 [N, 3, H, W] RGB, one frame a chunk, 256 and less a shard, zstd, checksummed
+        frames.mp4  or a video instead, see ``video.py``
         actions     bool [N, A], where A > 0
         axes        float32 [N, X], where X > 0; other numbers are read as float32
         state       float32 [N, S], optional; likewise
@@ -28,10 +29,11 @@ from BC_training.common.storage.metadata import ARRAYS, EpisodeInfo, parse_array
 from BC_training.common.storage.other_codecs import DecodedArray, other_codecs
 from BC_training.common.storage.remote_store import context
 from BC_training.common.storage.store import LocalStore, Store
+from BC_training.common.storage.video import VIDEO, VideoFrames, video_info
 
 FORMAT, VERSION = "framewise", 1
 DAMAGE = (ValueError, NotImplementedError)  # what TensorStore raises for metadata and chunks that are damaged
-Array = ts.TensorStore | DecodedArray
+Array = ts.TensorStore | DecodedArray | VideoFrames
 
 _PART = 1 << 18  # rows of actions or state read at once
 _FOLDERS = ("", *(f"/{array}" for array in ARRAYS))
@@ -113,9 +115,18 @@ def open_array(episode: EpisodeInfo, name: str) -> Array:
 
     A link out of the dataset or an unknown codec is a UserError; other metadata that is damaged, one of ``DAMAGE``.
     """
+    info = episode.arrays[name]
+    folder = frames_key(episode) if info.is_video else f"{episode.name}/{name}"
     if isinstance(episode.store, LocalStore):
-        episode.store.refuse_links_out(f"{episode.name}/{name}")
+        episode.store.refuse_links_out(folder)
+    if info.is_video:
+        return VideoFrames(episode.store, folder, info.shape)
     return _open(episode, name, missing_is_zero=False)
+
+
+def frames_key(episode: EpisodeInfo) -> str:
+    """The folder or the file that holds the episode's frames."""
+    return f"{episode.name}/{VIDEO if episode.arrays['frames'].is_video else 'frames'}"
 
 
 def read_actions(episode: EpisodeInfo) -> np.ndarray:
@@ -200,9 +211,13 @@ def _episode(
     if attrs is None:
         raise UserError("not a zarr group")
     arrays = {n: info for n, (v3, v2) in metadata.items() if (info := parse_array(n, v3, v2)) is not None}
-    for required in ("frames", "axes" if "axes" in arrays else "actions"):
-        if required not in arrays:
-            raise UserError(f"has no array '{required}'")
+    if "frames" not in arrays:
+        video = video_info(store, name)
+        if video is None:
+            raise UserError(f"has no array 'frames', nor {VIDEO}")
+        arrays = {"frames": video, **arrays}
+    if "axes" not in arrays and "actions" not in arrays:
+        raise UserError("has no array 'actions'")
     return EpisodeInfo(store, name, arrays, attrs)
 
 

@@ -5,13 +5,15 @@ S3 takes its credentials from ``AWS_ACCESS_KEY_ID`` or ``~/.aws``, and is read a
 credentials.
 """
 
+import errno
+import io
 import os
 import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import tensorstore as ts
@@ -22,6 +24,7 @@ SCHEMES = ("s3", "gs", "http", "https")
 _EPISODE = re.compile(r"episode_(\d+)", re.ASCII)
 _RETRIES = {"max_retries": 3, "initial_delay": "200ms", "max_delay": "2s"}  # TensorStore's own take minutes
 _ZIP_METHODS = (0, 8, 12, 93)  # TensorStore has stored, deflate, bzip2 and zstd
+_RANGE = 1 << 19  # bytes asked for at once: about a second of video
 _PROBED = 64  # a remote dataset ends where this many numbers in a row have no episode
 
 
@@ -37,6 +40,10 @@ class RemoteStore:
         except ValueError as error:
             raise UserError(f"cannot read {self.address}: {first_line(error)}; {self._remedy}") from error
         return [result.value if result.state == "value" else None for result in results]
+
+    def open(self, key: str) -> IO[bytes]:
+        """Opens an MP4 file, whose boxes say how long it is; reads ask for ranges of bytes."""
+        return io.BufferedReader(_RangeReader(self._kvstore, key), _RANGE)
 
     def files(self, folder: str) -> list[str]:
         prefix = f"{folder}/"
@@ -88,6 +95,46 @@ class RemoteStore:
     def __getstate__(self) -> dict[str, Any]:
         # An open connection cannot be sent to another process.
         return {name: value for name, value in self.__dict__.items() if name != "_kvstore"}
+
+
+class _RangeReader(io.RawIOBase):
+    def __init__(self, kvstore: ts.KvStore, key: str):
+        self._kvstore, self._key, self._at, self._size = kvstore, key, 0, 0
+        while len(head := self._read(self._size, 8)) == 8:
+            size = int.from_bytes(head[:4])
+            if size == 1:  # the next eight bytes have it
+                size = int.from_bytes(self._read(self._size + 8, 8))
+            if size < 8:
+                raise ValueError("DATA_LOSS: it is no MP4 file")
+            self._size += size
+
+    def _read(self, start: int, count: int) -> bytes:
+        """``count`` bytes, b"" where the file has fewer."""
+        try:
+            result = self._kvstore.read(self._key, byte_range=slice(start, start + count)).result()
+        except ValueError as error:
+            if str(error).startswith("OUT_OF_RANGE"):
+                return b""
+            raise
+        if result.state != "value":
+            raise FileNotFoundError(errno.ENOENT, "No such file", self._key)
+        return result.value
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        read = self._read(self._at, min(len(buffer), self._size - self._at)) if self._at < self._size else b""
+        buffer[: len(read)] = read
+        self._at += len(read)
+        return len(read)
 
 
 class ZipStore(RemoteStore):

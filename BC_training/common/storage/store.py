@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from BC_training.common.errors import UserError
 from BC_training.common.storage.remote_store import SCHEMES, RemoteStore, ZipStore, numbered
@@ -27,6 +27,10 @@ class Store(Protocol):
 
     def read(self, keys: Sequence[str]) -> list[bytes | None]:
         """The content of each file, None for one that is not there; a UserError where a file cannot be read."""
+        ...
+
+    def open(self, key: str) -> IO[bytes]:
+        """Opens a file for reading here and there; a FileNotFoundError where it is not there."""
         ...
 
     def files(self, folder: str) -> list[str]:
@@ -112,6 +116,9 @@ class LocalStore:
         except OSError as error:
             raise _cannot_read(file, error) from error
 
+    def open(self, key: str) -> IO[bytes]:
+        return (self.path / key).open("rb")
+
     def files(self, folder: str) -> list[str]:
         top = self.path / folder
         return [Path(at, name).relative_to(top).as_posix() for at, _, names in os.walk(top) for name in names]
@@ -135,8 +142,11 @@ class LocalStore:
         return {"driver": "file", "path": f"{(self.path / folder).resolve()}/"}
 
     def stamps(self, folder: str) -> list[tuple[str, int, int]]:
-        """(path, size in bytes, modification time in ns) of every file below ``folder``, in order."""
-        found, folders = [], [str(self.path / folder)]
+        """(path, size in bytes, modification time in ns) of every file below ``folder``, or of that file, in order."""
+        top = self.path / folder
+        if top.is_file():
+            return [(str(top), top.stat().st_size, top.stat().st_mtime_ns)]
+        found, folders = [], [str(top)]
         while folders:
             for entry in os.scandir(folders.pop()):
                 if entry.is_dir():

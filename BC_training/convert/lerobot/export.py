@@ -13,12 +13,10 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from fractions import Fraction
 from itertools import accumulate, chain, repeat
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,16 +27,15 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, locked, write_whole
 from BC_training.common.preprocess import resize_frames
+from BC_training.common.storage.video_writer import LONGEST_SIDE, RATES, VideoWriter
 from BC_training.common.storage.writer import Names, require_local
 from BC_training.convert.lerobot.export_metadata import data_file, video_file, write_metadata
 from BC_training.convert.lerobot.features import is_text
 from BC_training.convert.source import Step, every_nth, print_line
 from BC_training.runtime.workers import run_tasks
 
-_CODEC, _CRF = "libx264", 12  # 0 (lossless) to 51; 18 is considered visually lossless
+_CRF = 12  # 0 (lossless) to 51; 18 is considered visually lossless
 _KEY_FRAME_EVERY = 2  # frames: LeRobot reads single frames in random order
-_LONGEST_SIDE = 16_384  # pixels; the codec's limit
-_RATES = 0.001, 1e6  # frames per second that the file's clock can represent
 _BLOCK = 32  # frames read at once
 _PROGRESS = "progress"  # a folder in the unfinished export, with its settings and a file for each finished episode
 
@@ -69,8 +66,8 @@ def export(
         even = f"{max(8, height - height % 2)}x{max(8, width - width % 2)}"
         fault = f"frames of {height}x{width} have an odd side, which the video cannot have"
         raise UserError(f"{fault}: add --size {even}")
-    if max(height, width) > _LONGEST_SIDE:
-        raise UserError(f"frames of {height}x{width} have a side above the video's {_LONGEST_SIDE}: add --size")
+    if max(height, width) > LONGEST_SIDE:
+        raise UserError(f"frames of {height}x{width} have a side above the video's {LONGEST_SIDE}: add --size")
     dataset.load_labels()
     if fps is not None:
         _require_thinnable(dataset, fps)
@@ -109,6 +106,11 @@ def export(
         if out.exists():
             out.rmdir()  # it is empty
         os.rename(folder, out)
+    unlabelled = sum(int((~e.is_labelled).sum()) for e in dataset.episodes)
+    if unlabelled:
+        print_line(
+            console, f"{unlabelled:,} of the recorded frames are a policy's own play, which LeRobot cannot tell apart"
+        )
     print_line(console, f"exported {len(lengths)} episodes, {sum(lengths):,} frames, to {out}")
 
 
@@ -167,22 +169,9 @@ def _steps(dataset: ZarrGameplayDataset, episode: int) -> Iterator[Step]:
 
 
 def _encode(file: Path, frames: Iterator[np.ndarray], fps: float) -> None:
-    """Writes frames uint8 [3, H, W] RGB as an MP4; frame i is shown at i / fps seconds."""
-    rate = Fraction(fps).limit_denominator(10_000)
-    # The colours are tagged as BT.601, because players differ in what they assume.
-    options = {"crf": str(_CRF), "g": str(_KEY_FRAME_EVERY), "bf": "0", "colorspace": "smpte170m"}
-    with av.open(str(file), "w", format="mp4") as container:
-        stream = container.add_stream(_CODEC, rate=rate, options=options)
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = 1 / rate
-        stream.codec_context.thread_count = 1  # the other cores encode other episodes
-        for i, frame in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.transpose(1, 2, 0)), format="rgb24")
-            if i == 0:
-                stream.height, stream.width = picture.height, picture.width
-            picture.pts, picture.time_base = i, 1 / rate
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
+    with VideoWriter(file, fps, crf=_CRF, key_frame_every=_KEY_FRAME_EVERY, preset="medium") as writer:
+        for frame in frames:
+            writer.append(frame)
 
 
 def _vectors(values: np.ndarray) -> pa.Array:
@@ -201,8 +190,8 @@ def _common_rate(dataset: ZarrGameplayDataset, fps: float | None) -> float:
             raise UserError(f"{where} {reason}: add 'fps' to its group attributes")
         if fps is not None and fps > rate:
             raise UserError(f"--fps {fps:g} is above the {rate:g} of {where}: lower it")
-        if not _RATES[0] <= rate <= _RATES[1]:
-            reason = f"has {rate:g} frames per second, a video has {_RATES[0]:g} to {_RATES[1]:g}"
+        if not RATES[0] <= rate <= RATES[1]:
+            reason = f"has {rate:g} frames per second, a video has {RATES[0]:g} to {RATES[1]:g}"
             raise UserError(f"{where} {reason}: correct 'fps' among its group attributes")
         rates[episode.name] = rate
     slowest, fastest = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)

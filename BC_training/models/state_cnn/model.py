@@ -3,6 +3,10 @@
 Convolution blocks, then a 1x1 convolution to few channels whose grid is flattened and not pooled,
 so that each place has its own weights. The state's features and the embedded ids of all frames of
 the history go through their own dense blocks and join the image before the last dense blocks.
+
+With ``modulate`` they also scale and shift the channels of the last convolution, at all places alike
+(Perez et al., FiLM: Visual Reasoning with a General Conditioning Layer, 2018): so a policy that is told
+what to look for needs to learn only once, and not at each place, how that looks.
 """
 
 from dataclasses import dataclass
@@ -40,6 +44,7 @@ class Config:
     dropout: float = 0.3  # after each dense block
     batch_norm: bool = True
     action_chunk: int = 1  # actions predicted at once; in play the first counts
+    modulate: bool = False  # the state scales and shifts the channels of the last convolution, too
 
     def __post_init__(self) -> None:
         require_convolutions(self.conv_features, self.conv_strides)
@@ -49,6 +54,7 @@ class Config:
         for name in ("grid_features", "embedding_features", "action_chunk"):
             require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 to below 1")
+        require(self.use_state or not self.modulate, "model.modulate", True, "false where model.use_state is false")
 
 
 class StateEncoder(nnx.Module):
@@ -86,13 +92,13 @@ class StateCNN(nnx.Module):
         for features, stride in zip(config.conv_features, config.conv_strides, strict=True):
             self.convs.append(ConvBlock(channels, features, stride, config.batch_norm, rngs))
             channels, height, width = features, -(-height // stride), -(-width // stride)
+        grid = height * width * config.grid_features
         self.grid = nnx.Conv(channels, config.grid_features, (1, 1), rngs=rngs)
-        channels = height * width * config.grid_features
-        self.vision = nnx.List(_dense_blocks(config, channels, config.vision_features, rngs))
-        channels = (channels, *config.vision_features)[-1]
+        self.vision = nnx.List(_dense_blocks(config, grid, config.vision_features, rngs))
         self.state = StateEncoder(config, inputs, rngs) if config.use_state else None
-        if self.state is not None:
-            channels += (self.state.channels, *config.state_features)[-1]
+        of_state = (self.state.channels, *config.state_features)[-1] if self.state is not None else 0
+        self.modulation = nnx.Linear(of_state, 2 * channels, rngs=rngs) if config.modulate else None
+        channels = (grid, *config.vision_features)[-1] + of_state
         self.denses = nnx.List(_dense_blocks(config, channels, config.dense_features, rngs))
         self.head = ActionHead((channels, *config.dense_features)[-1], inputs, config.action_chunk, rngs=rngs)
 
@@ -101,11 +107,17 @@ class StateCNN(nnx.Module):
         x = stack_history(observation["frames"])
         for conv in self.convs:
             x = conv(x, train)
+        state = None
+        if self.state is not None and self.modulation is not None:
+            state = self.state(observation["state"], observation["ids"], train, rngs)
+            scale, shift = jnp.split(self.modulation(state)[:, None, None], 2, axis=-1)
+            x = nnx.relu(x * (1 + scale) + shift)
         x = nnx.relu(self.grid(x)).reshape(x.shape[0], -1)
         for dense in self.vision:
             x = dense(x, train, rngs)
         if self.state is not None:
-            state = self.state(observation["state"], observation["ids"], train, rngs)
+            # Without modulation only here: the order decides which random numbers dropout draws.
+            state = self.state(observation["state"], observation["ids"], train, rngs) if state is None else state
             x = jnp.concatenate([x, state], axis=-1)
         for dense in self.denses:
             x = dense(x, train, rngs)

@@ -9,10 +9,9 @@ from pygame._sdl2 import controller
 
 from BC_training.common.action import Action
 from BC_training.common.keybinds.button_names import Button, button_of
-from BC_training.play.human.keybinds import PAD_AXES, PAD_BUTTONS, PlayKeys
+from BC_training.common.keybinds.play_keys import PAD_AXES, PAD_BUTTONS, PUSHED, PlayKeys
 
-_MOUSE = {1: "LEFT", 2: "MIDDLE", 3: "RIGHT", 6: "X1", 7: "X2"}  # 4 and 5 are the wheel
-_PUSHED = 0.5  # a stick or a trigger counts as a pressed button from here on
+_MOUSE = {1: "LEFT", 2: "MIDDLE", 3: "RIGHT", 4: "WHEELUP", 5: "WHEELDOWN", 6: "X1", 7: "X2"}
 
 
 class Inputs:
@@ -54,11 +53,11 @@ class Inputs:
                 name = PAD_AXES[event.axis]
                 self._sticks[name] = max(event.value / 32767, -1.0)
                 for side, sign in (("+", 1), ("-", -1)):
-                    self._press(("pad", name + side), self._sticks[name] * sign > _PUSHED)
+                    self._press(("pad", name + side), self._sticks[name] * sign > PUSHED)
             case pygame.CONTROLLERDEVICEADDED if self._pad is None:
                 self._open(event.device_index)
                 return "plugged"
-            case pygame.CONTROLLERDEVICEREMOVED if self._pad is not None and event.instance_id == self._pad.id:
+            case pygame.CONTROLLERDEVICEREMOVED if self._pad is not None and event.instance_id == self._number:
                 self._pad = None
                 self._sticks |= dict.fromkeys(PAD_AXES, 0.0)
                 self._down = {button for button in self._down if button[0] != "pad"}
@@ -71,6 +70,7 @@ class Inputs:
 
     def _open(self, index: int) -> None:
         self._pad = controller.Controller(index)
+        self._number = self._pad.as_joystick().get_instance_id()  # another each time that a pad is plugged in
 
     def _press(self, button: Button | None, down: bool) -> str | None:
         if button is None:

@@ -7,10 +7,10 @@ import gymnasium
 import numpy as np
 
 from BC_training.common.action import Action
+from BC_training.common.keybinds.play_keys import PlayKeys
 from BC_training.common.metrics import return_text
 from BC_training.play.human.clock import FrameClock
 from BC_training.play.human.inputs import Inputs, held_names
-from BC_training.play.human.keybinds import PlayKeys
 from BC_training.play.human.options import PersonOptions
 from BC_training.play.human.window import Window
 from BC_training.play.players import Player, PolicyPlayer

@@ -11,12 +11,12 @@ import numpy as np
 from rich.console import Console
 
 from BC_training.common.errors import GameDied, UserError, unknown
+from BC_training.common.keybinds.play_keys import PlayKeys, play_keys
 from BC_training.common.metrics import return_text
 from BC_training.common.schema import RecordConfig
 from BC_training.common.storage.writer import EpisodeWriter
 from BC_training.games import make_game
 from BC_training.play.episodes import Outcome, play_frames
-from BC_training.play.human.keybinds import PlayKeys, play_keys
 from BC_training.play.human.options import UNFINISHED, PersonOptions
 from BC_training.play.players import make_player
 from BC_training.play.say import say
@@ -33,9 +33,13 @@ def require_keys(env: gymnasium.Env, config: RecordConfig, options: PersonOption
     game: Any = env.unwrapped
     keys = play_keys(options.keybinds, game.buttons, game.axes, options.takeover if config.is_takeover else None)
     try:
-        import pygame  # noqa: F401
+        import pygame
+
+        from BC_training.play.human.window import require_display
     except ImportError as error:
         raise UserError("a person plays in a window, which needs another package: uv sync --extra window") from error
+    require_display()
+    pygame.display.quit()
     return keys
 
 
@@ -66,9 +70,10 @@ def record_by_person(
         while len(done) < len(tasks):
             number, seed = tasks[len(done)]
             person.episode = f"episode {len(done) + 1} of {len(tasks)}"
-            episode, ended = _play(EpisodeWriter(out, number), env, person, seed, attributes)
+            writer = EpisodeWriter(out, number, env.unwrapped.fps if config.video else None)  # pyright: ignore[reportAttributeAccessIssue]
+            episode, ended = _play(writer, env, person, seed, attributes)
             if episode is None and not ended and not person.by_person:  # between two episodes
-                _remove(done.pop()[0])
+                remove_episode(done.pop()[0])
             if episode is not None:
                 done.append(episode)
                 folder, outcome = episode
@@ -136,7 +141,8 @@ def ranges(flags: Sequence[bool]) -> list[list[int]]:
     return [[int(first), int(end) - 1] for first, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def _remove(episode: Path) -> None:
+def remove_episode(episode: Path) -> None:
+    """Removes an episode's folder."""
     gone = episode.with_name(f".partial-{episode.name}")
     episode.rename(gone)  # at once, so that nobody sees half of it
     shutil.rmtree(gone, ignore_errors=True)

@@ -18,6 +18,21 @@ _SHARE = 0.85  # of the desktop that a window takes at most
 _LINE = 22  # pixels
 
 
+def require_display() -> tuple[int, int]:
+    """The size of the desktop in pixels, on which windows can be opened from here on; a UserError without a display."""
+    try:
+        pygame.display.init()
+        driver = pygame.display.get_driver()
+        if driver in _WITHOUT_SCREEN and os.environ.get("SDL_VIDEODRIVER") != driver:
+            raise UserError("SDL found none")
+        return pygame.display.get_desktop_sizes()[0]
+    except (pygame.error, UserError) as error:
+        pygame.display.quit()
+        raise UserError(
+            f"there is no display to open a window on ({first_line(error)}): play on a desktop, or set DISPLAY"
+        ) from error
+
+
 class Window:
     """A picture, scaled up, and lines of text under it.
 
@@ -31,17 +46,7 @@ class Window:
     """
 
     def __init__(self, title: str, size: tuple[int, int], lines: int):
-        try:
-            pygame.display.init()
-            driver = pygame.display.get_driver()
-            if driver in _WITHOUT_SCREEN and os.environ.get("SDL_VIDEODRIVER") != driver:
-                raise UserError("SDL found none")
-            desktop = pygame.display.get_desktop_sizes()[0]
-        except (pygame.error, UserError) as error:
-            pygame.quit()
-            raise UserError(
-                f"there is no display to open a window on ({first_line(error)}): play on a desktop, or set DISPLAY"
-            ) from error
+        desktop = require_display()
         pygame.font.init()
         self._font, self._lines = pygame.font.Font(None, _LINE), lines
         room = desktop[0] * _SHARE / size[1], (desktop[1] * _SHARE - lines * _LINE) / size[0]

@@ -137,6 +137,7 @@ def _gather(
         "dataset": without_secrets(source),
         "episodes": len(usable),
         "frames": sum(e["frames"] for e in episodes),
+        "labelled_frames": sum(len(frames) for e in usable for frames in dataset.episodes[e].labelled),
         "seconds": seconds,
         "hours": None if seconds is None else seconds / 3600,
         "fps": {"mean": mean_rate, "min": min(known), "max": max(known)} if known else None,
@@ -201,6 +202,8 @@ def _print(report: dict[str, Any], console: Console) -> None:
     height, width = report["frame_size"]
     counts = f"{report['episodes']:,} episodes, {report['frames']:,} frames of {height}x{width}"
     say(console, f"{report['dataset']}: {counts}{hours}")
+    if (labelled := report["labelled_frames"]) < report["frames"]:
+        say(console, f"{labelled:,} frames have a person's label; the policies' own are not learned from")
     for skipped in report["skipped"]:
         say(console, f"left out {skipped['name']}: {skipped['reason']}")
     for fault in report["unreadable_frames"]:

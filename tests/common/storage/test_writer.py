@@ -6,11 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from dataset_files import chunk_file, flip_bit, read_array, read_episode, user_error
+from dataset_files import (
+    chunk_file,
+    damage_frame,
+    flip_bit,
+    lose_frame,
+    read_array,
+    read_episode,
+    rewrite,
+    shard_index,
+    user_error,
+)
+from filmed_datasets import moving
 
 from BC_training.common.action import Action
 from BC_training.common.errors import UserError
-from BC_training.common.storage import reader
+from BC_training.common.storage import array_writer, reader
 from BC_training.common.storage.store import LocalStore
 from BC_training.common.storage.writer import EpisodeWriter, Names, existing_episodes, recording
 
@@ -76,12 +87,61 @@ def test_zeros_are_written_and_not_left_out(tmp_path):
     """A missing chunk means a loss only if black frames and idle buttons have their chunks too."""
     row = (np.zeros((3, 8, 10), np.uint8), np.zeros(2, bool), np.zeros(2, np.float32))
     record(tmp_path / "x.zarr", [row] * 40, attributes=ATTRIBUTES)
-    assert chunk_file(tmp_path / "x.zarr", "frames", 39).exists()
+    _, index = shard_index(tmp_path / "x.zarr", 39)
+    assert (index[:40] < 2**63).all()
     for name, shape in (("frames", (40, 3, 8, 10)), ("actions", (40, 2)), ("state", (40, 2))):
         stored = read_array(tmp_path / "x.zarr", name)
         assert stored.shape == shape
         assert not stored.any()
     assert not reader.read_actions(read_episode(tmp_path / "x.zarr")).any()
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 5, 8, 300])
+def test_frames_are_in_shards_of_bounded_size_and_read_as_single_chunks_do(tmp_path, length, monkeypatch):
+    monkeypatch.setattr(array_writer, "_SHARD_BYTES", 4 * 3 * 8 * 10 + 5)
+    folder, arrays = write_episode(tmp_path / "x.zarr", length)
+    assert len(list((folder / "frames").glob("c.*"))) == -(-length // 4)
+    write_episode(tmp_path / "y.zarr", length)
+    rewrite(tmp_path / "y.zarr", 0, "frames", arrays["frames"])  # as older versions wrote them
+    for rows in ([0], [length - 1, 0], range(0, length, 3)):
+        for path in (tmp_path / "x.zarr", tmp_path / "y.zarr"):
+            stored = reader.open_array(read_episode(path), "frames")[np.array(rows)].read().result()
+            np.testing.assert_array_equal(stored, arrays["frames"][list(rows)])
+    monkeypatch.undo()
+    folder, _ = write_episode(tmp_path / "z.zarr", 300)
+    assert len(list((folder / "frames").glob("c.*"))) == 2
+
+
+def test_a_frame_that_is_missing_or_damaged_in_a_shard_is_an_error_and_the_others_are_read(tmp_path):
+    _, arrays = write_episode(tmp_path / "x.zarr", 40)
+    lose_frame(tmp_path / "x.zarr", 7)
+    damage_frame(tmp_path / "x.zarr", 9)
+    stored = reader.open_array(read_episode(tmp_path / "x.zarr"), "frames")
+    for row, reason in ((7, "is missing"), (9, "DATA_LOSS")):
+        with pytest.raises(ValueError, match=reason):
+            stored[row].read().result()
+    good = [row for row in range(40) if row not in (7, 9)]
+    np.testing.assert_array_equal(stored[np.array(good)].read().result(), arrays["frames"][good])
+
+
+def test_an_episode_may_have_a_video_and_its_rows_come_without_frames(tmp_path):
+    rows = [(frame, [1, 0], None) for frame in moving(30)]
+    path = tmp_path / "x.zarr"
+    with recording(path, Names(KEYS)):
+        for number, count in enumerate((30, 20)):
+            writer = EpisodeWriter(path, number, 20.0 if number == 0 else None)
+            for frame, buttons, _ in rows[:count]:
+                writer.append(frame if number == 0 else None, Action.of(buttons), None)
+            writer.commit({}, [path / "episode_0" / "frames.mp4"] if number else [])
+        short = EpisodeWriter(path, 2)
+        for _ in range(31):
+            short.append(None, Action.of([1, 0]), None)
+        with pytest.raises(UserError, match="the video has 30 frames for 31 rows"):
+            short.commit({}, [path / "episode_0" / "frames.mp4"])
+        short.abort()
+    np.testing.assert_array_equal(read_array(path, "frames", 1), read_array(path, "frames")[:20])
+    assert names_in(path / "episode_0") == ["actions", "frames.mp4", "zarr.json"]
+    assert names_in(path) == ["episode_0", "episode_1", "zarr.json"]
 
 
 def test_the_callers_arrays_may_be_reused(tmp_path):

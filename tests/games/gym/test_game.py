@@ -1,5 +1,6 @@
 """Environments of Gymnasium as games."""
 
+import contextlib
 import subprocess
 import sys
 from io import StringIO
@@ -18,7 +19,7 @@ from BC_training.games import GameSpec, games_with_experts, known_games, make_ga
 from BC_training.games.gym import ids
 from BC_training.games.gym.observations import WORDS
 from BC_training.play.players import make_player
-from BC_training.play.record import record
+from BC_training.play.record import LabelledPlayer, record
 from BC_training.play.rollout import rollout
 
 SIZE = (40, 64)
@@ -275,3 +276,19 @@ def test_given_means_that_are_no_scale_are_refused(means):
         rollout("noop", TOY, QUIET, episodes=1, workers=1, reference_means=means)
     with pytest.raises(UserError, match=r"config: evaluation.rollout.reference_means=.* two numbers, random's and a"):
         RolloutConfig(TOY, reference_means=means)
+
+
+@pytest.mark.parametrize("game", ["gym/ALE/Freeway-v5", "gym/MiniGrid-DoorKey-5x5-v0"])
+def test_noise_is_made_of_the_games_own_actions(game):
+    """Buttons of which no action is made would be noise of the few actions that are nearest to many of them."""
+    with contextlib.closing(make_game(game, frame_size=SIZE)) as env:
+        player = LabelledPlayer(
+            make_player("noop", game, env), None, RecordConfig(game, noise=1, noise_frames=1), env.action_space
+        )
+        player.reset(0)
+        played = [player.act({}).buttons for _ in range(200)]
+        actions = env.unwrapped._actions
+        valid = [actions.action_of(raw).buttons.tolist() for raw in range(env.unwrapped.env.action_space.n)]
+    counts = [sum(done.tolist() == buttons for done in played) for buttons in valid]
+    assert sum(counts) == 200
+    assert min(counts) > 200 / len(valid) / 2

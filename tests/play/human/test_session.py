@@ -1,7 +1,6 @@
 """A scripted person plays before a real window; what is recorded is what they did."""
 
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -10,38 +9,24 @@ import numpy as np
 import pytest
 from dataset_files import user_error
 from rich.console import Console
-from scripted_person import Room, ScriptedPerson, VirtualPad, register_games, screen
+from scripted_person import Room, ScriptedPerson, VirtualPad, at
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.schema import RecordConfig
 from BC_training.play.human.options import PersonOptions
 from BC_training.play.record import record
 
-register_games()
 CONFIG = RecordConfig("scripted/game", "human", episodes=1, frame_size=(24, 32))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def person() -> Iterator[ScriptedPerson]:
-    with screen() as name:
-        Room.person = ScriptedPerson(name)
-        yield Room.person
-        Room.person.close()
 
 
 def played(
     out: Path, script, config: RecordConfig = CONFIG, starts: dict[int, str] | None = None, **options
 ) -> tuple[ZarrGameplayDataset | None, str]:
     """What is recorded of a person who plays by ``script``, and what is printed."""
-    Room.script, Room.frames, Room.starts = staticmethod(script), 0, starts or {}
+    Room.follow(script, starts)
     console = Console(file=StringIO(), width=200)
     record(out, config, None, console, PersonOptions(**options))
     return ZarrGameplayDataset(out) if out.exists() else None, console.file.getvalue()
-
-
-def at(done: dict[int, Callable[[ScriptedPerson], object]]):
-    """The script that does this in these frames."""
-    return lambda person, t: done[t](person) if t in done else None
 
 
 def held(data: ZarrGameplayDataset) -> dict[str, list[int]]:
@@ -142,6 +127,7 @@ def test_a_pad_is_recorded_and_without_it_the_game_stands_still_and_loses_nothin
         10: lambda p: pad.push(2, 3_000),  # within the dead zone
         12: lambda p: pad.push(2, -32_768),
         13: unplug,
+        14: unplug,  # the second time it is another to SDL
         15: lambda p: pad.press(0, True),
     }
     data, _ = played(tmp_path / "x.zarr", at(done))

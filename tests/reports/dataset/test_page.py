@@ -115,7 +115,7 @@ class FakeDataset:
     axis_names = ("turn",)
 
     def __init__(self, count: int, length: int):
-        known = {"length": length, "fps": 17.0}
+        known = {"length": length, "fps": 17.0, "labelled": [range(length)]}
         self.episodes = [SimpleNamespace(name=f"episode_{i}", attrs={"score": i / 7}, **known) for i in range(count)]
         self.frames_read = 0
 

@@ -8,8 +8,8 @@ from BC_training.games.gym.experts.expert import Expert
 
 _GAINS = (0.03, 1.0)  # of the cart's position and the pole's angle
 _SPEED_GAINS = (0.06, 0.25)  # of their changes a second
-# Frames over which it measures these. What it did in the last frame does not show yet, and in the picture, of 125 pixels
-# a unit, the change of a single frame is less than one.
+# Frames over which it measures these. What it did in the last frame does not show yet, and in the picture, of 125
+# pixels a unit, the change of a single frame is less than one.
 _LOOK_BACK = 3
 _STEP = 0.02  # seconds a frame
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from BC_training.common.errors import UserError, unknown
-from BC_training.common.keybinds.button_names import Button, button_of, shifted, shown
+from BC_training.common.keybinds.button_names import Button, button_of, exists, shifted, shown
+from BC_training.common.keybinds.default_keys import CONTROLS, default_keybinds
 from BC_training.common.keybinds.file import bound_buttons, read_raw, with_sides
-from BC_training.play.human.default_keys import CONTROLS, default_keybinds
 
 # SDL's game controller, in the order of its numbers.
 PAD_BUTTONS = (
@@ -31,6 +31,7 @@ PAD_BUTTONS = (
     *("DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT"),
 )
 PAD_AXES = ("LEFTX", "LEFTY", "RIGHTX", "RIGHTY", "TRIGGERLEFT", "TRIGGERRIGHT")
+PUSHED = 0.5  # a stick or a trigger counts as a pressed button from here on
 _PAD = (*PAD_BUTTONS, *(axis + side for axis in PAD_AXES for side in "+-"))  # a stick that is pushed, as a button
 _AXIS_ENTRIES = ("mouse", "counts", "less", "more", "amount", "pad", "dead_zone")
 _REMEDY = "'record --game GAME --player human --show-keys' prints a whole file"
@@ -80,6 +81,19 @@ def raw_keybinds(path: Path | None, buttons: Sequence[str], axes: Sequence[str])
     return default_keybinds(buttons, axes) if path is None else read_raw(path)
 
 
+def bound_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the buttons and axes that a file binds, for a game that has none of its own.
+
+    Buttons are in the order of their "index", where all have one.
+    """
+    raw = read_raw(path)
+    actions, axes = raw.get("actions") or {}, raw.get("axes") or {}
+    if not isinstance(actions, dict) or not isinstance(axes, dict) or not (actions or axes):
+        raise UserError(f'{path} binds nothing: it needs "actions": {{"forward": {{"key": "W"}}, ...}} or "axes"')
+    order = {name: i for name, e in actions.items() if isinstance(e, dict) and isinstance(i := e.get("index"), int)}
+    return tuple(sorted(actions, key=order.__getitem__) if len(order) == len(actions) else actions), tuple(axes)
+
+
 def play_keys(path: Path | None, buttons: Sequence[str], axes: Sequence[str], takeover: str | None = None) -> PlayKeys:
     """Reads the keys of a game with these names of buttons and axes.
 
@@ -91,6 +105,9 @@ def play_keys(path: Path | None, buttons: Sequence[str], axes: Sequence[str], ta
     owners, written = [f"'{name}'" for name in buttons], {}
 
     def bind(button: Button, column: int) -> None:
+        if button[0] != "pad" and not exists(button):
+            kind = "key" if button[0] == "key" else "button"
+            raise UserError(f"{place}: {owners[column]} is bound to {shown(button)}, and there is no such {kind}")
         other = written.setdefault(button, column)
         if other != column:
             both = f"bound to both {owners[other]} and {owners[column]}"
@@ -187,6 +204,6 @@ def _controls(raw: dict[str, Any], columns: dict[Button, int], owners: list[str]
 
 def _key(text: Any, where: str) -> Button:
     button = button_of("key", text) if isinstance(text, str) else None
-    if button is None:
+    if button is None or not exists(button):
         raise UserError(f'{where} {text!r} is no key: write a name such as "F5"')
     return button

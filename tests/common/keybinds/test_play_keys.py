@@ -5,8 +5,8 @@ import json
 import pytest
 from dataset_files import user_error
 
-from BC_training.play.human.default_keys import default_keybinds
-from BC_training.play.human.keybinds import play_keys
+from BC_training.common.keybinds.default_keys import default_keybinds
+from BC_training.common.keybinds.play_keys import play_keys
 
 BUTTONS, AXES = ("attack", "jump"), ("steering",)
 GOOD = {
@@ -27,6 +27,10 @@ def changed(**sections):
     (changed(actions={"attack": {"key": "W"}, "jump": {"key": "w"}}), ("key W is bound to both 'attack' and 'jump'",)),
     (changed(actions={"attack": {"key": "LEFT"}, "jump": {"key": "w"}}), ("'attack' and less 'steering'",)),
     (changed(actions=GOOD["actions"] | {"jump": {"pad": "Q"}}), ("pad of action 'jump' is 'Q'", "LEFTSHOULDER")),
+    (changed(actions=GOOD["actions"] | {"jump": {"key": "SPCAE"}}), ("bound to SPCAE, and there is no such key",)),
+    (changed(actions=GOOD["actions"] | {"jump": {"mouse": "LEFFT"}}), ("mouse LEFFT, and there is no such button",)),
+    (changed(actions=GOOD["actions"] | {"jump": {"key": "F25"}}), ("F25, and there is no such key",)),
+    (changed(controls={"pause": "ESCPE"}), ("'ESCPE' is no key",)),
     (changed(axes={}), ("nothing to the game's axis 'steering'",)),
     (changed(axes={"steering": {"amount": 1}}), ("nothing moves axis 'steering'",)),
     (changed(axes={"steering": {"mouse": "Z"}}), ("mouse of axis 'steering' is 'Z'",)),

@@ -51,7 +51,6 @@ _OTHERS = (*"1234567890QERTYUIOPGHJKLZXCVBNM",)  # keys of buttons that are not 
 # Axes: the keys that make them less and more, and the rest of their entry. Doom turns by degrees.
 _AXES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "turn": ("LEFT", "RIGHT", {"amount": 5, "mouse": "X", "counts": 8, "pad": "RIGHTX"}),
-    "look": ("PAGEDOWN", "PAGEUP", {"amount": 3, "mouse": "Y", "counts": -8, "pad": "-RIGHTY"}),
     "lateral_engine": ("LEFT A", "RIGHT D", {"pad": "LEFTX"}),
     "main_engine": ("DOWN S", "UP W", {"pad": "-LEFTY"}),
     "steering": ("LEFT A", "RIGHT D", {"pad": "LEFTX"}),
@@ -62,7 +61,7 @@ _OTHER_AXES = (("LEFT", "RIGHT", "LEFTX"), ("DOWN", "UP", "-LEFTY"), ("A", "D", 
 
 
 def default_keybinds(buttons: Sequence[str], axes: Sequence[str]) -> dict[str, Any]:
-    """The JSON of a keybinds file for a game with these names, as ``keybinds.py`` describes it."""
+    """The JSON of a keybinds file for a game with these names, as ``play_keys.py`` describes it."""
     taken: set[str] = set()
     table = {name: keys.split() for names, keys in _BUTTONS.items() for name in names.split()}
     entries: dict[str, dict[str, Any]] = {}

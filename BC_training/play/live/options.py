@@ -1,0 +1,88 @@
+"""How a person's window is recorded, and how a policy plays in one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from BC_training.common.errors import UserError
+from BC_training.common.schema import RecordConfig
+from BC_training.games import GameSpec
+from BC_training.play.live.labels import AUTO
+
+HOTKEYS = ("F9", "F10", "F12")  # that start and stop an episode, discard it, and end the recording
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """How a person's window is recorded.
+
+    Attributes:
+        game: the spec, of the kind "window".
+        size: (H, W) of the frames in pixels.
+        keybinds: the file, or ``AUTO``.
+        hotkeys: as ``HOTKEYS``.
+        lossless: frames are kept as they are, and not as a video.
+        all_inputs: what programs press and move is recorded, too, and not only what a person does.
+        episodes: the most of them.
+    """
+
+    game: GameSpec
+    size: tuple[int, int]
+    keybinds: Path
+    hotkeys: tuple[str, ...] = HOTKEYS
+    lossless: bool = False
+    all_inputs: bool = False
+    episodes: int = 1000
+
+
+@dataclass(frozen=True)
+class PlayOptions:
+    """How a policy plays in a window.
+
+    Attributes:
+        game: the spec, of the kind "window", with its rate.
+        keybinds: the file that says what presses a button; ``AUTO`` for a policy of recordings that were made so.
+        hotkeys: as ``HOTKEYS``; the first starts and pauses, the last ends.
+        takeover: the key with which a person takes over; None: they take over by pressing or moving anything.
+        seconds: of play, until it ends; None for no end.
+        record: the dataset that gets what was played.
+        json_file: where to write the result.
+        all_inputs: what other programs press takes over, too, and not only a person at a device.
+    """
+
+    game: GameSpec
+    keybinds: Path = AUTO
+    hotkeys: tuple[str, ...] = HOTKEYS
+    takeover: str | None = None
+    seconds: float | None = None
+    record: Path | None = None
+    json_file: Path | None = None
+    all_inputs: bool = False
+
+
+def live_options(
+    config: RecordConfig, keybinds: Path | None, fps: float | None, hotkeys: str | None, all_inputs: bool
+) -> LiveOptions:
+    """The options as a user gives them.
+
+    Args:
+        fps: frames per second; None for what the game's spec says.
+        hotkeys: their names with commas between.
+
+    Raises:
+        UserError: no keybinds, or options out of range.
+    """
+    game, in_spec = window_spec(config.game, fps)
+    if keybinds is None and in_spec is None:
+        raise UserError("say what is a button with --keybinds FILE, or --keybinds auto for every key that is pressed")
+    keys = HOTKEYS if hotkeys is None else tuple(key.strip() for key in hotkeys.split(","))
+    path = Path(in_spec or "") if keybinds is None else keybinds
+    return LiveOptions(game, config.frame_size, path, keys, not config.video, all_inputs, config.episodes)
+
+
+def window_spec(game: str, fps: float | None) -> tuple[GameSpec, str | None]:
+    """A window's spec with another rate, without the keybinds that it names, and these; None for ``fps`` keeps it."""
+    spec = GameSpec.parse(game)
+    given = dict(spec.options) | ({} if fps is None else {"fps": f"{fps:g}"})
+    keybinds = given.pop("keybinds", None)
+    query = "&".join(f"{key}={value}" for key, value in given.items())
+    return GameSpec.parse(f"{spec.kind}/{spec.name}" + (f"?{query}" if query else "")), keybinds

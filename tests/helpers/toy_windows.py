@@ -1,0 +1,134 @@
+"""Small windows of an X server, and a window manager."""
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from Xlib import X, Xatom
+from Xlib.display import Display
+from Xlib.protocol import event
+
+SHOWN = X.KeyPressMask | X.KeyReleaseMask | X.ButtonPressMask | X.ButtonReleaseMask | X.StructureNotifyMask
+
+
+class ToyWindow:
+    """A window in one colour, which it keeps, that notes the keys and buttons that reach it."""
+
+    def __init__(self, title: str, size=(120, 80), place=(50, 40), colour=0xFF0000):
+        self._display = Display()
+        root = self._display.screen().root
+        self._window = root.create_window(
+            *place, *size, 0, X.CopyFromParent, background_pixel=colour, event_mask=SHOWN, border_pixel=0
+        )
+        self._window.set_wm_name(title.encode("latin-1", "replace"))
+        self._window.set_wm_normal_hints(flags=1, x=place[0], y=place[1])  # 1: the place is the user's wish
+        self._set("_NET_WM_NAME", "UTF8_STRING", 8, title.encode())
+        self._set("_NET_WM_PID", "CARDINAL", 32, [os.getpid()])
+        self.show()
+
+    def _set(self, name: str, kind: str, bits: int, value) -> None:
+        self._window.change_property(self._display.get_atom(name), self._display.get_atom(kind), bits, value)
+
+    @property
+    def id(self) -> int:
+        return self._window.id
+
+    def show(self) -> None:
+        self._window.map()
+        wait_until(lambda: self._window.get_attributes().map_state == X.IsViewable)
+
+    def hide(self) -> None:
+        self._window.unmap()
+        self._display.sync()
+
+    def minimise(self) -> None:
+        """Asks the window manager."""
+        root, change = self._display.screen().root, self._display.get_atom("WM_CHANGE_STATE")
+        message = event.ClientMessage(window=self._window, client_type=change, data=(32, [3, 0, 0, 0, 0]))
+        root.send_event(message, event_mask=X.SubstructureRedirectMask | X.SubstructureNotifyMask)
+        wait_until(lambda: self._window.get_attributes().map_state != X.IsViewable)
+
+    def paint(self, colour: int, x: int = 0, y: int = 0, width: int = 4000, height: int = 4000) -> None:
+        """Fills a part; the rest and all that appears later stay in the window's own colour."""
+        self._window.fill_rectangle(self._window.create_gc(foreground=colour), x, y, width, height)
+        self._display.sync()
+
+    def place(self, **where: int) -> None:
+        """Moves it or gives it another size."""
+        self._window.configure(**where)
+        wanted = {name: value for name, value in where.items() if name in ("width", "height")}
+        wait_until(lambda: wanted.items() <= self._window.get_geometry()._data.items())
+
+    def cover(self) -> None:
+        """Puts it above all others."""
+        self._window.configure(stack_mode=X.Above)
+        self._display.sync()
+
+    def focus(self) -> None:
+        self._window.set_input_focus(X.RevertToParent, X.CurrentTime)
+        self._display.sync()
+
+    def corner(self, x: int = 0, y: int = 0) -> tuple[int, int]:
+        """Where its pixel (x, y) is on the screen."""
+        root = self._display.screen().root
+        place = root.translate_coords(self._window, x, y)
+        return place.x, place.y
+
+    def take_mouse(self) -> None:
+        """As games do that turn by the mouse."""
+        events = X.ButtonPressMask | X.PointerMotionMask
+        self._window.grab_pointer(True, events, X.GrabModeAsync, X.GrabModeAsync, self._window, X.NONE, X.CurrentTime)
+        self._display.sync()
+
+    def seen(self) -> list[tuple[int, int]]:
+        """The type of each key or button that reached it since the last call, with its number."""
+        self._display.sync()
+        events = [self._display.next_event() for _ in range(self._display.pending_events())]
+        kinds = (X.KeyPress, X.KeyRelease, X.ButtonPress, X.ButtonRelease)
+        return [(e.type, e.detail) for e in events if e.type in kinds]
+
+    def destroy(self) -> None:
+        self._window.destroy()
+        self._display.sync()
+
+    def close(self) -> None:
+        self._display.close()
+
+
+@contextlib.contextmanager
+def openbox(home: Path) -> Iterator[None]:
+    """The window manager, until it shows windows and until it is gone."""
+    environment = os.environ | {"HOME": str(home), "XDG_CONFIG_HOME": str(home)}
+    process = subprocess.Popen(
+        ["openbox", "--sm-disable"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        with contextlib.closing(Display()) as display:
+            check, root = display.get_atom("_NET_SUPPORTING_WM_CHECK"), display.screen().root
+            wait_until(lambda: root.get_full_property(check, Xatom.WINDOW) is not None)
+            first = root.create_window(0, 0, 9, 9, 0, X.CopyFromParent)
+
+            def shows() -> bool:  # it forgets windows that appear while it starts
+                first.unmap()
+                first.map()
+                display.sync()
+                time.sleep(0.05)
+                return first.get_attributes().map_state == X.IsViewable
+
+            wait_until(shows)
+            first.destroy()
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 20) -> None:
+    """Returns as soon as ``is_so()``; fails after so many seconds."""
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.005)
