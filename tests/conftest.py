@@ -162,7 +162,13 @@ def _write_array(
 
 # Tests of games and windows whose packages are extras, which `.ci/run` installs.
 # X11 and stable-retro are on Linux alone.
-_X11 = ("play/human", "play/live/test_recorder.py", "games/window/test_x11.py", "games/window/test_game.py")
+_X11 = (
+    "play/human",
+    "play/live/test_play.py",
+    "play/live/test_recorder.py",
+    "games/window/test_x11.py",
+    "games/window/test_game.py",
+)
 _EXTRAS = {"gym": ("ale_py", ("games/gym",)), "retro": ("stable_retro", ("games/retro",)), "window": ("Xlib", _X11)}
 _MISSING = {extra: paths for extra, (module, paths) in _EXTRAS.items() if importlib.util.find_spec(module) is None}
 collect_ignore = [path for paths in _MISSING.values() for path in paths]
