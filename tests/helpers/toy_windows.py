@@ -38,7 +38,16 @@ class ToyWindow:
 
     def show(self) -> None:
         self._window.map()
-        wait_until(lambda: self._window.get_attributes().map_state == X.IsViewable)
+        wait_until(lambda: self._window.get_attributes().map_state == X.IsViewable and self._is_listed())
+
+    def _is_listed(self) -> bool:
+        """Whether a window manager, if there is one, knows the window."""
+        root = self._display.screen().root
+        managed, listed = (
+            root.get_full_property(self._display.get_atom(name), X.AnyPropertyType)
+            for name in ("_NET_SUPPORTING_WM_CHECK", "_NET_CLIENT_LIST")
+        )
+        return managed is None or (listed is not None and self._window.id in listed.value)
 
     def hide(self) -> None:
         self._window.unmap()
