@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from BC_training.common.errors import UserError
-from BC_training.play.live.options import HOTKEYS, PlayOptions, window_spec
+from BC_training.play.live.options import PlayOptions, hotkey_names, window_spec
 from BC_training.play.live.play import play_window
 
 
@@ -27,7 +27,8 @@ def play_command(
     spec, in_spec = window_spec(game, fps)
     if spec.kind != "window":
         raise UserError(f"play is for windows: --game window/TITLE; 'rollout --game {game}' plays the others")
-    keys = HOTKEYS if hotkeys is None else tuple(key.strip() for key in hotkeys.split(","))
     path = Path(in_spec) if keybinds == "auto" and in_spec else Path(keybinds)
-    options = PlayOptions(spec, path, keys, takeover, seconds, record, json_file, all_inputs, decode or ())
+    options = PlayOptions(
+        spec, path, hotkey_names(hotkeys), takeover, seconds, record, json_file, all_inputs, decode or ()
+    )
     play_window(str(checkpoint), options, console)

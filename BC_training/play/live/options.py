@@ -43,7 +43,7 @@ class PlayOptions:
         game: the spec, of the kind "window", with its rate.
         keybinds: the file that says what presses a button; ``AUTO`` for a policy of recordings that were made so.
         hotkeys: as ``HOTKEYS``; the first starts and pauses, the last ends.
-        takeover: the key with which a person takes over; None: they take over by pressing or moving anything.
+        takeover: the key with which a person takes over; None: by what the game uses.
         seconds: of play, until it ends; None for no end.
         record: the dataset that gets what was played.
         json_file: where to write the result.
@@ -77,9 +77,14 @@ def live_options(
     game, in_spec = window_spec(config.game, fps)
     if keybinds is None and in_spec is None:
         raise UserError("say what is a button with --keybinds FILE, or --keybinds auto for every key that is pressed")
-    keys = HOTKEYS if hotkeys is None else tuple(key.strip() for key in hotkeys.split(","))
+    keys = hotkey_names(hotkeys)
     path = Path(in_spec or "") if keybinds is None else keybinds
     return LiveOptions(game, config.frame_size, path, keys, not config.video, all_inputs, config.episodes)
+
+
+def hotkey_names(given: str | None) -> tuple[str, ...]:
+    """The names in a text with commas between; None for ``HOTKEYS``."""
+    return HOTKEYS if given is None else tuple(key.strip() for key in given.split(","))
 
 
 def window_spec(game: str, fps: float | None) -> tuple[GameSpec, str | None]:

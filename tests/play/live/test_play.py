@@ -14,7 +14,6 @@ import pytest
 import trainings
 from live_recording import TITLE, ScriptedDesktop
 from rich.console import Console
-from scripted_person import ScriptedPerson, screen
 from toy_windows import ToyWindow, wait_until
 from Xlib import X
 
@@ -37,12 +36,6 @@ GAME = GameSpec.parse(f"window/{TITLE}?fps=50")
 
 
 @pytest.fixture(scope="module")
-def display() -> Iterator[str]:
-    with screen() as name:
-        yield name
-
-
-@pytest.fixture(scope="module")
 def policy(tmp_path_factory) -> Path:
     """One that walks and turns right where it sees white, and does nothing where it sees black."""
     folder = tmp_path_factory.mktemp("policy")
@@ -57,12 +50,6 @@ def policy(tmp_path_factory) -> Path:
     changes = ["training.num_epochs=25", "training.learning_rate=0.01", "evaluation.rollout=null"]
     trainings.run(folder, folder / "d.zarr", *changes, "logging.report=false")
     return folder / "c/pure_cnn"
-
-
-@pytest.fixture
-def person(display) -> Iterator[ScriptedPerson]:
-    with closing(ScriptedPerson(display)) as person:
-        yield person
 
 
 @pytest.fixture

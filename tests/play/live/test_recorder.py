@@ -14,7 +14,7 @@ import pytest
 import zarr
 from live_recording import TITLE, ScriptedDesktop, record
 from rich.console import Console
-from scripted_person import ScriptedPerson, VirtualPad, screen
+from scripted_person import VirtualPad
 from toy_windows import ToyWindow, wait_until
 from Xlib import X
 
@@ -31,18 +31,6 @@ BINDS = {
     "axes": {"turn": {"mouse": "X", "counts": 4}, "look": {"mouse": "Y", "less": {"key": "LEFT"}, "pad": "LEFTX"}},
 }
 WHITE = 0xFFFFFF
-
-
-@pytest.fixture(scope="module")
-def display() -> Iterator[str]:
-    with screen() as name:
-        yield name
-
-
-@pytest.fixture
-def person(display) -> Iterator[ScriptedPerson]:
-    with closing(ScriptedPerson(display)) as person:
-        yield person
 
 
 @pytest.fixture
