@@ -184,13 +184,15 @@ def make_train_step(
             rngs = nnx.Rngs(dropout=step_key)
             net = nnx.merge(model.graphdef, compute(params), state.batch_stats)
             seen = normalize(observation, model.inputs, config.training.precision)
-            outputs = net(seen, train=True, rngs=rngs).astype(jnp.float32)
-            logits, predicted = outputs[..., : model.inputs.logits], outputs[..., model.inputs.logits :]
-            loss = loss_function(logits, batch["action"], axes=batch.get("axes"), mask=batch.get("mask"))
+            logits = net(seen, train=True, rngs=rngs).astype(jnp.float32)
+            state_loss = None
             if model.inputs.auxiliary is not None:
+                logits, predicted = jnp.split(logits, [model.inputs.logits], axis=-1)
                 wanted, _ = model.inputs.auxiliary.encode(model.inputs.state_names, batch["auxiliary"], None)
                 errors = jnp.square(predicted - wanted).mean(axis=-1)
-                loss += config.training.auxiliary_weight * errors.mean(where=batch.get("mask"))
+                state_loss = config.training.auxiliary_weight * errors.mean(where=batch.get("mask"))
+            loss = loss_function(logits, batch["action"], axes=batch.get("axes"), mask=batch.get("mask"))
+            loss = loss if state_loss is None else loss + state_loss
             return loss, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
 
         (loss, batch_stats), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
