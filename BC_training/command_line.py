@@ -59,6 +59,8 @@ MayBeVideo = Annotated[
 GameFps = Annotated[float | None, typer.Option("--fps", help="Frames per second, of a window; 20 by default.")]
 Hotkeys = Annotated[Text, typer.Option(metavar="KEY,KEY,KEY", help="Start and stop, discard, end: F9,F10,F12.")]
 AllInputs = Annotated[bool, typer.Option("--all-inputs", help="Of a window, also what programs press and move.")]
+State = Annotated[Text, typer.Option(metavar="HOST:PORT", help="Of a window, where the game's state is sent.")]
+StateNames = Annotated[File, typer.Option(help="The names of the state's values, one a line.")]
 WindowGame = Annotated[str, typer.Option("--game", help="A window, such as window/TITLE or window/pid:4242.")]
 PlayedKeys = Annotated[str, typer.Option("--keybinds", help="What presses a button, a JSON file; or auto.")]
 Corrections = Annotated[File, typer.Option("--record", help="The dataset that gets what is played, with corrections.")]

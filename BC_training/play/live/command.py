@@ -21,6 +21,7 @@ def play_command(
     all_inputs: bool,
     json_file: Path | None,
     decode: list[str] | None,
+    state: str | None,
     console: Console,
 ) -> None:
     """Plays; a UserError where the game is no window."""
@@ -29,6 +30,6 @@ def play_command(
         raise UserError(f"play is for windows: --game window/TITLE; 'rollout --game {game}' plays the others")
     path = Path(in_spec) if keybinds == "auto" and in_spec else Path(keybinds)
     options = PlayOptions(
-        spec, path, hotkey_names(hotkeys), takeover, seconds, record, json_file, all_inputs, decode or ()
+        spec, path, hotkey_names(hotkeys), takeover, seconds, record, json_file, all_inputs, decode or (), state
     )
     play_window(str(checkpoint), options, console)
