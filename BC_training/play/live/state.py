@@ -80,7 +80,7 @@ class GameState:
         if unknown := [name for name in values if name not in self.names]:
             self._once("unknown", f"'{unknown[0]}' is sent, and is none of {', '.join(self.names)}: it is left out")
         for name, value in values.items():
-            if value.is_integer() and value != np.float32(value):
+            if value.is_integer() and value != float(np.float32(value)):
                 self._once("rounded", f"'{name}' is {value:.0f}, which float32 cannot hold: such numbers are rounded")
         return {name: value for name, value in values.items() if name in self.names}
 
