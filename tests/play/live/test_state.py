@@ -8,27 +8,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-import trainings
 from conversions import converted
 from live_recording import TITLE, ScriptedDesktop, record
 from rich.console import Console
 from toy_windows import ToyWindow
+from untrained import save_run
 from Xlib import X
 
-from BC_training import train as training
-from BC_training.common.action import Action
-from BC_training.common.config import load_config
 from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
-from BC_training.common.schema import RecordConfig
-from BC_training.common.storage.writer import EpisodeWriter, Names, recording
+from BC_training.common.preprocess import InputSpec, Window
+from BC_training.common.schema import Config, DatasetConfig, RecordConfig
+from BC_training.common.settings.evaluation import EvaluationConfig
+from BC_training.common.settings.state import StateConfig
+from BC_training.common.state import StateFeatures
 from BC_training.games import GameSpec
+from BC_training.models.state_cnn.model import Config as StateCNNConfig
 from BC_training.play.live import play, recorder
 from BC_training.play.live import state as live_state
 from BC_training.play.live.labels import AUTO
 from BC_training.play.live.options import PlayOptions, live_options
 from BC_training.play.live.play import play_window
 from BC_training.play.live.state import GameState, read_names
+from BC_training.play.policy import Policy
 
 NAMES = ("health", "near")
 
@@ -190,10 +193,10 @@ def test_a_frames_state_is_what_was_sent_before_it(tmp_path, monkeypatch, window
     assert sum("a line of the state is no" in line for line in said) == 1
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps({"version": "2.0", "actions": {"go": {"key": "W"}}}))
-    converted(out, tmp_path / "y.zarr", "events", keybinds=keys, fps=25.0)
+    converted(out, tmp_path / "y.zarr", "events", keybinds=keys)
     again = ZarrGameplayDataset(tmp_path / "y.zarr")
     assert again.state_names == NAMES
-    assert again.state(0).tolist() == data.state(0)[::2].tolist()
+    assert again.state(0).tolist() == data.state(0).tolist()
     with pytest.raises(UserError, match=r"holds other state values \(health, near\) than are to be added \(none\)"):
         record(monkeypatch, out, {0: lambda: None}, AUTO)
 
@@ -228,31 +231,26 @@ def test_the_state_of_a_recording_that_was_cut_off_is_finished_too(tmp_path, mon
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory) -> Path:
-    """One that presses W where "near" is 1, whatever it sees."""
-    folder = tmp_path_factory.mktemp("policy")
-    with recording(folder / "d.zarr", Names(("W",), (), NAMES)):
-        for number in range(4):
-            writer = EpisodeWriter(folder / "d.zarr", number)
-            for t in range(60):
-                near = (t // 6 + number) % 2
-                frame = np.zeros((3, 24, 36), np.uint8)
-                writer.append(frame, Action.of([near]), np.array([t % 5, near], np.float32))
-            writer.commit({"fps": 50.0})
-    small = [line for line in trainings.settings(folder, folder / "d.zarr") if "dense_features" not in line]
-    small += ["model.dense_features=[8]", "model.vision_features=[8]", "model.state_features=[8]", "model.dropout=0"]
-    small += [f"dataset.state.{kind}=[]" for kind in ("ratios", "relative", "angles.degrees", "categories")]
-    small += ["dataset.state.since_change=[]", "dataset.state.standardized=[near]"]
-    small += ["training.num_epochs=25", "training.learning_rate=0.01"]
-    small += ["logging.report=false", "logging.run_name=p"]
-    training.train(load_config("configs/state_cnn.yaml", small), Console(file=StringIO()))
-    return folder / "c/p"
+def policy(tmp_path_factory) -> tuple[Path, int]:
+    """One that presses W by "near" alone, whatever it sees, and the value of "near" for which it does."""
+    near = StateConfig(standardized=("near",))
+    features = StateFeatures(near, means=(0.5,), stds=(0.5,))
+    inputs = InputSpec(("W",), NAMES, (24, 36), (24, 36), 50.0, Window(state=True), features)
+    small = {"conv_features": (4,), "conv_strides": (2,), "vision_features": (4,), "dense_features": (8,)}
+    dataset, model = DatasetConfig("unused", state=near), StateCNNConfig("state_cnn", state_features=(8,), **small)
+    config = Config(dataset, model, evaluation=EvaluationConfig(best_metric="macro_f1"))
+    run = save_run(tmp_path_factory.mktemp("policy") / "run", config, inputs)
+    black, untrained = np.zeros((3, 24, 36), np.uint8), Policy.load(run)
+    off, on = (untrained.probabilities(black, np.float32([9, near]))[0].item() for near in (0, 1))
+    assert abs(off - on) > 1e-3
+    save_run(run, config, inputs, decoding=Decoding({"W": (off + on) / 2}))
+    return run, int(on > off)
 
 
 def test_a_policy_acts_on_the_state_that_is_sent_and_not_before_all_is_there(
     monkeypatch, tmp_path, policy, window, person, reader
 ):
-    seen: list[list[tuple[int, int]]] = []
+    (run, pressing), seen = policy, []
 
     def look(**values: float) -> None:
         seen.append(window.seen())
@@ -260,16 +258,16 @@ def test_a_policy_acts_on_the_state_that_is_sent_and_not_before_all_is_there(
 
     script = {
         2: lambda: person.tap("F9"),
-        3: lambda: reader.send({"near": 1}),
+        3: lambda: reader.send({"near": pressing}),
         8: lambda: look(health=1),
-        16: lambda: look(near=0),
-        24: lambda: look(near=1),
+        16: lambda: look(near=1 - pressing),
+        24: lambda: look(near=pressing),
         32: lambda: (look(), person.tap("F12")),
     }
     monkeypatch.setattr(play, "open_desktop", ScriptedDesktop)
     ScriptedDesktop.script, said = script, StringIO()
     options = PlayOptions(GameSpec.parse(f"window/{TITLE}?fps=50"), all_inputs=True, state=reader.address)
-    played = play_window(str(policy), options, Console(file=said, width=1000))
+    played = play_window(str(run), options, Console(file=said, width=1000))
     presses = [[kind == X.KeyPress for kind, _ in part] for part in (*seen, window.seen())]
     assert presses == [[], [True], [False], [True], [False]]
     assert "the policy plays once health, near came to" in said.getvalue()
@@ -280,4 +278,4 @@ def test_a_policy_acts_on_the_state_that_is_sent_and_not_before_all_is_there(
 def test_a_policy_that_needs_a_state_is_told_where_it_comes_from(policy, window):
     options = PlayOptions(GameSpec.parse(f"window/{TITLE}"))
     with pytest.raises(UserError, match=r"needs the game's state \(health, near\): add --state HOST:PORT"):
-        play_window(str(policy), options, Console(file=StringIO()))
+        play_window(str(policy[0]), options, Console(file=StringIO()))
