@@ -158,7 +158,8 @@ def show(episodes: int, seed: int, scores: Path | None) -> None:
                     moved += event.rel
                 elif event.type in (pygame.MOUSEBUTTONDOWN, pygame.MOUSEBUTTONUP):
                     down = event.type == pygame.MOUSEBUTTONDOWN
-            game.play(moved, down, 1 / DRAWN)
+            if game.seconds or down or moved.any():  # an episode begins with the first input
+                game.play(moved, down, 1 / DRAWN)
             surface = pygame.surfarray.make_surface(game.render().swapaxes(0, 1))
             screen.blit(pygame.transform.scale(surface, screen.get_size()), (0, 0))
             pygame.display.flip()

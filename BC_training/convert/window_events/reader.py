@@ -6,7 +6,6 @@ The source is a dataset whose episodes have ``events.parquet``; see ``play/live/
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +41,6 @@ class WindowRecordings:
     def axis_names(self) -> tuple[str, ...]:
         return self.binding.axes
 
-    @cached_property
-    def _dataset(self) -> ZarrGameplayDataset:
-        return ZarrGameplayDataset(self.path)
-
     def digest(self, episode: str) -> str:
         return content_digest(sampled(self.place(episode) / EVENTS))
 
@@ -53,8 +48,9 @@ class WindowRecordings:
         return self.path / episode
 
     def read(self, episode: str) -> Recording:
-        number = self._dataset.find([episode])[0]
-        info = self._dataset.episodes[number]
+        dataset = ZarrGameplayDataset(self.path)
+        number = dataset.find([episode])[0]
+        info = dataset.episodes[number]
         recorded = info.fps
         if recorded is None:
             raise UserError("it does not say its frames per second: restore its attributes")
@@ -69,7 +65,7 @@ class WindowRecordings:
         def steps() -> Iterator[Step]:
             for start in range(0, known, _BLOCK):
                 rows = slice(start, min(start + _BLOCK, known))
-                images = self._dataset.frames(number, frames[rows])
+                images = dataset.frames(number, frames[rows])
                 for image, pressed, moved in zip(images, buttons[rows], axes[rows], strict=True):
                     yield image, Action(pressed, moved), None
 
