@@ -62,7 +62,8 @@ def test_a_source_that_was_read_goes_into_other_processes(tmp_path, keybinds):
     source = open_source(tmp_path / "a.zarr", Options("events", keybinds=keybinds))
     first = next(iter(source.read("episode_0").steps))
     again = next(iter(pickle.loads(pickle.dumps(source)).read("episode_0").steps))
-    assert (first[0] == again[0]).all() and first[1].buttons.tolist() == again[1].buttons.tolist()
+    assert (first[0] == again[0]).all()
+    assert first[1].buttons.tolist() == again[1].buttons.tolist()
 
 
 def test_labels_are_made_again_with_other_keybinds(tmp_path, keybinds):
