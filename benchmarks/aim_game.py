@@ -89,14 +89,19 @@ gymnasium.register("Aim-v0", entry_point=Aim)
 
 
 class Expert:
-    """Plays as a person does: sees a new disc after 150 ms, slows down as it arrives, rests, clicks for 100 ms."""
+    """Plays as a person does: sees a new disc after 150 ms, errs, overshoots now and then, rests, clicks for 100 ms."""
 
     REACTION, REST, CLICK = 0.15, 0.05, 0.1  # seconds
     SPEED = 600.0  # counts a second
     SLOWING = 0.08  # seconds of the way that are left, from which on it slows down
+    ERROR = 2.0  # units by which it misses the middle of the disc, in each direction, a standard deviation
+    OVERSHOOTS = 0.25  # the share of the discs at which it first goes too far
 
-    def __init__(self):
+    def __init__(self, seed: int):
+        self._random = np.random.default_rng(seed)
         self._seen: list[tuple[float, np.ndarray]] = []  # discs, and when
+        self._disc = np.full(2, -1.0)  # the one that it aims at
+        self._points: list[np.ndarray] = []  # it moves to one after the other, and clicks at the last one
         self._arrived = self._clicked = -math.inf
         self._owed = np.zeros(2)
 
@@ -105,25 +110,38 @@ class Expert:
         self._seen.append((now, disc))
         while len(self._seen) > 1 and self._seen[1][0] <= now - self.REACTION + 1e-6:
             del self._seen[0]
-        way = (self._seen[0][1] - cross) * COUNTS
+        has_seen_click = now >= self._clicked + self.CLICK + self.REACTION - 1e-6
+        if not np.array_equal(self._disc, self._seen[0][1]) or (not self._points and has_seen_click):
+            self._aim(cross, self._seen[0][1])
+        way = (self._points[0] - cross) * COUNTS if self._points else np.zeros(2)
         far = float(np.hypot(*way))
-        if far > RADIUS * COUNTS / 2:
+        if far > COUNTS:
             self._arrived = math.inf
         elif self._arrived == math.inf:
             self._arrived = now
-        if now >= max(self._arrived + self.REST, self._clicked + self.CLICK + self.REACTION) - 1e-6:
-            self._clicked = now
+        if self._points and now >= self._arrived + self.REST - 1e-6:
+            del self._points[0]
+            self._clicked = self._clicked if self._points else now
         self._owed += way * min(1 - math.exp(-passed / self.SLOWING), self.SPEED * passed / max(far, 1e-9))
         counts = np.rint(self._owed)
         self._owed -= counts
         return now < self._clicked + self.CLICK - 1e-6, counts
+
+    def _aim(self, cross: np.ndarray, disc: np.ndarray) -> None:
+        aimed = disc + self._random.normal(0, self.ERROR, 2)
+        past = aimed + self._random.uniform(0.1, 0.6) * (aimed - cross)
+        overshoots = self._random.random() < self.OVERSHOOTS
+        self._points = [
+            np.clip(point, 0, (WIDTH - 1, HEIGHT - 1)) for point in ([past, aimed] if overshoots else [aimed])
+        ]
+        self._disc = disc
 
 
 def play_environment(episodes: int, seed: int) -> None:
     """Prints the expert's scores in the environment."""
     scores = []
     for number in range(episodes):
-        game, expert = Aim(), Expert()
+        game, expert = Aim(), Expert(seed + number)
         game.reset(seed=seed + number)
         while not game.is_over:
             down, counts = expert.act(game.seconds, 1 / RATE, game.cross, game.disc)
@@ -175,7 +193,7 @@ def play_window() -> None:
     from Xlib import X, display
     from Xlib.ext import xtest
 
-    desktop, expert, was_down = display.Display(), Expert(), False
+    desktop, expert, episode, was_down = display.Display(), Expert(0), 0, False
     told = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     told.bind(("127.0.0.1", PORT))
     told.settimeout(5)
@@ -185,7 +203,8 @@ def play_window() -> None:
         except TimeoutError:
             return
         if state["now"] < 1.5 / DRAWN:  # an episode begins
-            expert = Expert()
+            episode += 1
+            expert = Expert(episode)
         down, counts = expert.act(state["now"], 1 / DRAWN, np.array(state["cross"]), np.array(state["disc"]))
         if counts.any():
             xtest.fake_input(desktop, X.MotionNotify, 1, x=int(counts[0]), y=int(counts[1]))
