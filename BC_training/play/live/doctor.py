@@ -1,9 +1,9 @@
-"""Whether a game reacts to what is pressed in its window, and how late: the command ``doctor``, and play's delay test."""
+"""Whether a game in a window reacts to what is pressed, and how late: ``doctor``, and the delay test of ``play``."""
 
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,8 @@ _PARTS = 10  # into which the mouse's counts are split, to find its acceleration
 _PART_SECONDS = 0.05  # between them: a game adds up what comes within a frame
 _EQUAL = 0.1  # the share by which two turns may differ, and 1 pixel more
 _OTHER_PIXELS = 0.02  # the share of the pixels in which equal pictures may differ
-_LEVELS = 12
+_LEVELS = 12  # of 255, from which on a pixel is another
+_ALIKE = 0.6
 _DECISIONS = 11
 
 
@@ -70,7 +71,7 @@ def doctor(
     binding = Binding.of_names(_KEYS, ("mouse_x",), "") if keybinds is None else Binding.from_file(keybinds)
     turn = None
     with reactions_of(game, binding, size, hotkey_buttons(hotkeys, binding), lambda line: say(console, line)) as tried:
-        found = _tried(tried, _CHECKS, console)
+        found = _tried(tried, {*binding.buttons, *binding.axes}, _CHECKS, console)
         reacts = {reaction.name for reaction in found if reaction.is_seen}
         mouse = [x for x, bind in enumerate(binding.keys.axes) if bind.mouse == 0 and binding.axes[x] in reacts]
         if mouse and not found[-1].is_seen:
@@ -113,28 +114,24 @@ def delay_test(checkpoint: str, options: PlayOptions, console: Console) -> dict[
         decisions.append(time.perf_counter() - begun)
     decision = float(np.median(decisions[1:]))  # the first compiles
     with reactions_of(options.game, binding, size, hotkeys, lambda line: say(console, line)) as tried:
-        found = _tried(tried, _PRESSES, console)
+        found = _tried(tried, {*policy.inputs.action_names, *policy.inputs.axis_names}, _PRESSES, console)
     _print(found, console)
     seconds = [value for reaction in found[:-1] if reaction.is_seen for value in reaction.seconds]
     if not seconds or found[-1].is_seen:
         reason = "nothing that was pressed changed the picture" if not seconds else _MOVES
         raise UserError(f"the delay is not known: {reason}; 'doctor --game {options.game}' looks for the reason")
     delay, capture = float(np.median(seconds)), float(np.median(tried.capture))
-    late, shift, unseen_shift = recommended(delay, capture + decision, fps)
+    late, shift, without = recommended(delay, capture + decision, fps)
+    times = f"press {1000 * delay:.0f}, capture {1000 * capture:.0f}, decision {1000 * decision:.0f} ms"
+    say(console, f"delay: {late} frames later than in the next one ({times}, at {fps:g} frames a second)")
     say(
         console,
-        f"A press shows after {1000 * delay:.0f} ms, capture takes {1000 * capture:.0f} ms and decision "
-        f"{1000 * decision:.0f} ms: at {fps:g} frames a second what a policy does shows {late + 1} frames after the "
-        f"one that it saw, a delay of {late} (where there is none, it shows in the next).",
-    )
-    say(
-        console,
-        f"Train with dataset.action_shift={shift} on recordings of this window, in which the game was as late; with "
-        f"{unseen_shift} on such as had no delay, as those of an expert within the game.",
+        f"train with dataset.action_shift={shift} on recordings of this window, in which the game was as late; with "
+        f"{without} on such as had no delay, as those of an expert within the game",
     )
     result = {"game": str(options.game), "fps": fps, "reactions": {r.name: r.to_dict() for r in found}}
     result |= {"press_ms": 1000 * delay, "capture_ms": 1000 * capture, "decision_ms": 1000 * decision}
-    result |= {"delay": late, "action_shift": shift, "action_shift_without_delay": unseen_shift}
+    result |= {"delay": late, "action_shift": shift, "action_shift_without_delay": without}
     if options.json_file is not None:
         write_whole(options.json_file, json.dumps(result, indent=2) + "\n")
     return result
@@ -158,13 +155,13 @@ def recommended(delay: float, response: float, fps: float) -> tuple[int, int, in
 _MOVES = "the picture changes as often without a press: go where it rests, or where less moves"
 
 
-def _tried(tried: Reactions, rounds: int, console: Console) -> list[Reaction]:
+def _tried(tried: Reactions, names: Collection[str], rounds: int, console: Console) -> list[Reaction]:
     try:
         tried.wait_for_start()
     except Ended:
         raise UserError("ended before anything was pressed: nothing is known") from None
     with console.status("") as status:
-        found = tried.run(tried.moves(), rounds, status.update)
+        found = tried.run(tried.moves(names), rounds, status.update)
     found = [reaction for reaction in found if reaction.tries or reaction.name == NOTHING]
     if len(found) == 1:
         raise UserError("ended before anything was pressed: nothing is known")
@@ -233,10 +230,10 @@ def _turn(tried: Reactions, axis: int, amount: float) -> Turn:
 
 
 def shift(before: UInt8[np.ndarray, "3 H W"], after: UInt8[np.ndarray, "3 H W"]) -> int | None:
-    """By how many pixels a picture moved to the right, at most half of its width.
+    """By how many pixels a picture moved to the right, at most a third of its width.
 
-    Looks above the middle, where fewer things stay where they are, such as weapons. None where no shift makes the two
-    half as different as they are.
+    Looks above the middle, where fewer things stay where they are, such as weapons. None where the two are not much
+    more alike then than after most other shifts.
     """
     lit = np.flatnonzero((before | after).any(axis=(0, 1)))  # black beside the picture does not move
     rows = slice(before.shape[1] // 5, before.shape[1] * 3 // 5)
@@ -245,11 +242,11 @@ def shift(before: UInt8[np.ndarray, "3 H W"], after: UInt8[np.ndarray, "3 H W"])
     columns = slice(lit[0], lit[-1] + 1)
     a, b = (picture[:, rows, columns].mean(axis=0, dtype=np.float32) for picture in (before, after))
     width, costs = a.shape[1], {}
-    for by in range(-(width // 2), width // 2 + 1):
+    for by in range(-(width // 3), width // 3 + 1):
         one, other = a[:, max(-by, 0) : width - max(by, 0)], b[:, max(by, 0) : width - max(-by, 0)]
         costs[by] = float(np.abs(one - other).mean())
     best = min(costs, key=lambda by: (costs[by], abs(by)))
-    return best if best == 0 or costs[best] < costs[0] / 2 else None
+    return best if costs[best] < _ALIKE * np.median(list(costs.values())) else None
 
 
 def _differing(one: UInt8[np.ndarray, "3 H W"], other: UInt8[np.ndarray, "3 H W"]) -> float:

@@ -6,7 +6,7 @@ press as seen once more pixels have than left it without one: so pictures that m
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -27,10 +27,11 @@ from BC_training.runtime.workers import closing_on_sigterm
 COUNTS = 100  # by which the mouse is moved
 NOTHING = "nothing pressed"  # the name of what is tried for comparison
 _WAIT = 1.0  # seconds that a change may take
-_WATCH = 0.3  # seconds, twice before each press: to learn what changes by itself, and how much more does
-_STILL = 2.0  # seconds in which a picture may come to rest
+_WATCH, _LONGEST = 0.5, 4.0  # seconds before each press, as many as it takes to know what changes by itself
+_STILL, _CHUNK = 2.0, 0.15  # seconds in which a picture may come to rest; and in which it rests, then
 _AFTER = 0.1  # seconds for which a change is watched, to see how large it becomes
 _LEVELS = 12  # of 255, by which a pixel has to leave the colours that it had
+_CALM = 3  # times without any press and change, after which it is known
 _SHARE = 0.001  # of the pixels, which are at least to change
 _GIVEN_UP = 5  # presses without any change, after which a button is left out
 
@@ -127,7 +128,7 @@ class Reactions:
         self._hotkeys, self._tell, self._binding = hotkeys, tell, binding
         self.hands = Hands(desktop, window, binding.keys, binding.buttons, binding.axes)
         self.capture: list[float] = []
-        self.arrived, self._moving = 0, 0.0
+        self.arrived, self._moving, self._watch = 0, 0.0, _WATCH
 
     def wait_for_start(self) -> None:
         """Until the first hotkey is pressed and the window has the focus.
@@ -142,14 +143,20 @@ class Reactions:
         if pressed[0] != self._hotkeys[0]:
             raise Ended
         self._wait_for_focus()
-        self._moving = self._watched(_STILL).moving
+        self._moving, calm = self._watched(_STILL).moving, 0
+        while calm < _CALM and self._watch < _LONGEST:
+            self._try(Move(NOTHING, self.rest(), self.rest()), reaction := Reaction(NOTHING))
+            calm = 0 if reaction.seconds else calm + 1
+            self._watch *= 2 if reaction.seconds else 1
 
-    def moves(self) -> list[Move]:
-        """Each button that may be pressed, and each axis."""
+    def moves(self, names: Collection[str]) -> list[Move]:
+        """Each button of these names that may be pressed, and each axis."""
         keys, buttons = self._binding.keys, len(self._binding.buttons)
         denied = {keys.columns.get(key) for key in DENIED}
         found = []
         for i, name in enumerate(self._binding.buttons):
+            if name not in names:
+                continue
             if i in denied:
                 self._tell(f"{name} is not pressed, as it may leave the game")
                 continue
@@ -158,9 +165,11 @@ class Reactions:
             found.append(Move(name, action, self.rest()))
         for x, name in enumerate(self._binding.axes):
             bind = keys.axes[x]
+            if name not in names or denied & {buttons + 2 * x, buttons + 2 * x + 1}:
+                continue
             if bind.mouse is not None:
                 found.append(Move(name, *(self.moved(x, counts / bind.counts) for counts in (COUNTS, -COUNTS))))
-            elif not denied & {buttons + 2 * x, buttons + 2 * x + 1}:
+            else:
                 found.append(Move(name, self.moved(x, bind.amount), self.rest()))
         return found
 
@@ -203,7 +212,7 @@ class Reactions:
     def still(self) -> UInt8[np.ndarray, "3 H W"]:
         """The picture, once it moves no more than it did at the start, or after ``_STILL`` seconds."""
         end = time.perf_counter() + _STILL
-        while self._watched(_WATCH / 2).moving > self._moving + _SHARE and time.perf_counter() < end:
+        while self._watched(_CHUNK).moving > self._moving + _SHARE and time.perf_counter() < end:
             pass
         return self._picture()[1]
 
@@ -211,7 +220,7 @@ class Reactions:
         self._wait_for_focus()
         usual, later = _Usual(self.still()), []
         for pictures in (None, later):
-            end = time.perf_counter() + _WATCH
+            end = time.perf_counter() + self._watch / 2
             while time.perf_counter() < end:
                 picture = self._picture()[1]
                 usual.add(picture) if pictures is None else pictures.append(picture)
