@@ -114,7 +114,7 @@ class ReactingWindow(ToyWindow):
 
     Args:
         delays: seconds from a press to its effect, by the keys' names in X11.
-        is_accelerated: whether the pattern goes twice as far if the mouse moves far at once.
+        is_accelerated: whether the pattern goes a quarter further if the mouse moves far at once.
         lasts: how many presses of keys it knows until it closes.
     """
 
@@ -148,7 +148,7 @@ class ReactingWindow(ToyWindow):
                     if happened.type == X.MotionNotify:
                         moved = happened.root_x - (happened.root_x if at is None else at)
                         at = happened.root_x
-                        place += 2 * moved if self._is_accelerated and abs(moved) > 50 else moved
+                        place += 5 * moved // 4 if self._is_accelerated and abs(moved) > 50 else moved
                         draw()
                     elif happened.type == X.KeyPress and happened.detail in codes:
                         time.sleep(codes[happened.detail])

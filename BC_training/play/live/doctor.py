@@ -217,7 +217,16 @@ def _turn(tried: Reactions, axis: int, amount: float) -> Turn:
             tried.do(tried.moved(axis, sign * amount / parts))
             time.sleep(_PART_SECONDS)
         pictures.append(tried.still())
-    start, once, back, several, _ = pictures
+    return compared(*pictures[:4])
+
+
+def compared(
+    start: UInt8[np.ndarray, "3 H W"],
+    once: UInt8[np.ndarray, "3 H W"],
+    back: UInt8[np.ndarray, "3 H W"],
+    several: UInt8[np.ndarray, "3 H W"],
+) -> Turn:
+    """What pictures tell: the first one, that after a motion at once, after the way back, and after one in parts."""
     by, by_parts = shift(start, once), shift(back, several)
     noise = _differing(start, back)
     if by is not None and by_parts is not None:

@@ -1,4 +1,5 @@
 import json
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from io import StringIO
@@ -9,7 +10,7 @@ import pytest
 from dataset_files import user_error
 from live_recording import TITLE
 from rich.console import Console
-from toy_windows import ReactingWindow
+from toy_windows import ReactingWindow, wait_until
 from untrained import CONFIG, save_run
 from Xlib import X
 
@@ -19,7 +20,7 @@ from BC_training.games import GameSpec
 from BC_training.games.window.x11 import X11Desktop
 from BC_training.play.live import doctor as module
 from BC_training.play.live import reaction
-from BC_training.play.live.doctor import delay_test, doctor, recommended, shift
+from BC_training.play.live.doctor import compared, delay_test, doctor, recommended, shift
 from BC_training.play.live.options import HOTKEYS, PlayOptions
 
 GAME = GameSpec.parse(f"window/{TITLE}?fps=50")
@@ -38,7 +39,6 @@ def quick(monkeypatch):
     for name, value in (("_STILL", 0.3), ("_CHUNK", 0.05), ("_WATCH", 0.1), ("_WAIT", 0.5), ("_CALM", 1)):
         monkeypatch.setattr(reaction, name, value)
     monkeypatch.setattr(module, "_CHECKS", 2)
-    monkeypatch.setattr(module, "_PRESSES", 2)
 
 
 @pytest.fixture
@@ -115,19 +115,34 @@ def test_a_mouse_that_is_accelerated_is_wrong(monkeypatch, capsys, window, perso
     with pytest.raises(SystemExit) as end:
         command_line.main()
     assert end.value.code == 1
-    assert "move the picture by 50 of 100 pixels" not in said.getvalue()  # further than a third of the picture
-    assert said.getvalue().splitlines()[-1].startswith("the mouse is accelerated")
+    *_, turned, fault = said.getvalue().splitlines()
+    assert turned == "100 counts of the mouse move the picture by 31 of 100 pixels, ten times 10 by 25 of 100 pixels"
+    assert fault.startswith("the mouse is accelerated")
 
 
-def test_the_delay_of_a_policy_and_the_shift_that_follows_are_measured(tmp_path, window, person, keybinds):
-    window()
+def test_the_delay_of_a_policy_and_the_shift_that_follows_are_measured(monkeypatch, tmp_path, window, person, keybinds):
+    """Until a hotkey ends it."""
+    toy = window()
+    monkeypatch.setattr(module, "_PRESSES", 1000)
     inputs = InputSpec(("late",), (), SIZE, (24, 32), 50.0)
     policy = save_run(tmp_path / "policy", CONFIG, inputs)
     options = PlayOptions(GAME, keybinds, json_file=tmp_path / "t.json")
-    found = delay_test(str(policy), options, Said({"press F9": lambda: person.tap("F9")}).console)
+    pressed: list = []
+
+    def end() -> None:
+        wait_until(lambda: pressed.extend(toy.seen()) or len(pressed) >= 4)
+        person.tap("F12")
+
+    ending = threading.Thread(target=end)
+    said = Said({"press F9": lambda: (person.tap("F9"), ending.start())})
+    found = delay_test(str(policy), options, said.console)
+    ending.join()
+    assert "ended by a hotkey" in said.getvalue()
     assert found == json.loads((tmp_path / "t.json").read_text())
     assert found["reactions"]["late"]["p50_ms"] >= 250
+    assert found["reactions"]["late"]["tries"] in (1, 2)
     assert found["delay"] >= 12
+    assert found["action_shift_without_delay"] == found["delay"] - 1
     assert all_are_up()
 
 
@@ -188,3 +203,11 @@ def test_a_picture_that_is_another_one_did_not_move():
     assert shift(one, one) == 0
     assert shift(one, other) is None
     assert shift(np.zeros_like(one), np.zeros_like(one)) is None
+
+
+def test_an_accelerated_mouse_is_told_also_where_the_picture_goes_too_far_to_be_measured():
+    start = np.random.default_rng(0).integers(0, 256, (3, 40, 60), np.uint8)
+    far, less = (np.roll(start, by, axis=2) for by in (28, 24))
+    assert compared(start, far, start, less) == (None, None, True)
+    assert compared(start, far, start, far) == (None, None, False)
+    assert compared(start, far, less, far) == (None, 4, None)  # it did not come back
