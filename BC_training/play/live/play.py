@@ -22,7 +22,7 @@ from BC_training.games.window.platform import open_desktop
 from BC_training.play.human.session import ranges
 from BC_training.play.live.episode import LiveEpisode, finish
 from BC_training.play.live.labels import AUTO, Binding
-from BC_training.play.live.options import PlayOptions
+from BC_training.play.live.options import DENIED, PlayOptions
 from BC_training.play.live.played import STAGES, Played
 from BC_training.play.live.recorder import hotkey_buttons
 from BC_training.play.live.watch import Watch
@@ -32,8 +32,7 @@ from BC_training.runtime.workers import closing_on_sigterm
 
 _CONTROL_SECONDS = 1.0  # a person who took over without a key keeps control so long after their last press or motion
 _SHAKE = 10  # counts in a frame that a mouse may move without taking over
-# What leaves the game or the desktop: never pressed, the first ones unless somebody has bound them in a file.
-_DENIED = [("key", name) for name in ("ESC", "LMETA", "RMETA", "PRINTSCREEN")]
+# Never pressed, beside ``DENIED``, which is only where somebody has bound it in a file.
 _ALT, _DENIED_WITH_ALT = [("key", "LALT"), ("key", "RALT")], [("key", "TAB"), ("key", "F4")]
 
 
@@ -49,7 +48,7 @@ def play_window(checkpoint: str, options: PlayOptions, console: Console) -> Play
     policy, arguments = Policy.load(checkpoint), options.game.arguments
     if options.decode:
         policy = Policy.load(checkpoint, policy.decoding.override(options.decode))
-    binding = _binding(policy, options)
+    binding = policy_binding(policy, options)
     hotkeys = hotkey_buttons(options.hotkeys, binding)
     takeover = None if options.takeover is None else _takeover_key(options.takeover, binding, hotkeys)
     if options.json_file is not None:
@@ -81,7 +80,8 @@ def play_window(checkpoint: str, options: PlayOptions, console: Console) -> Play
     return game.played
 
 
-def _binding(policy: Policy, options: PlayOptions) -> Binding:
+def policy_binding(policy: Policy, options: PlayOptions) -> Binding:
+    """What presses the policy's buttons and moves its axes; a UserError where nothing does."""
     inputs = policy.inputs
     if inputs.window.state:
         raise UserError(
@@ -128,7 +128,7 @@ class _Play:
         self._axes = [binding.axes.index(name) for name in policy.inputs.axis_names]
         self._denied, self._alt, self._denied_with_alt = (
             [binding.keys.columns[key] for key in keys if key in binding.keys.columns]
-            for keys in (_DENIED if options.keybinds == AUTO else [], _ALT, _DENIED_WITH_ALT)
+            for keys in (DENIED if options.keybinds == AUTO else (), _ALT, _DENIED_WITH_ALT)
         )
         self._episode: LiveEpisode | None = None
         self._corrected: list[bool] = []  # of each frame of the episode, whether the person alone acted in it
