@@ -65,6 +65,7 @@ WindowGame = Annotated[str, typer.Option("--game", help="A window, such as windo
 PlayedKeys = Annotated[str, typer.Option("--keybinds", help="What presses a button, a JSON file; or auto.")]
 Corrections = Annotated[File, typer.Option("--record", help="The dataset that gets what is played, with corrections.")]
 Seconds = Annotated[float | None, typer.Option(min=0.1, help="Ends after so many seconds of play.")]
+DelayTest = Annotated[bool, typer.Option("--delay-test", help="Only measure how late the game shows what is pressed.")]
 Means = Annotated[
     tuple[float, float] | None,
     typer.Option("--reference-means", metavar="RANDOM EXPERT", help="Means to normalise scores by; no such play then."),

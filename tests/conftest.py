@@ -164,6 +164,7 @@ def _write_array(
 # X11 and stable-retro are on Linux alone.
 _X11 = (
     "play/human",
+    "play/live/test_doctor.py",
     "play/live/test_play.py",
     "play/live/test_recorder.py",
     "play/live/test_state.py",

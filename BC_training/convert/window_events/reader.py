@@ -6,7 +6,6 @@ The source is a dataset whose episodes have ``events.parquet``; see ``play/live/
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +41,6 @@ class WindowRecordings:
     def axis_names(self) -> tuple[str, ...]:
         return self.binding.axes
 
-    @cached_property
-    def _dataset(self) -> ZarrGameplayDataset:
-        return ZarrGameplayDataset(self.path)
-
     def digest(self, episode: str) -> str:
         return content_digest(sampled(self.place(episode) / EVENTS))
 
@@ -53,8 +48,9 @@ class WindowRecordings:
         return self.path / episode
 
     def read(self, episode: str) -> Recording:
-        number = self._dataset.find([episode])[0]
-        info = self._dataset.episodes[number]
+        dataset = ZarrGameplayDataset(self.path)
+        number = dataset.find([episode])[0]
+        info = dataset.episodes[number]
         recorded = info.fps
         if recorded is None:
             raise UserError("it does not say its frames per second: restore its attributes")
@@ -63,14 +59,14 @@ class WindowRecordings:
             raise UserError(f"--fps {rate:g} is above the recording's {recorded:g}: lower it")
         events = Events.read(self.place(episode) / EVENTS)
         frames, edges = thinned(events, info.length, recorded, rate)
-        state = self._dataset.state(number)[frames] if self.attributes else np.zeros((len(frames), 0), np.float32)
+        state = dataset.state(number)[frames] if self.attributes else np.zeros((len(frames), 0), np.float32)
         known = np.searchsorted(edges[1:] + self.shift / rate, edges[-1], "right")
         buttons, axes = self.binding.label(events, edges[: known + 1] + self.shift / rate)
 
         def steps() -> Iterator[Step]:
             for start in range(0, known, _BLOCK):
                 rows = slice(start, min(start + _BLOCK, known))
-                images = self._dataset.frames(number, frames[rows])
+                images = dataset.frames(number, frames[rows])
                 for image, pressed, moved, values in zip(images, buttons[rows], axes[rows], state[rows], strict=True):
                     yield image, Action(pressed, moved), values
 

@@ -10,6 +10,8 @@ from BC_training.games import GameSpec
 from BC_training.play.live.labels import AUTO
 from BC_training.play.live.state import read_names
 
+# What leaves the game or the desktop, and is not pressed by itself.
+DENIED = tuple(("key", name) for name in ("ESC", "LMETA", "RMETA", "PRINTSCREEN"))
 HOTKEYS = ("F9", "F10", "F12")  # that start and stop an episode, discard it, and end the recording
 
 

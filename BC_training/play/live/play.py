@@ -22,7 +22,7 @@ from BC_training.games.window.platform import open_desktop
 from BC_training.play.human.session import ranges
 from BC_training.play.live.episode import LiveEpisode, finish
 from BC_training.play.live.labels import AUTO, Binding
-from BC_training.play.live.options import PlayOptions
+from BC_training.play.live.options import DENIED, PlayOptions
 from BC_training.play.live.played import STAGES, Played
 from BC_training.play.live.recorder import hotkey_buttons
 from BC_training.play.live.state import GameState, names_for
@@ -33,8 +33,7 @@ from BC_training.runtime.workers import closing_on_sigterm
 
 _CONTROL_SECONDS = 1.0  # a person who took over without a key keeps control so long after their last press or motion
 _SHAKE = 10  # counts in a frame that a mouse may move without taking over
-# What leaves the game or the desktop: never pressed, the first ones unless somebody has bound them in a file.
-_DENIED = [("key", name) for name in ("ESC", "LMETA", "RMETA", "PRINTSCREEN")]
+# Never pressed, beside ``DENIED``, which is only where somebody has bound it in a file.
 _ALT, _DENIED_WITH_ALT = [("key", "LALT"), ("key", "RALT")], [("key", "TAB"), ("key", "F4")]
 
 
@@ -51,7 +50,7 @@ def play_window(checkpoint: str, options: PlayOptions, console: Console) -> Play
     policy, arguments = Policy.load(checkpoint), options.game.arguments
     if options.decode:
         policy = Policy.load(checkpoint, policy.decoding.override(options.decode))
-    binding, state_names = _binding(policy, options), names_for(policy.inputs, options.state)
+    binding, state_names = policy_binding(policy, options), names_for(policy.inputs, options.state)
     hotkeys = hotkey_buttons(options.hotkeys, binding)
     takeover = None if options.takeover is None else _takeover_key(options.takeover, binding, hotkeys)
     if options.json_file is not None:
@@ -85,7 +84,8 @@ def play_window(checkpoint: str, options: PlayOptions, console: Console) -> Play
     return game.played
 
 
-def _binding(policy: Policy, options: PlayOptions) -> Binding:
+def policy_binding(policy: Policy, options: PlayOptions) -> Binding:
+    """What presses the policy's buttons and moves its axes; a UserError where nothing does."""
     inputs = policy.inputs
     if options.keybinds == AUTO:
         return Binding.of_names(inputs.action_names, inputs.axis_names, "the policy")
@@ -97,6 +97,12 @@ def _binding(policy: Policy, options: PlayOptions) -> Binding:
         if missing := [name for name in wanted if name not in bound]:
             raise UserError(f"{options.keybinds} binds nothing to the policy's {kind} '{missing[0]}': add it")
     return binding
+
+
+def nothing_seen(policy: Policy) -> tuple[np.ndarray, np.ndarray]:
+    """A black frame and a state of zeros."""
+    inputs = policy.inputs
+    return np.zeros((3, *inputs.recorded_size), np.uint8), np.zeros(len(inputs.state_names), np.float32)
 
 
 def _takeover_key(name: str, binding: Binding, hotkeys: list[Button]) -> Button:
@@ -128,7 +134,7 @@ class _Play:
         self._axes = [binding.axes.index(name) for name in policy.inputs.axis_names]
         self._denied, self._alt, self._denied_with_alt = (
             [binding.keys.columns[key] for key in keys if key in binding.keys.columns]
-            for keys in (_DENIED if options.keybinds == AUTO else [], _ALT, _DENIED_WITH_ALT)
+            for keys in (DENIED if options.keybinds == AUTO else (), _ALT, _DENIED_WITH_ALT)
         )
         self._episode: LiveEpisode | None = None
         self._corrected: list[bool] = []  # of each frame of the episode, whether the person alone acted in it
@@ -138,9 +144,7 @@ class _Play:
         self._human_until = 0.0
 
     def run(self) -> None:
-        inputs, state = self._policy.inputs, self._watch.state
-        # This compiles.
-        self._policy.act(np.zeros((3, *inputs.recorded_size), np.uint8), np.zeros(len(inputs.state_names), np.float32))
+        self._policy.act(*nothing_seen(self._policy))  # compiles
         self._ticks.restart()
         while not self._is_over:
             self._ticks.wait()
@@ -151,7 +155,7 @@ class _Play:
                 self._episode.note(rows)
             for key in pressed:
                 self._command(self._hotkeys.index(key))
-            if self._is_on and not self._is_over and self._is_here() and not state.missing:
+            if self._is_on and not self._is_over and self._is_here() and not self._watch.state.missing:
                 self._frame(moment, by_person)
             elif self._watch.desktop.geometry(self._watch.window).state == "closed":
                 self._is_over = True

@@ -1,4 +1,5 @@
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from BC_training.common.action import Action
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.storage.writer import EpisodeWriter, Names, recording
+from BC_training.convert.source import Options
+from BC_training.convert.window_events.reader import open_source
 from BC_training.play.live.events import EVENTS, Event, Events
 
 FPS = 20.0
@@ -54,6 +57,15 @@ def labels(out: Path) -> tuple[list[int], list[list[int]], list[float]]:
     assert data.state_names == ("number",)
     assert data.state(0)[:, 0].tolist() == frames
     return frames, [np.flatnonzero(column).tolist() for column in data.actions(0).T], data.axes(0)[:, 0].tolist()
+
+
+def test_a_source_that_was_read_goes_into_other_processes(tmp_path, keybinds):
+    write(tmp_path / "a.zarr", ROWS)
+    source = open_source(tmp_path / "a.zarr", Options("events", keybinds=keybinds))
+    first = next(iter(source.read("episode_0").steps))
+    again = next(iter(pickle.loads(pickle.dumps(source)).read("episode_0").steps))
+    assert (first[0] == again[0]).all()
+    assert first[1].buttons.tolist() == again[1].buttons.tolist()
 
 
 def test_labels_are_made_again_with_other_keybinds(tmp_path, keybinds):
