@@ -176,6 +176,7 @@ def test_names_are_those_of_a_file(tmp_path):
 def test_a_frames_state_is_what_was_sent_before_it(tmp_path, monkeypatch, window, person, reader):
     """The first frame is the one in which all have a value; here, in each frame another is sent."""
     out = tmp_path / "x.zarr"
+    monkeypatch.setattr(live_state, "LATE_SECONDS", 60.0)
     script: dict[int, Any] = {look: lambda look=look: reader.send({"health": look}) for look in range(3, 13)}
     script |= {
         2: lambda: person.tap("F9"),
@@ -265,6 +266,7 @@ def test_a_policy_acts_on_the_state_that_is_sent_and_not_before_all_is_there(
         32: lambda: (look(), person.tap("F12")),
     }
     monkeypatch.setattr(play, "open_desktop", ScriptedDesktop)
+    monkeypatch.setattr(live_state, "LATE_SECONDS", 0.0)
     ScriptedDesktop.script, said = script, StringIO()
     options = PlayOptions(GameSpec.parse(f"window/{TITLE}?fps=50"), all_inputs=True, state=reader.address)
     played = play_window(str(run), options, Console(file=said, width=1000))
@@ -272,7 +274,7 @@ def test_a_policy_acts_on_the_state_that_is_sent_and_not_before_all_is_there(
     assert presses == [[], [True], [False], [True], [False]]
     assert "the policy plays once health, near came to" in said.getvalue()
     assert 20 < played.frames <= 24
-    assert played.late_state == 0
+    assert played.late_state == played.frames
 
 
 def test_a_policy_that_needs_a_state_is_told_where_it_comes_from(policy, window):
