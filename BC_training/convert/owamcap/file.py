@@ -78,7 +78,8 @@ def read_mcap(file: Path) -> OwaMcap:
         notes.append(f"{repaired} lost presses and releases were repaired from the whole state of each second")
     begin, (window, away) = taken.screens[0][0], taken.stretches_away()
     if away:
-        seconds = sum(end - start for start, end in away)
+        last = taken.screens[-1][0]
+        seconds = sum(max(min(end, last) - max(start, begin), 0.0) for start, end in away)
         notes.append(f"another window than '{window}' was active for {seconds:.1f} s: nothing counts as pressed there")
     rows = [*taken.keyboard.rows, *mouse.rows]
     kept = [row for row in rows if row.kind == "release" or not any(start <= row.time < end for start, end in away)]
@@ -114,9 +115,8 @@ class _Device:
     def turn(self, time: float, button: Button, is_press: bool) -> None:
         """A press, which may be a repeated one, or a release."""
         self.heard[button] = time
-        if is_press != (button in self.down):
-            (self.down.add if is_press else self.down.discard)(button)
-            self.rows.append(Event(time, "press" if is_press else "release", *button, source="device"))
+        (self.down.add if is_press else self.down.discard)(button)
+        self.rows.append(Event(time, "press" if is_press else "release", *button, source="device"))
 
     def scroll(self, time: float, right: float, up: float) -> None:
         for x, y in ((right, 0.0), (0.0, up)):

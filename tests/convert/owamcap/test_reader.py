@@ -172,6 +172,7 @@ def test_what_was_done_in_another_window_does_not_count(tmp_path, keybinds):
             window(18, 7, "A game"),
         ),
         *(key(9.5, "press", W), key(11.5, "release", W), key(12.5, "press", W), key(12.6, "release", W)),
+        *(window(19.5, 9, "A terminal"), key(19.6, "press", W)),
         *(raw(11.5, 50, flags=1), raw(12.5, flags=2), key(15.5, "press", W), key(15.6, "release", W)),
     ]
     write(tmp_path / "in", messages)
@@ -180,7 +181,7 @@ def test_what_was_done_in_another_window_does_not_count(tmp_path, keybinds):
     assert "another window than 'A game' was active for 0.3 s: nothing counts as pressed there" in said
     attrs = ZarrGameplayDataset(tmp_path / "x.zarr").episodes[0].attrs
     assert attrs["window"] == "A game"
-    assert attrs["unfocused"] == [[10, 13]]
+    assert attrs["unfocused"] == [[10, 13], [19, 19]]
 
 
 def test_without_raw_input_buttons_and_wheel_are_those_of_the_other_listener(tmp_path, keybinds):
