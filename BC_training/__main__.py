@@ -80,12 +80,14 @@ def record(
     fps: cli.GameFps = None,
     hotkeys: cli.Hotkeys = None,
     all_inputs: cli.AllInputs = False,
+    state: cli.State = None,
+    state_names: cli.StateNames = None,
 ) -> None:
     """Record a player's episodes in a game, labelled by the player itself or by another; or a person's."""
     from BC_training.play.human.command import record_command
 
     options = game, player, episodes, seed, cli.parse_size(size or ""), noise, noise_frames, label, mix, video
-    window = fps, hotkeys, all_inputs
+    window = fps, hotkeys, all_inputs, state, state_names
     record_command(out, options, workers, console, keybinds, show_keys, takeover, unfinished, window)
 
 
@@ -106,12 +108,13 @@ def play(
     all_inputs: cli.AllInputs = False,
     json: cli.Json = None,
     decode: cli.Decode = None,
+    state: cli.State = None,
     delay_test: cli.DelayTest = False,
 ) -> None:
     """Let a policy play in a window of this desktop, live; a person starts, stops and takes over."""
     from BC_training.play.live.command import play_command
 
-    options = fps, takeover, record, seconds, hotkeys, all_inputs, json, decode, delay_test
+    options = fps, takeover, record, seconds, hotkeys, all_inputs, json, decode, state, delay_test
     play_command(checkpoint, game, keybinds, *options, console)
 
 

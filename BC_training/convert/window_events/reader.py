@@ -23,14 +23,14 @@ _BLOCK = 64  # frames read at once
 
 @dataclass(frozen=True)
 class WindowRecordings:
-    """See ``source.Source``; axes add up over the frames that are left out."""
+    """See ``source.Source``; axes add up over the frames that are left out, and each frame keeps its state."""
 
     path: Path
     episodes: tuple[str, ...]
     binding: Binding
     fps: float | None
     shift: float
-    attributes: tuple[str, ...] = ()
+    attributes: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -59,6 +59,7 @@ class WindowRecordings:
             raise UserError(f"--fps {rate:g} is above the recording's {recorded:g}: lower it")
         events = Events.read(self.place(episode) / EVENTS)
         frames, edges = thinned(events, info.length, recorded, rate)
+        state = dataset.state(number)[frames] if self.attributes else np.zeros((len(frames), 0), np.float32)
         known = np.searchsorted(edges[1:] + self.shift / rate, edges[-1], "right")
         buttons, axes = self.binding.label(events, edges[: known + 1] + self.shift / rate)
 
@@ -66,8 +67,8 @@ class WindowRecordings:
             for start in range(0, known, _BLOCK):
                 rows = slice(start, min(start + _BLOCK, known))
                 images = dataset.frames(number, frames[rows])
-                for image, pressed, moved in zip(images, buttons[rows], axes[rows], strict=True):
-                    yield image, Action(pressed, moved), None
+                for image, pressed, moved, values in zip(images, buttons[rows], axes[rows], state[rows], strict=True):
+                    yield image, Action(pressed, moved), values
 
         kept = {key: value for key, value in info.attrs.items() if key in ("player", "label", "game", "recorded")}
         return Recording(rate, steps(), kept)
@@ -79,7 +80,8 @@ def open_source(path: Path, options: Options) -> WindowRecordings:
         raise UserError("--from events needs --keybinds FILE, or --keybinds auto for every key that was pressed")
     if not 0 <= options.shift < math.inf:
         raise UserError(f"--shift {options.shift:g} is no number of frames from 0 on")
-    names = [info.name for info in ZarrGameplayDataset(path).episodes]
+    dataset = ZarrGameplayDataset(path)
+    names = [info.name for info in dataset.episodes]
     episodes = tuple(name for name in names if (path / name / EVENTS).exists())
     if not episodes:
         raise UserError(f"{path} has no episode with {EVENTS}: only recordings of a window have it")
@@ -89,7 +91,7 @@ def open_source(path: Path, options: Options) -> WindowRecordings:
     else:
         binding = Binding.from_file(options.keybinds)
     notes = (f"{others} episodes without {EVENTS} are left out",) if others else ()
-    return WindowRecordings(path, episodes, binding, options.fps, options.shift, notes=notes)
+    return WindowRecordings(path, episodes, binding, options.fps, options.shift, dataset.state_names, notes)
 
 
 def thinned(events: Events, length: int, recorded: float, rate: float) -> tuple[np.ndarray, np.ndarray]:

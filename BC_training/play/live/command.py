@@ -24,6 +24,7 @@ def play_command(
     all_inputs: bool,
     json_file: Path | None,
     decode: list[str] | None,
+    state: str | None,
     is_delay_test: bool,
     console: Console,
 ) -> None:
@@ -31,7 +32,7 @@ def play_command(
     spec, in_spec = _window(game, fps, "play")
     path = Path(in_spec) if keybinds == "auto" and in_spec else Path(keybinds)
     options = PlayOptions(
-        spec, path, hotkey_names(hotkeys), takeover, seconds, record, json_file, all_inputs, decode or ()
+        spec, path, hotkey_names(hotkeys), takeover, seconds, record, json_file, all_inputs, decode or (), state
     )
     (delay_test if is_delay_test else play_window)(str(checkpoint), options, console)
 

@@ -22,11 +22,11 @@ def write(path: Path, rows: list[Event], missing: int | None = None) -> None:
     """An episode of frames 0, 1, ..., of which one may be missing, and another without events."""
     shown = [t for t in range(COUNT + 1) if t != missing]
     frames = [Event(100 + t / FPS, "frame") for t in shown]
-    with recording(path, Names(("W",))):
+    with recording(path, Names(("W",), (), ("number",))):
         for number in range(2):
             writer = EpisodeWriter(path, number)
             for t in shown[:-1]:
-                writer.append(np.full((3, 8, 12), t, np.uint8), Action.of([False], []), None)
+                writer.append(np.full((3, 8, 12), t, np.uint8), Action.of([False], []), np.float32([t]))
             episode = writer.commit({"fps": FPS, "player": "human", "late_frames": 2})
             if number == 0:
                 Events.of([*frames, *rows]).write(episode / EVENTS)
@@ -51,9 +51,11 @@ def keybinds(tmp_path) -> Path:
 
 
 def labels(out: Path) -> tuple[list[int], list[list[int]], list[float]]:
-    """Of episode 0 the frames, where each button is held, and the axis."""
+    """Of episode 0 the frames, which still have their state, where each button is held, and the axis."""
     data = ZarrGameplayDataset(out)
     frames = data.frames(0, range(data.episodes[0].length))[:, 0, 0, 0].tolist()
+    assert data.state_names == ("number",)
+    assert data.state(0)[:, 0].tolist() == frames
     return frames, [np.flatnonzero(column).tolist() for column in data.actions(0).T], data.axes(0)[:, 0].tolist()
 
 
