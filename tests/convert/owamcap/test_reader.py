@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from conversions import converted
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mcap.writer import Writer
+from mutations import change_file, changed, require_one_line
 from recorded_sessions import number_of, write_video
 
 from BC_training.common.dataset import ZarrGameplayDataset
@@ -272,6 +276,43 @@ def test_what_cannot_be_read_is_one_line(tmp_path, keybinds):
         converted(tmp_path / "in", tmp_path / "x.zarr", "owamcap", keybinds=keybinds)
     with pytest.raises(UserError, match="needs --keybinds FILE, or --keybinds auto"):
         converted(tmp_path / "in", tmp_path / "x.zarr", "owamcap")
+
+
+@pytest.mark.parametrize("examples", [12, pytest.param(1500, marks=pytest.mark.slow)])
+def test_a_damaged_recording_is_converted_or_refused_in_one_line(tmp_path, keybinds, examples):
+    place = {"x": 7, "y": 8, "button": "left", "pressed": True, "dx": 0, "dy": 1}
+    one_of_each = [
+        *(
+            (0.0, "keyboard/state", {"buttons": [W]}),
+            (0.1, "mouse/state", {"buttons": ["left"]}),
+            window(0.2, 7, "A game"),
+        ),
+        *(raw(0.3, 5, flags=0x400, data=120), key(0.4, "press", W), screen(0.5), screen(1.5), screen(2.5)),
+        *((2.6, "mouse", place | {"event_type": "click"}), (2.7, "mouse", place | {"event_type": "scroll"})),
+    ]
+    write(tmp_path / "original", DONE)
+
+    @settings(max_examples=examples, suppress_health_check=list(HealthCheck))
+    @given(st.data())
+    def check(data):
+        for name in ("in", "x.zarr"):
+            shutil.rmtree(tmp_path / name, ignore_errors=True)
+        shutil.copytree(tmp_path / "original", tmp_path / "in")
+        if data.draw(st.booleans()):
+            messages = [list(message) for message in one_of_each]
+            changing = data.draw(st.sampled_from(messages))
+            changing[2] = data.draw(changed(changing[2]))
+            write_mcap(tmp_path / "in/play.mcap", messages)
+        else:
+            change_file(data, tmp_path / "in" / data.draw(st.sampled_from(["play.mcap", "play.mkv"])))
+        try:
+            converted(
+                tmp_path / "in", tmp_path / "x.zarr", "owamcap", keybinds=data.draw(st.sampled_from([AUTO, keybinds]))
+            )
+        except UserError as error:
+            require_one_line(error)
+
+    check()
 
 
 def test_a_missing_package_is_named_with_what_installs_it(tmp_path, monkeypatch, keybinds):
