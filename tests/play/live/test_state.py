@@ -115,7 +115,9 @@ def test_a_line_that_is_no_table_of_numbers_is_left_out_and_told_once(reader, st
     state.receive()
     assert state.values.tolist() == [1.0, 2.0]
     assert state.bad == 2
-    (said,) = told
+    state.close()
+    said, counted = told
+    assert counted == "2 lines of the state were left out"
     assert said.startswith('a line of the state is no {"name": number} and is left out')
     assert len(said) < 300
 
