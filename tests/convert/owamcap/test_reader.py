@@ -282,7 +282,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path, keybinds):
         converted(tmp_path / "in", tmp_path / "x.zarr", "owamcap")
 
 
-@pytest.mark.parametrize("examples", [12, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [12, pytest.param(300, marks=pytest.mark.slow)])
 def test_a_damaged_recording_is_converted_or_refused_in_one_line(tmp_path, keybinds, examples):
     place = {"x": 7, "y": 8, "button": "left", "pressed": True, "dx": 0, "dy": 1}
     one_of_each = [
