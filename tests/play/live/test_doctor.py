@@ -20,7 +20,8 @@ from BC_training.games import GameSpec
 from BC_training.games.window.x11 import X11Desktop
 from BC_training.play.live import doctor as module
 from BC_training.play.live import reaction
-from BC_training.play.live.doctor import compared, delay_test, doctor, recommended, shift
+from BC_training.play.live.changes import compared, shift
+from BC_training.play.live.doctor import delay_test, doctor, recommended
 from BC_training.play.live.options import HOTKEYS, PlayOptions
 
 GAME = GameSpec.parse(f"window/{TITLE}?fps=50")
