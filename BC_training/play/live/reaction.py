@@ -95,6 +95,7 @@ class Reactions:
         hands: what presses and moves.
         capture: seconds of each capture and scaling.
         arrived: how many presses and moves of its own the desktop reported.
+        watch: for how many seconds the picture is watched before each press.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Reactions:
         self._hotkeys, self._tell, self._binding = hotkeys, tell, binding
         self.hands = Hands(desktop, window, binding.keys, binding.buttons, binding.axes)
         self.capture: list[float] = []
-        self.arrived, self._moving, self._watch = 0, 0.0, _WATCH
+        self.arrived, self._moving, self.watch = 0, 0.0, _WATCH
 
     def wait_for_start(self) -> None:
         """Until the first hotkey is pressed and the window has the focus.
@@ -128,7 +129,7 @@ class Reactions:
         self._wait_for_focus()
         self._moving = self._watched(_STILL).moving
         for _ in range(_CALM):
-            self._try_nothing(Reaction(NOTHING))
+            self.try_nothing(Reaction(NOTHING))
 
     def moves(self, names: Collection[str]) -> list[Move]:
         """Each button of these names that may be pressed, and each axis."""
@@ -175,7 +176,7 @@ class Reactions:
         try:
             for number in range(rounds):
                 show(f"round {number + 1} of {rounds}: {NOTHING}")
-                self._try_nothing(nothing)
+                self.try_nothing(nothing)
                 for move, reaction in zip(moves, found, strict=True):
                     if reaction.tries < _GIVEN_UP or reaction.seconds:
                         show(f"round {number + 1} of {rounds}: {move.name}")
@@ -198,20 +199,20 @@ class Reactions:
             pass
         return self._picture()[1]
 
-    def _try_nothing(self, reaction: Reaction) -> None:
+    def try_nothing(self, reaction: Reaction) -> None:
         """Where the picture changes without a press, it is watched for longer from then on, and this is done again."""
         while True:
             self._try(Move(NOTHING, self.rest(), self.rest()), found := Reaction(NOTHING))
-            if not found.seconds or self._watch >= _LONGEST:
+            if not found.seconds or self.watch >= _LONGEST:
                 break
-            self._watch *= 2
+            self.watch *= 2
         reaction.add(found)
 
     def _try(self, move: Move, reaction: Reaction) -> None:
         self._wait_for_focus()
         usual, later = Usual(self.still()), []
         for pictures in (None, later):
-            end = time.perf_counter() + self._watch / 2
+            end = time.perf_counter() + self.watch / 2
             while time.perf_counter() < end:
                 picture = self._picture()[1]
                 usual.add(picture) if pictures is None else pictures.append(picture)
