@@ -38,7 +38,7 @@ DELAYS = {"w": 0.0, "e": 0.2, "Escape": 0.0}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Less patience, as these windows rest at once."""
-    for name, value in (("_STILL", 0.3), ("_CHUNK", 0.05), ("_WATCH", 0.1), ("_WAIT", 0.4), ("_CALM", 1)):
+    for name, value in (("_STILL", 0.3), ("_CHUNK", 0.05), ("_WATCH", 0.1), ("_WAIT", 0.5), ("_CALM", 1)):
         monkeypatch.setattr(reaction, name, value)
     monkeypatch.setattr(module, "_CHECKS", 2)
     monkeypatch.setattr(module, "_PART_SECONDS", 0.02)
@@ -129,6 +129,7 @@ def test_the_delay_of_a_policy_and_the_shift_that_follows_are_measured(
     """Until a hotkey ends it."""
     toy = window()
     monkeypatch.setattr(module, "_PRESSES", 1000)
+    monkeypatch.setattr(reaction, "_WAIT", 2.0)
     inputs = InputSpec(("late",), (), SIZE, (24, 32), 50.0)
     policy = save_run(tmp_path / "policy", make_config(), inputs)
     options = PlayOptions(GAME, keybinds, json_file=tmp_path / "t.json")
