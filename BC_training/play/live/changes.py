@@ -20,6 +20,10 @@ class Usual:
     def add(self, picture: UInt8[np.ndarray, "3 H W"]) -> None:
         self._low, self._high = np.minimum(self._low, picture), np.maximum(self._high, picture)
 
+    def add_all(self, other: "Usual") -> None:
+        self.add(other._low)
+        self.add(other._high)
+
     def share(self, picture: UInt8[np.ndarray, "3 H W"]) -> float:
         """The share of the pixels that left them."""
         above = picture > np.minimum(self._high, 255 - _LEVELS) + np.uint8(_LEVELS)

@@ -193,10 +193,10 @@ def _print(found: Sequence[Reaction], console: Console) -> None:
 
 def _turn(tried: Reactions, axis: int, amount: float) -> Turn:
     """Moves the mouse at once and in parts, and compares how far the picture went."""
-    pictures = [tried.still()]
+    pictures = [tried.settled()]
     for parts, sign in ((1, 1), (1, -1), (_PARTS, 1), (_PARTS, -1)):
         for _ in range(parts):
             tried.do(tried.moved(axis, sign * amount / parts))
             time.sleep(_PART_SECONDS)
-        pictures.append(tried.still())
+        pictures.append(tried.settled())
     return compared(*pictures[:4])

@@ -31,6 +31,7 @@ _WAIT = 1.0  # seconds that a change may take
 _WATCH, _LONGEST = 0.5, 2.0  # seconds before each press, as many as it takes to know what changes by itself
 _STILL, _CHUNK = 2.0, 0.15  # seconds in which a picture may come to rest; and in which it rests, then
 _AFTER = 0.1  # seconds for which a change is watched, to see how large it becomes
+_LOOKS = 15  # pictures, of which the median is what is there most of the time
 _CALM = 3  # times without any press and change, after which it is known
 _SHARE = 0.001  # of the pixels, which are at least to change
 _GIVEN_UP = 5  # presses without any change, after which a button is left out
@@ -192,12 +193,20 @@ class Reactions:
         while not self.hands.do(action):
             self._wait_for_focus()
 
-    def still(self) -> UInt8[np.ndarray, "3 H W"]:
-        """The picture, once it moves no more than it did at the start, or after ``_STILL`` seconds."""
+    def still(self) -> None:
+        """Until the picture moves no more than it did at the start, or for ``_STILL`` seconds."""
         end = time.perf_counter() + _STILL
         while self._watched(_CHUNK).moving > self._moving + _SHARE and time.perf_counter() < end:
             pass
-        return self._picture()[1]
+
+    def settled(self) -> UInt8[np.ndarray, "3 H W"]:
+        """What the picture shows most of the time, once it is still: light may flash."""
+        self.still()
+        pictures = []
+        for _ in range(_LOOKS):
+            pictures.append(self._picture()[1])
+            time.sleep(self.watch / _LOOKS)
+        return np.median(pictures, axis=0).astype(np.uint8)
 
     def try_nothing(self, reaction: Reaction) -> None:
         """Where the picture changes without a press, it is watched for longer from then on, and this is done again."""
@@ -210,15 +219,14 @@ class Reactions:
 
     def _try(self, move: Move, reaction: Reaction) -> None:
         self._wait_for_focus()
-        usual, later = Usual(self.still()), []
-        for pictures in (None, later):
-            end = time.perf_counter() + self.watch / 2
-            while time.perf_counter() < end:
-                picture = self._picture()[1]
-                usual.add(picture) if pictures is None else pictures.append(picture)
-        by_itself = max(map(usual.share, later), default=0.0)
-        for picture in later:
-            usual.add(picture)
+        self.still()
+        usual, later, by_itself = self._watched(self.watch / 2), Usual(self._picture()[1]), 0.0
+        end = time.perf_counter() + self.watch / 2
+        while time.perf_counter() < end:
+            picture = self._picture()[1]
+            by_itself = max(by_itself, usual.share(picture))
+            later.add(picture)
+        usual.add_all(later)
         self.do(move.action)
         begun, seen, most = time.perf_counter(), None, 0.0
         end = begun + _WAIT
