@@ -168,6 +168,7 @@ _X11 = (
     "play/live/test_recorder.py",
     "games/window/test_x11.py",
     "games/window/test_game.py",
+    "games/window/test_guard.py",
 )
 _EXTRAS = {"gym": ("ale_py", ("games/gym",)), "retro": ("stable_retro", ("games/retro",)), "window": ("Xlib", _X11)}
 _MISSING = {extra: paths for extra, (module, paths) in _EXTRAS.items() if importlib.util.find_spec(module) is None}

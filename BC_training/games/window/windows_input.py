@@ -10,13 +10,14 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from BC_training.common.errors import UserError
 from BC_training.common.keybinds.button_names import Button, button_of, shown
 from BC_training.games.window import windows_api as w
 from BC_training.games.window.desktop import WHEEL, InputEvent, InputSource
+from BC_training.games.window.guard import Guard
 from BC_training.games.window.injected import Injected
 from BC_training.games.window.windows_keys import MOUSE, MOUSE_KEYS, key_number, named, raw_key
 
@@ -35,7 +36,7 @@ class WindowsInput:
     """
 
     def __init__(self, api: Any):
-        self._api, self._injected = api, Injected()
+        self._api, self._injected, self._guard = api, Injected(), Guard()
         self._own: dict[Button, None] = {}  # what is held
         self._down: set[tuple[int | None, Button]] = set()  # what each device holds
         self._places: dict[int | None, tuple[float, float]] = {}  # of mice that do not tell how far they moved
@@ -49,10 +50,13 @@ class WindowsInput:
 
     def close(self) -> None:
         if self._thread.is_alive():
-            self.release_all()
-            self._in_thread(self._free_hotkeys)
-            self._api.PostThreadMessageW(self._thread_id, w.WM_QUIT, 0, 0)
-            self._thread.join()
+            try:
+                self.release_all()
+            finally:
+                self._guard.close()
+                self._in_thread(self._free_hotkeys)
+                self._api.PostThreadMessageW(self._thread_id, w.WM_QUIT, 0, 0)
+                self._thread.join()
 
     def events(self) -> list[InputEvent]:
         return [self._events.popleft() for _ in range(len(self._events))]
@@ -65,12 +69,18 @@ class WindowsInput:
         if button in WHEEL:
             self.scroll(*WHEEL[button])
         elif button not in self._own:
+            self._guard.hold([*self._own, button])
             self._set(button, True)
             self._own[button] = None
 
     def release(self, button: Button) -> None:
         if button in self._own:
             del self._own[button]
+            self._set(button, False)
+            self._guard.hold(self._own)
+
+    def let_go(self, buttons: Collection[Button]) -> None:
+        for button in buttons:
             self._set(button, False)
 
     def release_all(self) -> None:

@@ -6,7 +6,8 @@ games whirl round.
 """
 
 import itertools
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from Xlib import X, error
@@ -16,6 +17,7 @@ from Xlib.ext import composite, ge, xinput, xtest
 from BC_training.common.errors import UserError, first_line
 from BC_training.common.keybinds.button_names import Button, button_of, shown
 from BC_training.games.window.desktop import WHEEL, InputEvent, InputSource
+from BC_training.games.window.guard import Guard
 from BC_training.games.window.injected import Injected
 from BC_training.games.window.x11_keys import (
     MOUSE,
@@ -60,6 +62,7 @@ class X11Input:
             ) from fault
         self._display.set_error_handler(error.CatchError())  # windows may be closed at any time
         self._injected = Injected()
+        self._guard = Guard(os.environ | {"DISPLAY": self._display.get_display_name()})
         self._own: dict[Button, tuple[int, int]] = {}  # what is held, and the event and number that release it
         self._down: set[tuple[int, bool, int]] = set()  # what each device holds
         self._places: dict[tuple[int, int], float] = {}  # of devices that do not tell how far they moved
@@ -86,6 +89,8 @@ class X11Input:
             self._display.close()
         except error.ConnectionClosedError:
             pass  # the server is gone, and with it all that was held
+        finally:
+            self._guard.close()
 
     def events(self) -> list[InputEvent]:
         self._display.sync()  # until all has come that the server knows by now
@@ -101,18 +106,27 @@ class X11Input:
         if button in WHEEL:
             self.scroll(*WHEEL[button])
         elif button not in self._own:
-            if button[0] == "key":
-                pressed, released, number = X.KeyPress, X.KeyRelease, self._keyboard.code(button)
-            elif button in MOUSE:
-                pressed, released, number = X.ButtonPress, X.ButtonRelease, MOUSE[button]
-            else:
-                raise UserError(f"there is no {shown(button)} to press: bind a key or another button of the mouse")
+            pressed, released, number = self._numbers(button)
             self._own[button] = released, number
+            self._guard.hold(self._own)
             self._fake(pressed, number)
+
+    def _numbers(self, button: Button) -> tuple[int, int, int]:
+        """The events that press and release a button, and its number."""
+        if button[0] == "key":
+            return X.KeyPress, X.KeyRelease, self._keyboard.code(button)
+        if button in MOUSE:
+            return X.ButtonPress, X.ButtonRelease, MOUSE[button]
+        raise UserError(f"there is no {shown(button)} to press: bind a key or another button of the mouse")
 
     def release(self, button: Button) -> None:
         if button in self._own:
             self._fake(*self._own.pop(button))
+            self._guard.hold(self._own)
+
+    def let_go(self, buttons: Collection[Button]) -> None:
+        for button in buttons:
+            self._fake(*self._numbers(button)[1:])
 
     def release_all(self) -> None:
         for button in list(self._own):
