@@ -16,14 +16,15 @@ from BC_training.games.window.platform import open_desktop
 
 PLAYER = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGINT, lambda *_: None)
 from BC_training.common.action import Action
 from BC_training.games import make_game
 game = make_game(sys.argv[1], frame_size=(20, 30))
 game.reset()
 game.step(Action.of([1, 1]))
 print("holds", flush=True)
-signal.pause()
+while True:
+    signal.pause()
 """
 
 
@@ -62,9 +63,9 @@ def test_a_game_that_is_killed_with_9_keeps_nothing_down_also_after_ctrl_c_in_it
         os.killpg(process.pid, signal.SIGINT)
         process.kill()
     wait_until(lambda: not desktop.held())
-    seen = kinds(toy)
-    assert sorted(seen[:2]) == [X.KeyPress, X.ButtonPress]
-    assert sorted(seen[2:]) == [X.KeyRelease, X.ButtonRelease]
+    seen = kinds(toy)  # the server may have repeated the key meanwhile
+    assert [kind for kind in seen if kind in (X.ButtonPress, X.ButtonRelease)] == [X.ButtonPress, X.ButtonRelease]
+    assert [kind for kind in seen if kind in (X.KeyPress, X.KeyRelease)][-1] == X.KeyRelease
 
 
 def test_the_guard_ends_with_the_desktop_and_leaves_others_keys_alone(toy, desktop):
@@ -72,15 +73,12 @@ def test_the_guard_ends_with_the_desktop_and_leaves_others_keys_alone(toy, deskt
         assert player._guard._process is None  # it costs nothing where nothing is pressed
         player.press(("key", "W"))
         player.press(("key", "S"))
-        player.release(("key", "W"))
         guard = player._guard._process
+        player.release_all()
+        desktop.held()  # all of it has come
+        desktop.press(("key", "W"))
     assert guard.returncode == 0
-    assert not desktop.held()
-    desktop.press(("key", "W"))
-    with contextlib.closing(open_desktop()) as player:
-        player.press(("key", "S"))
     assert desktop.held() == {("key", "W")}
-    assert kinds(toy).count(X.KeyRelease) == 3
 
 
 def test_a_guard_that_somebody_ended_is_replaced(toy, desktop):
