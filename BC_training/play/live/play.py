@@ -66,7 +66,7 @@ def play_window(checkpoint: str, options: PlayOptions, console: Console) -> Play
         desktop.grab_hotkeys([shown(key) for key in hotkeys])
         from BC_training.play.live.pads import Pads  # here: a second to import
 
-        pads = stack.enter_context(contextlib.closing(Pads()))
+        pads = stack.enter_context(contextlib.closing(Pads(hotplug=False)))
         watch = Watch(desktop, window.id, region, arguments["fps"], pads)
         start, _, end = map(shown, hotkeys)
         say(console, f"{window}: {start} lets the policy play and pauses it, {end} ends this")

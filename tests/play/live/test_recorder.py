@@ -23,6 +23,7 @@ from BC_training.common.errors import UserError
 from BC_training.play.live import episode, recorder
 from BC_training.play.live.events import EVENTS, Events
 from BC_training.play.live.labels import AUTO
+from BC_training.play.live.pads import Pads
 from BC_training.validate.validate import validate
 
 BINDS = {
@@ -93,6 +94,18 @@ def test_what_is_recorded_equals_what_was_done_frame_by_frame(
     assert (data.frames(0, [0])[0, :, 12, 18] == [255, 0, 0]).all() or not lossless
     assert sum("Q pressed" in line for line in said) == 1
     assert {entry.name for entry in out.iterdir()} == {"zarr.json", "episode_0"}
+
+
+def test_a_pad_that_appears_while_a_policy_plays_is_not_read(display):
+    """It may be the one that the policy presses."""
+    for hotplug in (True, False):
+        with closing(Pads(hotplug)) as pads:
+            pad = VirtualPad()
+            pad.attach()
+            pads.events()
+            pad.press(0, True)
+            assert [row.name for row in pads.events() if row.kind == "press"] == ["A"] * hotplug
+            pad.detach()
 
 
 def test_the_frame_in_which_a_window_flashes_is_the_one_after_its_keys(tmp_path, monkeypatch, window, person, keybinds):
