@@ -104,13 +104,13 @@ class VirtualPad:
             self._pad = library.VX360Gamepad()
         except ImportError as error:
             raise UserError(
-                f"a pad is pressed with other packages ({error.name}): uv pip install vgamepad libevdev; or bind keys or "
-                "the mouse to what is bound to a pad alone"
+                f"a pad is pressed with other packages ({error.name}): uv pip install vgamepad libevdev; or bind keys "
+                "or the mouse to what is bound to a pad alone"
             ) from error
         except Exception as error:  # the library has no type of its own
             raise UserError(
                 f"there can be no virtual pad here ({first_line(error)}): on Linux install libevdev2, load the module "
-                "uinput and get the right to write to /dev/uinput, on Windows install ViGEmBus; or bind keys or the mouse"
+                "uinput and get the right to write to /dev/uinput, on Windows install ViGEmBus; or bind keys"
             ) from error
         self._numbers = {name: library.XUSB_BUTTON[f"XUSB_GAMEPAD_{_XUSB.get(name, name)}"] for name in PAD_BUTTONS}
 
