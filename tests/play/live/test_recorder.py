@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from av.error import ExternalError
 from live_recording import TITLE, ScriptedDesktop, record
 from rich.console import Console
 from scripted_person import VirtualPad
@@ -20,6 +22,7 @@ from Xlib import X
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
+from BC_training.common.storage.video_writer import VideoWriter
 from BC_training.play.live import episode, recorder
 from BC_training.play.live.events import EVENTS, Events
 from BC_training.play.live.labels import AUTO
@@ -330,6 +333,36 @@ def test_a_full_disk_keeps_what_was_recorded_for_the_next_start(tmp_path, monkey
         assert ZarrGameplayDataset(disk / "x.zarr").episodes[0].length > 45
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_an_encoder_that_fails_ends_the_recording_with_what_there_is(tmp_path, monkeypatch, window, person, keybinds):
+    append = VideoWriter.append
+
+    def failing(writer: VideoWriter, frame: np.ndarray) -> None:
+        if writer.frame_count == 20:
+            raise ExternalError(1, "Generic error")
+        append(writer, frame)
+
+    monkeypatch.setattr(VideoWriter, "append", failing)
+    script = {2: lambda: person.tap("F9"), 15: lambda: person.tap("w"), 300: lambda: person.tap("F12")}
+    with pytest.raises(UserError, match=r"cannot be written any more .*Generic error.*: what came before is kept"):
+        record(monkeypatch, tmp_path / "x.zarr", script, keybinds)
+    data = ZarrGameplayDataset(tmp_path / "x.zarr")
+    assert data.episodes[0].length == 20
+    assert pressed(data) == {"go": [12]}
+
+
+def test_the_system_s_clock_may_be_set_while_a_recording_goes_on(tmp_path, monkeypatch, window, person, keybinds):
+    """Nothing but the date of the recording depends on it."""
+    now = itertools.cycle((2e9, 1e9, 0.0))
+    monkeypatch.setattr(time, "time", lambda: next(now))
+    monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * next(now)))
+    script = {2: lambda: person.tap("F9"), 5: lambda: person.tap("w"), 12: lambda: person.tap("F12")}
+    record(monkeypatch, tmp_path / "x.zarr", script, keybinds)
+    data = ZarrGameplayDataset(tmp_path / "x.zarr")
+    assert data.episodes[0].length == 9
+    assert pressed(data) == {"go": [2]}
+    assert Events.read(tmp_path / "x.zarr/episode_0" / EVENTS).frame_times[0] < 1e9
 
 
 def test_hotkeys_that_cannot_be_used_are_refused_before_anything_is_written(
