@@ -6,7 +6,7 @@ Times are seconds of ``time.perf_counter()``, which never goes back. Keys and bu
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -194,10 +194,6 @@ class Desktop(Protocol):
 
     def release(self, button: Button) -> None:
         """Releases what ``press`` pressed; nothing where it did not."""
-        ...
-
-    def let_go(self, buttons: Collection[Button]) -> None:
-        """Releases these, also where another program pressed them."""
         ...
 
     def move(self, x: int, y: int) -> None:

@@ -1,24 +1,17 @@
 """Lets go of what this program holds down where it is killed: nothing of it runs then, and its keys would stay down."""
 
-import json
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
-from BC_training.common.keybinds.button_names import Button
-
-_ROOT = Path(__file__).parents[3]
-# What the guard runs. It imports nothing before it must act, so that it starts at once and is small.
+# What the guard runs; it imports nothing before it must act, so that it starts at once and is small.
 _WATCH = """
 import sys
 held = ""
 for held in sys.stdin:
     pass
-if held.strip() not in ("", "[]"):
-    sys.path.append(sys.argv[1])
-    from BC_training.games.window.platform import let_go
-    let_go(held)
+held = held.split()
+if held:
 """
 
 
@@ -28,25 +21,28 @@ class Guard:
     The system closes the pipe whatever ends this process, also a kill with -9. The guard starts with the first press.
 
     Args:
+        let_go: Python that releases ``held``, a list of what ``hold`` was given last.
         environment: of the guard; None for that of this process.
     """
 
-    def __init__(self, environment: Mapping[str, str] | None = None):
+    def __init__(self, let_go: str, environment: Mapping[str, str] | None = None):
+        self._code = _WATCH + "".join(f"    {line}\n" for line in let_go.strip().splitlines())
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 
-    def hold(self, buttons: Collection[Button]) -> None:
-        """These are held from now on, or about to be pressed."""
+    def hold(self, what: Iterable[str]) -> None:
+        """This is held from now on, or about to be pressed; each is a word."""
+        line = " ".join(what).encode() + b"\n"
         try:
-            self._tell(buttons)
+            self._tell(line)
         except OSError:  # somebody has ended the guard
             self.close()
-            self._tell(buttons)
+            self._tell(line)
 
-    def _tell(self, buttons: Collection[Button]) -> None:
+    def _tell(self, line: bytes) -> None:
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _WATCH, str(_ROOT)],
+                [sys.executable, "-P", "-c", self._code],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -56,7 +52,7 @@ class Guard:
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
             )
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(sorted(buttons)).encode() + b"\n")
+        self._process.stdin.write(line)
 
     def close(self) -> None:
         """Ends the guard, which lets go of what is still held."""

@@ -1,7 +1,5 @@
 """The desktop of this machine."""
 
-import contextlib
-import json
 import sys
 
 from BC_training.common.errors import UserError
@@ -25,12 +23,3 @@ def open_desktop() -> Desktop:
     except ImportError as error:
         raise UserError(f"windows are captured with another package ({error.name}): uv sync --extra window") from error
     return X11Desktop()
-
-
-def let_go(held: str) -> None:
-    """Releases what another program held, a JSON list of buttons; see ``guard.py``. Ends this one where it cannot."""
-    try:
-        with contextlib.closing(open_desktop()) as desktop:
-            desktop.let_go([(device, name) for device, name in json.loads(held)])
-    except UserError as error:
-        sys.exit(f"{held.strip()} may still be held: {error}")

@@ -7,7 +7,7 @@ games whirl round.
 
 import itertools
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from Xlib import X, error
@@ -37,6 +37,18 @@ _RAW_MASK = (
     *(xinput.RawKeyPressMask, xinput.RawKeyReleaseMask, xinput.RawMotionMask),
     *(xinput.RawButtonPressMask, xinput.RawButtonReleaseMask),
 )
+# Run by the guard: words are the event and the number that release something.
+_LET_GO = """
+from Xlib import display, error
+from Xlib.ext import xtest
+try:
+    server = display.Display()
+except error.DisplayError:
+    sys.exit()  # it is gone, and with it all that was held
+for word in held:
+    xtest.fake_input(server, *map(int, word.split(":")))
+server.sync()
+"""
 _LOCKS = (X.LockMask, X.Mod2Mask)  # CapsLock and usually NumLock
 _MODIFIERS = (X.ShiftMask, X.ControlMask, X.Mod1Mask)
 _FARTHEST = 32767  # counts of one motion
@@ -62,7 +74,7 @@ class X11Input:
             ) from fault
         self._display.set_error_handler(error.CatchError())  # windows may be closed at any time
         self._injected = Injected()
-        self._guard = Guard(os.environ | {"DISPLAY": self._display.get_display_name()})
+        self._guard = Guard(_LET_GO, os.environ | {"DISPLAY": self._display.get_display_name()})
         self._own: dict[Button, tuple[int, int]] = {}  # what is held, and the event and number that release it
         self._down: set[tuple[int, bool, int]] = set()  # what each device holds
         self._places: dict[tuple[int, int], float] = {}  # of devices that do not tell how far they moved
@@ -106,27 +118,23 @@ class X11Input:
         if button in WHEEL:
             self.scroll(*WHEEL[button])
         elif button not in self._own:
-            pressed, released, number = self._numbers(button)
+            if button[0] == "key":
+                pressed, released, number = X.KeyPress, X.KeyRelease, self._keyboard.code(button)
+            elif button in MOUSE:
+                pressed, released, number = X.ButtonPress, X.ButtonRelease, MOUSE[button]
+            else:
+                raise UserError(f"there is no {shown(button)} to press: bind a key or another button of the mouse")
             self._own[button] = released, number
-            self._guard.hold(self._own)
+            self._tell_guard()
             self._fake(pressed, number)
-
-    def _numbers(self, button: Button) -> tuple[int, int, int]:
-        """The events that press and release a button, and its number."""
-        if button[0] == "key":
-            return X.KeyPress, X.KeyRelease, self._keyboard.code(button)
-        if button in MOUSE:
-            return X.ButtonPress, X.ButtonRelease, MOUSE[button]
-        raise UserError(f"there is no {shown(button)} to press: bind a key or another button of the mouse")
 
     def release(self, button: Button) -> None:
         if button in self._own:
             self._fake(*self._own.pop(button))
-            self._guard.hold(self._own)
+            self._tell_guard()
 
-    def let_go(self, buttons: Collection[Button]) -> None:
-        for button in buttons:
-            self._fake(*self._numbers(button)[1:])
+    def _tell_guard(self) -> None:
+        self._guard.hold(f"{event}:{number}" for event, number in self._own.values())
 
     def release_all(self) -> None:
         for button in list(self._own):

@@ -75,7 +75,7 @@ def test_the_guard_ends_with_the_desktop_and_leaves_others_keys_alone(toy, deskt
         player.press(("key", "S"))
         guard = player._guard._process
         player.release_all()
-        desktop.held()  # all of it has come
+        wait_until(lambda: not desktop.held())
         desktop.press(("key", "W"))
     assert guard.returncode == 0
     assert desktop.held() == {("key", "W")}
@@ -89,5 +89,5 @@ def test_a_guard_that_somebody_ended_is_replaced(toy, desktop):
         first.wait()
         player.press(("key", "S"))
         assert player._guard._process.poll() is None
-        assert desktop.held() == {("key", "W"), ("key", "S")}
+        wait_until(lambda: desktop.held() == {("key", "W"), ("key", "S")})
     assert not desktop.held()

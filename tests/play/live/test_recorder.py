@@ -357,11 +357,14 @@ def test_the_system_s_clock_may_be_set_while_a_recording_goes_on(tmp_path, monke
     now = itertools.cycle((2e9, 1e9, 0.0))
     monkeypatch.setattr(time, "time", lambda: next(now))
     monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * next(now)))
-    script = {2: lambda: person.tap("F9"), 5: lambda: person.tap("w"), 12: lambda: person.tap("F12")}
-    record(monkeypatch, tmp_path / "x.zarr", script, keybinds)
+    with closing(ToyWindow("A letter", place=(500, 0))) as other:
+        window.focus()
+        script = {2: lambda: person.tap("F9"), 5: lambda: person.tap("w"), 7: other.focus, 9: window.focus}
+        record(monkeypatch, tmp_path / "x.zarr", script | {12: lambda: person.tap("F12")}, keybinds)
     data = ZarrGameplayDataset(tmp_path / "x.zarr")
     assert data.episodes[0].length == 9
     assert pressed(data) == {"go": [2]}
+    assert attrs(tmp_path / "x.zarr")["unfocused"] == [[3, 6]]
     assert Events.read(tmp_path / "x.zarr/episode_0" / EVENTS).frame_times[0] < 1e9
 
 
