@@ -22,6 +22,7 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.storage.writer import EpisodeWriter, Names, recording
 from BC_training.games import GameSpec
+from BC_training.games.window.x11 import X11Desktop
 from BC_training.play.live import play
 from BC_training.play.live.options import PlayOptions
 from BC_training.play.live.play import play_window
@@ -127,6 +128,21 @@ def test_nothing_is_pressed_without_the_focus_or_when_it_is_paused(monkeypatch, 
         }
         played(monkeypatch, policy, options, script)
     assert counts == [1, 0, 0]
+
+
+@pytest.mark.parametrize("how", ["hide", "destroy"])
+def test_nothing_stays_pressed_when_the_window_is_hidden_or_closed(monkeypatch, policy, options, window, person, how):
+    window.paint(0xFFFFFF)
+    with closing(X11Desktop()) as desktop:
+        held: list[set] = []
+        script = {
+            2: lambda: person.tap("F9"),
+            8: lambda: (held.append(desktop.held()), getattr(window, how)()),
+            12: lambda: (held.append(desktop.held()), person.tap("F12")),
+        }
+        played(monkeypatch, policy, options, script)
+        assert [*held, desktop.held()] == [{("key", "W")}, *[set()] * len(held)]
+    assert len(held) == (2 if how == "hide" else 1)  # the window that is closed ends it
 
 
 @pytest.mark.parametrize("key", ["RCTRL", None])
