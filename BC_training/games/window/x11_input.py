@@ -100,7 +100,7 @@ class X11Input:
             self._display.sync()
             self._display.close()
         except error.ConnectionClosedError:
-            pass  # the server is gone, and with it all that was held
+            pass
         finally:
             self._guard.close()
 
@@ -137,8 +137,11 @@ class X11Input:
         self._guard.hold(f"{event}:{number}" for event, number in self._own.values())
 
     def release_all(self) -> None:
-        for button in list(self._own):
-            self.release(button)
+        try:
+            for button in list(self._own):
+                self.release(button)
+        except error.ConnectionClosedError:
+            pass  # the server is gone, and with it all that was held
 
     def move(self, x: int, y: int) -> None:
         while x or y:

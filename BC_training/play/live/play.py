@@ -18,7 +18,7 @@ from BC_training.games.window.clock import Ticks
 from BC_training.games.window.desktop import InputEvent, NotShown, Region, WindowQuery
 from BC_training.games.window.game import letterboxed
 from BC_training.games.window.hands import Hands
-from BC_training.games.window.platform import open_desktop
+from BC_training.games.window.platform import end_is_user_error, open_desktop
 from BC_training.play.human.session import ranges
 from BC_training.play.live.episode import LiveEpisode, finish
 from BC_training.play.live.labels import AUTO, Binding
@@ -57,6 +57,7 @@ def play_window(checkpoint: str, options: PlayOptions, console: Console) -> Play
     with contextlib.ExitStack() as stack:
         stack.enter_context(closing_on_sigterm())
         desktop = stack.enter_context(contextlib.closing(open_desktop()))
+        stack.enter_context(end_is_user_error())
         window = desktop.find(WindowQuery.parse(options.game.name))
         region = Region.parse(arguments["region"]) if arguments["region"] else None
         desktop.grab(window.id, region)

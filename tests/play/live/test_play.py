@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -143,6 +144,18 @@ def test_nothing_stays_pressed_when_the_window_is_hidden_or_closed(monkeypatch, 
         played(monkeypatch, policy, options, script)
         assert [*held, desktop.held()] == [{("key", "W")}, *[set()] * len(held)]
     assert len(held) == (2 if how == "hide" else 1)  # the window that is closed ends it
+
+
+def test_the_end_of_the_desktop_while_a_key_is_held_keeps_what_was_recorded(
+    monkeypatch, tmp_path, policy, options, window, person
+):
+    window.paint(0xFFFFFF)
+    options = replace(options, record=tmp_path / "more.zarr")
+    script = {2: lambda: person.tap("F9"), 12: ScriptedDesktop.lose}
+    with pytest.raises(UserError, match="the desktop has ended, and the game with it"):
+        played(monkeypatch, policy, options, script)
+    assert ZarrGameplayDataset(tmp_path / "more.zarr").episodes[0].length == 9
+    wait_until(lambda: presses(window.seen())[-1:] == [False])
 
 
 @pytest.mark.parametrize("key", ["RCTRL", None])

@@ -352,6 +352,17 @@ def test_an_encoder_that_fails_ends_the_recording_with_what_there_is(tmp_path, m
     assert pressed(data) == {"go": [12]}
 
 
+def test_the_end_of_the_desktop_is_said_in_one_line_and_keeps_what_was_recorded(
+    tmp_path, monkeypatch, window, person, keybinds
+):
+    script = {2: lambda: person.tap("F9"), 5: lambda: person.tap("w"), 9: ScriptedDesktop.lose}
+    with pytest.raises(UserError, match="the desktop has ended, and the game with it"):
+        record(monkeypatch, tmp_path / "x.zarr", script, keybinds)
+    data = ZarrGameplayDataset(tmp_path / "x.zarr")
+    assert data.episodes[0].length == 6
+    assert pressed(data) == {"go": [2]}
+
+
 def test_the_system_s_clock_may_be_set_while_a_recording_goes_on(tmp_path, monkeypatch, window, person, keybinds):
     """Nothing but the date of the recording depends on it."""
     now = itertools.cycle((2e9, 1e9, 0.0))
