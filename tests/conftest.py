@@ -170,6 +170,7 @@ _X11 = (
     "play/live/test_state.py",
     "games/window/test_x11.py",
     "games/window/test_game.py",
+    "games/window/test_guard.py",
 )
 _EXTRAS = {
     "gym": ("ale_py", ("games/gym",)),

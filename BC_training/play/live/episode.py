@@ -10,17 +10,18 @@ import math
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from av.error import FFmpegError
 from jaxtyping import UInt8
 
-from BC_training.common.errors import UserError
-from BC_training.common.files import read_json_object, write_whole
+from BC_training.common.errors import UserError, first_line
+from BC_training.common.files import disk_full_is_user_error, read_json_object, write_whole
 from BC_training.common.storage.array_writer import ArrayWriter, FrameWriter
 from BC_training.common.storage.video import VIDEO
 from BC_training.common.storage.video_writer import LiveVideo, join, segments, whole_frames
@@ -65,7 +66,7 @@ class LiveEpisode:
         self._log = EventLog(folder / _LOG)
         self._video: LiveVideo | _LiveArray = _LiveArray(folder, fps) if lossless else LiveVideo(folder, fps)
         self._rows: list[Event] = []
-        self._flushed, self._is_broken = -math.inf, False
+        self._flushed, self._broken = -math.inf, list[Callable[[Any], None]]()
         self._thread, self._jobs = ThreadPoolExecutor(1), deque[Future[None]]()
 
     def note(self, rows: Sequence[Event]) -> None:
@@ -81,7 +82,7 @@ class LiveEpisode:
             missed: the moments that were left out before it.
 
         Raises:
-            OSError, ValueError: the disk is full.
+            UserError: frames or events cannot be written, as the encoder or the disk fails.
         """
         while self._jobs and self._jobs[0].done():
             self._jobs.popleft().result()
@@ -107,16 +108,30 @@ class LiveEpisode:
         self._jobs.append(self._thread.submit(self._do, job, what))
 
     def _do(self, job: Callable[[Any], None], what: Any) -> None:
-        if not self._is_broken:  # a frame after one that is missing would stand for that
-            self._is_broken = True
-            job(what)
-            self._is_broken = False
+        if job not in self._broken:  # a frame after one that is missing would stand for that
+            self._broken.append(job)
+            with self._faults_are_user_errors():
+                job(what)
+            self._broken.remove(job)
+
+    @contextlib.contextmanager
+    def _faults_are_user_errors(self) -> Iterator[None]:
+        """The thread's, of the encoder and of the disk; what has been written before is kept."""
+        try:
+            with disk_full_is_user_error(self.folder.parent):
+                yield
+        except (FFmpegError, OSError, MemoryError) as error:
+            raise UserError(
+                f"the frames cannot be written any more ({first_line(error)}): what came before is kept; see that the "
+                f"disk that holds {self.folder.parent} is well, or record with another size or --lossless"
+            ) from error
 
     def close(self) -> None:
         """Waits until all is on the disk. Errors are those of ``frame``; what was written before them is kept."""
         self._flush()
         self._thread.shutdown()
         with contextlib.ExitStack() as stack:
+            stack.enter_context(self._faults_are_user_errors())
             stack.callback(self._log.close)
             stack.callback(self._video.close)  # also where a job failed: it writes what it can
             for job in self._jobs:

@@ -18,7 +18,7 @@ from BC_training.games.window.clock import Ticks
 from BC_training.games.window.desktop import InputEvent, NotShown, Region, WindowQuery
 from BC_training.games.window.game import letterboxed
 from BC_training.games.window.hands import Hands
-from BC_training.games.window.platform import open_desktop
+from BC_training.games.window.platform import end_is_user_error, open_desktop
 from BC_training.play.human.session import ranges
 from BC_training.play.live.episode import LiveEpisode, finish
 from BC_training.play.live.labels import AUTO, Binding
@@ -60,6 +60,7 @@ def play_window(checkpoint: str, options: PlayOptions, console: Console) -> Play
         state = GameState(options.state, state_names, lambda line: say(console, line))
         stack.enter_context(contextlib.closing(state))
         desktop = stack.enter_context(contextlib.closing(open_desktop()))
+        stack.enter_context(end_is_user_error())
         window = desktop.find(WindowQuery.parse(options.game.name))
         region = Region.parse(arguments["region"]) if arguments["region"] else None
         desktop.grab(window.id, region)
@@ -69,7 +70,7 @@ def play_window(checkpoint: str, options: PlayOptions, console: Console) -> Play
         desktop.grab_hotkeys([shown(key) for key in hotkeys])
         from BC_training.play.live.pads import Pads  # here: a second to import
 
-        pads = stack.enter_context(contextlib.closing(Pads()))
+        pads = stack.enter_context(contextlib.closing(Pads(hotplug=False)))
         watch = Watch(desktop, window.id, region, arguments["fps"], pads, state)
         start, _, end = map(shown, hotkeys)
         say(console, f"{window}: {start} lets the policy play and pauses it, {end} ends this")

@@ -18,7 +18,7 @@ from BC_training.common.storage.store import LocalStore
 from BC_training.common.storage.writer import Names, is_unused, live_leftovers, next_number, recording, write_names
 from BC_training.games.window.clock import Ticks
 from BC_training.games.window.desktop import NotShown, Region, WindowQuery
-from BC_training.games.window.platform import open_desktop
+from BC_training.games.window.platform import end_is_user_error, open_desktop
 from BC_training.play.human.session import remove_episode
 from BC_training.play.live.episode import LiveEpisode, events_of, finish
 from BC_training.play.live.labels import AUTO, Binding
@@ -46,7 +46,12 @@ def record_window(out: Path, options: LiveOptions, console: Console) -> None:
     hotkeys = hotkey_buttons(options.hotkeys, binding)
     names = (binding.names if binding else _UNDECIDED)._replace(attributes=options.state_names)
     state = GameState(options.state, options.state_names, lambda line: say(console, line))
-    with closing_on_sigterm(), contextlib.closing(state), contextlib.closing(open_desktop()) as desktop:
+    with (
+        closing_on_sigterm(),
+        contextlib.closing(state),
+        contextlib.closing(open_desktop()) as desktop,
+        end_is_user_error(),
+    ):
         arguments = options.game.arguments
         query, region = WindowQuery.parse(options.game.name), arguments["region"]
         window = desktop.find(query)
