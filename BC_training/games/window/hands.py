@@ -72,15 +72,15 @@ class Hands:
             wanted = {button for button in wanted if button[0] != "pad"}
         if any(device == "mouse" for device, _ in wanted) and not self._desktop.has_pointer(self._window):
             wanted = {button for button in wanted if button[0] != "mouse"}
+        counts = [round(owed) for owed in self._owed]
+        if any(counts):  # before the clicks: what a frame aims at is hit in that frame
+            self._desktop.move(*counts)
+        self._owed = [owed - count for owed, count in zip(self._owed, counts, strict=True)]
         for button in self._held - wanted:
             self._desktop.release(button)
         for button in wanted - self._held:
             self._desktop.press(button)
         self._held = wanted - WHEEL.keys()
-        counts = [round(owed) for owed in self._owed]
-        if any(counts):
-            self._desktop.move(*counts)
-        self._owed = [owed - count for owed, count in zip(self._owed, counts, strict=True)]
         return True
 
     def rest(self) -> None:

@@ -30,6 +30,7 @@ from BC_training.games.window.game import letterboxed
 from BC_training.play.human.session import ranges
 from BC_training.play.live.events import EVENTS, Event, EventLog, Events, read_log
 from BC_training.play.live.labels import Binding
+from BC_training.play.live.state import state_of_frames
 
 _HEADER, _LOG = "recording.json", "events.arrow"
 _FLUSH_SECONDS = 1.0  # between two writes of the events
@@ -169,12 +170,15 @@ def events_of(folder: Path) -> Events:
     return read_log(folder / _LOG)
 
 
-def finish(folder: Path, dataset: Path, number: int, binding: Binding, attrs: dict[str, Any]) -> Path | None:
+def finish(
+    folder: Path, dataset: Path, number: int, binding: Binding, state_names: Sequence[str], attrs: dict[str, Any]
+) -> Path | None:
     """Makes an episode of what ``LiveEpisode`` left, also after a kill, and labels it.
 
     Its last frame is left out, as nobody knows when its action ended. Beside ``attrs`` it has "late_frames", their
     number; "gaps", [frame, n] where n frames are missing before a frame; and "unfocused", [first, last] frames of each
-    stretch in which the window had no focus at some time, so that nothing was noted.
+    stretch in which the window had no focus at some time, so that nothing was noted; with a state "late_state_frames",
+    the number of those in which a value was older than ``LATE_SECONDS``.
 
     Args:
         number: as in ``publish``.
@@ -183,7 +187,7 @@ def finish(folder: Path, dataset: Path, number: int, binding: Binding, attrs: di
         Its folder; None where there is no frame, and then nothing is left.
 
     Raises:
-        UserError: the video cannot be written.
+        UserError: the video cannot be written, or other state values were recorded.
     """
     import zarr
 
@@ -198,19 +202,21 @@ def finish(folder: Path, dataset: Path, number: int, binding: Binding, attrs: di
         shutil.rmtree(folder)
         return None
     edges = times[: count + 1]
+    state, is_late = state_of_frames(events, state_names, edges[:-1])
     group = zarr.open_group(folder, mode="a", zarr_format=3)
     if header["lossless"]:
         zarr.open_array(folder / "frames").resize((count, *zarr.open_array(folder / "frames").shape[1:]))
     else:
         join(segments(folder), folder / VIDEO, count)
-    labels = binding.label(events, edges)
-    for name, rows in zip(("actions", "axes"), labels, strict=True):
+    for name, rows in zip(("actions", "axes", "state"), (*binding.label(events, edges), state), strict=True):
         if rows.shape[1]:
             ArrayWriter(group, folder, name, rows[0]).extend(rows)
     events.write(folder / EVENTS)
     late = events.of_kind("frame").column("x")[:count] > _LATE / header["fps"]
     missing = np.round(np.diff(events.frame_moments[:count]) * header["fps"]).astype(int) - 1
     attrs = header["attrs"] | {"fps": header["fps"], "frame_count": count, "late_frames": int(late.sum())} | attrs
+    if state_names:
+        attrs["late_state_frames"] = int(is_late.sum())
     attrs["gaps"] = [[int(i) + 1, int(missing[i])] for i in np.flatnonzero(missing > 0)]
     attrs["unfocused"] = ranges(_unfocused(events, edges).tolist())
     episode = publish(folder, dataset, number, attrs)
