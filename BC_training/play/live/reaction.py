@@ -19,7 +19,7 @@ from BC_training.games import GameSpec
 from BC_training.games.window.desktop import Desktop, Region, WindowQuery
 from BC_training.games.window.game import letterboxed
 from BC_training.games.window.hands import Hands
-from BC_training.games.window.platform import open_desktop
+from BC_training.games.window.platform import end_is_user_error, open_desktop
 from BC_training.play.live.changes import Usual
 from BC_training.play.live.labels import Binding
 from BC_training.play.live.options import DENIED
@@ -284,7 +284,7 @@ def reactions_of(
     Raises:
         UserError: no such window, one without a picture, or hotkeys that another program has.
     """
-    with closing_on_sigterm(), contextlib.closing(open_desktop()) as desktop:
+    with closing_on_sigterm(), contextlib.closing(open_desktop()) as desktop, end_is_user_error():
         window, region = desktop.find(WindowQuery.parse(game.name)), game.arguments["region"]
         found = Reactions(desktop, window.id, Region.parse(region) if region else None, binding, size, hotkeys, tell)
         desktop.grab(window.id, found.region)
