@@ -165,6 +165,7 @@ def _write_array(
 _X11 = (
     "play/human",
     "play/live/test_play.py",
+    "play/live/test_real_game.py",
     "play/live/test_recorder.py",
     "games/window/test_x11.py",
     "games/window/test_game.py",
