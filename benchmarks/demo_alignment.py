@@ -54,6 +54,9 @@ def align(dataset: Path, demo_file: Path, track: np.ndarray) -> None:
     at = max(correlations, key=lambda o: correlations[o])
     print(f"turns: correlation {correlations[at]:.4f} at {1000 * at:.1f} ms")
     degrees = summed(demo.turns, moments - at, edges)
+    tens = [values[: len(turn) // 10 * 10].reshape(-1, 10).sum(axis=1) for values in (turn, degrees)]
+    off, much = np.abs(tens[0] - tens[1]).mean(), np.abs(tens[0]).mean()
+    print(f"  of ten frames: correlation {np.corrcoef(tens)[0, 1]:.4f}, apart by {off:.2f} degrees of {much:.2f}")
     n = len(turn)
     by_lag = {
         lag: np.corrcoef(turn[max(-lag, 0) : n - max(lag, 0)], degrees[max(lag, 0) : n - max(-lag, 0)])[0, 1]

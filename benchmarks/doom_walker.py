@@ -4,6 +4,7 @@ It walks where there is room, turns by the mouse to where there is more, opens d
 person would who is bored; all of it a reaction time late.
 """
 
+import contextlib
 import struct
 import threading
 import time
@@ -12,8 +13,28 @@ from pathlib import Path
 
 import numpy as np
 
+from BC_training.play.live.events import Events
+
+WAD, LEVEL = Path("/usr/share/games/doom/freedoom1.wad"), "E1M1"
+TITLE, SIZE, DEMO = "Crispy", "90x120", "demo.lmp"
+COMMAND = (
+    *("/usr/games/crispy-doom", "-iwad", str(WAD), "-warp", "1", "1", "-skill", "1", "-nomonsters", "-nosound"),
+    *("-window", "-nogui", "-config", "default.cfg", "-extraconfig", "extra.cfg", "-longtics", "-record", "demo"),
+)
+FILES = {  # keys by their scan codes: W, S, A, D, E
+    "default.cfg": "key_up 17\nkey_down 31\nkey_strafeleft 30\nkey_straferight 32\nkey_use 18\nmouse_sensitivity 15\n",
+    "extra.cfg": "window_width 640\nwindow_height 480\nfullscreen 0\ncrispy_widescreen 0\n"
+    "mouse_acceleration 1.0\nmouse_threshold 0\nnovert 1\ndclick_use 0\n",
+}
+COUNTS = 65536 / 360 / 16  # of the mouse to a degree, with this sensitivity
+KEYBINDS = {
+    "version": "2.0",
+    "actions": {"forward": {"key": "W"}, "use": {"key": "E"}, "fire": {"mouse": "LEFT"}},
+    "axes": {"turn": {"mouse": "X", "counts": COUNTS}},  # in degrees
+}
+TRAIN = ("dataset.history=3", "training.num_epochs=8", "evaluation.axes=mean")
+
 UNIT = 65536  # of the game's fixed point numbers
-COUNTS = 9.1022  # of the mouse to a degree, with the sensitivity of ``real_game.py``
 REACTION = 0.12  # seconds from a picture to the answer
 RATE = 35  # looks a second
 FASTEST = 5.0  # degrees in a look
@@ -42,22 +63,25 @@ class Level:
         sectors = [(*sector, i) for i, sector in enumerate(lump(8, "<2h18xh2x"))]  # floor, ceiling, kind, number
         self.start = next(thing[:2] for thing in things if thing[3] == 1)
         self._opening = {sectors[sides[left][0]] for *_, special, _, _, left in lines if special in _DOORS}
-        ends, fronts, backs, doors = [], [], [], []
+        ends, fronts, backs, doors, walls = [], [], [], [], []
         for v1, v2, flags, special, _, right, left in lines:
             front, back = (sectors[sides[s][0]] if s >= 0 else None for s in (right, left))
             shut = front is None or back is None or bool(flags & 1) or special in _EXITS
             ends.append((*corners[v1], *corners[v2]))
             fronts.append(shut or self._blocks(front, back))
             backs.append(shut or self._blocks(back, front))
+            walls.append(shut)
             doors.append(special in _DOORS and not shut)
         for x, y, _, kind, flags in things:
             if kind in _SOLID and flags & 1:
                 box = [(x - 12, y), (x, y + 12), (x + 12, y), (x, y - 12)]
                 ends += [(*a, *b) for a, b in zip(box, [*box[1:], box[0]], strict=True)]
-                fronts, backs, doors = fronts + [True] * 4, backs + [True] * 4, doors + [False] * 4
+                fronts, backs, walls, doors = (
+                    known + [side] * 4 for known, side in ((fronts, True), (backs, True), (walls, True), (doors, False))
+                )
         self._from, to = np.array(ends)[:, :2], np.array(ends)[:, 2:]
         self._way = to - self._from
-        self._doors = np.array(doors)
+        self._doors, self._walls = np.array(doors), np.array(walls)
         self._blocks_front, self._blocks_back = np.array(fronts) & ~self._doors, np.array(backs) & ~self._doors
 
     def _blocks(self, here: tuple, there: tuple) -> bool:
@@ -67,11 +91,14 @@ class Level:
         (floor, *_), (other, ceiling, special, _) = here, there
         return abs(other - floor) > _STEP or ceiling - max(floor, other) < _HEIGHT or special in _HURTS
 
-    def room(self, x: float, y: float, headings: np.ndarray) -> tuple[np.ndarray, float]:
-        """How far a player can walk in each of H directions, in radians; and how far a door is in the first of them."""
+    def room(self, x: float, y: float, headings: np.ndarray, careful: bool = True) -> tuple[np.ndarray, float]:
+        """How far a player can walk in each of H directions, in radians; and how far a door is in the first of them.
+
+        Who is not careful stops only at walls.
+        """
         here, ways = np.array([x, y]), np.stack([np.cos(headings), np.sin(headings)], axis=1)
         aside = np.stack([-ways[:, 1], ways[:, 0]], axis=1)
-        walls = np.where(self._is_right_of(x, y), self._blocks_front, self._blocks_back)
+        walls = np.where(self._is_right_of(x, y), self._blocks_front, self._blocks_back) if careful else self._walls
         shoulders = [
             here + side * np.minimum(self._hits(here, side * aside, walls) - 1, RADIUS)[:, None] * aside
             for side in (-1, 1)
@@ -163,6 +190,7 @@ class Walker:
         self._held: dict[str, bool] = {}
         self._turn, self._owed, self._whim = 0.0, 0.0, (0, 0.0)
         self._use_until = self._fire_until = self._tried = 0.0
+        self._free = time.perf_counter()  # when it last saw a way
 
     def play(self, seconds: float) -> None:
         moment = time.perf_counter()
@@ -182,12 +210,14 @@ class Walker:
     def _decide(self, now: float) -> tuple[float, bool, bool, bool]:
         """Degrees to turn to the right, and whether it walks, opens and fires."""
         _, x, y, angle = self._track.rows[-1]
-        room, door = self._level.room(x, y, np.radians(angle) + self._SIGHT)
+        room, door = self._level.room(x, y, np.radians(angle) + self._SIGHT, now < self._free + 1.5)
         degrees = np.degrees(self._SIGHT)
         # It goes by what it sees: half of a view of 90 degrees to each side.
         worth = np.minimum(room, 500) - 3 * np.abs(degrees)
         best = float(degrees[np.argmax(worth)])
-        if room.max() < 110:  # a dead end: round, and on to the same side until there is a way
+        if room.max() >= 110:
+            self._free = now
+        else:  # a dead end: round, and on to the same side until there is a way
             best = 90.0 * (np.sign(self._turn) or np.sign(room[1::2].sum() - room[2::2].sum()) or 1.0)
         self._turn = best
         left, rate = self._whim
@@ -225,12 +255,24 @@ class Walker:
             self._owed -= counts
 
 
-def walked(rows: np.ndarray, step: float = 0.2) -> dict[str, float]:
-    """What a track tells, a minute: units walked, degrees turned, places of 128 units seen, share of time at rest."""
-    times = np.arange(rows[0, 0], rows[-1, 0], step)
+def sit_down(person, pid: int, stack: contextlib.ExitStack) -> tuple[Walker, Track]:
+    """A person who plays, and where the player is."""
+    track = watch(pid)
+    return Walker(person, Level(WAD, LEVEL), track, seed=0), track
+
+
+def watch(pid: int) -> Track:
+    return Track(pid, Level(WAD, LEVEL).start)
+
+
+def minute(rows: np.ndarray, events: Events, start: float) -> dict[str, float]:
+    """What a minute of a track tells."""
+    times = np.arange(rows[0, 0], rows[-1, 0], 0.2)
     x, y, angle = (np.interp(times, rows[:, 0], c) for c in (rows[:, 1], rows[:, 2], np.unwrap(rows[:, 3], period=360)))
     far, turned = np.hypot(np.diff(x), np.diff(y)), np.abs(np.diff(angle))
-    minutes = (times[-1] - times[0]) / 60
-    places = len(set(zip((x // 128).tolist(), (y // 128).tolist(), strict=True)))
-    rest = float((far < 0.1 * 290 * step).mean())  # a tenth of a walk
-    return {"units": far.sum() / minutes, "degrees": turned.sum() / minutes, "places": places, "still": rest}
+    return {
+        "units walked": float(far.sum()),
+        "degrees turned": float(turned.sum()),
+        "squares of 128 units": len(set(zip((x // 128).tolist(), (y // 128).tolist(), strict=True))),
+        "share of time at rest": float((far < 6).mean()),  # a tenth of a walk
+    }

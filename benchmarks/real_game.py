@@ -1,11 +1,11 @@
 """The whole loop in a real game: a scripted person plays it through X events, the product records, learns and plays it.
 
-    uv run benchmarks/real_game.py record train play compare [--minutes 10] [--work data/real_game]
+    uv run benchmarks/real_game.py doom record train play compare film [--minutes 10] [--work data/real_game]
+    uv run benchmarks/real_game.py bubbles record train play compare --minutes 4
 
-The game is crispy-doom with Freedoom (apt install xvfb openbox crispy-doom freedoom), in a window under openbox, on an
-X server of its own, without sound and monsters. ``record`` and ``play`` also have the game itself write a demo of its
-inputs, and note 200 times a second where its player is: both are read by ``compare``, which says how far person and
-policy came, and how well the recording's labels agree with the game's own.
+"doom" is crispy-doom with Freedoom, without sound and monsters, and "bubbles" frozen-bubble (apt install xvfb openbox
+crispy-doom freedoom frozen-bubble), in a window under openbox, on an X server of its own. What is known of each game
+beside its window serves to play it as a person would, and to compare.
 """
 
 import argparse
@@ -20,14 +20,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "helpers"))
 
-from demo_alignment import align
-from doom_walker import COUNTS, Level, Track, Walker, walked
+import bubble_person
+import demo_alignment
+import doom_walker
 from scripted_person import ScriptedPerson, screen
 from toy_windows import openbox, wait_until
 
@@ -37,65 +39,167 @@ from BC_training.games.window.platform import open_desktop
 from BC_training.play.live.events import EVENTS, Events
 
 ROOT = Path(__file__).resolve().parent.parent
-WAD, LEVEL, TITLE, SIZE, FPS = Path("/usr/share/games/doom/freedoom1.wad"), "E1M1", "Crispy", "90x120", 20
-GAME = (
-    *("/usr/games/crispy-doom", "-iwad", str(WAD), "-warp", "1", "1", "-skill", "1", "-nomonsters", "-nosound"),
-    *("-window", "-nogui", "-config", "default.cfg", "-extraconfig", "extra.cfg", "-longtics", "-record", "demo"),
-)
-SETTINGS = {  # keys by their scan codes: W, S, A, D, E
-    "default.cfg": "key_up 17\nkey_down 31\nkey_strafeleft 30\nkey_straferight 32\nkey_use 18\nmouse_sensitivity 20\n",
-    "extra.cfg": "window_width 640\nwindow_height 480\nfullscreen 0\ncrispy_widescreen 0\n"
-    "mouse_acceleration 1.0\nmouse_threshold 0\nnovert 1\ndclick_use 0\n",
-}
-KEYBINDS = {
-    "version": "2.0",
-    "actions": {"forward": {"key": "W"}, "use": {"key": "E"}, "fire": {"mouse": "LEFT"}},
-    "axes": {"turn": {"mouse": "X", "counts": COUNTS}},  # in degrees
-}
+GAMES = {"doom": doom_walker, "bubbles": bubble_person}
+FPS = 20
 TRAIN = (
-    *(
-        "dataset.record=null",
-        "dataset.frame_size=null",
-        "dataset.history=3",
-        "evaluation.rollout=null",
-        "evaluation.axes=mean",
-    ),
-    *("training.num_epochs=8", "logging.wandb.enabled=false", "logging.run_name=real_game"),
+    *("--config", "configs/resnet_policy.yaml", "dataset.record=null", "dataset.frame_size=null"),
+    *("evaluation.rollout=null", "logging.wandb.enabled=false", "logging.run_name=real_game"),
 )
 
 
-@contextlib.contextmanager
-def game() -> Iterator[tuple[ScriptedPerson, Track, Path]]:
-    """The game in a window, with a person before it; its demo is in the folder when it has ended."""
-    with screen("800x600x24"), tempfile.TemporaryDirectory() as name, openbox(Path(name)):
-        home = Path(name)
-        for file, text in SETTINGS.items():
-            (home / file).write_text(text)
-        environment = os.environ | dict.fromkeys(("HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME"), name)
-        process = subprocess.Popen(GAME, cwd=home, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
-        try:
-            with contextlib.closing(open_desktop()) as desktop:
-                wait_until(lambda: any(TITLE in window.title for window in desktop.windows()))
-            time.sleep(2)  # the level appears
-            with contextlib.closing(ScriptedPerson(None)) as person:
-                track = Track(process.pid, Level(WAD, LEVEL).start)
-                yield person, track, home
-        finally:
-            process.kill()
-            process.wait()
+class Loop:
+    """What is done with one game; its files are in a folder."""
+
+    def __init__(self, game: Any, work: Path, minutes: float, play_minutes: float):
+        self._game, self._work, self._minutes, self._play_minutes = game, work.resolve(), minutes, play_minutes
+        self._work.mkdir(parents=True, exist_ok=True)
+        keybinds = self._work / "keybinds.json"
+        keybinds.write_text(json.dumps(game.KEYBINDS), encoding="utf-8")
+        self._window = ("--game", f"window/{game.TITLE}", "--keybinds", str(keybinds), "--fps", str(FPS))
+
+    @contextlib.contextmanager
+    def _started(self) -> Iterator[tuple[ScriptedPerson, subprocess.Popen]]:
+        """The game in a window, and a person before it; what the game wrote of its own is kept in ``home``."""
+        with screen("800x600x24"), tempfile.TemporaryDirectory() as name, openbox(Path(name)):
+            self.home = Path(name)
+            for file, text in self._game.FILES.items():
+                (self.home / file).write_text(text, encoding="utf-8")
+            private = dict.fromkeys(("HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME"), name) | {"SDL_AUDIODRIVER": "dummy"}
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            process = subprocess.Popen(self._game.COMMAND, cwd=name, env=os.environ | private, **quiet)
+            try:
+                with contextlib.closing(open_desktop()) as desktop:
+                    wait_until(lambda: any(self._game.TITLE in window.title for window in desktop.windows()))
+                time.sleep(5)  # the game begins
+                with contextlib.closing(ScriptedPerson(None)) as person:
+                    yield person, process
+            finally:
+                process.kill()
+                process.wait()
+
+    def record(self) -> None:
+        """As many episodes of a minute."""
+        out = self._work / "person.zarr"
+        shutil.rmtree(out, ignore_errors=True)
+        arguments = ("--player", "human", *self._window, "--size", self._game.SIZE, "--all-inputs", "--out", str(out))
+        with self._started() as (person, process), contextlib.ExitStack() as stack:
+            player, watched = self._game.sit_down(person, process.pid, stack)
+            with product("record", *arguments):
+                for _ in range(round(self._minutes)):
+                    person.tap("F9")
+                    player.play(60)
+                    person.tap("F9")
+                    player.rest()
+                    time.sleep(0.5)
+                person.tap("F12")
+            self._keep("person", watched, person)
+
+    def train(self) -> None:
+        places = f"training.checkpoint_dir={self._work / 'checkpoints'}", f"logging.log_dir={self._work / 'logs'}"
+        shutil.rmtree(self._work / "checkpoints", ignore_errors=True)
+        dataset, program = str(self._work / "person.zarr"), [sys.executable, "-m", "BC_training"]
+        subprocess.run([*program, "validate", dataset], cwd=ROOT, check=True)
+        began = time.perf_counter()
+        settings = (*TRAIN, *self._game.TRAIN, *places, f"dataset.path={dataset}")
+        subprocess.run([*program, *settings], cwd=ROOT, check=True)
+        print(f"training took {(time.perf_counter() - began) / 60:.1f} minutes")
+
+    def play(self) -> None:
+        """In a fresh game."""
+        out = self._work / "policy.zarr"
+        shutil.rmtree(out, ignore_errors=True)
+        kept = (
+            "--seconds",
+            str(60 * self._play_minutes),
+            "--record",
+            str(out),
+            "--json",
+            str(out.with_suffix(".json")),
+        )
+        with self._started() as (person, process), contextlib.ExitStack() as stack:
+            watched = self._game.watch(process.pid)
+            with product("play", str(self._work / "checkpoints" / "real_game"), *self._window, *kept):
+                person.tap("F9")
+            self._keep("policy", watched, person)
+
+    def _keep(self, who: str, watched: Any, person: ScriptedPerson) -> None:
+        np.save(self._work / f"{who}.npy", watched.stop())
+        if (demo := self._game.DEMO) is not None:
+            person.press("q")  # the game writes its demo
+            wait_until((self.home / demo).exists)
+            time.sleep(0.5)
+            shutil.copy(self.home / demo, self._work / f"{who}.lmp")
+
+    def compare(self) -> None:
+        """A row for each of both, with the mean and the deviation of their minutes."""
+        for who in ("person", "policy"):
+            watched, found = np.load(self._work / f"{who}.npy"), []
+            for folder in sorted((self._work / f"{who}.zarr").glob("episode_*")):
+                events = Events.read(folder / EVENTS)
+                first, last = events.frame_times[[0, -1]]
+                for low in np.arange(first, last - 50, 60):
+                    rows = watched[(watched[:, 0] >= low) & (watched[:, 0] < low + 60)]
+                    found.append(self._game.minute(rows, events, low))
+            if who == "person":
+                print("| | " + " | ".join(found[0]) + " |\n|---|" + "---:|" * len(found[0]))
+            cells = [f"{np.mean([f[k] for f in found]):,.2f} ± {np.std([f[k] for f in found]):,.2f}" for k in found[0]]
+            print(f"| {who}, {len(found)} minutes | " + " | ".join(cells) + " |")
+        if self._game.DEMO is not None:
+            work = self._work
+            demo_alignment.align(work / "person.zarr", work / "person.lmp", np.load(work / "person.npy"))
+
+    def film(self, seconds: float = 12) -> None:
+        """Person and policy from the same start on, side by side, as an animated picture."""
+        with self._started() as (person, process), contextlib.ExitStack() as stack:
+            player, _ = self._game.sit_down(person, process.pid, stack)
+            left = Film(self._game.TITLE, seconds)
+            player.play(seconds)
+            left.join()
+        checkpoint = str(self._work / "checkpoints" / "real_game")
+        with (
+            self._started() as (person, _),
+            product("play", checkpoint, *self._window, "--seconds", str(seconds + 1)),
+        ):
+            person.tap("F9")
+            right = Film(self._game.TITLE, seconds)
+            right.join()
+        pictures = []
+        for both in zip(left.pictures, right.pictures, strict=True):
+            pictures.append(Image.new("RGB", (644, 240), "white"))
+            for x, picture in zip((0, 324), both, strict=True):
+                pictures[-1].paste(picture, (x, 0))
+        file = self._work / "side_by_side.webp"
+        pictures[0].save(file, save_all=True, append_images=pictures[1:], duration=100, loop=0, quality=35, method=4)
+        print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
+
+
+class Film(threading.Thread):
+    """Pictures of a window, uint8 [240, 320, 3], ten a second."""
+
+    def __init__(self, title: str, seconds: float):
+        super().__init__()
+        self._title, self._count, self.pictures = title, round(10 * seconds), list[Image.Image]()
+        self.start()
+
+    def run(self) -> None:
+        with contextlib.closing(open_desktop()) as desktop:
+            window, ticks = desktop.find(WindowQuery(title=self._title)).id, Ticks(10)
+            while len(self.pictures) < self._count:
+                ticks.wait()
+                picture = Image.fromarray(np.ascontiguousarray(desktop.grab(window)))
+                self.pictures.append(picture.resize((320, 240), Image.Resampling.BOX))
 
 
 @contextlib.contextmanager
-def product(*arguments: str) -> Iterator[subprocess.Popen]:
-    """The program at work in the window, until it ends by itself."""
-    command = [sys.executable, "-m", "BC_training", *arguments]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
-    ) as process:
+def product(*arguments: str) -> Iterator[None]:
+    """The program at work in the window, from when it is ready until it ends by itself."""
+    command, environment = [sys.executable, "-m", "BC_training", *arguments], os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            print(process.stdout.readline(), end="")  # it is ready
-            yield process
+            print(process.stdout.readline(), end="")
+            time.sleep(1)
+            yield
             for line in process.stdout:
                 print(line, end="", flush=True)
             process.wait(60)
@@ -103,145 +207,18 @@ def product(*arguments: str) -> Iterator[subprocess.Popen]:
             process.kill()
 
 
-def record(work: Path, minutes: float) -> None:
-    """As many episodes of a minute."""
-    out, level = work / "person.zarr", Level(WAD, LEVEL)
-    shutil.rmtree(out, ignore_errors=True)
-    window = ("--game", f"window/{TITLE}", "--keybinds", str(work / "keybinds.json"), "--fps", str(FPS))
-    with game() as (person, track, home):
-        with product("record", "--player", "human", *window, "--size", SIZE, "--all-inputs", "--out", str(out)):
-            walker = Walker(person, level, track, seed=0)
-            for _ in range(round(minutes)):
-                person.tap("F9")
-                walker.play(60)
-                person.tap("F9")
-                walker.rest()
-                time.sleep(0.5)
-            person.tap("F12")
-        keep(work, "person", track, home)
-
-
-def keep(work: Path, who: str, track: Track, home: Path) -> None:
-    """Keeps where the player was; the demo when the game has written it."""
-    np.save(work / f"{who}.npy", track.stop())
-    with contextlib.closing(ScriptedPerson(None)) as person:
-        person.press("q")
-        wait_until(lambda: (home / "demo.lmp").exists())
-        time.sleep(0.2)
-    shutil.copy(home / "demo.lmp", work / f"{who}.lmp")
-
-
-def train(work: Path) -> None:
-    out = f"training.checkpoint_dir={work / 'checkpoints'}", f"logging.log_dir={work / 'logs'}"
-    shutil.rmtree(work / "checkpoints", ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "BC_training", "validate", str(work / "person.zarr")], cwd=ROOT, check=True)
-    command = [sys.executable, "-m", "BC_training", "--config", "configs/resnet_policy.yaml", *TRAIN, *out]
-    began = time.perf_counter()
-    subprocess.run([*command, f"dataset.path={work / 'person.zarr'}"], cwd=ROOT, check=True)
-    print(f"training took {(time.perf_counter() - began) / 60:.1f} minutes")
-
-
-def play(work: Path, minutes: float) -> None:
-    out, checkpoint = work / "policy.zarr", work / "checkpoints" / "real_game"
-    shutil.rmtree(out, ignore_errors=True)
-    window = ("--game", f"window/{TITLE}", "--keybinds", str(work / "keybinds.json"), "--fps", str(FPS))
-    kept = ("--seconds", str(60 * minutes), "--record", str(out), "--json", str(work / "played.json"))
-    with game() as (person, track, home):
-        with product("play", str(checkpoint), *window, *kept):
-            track.rows.clear()
-            person.tap("F9")
-        keep(work, "policy", track, home)
-
-
-class Film(threading.Thread):
-    """Pictures of the window, uint8 [240, 320, 3], ten a second."""
-
-    def __init__(self, seconds: float):
-        super().__init__()
-        self._count, self.pictures = round(10 * seconds), list[Image.Image]()
-        self.start()
-
-    def run(self) -> None:
-        with contextlib.closing(open_desktop()) as desktop:
-            window, ticks = desktop.find(WindowQuery(title=TITLE)).id, Ticks(10)
-            while len(self.pictures) < self._count:
-                ticks.wait()
-                picture = Image.fromarray(np.ascontiguousarray(desktop.grab(window)))
-                self.pictures.append(picture.resize((320, 240), Image.Resampling.BOX))
-
-
-def film(work: Path, seconds: float) -> None:
-    """Person and policy from the same start on, side by side, as an animated picture."""
-    with game() as (person, track, _):
-        walker, shown = Walker(person, Level(WAD, LEVEL), track, seed=1), Film(seconds)
-        walker.play(seconds)
-        shown.join()
-    window = ("--game", f"window/{TITLE}", "--keybinds", str(work / "keybinds.json"), "--fps", str(FPS))
-    with (
-        game() as (person, _, _),
-        product("play", str(work / "checkpoints" / "real_game"), *window, "--seconds", str(seconds)),
-    ):
-        person.tap("F9")
-        played = Film(seconds)
-        played.join()
-    pictures = []
-    for left, right in zip(shown.pictures, played.pictures, strict=True):
-        both = Image.new("RGB", (644, 240), "white")
-        both.paste(left, (0, 0))
-        both.paste(right, (324, 0))
-        pictures.append(both)
-    file = work / "side_by_side.webp"
-    pictures[0].save(file, save_all=True, append_images=pictures[1:], duration=100, loop=0, quality=35, method=4)
-    print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
-
-
-def recorded_spans(dataset: Path) -> list[tuple[float, float]]:
-    """When each episode began and ended."""
-    times = [Events.read(folder / EVENTS).frame_times for folder in sorted(dataset.glob("episode_*"), key=number)]
-    return [(float(t[0]), float(t[-1])) for t in times]
-
-
-def number(folder: Path) -> int:
-    return int(folder.name.split("_")[1])
-
-
-def compare(work: Path) -> None:
-    """How far person and policy came."""
-    print(
-        "| | units a minute | degrees a minute | places of 128 units in a minute | at rest |\n|---|---:|---:|---:|---:|"
-    )
-    for who in ("person", "policy"):
-        track = np.load(work / f"{who}.npy")
-        spans = recorded_spans(work / f"{who}.zarr")
-        minutes = [(low, low + 60) for first, last in spans for low in np.arange(first, last - 50, 60)]
-        found = [walked(track[(track[:, 0] >= low) & (track[:, 0] < high)]) for low, high in minutes]
-        cells = [f"{np.mean([f[k] for f in found]):,.2f} ± {np.std([f[k] for f in found]):,.2f}" for k in found[0]]
-        print(f"| {who}, {len(found)} minutes | " + " | ".join(cells) + " |")
-    align(work / "person.zarr", work / "person.lmp", np.load(work / "person.npy"))
-
-
 def main() -> None:
+    stages = ("record", "train", "play", "compare", "film")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="+", choices=["record", "train", "play", "compare", "film"])
+    parser.add_argument("game", choices=GAMES)
+    parser.add_argument("stages", nargs="+", choices=stages)
     parser.add_argument("--minutes", type=float, default=10, help="of the person's play")
     parser.add_argument("--play-minutes", type=float, default=3, help="of the policy's")
     parser.add_argument("--work", type=Path, default=Path("data/real_game"))
     given = parser.parse_args()
-    given.work = given.work.resolve()
-    given.work.mkdir(parents=True, exist_ok=True)
-    (given.work / "keybinds.json").write_text(json.dumps(KEYBINDS))
+    loop = Loop(GAMES[given.game], given.work / given.game, given.minutes, given.play_minutes)
     for stage in given.stages:
-        match stage:
-            case "record":
-                record(given.work, given.minutes)
-            case "train":
-                train(given.work)
-            case "play":
-                play(given.work, given.play_minutes)
-            case "compare":
-                compare(given.work)
-            case _:
-                film(given.work, seconds=15)
+        getattr(loop, stage)()
 
 
 if __name__ == "__main__":
