@@ -19,7 +19,7 @@ TITLE, SIZE, DEMO, FILES = "Frozen-Bubble", "120x160", None, dict[str, str]()
 COMMAND = ("/usr/games/frozen-bubble", "--solo", "--no-sound", "--no-fullscreen")
 KEYBINDS = {"version": "2.0", "actions": {"left": {"key": "LEFT"}, "right": {"key": "RIGHT"}, "fire": {"key": "UP"}}}
 
-TRAIN = ("dataset.history=3", "training.num_epochs=12")
+TRAIN = ("dataset.history=3", "dataset.frame_size=[90,120]", "training.num_epochs=6")
 
 SPEED = 1.5  # radians a second that the launcher turns
 LIMIT = 0.1  # radians between the launcher's last position and the floor
@@ -195,7 +195,7 @@ def minute(rows: np.ndarray, events: Events, start: float) -> dict[str, float]:
     fallen = -np.diff(rows[:, 1])
     return {
         "shots": len(shots),
-        "bubbles that fell": float(fallen[(fallen >= 2) & (fallen < 25)].sum()),
+        "bubbles cleared": float(fallen[(fallen >= 2) & (fallen < 10)].sum()),
     } | {f"share of {name}": held(events, name.upper(), start) for name in ("left", "right")}
 
 

@@ -108,15 +108,8 @@ class Loop:
         """In a fresh game."""
         out = self._work / "policy.zarr"
         shutil.rmtree(out, ignore_errors=True)
-        kept = (
-            "--seconds",
-            str(60 * self._play_minutes),
-            "--record",
-            str(out),
-            "--json",
-            str(out.with_suffix(".json")),
-        )
-        with self._started() as (person, process), contextlib.ExitStack() as stack:
+        kept = ("--seconds", str(60 * self._play_minutes), "--record", str(out))
+        with self._started() as (person, process):
             watched = self._game.watch(process.pid)
             with product("play", str(self._work / "checkpoints" / "real_game"), *self._window, *kept):
                 person.tap("F9")
