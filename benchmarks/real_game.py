@@ -50,8 +50,9 @@ TRAIN = (
 class Loop:
     """What is done with one game; its files are in a folder."""
 
-    def __init__(self, game: Any, work: Path, minutes: float, play_minutes: float):
+    def __init__(self, game: Any, work: Path, minutes: float, play_minutes: float, decode: list[str]):
         self._game, self._work, self._minutes, self._play_minutes = game, work.resolve(), minutes, play_minutes
+        self._decode = [part for rule in decode for part in ("--decode", rule)]
         self._work.mkdir(parents=True, exist_ok=True)
         keybinds = self._work / "keybinds.json"
         keybinds.write_text(json.dumps(game.KEYBINDS), encoding="utf-8")
@@ -108,7 +109,7 @@ class Loop:
         """In a fresh game."""
         out = self._work / "policy.zarr"
         shutil.rmtree(out, ignore_errors=True)
-        kept = ("--seconds", str(60 * self._play_minutes), "--record", str(out))
+        kept = ("--seconds", str(60 * self._play_minutes), "--record", str(out), *self._decode)
         with self._started() as (person, process):
             watched = self._game.watch(process.pid)
             with product("play", str(self._work / "checkpoints" / "real_game"), *self._window, *kept):
@@ -151,7 +152,7 @@ class Loop:
         checkpoint = str(self._work / "checkpoints" / "real_game")
         with (
             self._started() as (person, _),
-            product("play", checkpoint, *self._window, "--seconds", str(seconds + 1)),
+            product("play", checkpoint, *self._window, *self._decode, "--seconds", str(seconds + 1)),
         ):
             person.tap("F9")
             right = Film(self._game.TITLE, seconds)
@@ -208,8 +209,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10, help="of the person's play")
     parser.add_argument("--play-minutes", type=float, default=3, help="of the policy's")
     parser.add_argument("--work", type=Path, default=Path("data/real_game"))
+    parser.add_argument("--decode", action="append", default=[], help="for play, such as temperature=1")
     given = parser.parse_args()
-    loop = Loop(GAMES[given.game], given.work / given.game, given.minutes, given.play_minutes)
+    loop = Loop(GAMES[given.game], given.work / given.game, given.minutes, given.play_minutes, given.decode)
     for stage in given.stages:
         getattr(loop, stage)()
 
