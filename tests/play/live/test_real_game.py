@@ -68,7 +68,7 @@ def doom(display, tmp_path) -> Iterator[None]:
 
 
 def changes(data: ZarrGameplayDataset, episode: int) -> np.ndarray:
-    """How much each frame differs from the one before, float64 [N - 1]; the game hardly draws two alike while it moves."""
+    """How much each frame differs from the one before, float64 [N - 1]; in motion hardly any two are alike."""
     frames = data.frames(episode, range(data.episodes[episode].length)).astype(float)
     return np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3))
 
