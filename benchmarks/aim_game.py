@@ -94,8 +94,8 @@ class Expert:
     REACTION, REST, CLICK = 0.15, 0.05, 0.1  # seconds
     SPEED = 600.0  # counts a second
     SLOWING = 0.08  # seconds of the way that are left, from which on it slows down
-    ERROR = 2.0  # units by which it misses the middle of the disc, in each direction, a standard deviation
-    OVERSHOOTS = 0.25  # the share of the discs at which it first goes too far
+    ERROR = 1.0  # units by which it misses the middle of the disc, in each direction, a standard deviation
+    OVERSHOOTS = 0.15  # the share of the discs at which it first goes too far
 
     def __init__(self, seed: int):
         self._random = np.random.default_rng(seed)
@@ -129,7 +129,7 @@ class Expert:
 
     def _aim(self, cross: np.ndarray, disc: np.ndarray) -> None:
         aimed = disc + self._random.normal(0, self.ERROR, 2)
-        past = aimed + self._random.uniform(0.1, 0.6) * (aimed - cross)
+        past = aimed + self._random.uniform(0.1, 0.4) * (aimed - cross)
         overshoots = self._random.random() < self.OVERSHOOTS
         self._points = [
             np.clip(point, 0, (WIDTH - 1, HEIGHT - 1)) for point in ([past, aimed] if overshoots else [aimed])

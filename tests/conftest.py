@@ -166,6 +166,7 @@ _X11 = (
     "play/human",
     "play/live/test_doctor.py",
     "play/live/test_play.py",
+    "play/live/test_real_game.py",
     "play/live/test_recorder.py",
     "play/live/test_state.py",
     "games/window/test_x11.py",

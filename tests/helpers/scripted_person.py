@@ -59,8 +59,12 @@ class ScriptedPerson:
         self.release(*keys)
 
     def click(self, button: int) -> None:
-        for kind in (X.ButtonPress, X.ButtonRelease):
-            self._fake(kind, button)
+        self.button(button, True)
+        self.button(button, False)
+
+    def button(self, button: int, down: bool) -> None:
+        """Presses or releases a button of the mouse."""
+        self._fake(X.ButtonPress if down else X.ButtonRelease, button)
 
     def move(self, x: int, y: int) -> None:
         """By so many counts to the right and down."""

@@ -116,10 +116,14 @@ class ReactingWindow(ToyWindow):
         delays: seconds from a press to its effect, by the keys' names in X11.
         is_accelerated: whether the pattern goes a quarter further if the mouse moves far at once.
         lasts: how many presses of keys it knows until it closes.
+        blinks: seconds after which a quarter of it becomes black or white, whatever else is shown; 0 for never.
     """
 
-    def __init__(self, title: str, delays: Mapping[str, float], is_accelerated=False, lasts=10_000, **options):
+    def __init__(
+        self, title: str, delays: Mapping[str, float], is_accelerated=False, lasts=10_000, blinks=0.0, **options
+    ):
         super().__init__(title, colour=0, **options)
+        self._blinks = blinks
         self._delays, self._is_accelerated, self._lasts = delays, is_accelerated, lasts
         self._is_over, self._is_ready = threading.Event(), threading.Event()
         self._game = threading.Thread(target=self._play, daemon=True)
@@ -157,6 +161,9 @@ class ReactingWindow(ToyWindow):
                         left -= 1
                     elif happened.type == X.KeyRelease and happened.detail in codes:
                         draw()
+                if self._blinks:
+                    pen.change(foreground=0xFFFFFF * (int(time.monotonic() / self._blinks) % 2))
+                    window.fill_rectangle(pen, 0, 0, 100, 300)
                 if not left:
                     window.destroy()
                     left -= 1

@@ -67,7 +67,9 @@ def read_mcap(file: Path) -> OwaMcap:
     if not taken.screens:
         seen = ", ".join(sorted(taken.seen)) or "no message at all"
         raise UserError(f"{file} has no picture ({SCREEN}) but {seen}: record the screen, or remove the file")
-    if len(taken.videos) > 1 or "data:" in str(next(iter(taken.videos))):
+    (uri, *others), (begin, _), (last, _) = taken.videos, taken.screens[0], taken.screens[-1]
+    name = PureWindowsPath(uri).name  # it lies beside, wherever it was recorded
+    if others or not name or uri.startswith("data:"):
         raise UserError(f"{file}: its pictures are not in one video: write them into one with open-world-agents' tools")
     mouse = taken.raw if taken.has_raw else taken.pointer
     if not taken.has_raw:
@@ -76,19 +78,18 @@ def read_mcap(file: Path) -> OwaMcap:
         notes.append(f"{count:,} {what} left out")
     if repaired := taken.keyboard.repaired + mouse.repaired:
         notes.append(f"{repaired} lost presses and releases were repaired from the whole state of each second")
-    begin, (window, away) = taken.screens[0][0], taken.stretches_away()
+    window, away = taken.stretches_away()
     if away:
-        seconds = sum(end - start for start, end in away)
+        seconds = sum(max(min(end, last) - max(start, begin), 0.0) for start, end in away)
         notes.append(f"another window than '{window}' was active for {seconds:.1f} s: nothing counts as pressed there")
     rows = [*taken.keyboard.rows, *mouse.rows]
     kept = [row for row in rows if row.kind == "release" or not any(start <= row.time < end for start, end in away)]
-    video = file.with_name(PureWindowsPath(next(iter(taken.videos))).name)  # it lies beside, wherever it was recorded
     times, stamps = np.array(taken.screens).T
     return OwaMcap(
         Events.of([row._replace(time=row.time - begin) for row in kept]),
         times - begin,
         stamps,
-        video,
+        file.with_name(name),
         [(start - begin, end - begin) for start, end in away],
         window,
         repaired,
@@ -114,9 +115,8 @@ class _Device:
     def turn(self, time: float, button: Button, is_press: bool) -> None:
         """A press, which may be a repeated one, or a release."""
         self.heard[button] = time
-        if is_press != (button in self.down):
-            (self.down.add if is_press else self.down.discard)(button)
-            self.rows.append(Event(time, "press" if is_press else "release", *button, source="device"))
+        (self.down.add if is_press else self.down.discard)(button)
+        self.rows.append(Event(time, "press" if is_press else "release", *button, source="device"))
 
     def scroll(self, time: float, right: float, up: float) -> None:
         for x, y in ((right, 0.0), (0.0, up)):
@@ -140,7 +140,7 @@ class _Taken:
 
     screens: list[tuple[float, float]] = field(default_factory=list)  # when, and where in the video
     videos: dict[str, None] = field(default_factory=dict)
-    windows: list[tuple[float, Any, str]] = field(default_factory=list)  # when which was active, and its title
+    windows: list[tuple[float, str, str]] = field(default_factory=list)  # when which was active, and its title
     left_out: Counter[str] = field(default_factory=Counter)
     seen: set[str] = field(default_factory=set)
     keyboard: _Device = field(default_factory=lambda: _Device(frozenset(MODIFIERS)))  # as it tells their sides
@@ -158,7 +158,7 @@ class _Taken:
         self.seen.add(kind)
         try:
             self._add(time, topic, kind, data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise UserError(f"a message of {topic}, {kind}, is damaged ({reason}): restore the file") from error
 
@@ -166,7 +166,7 @@ class _Taken:
         match kind:
             case "desktop/ScreenCaptured":
                 self.videos[str(data["media_ref"]["uri"])] = None
-                self.screens.append((time, int(data["media_ref"]["pts_ns"]) / 1e9))
+                self.screens.append((time, _whole(data["media_ref"]["pts_ns"], 63) / 1e9))
             case "desktop/KeyboardEvent":
                 if (key := _key(data["vk"])) is None:
                     self.left_out["presses and releases of keys without a name were"] += 1
@@ -178,7 +178,7 @@ class _Taken:
                 if data["event_type"] == "click" and (button := _button(data["button"])):
                     self.pointer.turn(time, button, bool(data["pressed"]))
                 elif data["event_type"] == "scroll":
-                    self.pointer.scroll(time, float(data["dx"]), float(data["dy"]))
+                    self.pointer.scroll(time, _whole(data["dx"]), _whole(data["dy"]))
             case "desktop/MouseState":
                 down = {button for button in map(_button, data["buttons"]) if button}
                 self.pointer.repair(time, down)
@@ -186,7 +186,7 @@ class _Taken:
             case "desktop/RawMouseEvent":
                 self._raw(time, data)
             case "desktop/WindowInfo":
-                self.windows.append((time, data["hWnd"], str(data["title"])))
+                self.windows.append((time, str(data.get("hWnd")), str(data["title"])))
             case _ if topic in _TOPICS:
                 migrated = "'owl mcap migrate run FILE' of open-world-agents brings older ones up to date"
                 raise UserError(f"{topic} has messages of an unknown kind, {kind}: {migrated}")
@@ -195,15 +195,15 @@ class _Taken:
 
     def _raw(self, time: float, data: dict[str, Any]) -> None:
         self.has_raw = True
-        flags, amount = int(data.get("button_flags", 0)), int(data.get("button_data", 0))
+        flags, amount = _whole(data.get("button_flags", 0)), _whole(data.get("button_data", 0))
         for button, (down, up, *_) in MOUSE.items():
             if flags & (down | up):
                 self.raw.turn(time, button, bool(flags & down))
         notches = ((amount + 0x8000 & 0xFFFF) - 0x8000) / _WHEEL_DELTA
         self.raw.scroll(time, notches * bool(flags & _WHEEL_RIGHT), notches * bool(flags & _WHEEL_UP))
         older = "dx" in data  # names of older versions
-        x, y = float(data["dx" if older else "last_x"]), float(data["dy" if older else "last_y"])
-        if int(data.get("us_flags", 0)) & _ABSOLUTE:
+        x, y = _whole(data["dx" if older else "last_x"]), _whole(data["dy" if older else "last_y"])
+        if _whole(data.get("us_flags", 0)) & _ABSOLUTE:
             self.left_out["motions that tell a place, such as a tablet's, were"] += 1
         elif x or y:
             self.raw.rows.append(Event(time, "motion", x=x, y=y, source="device"))
@@ -247,6 +247,13 @@ def _messages(file: Path, notes: list[str]) -> Iterator[tuple[float, str, str, d
             if not isinstance(error, EndOfFile) and opened.read(1):
                 raise UserError(f"it is damaged ({type(error).__name__}: {first_line(error)}): restore it") from error
             notes.append(f"{file.name} is cut off: what is before is used")
+
+
+def _whole(value: Any, bits: int = 32) -> int:
+    """A whole number of so many bits; a ValueError where it is none."""
+    if not isinstance(value, int) or abs(value) >= 1 << bits:
+        raise ValueError(f"{str(value)[:40]!r} is no whole number of {bits} bits")
+    return value
 
 
 def _key(number: int) -> Button | None:

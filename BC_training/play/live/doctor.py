@@ -5,19 +5,19 @@ import math
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 from rich.console import Console
 from rich.table import Table
 
 from BC_training.common.errors import UserError
 from BC_training.common.files import require_writable, write_whole
 from BC_training.games import GameSpec
+from BC_training.play.live.changes import Turn, compared
 from BC_training.play.live.labels import Binding
 from BC_training.play.live.options import PlayOptions
-from BC_training.play.live.play import policy_binding
+from BC_training.play.live.play import nothing_seen, policy_binding
 from BC_training.play.live.reaction import COUNTS, NOTHING, Ended, Reaction, Reactions, reactions_of
 from BC_training.play.live.recorder import hotkey_buttons
 from BC_training.play.policy import Policy
@@ -27,25 +27,7 @@ _KEYS = ("W", "A", "S", "D", "UP", "DOWN", "LEFT", "RIGHT", "SPACE")  # without 
 _CHECKS, _PRESSES = 3, 20  # rounds of the doctor and of the delay test
 _PARTS = 10  # into which the mouse's counts are split, to find its acceleration
 _PART_SECONDS = 0.05  # between them: a game adds up what comes within a frame
-_EQUAL = 0.1  # the share by which two turns may differ, and 1 pixel more
-_OTHER_PIXELS = 0.02  # the share of the pixels in which equal pictures may differ
-_LEVELS = 12  # of 255, from which on a pixel is another
-_ALIKE = 0.6
 _DECISIONS = 11
-
-
-class Turn(NamedTuple):
-    """How far the mouse moves the picture.
-
-    Attributes:
-        once: pixels to the right that ``COUNTS`` counts at once move it; None where it is not the same picture, moved.
-        parts: likewise, by a tenth of them ten times.
-        is_accelerated: whether the two differ; None where the picture does not come back with the mouse.
-    """
-
-    once: int | None
-    parts: int | None
-    is_accelerated: bool | None
 
 
 def doctor(
@@ -100,7 +82,7 @@ def delay_test(checkpoint: str, options: PlayOptions, console: Console) -> dict[
     Raises:
         UserError: as in ``play_window``, or nothing that was pressed changed the picture.
     """
-    if given := [name for name in ("takeover", "seconds", "record") if getattr(options, name) is not None]:
+    if given := [name for name in ("takeover", "seconds", "record", "state") if getattr(options, name) is not None]:
         raise UserError(f"--delay-test lets no policy play: leave out --{given[0]}")
     policy, fps = Policy.load(checkpoint), options.game.arguments["fps"]
     binding = policy_binding(policy, options)
@@ -110,7 +92,7 @@ def delay_test(checkpoint: str, options: PlayOptions, console: Console) -> dict[
     decisions = []
     for _ in range(_DECISIONS):
         begun = time.perf_counter()
-        policy.act(np.zeros((3, *size), np.uint8))
+        policy.act(*nothing_seen(policy))
         decisions.append(time.perf_counter() - begun)
     decision = float(np.median(decisions[1:]))  # the first compiles
     with reactions_of(options.game, binding, size, hotkeys, lambda line: say(console, line)) as tried:
@@ -211,53 +193,10 @@ def _print(found: Sequence[Reaction], console: Console) -> None:
 
 def _turn(tried: Reactions, axis: int, amount: float) -> Turn:
     """Moves the mouse at once and in parts, and compares how far the picture went."""
-    pictures = [tried.still()]
+    pictures = [tried.settled()]
     for parts, sign in ((1, 1), (1, -1), (_PARTS, 1), (_PARTS, -1)):
         for _ in range(parts):
             tried.do(tried.moved(axis, sign * amount / parts))
             time.sleep(_PART_SECONDS)
-        pictures.append(tried.still())
+        pictures.append(tried.settled())
     return compared(*pictures[:4])
-
-
-def compared(
-    start: UInt8[np.ndarray, "3 H W"],
-    once: UInt8[np.ndarray, "3 H W"],
-    back: UInt8[np.ndarray, "3 H W"],
-    several: UInt8[np.ndarray, "3 H W"],
-) -> Turn:
-    """What pictures tell: the first one, that after a motion at once, after the way back, and after one in parts."""
-    by, by_parts = shift(start, once), shift(back, several)
-    noise = _differing(start, back)
-    if by is not None and by_parts is not None:
-        is_accelerated = abs(by - by_parts) > 1 + _EQUAL * abs(by)
-    elif noise > _OTHER_PIXELS + _differing(start, once) / 2:
-        is_accelerated = None
-    else:
-        is_accelerated = _differing(once, several) > 2 * noise + _OTHER_PIXELS
-    return Turn(by, by_parts, is_accelerated)
-
-
-def shift(before: UInt8[np.ndarray, "3 H W"], after: UInt8[np.ndarray, "3 H W"]) -> int | None:
-    """By how many pixels a picture moved to the right, at most a third of its width.
-
-    Looks above the middle, where fewer things stay where they are, such as weapons. None where the two are not much
-    more alike then than after most other shifts.
-    """
-    lit = np.flatnonzero((before | after).any(axis=(0, 1)))  # black beside the picture does not move
-    rows = slice(before.shape[1] // 5, before.shape[1] * 3 // 5)
-    if not len(lit):
-        return None
-    columns = slice(lit[0], lit[-1] + 1)
-    a, b = (picture[:, rows, columns].mean(axis=0, dtype=np.float32) for picture in (before, after))
-    width, costs = a.shape[1], {}
-    for by in range(-(width // 3), width // 3 + 1):
-        one, other = a[:, max(-by, 0) : width - max(by, 0)], b[:, max(by, 0) : width - max(-by, 0)]
-        costs[by] = float(np.abs(one - other).mean())
-    best = min(costs, key=lambda by: (costs[by], abs(by)))
-    return best if costs[best] < _ALIKE * np.median(list(costs.values())) else None
-
-
-def _differing(one: UInt8[np.ndarray, "3 H W"], other: UInt8[np.ndarray, "3 H W"]) -> float:
-    """The share of the pixels that are not alike."""
-    return float((np.abs(one.astype(np.int16) - other) > _LEVELS).any(axis=0).mean())

@@ -100,6 +100,12 @@ def policy_binding(policy: Policy, options: PlayOptions) -> Binding:
     return binding
 
 
+def nothing_seen(policy: Policy) -> tuple[np.ndarray, np.ndarray]:
+    """A black frame and a state of zeros."""
+    inputs = policy.inputs
+    return np.zeros((3, *inputs.recorded_size), np.uint8), np.zeros(len(inputs.state_names), np.float32)
+
+
 def _takeover_key(name: str, binding: Binding, hotkeys: list[Button]) -> Button:
     key = button_of("key", name)
     if key is None or key in hotkeys or key in binding.keys.columns:
@@ -139,9 +145,7 @@ class _Play:
         self._human_until = 0.0
 
     def run(self) -> None:
-        inputs, state = self._policy.inputs, self._watch.state
-        # This compiles.
-        self._policy.act(np.zeros((3, *inputs.recorded_size), np.uint8), np.zeros(len(inputs.state_names), np.float32))
+        self._policy.act(*nothing_seen(self._policy))  # compiles
         self._ticks.restart()
         while not self._is_over:
             self._ticks.wait()
@@ -152,7 +156,7 @@ class _Play:
                 self._episode.note(rows)
             for key in pressed:
                 self._command(self._hotkeys.index(key))
-            if self._is_on and not self._is_over and self._is_here() and not state.missing:
+            if self._is_on and not self._is_over and self._is_here() and not self._watch.state.missing:
                 self._frame(moment, by_person)
             elif self._watch.desktop.geometry(self._watch.window).state == "closed":
                 self._is_over = True

@@ -20,6 +20,7 @@ from BC_training.games.window.desktop import Desktop, Region, WindowQuery
 from BC_training.games.window.game import letterboxed
 from BC_training.games.window.hands import Hands
 from BC_training.games.window.platform import end_is_user_error, open_desktop
+from BC_training.play.live.changes import Usual
 from BC_training.play.live.labels import Binding
 from BC_training.play.live.options import DENIED
 from BC_training.runtime.workers import closing_on_sigterm
@@ -27,10 +28,10 @@ from BC_training.runtime.workers import closing_on_sigterm
 COUNTS = 100  # by which the mouse is moved
 NOTHING = "nothing pressed"  # the name of what is tried for comparison
 _WAIT = 1.0  # seconds that a change may take
-_WATCH, _LONGEST = 0.5, 4.0  # seconds before each press, as many as it takes to know what changes by itself
+_WATCH, _LONGEST = 0.5, 2.0  # seconds before each press, as many as it takes to know what changes by itself
 _STILL, _CHUNK = 2.0, 0.15  # seconds in which a picture may come to rest; and in which it rests, then
 _AFTER = 0.1  # seconds for which a change is watched, to see how large it becomes
-_LEVELS = 12  # of 255, by which a pixel has to leave the colours that it had
+_LOOKS = 15  # pictures, of which the median is what is there most of the time
 _CALM = 3  # times without any press and change, after which it is known
 _SHARE = 0.001  # of the pixels, which are at least to change
 _GIVEN_UP = 5  # presses without any change, after which a button is left out
@@ -70,6 +71,10 @@ class Reaction:
         """Whether most of the presses were."""
         return 2 * len(self.seconds) > self.tries
 
+    def add(self, other: "Reaction") -> None:
+        self.tries, self.seconds = self.tries + other.tries, [*self.seconds, *other.seconds]
+        self.shares, self.usual = [*self.shares, *other.shares], [*self.usual, *other.usual]
+
     def to_dict(self) -> dict[str, Any]:
         p50, p95 = np.percentile(self.seconds, (50, 95)) if self.seconds else (None, None)
         times = {"p50_ms": p50, "p95_ms": p95, "most_ms": max(self.seconds, default=None)}
@@ -77,27 +82,6 @@ class Reaction:
         found |= {name: None if value is None else 1000 * float(value) for name, value in times.items()}
         shares = {"share": self.shares, "usual_share": self.usual}
         return found | {name: float(np.median(values)) if values else None for name, values in shares.items()}
-
-
-class _Usual:
-    """The colours that each pixel of a picture has by itself."""
-
-    def __init__(self, first: UInt8[np.ndarray, "3 H W"]):
-        self._low = self._high = first
-
-    def add(self, picture: UInt8[np.ndarray, "3 H W"]) -> None:
-        self._low, self._high = np.minimum(self._low, picture), np.maximum(self._high, picture)
-
-    def share(self, picture: UInt8[np.ndarray, "3 H W"]) -> float:
-        """The share of the pixels that left them."""
-        above = picture > np.minimum(self._high, 255 - _LEVELS) + np.uint8(_LEVELS)
-        below = picture < np.maximum(self._low, _LEVELS) - np.uint8(_LEVELS)
-        return float((above | below).any(axis=0).mean())
-
-    @property
-    def moving(self) -> float:
-        """The share of the pixels that changed by themselves."""
-        return float((self._high - self._low > _LEVELS).any(axis=0).mean())
 
 
 class Reactions:
@@ -112,6 +96,7 @@ class Reactions:
         hands: what presses and moves.
         capture: seconds of each capture and scaling.
         arrived: how many presses and moves of its own the desktop reported.
+        watch: for how many seconds the picture is watched before each press.
     """
 
     def __init__(
@@ -128,7 +113,7 @@ class Reactions:
         self._hotkeys, self._tell, self._binding = hotkeys, tell, binding
         self.hands = Hands(desktop, window, binding.keys, binding.buttons, binding.axes)
         self.capture: list[float] = []
-        self.arrived, self._moving, self._watch = 0, 0.0, _WATCH
+        self.arrived, self._moving, self.watch = 0, 0.0, _WATCH
 
     def wait_for_start(self) -> None:
         """Until the first hotkey is pressed and the window has the focus.
@@ -143,11 +128,9 @@ class Reactions:
         if pressed[0] != self._hotkeys[0]:
             raise Ended
         self._wait_for_focus()
-        self._moving, calm = self._watched(_STILL).moving, 0
-        while calm < _CALM and self._watch < _LONGEST:
-            self._try(Move(NOTHING, self.rest(), self.rest()), reaction := Reaction(NOTHING))
-            calm = 0 if reaction.seconds else calm + 1
-            self._watch *= 2 if reaction.seconds else 1
+        self._moving = self._watched(_STILL).moving
+        for _ in range(_CALM):
+            self.try_nothing(Reaction(NOTHING))
 
     def moves(self, names: Collection[str]) -> list[Move]:
         """Each button of these names that may be pressed, and each axis."""
@@ -190,43 +173,60 @@ class Reactions:
         Returns:
             A reaction of each of the moves; last comes that to ``NOTHING``.
         """
-        moves = [*moves, Move(NOTHING, self.rest(), self.rest())]
-        found = [Reaction(move.name) for move in moves]
+        found, nothing = [Reaction(move.name) for move in moves], Reaction(NOTHING)
         try:
             for number in range(rounds):
+                show(f"round {number + 1} of {rounds}: {NOTHING}")
+                self.try_nothing(nothing)
                 for move, reaction in zip(moves, found, strict=True):
-                    if reaction.tries < _GIVEN_UP or reaction.seconds or move.name == NOTHING:
+                    if reaction.tries < _GIVEN_UP or reaction.seconds:
                         show(f"round {number + 1} of {rounds}: {move.name}")
                         self._try(move, reaction)
         except Ended:
             self._tell("ended by a hotkey")
         finally:
             self.hands.rest()
-        return found
+        return [*found, nothing]
 
     def do(self, action: Action) -> None:
         """Does an action as soon as the window has the focus."""
         while not self.hands.do(action):
             self._wait_for_focus()
 
-    def still(self) -> UInt8[np.ndarray, "3 H W"]:
-        """The picture, once it moves no more than it did at the start, or after ``_STILL`` seconds."""
+    def still(self) -> None:
+        """Until the picture moves no more than it did at the start, or for ``_STILL`` seconds."""
         end = time.perf_counter() + _STILL
         while self._watched(_CHUNK).moving > self._moving + _SHARE and time.perf_counter() < end:
             pass
-        return self._picture()[1]
+
+    def settled(self) -> UInt8[np.ndarray, "3 H W"]:
+        """What the picture shows most of the time, once it is still: light may flash."""
+        self.still()
+        pictures = []
+        for _ in range(_LOOKS):
+            pictures.append(self._picture()[1])
+            time.sleep(self.watch / _LOOKS)
+        return np.median(pictures, axis=0).astype(np.uint8)
+
+    def try_nothing(self, reaction: Reaction) -> None:
+        """Where the picture changes without a press, it is watched for longer from then on, and this is done again."""
+        while True:
+            self._try(Move(NOTHING, self.rest(), self.rest()), found := Reaction(NOTHING))
+            if not found.seconds or self.watch >= _LONGEST:
+                break
+            self.watch *= 2
+        reaction.add(found)
 
     def _try(self, move: Move, reaction: Reaction) -> None:
         self._wait_for_focus()
-        usual, later = _Usual(self.still()), []
-        for pictures in (None, later):
-            end = time.perf_counter() + self._watch / 2
-            while time.perf_counter() < end:
-                picture = self._picture()[1]
-                usual.add(picture) if pictures is None else pictures.append(picture)
-        by_itself = max(map(usual.share, later), default=0.0)
-        for picture in later:
-            usual.add(picture)
+        self.still()
+        usual, later, by_itself = self._watched(self.watch / 2), Usual(self._picture()[1]), 0.0
+        end = time.perf_counter() + self.watch / 2
+        while time.perf_counter() < end:
+            picture = self._picture()[1]
+            by_itself = max(by_itself, usual.share(picture))
+            later.add(picture)
+        usual.add_all(later)
         self.do(move.action)
         begun, seen, most = time.perf_counter(), None, 0.0
         end = begun + _WAIT
@@ -243,9 +243,9 @@ class Reactions:
         reaction.shares.append(most)
         reaction.usual.append(by_itself)
 
-    def _watched(self, seconds: float) -> _Usual:
+    def _watched(self, seconds: float) -> Usual:
         end = time.perf_counter() + seconds
-        usual = _Usual(self._picture()[1])
+        usual = Usual(self._picture()[1])
         while time.perf_counter() < end:
             usual.add(self._picture()[1])
         return usual

@@ -111,6 +111,9 @@ class GameState:
         return np.array([self._newest[name].x if name in self._newest else 0.0 for name in self.names], np.float32)
 
     def close(self) -> None:
+        """Listens no more, and tells how many lines were left out."""
+        if self.bad > 1:
+            self._tell(f"{self.bad:,} lines of the state were left out")
         if self._socket is not None:
             self._socket.close()
 

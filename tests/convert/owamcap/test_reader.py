@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 from conversions import converted
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mcap.writer import Writer
+from mutations import change_file, changed, require_one_line
 from recorded_sessions import number_of, write_video
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
+from BC_training.convert.owamcap.file import read_mcap
 from BC_training.play.live.labels import AUTO
 
 BEGIN = 1_751_017_792.0  # when the first picture was taken
@@ -172,6 +177,7 @@ def test_what_was_done_in_another_window_does_not_count(tmp_path, keybinds):
             window(18, 7, "A game"),
         ),
         *(key(9.5, "press", W), key(11.5, "release", W), key(12.5, "press", W), key(12.6, "release", W)),
+        *(window(19.5, 9, "A terminal"), key(19.6, "press", W)),
         *(raw(11.5, 50, flags=1), raw(12.5, flags=2), key(15.5, "press", W), key(15.6, "release", W)),
     ]
     write(tmp_path / "in", messages)
@@ -180,7 +186,7 @@ def test_what_was_done_in_another_window_does_not_count(tmp_path, keybinds):
     assert "another window than 'A game' was active for 0.3 s: nothing counts as pressed there" in said
     attrs = ZarrGameplayDataset(tmp_path / "x.zarr").episodes[0].attrs
     assert attrs["window"] == "A game"
-    assert attrs["unfocused"] == [[10, 13]]
+    assert attrs["unfocused"] == [[10, 13], [19, 19]]
 
 
 def test_without_raw_input_buttons_and_wheel_are_those_of_the_other_listener(tmp_path, keybinds):
@@ -237,11 +243,14 @@ def test_a_file_that_was_cut_off_is_used_up_to_there(tmp_path, keybinds):
     write(tmp_path / "in", DONE, chunk_size=512)
     file = tmp_path / "in/play.mcap"
     whole = file.read_bytes()
-    for i, share in enumerate((0.4, 0.401, 0.402, 0.403)):
-        file.write_bytes(whole[: int(share * len(whole))])
-        said = converted(tmp_path / "in", tmp_path / f"{i}.zarr", "owamcap", keybinds=keybinds)
-        assert "play.mcap is cut off: what is before is used" in said
-        assert 2 < ZarrGameplayDataset(tmp_path / f"{i}.zarr").episodes[0].length < COUNT - 2
+    middle = len(whole) // 2
+    for size in range(middle - 600, middle + 600, 8):  # also within the nine bytes with which a record begins
+        file.write_bytes(whole[:size])
+        taken = read_mcap(file)
+        assert taken.notes[0] == "play.mcap is cut off: what is before is used"
+        assert 2 < len(taken.times) < COUNT - 2
+    assert "is cut off" in converted(tmp_path / "in", tmp_path / "x.zarr", "owamcap", keybinds=keybinds)
+    assert ZarrGameplayDataset(tmp_path / "x.zarr").episodes[0].length == len(taken.times)
     file.write_bytes(whole[:1000] + bytes(100) + whole[1100:])
     with pytest.raises(UserError, match=r"play.mcap: it is damaged \(.*\): restore it"):
         converted(tmp_path / "in", tmp_path / "y.zarr", "owamcap", keybinds=keybinds)
@@ -271,6 +280,43 @@ def test_what_cannot_be_read_is_one_line(tmp_path, keybinds):
         converted(tmp_path / "in", tmp_path / "x.zarr", "owamcap", keybinds=keybinds)
     with pytest.raises(UserError, match="needs --keybinds FILE, or --keybinds auto"):
         converted(tmp_path / "in", tmp_path / "x.zarr", "owamcap")
+
+
+@pytest.mark.parametrize("examples", [12, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_damaged_recording_is_converted_or_refused_in_one_line(tmp_path, keybinds, examples):
+    place = {"x": 7, "y": 8, "button": "left", "pressed": True, "dx": 0, "dy": 1}
+    one_of_each = [
+        *(
+            (0.0, "keyboard/state", {"buttons": [W]}),
+            (0.1, "mouse/state", {"buttons": ["left"]}),
+            window(0.2, 7, "A game"),
+        ),
+        *(raw(0.3, 5, flags=0x400, data=120), key(0.4, "press", W), screen(0.5), screen(1.5), screen(2.5)),
+        *((2.6, "mouse", place | {"event_type": "click"}), (2.7, "mouse", place | {"event_type": "scroll"})),
+    ]
+    write(tmp_path / "original", DONE)
+
+    @settings(max_examples=examples, suppress_health_check=list(HealthCheck))
+    @given(st.data())
+    def check(data):
+        for name in ("in", "x.zarr"):
+            shutil.rmtree(tmp_path / name, ignore_errors=True)
+        shutil.copytree(tmp_path / "original", tmp_path / "in")
+        if data.draw(st.booleans()):
+            messages = [list(message) for message in one_of_each]
+            changing = data.draw(st.sampled_from(messages))
+            changing[2] = data.draw(changed(changing[2]))
+            write_mcap(tmp_path / "in/play.mcap", messages)
+        else:
+            change_file(data, tmp_path / "in" / data.draw(st.sampled_from(["play.mcap", "play.mkv"])))
+        try:
+            converted(
+                tmp_path / "in", tmp_path / "x.zarr", "owamcap", keybinds=data.draw(st.sampled_from([AUTO, keybinds]))
+            )
+        except UserError as error:
+            require_one_line(error)
+
+    check()
 
 
 def test_a_missing_package_is_named_with_what_installs_it(tmp_path, monkeypatch, keybinds):
