@@ -80,18 +80,21 @@ def record(
     fps: cli.GameFps = None,
     hotkeys: cli.Hotkeys = None,
     all_inputs: cli.AllInputs = False,
+    state: cli.State = None,
+    state_names: cli.StateNames = None,
 ) -> None:
     """Record a player's episodes in a game, labelled by the player itself or by another; or a person's."""
     from BC_training.play.human.command import record_command
 
     options = game, player, episodes, seed, cli.parse_size(size or ""), noise, noise_frames, label, mix, video
-    window = fps, hotkeys, all_inputs
+    window = fps, hotkeys, all_inputs, state, state_names
     record_command(out, options, workers, console, keybinds, show_keys, takeover, unfinished, window)
 
 
 @command(
     "play BC_training/checkpoints/mine --game window/Crispy --keybinds keybinds.json",
     "play BC_training/checkpoints/mine --game window/Crispy --takeover RCTRL --record data/corrected.zarr",
+    "play BC_training/checkpoints/mine --game window/Crispy --delay-test",
 )
 def play(
     checkpoint: cli.Checkpoint,
@@ -105,12 +108,32 @@ def play(
     all_inputs: cli.AllInputs = False,
     json: cli.Json = None,
     decode: cli.Decode = None,
+    state: cli.State = None,
+    delay_test: cli.DelayTest = False,
 ) -> None:
     """Let a policy play in a window of this desktop, live; a person starts, stops and takes over."""
     from BC_training.play.live.command import play_command
 
-    options = fps, takeover, record, seconds, hotkeys, all_inputs, json, decode
+    options = fps, takeover, record, seconds, hotkeys, all_inputs, json, decode, state, delay_test
     play_command(checkpoint, game, keybinds, *options, console)
+
+
+@command(
+    "doctor --game window/Crispy --keybinds keybinds.json",
+    note="Exit code: 0 the game reacts, 1 something is wrong, 2 it cannot be tried.",
+)
+def doctor(
+    game: cli.WindowGame,
+    keybinds: cli.KeysFile = None,
+    size: cli.Size = "288x512",
+    hotkeys: cli.Hotkeys = None,
+    json: cli.Json = None,
+) -> None:
+    """Move the mouse and press keys in a window of this desktop, and say whether and how late its game reacts."""
+    from BC_training.play.live.command import doctor_command
+
+    if doctor_command(game, keybinds, cli.parse_size(size or ""), hotkeys, json, console):
+        raise typer.Exit(1)
 
 
 @command(

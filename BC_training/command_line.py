@@ -59,10 +59,13 @@ MayBeVideo = Annotated[
 GameFps = Annotated[float | None, typer.Option("--fps", help="Frames per second, of a window; 20 by default.")]
 Hotkeys = Annotated[Text, typer.Option(metavar="KEY,KEY,KEY", help="Start and stop, discard, end: F9,F10,F12.")]
 AllInputs = Annotated[bool, typer.Option("--all-inputs", help="Of a window, also what programs press and move.")]
+State = Annotated[Text, typer.Option(metavar="HOST:PORT", help="Of a window, where the game's state is sent.")]
+StateNames = Annotated[File, typer.Option(help="The names of the state's values, one a line.")]
 WindowGame = Annotated[str, typer.Option("--game", help="A window, such as window/TITLE or window/pid:4242.")]
 PlayedKeys = Annotated[str, typer.Option("--keybinds", help="What presses a button, a JSON file; or auto.")]
 Corrections = Annotated[File, typer.Option("--record", help="The dataset that gets what is played, with corrections.")]
 Seconds = Annotated[float | None, typer.Option(min=0.1, help="Ends after so many seconds of play.")]
+DelayTest = Annotated[bool, typer.Option("--delay-test", help="Only measure how late the game shows what is pressed.")]
 Means = Annotated[
     tuple[float, float] | None,
     typer.Option("--reference-means", metavar="RANDOM EXPERT", help="Means to normalise scores by; no such play then."),
@@ -111,10 +114,10 @@ Source = Annotated[Path, typer.Argument(help="A folder or file of recordings; wi
 Converted = Annotated[
     Path, typer.Option(help="The dataset; created, continued or appended to. With --to a folder that is not there.")
 ]
-Kind = Annotated[Text, typer.Option("--from", help="sessions, lerobot, minari, robomimic, doom-demo or events.")]
+Kind = Annotated[Text, typer.Option("--from", help="sessions, lerobot, minari, robomimic, doom-demo, events, owamcap.")]
 To = Annotated[Text, typer.Option(help="lerobot.")]
 Fps = Annotated[float | None, typer.Option(help="Frames per second; by default as they are.")]
-Keybinds = Annotated[File, typer.Option(help="sessions, events: the JSON that maps keys to buttons.")]
+Keybinds = Annotated[File, typer.Option(help="What presses a button, a JSON file; or auto.")]
 Shift = Annotated[float, typer.Option(help="events: frames by which what was done counts for an earlier one.")]
 Iwad = Annotated[File, typer.Option(help="doom-demo: the game's WAD.")]
 Pwad = Annotated[list[Path] | None, typer.Option(help="doom-demo: a WAD that adds to it; repeatable.")]
@@ -123,7 +126,7 @@ Camera = Annotated[Text, typer.Option(help="Which one to use, where there are se
 LeaveOut = Annotated[list[str] | None, typer.Option(help="A state value not to convert; repeatable.")]
 TimeUnit = Annotated[str, typer.Option(help="sessions: unit of the times, us, ms, s or ns.")]
 AllowMissing = Annotated[
-    bool, typer.Option("--allow-missing", help="sessions: even if much of a recording is missing.")
+    bool, typer.Option("--allow-missing", help="sessions, owamcap: even if much of a recording is missing.")
 ]
 Actions = Annotated[Text, typer.Option(help="Only these, such as attack,jump; by default all.")]
 Repair = Annotated[

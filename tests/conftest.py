@@ -164,13 +164,21 @@ def _write_array(
 # X11 and stable-retro are on Linux alone.
 _X11 = (
     "play/human",
+    "play/live/test_doctor.py",
     "play/live/test_play.py",
     "play/live/test_real_game.py",
     "play/live/test_recorder.py",
+    "play/live/test_state.py",
     "games/window/test_x11.py",
     "games/window/test_game.py",
+    "games/window/test_guard.py",
 )
-_EXTRAS = {"gym": ("ale_py", ("games/gym",)), "retro": ("stable_retro", ("games/retro",)), "window": ("Xlib", _X11)}
+_EXTRAS = {
+    "gym": ("ale_py", ("games/gym",)),
+    "retro": ("stable_retro", ("games/retro",)),
+    "owamcap": ("mcap", ("convert/owamcap",)),
+    "window": ("Xlib", _X11),
+}
 _MISSING = {extra: paths for extra, (module, paths) in _EXTRAS.items() if importlib.util.find_spec(module) is None}
 collect_ignore = [path for paths in _MISSING.values() for path in paths]
 

@@ -76,7 +76,7 @@ def test_the_exit_code_reaches_the_shell():
 def test_every_command_shows_an_example_in_its_help(monkeypatch, capsys):
     commands = [[found.callback.__name__] for found in command_line.app.registered_commands]
     commands += [["visualize", found.callback.__name__] for found in command_line.visualize.registered_commands]
-    assert len(commands) == 17
+    assert len(commands) == 18
     for command in commands:
         code, out, _ = call(monkeypatch, capsys, [*command, "--help"])
         assert code == 0

@@ -17,6 +17,7 @@ KINDS = {
     "robomimic": "hdf5",
     "doom-demo": "doom_demo",
     "events": "window_events",
+    "owamcap": "owamcap",
 }  # to the folder of its reader
 
 

@@ -22,7 +22,9 @@ class Options:
     kind: str  # one of ``convert.KINDS``
     size: tuple[int, int] | None = None  # (H, W) of the frames to write, in pixels; None keeps them
     fps: float | None = None  # frames per second to write; None keeps them
-    keybinds: Path | None = None  # for ``sessions`` and ``events``, the JSON file that maps keys to actions
+    keybinds: Path | None = (
+        None  # for ``sessions``, ``events`` and ``owamcap``, the JSON file that maps keys to actions
+    )
     iwad: Path | None = None  # for ``doom-demo``, the game's WAD
     camera: str | None = None  # which of several to use; None if there is one
     pwads: tuple[Path, ...] = ()  # for ``doom-demo``, the WADs that add to the game, in the order of loading
@@ -30,7 +32,7 @@ class Options:
     time_unit: str = "us"  # for ``sessions``, the unit of the times
     turn: str = "axis"  # for ``doom-demo``, whether turns become an axis or "buttons"
     video: bool = False  # keep the frames as H.264, with some loss
-    allow_missing: bool = False  # for ``sessions``, whether much of the inputs, memory values or video may be missing
+    allow_missing: bool = False  # whether much of the inputs, memory values or video may be missing
     shift: float = 0.0  # for ``events``, by how many frames what was done counts for an earlier frame
 
 

@@ -40,6 +40,7 @@ class Video:
     Raises a UserError if the video is damaged, or has fewer than two frames.
 
     Attributes:
+        begins: microseconds, the time stamp of the first frame.
         times: float64 [N >= 2], microseconds since the first frame.
         tick: microseconds, the resolution of the time stamps.
         fps: the mean rate.
@@ -71,7 +72,7 @@ class Video:
             raise UserError(f"{path} has {len(stamps)} frames with a time stamp, 2 are needed: remove the session")
         self._stamps = np.sort(np.array(stamps, np.int64))
         self.tick = float(time_base * 1_000_000)
-        self.times = (self._stamps - self._stamps[0]) * self.tick
+        self.times, self.begins = (self._stamps - self._stamps[0]) * self.tick, float(self._stamps[0]) * self.tick
         if (repeated := np.flatnonzero(np.diff(self._stamps) == 0)).size:
             raise self._damaged(f"frames {repeated[0]} and {repeated[0] + 1} have the same time stamp")
         self.fps = (len(stamps) - 1) / self.times[-1] * 1e6
@@ -116,6 +117,37 @@ class Video:
 
     def _damaged(self, what: str) -> UserError:
         return UserError(f"{self._path} is damaged ({what}): restore it, re-encode it, or remove the session")
+
+
+def frame_edges(
+    shown: np.ndarray, fps: float | None, tick: float, second: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Chooses frames for a rate.
+
+    Args:
+        shown: when each frame of a video is shown, float64 [M >= 2], ascending; the last is for the mean interval.
+        fps: frames per second to choose; None takes all.
+        tick: what the times are rounded to.
+        second: a second in the unit of the times.
+
+    Returns:
+        The times [N + 1] at which the frames begin and the last one ends, and their indices [N]: those of the last
+        frames that are shown until then.
+
+    Raises:
+        UserError: ``fps`` is above the video's.
+    """
+    lasts = shown[-1] - shown[0]
+    end = shown[-1] + lasts / (len(shown) - 1)
+    if fps is None:
+        return np.append(shown, end), np.arange(len(shown))
+    # Time stamps are rounded to a tick, so a video of 30 frames/s may seem to have a little less.
+    if fps > (len(shown) - 1) / max(lasts - 2 * tick, 1e-9) * second:
+        reason = f"above the {(len(shown) - 1) / lasts * second:.4g} of the video: frames would be repeated"
+        raise UserError(f"--fps {fps:g} is {reason}; lower it")
+    count = int(np.ceil((end - shown[0] - tick) * fps / second))
+    edges = shown[0] + np.arange(count + 1) * second / fps
+    return edges, np.searchsorted(shown, edges[:-1] + tick, side="right") - 1
 
 
 def _video_stream(container: Any, path: Path) -> Any:

@@ -1,6 +1,7 @@
 """A person who is recorded in a window: what they do is done between two frames, however busy the machine is."""
 
 import io
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +26,11 @@ class ScriptedDesktop(X11Desktop):
     """
 
     script: dict[int, Callable[[], object]]
+    latest: "ScriptedDesktop"
 
     def __init__(self) -> None:
         super().__init__()
+        ScriptedDesktop.latest = self
         self._looks = 0
 
     def events(self) -> list[InputEvent]:
@@ -35,6 +38,11 @@ class ScriptedDesktop(X11Desktop):
         assert self._looks < max(self.script) + 100, "nothing ended the recording"
         self._looks += 1
         return super().events()
+
+    @classmethod
+    def lose(cls) -> None:
+        """As where the X server ends."""
+        cls.latest._display.display.socket.shutdown(socket.SHUT_RDWR)
 
 
 def record(

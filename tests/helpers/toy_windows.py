@@ -3,11 +3,13 @@
 import contextlib
 import os
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from Xlib import X, Xatom
+import numpy as np
+from Xlib import XK, X, Xatom
 from Xlib.display import Display
 from Xlib.protocol import event
 
@@ -105,6 +107,72 @@ class ToyWindow:
 
     def close(self) -> None:
         self._display.close()
+
+
+class ReactingWindow(ToyWindow):
+    """A game: white while a key is held that it knows, and else a pattern that goes where the mouse goes.
+
+    Args:
+        delays: seconds from a press to its effect, by the keys' names in X11.
+        is_accelerated: whether the pattern goes a quarter further if the mouse moves far at once.
+        lasts: how many presses of keys it knows until it closes.
+        blinks: seconds after which a quarter of it becomes black or white, whatever else is shown; 0 for never.
+    """
+
+    def __init__(
+        self, title: str, delays: Mapping[str, float], is_accelerated=False, lasts=10_000, blinks=0.0, **options
+    ):
+        super().__init__(title, colour=0, **options)
+        self._blinks = blinks
+        self._delays, self._is_accelerated, self._lasts = delays, is_accelerated, lasts
+        self._is_over, self._is_ready = threading.Event(), threading.Event()
+        self._game = threading.Thread(target=self._play, daemon=True)
+        self._game.start()
+        assert self._is_ready.wait(20)
+
+    def _play(self) -> None:
+        colours = np.random.default_rng(0).integers(0, 256, 500).repeat(3).reshape(500, 3) @ [1 << 16, 1 << 8, 1]
+        with contextlib.closing(Display()) as display:
+            window, at, place, left = display.create_resource_object("window", self.id), None, 0, self._lasts
+            window.change_attributes(event_mask=X.KeyPressMask | X.KeyReleaseMask | X.PointerMotionMask)
+            codes = {display.keysym_to_keycode(XK.string_to_keysym(key)): s for key, s in self._delays.items()}
+            pen = window.create_gc(foreground=0)
+
+            def draw() -> None:
+                for column in range(-1, 101):  # of 4 pixels
+                    pen.change(foreground=int(colours[(column - place // 4) % 500]))
+                    window.fill_rectangle(pen, 4 * column + place % 4, 0, 4, 300)
+                display.sync()
+
+            draw()
+            self._is_ready.set()
+            while not self._is_over.wait(0.001):
+                while display.pending_events():
+                    happened = display.next_event()
+                    if happened.type == X.MotionNotify:
+                        moved = happened.root_x - (happened.root_x if at is None else at)
+                        at = happened.root_x
+                        place += 5 * moved // 4 if self._is_accelerated and abs(moved) > 50 else moved
+                        draw()
+                    elif happened.type == X.KeyPress and happened.detail in codes:
+                        time.sleep(codes[happened.detail])
+                        pen.change(foreground=0xFFFFFF)
+                        window.fill_rectangle(pen, 0, 0, 400, 300)
+                        left -= 1
+                    elif happened.type == X.KeyRelease and happened.detail in codes:
+                        draw()
+                if self._blinks:
+                    pen.change(foreground=0xFFFFFF * (int(time.monotonic() / self._blinks) % 2))
+                    window.fill_rectangle(pen, 0, 0, 100, 300)
+                if not left:
+                    window.destroy()
+                    left -= 1
+                display.sync()
+
+    def close(self) -> None:
+        self._is_over.set()
+        self._game.join()
+        super().close()
 
 
 @contextlib.contextmanager

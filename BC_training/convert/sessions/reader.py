@@ -31,7 +31,7 @@ from BC_training.convert.sessions.folder import NAMES, find_file, session_names,
 from BC_training.convert.sessions.held_buttons import list_buttons
 from BC_training.convert.source import Options, Recording, Step
 from BC_training.convert.state_values import kept_columns
-from BC_training.convert.video import Video
+from BC_training.convert.video import Video, frame_edges
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Sessions:
             if memory.numbered:
                 notes.append(f"the column of {memory_file.name} without a name is left out: it numbers the rows")
         notes += clock.check_unit(streams, self.options.time_unit, start, length, metadata_file)
-        edges, indices = _frame_edges(video, (start or 0.0) + video.times, self.options.fps)
+        edges, indices = frame_edges((start or 0.0) + video.times, self.options.fps, video.tick, 1e6)
         for stream in streams:
             clock.require_overlap(stream, edges, start)
             notes += coverage.notes(stream, edges, self.options.allow_missing)
@@ -146,24 +146,6 @@ def open_source(path: Path, options: Options) -> Sessions:
     columns = _common_columns(folder, names)
     kept = tuple(columns[i] for i in kept_columns(columns, options.leave_out))
     return Sessions(keybinds.actions, kept, tuple(names), folder, keybinds, options)
-
-
-def _frame_edges(video: Video, shown: np.ndarray, fps: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """The times [N + 1] at which the frames to write begin and the last one ends, and their indices [N] in the video.
-
-    Raises a UserError if ``fps`` is above the video's.
-    """
-    end = shown[-1] + 1e6 / video.fps
-    if fps is None:
-        return np.append(shown, end), np.arange(len(shown))
-    # Time stamps are rounded to a tick, so a video of 30 frames/s may seem to have a little less.
-    fastest = (len(shown) - 1) / max(video.times[-1] - 2 * video.tick, 1e-9) * 1e6
-    if fps > fastest:
-        reason = f"above the {video.fps:.4g} of the session's video: frames would be repeated"
-        raise UserError(f"--fps {fps:g} is {reason}; lower it")
-    count = int(np.ceil((end - shown[0] - video.tick) * fps / 1e6))
-    edges = shown[0] + np.arange(count + 1) * 1e6 / fps
-    return edges, np.searchsorted(shown, edges[:-1] + video.tick, side="right") - 1
 
 
 def _common_columns(folder: Path, names: list[str]) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ The source is a dataset whose episodes have ``events.parquet``; see ``play/live/
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +23,14 @@ _BLOCK = 64  # frames read at once
 
 @dataclass(frozen=True)
 class WindowRecordings:
-    """See ``source.Source``; axes add up over the frames that are left out."""
+    """See ``source.Source``; axes add up over the frames that are left out, and each frame keeps its state."""
 
     path: Path
     episodes: tuple[str, ...]
     binding: Binding
     fps: float | None
     shift: float
-    attributes: tuple[str, ...] = ()
+    attributes: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -42,10 +41,6 @@ class WindowRecordings:
     def axis_names(self) -> tuple[str, ...]:
         return self.binding.axes
 
-    @cached_property
-    def _dataset(self) -> ZarrGameplayDataset:
-        return ZarrGameplayDataset(self.path)
-
     def digest(self, episode: str) -> str:
         return content_digest(sampled(self.place(episode) / EVENTS))
 
@@ -53,8 +48,9 @@ class WindowRecordings:
         return self.path / episode
 
     def read(self, episode: str) -> Recording:
-        number = self._dataset.find([episode])[0]
-        info = self._dataset.episodes[number]
+        dataset = ZarrGameplayDataset(self.path)
+        number = dataset.find([episode])[0]
+        info = dataset.episodes[number]
         recorded = info.fps
         if recorded is None:
             raise UserError("it does not say its frames per second: restore its attributes")
@@ -63,15 +59,16 @@ class WindowRecordings:
             raise UserError(f"--fps {rate:g} is above the recording's {recorded:g}: lower it")
         events = Events.read(self.place(episode) / EVENTS)
         frames, edges = thinned(events, info.length, recorded, rate)
+        state = dataset.state(number)[frames] if self.attributes else np.zeros((len(frames), 0), np.float32)
         known = np.searchsorted(edges[1:] + self.shift / rate, edges[-1], "right")
         buttons, axes = self.binding.label(events, edges[: known + 1] + self.shift / rate)
 
         def steps() -> Iterator[Step]:
             for start in range(0, known, _BLOCK):
                 rows = slice(start, min(start + _BLOCK, known))
-                images = self._dataset.frames(number, frames[rows])
-                for image, pressed, moved in zip(images, buttons[rows], axes[rows], strict=True):
-                    yield image, Action(pressed, moved), None
+                images = dataset.frames(number, frames[rows])
+                for image, pressed, moved, values in zip(images, buttons[rows], axes[rows], state[rows], strict=True):
+                    yield image, Action(pressed, moved), values
 
         kept = {key: value for key, value in info.attrs.items() if key in ("player", "label", "game", "recorded")}
         return Recording(rate, steps(), kept)
@@ -83,7 +80,8 @@ def open_source(path: Path, options: Options) -> WindowRecordings:
         raise UserError("--from events needs --keybinds FILE, or --keybinds auto for every key that was pressed")
     if not 0 <= options.shift < math.inf:
         raise UserError(f"--shift {options.shift:g} is no number of frames from 0 on")
-    names = [info.name for info in ZarrGameplayDataset(path).episodes]
+    dataset = ZarrGameplayDataset(path)
+    names = [info.name for info in dataset.episodes]
     episodes = tuple(name for name in names if (path / name / EVENTS).exists())
     if not episodes:
         raise UserError(f"{path} has no episode with {EVENTS}: only recordings of a window have it")
@@ -93,7 +91,7 @@ def open_source(path: Path, options: Options) -> WindowRecordings:
     else:
         binding = Binding.from_file(options.keybinds)
     notes = (f"{others} episodes without {EVENTS} are left out",) if others else ()
-    return WindowRecordings(path, episodes, binding, options.fps, options.shift, notes=notes)
+    return WindowRecordings(path, episodes, binding, options.fps, options.shift, dataset.state_names, notes)
 
 
 def thinned(events: Events, length: int, recorded: float, rate: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,25 @@
 """The desktop of this machine."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 
 from BC_training.common.errors import UserError
 from BC_training.games.window.desktop import Desktop
+
+
+@contextlib.contextmanager
+def end_is_user_error() -> Iterator[None]:
+    """Turns the end of the desktop, while it is used, into a UserError."""
+    ended: tuple[type[Exception], ...] = ()
+    if sys.platform == "linux":
+        from Xlib.error import ConnectionClosedError
+
+        ended = (ConnectionClosedError,)
+    try:
+        yield
+    except ended as error:
+        raise UserError("the desktop has ended, and the game with it: log in and start it again") from error
 
 
 def open_desktop() -> Desktop:

@@ -10,19 +10,26 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from BC_training.common.errors import UserError
 from BC_training.common.keybinds.button_names import Button, button_of, shown
 from BC_training.games.window import windows_api as w
 from BC_training.games.window.desktop import WHEEL, InputEvent, InputSource
+from BC_training.games.window.guard import Guard
 from BC_training.games.window.injected import Injected
 from BC_training.games.window.windows_keys import MOUSE, MOUSE_KEYS, key_number, named, raw_key
 
 _NO_SCAN_CODE = "PAUSE"  # its scan code is a sequence, which SendInput cannot send
 _PRINT_SCREEN = 0x37  # MapVirtualKey knows another one, that of Alt+PrintScreen
 _EITHER_SIDE = (16, 17, 18)  # Shift, Ctrl and Alt, which have numbers for their sides, too
+# Run by the guard: words are structures INPUT, as hexadecimal digits, that release something.
+_LET_GO = """
+import ctypes
+given = bytes.fromhex("".join(held))
+ctypes.WinDLL("user32").SendInput(len(held), given, len(given) // len(held))
+"""
 _FAILED = 0xFFFFFFFF
 _METRICS = {False: (0, 1), True: (78, 79)}  # of the size of the first screen, and of all together
 
@@ -35,7 +42,7 @@ class WindowsInput:
     """
 
     def __init__(self, api: Any):
-        self._api, self._injected = api, Injected()
+        self._api, self._injected, self._guard = api, Injected(), Guard(_LET_GO)
         self._own: dict[Button, None] = {}  # what is held
         self._down: set[tuple[int | None, Button]] = set()  # what each device holds
         self._places: dict[int | None, tuple[float, float]] = {}  # of mice that do not tell how far they moved
@@ -49,10 +56,13 @@ class WindowsInput:
 
     def close(self) -> None:
         if self._thread.is_alive():
-            self.release_all()
-            self._in_thread(self._free_hotkeys)
-            self._api.PostThreadMessageW(self._thread_id, w.WM_QUIT, 0, 0)
-            self._thread.join()
+            try:
+                self.release_all()
+            finally:
+                self._guard.close()
+                self._in_thread(self._free_hotkeys)
+                self._api.PostThreadMessageW(self._thread_id, w.WM_QUIT, 0, 0)
+                self._thread.join()
 
     def events(self) -> list[InputEvent]:
         return [self._events.popleft() for _ in range(len(self._events))]
@@ -65,6 +75,7 @@ class WindowsInput:
         if button in WHEEL:
             self.scroll(*WHEEL[button])
         elif button not in self._own:
+            self._tell_guard([*self._own, button])
             self._set(button, True)
             self._own[button] = None
 
@@ -72,6 +83,10 @@ class WindowsInput:
         if button in self._own:
             del self._own[button]
             self._set(button, False)
+            self._tell_guard(self._own)
+
+    def _tell_guard(self, held: Iterable[Button]) -> None:
+        self._guard.hold(bytes(self._input(button, False)).hex() for button in held)
 
     def release_all(self) -> None:
         for button in list(self._own):
@@ -114,10 +129,13 @@ class WindowsInput:
         self._hotkeys = {}
 
     def _set(self, button: Button, is_press: bool) -> None:
+        self._send((button, is_press), self._input(button, is_press))
+
+    def _input(self, button: Button, is_press: bool) -> w.INPUT:
+        """What presses or releases a key or a button of the mouse."""
         if button in MOUSE:
             *_, down, up, data = MOUSE[button]
-            self._mouse((button, is_press), down if is_press else up, mouseData=data)
-            return
+            return _of_mouse(down if is_press else up, mouseData=data)
         if button[0] != "key":
             raise UserError(f"there is no {shown(button)} to press: bind a key or another button of the mouse")
         number, extended = key_number(button)
@@ -128,10 +146,10 @@ class WindowsInput:
             scan = _PRINT_SCREEN if button[1] == "PRINTSCREEN" else self._api.MapVirtualKeyW(number, 0)
             flags |= w.KEYEVENTF_SCANCODE | (w.KEYEVENTF_EXTENDEDKEY if extended else 0)
             key = w.KEYBDINPUT(0, scan, flags, 0, 0)
-        self._send((button, is_press), w.INPUT(w.INPUT_KEYBOARD, w._Input(ki=key)))
+        return w.INPUT(w.INPUT_KEYBOARD, w._Input(ki=key))
 
     def _mouse(self, what: tuple[Any, ...], flags: int, **more: int) -> None:
-        self._send(what, w.INPUT(w.INPUT_MOUSE, w._Input(mi=w.MOUSEINPUT(dwFlags=flags, **more))))
+        self._send(what, _of_mouse(flags, **more))
 
     def _send(self, what: tuple[Any, ...], given: w.INPUT) -> None:
         self._injected.add(what)
@@ -235,3 +253,7 @@ class WindowsInput:
         if device is not None:
             return "device"
         return "own" if self._injected.take(what) else "program"
+
+
+def _of_mouse(flags: int, **more: int) -> w.INPUT:
+    return w.INPUT(w.INPUT_MOUSE, w._Input(mi=w.MOUSEINPUT(dwFlags=flags, **more)))

@@ -6,6 +6,7 @@ games whirl round.
 """
 
 import itertools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from Xlib.ext import composite, ge, xinput, xtest
 from BC_training.common.errors import UserError, first_line
 from BC_training.common.keybinds.button_names import Button, button_of, shown
 from BC_training.games.window.desktop import WHEEL, InputEvent, InputSource
+from BC_training.games.window.guard import Guard
 from BC_training.games.window.injected import Injected
 from BC_training.games.window.x11_keys import (
     MOUSE,
@@ -35,6 +37,18 @@ _RAW_MASK = (
     *(xinput.RawKeyPressMask, xinput.RawKeyReleaseMask, xinput.RawMotionMask),
     *(xinput.RawButtonPressMask, xinput.RawButtonReleaseMask),
 )
+# Run by the guard: words are the event and the number that release something.
+_LET_GO = """
+from Xlib import display, error
+from Xlib.ext import xtest
+try:
+    server = display.Display()
+except error.DisplayError:
+    sys.exit()  # it is gone, and with it all that was held
+for word in held:
+    xtest.fake_input(server, *map(int, word.split(":")))
+server.sync()
+"""
 _LOCKS = (X.LockMask, X.Mod2Mask)  # CapsLock and usually NumLock
 _MODIFIERS = (X.ShiftMask, X.ControlMask, X.Mod1Mask)
 _FARTHEST = 32767  # counts of one motion
@@ -60,6 +74,7 @@ class X11Input:
             ) from fault
         self._display.set_error_handler(error.CatchError())  # windows may be closed at any time
         self._injected = Injected()
+        self._guard = Guard(_LET_GO, os.environ | {"DISPLAY": self._display.get_display_name()})
         self._own: dict[Button, tuple[int, int]] = {}  # what is held, and the event and number that release it
         self._down: set[tuple[int, bool, int]] = set()  # what each device holds
         self._places: dict[tuple[int, int], float] = {}  # of devices that do not tell how far they moved
@@ -85,7 +100,9 @@ class X11Input:
             self._display.sync()
             self._display.close()
         except error.ConnectionClosedError:
-            pass  # the server is gone, and with it all that was held
+            pass
+        finally:
+            self._guard.close()
 
     def events(self) -> list[InputEvent]:
         self._display.sync()  # until all has come that the server knows by now
@@ -108,15 +125,23 @@ class X11Input:
             else:
                 raise UserError(f"there is no {shown(button)} to press: bind a key or another button of the mouse")
             self._own[button] = released, number
+            self._tell_guard()
             self._fake(pressed, number)
 
     def release(self, button: Button) -> None:
         if button in self._own:
             self._fake(*self._own.pop(button))
+            self._tell_guard()
+
+    def _tell_guard(self) -> None:
+        self._guard.hold(f"{event}:{number}" for event, number in self._own.values())
 
     def release_all(self) -> None:
-        for button in list(self._own):
-            self.release(button)
+        try:
+            for button in list(self._own):
+                self.release(button)
+        except error.ConnectionClosedError:
+            pass  # the server is gone, and with it all that was held
 
     def move(self, x: int, y: int) -> None:
         while x or y:

@@ -25,13 +25,14 @@ def record_command(
     show_keys: bool,
     takeover: str | None,
     unfinished: str,
-    window: tuple[float | None, str | None, bool],
+    window: tuple[float | None, str | None, bool, str | None, Path | None],
 ) -> None:
     """Records, or shows the keys of a game; a UserError where options do not go together.
 
     Args:
         options: the fields of ``RecordConfig``, in their order; "video" may be None.
-        window: frames per second, hotkeys, and whether inputs of programs count, of a person's window.
+        window: frames per second, hotkeys, whether inputs of programs count, the address of the game's state and the
+            file of its names, of a person's window.
     """
     is_window, video = GameSpec.parse(options[0]).kind == "window", options[-1]
     by_window = is_window and options[1] == HUMAN and takeover is None
@@ -45,7 +46,7 @@ def record_command(
         record_window(_required(out), live_options(config, keybinds, *window), console)
         return
     if any(window):
-        raise UserError("--fps, --hotkeys and --all-inputs are for --game window/TITLE --player human")
+        raise UserError("--fps, --hotkeys, --all-inputs and --state are for --game window/TITLE --player human")
     if takeover is not None:
         if config.player == HUMAN or config.label not in (None, HUMAN):
             raise UserError("--takeover KEY is for a person who corrects a player: name that with --player CHECKPOINT")

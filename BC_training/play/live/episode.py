@@ -10,17 +10,18 @@ import math
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from av.error import FFmpegError
 from jaxtyping import UInt8
 
-from BC_training.common.errors import UserError
-from BC_training.common.files import read_json_object, write_whole
+from BC_training.common.errors import UserError, first_line
+from BC_training.common.files import disk_full_is_user_error, read_json_object, write_whole
 from BC_training.common.storage.array_writer import ArrayWriter, FrameWriter
 from BC_training.common.storage.video import VIDEO
 from BC_training.common.storage.video_writer import LiveVideo, join, segments, whole_frames
@@ -29,6 +30,7 @@ from BC_training.games.window.game import letterboxed
 from BC_training.play.human.session import ranges
 from BC_training.play.live.events import EVENTS, Event, EventLog, Events, read_log
 from BC_training.play.live.labels import Binding
+from BC_training.play.live.state import state_of_frames
 
 _HEADER, _LOG = "recording.json", "events.arrow"
 _FLUSH_SECONDS = 1.0  # between two writes of the events
@@ -64,7 +66,7 @@ class LiveEpisode:
         self._log = EventLog(folder / _LOG)
         self._video: LiveVideo | _LiveArray = _LiveArray(folder, fps) if lossless else LiveVideo(folder, fps)
         self._rows: list[Event] = []
-        self._flushed, self._is_broken = -math.inf, False
+        self._flushed, self._broken = -math.inf, list[Callable[[Any], None]]()
         self._thread, self._jobs = ThreadPoolExecutor(1), deque[Future[None]]()
 
     def note(self, rows: Sequence[Event]) -> None:
@@ -80,7 +82,7 @@ class LiveEpisode:
             missed: the moments that were left out before it.
 
         Raises:
-            OSError, ValueError: the disk is full.
+            UserError: frames or events cannot be written, as the encoder or the disk fails.
         """
         while self._jobs and self._jobs[0].done():
             self._jobs.popleft().result()
@@ -106,16 +108,30 @@ class LiveEpisode:
         self._jobs.append(self._thread.submit(self._do, job, what))
 
     def _do(self, job: Callable[[Any], None], what: Any) -> None:
-        if not self._is_broken:  # a frame after one that is missing would stand for that
-            self._is_broken = True
-            job(what)
-            self._is_broken = False
+        if job not in self._broken:  # a frame after one that is missing would stand for that
+            self._broken.append(job)
+            with self._faults_are_user_errors():
+                job(what)
+            self._broken.remove(job)
+
+    @contextlib.contextmanager
+    def _faults_are_user_errors(self) -> Iterator[None]:
+        """The thread's, of the encoder and of the disk; what has been written before is kept."""
+        try:
+            with disk_full_is_user_error(self.folder.parent):
+                yield
+        except (FFmpegError, OSError, MemoryError) as error:
+            raise UserError(
+                f"the frames cannot be written any more ({first_line(error)}): what came before is kept; see that the "
+                f"disk that holds {self.folder.parent} is well, or record with another size or --lossless"
+            ) from error
 
     def close(self) -> None:
         """Waits until all is on the disk. Errors are those of ``frame``; what was written before them is kept."""
         self._flush()
         self._thread.shutdown()
         with contextlib.ExitStack() as stack:
+            stack.enter_context(self._faults_are_user_errors())
             stack.callback(self._log.close)
             stack.callback(self._video.close)  # also where a job failed: it writes what it can
             for job in self._jobs:
@@ -154,12 +170,15 @@ def events_of(folder: Path) -> Events:
     return read_log(folder / _LOG)
 
 
-def finish(folder: Path, dataset: Path, number: int, binding: Binding, attrs: dict[str, Any]) -> Path | None:
+def finish(
+    folder: Path, dataset: Path, number: int, binding: Binding, state_names: Sequence[str], attrs: dict[str, Any]
+) -> Path | None:
     """Makes an episode of what ``LiveEpisode`` left, also after a kill, and labels it.
 
     Its last frame is left out, as nobody knows when its action ended. Beside ``attrs`` it has "late_frames", their
     number; "gaps", [frame, n] where n frames are missing before a frame; and "unfocused", [first, last] frames of each
-    stretch in which the window had no focus at some time, so that nothing was noted.
+    stretch in which the window had no focus at some time, so that nothing was noted; with a state "late_state_frames",
+    the number of those in which a value was older than ``LATE_SECONDS``.
 
     Args:
         number: as in ``publish``.
@@ -168,7 +187,7 @@ def finish(folder: Path, dataset: Path, number: int, binding: Binding, attrs: di
         Its folder; None where there is no frame, and then nothing is left.
 
     Raises:
-        UserError: the video cannot be written.
+        UserError: the video cannot be written, or other state values were recorded.
     """
     import zarr
 
@@ -183,19 +202,21 @@ def finish(folder: Path, dataset: Path, number: int, binding: Binding, attrs: di
         shutil.rmtree(folder)
         return None
     edges = times[: count + 1]
+    state, is_late = state_of_frames(events, state_names, edges[:-1])
     group = zarr.open_group(folder, mode="a", zarr_format=3)
     if header["lossless"]:
         zarr.open_array(folder / "frames").resize((count, *zarr.open_array(folder / "frames").shape[1:]))
     else:
         join(segments(folder), folder / VIDEO, count)
-    labels = binding.label(events, edges)
-    for name, rows in zip(("actions", "axes"), labels, strict=True):
+    for name, rows in zip(("actions", "axes", "state"), (*binding.label(events, edges), state), strict=True):
         if rows.shape[1]:
             ArrayWriter(group, folder, name, rows[0]).extend(rows)
     events.write(folder / EVENTS)
     late = events.of_kind("frame").column("x")[:count] > _LATE / header["fps"]
     missing = np.round(np.diff(events.frame_moments[:count]) * header["fps"]).astype(int) - 1
     attrs = header["attrs"] | {"fps": header["fps"], "frame_count": count, "late_frames": int(late.sum())} | attrs
+    if state_names:
+        attrs["late_state_frames"] = int(is_late.sum())
     attrs["gaps"] = [[int(i) + 1, int(missing[i])] for i in np.flatnonzero(missing > 0)]
     attrs["unfocused"] = ranges(_unfocused(events, edges).tolist())
     episode = publish(folder, dataset, number, attrs)

@@ -29,8 +29,8 @@ class Event(NamedTuple):
         kind: "frame", taken at ``time``, ``x`` seconds after its moment; "press" or "release" of a button; "motion" of
             the mouse by ``x`` and ``y`` counts to the right and down; "wheel" by as many notches to the right and up,
             whose button is one of ``WHEEL``; "stick", a pad's, at ``x`` from -1 to 1; "focus" and "unfocus" of the
-            window: what happens while it has no focus is not noted.
-        device, name: the ``Button``, or the stick, as in ``PAD_AXES``.
+            window: what happens while it has no focus is not noted; "state", a value ``x`` of the game's that came.
+        device, name: the ``Button``, the stick, as in ``PAD_AXES``, or the state value.
         source: "device" or "program", of what a person or a program did; "held" of a button that was down already when
             the recording began, or the focus came.
     """

@@ -8,7 +8,10 @@ from BC_training.common.errors import UserError
 from BC_training.common.schema import RecordConfig
 from BC_training.games import GameSpec
 from BC_training.play.live.labels import AUTO
+from BC_training.play.live.state import read_names
 
+# What leaves the game or the desktop, and is not pressed by itself.
+DENIED = tuple(("key", name) for name in ("ESC", "LMETA", "RMETA", "PRINTSCREEN"))
 HOTKEYS = ("F9", "F10", "F12")  # that start and stop an episode, discard it, and end the recording
 
 
@@ -24,6 +27,8 @@ class LiveOptions:
         lossless: frames are kept as they are, and not as a video.
         all_inputs: what programs press and move is recorded, too, and not only what a person does.
         episodes: the most of them.
+        state: "HOST:PORT", where the game's state is sent to; None without one.
+        state_names: of its values.
     """
 
     game: GameSpec
@@ -33,6 +38,8 @@ class LiveOptions:
     lossless: bool = False
     all_inputs: bool = False
     episodes: int = 1000
+    state: str | None = None
+    state_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class PlayOptions:
         json_file: where to write the result.
         all_inputs: what other programs press takes over, too, and not only a person at a device.
         decode: KEY=VALUE changes of the checkpoint's decoding.
+        state: as in ``LiveOptions``.
     """
 
     game: GameSpec
@@ -60,16 +68,24 @@ class PlayOptions:
     json_file: Path | None = None
     all_inputs: bool = False
     decode: Sequence[str] = ()
+    state: str | None = None
 
 
 def live_options(
-    config: RecordConfig, keybinds: Path | None, fps: float | None, hotkeys: str | None, all_inputs: bool
+    config: RecordConfig,
+    keybinds: Path | None,
+    fps: float | None,
+    hotkeys: str | None,
+    all_inputs: bool,
+    state: str | None,
+    state_names: Path | None,
 ) -> LiveOptions:
     """The options as a user gives them.
 
     Args:
         fps: frames per second; None for what the game's spec says.
         hotkeys: their names with commas between.
+        state_names: the file that has them.
 
     Raises:
         UserError: no keybinds, or options out of range.
@@ -77,9 +93,11 @@ def live_options(
     game, in_spec = window_spec(config.game, fps)
     if keybinds is None and in_spec is None:
         raise UserError("say what is a button with --keybinds FILE, or --keybinds auto for every key that is pressed")
-    keys = hotkey_names(hotkeys)
+    if (state is None) != (state_names is None):
+        raise UserError("--state HOST:PORT and --state-names FILE, which names its values, go together")
+    keys, names = hotkey_names(hotkeys), () if state_names is None else read_names(state_names)
     path = Path(in_spec or "") if keybinds is None else keybinds
-    return LiveOptions(game, config.frame_size, path, keys, not config.video, all_inputs, config.episodes)
+    return LiveOptions(game, config.frame_size, path, keys, not config.video, all_inputs, config.episodes, state, names)
 
 
 def hotkey_names(given: str | None) -> tuple[str, ...]:

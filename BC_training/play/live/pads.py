@@ -13,9 +13,13 @@ from BC_training.play.live.events import Event
 
 
 class Pads:
-    """Opens the first pad that there is or that is plugged in."""
+    """Opens the first pad that there is or that is plugged in.
 
-    def __init__(self) -> None:
+    Args:
+        hotplug: False for those alone that are there now, as a virtual one will come.
+    """
+
+    def __init__(self, hotplug: bool = True):
         # Without a window of its own SDL reads no pad, unless it is told so.
         settings = {"SDL_VIDEODRIVER": "dummy", "SDL_JOYSTICK_ALLOW_BACKGROUND_EVENTS": "1"}
         before = {name: os.environ.get(name) for name in settings}
@@ -30,6 +34,9 @@ class Pads:
                 else:
                     os.environ[name] = value
         self._pad: controller.Controller | None = None
+        self._opens = True
+        self.events()  # tells of those that are there
+        self._opens = hotplug
 
     def events(self) -> list[Event]:
         """What the pad did since the last call, with the time of this one."""
@@ -42,7 +49,7 @@ class Pads:
                 case pygame.CONTROLLERAXISMOTION if event.axis < len(PAD_AXES):
                     value = max(event.value / 32767, -1.0)
                     rows.append(Event(now, "stick", "pad", PAD_AXES[event.axis], value, source="device"))
-                case pygame.CONTROLLERDEVICEADDED if self._pad is None:
+                case pygame.CONTROLLERDEVICEADDED if self._opens and self._pad is None:
                     self._pad = controller.Controller(event.device_index)
                     self._number = self._pad.as_joystick().get_instance_id()
                 case pygame.CONTROLLERDEVICEREMOVED if self._pad is not None and event.instance_id == self._number:

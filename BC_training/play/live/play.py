@@ -18,13 +18,14 @@ from BC_training.games.window.clock import Ticks
 from BC_training.games.window.desktop import InputEvent, NotShown, Region, WindowQuery
 from BC_training.games.window.game import letterboxed
 from BC_training.games.window.hands import Hands
-from BC_training.games.window.platform import open_desktop
+from BC_training.games.window.platform import end_is_user_error, open_desktop
 from BC_training.play.human.session import ranges
 from BC_training.play.live.episode import LiveEpisode, finish
 from BC_training.play.live.labels import AUTO, Binding
-from BC_training.play.live.options import PlayOptions
+from BC_training.play.live.options import DENIED, PlayOptions
 from BC_training.play.live.played import STAGES, Played
 from BC_training.play.live.recorder import hotkey_buttons
+from BC_training.play.live.state import GameState, names_for
 from BC_training.play.live.watch import Watch
 from BC_training.play.policy import Policy
 from BC_training.play.say import say
@@ -32,8 +33,7 @@ from BC_training.runtime.workers import closing_on_sigterm
 
 _CONTROL_SECONDS = 1.0  # a person who took over without a key keeps control so long after their last press or motion
 _SHAKE = 10  # counts in a frame that a mouse may move without taking over
-# What leaves the game or the desktop: never pressed, the first ones unless somebody has bound them in a file.
-_DENIED = [("key", name) for name in ("ESC", "LMETA", "RMETA", "PRINTSCREEN")]
+# Never pressed, beside ``DENIED``, which is only where somebody has bound it in a file.
 _ALT, _DENIED_WITH_ALT = [("key", "LALT"), ("key", "RALT")], [("key", "TAB"), ("key", "F4")]
 
 
@@ -44,30 +44,34 @@ def play_window(checkpoint: str, options: PlayOptions, console: Console) -> Play
     buttons are released.
 
     Raises:
-        UserError: no such window, a checkpoint that does not load, needs a state, or has buttons that nothing presses.
+        UserError: no such window, a checkpoint that does not load, needs a state that nobody sends, or has
+            buttons that nothing presses.
     """
     policy, arguments = Policy.load(checkpoint), options.game.arguments
     if options.decode:
         policy = Policy.load(checkpoint, policy.decoding.override(options.decode))
-    binding = _binding(policy, options)
+    binding, state_names = policy_binding(policy, options), names_for(policy.inputs, options.state)
     hotkeys = hotkey_buttons(options.hotkeys, binding)
     takeover = None if options.takeover is None else _takeover_key(options.takeover, binding, hotkeys)
     if options.json_file is not None:
         require_writable(options.json_file)
     with contextlib.ExitStack() as stack:
         stack.enter_context(closing_on_sigterm())
+        state = GameState(options.state, state_names, lambda line: say(console, line))
+        stack.enter_context(contextlib.closing(state))
         desktop = stack.enter_context(contextlib.closing(open_desktop()))
+        stack.enter_context(end_is_user_error())
         window = desktop.find(WindowQuery.parse(options.game.name))
         region = Region.parse(arguments["region"]) if arguments["region"] else None
         desktop.grab(window.id, region)
         if options.record is not None:
-            stack.enter_context(recording(options.record, binding.names))
+            stack.enter_context(recording(options.record, binding.names._replace(attributes=state_names)))
             stack.enter_context(disk_full_is_user_error(options.record))
         desktop.grab_hotkeys([shown(key) for key in hotkeys])
         from BC_training.play.live.pads import Pads  # here: a second to import
 
-        pads = stack.enter_context(contextlib.closing(Pads()))
-        watch = Watch(desktop, window.id, region, arguments["fps"], pads)
+        pads = stack.enter_context(contextlib.closing(Pads(hotplug=False)))
+        watch = Watch(desktop, window.id, region, arguments["fps"], pads, state)
         start, _, end = map(shown, hotkeys)
         say(console, f"{window}: {start} lets the policy play and pauses it, {end} ends this")
         game = _Play(checkpoint, policy, options, binding, hotkeys, takeover, watch, lambda line: say(console, line))
@@ -81,12 +85,9 @@ def play_window(checkpoint: str, options: PlayOptions, console: Console) -> Play
     return game.played
 
 
-def _binding(policy: Policy, options: PlayOptions) -> Binding:
+def policy_binding(policy: Policy, options: PlayOptions) -> Binding:
+    """What presses the policy's buttons and moves its axes; a UserError where nothing does."""
     inputs = policy.inputs
-    if inputs.window.state:
-        raise UserError(
-            "the policy needs the game's state, which a window does not tell: train one with use_state=false"
-        )
     if options.keybinds == AUTO:
         return Binding.of_names(inputs.action_names, inputs.axis_names, "the policy")
     binding = Binding.from_file(options.keybinds)
@@ -97,6 +98,12 @@ def _binding(policy: Policy, options: PlayOptions) -> Binding:
         if missing := [name for name in wanted if name not in bound]:
             raise UserError(f"{options.keybinds} binds nothing to the policy's {kind} '{missing[0]}': add it")
     return binding
+
+
+def nothing_seen(policy: Policy) -> tuple[np.ndarray, np.ndarray]:
+    """A black frame and a state of zeros."""
+    inputs = policy.inputs
+    return np.zeros((3, *inputs.recorded_size), np.uint8), np.zeros(len(inputs.state_names), np.float32)
 
 
 def _takeover_key(name: str, binding: Binding, hotkeys: list[Button]) -> Button:
@@ -128,7 +135,7 @@ class _Play:
         self._axes = [binding.axes.index(name) for name in policy.inputs.axis_names]
         self._denied, self._alt, self._denied_with_alt = (
             [binding.keys.columns[key] for key in keys if key in binding.keys.columns]
-            for keys in (_DENIED if options.keybinds == AUTO else [], _ALT, _DENIED_WITH_ALT)
+            for keys in (DENIED if options.keybinds == AUTO else (), _ALT, _DENIED_WITH_ALT)
         )
         self._episode: LiveEpisode | None = None
         self._corrected: list[bool] = []  # of each frame of the episode, whether the person alone acted in it
@@ -138,7 +145,7 @@ class _Play:
         self._human_until = 0.0
 
     def run(self) -> None:
-        self._policy.act(np.zeros((3, *self._policy.inputs.recorded_size), np.uint8))  # compiles
+        self._policy.act(*nothing_seen(self._policy))  # compiles
         self._ticks.restart()
         while not self._is_over:
             self._ticks.wait()
@@ -149,7 +156,7 @@ class _Play:
                 self._episode.note(rows)
             for key in pressed:
                 self._command(self._hotkeys.index(key))
-            if self._is_on and not self._is_over and self._is_here():
+            if self._is_on and not self._is_over and self._is_here() and not self._watch.state.missing:
                 self._frame(moment, by_person)
             elif self._watch.desktop.geometry(self._watch.window).state == "closed":
                 self._is_over = True
@@ -190,6 +197,8 @@ class _Play:
             size = self._policy.inputs.recorded_size
             self._episode, self._corrected = LiveEpisode(out, size, self._watch.fps, attrs, False), []
             self._episode.note(self._watch.begin(time.perf_counter(), self._hotkeys))
+        if missing := self._watch.state.missing:
+            self._tell(f"the policy plays once {', '.join(missing)} came to {self._options.state}")
 
     def _pause(self) -> None:
         self._is_on = False
@@ -198,8 +207,8 @@ class _Play:
         if episode is None or (out := self._options.record) is None:
             return
         episode.close()
-        attrs = {HUMAN_FRAMES: ranges(self._corrected)}
-        if (folder := finish(episode.folder, out, next_number(out), self._binding, attrs)) is not None:
+        attrs, names = {HUMAN_FRAMES: ranges(self._corrected)}, self._watch.state.names
+        if (folder := finish(episode.folder, out, next_number(out), self._binding, names, attrs)) is not None:
             self._tell(f"{folder.name}: {episode.frames:,} frames, {sum(self._corrected):,} of them by the person")
 
     def _frame(self, moment: float, by_person: bool) -> None:
@@ -214,7 +223,7 @@ class _Play:
             return
         frame = letterboxed(picture, self._policy.inputs.recorded_size)
         seen = time.perf_counter()
-        action = self._policy.act(frame)
+        action = self._policy.act(frame, watch.state.values if watch.state.names else None)
         decided = time.perf_counter()
         if by_person:
             self._hands.rest()
@@ -231,6 +240,7 @@ class _Play:
         played.frames, played.missed = played.frames + 1, played.missed + self._ticks.missed
         played.seconds += (1 + self._ticks.missed) / watch.fps
         played.late += done - moment > 1 / watch.fps
+        played.late_state += bool(watch.state.late)
         played.by_person.append(by_person)
         for stage, seconds in zip(STAGES, (seen - begun, decided - seen, done - decided, done - moment), strict=True):
             played.times[stage].append(1000 * seconds)

@@ -18,11 +18,12 @@ from BC_training.common.storage.store import LocalStore
 from BC_training.common.storage.writer import Names, is_unused, live_leftovers, next_number, recording, write_names
 from BC_training.games.window.clock import Ticks
 from BC_training.games.window.desktop import NotShown, Region, WindowQuery
-from BC_training.games.window.platform import open_desktop
+from BC_training.games.window.platform import end_is_user_error, open_desktop
 from BC_training.play.human.session import remove_episode
 from BC_training.play.live.episode import LiveEpisode, events_of, finish
 from BC_training.play.live.labels import AUTO, Binding
 from BC_training.play.live.options import HOTKEYS, LiveOptions
+from BC_training.play.live.state import GameState
 from BC_training.play.live.watch import Watch
 from BC_training.play.say import say
 from BC_training.runtime.workers import closing_on_sigterm
@@ -43,20 +44,27 @@ def record_window(out: Path, options: LiveOptions, console: Console) -> None:
     """
     binding = _binding(out, options.keybinds)
     hotkeys = hotkey_buttons(options.hotkeys, binding)
-    with closing_on_sigterm(), contextlib.closing(open_desktop()) as desktop:
+    names = (binding.names if binding else _UNDECIDED)._replace(attributes=options.state_names)
+    state = GameState(options.state, options.state_names, lambda line: say(console, line))
+    with (
+        closing_on_sigterm(),
+        contextlib.closing(state),
+        contextlib.closing(open_desktop()) as desktop,
+        end_is_user_error(),
+    ):
         arguments = options.game.arguments
         query, region = WindowQuery.parse(options.game.name), arguments["region"]
         window = desktop.find(query)
         watched = Region.parse(region) if region else None
         desktop.grab(window.id, watched)
-        with recording(out, binding.names if binding else _UNDECIDED), disk_full_is_user_error(out):
+        with recording(out, names), disk_full_is_user_error(out):
             desktop.grab_hotkeys([shown(key) for key in hotkeys])
             from BC_training.play.live.pads import Pads  # here: a second to import
 
             with contextlib.closing(Pads()) as pads:
                 start, discard, end = map(shown, hotkeys)
                 say(console, f"{window}: {start} starts and stops an episode, {discard} discards it, {end} ends this")
-                watch = Watch(desktop, window.id, watched, arguments["fps"], pads)
+                watch = Watch(desktop, window.id, watched, arguments["fps"], pads, state)
                 session = Session(out, options, hotkeys, binding, watch, console)
                 try:
                     session.finish_all()
@@ -133,13 +141,14 @@ class Session:
                 self._discard()
             else:
                 self._is_over = True
-        if not self._is_over and self._episode is not None:
-            self._frame(self._episode)
+        episode = None if self._watch.state.missing else self._episode
+        if not self._is_over and episode is not None:
+            self._frame(episode)
         now = time.perf_counter()
         if now - self._shown >= 1 / _LINES_A_SECOND:
             self._shown = now
             self._show()
-            if self._episode is None and self._watch.desktop.geometry(self._watch.window).state == "closed":
+            if episode is None and self._watch.desktop.geometry(self._watch.window).state == "closed":
                 self._stop("the window was closed")
 
     def _frame(self, episode: LiveEpisode) -> None:
@@ -170,6 +179,8 @@ class Session:
         self._moment = time.perf_counter()
         self._watch.ignored, self._begun = 0, time.perf_counter()
         self._episode.note(self._watch.begin(self._begun, self._hotkeys))
+        if missing := self._watch.state.missing:
+            say(self._console, f"the episode begins once {', '.join(missing)} came to {self._options.state}")
 
     def _end(self) -> None:
         episode, self._episode = self._episode, None
@@ -219,7 +230,8 @@ class Session:
         is_mine = folder in self._mine
         unbound = binding.unbound(events_of(folder))
         try:
-            episode = finish(folder, self._out, next_number(self._out), binding, {} if is_mine else {"recovered": True})
+            attrs, names = {} if is_mine else {"recovered": True}, self._options.state_names
+            episode = finish(folder, self._out, next_number(self._out), binding, names, attrs)
         except UserError as error:
             if is_mine:
                 raise
@@ -245,7 +257,7 @@ class Session:
             if not any(self._binding.names):
                 say(self._console, "no key was pressed and the mouse was not moved: nothing can be labelled yet")
                 return
-            write_names(self._out, self._binding.names)
+            write_names(self._out, self._binding.names._replace(attributes=self._options.state_names))
             self.finish_all()
         said = f"recorded {len(self._done)} episodes into {self._out}" if self._done else "no episode was recorded"
         say(self._console, said)
@@ -260,9 +272,12 @@ class Session:
             return f"waiting · {self._key(0)} starts episode {self._count + 1}"
         rate = episode.frames / max(time.perf_counter() - self._begun, 1e-9)
         counts = f"{episode.frames:,} frames · {rate:.1f} fps · {episode.late} late · {episode.dropped} dropped"
+        if missing := watch.state.missing:
+            return f"waiting for {', '.join(missing)} of the game's state"
+        state = f"late: {', '.join(late)} · " if (late := watch.state.late) else ""
         held = " ".join(shown(button) for button in sorted(watch.down))
-        state = held if watch.focused else "another window has the focus: nothing counts as pressed"
-        return f"recording episode {self._count} · {counts} · {state}"
+        held = held if watch.focused else "another window has the focus: nothing counts as pressed"
+        return f"recording episode {self._count} · {counts} · {state}{held}"
 
     def _key(self, what: int) -> str:
         return shown(self._hotkeys[what])

@@ -7,6 +7,7 @@ from typing import Any
 from BC_training.common.keybinds.button_names import Button
 from BC_training.games.window.desktop import WHEEL, Desktop, InputEvent, Region
 from BC_training.play.live.events import Event
+from BC_training.play.live.state import GameState
 
 
 class Watch:
@@ -16,10 +17,12 @@ class Watch:
         focused: whether the window had the focus at the last look.
         happened: what the desktop told at the last look, whatever it was meant for.
         down: the keys and buttons that are noted as held.
+        state: of the game.
         ignored: how many presses and motions of programs were left out.
     """
 
-    def __init__(self, desktop: Desktop, window: int, region: Region | None, fps: float, pads: Any):
+    def __init__(self, desktop: Desktop, window: int, region: Region | None, fps: float, pads: Any, state: GameState):
+        self.state = state
         self.desktop, self.window, self.region, self.fps, self._pads = desktop, window, region, fps, pads
         self.focused, self.ignored = False, 0
         self.happened: list[InputEvent] = []
@@ -30,6 +33,7 @@ class Watch:
         """What happened since the last look, and the hotkeys that were pressed.
 
         Nothing counts where the window had not the focus both at the last look and now: it may be meant for another.
+        The game's state counts always.
         """
         now = time.perf_counter()
         self.happened, pad = self.desktop.events(), self._pads.events()
@@ -45,14 +49,16 @@ class Watch:
         self._looked = now
         for row in rows:
             self._hold(row)
+        rows += self.state.receive()
         return rows, [event.button for event in happened if event.kind == "hotkey" and event.button is not None]
 
     def begin(self, now: float, hotkeys: Sequence[Button]) -> list[Event]:
         """The rows with which an episode begins, and what follows a time without focus."""
+        known = self.state.rows
         if not self.focused:
-            return [Event(now, "unfocus")]
+            return [*known, Event(now, "unfocus")]
         held = self.desktop.held() - WHEEL.keys() - set(hotkeys)
-        return [Event(now, "focus"), *(Event(now, "press", *button, source="held") for button in sorted(held))]
+        return [*known, Event(now, "focus"), *(Event(now, "press", *button, source="held") for button in sorted(held))]
 
     def _noted(self, happened: Sequence[InputEvent], all_inputs: bool) -> list[Event]:
         """The events that count."""

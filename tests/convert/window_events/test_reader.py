@@ -1,4 +1,5 @@
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from BC_training.common.action import Action
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.storage.writer import EpisodeWriter, Names, recording
+from BC_training.convert.source import Options
+from BC_training.convert.window_events.reader import open_source
 from BC_training.play.live.events import EVENTS, Event, Events
 
 FPS = 20.0
@@ -19,11 +22,11 @@ def write(path: Path, rows: list[Event], missing: int | None = None) -> None:
     """An episode of frames 0, 1, ..., of which one may be missing, and another without events."""
     shown = [t for t in range(COUNT + 1) if t != missing]
     frames = [Event(100 + t / FPS, "frame") for t in shown]
-    with recording(path, Names(("W",))):
+    with recording(path, Names(("W",), (), ("number",))):
         for number in range(2):
             writer = EpisodeWriter(path, number)
             for t in shown[:-1]:
-                writer.append(np.full((3, 8, 12), t, np.uint8), Action.of([False], []), None)
+                writer.append(np.full((3, 8, 12), t, np.uint8), Action.of([False], []), np.float32([t]))
             episode = writer.commit({"fps": FPS, "player": "human", "late_frames": 2})
             if number == 0:
                 Events.of([*frames, *rows]).write(episode / EVENTS)
@@ -48,10 +51,21 @@ def keybinds(tmp_path) -> Path:
 
 
 def labels(out: Path) -> tuple[list[int], list[list[int]], list[float]]:
-    """Of episode 0 the frames, where each button is held, and the axis."""
+    """Of episode 0 the frames, which still have their state, where each button is held, and the axis."""
     data = ZarrGameplayDataset(out)
     frames = data.frames(0, range(data.episodes[0].length))[:, 0, 0, 0].tolist()
+    assert data.state_names == ("number",)
+    assert data.state(0)[:, 0].tolist() == frames
     return frames, [np.flatnonzero(column).tolist() for column in data.actions(0).T], data.axes(0)[:, 0].tolist()
+
+
+def test_a_source_that_was_read_goes_into_other_processes(tmp_path, keybinds):
+    write(tmp_path / "a.zarr", ROWS)
+    source = open_source(tmp_path / "a.zarr", Options("events", keybinds=keybinds))
+    first = next(iter(source.read("episode_0").steps))
+    again = next(iter(pickle.loads(pickle.dumps(source)).read("episode_0").steps))
+    assert (first[0] == again[0]).all()
+    assert first[1].buttons.tolist() == again[1].buttons.tolist()
 
 
 def test_labels_are_made_again_with_other_keybinds(tmp_path, keybinds):

@@ -2,6 +2,7 @@
 
 import ctypes
 import queue
+import sys
 import threading
 import time
 from contextlib import closing
@@ -279,6 +280,27 @@ def test_the_mouse_is_moved_by_counts_clicked_and_its_wheel_turned(desktop, fake
     assert sent[:3] == [(-20, 7, 1, 0), (0, 0, 0x0002, 0), (0, 0, 0x0080, 2)]
     assert sent[3:6] == [(0, 0, 0x0800, 120), (0, 0, 0x1000, 240), (0, 0, 0x0800, -120)]
     assert sent[6:] == [(0, 0, 0x0004, 0), (0, 0, 0x0100, 2)]
+
+
+def test_the_guard_releases_what_a_program_held_that_was_killed(desktop, fake, monkeypatch):
+    told = []
+    monkeypatch.setattr(desktop._guard, "hold", lambda words: told.append(" ".join(words)))
+    for button in (("key", "LEFT"), ("mouse", "X2")):
+        desktop.press(button)
+    sent = []
+
+    def send(count, given, size):
+        sent.extend(w.INPUT.from_buffer_copy(given, size * i) for i in range(count))
+
+    monkeypatch.setattr(ctypes, "WinDLL", lambda name: SimpleNamespace(SendInput=send), raising=False)
+    monkeypatch.setattr(sys, "stdin", ["", *told])
+    exec(desktop._guard._code)  # it is a process of its own elsewhere
+    key, button = sent
+    up = w.KEYEVENTF_SCANCODE | w.KEYEVENTF_EXTENDEDKEY | w.KEYEVENTF_KEYUP
+    assert (key.type, key.ki.wScan, key.ki.dwFlags) == (w.INPUT_KEYBOARD, 0x4B, up)
+    assert (button.type, button.mi.dwFlags, button.mi.mouseData) == (w.INPUT_MOUSE, 0x0100, 2)
+    desktop.release_all()
+    assert told[-1] == ""
 
 
 def test_a_system_that_takes_no_input_says_so(desktop, fake):

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.storage.writer import EpisodeWriter, Names, recording
 from BC_training.games import GameSpec
+from BC_training.games.window.x11 import X11Desktop
 from BC_training.play.live import play
 from BC_training.play.live.options import PlayOptions
 from BC_training.play.live.play import play_window
@@ -127,6 +129,33 @@ def test_nothing_is_pressed_without_the_focus_or_when_it_is_paused(monkeypatch, 
         }
         played(monkeypatch, policy, options, script)
     assert counts == [1, 0, 0]
+
+
+@pytest.mark.parametrize("how", ["hide", "destroy"])
+def test_nothing_stays_pressed_when_the_window_is_hidden_or_closed(monkeypatch, policy, options, window, person, how):
+    window.paint(0xFFFFFF)
+    with closing(X11Desktop()) as desktop:
+        held: list[set] = []
+        script = {
+            2: lambda: person.tap("F9"),
+            8: lambda: (held.append(desktop.held()), getattr(window, how)()),
+            12: lambda: (held.append(desktop.held()), person.tap("F12")),
+        }
+        played(monkeypatch, policy, options, script)
+        assert [*held, desktop.held()] == [{("key", "W")}, *[set()] * len(held)]
+    assert len(held) == (2 if how == "hide" else 1)  # the window that is closed ends it
+
+
+def test_the_end_of_the_desktop_while_a_key_is_held_keeps_what_was_recorded(
+    monkeypatch, tmp_path, policy, options, window, person
+):
+    window.paint(0xFFFFFF)
+    options = replace(options, record=tmp_path / "more.zarr")
+    script = {2: lambda: person.tap("F9"), 12: ScriptedDesktop.lose}
+    with pytest.raises(UserError, match="the desktop has ended, and the game with it"):
+        played(monkeypatch, policy, options, script)
+    assert ZarrGameplayDataset(tmp_path / "more.zarr").episodes[0].length == 9
+    wait_until(lambda: presses(window.seen())[-1:] == [False])
 
 
 @pytest.mark.parametrize("key", ["RCTRL", None])

@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from av.error import ExternalError
 from live_recording import TITLE, ScriptedDesktop, record
 from rich.console import Console
 from scripted_person import VirtualPad
@@ -20,9 +22,11 @@ from Xlib import X
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
+from BC_training.common.storage.video_writer import VideoWriter
 from BC_training.play.live import episode, recorder
 from BC_training.play.live.events import EVENTS, Events
 from BC_training.play.live.labels import AUTO
+from BC_training.play.live.pads import Pads
 from BC_training.validate.validate import validate
 
 BINDS = {
@@ -93,6 +97,18 @@ def test_what_is_recorded_equals_what_was_done_frame_by_frame(
     assert (data.frames(0, [0])[0, :, 12, 18] == [255, 0, 0]).all() or not lossless
     assert sum("Q pressed" in line for line in said) == 1
     assert {entry.name for entry in out.iterdir()} == {"zarr.json", "episode_0"}
+
+
+def test_a_pad_that_appears_while_a_policy_plays_is_not_read(display):
+    """It may be the one that the policy presses."""
+    for hotplug in (True, False):
+        with closing(Pads(hotplug)) as pads:
+            pad = VirtualPad()
+            pad.attach()
+            pads.events()
+            pad.press(0, True)
+            assert [row.name for row in pads.events() if row.kind == "press"] == ["A"] * hotplug
+            pad.detach()
 
 
 def test_the_frame_in_which_a_window_flashes_is_the_one_after_its_keys(tmp_path, monkeypatch, window, person, keybinds):
@@ -317,6 +333,50 @@ def test_a_full_disk_keeps_what_was_recorded_for_the_next_start(tmp_path, monkey
         assert ZarrGameplayDataset(disk / "x.zarr").episodes[0].length > 45
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_an_encoder_that_fails_ends_the_recording_with_what_there_is(tmp_path, monkeypatch, window, person, keybinds):
+    append = VideoWriter.append
+
+    def failing(writer: VideoWriter, frame: np.ndarray) -> None:
+        if writer.frame_count == 20:
+            raise ExternalError(1, "Generic error")
+        append(writer, frame)
+
+    monkeypatch.setattr(VideoWriter, "append", failing)
+    script = {2: lambda: person.tap("F9"), 15: lambda: person.tap("w"), 300: lambda: person.tap("F12")}
+    with pytest.raises(UserError, match=r"cannot be written any more .*Generic error.*: what came before is kept"):
+        record(monkeypatch, tmp_path / "x.zarr", script, keybinds)
+    data = ZarrGameplayDataset(tmp_path / "x.zarr")
+    assert data.episodes[0].length == 20
+    assert pressed(data) == {"go": [12]}
+
+
+def test_the_end_of_the_desktop_is_said_in_one_line_and_keeps_what_was_recorded(
+    tmp_path, monkeypatch, window, person, keybinds
+):
+    script = {2: lambda: person.tap("F9"), 5: lambda: person.tap("w"), 9: ScriptedDesktop.lose}
+    with pytest.raises(UserError, match="the desktop has ended, and the game with it"):
+        record(monkeypatch, tmp_path / "x.zarr", script, keybinds)
+    data = ZarrGameplayDataset(tmp_path / "x.zarr")
+    assert data.episodes[0].length == 6
+    assert pressed(data) == {"go": [2]}
+
+
+def test_the_system_s_clock_may_be_set_while_a_recording_goes_on(tmp_path, monkeypatch, window, person, keybinds):
+    """Nothing but the date of the recording depends on it."""
+    now = itertools.cycle((2e9, 1e9, 0.0))
+    monkeypatch.setattr(time, "time", lambda: next(now))
+    monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * next(now)))
+    with closing(ToyWindow("A letter", place=(500, 0))) as other:
+        window.focus()
+        script = {2: lambda: person.tap("F9"), 5: lambda: person.tap("w"), 7: other.focus, 9: window.focus}
+        record(monkeypatch, tmp_path / "x.zarr", script | {12: lambda: person.tap("F12")}, keybinds)
+    data = ZarrGameplayDataset(tmp_path / "x.zarr")
+    assert data.episodes[0].length == 9
+    assert pressed(data) == {"go": [2]}
+    assert attrs(tmp_path / "x.zarr")["unfocused"] == [[3, 6]]
+    assert Events.read(tmp_path / "x.zarr/episode_0" / EVENTS).frame_times[0] < 1e9
 
 
 def test_hotkeys_that_cannot_be_used_are_refused_before_anything_is_written(
