@@ -191,11 +191,16 @@ def watch(pid: int) -> Board:
 
 def minute(rows: np.ndarray, events: Events, start: float) -> dict[str, float]:
     """What a minute of a board and of the keys tells."""
-    shots = [e for e in events.of_kind("press").rows if e.name == "UP" and start <= e.time < start + 60]
+    presses = [e.time for e in events.of_kind("press").rows if e.name == "UP" and start <= e.time < start + 60]
+    shots, last = 0, -np.inf
+    for moment in presses:
+        if moment - last > 0.6:  # a bubble flies for so long, and no other can be fired
+            shots, last = shots + 1, moment
     fallen = -np.diff(rows[:, 1])
     return {
-        "shots": len(shots),
+        "shots": shots,
         "bubbles cleared": float(fallen[(fallen >= 2) & (fallen < 10)].sum()),
+        "boards that ended": int((fallen >= 10).sum()),
     } | {f"share of {name}": held(events, name.upper(), start) for name in ("left", "right")}
 
 
