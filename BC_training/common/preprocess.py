@@ -41,6 +41,7 @@ class Window:
         state: whether the sample has the state of the history's frames.
         since_change: state values whose frames since their last change the sample has, too.
         every_frame: whether each frame of the history has a target and previous actions of its own.
+        auxiliary: whether the sample has the state of the target's frame, for ``training.auxiliary_state``.
     """
 
     history: int = 1
@@ -51,6 +52,7 @@ class Window:
     state: bool = False
     since_change: tuple[str, ...] = ()
     every_frame: bool = False
+    auxiliary: bool = False
 
     @property
     def span(self) -> int:
@@ -76,6 +78,7 @@ class InputSpec:
     state: StateFeatures | None = None  # the features that it sees, fitted to its training split
     axis_names: tuple[str, ...] = ()  # the X axes, whose logits follow those of the buttons
     axis_bins: AxisBins | None = None  # the amounts that it tells apart, fitted likewise; None without axes
+    auxiliary: StateFeatures | None = None  # the state that it predicts in training, fitted likewise
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -91,6 +94,11 @@ class InputSpec:
     def logits(self) -> int:
         """How many logits describe an action: one a button, then for each axis one a bin."""
         return len(self.action_names) + (len(self.axis_names) * self.axis_bins.count if self.axis_bins else 0)
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the model puts out: the logits, then what it predicts of the state."""
+        return self.logits + (self.auxiliary.size if self.auxiliary else 0)
 
     def split_logits(self, logits: Any) -> tuple[Any, Any]:
         """Logits [..., L] as those of the buttons, [..., A], and of the axes, [..., X, bins]."""
@@ -113,6 +121,7 @@ class InputSpec:
             window=Window(**(raw["window"] | {"since_change": tuple(raw["window"]["since_change"])})),
             state=StateFeatures.from_dict(raw["state"]) if raw["state"] else None,
             axis_bins=AxisBins.from_dict(raw["axis_bins"]) if raw["axis_bins"] else None,
+            auxiliary=StateFeatures.from_dict(raw["auxiliary"]) if raw.get("auxiliary") else None,
         )
 
 

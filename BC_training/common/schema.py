@@ -189,6 +189,8 @@ class TrainingConfig:
     class_weights: Literal["none", "sqrt", "balanced"] = setting("sqrt", scores=("loss",))
     max_class_weight: float = setting(10.0, scores=("loss",))
     axis_loss_weight: float = setting(1.0, scores=("loss",))  # of the mean loss of the axes, beside that of the buttons
+    auxiliary_state: tuple[str, ...] = ()  # state values that the model learns to predict, too; it does not see them
+    auxiliary_weight: float = 1.0  # of the mean loss of these
     early_stopping: EarlyStoppingConfig | None = None
     checkpoint_dir: str = setting("BC_training/checkpoints", FREE)
     keep_last: int = setting(2, FREE)
@@ -204,7 +206,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         expand_fields(self, "training", "checkpoint_dir", "resume")
         require_at_least(1, self, "training", "num_epochs", "gradient_accumulation", "max_class_weight", "keep_last")
-        require_at_least(0, self, "training", "warmup_steps", "weight_decay", "axis_loss_weight")
+        require_at_least(0, self, "training", "warmup_steps", "weight_decay", "axis_loss_weight", "auxiliary_weight")
         require(self.batch_size >= 2, "training.batch_size", self.batch_size, "at least 2 (batch statistics)")
         require(0 < self.learning_rate < math.inf, "training.learning_rate", self.learning_rate, "more than 0")
         require(self.gradient_clip_norm > 0, "training.gradient_clip_norm", self.gradient_clip_norm, "more than 0")
@@ -269,6 +271,9 @@ class Config:
                 "write that section, or set model.use_state=false"
             )
 
+        if self.training.auxiliary_state and getattr(self.model, "action_chunk", 1) > 1:
+            raise UserError("config: training.auxiliary_state goes with model.action_chunk=1 alone")
+
     @property
     def uses_state(self) -> bool:
         """Whether the model takes the features of ``dataset.state``."""
@@ -286,4 +291,5 @@ class Config:
             self.uses_state,
             data.state.since_change if self.uses_state and data.state else (),
             getattr(self.model, "every_frame", False),
+            bool(self.training.auxiliary_state),
         )

@@ -52,11 +52,12 @@ def make_augment(config: AugmentationConfig | None, inputs: InputSpec, table: Mi
             f"training.augmentation.crop={config.crop} would shift frames of {inputs.frame_size[0]}x"
             f"{inputs.frame_size[1]} out of sight: set it below {min(inputs.frame_size)}"
         )
-    state_names = inputs.state_names if inputs.window.state else ()
-    used = None if inputs.state is None else inputs.state.config.names
+    window, features = inputs.window, (inputs.state, inputs.auxiliary)
+    state_names = inputs.state_names if window.state or window.auxiliary else ()
+    used = [name for of in features if of is not None for name in of.config.names] or None
     mirror = None
     if config.flip:
-        mirror = table.find(inputs.action_names, state_names, used, inputs.window.since_change, inputs.axis_names)
+        mirror = table.find(inputs.action_names, state_names, used, window.since_change, inputs.axis_names)
 
     def augment_sample(sample_keys: Key[jax.Array, " draws"], sample: Batch) -> Batch:
         keys: dict[str, jax.Array] = dict(zip(_DRAWS, sample_keys, strict=True))
@@ -101,8 +102,9 @@ def mirrored(sample: Batch, mirror: Mirror, bins: AxisBins | None = None) -> Bat
         if bins is not None:
             signs = (*(1.0 for _ in mirror.actions), *mirror.axis_signs)
             changed["previous_actions"] = _times(changed["previous_actions"], signs)
-    if "state" in sample:
-        changed["state"] = _times(sample["state"][..., np.array(mirror.state)], mirror.signs)
+    for name in ("state", "auxiliary"):
+        if name in sample:
+            changed[name] = _times(sample[name][..., np.array(mirror.state)], mirror.signs)
     if "since_change" in sample:
         changed["since_change"] = sample["since_change"][..., np.array(mirror.since_change)]
     return sample | changed

@@ -66,8 +66,8 @@ class Samples:
             axes = np.concatenate([dataset.axes(e) for e in self.episodes])
             self._axes, self._done = axis_bins.find(axes), squeezed_actions(self._actions, axes, axis_bins)
         self._labelled = np.concatenate([info.is_labelled for info in infos])  # bool [rows]
-        states = [dataset.state(e) for e in self.episodes] if window.state else []
-        self._state = np.concatenate(states) if window.state else None
+        states = [dataset.state(e) for e in self.episodes] if window.state or window.auxiliary else []
+        self._state = np.concatenate(states) if states else None
         counted = [dataset.state_names.index(name) for name in window.since_change]
         self._since_change = np.concatenate([frames_since_change(s[:, counted]) for s in states]) if counted else None
         self.targets: Bool[np.ndarray, "N A"] = self._shifted(self._actions)
@@ -99,9 +99,10 @@ class Samples:
             "action" [*B, C, A], "axes" [*B, C, X] and "mask" bool [*B, C], which is False past the episode's end and
             where there is no label.
             Where the window has them, also "previous_actions" [*B, K, A + X] as ``axes.squeezed_actions`` makes them,
-            "state" float32 [*B, T, S] and "since_change" float32 [*B, T, K], in frames. With ``every_frame``,
-            "action", "axes", "previous_actions" and "mask" (then always there) have an axis T after B; the mask is
-            also False before the episode.
+            "state" float32 [*B, T, S] and "since_change" float32 [*B, T, K], in frames, and "auxiliary" float32
+            [*B, S], the state of the current frame. With ``every_frame``, "action", "axes", "auxiliary",
+            "previous_actions" and "mask" (then always there) have an axis T after B; the mask is also False before the
+            episode.
         """
         window, (episode, t) = self.window, self._place(samples)
         first, length = self._first_rows[episode][..., None], self._lengths[episode][..., None]
@@ -121,8 +122,11 @@ class Samples:
             before = t[..., None] + np.arange(-window.action_history, 0)
             done = self._done[first + np.maximum(before, 0)]
             labels["previous_actions"] = done * (before >= 0)[..., None]
-        if self._state is not None:
+        if self._state is not None and window.state:
             labels["state"] = self._state[self.rows(samples)]
+        if self._state is not None and window.auxiliary:
+            rows = self.rows(samples)
+            labels["auxiliary"] = self._state[rows if window.every_frame else rows[..., -1]]
         if self._since_change is not None:
             labels["since_change"] = self._since_change[self.rows(samples)]
         return labels

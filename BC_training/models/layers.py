@@ -51,10 +51,10 @@ def stack_history(frames: Float[jax.Array, "B T C H W"]) -> Float[jax.Array, "B 
 
 
 class ActionHead(nnx.Linear):
-    """``InputSpec.logits`` for each action of the chunk: [..., L], or [..., C, L] where C > 1."""
+    """``InputSpec.outputs`` for each action of the chunk: [..., L], or [..., C, L] where C > 1."""
 
     def __init__(self, channels: int, inputs: InputSpec, action_chunk: int, *, rngs: nnx.Rngs):
-        self.outputs = (inputs.logits,) if action_chunk == 1 else (action_chunk, inputs.logits)
+        self.outputs = (inputs.outputs,) if action_chunk == 1 else (action_chunk, inputs.outputs)
         super().__init__(channels, math.prod(self.outputs), rngs=rngs)
 
     def __call__(self, x: Float[jax.Array, "*B channels"]) -> Float[jax.Array, "..."]:  # pyright: ignore[reportIncompatibleMethodOverride]

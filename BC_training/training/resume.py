@@ -218,7 +218,8 @@ def _progress_of(found: Checkpoint, config: Config, inputs: InputSpec, fingerpri
     chosen_by_play = "rollout" in (found.config.evaluation.best_metric, config.evaluation.best_metric)
     rules = {key: resume_rule(key, chosen_by_play) for key in sorted(changed)}
     old, new = found.inputs.to_dict(), inputs.to_dict()
-    del old["state"], new["state"]  # fitted: it follows from the settings and the dataset, which are compared
+    for fitted in ("state", "auxiliary"):  # they follow from the settings and the dataset, which are compared
+        del old[fitted], new[fitted]
     never = _differences(saved, wanted, [key for key, rule in rules.items() if rule == Resume.NEVER])
     never = never or _differences(old, new, [key for key in old if _short(old[key]) != _short(new[key])])
     if not never and found.fingerprint != fingerprint:

@@ -16,9 +16,10 @@ from BC_training.common import metrics
 from BC_training.common.axes import AxisBins
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.decode import Decoding
-from BC_training.common.errors import UserError
+from BC_training.common.errors import UserError, unknown
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
+from BC_training.common.settings.state import StateConfig
 from BC_training.common.state import StateFeatures
 from BC_training.data.augment import make_augment
 from BC_training.data.loader import Batch, Tier, dispatch_size, make_tier
@@ -93,6 +94,7 @@ class Setup:
             state,
             dataset.axis_names,
             bins,
+            _fit_auxiliary(config, dataset, split["train"]),
         )
         decoding = config.evaluation.decoding(dataset.action_names)
         augment = make_augment(config.training.augmentation, inputs, dataset.mirror)
@@ -274,3 +276,15 @@ def _fit_state(config: Config, dataset: ZarrGameplayDataset, episodes: Sequence[
     assert config.dataset.state is not None
     states = ((dataset.episodes[e].name, dataset.state(e)) for e in episodes)
     return StateFeatures.fit(config.dataset.state, dataset.state_names, states, dataset.path)
+
+
+def _fit_auxiliary(config: Config, dataset: ZarrGameplayDataset, episodes: Sequence[int]) -> StateFeatures | None:
+    """How the state that the model learns to predict is scaled, fitted likewise; None if it predicts none."""
+    names = config.training.auxiliary_state
+    for name in names:
+        if name not in dataset.state_names:
+            raise unknown("state attribute", name, dataset.state_names, "training.auxiliary_state names it")
+    if not names:
+        return None
+    states = ((dataset.episodes[e].name, dataset.state(e)) for e in episodes)
+    return StateFeatures.fit(StateConfig(standardized=names), dataset.state_names, states, dataset.path)

@@ -185,7 +185,14 @@ def make_train_step(
             net = nnx.merge(model.graphdef, compute(params), state.batch_stats)
             seen = normalize(observation, model.inputs, config.training.precision)
             logits = net(seen, train=True, rngs=rngs).astype(jnp.float32)
+            state_loss = None
+            if model.inputs.auxiliary is not None:
+                logits, predicted = jnp.split(logits, [model.inputs.logits], axis=-1)
+                wanted, _ = model.inputs.auxiliary.encode(model.inputs.state_names, batch["auxiliary"], None)
+                errors = jnp.square(predicted - wanted).mean(axis=-1)
+                state_loss = config.training.auxiliary_weight * errors.mean(where=batch.get("mask"))
             loss = loss_function(logits, batch["action"], axes=batch.get("axes"), mask=batch.get("mask"))
+            loss = loss if state_loss is None else loss + state_loss
             return loss, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
 
         (loss, batch_stats), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -232,7 +239,7 @@ def make_predict(
 
     def predict(params: Tree, batch_stats: Tree, observation: Mapping[str, jax.Array]) -> jax.Array:
         net = nnx.merge(model.graphdef, params, batch_stats)
-        logits = net(normalize(observation, model.inputs), train=False)
+        logits = net(normalize(observation, model.inputs), train=False)[..., : model.inputs.logits]
         return logits[:, 0] if logits.ndim == 3 else logits
 
     jitted = jax.jit(predict, out_shardings=placement)
@@ -257,6 +264,7 @@ def make_stream(
 
     def remember(params: Tree, batch_stats: Tree, features: jax.Array) -> jax.Array:
         logits = nnx.merge(model.graphdef, params, batch_stats).remember(features, train=False)[:, -1]
+        logits = logits[..., : model.inputs.logits]
         return logits[:, 0] if logits.ndim == 3 else logits
 
     return jax.jit(encode), jax.jit(remember)

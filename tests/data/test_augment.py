@@ -16,13 +16,15 @@ from BC_training.common.errors import UserError
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.preprocess import InputSpec, Window
 from BC_training.common.schema import AugmentationConfig
+from BC_training.common.settings.state import StateConfig
+from BC_training.common.state import StateFeatures
 from BC_training.data.augment import make_augment
 
 BATCH, T, SIZE, CHUNK, K = 24, 3, (10, 14), 2, 2
 ACTIONS = ("turn_left", "attack", "turn_right")
 STATE = ("health", "angle", "wall_left", "wall_right")
 TABLE = MirrorTable({"angle": "-angle"}, ACTIONS, STATE, "x.zarr")
-INPUTS = InputSpec(ACTIONS, STATE, SIZE, SIZE, 17.0, Window(T, 1, K, 0, CHUNK, True))
+INPUTS = InputSpec(ACTIONS, STATE, SIZE, SIZE, 17.0, Window(T, 1, K, 0, CHUNK, True, auxiliary=True))
 EVERYTHING = AugmentationConfig(2, 0.2, 0.3, 0.4, 0.1, 0.5, 2)
 MIRRORED_ACTIONS, MIRRORED_STATE, SIGNS = [2, 1, 0], [0, 1, 3, 2], np.array([1, -1, 1, 1], np.float32)
 
@@ -35,6 +37,7 @@ def a_batch(low: int = 0, high: int = 256) -> dict[str, np.ndarray]:
         "mask": rng.random((BATCH, CHUNK)) < 0.5,
         "previous_actions": rng.random((BATCH, K, 3)) < 0.5,
         "state": rng.normal(size=(BATCH, T, 4)).astype(np.float32),
+        "auxiliary": rng.normal(size=(BATCH, 4)).astype(np.float32),
     }
 
 
@@ -62,6 +65,7 @@ def by_hand(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         "mask": batch["mask"],
         "previous_actions": batch["previous_actions"][..., MIRRORED_ACTIONS],
         "state": batch["state"][..., MIRRORED_STATE] * SIGNS,
+        "auxiliary": batch["auxiliary"][..., MIRRORED_STATE] * SIGNS,
     }
 
 
@@ -152,7 +156,7 @@ def test_temporal_jitter_shows_older_frames_and_their_state():
         ages += fits
     counts = np.bincount(ages, minlength=T)
     assert counts[2] > counts[0] > 0 < counts[1]  # 2, 3 and 4 positions look the same
-    kept = ("action", "mask", "previous_actions")
+    kept = ("action", "mask", "previous_actions", "auxiliary")
     assert_same({n: out[n] for n in kept}, {n: batch[n] for n in kept})
 
 
@@ -295,10 +299,15 @@ def test_an_augmentation_that_the_inputs_do_not_allow_is_refused(setting, messag
         make_augment(AugmentationConfig(**setting), inputs, MirrorTable(None, inputs.action_names, STATE, "x.zarr"))
 
 
-def test_a_state_value_without_a_mirror_image_is_refused_where_the_model_sees_it():
+def test_a_state_value_without_a_mirror_image_is_refused_where_the_model_sees_or_predicts_it():
     unknown = MirrorTable(None, ACTIONS, STATE, "x.zarr")
-    with pytest.raises(UserError, match="state value 'angle'"):
-        make_augment(AugmentationConfig(flip=0.5), INPUTS, unknown)
+    fitted = StateFeatures(StateConfig(standardized=("angle",)), (), (0.0,), (1.0,))
+    predicting = dataclasses.replace(INPUTS, window=Window(T, auxiliary=True), auxiliary=fitted)
+    for inputs in (INPUTS, predicting):
+        with pytest.raises(UserError, match="state value 'angle'"):
+            make_augment(AugmentationConfig(flip=0.5), inputs, unknown)
+    sees_other = StateFeatures(StateConfig(standardized=("health",)), (), (0.0,), (1.0,))
+    make_augment(AugmentationConfig(flip=0.5), dataclasses.replace(predicting, auxiliary=sees_other), unknown)
     blind = dataclasses.replace(INPUTS, window=Window(T))
     make_augment(AugmentationConfig(flip=0.5), blind, unknown)
     make_augment(dataclasses.replace(EVERYTHING, flip=0), INPUTS, unknown)

@@ -136,6 +136,7 @@ windows = st.builds(
     action_shift=st.integers(0, 4),
     action_chunk=st.integers(1, 3),
     state=st.booleans(),
+    auxiliary=st.booleans(),
 )
 
 
@@ -184,8 +185,11 @@ def test_a_sample_holds_the_frames_and_labels_of_its_window_and_never_crosses_ep
             np.testing.assert_array_equal(labels["previous_actions"][row], before)
         if window.state:
             np.testing.assert_array_equal(labels["state"][row], written[e].state[seen])
+        if window.auxiliary:
+            np.testing.assert_array_equal(labels["auxiliary"][row], written[e].state[t])
     parts = {"mask": window.action_chunk > 1, "previous_actions": window.action_history > 0, "state": window.state}
-    assert labels.keys() == {"action", *(name for name, has in (parts | {"axes": bins is not None}).items() if has)}
+    parts |= {"axes": bins is not None, "auxiliary": window.auxiliary}
+    assert labels.keys() == {"action", *(name for name, has in parts.items() if has)}
 
 
 @given(window=windows)
@@ -204,7 +208,7 @@ def test_each_frame_of_a_history_has_the_labels_of_its_own_sample(recorded, wind
                     assert not labels["previous_actions"][i, place].any()
                 continue
             own = plain.labels(np.array([i - back]))
-            for name in {"action", "axes", "previous_actions"} & own.keys():
+            for name in {"action", "axes", "previous_actions", "auxiliary"} & own.keys():
                 np.testing.assert_array_equal(labels[name][i, place], own[name][0])
             np.testing.assert_array_equal(labels["mask"][i, place], own.get("mask", [True])[0])
     if window.state:

@@ -13,7 +13,7 @@ from BC_training.common.schema import Config as WholeConfig
 from BC_training.common.schema import DatasetConfig
 from BC_training.common.settings.state import StateConfig
 from BC_training.common.state import StateFeatures
-from BC_training.models.state_cnn.model import Config, create_model
+from BC_training.models.state_cnn.model import Config, create_model, glance
 from BC_training.training.train_state import abstract_model
 
 STATE = StateConfig(categories=("weapon", "enemy"), standardized=("x", "y"))
@@ -121,3 +121,21 @@ def test_a_state_that_modulates_scales_and_shifts_every_place_alike():
 def test_without_the_state_nothing_modulates():
     with pytest.raises(UserError, match=r"model\.modulate"):
         dataclasses.replace(TINY, use_state=False, modulate=True)
+
+
+def test_a_glance_tells_where_a_thing_is_and_what_is_there_wherever_that_is():
+    channels, attention = np.zeros((1, 5, 9, 3), np.float32), np.zeros((1, 5, 9, 2), np.float32)
+    channels[0, 1, 6], channels[0, 4, 0] = (0.3, 0.7, 0.0), (5.0, 0.0, 2.0)
+    attention[0, 1, 6, 0] = attention[0, 4, 0, 1] = 50  # each head looks at one of the two
+    first, second = glance(jnp.asarray(channels), jnp.asarray(attention)).reshape(2, 5)
+    np.testing.assert_allclose(first, (0.3, 0.7, 0.0, -0.5, 0.5), atol=1e-6)
+    np.testing.assert_allclose(second, (5.0, 0.0, 2.0, 1.0, -1.0), atol=1e-6)
+    moved = glance(*(jnp.roll(jnp.asarray(x), -2, axis=2) for x in (channels, attention))).reshape(2, 5)[0]
+    np.testing.assert_allclose(moved, (0.3, 0.7, 0.0, -0.5, 0.0), atol=1e-6)
+
+
+def test_glances_take_the_place_of_the_grid():
+    config = dataclasses.replace(TINY, glances=3, use_state=False)
+    count = abstract_model(WholeConfig(DatasetConfig("x"), config), INPUTS).parameter_count
+    convs = (9 * 6 * 4 + 4) + (9 * 4 * 6 + 6) + (6 * 3 + 3)
+    assert count == convs + (3 * (6 + 2) * 8 + 8) + (8 * 16 + 16) + (16 * 3 + 3)

@@ -54,8 +54,11 @@ FITTED = StateFeatures(STATE, ((1.0, 2.0),), (0.5,), (2.0,))
 KINDS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in VARIANTS),
     ("temporal_cnn", {"temporal": "transformer"}),
+    ("state_cnn", {"glances": 3}),
 ]
-each_variant = pytest.mark.parametrize(("name", "fields"), KINDS, ids=[*VARIANTS, "temporal_cnn-transformer"])
+each_variant = pytest.mark.parametrize(
+    ("name", "fields"), KINDS, ids=[*VARIANTS, "temporal_cnn-transformer", "state_cnn-glances"]
+)
 
 
 def test_every_variant_is_tested():
@@ -299,6 +302,7 @@ OUT_OF_RANGE = {
         ("pure_cnn", {"conv_features": (), "conv_strides": ()}, "conv_strides"),
         ("pure_cnn", {"conv_features": (4, 8)}, "conv_features"),
         ("pure_cnn", {"dropout": -0.1}, "dropout"),
+        ("state_cnn", {"glances": -1}, "model.glances=-1"),
         ("vit_policy", {"patch_size": (8, 0)}, "model.patch_size"),
         ("vit_policy", {"depth": 0}, "model.depth=0"),
         ("vit_policy", {"dropout": 1.0}, "model.dropout=1.0"),

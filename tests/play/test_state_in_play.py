@@ -220,6 +220,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, data,
     make_dataset(tmp_path / "nan.zarr", [8, 8], state=14, root_attributes={"attributes": list(STATE_NAMES)})
     zarr.open_group(tmp_path / "nan.zarr", mode="r+")["episode_1/state"][3, 2] = np.nan  # pyright: ignore
     assert "nan.zarr/episode_1: state 'ammo' is nan at frame 3" in refusal(tmp_path, tmp_path / "nan.zarr")
+    message = refusal(tmp_path, data, **{"training.auxiliary_state": ["amno"]})
+    assert "unknown state attribute 'amno'; did you mean 'ammo'?" in message
+    assert "training.auxiliary_state names it" in message
     message = refusal(tmp_path, data, **{"training.augmentation": {"flip": 0.5}})
     assert "no mirror image is known for" in message
     assert "'player_y'" in message
@@ -230,6 +233,20 @@ def test_a_model_may_see_no_state(tmp_path, make_dataset):
     setup = Setup.build(config_of(tmp_path, tmp_path / "blind.zarr", **{"model.use_state": False}), QUIET)
     assert setup.inputs.state is None
     assert set(setup.train_samples.labels(np.arange(3))) == {"action"}
+
+
+def test_a_model_may_learn_to_predict_a_state_that_it_does_not_see(tmp_path, data):
+    told = {"model.use_state": False, "training.auxiliary_state": ["ammo", "player_y"]}
+    config = config_of(tmp_path, data, **told)
+    setup = Setup.build(config, QUIET)
+    assert set(setup.train_samples.labels(np.arange(3))) == {"action", "auxiliary"}
+    (optimizer, _), model = make_optimizer(config.training, 2), split_model(config, setup.inputs)
+    save_run(tmp_path / "run", config, setup.inputs, state=init_state(model, optimizer))
+    policy = Policy.load(tmp_path / "run")
+    assert policy.inputs == setup.inputs
+    assert policy.probabilities(setup.dataset.frames(0, range(1))[0]).shape == (7,)  # without any state
+    with pytest.raises(UserError, match=r"auxiliary_state goes with model\.action_chunk=1"):
+        config_of(tmp_path, data, **told, **{"model.action_chunk": 2})
 
 
 # --- mirror images -------------------------------------------------------------------------

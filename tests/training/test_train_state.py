@@ -212,6 +212,24 @@ def test_the_loss_is_computed_in_training_mode_with_weights_and_smoothing(step, 
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_predicted_state_counts_in_training_and_is_no_part_of_what_the_policy_says(make_config, inputs):
+    fitted = StateFeatures(StateConfig(standardized=("b", "c")), (), (1.0, -2.0), (2.0, 4.0))
+    inputs = dataclasses.replace(inputs, state_names=("a", "b", "c"), auxiliary=fitted)
+    config = make_config(TINY, {"auxiliary_state": ("b", "c"), "auxiliary_weight": 3.0})
+    split, batch = split_model(config, inputs), a_batch()
+    batch["auxiliary"] = jnp.asarray(np.random.default_rng(1).normal(size=(BATCH, 3)), jnp.float32)
+    net = nnx.merge(split.graphdef, split.params, split.batch_stats)
+    outputs = net({"frames": batch["frames"].astype(jnp.float32) / 255}, train=True)
+    assert outputs.shape == (BATCH, ACTIONS + 2)
+    wanted = (np.asarray(batch["auxiliary"])[:, 1:] - [1, -2]) / [2, 4]
+    loss = float(focal_loss(outputs[:, :ACTIONS], batch["action"], WEIGHTS, 0.0, gamma=0.0))
+    loss += 3 * float(np.mean((np.asarray(outputs[:, ACTIONS:]) - wanted) ** 2))
+    step = one_at_a_time(make_train_step(split, spy(), optax.constant_schedule(0.25), WEIGHTS, config))
+    _, metrics = step(copy(init_state(split, spy())), batch)
+    assert float(metrics.loss) == pytest.approx(loss, rel=1e-5)
+    assert make_predict(split)(split.params, split.batch_stats, batch).shape == (BATCH, ACTIONS)
+
+
 def test_every_parameter_has_a_finite_gradient_that_is_not_zero(step, state):
     state, _ = step(state, a_batch())
     gradients = by_name(state.opt_state)

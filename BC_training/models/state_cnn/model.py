@@ -1,7 +1,10 @@
 """StateCNN: vision that keeps *where* things are, fused with the game state.
 
 Convolution blocks, then a 1x1 convolution to few channels whose grid is flattened and not pooled,
-so that each place has its own weights. The state's features and the embedded ids of all frames of
+so that each place has its own weights. With ``glances`` it is not flattened: each of so many heads
+looks at one place (a softmax over all, as in Levine et al., End-to-End Training of Deep Visuomotor
+Policies, 2016), and what counts is where that is and what the convolutions see there. So a small thing
+that moves about, and leans, needs to be learned only once. The state's features and the embedded ids of all frames of
 the history go through their own dense blocks and join the image before the last dense blocks.
 
 With ``modulate`` they also scale and shift the channels of the last convolution, at all places alike
@@ -44,6 +47,7 @@ class Config:
     dropout: float = 0.3  # after each dense block
     batch_norm: bool = True
     action_chunk: int = 1  # actions predicted at once; in play the first counts
+    glances: int = 0  # places that it looks at, instead of a flattened grid; 0: the grid
     modulate: bool = False  # the state scales and shifts the channels of the last convolution, too
 
     def __post_init__(self) -> None:
@@ -53,6 +57,7 @@ class Config:
             require(min(*values, 1, 1) >= 1, f"model.{name}", list(values), "1 or more each")
         for name in ("grid_features", "embedding_features", "action_chunk"):
             require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        require(self.glances >= 0, "model.glances", self.glances, "0 or more")
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 to below 1")
         require(self.use_state or not self.modulate, "model.modulate", True, "false where model.use_state is false")
 
@@ -85,6 +90,18 @@ class StateEncoder(nnx.Module):
         return x
 
 
+def glance(
+    x: Float[jax.Array, "B H W C"], attention: Float[jax.Array, "B H W heads"]
+) -> Float[jax.Array, "B heads*(C+2)"]:
+    """The mean of the channels, and of the place's row and column in [-1, 1], under each head's softmax."""
+    batch, height, width, _ = x.shape
+    rows, columns = jnp.meshgrid(jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width), indexing="ij")
+    places = jnp.broadcast_to(jnp.stack([rows, columns], -1).astype(x.dtype), (batch, height, width, 2))
+    values = jnp.concatenate([x, places], -1).reshape(batch, height * width, -1)
+    weights = nnx.softmax(attention.reshape(batch, height * width, -1), axis=1)
+    return jnp.einsum("bph,bpc->bhc", weights, values).reshape(batch, -1)
+
+
 class StateCNN(nnx.Module):
     def __init__(self, config: Config, inputs: InputSpec, rngs: nnx.Rngs):
         self.convs = nnx.List([])
@@ -92,8 +109,9 @@ class StateCNN(nnx.Module):
         for features, stride in zip(config.conv_features, config.conv_strides, strict=True):
             self.convs.append(ConvBlock(channels, features, stride, config.batch_norm, rngs))
             channels, height, width = features, -(-height // stride), -(-width // stride)
-        grid = height * width * config.grid_features
-        self.grid = nnx.Conv(channels, config.grid_features, (1, 1), rngs=rngs)
+        self.glances = config.glances
+        self.grid = nnx.Conv(channels, config.glances or config.grid_features, (1, 1), rngs=rngs)
+        grid = config.glances * (channels + 2) or height * width * config.grid_features
         self.vision = nnx.List(_dense_blocks(config, grid, config.vision_features, rngs))
         self.state = StateEncoder(config, inputs, rngs) if config.use_state else None
         of_state = (self.state.channels, *config.state_features)[-1] if self.state is not None else 0
@@ -112,7 +130,8 @@ class StateCNN(nnx.Module):
             state = self.state(observation["state"], observation["ids"], train, rngs)
             scale, shift = jnp.split(self.modulation(state)[:, None, None], 2, axis=-1)
             x = nnx.relu(x * (1 + scale) + shift)
-        x = nnx.relu(self.grid(x)).reshape(x.shape[0], -1)
+        grid = self.grid(x)
+        x = glance(x, grid) if self.glances else nnx.relu(grid).reshape(x.shape[0], -1)
         for dense in self.vision:
             x = dense(x, train, rngs)
         if self.state is not None:
