@@ -191,11 +191,22 @@ def watch(pid: int) -> Board:
 
 def minute(rows: np.ndarray, events: Events, start: float) -> dict[str, float]:
     """What a minute of a board and of the keys tells."""
-    shots = [e for e in events.of_kind("press").rows if e.name == "UP" and start <= e.time < start + 60]
-    fallen = -np.diff(rows[:, 1])
+    presses = [e.time for e in events.of_kind("press").rows if e.name == "UP" and start <= e.time < start + 60]
+    shots, last = 0, -np.inf
+    for moment in presses:
+        if moment - last > 0.6:  # a bubble flies for so long, and no other can be fired
+            shots, last = shots + 1, moment
+    count = rows[:, 1]
+    # A lost game freezes its bubbles one after another, over two seconds; what is cleared is gone at once.
+    losing = np.flatnonzero(count[:-8] - count[8:] >= 14)
+    games = int((np.diff(losing, prepend=-99) > 10).sum())
+    fallen = -np.diff(count)
+    for start_of in losing:
+        fallen[max(start_of - 2, 0) : start_of + 20] = 0
     return {
-        "shots": len(shots),
+        "shots": shots,
         "bubbles cleared": float(fallen[(fallen >= 2) & (fallen < 10)].sum()),
+        "games lost": games,
     } | {f"share of {name}": held(events, name.upper(), start) for name in ("left", "right")}
 
 

