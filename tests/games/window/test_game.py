@@ -161,6 +161,15 @@ def test_actions_become_keys_buttons_motion_and_wheel(toy, opened, observer, key
     assert inputs(observer) == [("release", "W")]
 
 
+def test_a_click_hits_what_the_mouse_was_moved_to_in_the_same_frame(toy, opened, observer, keybinds):
+    over(toy)
+    game = opened(f"window/Toy?fps=200&keybinds={keybinds}")
+    game.reset()
+    observer.events()
+    game.step(Action.of([0, 1, 0, 0], [0.5, 0]))
+    assert inputs(observer) == [("motion", (4, 0)), ("press", "LEFT")]
+
+
 def test_nothing_is_injected_while_another_window_has_the_focus(toy, opened, observer, keybinds):
     with contextlib.closing(ToyWindow("Other", place=(400, 300))) as other:
         over(toy)
