@@ -19,3 +19,16 @@ def person(display) -> Iterator[Any]:
 
     with closing(ScriptedPerson(display)) as person:
         yield person
+
+
+@pytest.fixture
+def window(person) -> Iterator[Any]:
+    """A black one, with the focus and the pointer."""
+    from live_recording import TITLE
+    from toy_windows import ToyWindow
+
+    with closing(ToyWindow(TITLE, place=(0, 0), size=(400, 300), colour=0)) as window:
+        window.focus()
+        person.move(-800, -600)
+        person.move(100, 100)
+        yield window

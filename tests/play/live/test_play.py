@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from io import StringIO
@@ -52,15 +52,6 @@ def policy(tmp_path_factory) -> Path:
     changes = ["training.num_epochs=25", "training.learning_rate=0.01", "evaluation.rollout=null"]
     trainings.run(folder, folder / "d.zarr", *changes, "logging.report=false")
     return folder / "c/pure_cnn"
-
-
-@pytest.fixture
-def window(person) -> Iterator[ToyWindow]:
-    with closing(ToyWindow(TITLE, place=(0, 0), size=(400, 300), colour=0)) as window:
-        window.focus()
-        person.move(-800, -600)
-        person.move(100, 100)
-        yield window
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 from conversions import converted
 from live_recording import TITLE, ScriptedDesktop, record
 from rich.console import Console
-from toy_windows import ToyWindow
 from untrained import save_run
 from Xlib import X
 
@@ -70,15 +69,6 @@ def told() -> list[str]:
 def state(reader, told) -> Iterator[GameState]:
     with closing(GameState(reader.address, NAMES, told.append)) as state:
         yield state
-
-
-@pytest.fixture
-def window(person) -> Iterator[ToyWindow]:
-    with closing(ToyWindow(TITLE, place=(0, 0), size=(400, 300), colour=0)) as window:
-        window.focus()
-        person.move(-800, -600)
-        person.move(100, 100)
-        yield window
 
 
 def test_the_newest_value_of_each_name_holds_until_the_next(reader, state):
