@@ -12,6 +12,7 @@ import numpy as np
 from Xlib import XK, X, Xatom
 from Xlib.display import Display
 from Xlib.protocol import event
+from Xlib.xobject.drawable import Window
 
 SHOWN = X.KeyPressMask | X.KeyReleaseMask | X.ButtonPressMask | X.ButtonReleaseMask | X.StructureNotifyMask
 
@@ -40,7 +41,7 @@ class ToyWindow:
 
     def show(self) -> None:
         self._window.map()
-        wait_until(lambda: self._window.get_attributes().map_state == X.IsViewable and self._is_listed())
+        wait_until(lambda: _is_shown(self._window) and self._is_listed())
 
     def _is_listed(self) -> bool:
         """Whether a window manager, if there is one, knows the window."""
@@ -60,7 +61,7 @@ class ToyWindow:
         root, change = self._display.screen().root, self._display.get_atom("WM_CHANGE_STATE")
         message = event.ClientMessage(window=self._window, client_type=change, data=(32, [3, 0, 0, 0, 0]))
         root.send_event(message, event_mask=X.SubstructureRedirectMask | X.SubstructureNotifyMask)
-        wait_until(lambda: self._window.get_attributes().map_state != X.IsViewable)
+        wait_until(lambda: not _is_shown(self._window))
 
     def paint(self, colour: int, x: int = 0, y: int = 0, width: int = 4000, height: int = 4000) -> None:
         """Fills a part; the rest and all that appears later stay in the window's own colour."""
@@ -68,15 +69,31 @@ class ToyWindow:
         self._display.sync()
 
     def place(self, **where: int) -> None:
-        """Moves it or gives it another size."""
+        """Moves it or gives it another size; a window manager does so later."""
         self._window.configure(**where)
-        wanted = {name: value for name, value in where.items() if name in ("width", "height")}
-        wait_until(lambda: wanted.items() <= self._window.get_geometry()._data.items())
+
+        def is_there() -> bool:
+            of_frame, own = self._frame().get_geometry(), self._window.get_geometry()
+            return all(getattr(own if name in ("width", "height") else of_frame, name) == where[name] for name in where)
+
+        wait_until(is_there)
 
     def cover(self) -> None:
-        """Puts it above all others."""
+        """Puts it above all others; a window manager does so later."""
         self._window.configure(stack_mode=X.Above)
-        self._display.sync()
+        root = self._display.screen().root
+
+        def seen() -> list[Window]:  # a window manager keeps one of a pixel on top
+            return [w for w in root.query_tree().children if _is_shown(w) and w.get_geometry().width > 1]
+
+        wait_until(lambda: self._frame() == seen()[-1])
+
+    def _frame(self) -> Window:
+        """The child of the screen that has it: what a window manager put around it, or itself."""
+        window = self._window
+        while (parent := window.query_tree().parent) != self._display.screen().root:
+            window = parent
+        return window
 
     def focus(self) -> None:
         self._window.set_input_focus(X.RevertToParent, X.CurrentTime)
@@ -107,6 +124,10 @@ class ToyWindow:
 
     def close(self) -> None:
         self._display.close()
+
+
+def _is_shown(window: Window) -> bool:
+    return window.get_attributes().map_state == X.IsViewable
 
 
 class ReactingWindow(ToyWindow):
@@ -193,7 +214,7 @@ def openbox(home: Path) -> Iterator[None]:
                 first.map()
                 display.sync()
                 time.sleep(0.05)
-                return first.get_attributes().map_state == X.IsViewable
+                return _is_shown(first)
 
             wait_until(shows)
             first.destroy()
