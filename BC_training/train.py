@@ -19,7 +19,7 @@ from BC_training.runtime.interruption import Decider, Decision, Interruption
 from BC_training.runtime.profiling import StepProfiler
 from BC_training.runtime.sharding import from_main
 from BC_training.training.run_folder import lock_run, newest, run_folders
-from BC_training.training.saver import Saver
+from BC_training.training.saver import Saver, meta_of
 from BC_training.training.setup import Setup, require_runnable
 from BC_training.training.step_log import LAG, StepLog, advise_on_waiting
 from BC_training.training.tracking import EpochTable, log_epoch, open_tracker, training_progress
@@ -57,7 +57,8 @@ def train(config: Config, console: Console, references: dict[str, list[float]] |
             with interruption.deferred(), training_progress(console) as bars:
                 train_tier, val_tier, size = setup.make_tiers(start, bars, console)
                 decider = Decider(interruption, training.save_every_minutes, LAG)
-                saver = stack.enter_context(Saver(setup, start, train_tier, size, tracker, decider, console))
+                meta = meta_of(setup, start, train_tier, size)
+                saver = stack.enter_context(Saver(meta, setup.decoding, start, tracker, decider, console))
                 benchmark = Benchmark(evaluation.rollout, config.system.workers, console)
                 profiler = StepProfiler(training.profile_steps if is_main else None, log_dir / "profile", console)
                 step_log, table = StepLog(setup, progress, tracker, bars), EpochTable(console)

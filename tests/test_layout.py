@@ -17,6 +17,7 @@ ORDER = [
     {"games"},
     {"training"},
     {"play"},
+    {"finetuning"},
     {"evaluation"},
     {"convert", "validate"},
     {"reports", "videos"},

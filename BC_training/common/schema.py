@@ -8,6 +8,7 @@ from BC_training.common.errors import UserError, require, require_at_least
 from BC_training.common.files import expand_fields
 from BC_training.common.preprocess import Window
 from BC_training.common.settings.evaluation import SEEDS, EvaluationConfig
+from BC_training.common.settings.finetune import FinetuneConfig
 from BC_training.common.settings.logging import LoggingConfig
 from BC_training.common.settings.rules import FREE, NEVER, ON_REQUEST, setting
 from BC_training.common.settings.state import StateConfig
@@ -260,6 +261,7 @@ class Config:
     evaluation: EvaluationConfig = setting(resume=ON_REQUEST, factory=EvaluationConfig)
     logging: LoggingConfig = setting(resume=FREE, factory=LoggingConfig)
     system: SystemConfig = field(default_factory=SystemConfig)
+    finetune: FinetuneConfig | None = None
 
     def __post_init__(self) -> None:
         stopping = self.training.early_stopping

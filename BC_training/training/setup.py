@@ -207,9 +207,11 @@ def require_runnable(config: Config) -> None:
     """Checks a config on this machine, before anything is recorded.
 
     Raises:
-        UserError: the batch cannot be split over the devices, the game does not exist, or what is to be recorded
-            is also to be played for a score.
+        UserError: it is of a fine-tuning, the batch cannot be split over the devices, the game does not exist, or
+            what is to be recorded is also to be played for a score.
     """
+    if config.finetune is not None:
+        raise UserError("config: the section finetune is for the command of that name: finetune --config FILE")
     devices, play, size = all_devices().size, config.evaluation.rollout, config.training.batch_size
     if size % devices:
         below = size // devices * devices
