@@ -1,6 +1,7 @@
 """Trains a policy: the loop, its checkpoints, and the scores of the best one."""
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import jax
 from rich.console import Console
 
 from BC_training.common.config import save_config
+from BC_training.common.metrics import Report
 from BC_training.common.schema import Config
 from BC_training.evaluation.validation import validate
 from BC_training.finish import finish
@@ -25,8 +27,16 @@ from BC_training.training.step_log import LAG, StepLog, advise_on_waiting
 from BC_training.training.tracking import EpochTable, log_epoch, open_tracker, training_progress
 
 
-def train(config: Config, console: Console, references: dict[str, list[float]] | None = None) -> Path:
+def train(
+    config: Config,
+    console: Console,
+    references: dict[str, list[float]] | None = None,
+    is_promising: Callable[[int, Report], bool] = lambda epoch, report: True,
+) -> Path:
     """Runs the training that ``config`` describes, from recording to rollout, which takes ``references``.
+
+    ``is_promising`` is called with the number and the scores of each epoch that is evaluated, once that is being
+    saved; where it returns False, the training ends there, without final scores.
 
     Returns:
         The run's checkpoint folder, ``<checkpoint_dir>/<run_name>``.
@@ -53,6 +63,7 @@ def train(config: Config, console: Console, references: dict[str, list[float]] |
             save_config(config, log_dir / "config.yaml")
         tracker = stack.enter_context(open_tracker(log_dir, config, progress, console))
         start.announce(config, console)
+        is_given_up = False
         if not progress.is_finished(config):
             with interruption.deferred(), training_progress(console) as bars:
                 train_tier, val_tier, size = setup.make_tiers(start, bars, console)
@@ -65,7 +76,7 @@ def train(config: Config, console: Console, references: dict[str, list[float]] |
                 state = setup.initial_state(start)
                 train_steps = setup.compile_steps(state, train_tier, size)
 
-                while not progress.is_finished(config):
+                while not progress.is_finished(config) and not is_given_up:
                     # Train until the epoch ends, a signal comes, or it is time to save.
                     dispatches = order.dispatches(progress.epochs, size, progress.step)
                     batches = train_tier.items(order.batches(dispatches))
@@ -102,11 +113,12 @@ def train(config: Config, console: Console, references: dict[str, list[float]] |
                         progress.close_epoch()
                         table.add(saver.row, is_best)
                     saver.save(state, is_best)
+                    is_given_up = is_whole and report is not None and not is_promising(epoch, report)
                     if decider.stopping:
                         break
                 profiler.stop(state)
                 saver.finish()
             decider.end_if_stopped(progress.describe(training.num_epochs))
-        if is_main:
+        if is_main and not is_given_up:
             finish(config, run_dir, log_dir, tracker, progress.step, console, references)
     return run_dir
