@@ -26,19 +26,6 @@ def train(config: cli.Config, overrides: cli.Overrides = None) -> None:
 
 
 @command(
-    "finetune --config configs/finetune.yaml",
-    "finetune --config configs/finetune.yaml finetune.from=BC_training/checkpoints/mine finetune.game=doom/basic",
-)
-def finetune(config: cli.Config, overrides: cli.Overrides = None) -> None:
-    """Make a policy better than its teacher by play in its game (PPO), as near to its clone as asked."""
-    from BC_training.experiments.finetune import finetune
-    from BC_training.finetuning.setup import load_config
-
-    with cli.resumable():
-        finetune(load_config(config, overrides or []), console)
-
-
-@command(
     "record --game doom/deadly_corridor --player expert --episodes 40 --out data/x.zarr",
     "record --player BC_training/checkpoints/quickstart --label expert --size 72x128 --out data/corrected.zarr",
     "record --player human --game window/Crispy --keybinds auto --fps 20 --size 144x256 --out data/mine.zarr",

@@ -62,6 +62,19 @@ def dagger(
 
 
 @command(
+    "finetune --config configs/finetune.yaml",
+    "finetune --config configs/finetune.yaml finetune.from=BC_training/checkpoints/mine finetune.game=doom/basic",
+)
+def finetune(config: cli.Config, overrides: cli.Overrides = None) -> None:
+    """Make a policy better than its teacher by play in its game (PPO), as near to its clone as asked."""
+    from BC_training.experiments.finetune import finetune
+    from BC_training.finetuning.setup import load_config
+
+    with cli.resumable():
+        finetune(load_config(config, overrides or []), console)
+
+
+@command(
     "sweep --config configs/quickstart.yaml --trials 30 training.learning_rate=log:1e-4..1e-2 model.dropout=0..0.5",
     "sweep --config configs/quickstart.yaml 'training.loss=bce|focal' training.batch_size=log:32..256 system.workers=1",
     "sweep --config configs/quickstart.yaml --objective rollout evaluation.rollout.every_n_epochs=1 model.width=8..32",

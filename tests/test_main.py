@@ -77,7 +77,7 @@ def test_every_command_shows_an_example_in_its_help(monkeypatch, capsys):
     apps = [command_line.app, command_line.experiments]
     commands = [[found.callback.__name__] for app in apps for found in app.registered_commands]
     commands += [["visualize", found.callback.__name__] for found in command_line.visualize.registered_commands]
-    assert len(commands) == 19
+    assert len(commands) == 20
     for command in commands:
         code, out, _ = call(monkeypatch, capsys, [*command, "--help"])
         assert code == 0

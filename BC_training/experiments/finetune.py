@@ -17,7 +17,7 @@ from BC_training.common.config import save_config
 from BC_training.common.schema import Config
 from BC_training.finetuning.games import ParallelGames
 from BC_training.finetuning.playing import Playing
-from BC_training.finetuning.ppo import UpdateMetrics, make_update, next_kl_weight, stacked
+from BC_training.finetuning.ppo import UpdateMetrics, make_update, mean_of, next_kl_weight
 from BC_training.finetuning.results import IterationTable, log_iteration, require_finite, show
 from BC_training.finetuning.setup import Setup, require_one_process
 from BC_training.finish import finish, play_best, print_places
@@ -65,13 +65,14 @@ def finetune(config: Config, console: Console) -> Path:
                 benchmark = Benchmark(evaluation.rollout, config.system.workers, console)
                 warm_up = make_update(setup.network, setup.optimizer, options, only_value=True)
                 update = make_update(setup.network, setup.optimizer, options, only_value=False)
+                begun = int(state.opt_state["episodes"])  # by the run before it was stopped
                 games = stack.enter_context(
                     ParallelGames(
                         [options.game_at(progress.step)] * options.games,
                         recorded_size=setup.clone.inputs.recorded_size,
                         model_size=setup.clone.inputs.frame_size,
                         processes=config.system.workers or os.cpu_count() or 1,
-                        first_seed=options.first_seed + int(state.opt_state["episodes"]),
+                        first_seed=options.first_seed + begun,
                         reward=options.reward,
                     )
                 )
@@ -106,11 +107,11 @@ def finetune(config: Config, console: Console) -> Path:
                     if decider.stopping:
                         saver.save(before)
                         break
-                    means = {name: float(values.mean()) for name, values in stacked(metrics)._asdict().items()}
+                    means = mean_of(metrics)
                     learner = state.opt_state | {
                         "kl": next_kl_weight(state.opt_state["kl"], means["kl"], options),
                         "rewards": jnp.asarray(playing.moments, jnp.float32),
-                        "episodes": jnp.asarray(games.begun, jnp.int32),
+                        "episodes": jnp.asarray(begun + games.begun, jnp.int32),
                     }
                     state = state._replace(opt_state=learner)
                     progress.step += options.batch

@@ -1,7 +1,9 @@
 """Throwaway."""
 
 from typing import NamedTuple
+
 import numpy as np
+
 from BC_training.common.preprocess import resize_frames
 from BC_training.games import make_game
 

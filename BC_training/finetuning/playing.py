@@ -12,7 +12,7 @@ from BC_training.common.action import Action
 from BC_training.finetuning.distribution import Choice
 from BC_training.finetuning.experience import Experience, RewardScale, advantages
 from BC_training.finetuning.games import Episode, ParallelGames
-from BC_training.finetuning.ppo import Played, look, make_act
+from BC_training.finetuning.ppo import Played, make_act, make_look
 from BC_training.finetuning.setup import Setup
 from BC_training.training.train_state import TrainState
 
@@ -37,7 +37,7 @@ class Playing:
         self.experience = Experience(network.model.inputs, options.games, options.horizon)
         self._act = make_act(network, setup.config.system.seed)
         self._encode = jax.jit(network.encode)
-        self._look = jax.jit(lambda *args: look(network, *args))
+        self._look = make_look(network)
         self._scale = RewardScale(
             options.games, options.gamma, options.reward_clip, np.asarray(state.opt_state["rewards"])
         )
@@ -108,15 +108,19 @@ class Playing:
         data = {"frames": jnp.asarray(experience.frames)}
         rng, parts = np.random.default_rng(seed), self._parts()
         of_clone = np.concatenate([self._clone_logits(clone, data, part) for part in parts])
-        inverse = np.argsort(np.concatenate(parts))
-        of_clone = of_clone[inverse]
+        of_clone = of_clone[np.argsort(np.concatenate(parts))]
         for _ in range(options.epochs):
             for part in self._parts(rng):
                 t, game = part // options.games, part % options.games
                 choice = Choice(jnp.asarray(self.buttons[t, game]), jnp.asarray(self.axis_bins[t, game]))
-                numbers = self.log_probabilities, gains, returns
-                learned = [jnp.asarray(values[t, game], jnp.float32) for values in numbers]
-                yield data, self._where(t, game), Played(choice, *learned, jnp.asarray(of_clone[part]))
+                played = Played(
+                    choice=choice,
+                    log_probability=jnp.asarray(self.log_probabilities[t, game]),
+                    advantage=jnp.asarray(gains[t, game], jnp.float32),
+                    returns=jnp.asarray(returns[t, game], jnp.float32),
+                    of_clone=jnp.asarray(of_clone[part]),
+                )
+                yield data, self._where(t, game), played
 
     def end(self) -> None:
         """Forgets what was learned from, but for the past that the policy still sees."""

@@ -145,6 +145,11 @@ def look(
     return network.remember(policy, stats, value, features[where["rows"]])
 
 
+def make_look(network: Network) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The jitted ``look``."""
+    return jax.jit(partial(look, network))
+
+
 def make_act(network: Network, seed: int) -> Callable[..., tuple[Choice, jax.Array, jax.Array]]:
     """The jitted choice of an action for each of N games.
 
@@ -176,6 +181,7 @@ def next_kl_weight(weight: jax.Array, kl: float, config: FinetuneConfig) -> jax.
     return weight / 1.5 if kl < config.kl_target / 1.5 else weight
 
 
-def stacked(metrics: Sequence[UpdateMetrics]) -> UpdateMetrics:
-    """The metrics of several updates, each as float32 [updates]."""
-    return UpdateMetrics(*(np.array(values) for values in zip(*metrics, strict=True)))
+def mean_of(metrics: Sequence[UpdateMetrics]) -> dict[str, float]:
+    """The means over several updates."""
+    columns = zip(*metrics, strict=True)
+    return {name: float(np.mean(values)) for name, values in zip(UpdateMetrics._fields, columns, strict=True)}

@@ -45,11 +45,11 @@ def load_config(path: str | Path, overrides: Sequence[str]) -> Config:
     if section.get("from_") is None:
         raise UserError(f"config {file}: finetune.from=CHECKPOINT is missing: the clone to begin at")
     saved = checkpoint.read(str(settle(section["from_"], str)))
-    base = to_dict(saved.config) | {"finetune": {}}
+    base: dict[str, Any] = to_dict(saved.config) | {"finetune": {}}
     base["training"] = {key: value for key, value in base["training"].items() if key not in _OF_ITS_RUN}
-    base["evaluation"] = base["evaluation"] | {"best_metric": None}
+    base["evaluation"]["best_metric"] = None
     if base["evaluation"]["rollout"] is not None:
-        base["evaluation"]["rollout"] = base["evaluation"]["rollout"] | {"every_n_epochs": None}  # not iterations
+        base["evaluation"]["rollout"]["every_n_epochs"] = None  # an epoch is no iteration
     del base["logging"], base["system"]
     merged = _merge(base, raw | {"finetune": section})
     merged["logging"] = {"run_name": file.stem} | (merged.get("logging") or {})

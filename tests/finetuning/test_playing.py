@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 import untrained
-from BC_training.finetuning.games import ParallelGames
 
 from BC_training.common.action import Action
 from BC_training.common.axes import AxisBins
@@ -12,6 +11,7 @@ from BC_training.common.config import from_dict
 from BC_training.common.preprocess import InputSpec, Window
 from BC_training.common.settings.state import StateConfig
 from BC_training.common.state import StateFeatures
+from BC_training.finetuning.games import ParallelGames
 from BC_training.finetuning.playing import Playing
 from BC_training.finetuning.ppo import make_update
 from BC_training.finetuning.setup import Setup
@@ -29,7 +29,11 @@ CASES = {
         Window(3, 2, action_history=2, every_frame=True),
         CART,
     ),
-    "resnet_policy": ({"width": 4, "stage_blocks": [1, 1], "dense_features": 16, "position_features": 4}, Window(2), CART),
+    "resnet_policy": (
+        {"width": 4, "stage_blocks": [1, 1], "dense_features": 16, "position_features": 4},
+        Window(2),
+        CART,
+    ),
     "state_cnn": (SMALL | {"dense_features": [16]}, Window(2, state=True, since_change=("pole_angle",)), CART),
 }
 

@@ -57,7 +57,7 @@ def render(found: Findings) -> str:
         **(_play_parts(play) if play else {}),
         video_name=None if video is None else clean(video, 300),
         curves=_curves(found) if run.log else [],
-        epochs=_epochs(found),
+        epochs=_epochs(found) if saved.config.finetune is None else {},
         compared={"this policy": scores} | {words: scores.baselines[key] for key, words in _BASELINES.items()},
         weights=saved.config.training.class_weights,
         **_axis_plots(found),
@@ -159,7 +159,7 @@ def _curves(found: Findings) -> list[Markup]:
         shown = zip(found.axis_names[:_AXIS_LINES], names, strict=False)
         near = [line(name, "val", f"per_axis/{key}/within_one_bin") for name, key in shown]
         of_axes.append(line_chart("At most one bin off, validation", near, steps, step, unit_range=True))
-    if any("kl" in row for row in log):
+    if found.run.saved.config.finetune is not None:
         return [*_of_finetuning(log, steps), line_chart("Return in play", in_play, steps, step)]
     not_played = "Not played while training: evaluation.rollout.every_n_epochs is not set."
     return [
