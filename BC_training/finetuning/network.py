@@ -43,14 +43,16 @@ class Network:
         model: the policy; its arrays do not matter.
         value_graph: the value head's graph definition.
         is_streaming: whether each frame is encoded by itself (``Window.every_frame``).
+        temperature: what logits are divided by, as where a ``Decoding`` of this temperature draws.
     """
 
     model: SplitModel
     value_graph: Any
     is_streaming: bool
+    temperature: float
 
     @classmethod
-    def build(cls, model: SplitModel, layers: tuple[int, ...], seed: int) -> tuple["Network", Tree]:
+    def build(cls, model: SplitModel, layers: tuple[int, ...], seed: int, temperature: float) -> tuple["Network", Tree]:
         """The network, and a value head's first parameters, drawn from ``seed``.
 
         Raises a UserError where the variant has no ``head``, an ``ActionHead``.
@@ -64,7 +66,7 @@ class Network:
             return nnx.to_pure_dict(nnx.state(ValueHead(head.in_features, layers, nnx.Rngs(seed)), nnx.Param))
 
         graph = nnx.split(nnx.eval_shape(lambda: ValueHead(head.in_features, layers, nnx.Rngs(seed))))[0]
-        return cls(model, graph, model.inputs.window.every_frame), init()
+        return cls(model, graph, model.inputs.window.every_frame, temperature), init()
 
     def __call__(
         self, policy: Tree, stats: Tree, value: Tree, observation: Observation
@@ -100,6 +102,6 @@ class Network:
         return net, seen
 
     def _outputs(self, logits: jax.Array, features: jax.Array, value: Tree) -> tuple[jax.Array, jax.Array]:
-        logits = logits[..., : self.model.inputs.logits]
+        logits = logits[..., : self.model.inputs.logits] / self.temperature
         logits = logits[:, 0] if logits.ndim == 3 else logits
         return logits, nnx.merge(self.value_graph, value)(features)

@@ -19,6 +19,7 @@ from BC_training.common.settings.finetune import FinetuneConfig
 from BC_training.common.settings.yaml_values import settle
 from BC_training.finetuning.network import Network
 from BC_training.finetuning.ppo import begin, make_optimizer
+from BC_training.finetuning.rewards import Reward
 from BC_training.games import GameSpec, make_game
 from BC_training.games.fit import require_fit
 from BC_training.training import checkpoint
@@ -106,13 +107,17 @@ class Setup:
         assert options is not None
         assert options.game is not None
         clone = checkpoint.read(options.from_)
-        with closing(make_game(GameSpec.parse(options.game), frame_size=clone.inputs.recorded_size)) as env:
-            require_fit(str(clone.path), clone.inputs, env)
+        for game in (options.game, *(stage.game for stage in options.curriculum)):
+            with closing(make_game(GameSpec.parse(game), frame_size=clone.inputs.recorded_size)) as env:
+                require_fit(str(clone.path), clone.inputs, env)
+        if options.reward is not None:
+            Reward(options.reward)
         if clone.inputs.window.every_frame and options.games % options.minibatches:
             rule = f"a part of the games: {config.model.name} learns from whole games, here {options.games}"
             require(False, "finetune.minibatches", options.minibatches, rule)
         model = split_model(config, clone.inputs) if options.from_nothing else checkpoint.read_model(clone)
-        network, value = Network.build(model, options.value_layers, config.system.seed)
+        heat = config.evaluation.temperature or 1.0  # it learns by drawing, also where it does not play so afterwards
+        network, value = Network.build(model, options.value_layers, config.system.seed, heat)
         decoding = config.evaluation.decoding(clone.inputs.action_names)
         start = model.params, model.batch_stats, value
         return cls(config, options, clone, network, make_optimizer(options), decoding, start)

@@ -86,9 +86,9 @@ def test_a_curriculum_switches_a_game_with_its_next_episode():
         frames = [episode.frames for _ in range(7) for episode in games.step([Action.of([0, 0])]).finished]
         assert frames == [3, 2, 2]
         games.switch([DOOM])
+        games.step([Action.of([0, 0])])
         with pytest.raises(UserError, match="doom/basic has other buttons than the game before it"):
-            for _ in range(3):
-                games.step([Action.of([0, 0])])
+            games.step([Action.of([0, 0])])
 
 
 def test_what_is_learned_from_may_be_the_users_own_reward(tmp_path):

@@ -19,7 +19,7 @@ from BC_training.inference import Policy
 from BC_training.training.progress import TrainingProgress
 from BC_training.training.resume import Start
 
-SIZE, GAMES, HORIZON = (24, 32), 2, 32
+SIZE, GAMES, HORIZON, HEAT = (24, 32), 2, 32, 0.7
 SMALL = {"conv_features": [4, 8], "conv_strides": [2, 2]}
 CART, CART_STATE = "gym/CartPole-v1", ("cart_position", "cart_velocity", "pole_angle", "pole_angular_velocity")
 CASES = {
@@ -48,6 +48,7 @@ def settings(name: str, model: dict, window: Window, folder, **changes) -> dict:
         "dataset": of_dataset,
         "model": {"name": name} | model,
         "finetune": options | changes,
+        "evaluation": {"temperature": HEAT},
         "logging": {"run_name": "tuned", "log_dir": str(folder / "l")},
         "training": {"checkpoint_dir": str(folder / "c")},
     }
@@ -110,10 +111,11 @@ def test_the_games_are_played_by_what_the_policy_says_of_the_same_frames(played)
             state = shown["states"][t, game] if setup.clone.inputs.window.state else None
             policy.act(shown["frames"][t, game], state)
             held, chosen = shown["buttons"][t, game], shown["bins"][t, game]
-            p = np.where(held, policy.last_probabilities, 1 - policy.last_probabilities).astype(np.float64)
+            odds = np.log(policy.last_probabilities.astype(np.float64)) - np.log1p(-policy.last_probabilities)
+            p = 1 / (1 + np.exp(np.where(held, -odds, odds) / HEAT))
             wanted, amounts = np.log(p).sum(), np.zeros(0)
             if bins is not None:
-                logits = policy.last_axis_logits.astype(np.float64)
+                logits = policy.last_axis_logits.astype(np.float64) / HEAT
                 logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
                 wanted += logits[np.arange(len(logits)), chosen].sum()
                 amounts = bins.amounts[np.arange(len(logits)), chosen]
