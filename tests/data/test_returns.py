@@ -1,6 +1,8 @@
 """Which training episodes count more, against NumPy and loops."""
 
+from collections.abc import Sequence
 from io import StringIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +34,7 @@ def recorded(tmp_path_factory, make_dataset) -> ZarrGameplayDataset:
     return ZarrGameplayDataset(path)
 
 
-def chosen(dataset, episodes=range(5), **options):
+def chosen(dataset: ZarrGameplayDataset, episodes: Sequence[int] = range(5), **options: Any):
     """What ``weigh`` chooses, and prints."""
     screen = StringIO()
     found = weigh(WeightByReturnConfig(**options), dataset, list(episodes), Console(file=screen))
@@ -147,7 +149,9 @@ def test_other_scores_have_another_digest(recorded, tmp_path):
     digests = []
     for file in (None, None, str(tmp_path / "s.yaml")):
         options = WeightByReturnConfig(top=0.4, scores=file)
-        digests.append(weigh(options, recorded, [0, 1, 2], Console(file=StringIO()))[0].digest)
+        resolved = weigh(options, recorded, [0, 1, 2], Console(file=StringIO()))[0]
+        assert resolved is not None
+        digests.append(resolved.digest)
     assert digests[0] == digests[1] != digests[2]
 
 
