@@ -10,6 +10,7 @@ from BC_training.common.preprocess import Window
 from BC_training.common.settings.evaluation import SEEDS, EvaluationConfig
 from BC_training.common.settings.finetune import FinetuneConfig
 from BC_training.common.settings.logging import LoggingConfig
+from BC_training.common.settings.returns import WeightByReturnConfig
 from BC_training.common.settings.rules import FREE, NEVER, ON_REQUEST, setting
 from BC_training.common.settings.state import StateConfig
 
@@ -192,6 +193,7 @@ class TrainingConfig:
     axis_loss_weight: float = setting(1.0, scores=("loss",))  # of the mean loss of the axes, beside that of the buttons
     auxiliary_state: tuple[str, ...] = ()  # state values that the model learns to predict, too; it does not see them
     auxiliary_weight: float = 1.0  # of the mean loss of these
+    weight_by_return: WeightByReturnConfig | None = setting(None, NEVER)  # train more on the better episodes
     early_stopping: EarlyStoppingConfig | None = None
     checkpoint_dir: str = setting("BC_training/checkpoints", FREE)
     keep_last: int = setting(2, FREE)

@@ -24,6 +24,7 @@ from BC_training.common.state import StateFeatures
 from BC_training.data.augment import make_augment
 from BC_training.data.loader import Batch, Tier, dispatch_size, make_tier
 from BC_training.data.order import SampleOrder
+from BC_training.data.returns import weigh
 from BC_training.data.samples import Samples
 from BC_training.data.tier_choice import choose_tier
 from BC_training.games import GameSpec
@@ -101,7 +102,9 @@ class Setup:
         config = with_game(config, dataset, inputs, console)
         require_unseen(config.evaluation.rollout, [*seeds["train"], *seeds["val"]], dataset.path)
         model = abstract_model(config, inputs)
-        train_samples = Samples(dataset, split["train"], inputs.window, bins)
+        by_return, trained, shares = weigh(config.training.weight_by_return, dataset, split["train"], console)
+        config = replace(config, training=replace(config.training, weight_by_return=by_return))
+        train_samples = Samples(dataset, trained, inputs.window, bins)
         val_samples = Samples(dataset, split["val"], inputs.window, bins)
         shortest = min(episode.length for episode in dataset.episodes)
         if inputs.window.span > shortest:
@@ -110,7 +113,7 @@ class Setup:
                 "episode its first frame stands in",
                 soft_wrap=True,
             )
-        order = train_samples.order(config.training.batch_size, config.system.seed, config.dataset.oversample)
+        order = train_samples.order(config.training.batch_size, config.system.seed, config.dataset.oversample, shares)
         optimizer, schedule = make_optimizer(config.training, order.steps_per_epoch * config.training.num_epochs)
         weights = metrics.class_weights(
             train_samples.frequencies(order), config.training.class_weights, config.training.max_class_weight
