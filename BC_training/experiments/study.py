@@ -195,7 +195,7 @@ class Study:
                 trial.suggest_int(key, int(of.low), int(of.high), log=of.log)
             else:
                 trial.suggest_float(key, of.low, of.high, log=of.log)
-        return {key: str(value) for key, value in trial.params.items()}
+        return _texts(trial.params)
 
     def _lock(self, number: int) -> contextlib.AbstractContextManager[None]:
         return locked(self._folder / f".trial-{number}.lock", "it runs")
@@ -208,7 +208,7 @@ class Study:
             value=trial.value,
             epochs=max(trial.intermediate_values, default=0),
             minutes=None if begun is None or ended is None else (ended - begun).total_seconds() / 60,
-            values=trial.params,
+            values=_texts(trial.params),
             reason=trial.user_attrs.get("reason"),
         )
 
@@ -226,6 +226,11 @@ def require_storage(storage: str) -> None:
     """Raises a UserError where ``storage`` is not one."""
     if storage not in FILES:
         raise unknown("storage", storage, FILES, "see --storage")
+
+
+def _texts(values: dict[str, Any]) -> dict[str, str]:
+    """Drawn values as they are written in overrides."""
+    return {key: str(value) for key, value in values.items()}
 
 
 def _require_same(saved: dict[str, Any], agreed: dict[str, Any], folder: Path) -> None:

@@ -235,7 +235,7 @@ def _collect(plan: Sweep, study: "Study", before: Results) -> Results:
         importances=study.importances(),
         best=best.number,
         checkpoint=str(Path(plan.base.training.checkpoint_dir) / name),
-        command=plan.command({key: str(value) for key, value in best.values.items()}, f"{before.run}-best"),
+        command=plan.command(best.values, f"{before.run}-best"),
     )
 
 
