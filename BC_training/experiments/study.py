@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import optuna
 from filelock import FileLock
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -127,7 +128,8 @@ class Study:
                 yield attempt
             except (Interrupted, KeyboardInterrupt, UserError):  # the process ends in order
                 if attempt is not None:
-                    attempt.trial.set_user_attr("begun", attempt.deaths)
+                    with contextlib.suppress(UpdateFinishedTrialError):
+                        attempt.trial.set_user_attr("begun", attempt.deaths)
                 raise
 
     def complete(self, attempt: Attempt, value: float) -> None:
