@@ -31,7 +31,7 @@ from BC_training.training.resume import differences
 from BC_training.training.run_folder import make_folder
 
 FILES = {"journal": "study.jsonl", "sqlite": "study.db"}
-_MOST_DEATHS = 3  # of processes in the same epoch of a trial; then it counts as failed
+_MOST_DEATHS = 5  # of processes in the same epoch of a trial; then it counts as failed
 _FIRST = 5  # trials that are completed before any is pruned
 _FIRST_EPOCH = 2  # after which a trial may be pruned: the first tells little of the last
 _TOP = 0.25  # the share of the trials that settings are important for
