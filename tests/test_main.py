@@ -56,6 +56,11 @@ def call(monkeypatch, capsys, arguments: list[str]) -> tuple[int, str, str]:
         (["record", "--out", "x" * 300], "File name too long"),
         (["dagger", *QUICKSTART, "--label", "expret"], "did you mean 'expert'"),
         (["dagger", *QUICKSTART, "evaluation.rollout=null"], "needs an evaluation.rollout section"),
+        (["sweep", *QUICKSTART, "model.dropout=0.1"], "there is nothing to draw"),
+        (["sweep", *QUICKSTART, "model.dropot=0..1"], "did you mean 'dropout'"),
+        (["sweep", *QUICKSTART, "model.dropout=0..1", "--trials", "0"], "--trials 0"),
+        (["sweep", *QUICKSTART, "model.dropout=0..1", "--objective", "rolout"], "did you mean 'rollout'"),
+        (["sweep", *QUICKSTART, "dataset.record=null", "model.dropout=0..1"], "no dataset at data/quickstart.zarr"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, arguments, message):

@@ -36,10 +36,11 @@ class Range:
     def ticks(self) -> list[tuple[float, str]]:
         """Where some values are, from 0 to 1, and what they are."""
         middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
-        return [(self.place(value), f"{value:.3g}") for value in (self.low, middle, self.high)]
+        return [(self.place(str(value)), f"{value:.3g}") for value in (self.low, middle, self.high)]
 
-    def place(self, value: float) -> float:
-        """Where ``value`` is, 0 at the low end and 1 at the high one."""
+    def place(self, text: str) -> float:
+        """Where the value ``text`` is, 0 at the low end and 1 at the high one."""
+        value = float(text)
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
@@ -59,9 +60,9 @@ class Choice:
         """Where the values are, from 0 to 1, and what they are."""
         return [(self.place(text), text) for text in self.texts]
 
-    def place(self, value: str) -> float:
-        """Where ``value`` is, from 0 to 1."""
-        return (self.texts.index(value) + 0.5) / len(self.texts)
+    def place(self, text: str) -> float:
+        """Where the value ``text`` is, from 0 to 1."""
+        return (self.texts.index(text) + 0.5) / len(self.texts)
 
     def __str__(self) -> str:
         return "|".join(self.texts)

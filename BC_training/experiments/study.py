@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import optuna
 from filelock import FileLock
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -30,7 +31,7 @@ from BC_training.training.resume import differences
 from BC_training.training.run_folder import make_folder
 
 FILES = {"journal": "study.jsonl", "sqlite": "study.db"}
-_MOST_DEATHS = 3  # of processes in the same epoch of a trial; then it counts as failed
+_MOST_DEATHS = 5  # of processes in the same epoch of a trial; then it counts as failed
 _FIRST = 5  # trials that are completed before any is pruned
 _FIRST_EPOCH = 2  # after which a trial may be pruned: the first tells little of the last
 _TOP = 0.25  # the share of the trials that settings are important for
@@ -127,7 +128,8 @@ class Study:
                 yield attempt
             except (Interrupted, KeyboardInterrupt, UserError):  # the process ends in order
                 if attempt is not None:
-                    attempt.trial.set_user_attr("begun", attempt.deaths)
+                    with contextlib.suppress(UpdateFinishedTrialError):
+                        attempt.trial.set_user_attr("begun", attempt.deaths)
                 raise
 
     def complete(self, attempt: Attempt, value: float) -> None:
@@ -195,7 +197,7 @@ class Study:
                 trial.suggest_int(key, int(of.low), int(of.high), log=of.log)
             else:
                 trial.suggest_float(key, of.low, of.high, log=of.log)
-        return {key: str(value) for key, value in trial.params.items()}
+        return _texts(trial.params)
 
     def _lock(self, number: int) -> contextlib.AbstractContextManager[None]:
         return locked(self._folder / f".trial-{number}.lock", "it runs")
@@ -208,7 +210,7 @@ class Study:
             value=trial.value,
             epochs=max(trial.intermediate_values, default=0),
             minutes=None if begun is None or ended is None else (ended - begun).total_seconds() / 60,
-            values=trial.params,
+            values=_texts(trial.params),
             reason=trial.user_attrs.get("reason"),
         )
 
@@ -226,6 +228,11 @@ def require_storage(storage: str) -> None:
     """Raises a UserError where ``storage`` is not one."""
     if storage not in FILES:
         raise unknown("storage", storage, FILES, "see --storage")
+
+
+def _texts(values: dict[str, Any]) -> dict[str, str]:
+    """Drawn values as they are written in overrides."""
+    return {key: str(value) for key, value in values.items()}
 
 
 def _require_same(saved: dict[str, Any], agreed: dict[str, Any], folder: Path) -> None:

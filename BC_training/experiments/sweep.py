@@ -79,8 +79,6 @@ class Sweep:
         if objective in _CHOOSING:
             plain = [*plain, f"evaluation.best_metric={objective}"]
             base = load_config(file, plain)
-        if jax.process_count() > 1:
-            raise UserError("sweep runs each trial in one process: start it without a launcher")
         if base.training.resume != "auto":
             raise UserError(
                 f"training.resume={base.training.resume}: sweep goes on by itself; for new trials choose another "
@@ -119,6 +117,8 @@ def sweep(plan: Sweep, console: Console, *, trials: int, storage: str = "journal
     require_storage(storage)
     with Interruption():
         prepare_devices(plan.base.system)
+        if jax.process_count() > 1:
+            raise UserError("sweep runs each trial in one process: start it without a launcher, once for each device")
         require_runnable(plan.base)
         record_missing_dataset(plan.base, console)
         setup = Setup.build(plan.base, console)
@@ -235,7 +235,7 @@ def _collect(plan: Sweep, study: "Study", before: Results) -> Results:
         importances=study.importances(),
         best=best.number,
         checkpoint=str(Path(plan.base.training.checkpoint_dir) / name),
-        command=plan.command({key: str(value) for key, value in best.values.items()}, f"{before.run}-best"),
+        command=plan.command(best.values, f"{before.run}-best"),
     )
 
 

@@ -21,8 +21,8 @@ class Drawn(Protocol):
         """Where some values are, from 0 to 1, and what they are."""
         ...
 
-    def place(self, value: Any) -> float:
-        """Where ``value`` is, from 0 to 1."""
+    def place(self, text: str) -> float:
+        """Where the value ``text`` is, from 0 to 1."""
         ...
 
 
@@ -35,7 +35,7 @@ class TrialRow(JsonObject):
         value: its score: that of its best checkpoint, or of the last epoch of one that was pruned.
         epochs: the last one that was scored.
         minutes: from its begin to its end, also while it was stopped.
-        values: what was drawn.
+        values: what was drawn, as it is written in overrides.
         reason: why it failed.
     """
 
@@ -44,13 +44,13 @@ class TrialRow(JsonObject):
     value: float | None
     epochs: int
     minutes: float | None
-    values: dict[str, Any]
+    values: dict[str, str]
     reason: str | None
 
     @property
     def texts(self) -> dict[str, str]:
         """The drawn values, to be read."""
-        return {key: f"{v:.4g}" if isinstance(v, float) else str(v) for key, v in self.values.items()}
+        return {key: _short(text) for key, text in self.values.items()}
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Results(JsonObject):
     def cells(self, trial: TrialRow) -> tuple[int, list[str]]:
         """A trial's row in a table: its number, its state, what it reached, the drawn values, and why it failed."""
         state = "best" if trial.number == self.best else trial.state
-        cells = [state, self.value_text(trial.value), str(trial.epochs or "–"), number(trial.minutes, ",.1f")]
+        cells = [state, self.value_text(trial.value), str(trial.epochs or "–"), number(trial.minutes)]
         return trial.number, [
             *cells,
             *(trial.texts.get(key, "–") for key in self.space),
@@ -135,13 +135,12 @@ def render(results: Results, space: Mapping[str, Drawn]) -> str:
 def _history(results: Results) -> Any:
     last = max(len(results.trials) - 1, 1)
     kinds = _kinds(results, lambda trial: trial.number / last)
-    steps, value = [], None
+    steps, better = [], max if results.maximized else min
     for trial in results.trials:
         if trial.state == "complete" and trial.value is not None:
-            better = max if results.maximized else min
-            value = trial.value if value is None else better(value, trial.value)
-        if value is not None:
-            steps.append((trial.number / last, value))
+            best = trial.value if not steps else better(steps[-1][1], trial.value)
+            steps += [*((trial.number / last, value) for _, value in steps[-1:]), (trial.number / last, best)]
+    steps += [(1.0, value) for _, value in steps[-1:]]
     shown = sorted({round(last * i / 5) for i in range(6)})
     columns = [(n / last, str(n)) for n in shown]
     return dot_chart(f"{results.objective} by trial", kinds, columns, Line("best so far", steps))
@@ -161,3 +160,11 @@ def _kinds(results: Results, across: Any) -> list[Dots]:
             words = f"trial {trial.number}: {results.value_text(trial.value)} ({settings})"
             found[kind].append((across(trial), trial.value, clean(words, 300)))
     return [Dots(kind, points) for kind, points in found.items()]
+
+
+def _short(text: str) -> str:
+    """A number with a fraction to four digits; any other text as it is."""
+    try:
+        return text if text.lstrip("-").isdecimal() else f"{float(text):.4g}"
+    except ValueError:
+        return text
