@@ -29,6 +29,7 @@ from BC_training.data.tier_choice import choose_tier
 from BC_training.games import GameSpec
 from BC_training.games.dataset_game import with_game
 from BC_training.runtime.sharding import all_devices, broadcast, from_main, replicated, to_devices
+from BC_training.training import warm_start
 from BC_training.training.checkpoint import read_state
 from BC_training.training.losses import Loss, make_loss
 from BC_training.training.resume import Start, find_start, fingerprint
@@ -101,6 +102,7 @@ class Setup:
         config = with_game(config, dataset, inputs, console)
         require_unseen(config.evaluation.rollout, [*seeds["train"], *seeds["val"]], dataset.path)
         model = abstract_model(config, inputs)
+        warm_start.require_fit(config, model)
         train_samples = Samples(dataset, split["train"], inputs.window, bins)
         val_samples = Samples(dataset, split["val"], inputs.window, bins)
         shortest = min(episode.length for episode in dataset.episodes)
@@ -158,11 +160,12 @@ class Setup:
         val_tier = make_tier(options, self.val_samples, size, bars, self.mesh)
         return train_tier, val_tier, dispatch_size(train_tier, wanted, start.steps_per_dispatch)
 
-    def initial_state(self, start: Start) -> TrainState:
-        """The state on all devices, read from the checkpoint or drawn from the seed."""
+    def initial_state(self, start: Start, console: Console) -> TrainState:
+        """The state on all devices, read from the checkpoint or drawn from the seed and ``training.init_from``."""
         averaged = self.config.training.ema_decay is not None
         if start.step_folder is None:
-            state = init_state(split_model(self.config, self.inputs), self.optimizer, averaged)
+            model = warm_start.take_over(self.config, split_model(self.config, self.inputs), console)
+            state = init_state(model, self.optimizer, averaged)
         else:
             like = abstract_state(self.model, self.optimizer, averaged)
             if jax.process_index() == 0:
@@ -207,11 +210,12 @@ def require_runnable(config: Config) -> None:
     """Checks a config on this machine, before anything is recorded.
 
     Raises:
-        UserError: it is of a fine-tuning, the batch cannot be split over the devices, the game does not exist, or
-            what is to be recorded is also to be played for a score.
+        UserError: it is of a fine-tuning, ``training.init_from`` is no checkpoint, the batch cannot be split over the
+            devices, the game does not exist, or what is to be recorded is also to be played for a score.
     """
     if config.finetune is not None:
         raise UserError("config: the section finetune is for the command of that name: finetune --config FILE")
+    warm_start.require_source(config)
     devices, play, size = all_devices().size, config.evaluation.rollout, config.training.batch_size
     if size % devices:
         below = size // devices * devices
