@@ -73,7 +73,7 @@ def train(
                 benchmark = Benchmark(evaluation.rollout, config.system.workers, console)
                 profiler = StepProfiler(training.profile_steps if is_main else None, log_dir / "profile", console)
                 step_log, table = StepLog(setup, progress, tracker, bars), EpochTable(console)
-                state = setup.initial_state(start)
+                state = setup.initial_state(start, console)
                 train_steps = setup.compile_steps(state, train_tier, size)
 
                 while not progress.is_finished(config) and not is_given_up:

@@ -200,6 +200,7 @@ class TrainingConfig:
     save_every_minutes: float = setting(10.0, FREE)  # also within an epoch
     # auto: go on where this run stopped; never: begin again; or the checkpoint to go on from
     resume: str = setting("auto", FREE)
+    init_from: str | None = setting(None, NEVER)  # a checkpoint: a new training begins at what fits of its parameters
     resume_changed: bool = setting(False, FREE)  # go on although settings that change the mathematics differ
     # [first, last] step, counted from 1, of a JAX profiler trace
     profile_steps: tuple[int, int] | None = setting(None, FREE)
@@ -207,7 +208,7 @@ class TrainingConfig:
     steps_per_dispatch: int | None = setting(None, FREE)
 
     def __post_init__(self) -> None:
-        expand_fields(self, "training", "checkpoint_dir", "resume")
+        expand_fields(self, "training", "checkpoint_dir", "resume", "init_from")
         require_at_least(1, self, "training", "num_epochs", "gradient_accumulation", "max_class_weight", "keep_last")
         require_at_least(0, self, "training", "warmup_steps", "weight_decay", "axis_loss_weight", "auxiliary_weight")
         require(self.batch_size >= 2, "training.batch_size", self.batch_size, "at least 2 (batch statistics)")
@@ -274,7 +275,6 @@ class Config:
                 f"config: model {self.model.name} sees the game state, but dataset.state does not say what of it: "
                 "write that section, or set model.use_state=false"
             )
-
         if self.training.auxiliary_state and getattr(self.model, "action_chunk", 1) > 1:
             raise UserError("config: training.auxiliary_state goes with model.action_chunk=1 alone")
 

@@ -23,13 +23,20 @@ from BC_training.finetuning.rewards import Reward
 from BC_training.games import GameSpec, make_game
 from BC_training.games.fit import require_fit
 from BC_training.training import checkpoint
-from BC_training.training.checkpoint import Checkpoint, read_state
-from BC_training.training.meta import CheckpointMeta, Delivery
+from BC_training.training.checkpoint import Checkpoint, CheckpointMeta, Delivery, read_state
 from BC_training.training.resume import Start
 from BC_training.training.train_state import TrainState, Tree, split_model
 
 # What a clone was trained with and a fine-tuning does not take over.
-_OF_ITS_RUN = ("checkpoint_dir", "keep_last", "save_every_minutes", "resume", "resume_changed", "profile_steps")
+_OF_ITS_RUN = (
+    "checkpoint_dir",
+    "keep_last",
+    "save_every_minutes",
+    "resume",
+    "resume_changed",
+    "profile_steps",
+    "init_from",
+)
 
 
 def load_config(path: str | Path, overrides: Sequence[str]) -> Config:
@@ -55,6 +62,8 @@ def load_config(path: str | Path, overrides: Sequence[str]) -> Config:
     merged = _merge(base, raw | {"finetune": section})
     merged["logging"] = {"run_name": file.stem} | (merged.get("logging") or {})
     config = from_dict(merged, str(file))
+    if config.training.init_from is not None:
+        raise UserError(f"config {file}: training.init_from: a fine-tuning begins at finetune.from: leave it out")
     for key in ("model", "dataset"):
         if (key == "model" or key in raw) and getattr(config, key) != getattr(saved.config, key):
             raise UserError(f"config {file}: section '{key}' is the clone's, {saved.path}: leave it out")

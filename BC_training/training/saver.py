@@ -11,8 +11,8 @@ from BC_training.common.decode import Decoding
 from BC_training.data.loader import Tier
 from BC_training.runtime.interruption import Decider
 from BC_training.training import checkpoint
+from BC_training.training.checkpoint import CheckpointMeta, Delivery
 from BC_training.training.checkpoint_writer import CheckpointWriter
-from BC_training.training.meta import CheckpointMeta, Delivery
 from BC_training.training.resume import Start
 from BC_training.training.run_folder import run_folders
 from BC_training.training.setup import Setup

@@ -81,6 +81,7 @@ def test_its_saved_config_is_read_back(load, tmp_path):
         (["finetune.kl=0.1", "finetune.from_nothing=true"], "has no clone to stay near: set finetune.kl=0"),
         (["finetune.clip=2"], "finetune.clip=2.0 is out of range: between 0 and 1"),
         (["model.dense_features=[8]"], "section 'model' is the clone's"),
+        (["training.init_from=elsewhere"], "begins at finetune.from: leave it out"),
         (["dataset.history=4"], "section 'dataset' is the clone's"),
         (
             ["finetune.curriculum=[{game: doom/basic, until: 9}, {game: doom/basic, until: 9}]"],
