@@ -21,6 +21,8 @@ from BC_training.inference import Policy
 from BC_training.train import train
 from BC_training.training import checkpoint
 from BC_training.training.checkpoint import read_state
+from BC_training.training.progress import TrainingProgress
+from BC_training.training.resume import Start
 
 CLONE = [
     *("dataset.record={game: gym/CartPole-v1, player: expert, episodes: 4, frame_size: [24,32], seed: 50}",),
@@ -30,6 +32,7 @@ CLONE = [
     *("evaluation.rollout.video=false", "logging.report=false", "logging.wandb.enabled=false", "system.workers=1"),
 ]
 GAMES, HORIZON = 4, 16
+FRESH = Start(None, TrainingProgress())
 BATCH = GAMES * HORIZON
 
 
@@ -85,8 +88,7 @@ def test_a_run_leaves_a_policy_that_plays_its_log_its_scores_and_a_page(finished
     page = (folder / "l/x/report.html").read_text()
     for heading in ("KL divergence from the clone", "Agent steps a second", "Return in play"):
         assert heading in page
-    assert "What this report lacks" not in page.split("video")[0]
-    assert "agent steps/s" in printed or "steps/s" in printed
+    assert "steps/s" in printed
 
 
 def test_the_same_command_scores_again_and_trains_no_more(finished, clone):
@@ -99,15 +101,11 @@ def test_the_same_command_scores_again_and_trains_no_more(finished, clone):
 def arrays(folder: Path, clone: Path) -> tuple[Setup, dict[str, np.ndarray]]:
     """Every array of the newest checkpoint, by its name."""
     setup = Setup.build(load_config(folder / "x.yaml", settings(folder, clone)))
-    from BC_training.training.progress import TrainingProgress
-    from BC_training.training.resume import Start
-
-    like = setup.initial_state(Start(None, TrainingProgress()))
-    state = read_state(checkpoint.find(folder / "c/x/last"), like)
+    state = read_state(checkpoint.find(folder / "c/x/last"), setup.initial_state(FRESH))
     return setup, {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree.leaves_with_path(state)}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_run_that_is_stopped_goes_on_where_it_was(clone, tmp_path, number):
     """With the parameters, the optimizer, the counters and the next seeds of its last checkpoint."""
     (tmp_path / "x.yaml").write_text("")
@@ -126,12 +124,12 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(clone, tmp_path, number):
     assert code == (75 if number == signal.SIGTERM else -signal.SIGKILL)
     _, before = arrays(tmp_path, clone)
     done = int(checkpoint.find(tmp_path / "c/x/last").name) // BATCH
-    assert before[".step"] == (done - 0) * 12
+    assert before[".step"] == done * 12
     assert before[".opt_state['episodes']"] >= GAMES
 
     begun = int(before[".opt_state['episodes']"])
-    printed = run(tmp_path, clone, "evaluation.rollout.every_n_epochs=1", f"finetune.steps={(done + 1) * BATCH}",
-                  "training.resume_changed=true")  # fmt: skip
+    longer = f"finetune.steps={(done + 1) * BATCH}", "training.resume_changed=true"
+    printed = run(tmp_path, clone, "evaluation.rollout.every_n_epochs=1", *longer)
     assert f"going on after step {done * BATCH}" in printed
     _, after = arrays(tmp_path, clone)
     assert after[".step"] == (done + 1) * 12
@@ -144,11 +142,13 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(clone, tmp_path, number):
 
 
 def test_from_nothing_the_policy_is_not_the_clones(clone, tmp_path):
-    run(tmp_path, clone, "finetune.from_nothing=true", "finetune.kl=0", f"finetune.steps={BATCH}")
-    setup = Setup.build(load_config(tmp_path / "x.yaml", settings(tmp_path, clone)))
-    theirs = checkpoint.read_model(setup.clone)
-    ours = checkpoint.read_model(checkpoint.read(tmp_path / "c/x"))
-    assert not np.array_equal(jax.tree.leaves(ours.params)[0], jax.tree.leaves(theirs.params)[0])
+    (tmp_path / "x.yaml").write_text("")
+    firsts = {}
+    for overrides in ((), ("finetune.from_nothing=true", "finetune.kl=0")):
+        setup = Setup.build(load_config(tmp_path / "x.yaml", settings(tmp_path, clone, *overrides)))
+        firsts[overrides] = jax.tree.leaves(setup.initial_state(FRESH).params)[0]
+    theirs = jax.tree.leaves(checkpoint.read_model(setup.clone).params)[0]
+    assert [np.array_equal(first, theirs) for first in firsts.values()] == [True, False]
 
 
 def test_a_run_of_other_settings_is_not_gone_on_with(finished, clone):

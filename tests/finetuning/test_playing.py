@@ -43,7 +43,8 @@ def settings(name: str, model: dict, window: Window, folder, **changes) -> dict:
     of_dataset |= {"action_history": window.action_history}
     if window.state:
         of_dataset["state"] = {"standardized": list(CART_STATE[:2]), "since_change": list(window.since_change)}
-    options = {"from_": str(folder / "clone"), "games": GAMES, "horizon": HORIZON, "steps": 1000, "minibatches": 2}
+    options = {"from_": str(folder / "clone"), "games": GAMES, "horizon": HORIZON, "steps": 1000}
+    options |= {"minibatches": 2, "epochs": 1}
     return {
         "dataset": of_dataset,
         "model": {"name": name} | model,
@@ -74,7 +75,7 @@ def make_setup(folder, name: str, **changes) -> Setup:
 
 @pytest.fixture(scope="module", params=CASES)
 def played(request, tmp_path_factory):
-    """A set-up, its state, and what it played twice: the second time it has a past."""
+    """A set-up, its state, what it played twice (the second time it has a past), and its update."""
     setup = make_setup(tmp_path_factory.mktemp(request.param), request.param)
     state = setup.initial_state(Start(None, TrainingProgress()))
     assert setup.options.game is not None
@@ -99,11 +100,12 @@ def played(request, tmp_path_factory):
             })  # fmt: skip
             if turn == 0:
                 playing.end()
-        yield setup, state, playing, {name: np.concatenate([one[name] for one in shown]) for name in shown[0]}
+        update = make_update(setup.network, setup.optimizer, setup.options, only_value=False)
+        yield setup, state, playing, {name: np.concatenate([one[name] for one in shown]) for name in shown[0]}, update
 
 
 def test_the_games_are_played_by_what_the_policy_says_of_the_same_frames(played):
-    setup, _, _, shown = played
+    setup, _, _, shown, _ = played
     bins = setup.clone.inputs.axis_bins
     for game in range(GAMES):
         policy = Policy.load(setup.clone.path)
@@ -129,8 +131,7 @@ def test_the_games_are_played_by_what_the_policy_says_of_the_same_frames(played)
 
 def test_the_update_sees_the_probabilities_that_were_played(played):
     """The ratio is 1 and the clone says the same, in every minibatch, before anything is learned."""
-    setup, state, playing, _ = played
-    update = make_update(setup.network, setup.optimizer, setup.options, only_value=False)
+    setup, state, playing, _, update = played
     batches = list(playing.minibatches(state.opt_state["clone"], seed=3))
     assert len(batches) == setup.options.epochs * setup.options.minibatches
     for batch in batches:
@@ -141,7 +142,7 @@ def test_the_update_sees_the_probabilities_that_were_played(played):
 
 
 def test_only_the_value_head_learns_while_it_warms_up(played):
-    setup, state, playing, _ = played
+    setup, state, playing, _, _ = played
     warm_up = make_update(setup.network, setup.optimizer, setup.options, only_value=True)
     batch = next(iter(playing.minibatches(state.opt_state["clone"], seed=3)))
     after, _ = warm_up(state, *batch)
@@ -152,8 +153,7 @@ def test_only_the_value_head_learns_while_it_warms_up(played):
 
 
 def test_an_update_makes_what_went_well_more_probable(played):
-    setup, state, playing, _ = played
-    update = make_update(setup.network, setup.optimizer, setup.options, only_value=False)
+    _, state, playing, _, update = played
     batch = next(iter(playing.minibatches(state.opt_state["clone"], seed=3)))
     _, before = update(state, *batch)
     for _ in range(10):

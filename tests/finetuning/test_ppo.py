@@ -14,9 +14,9 @@ from BC_training.finetuning.distribution import Choice, divergence, entropy, log
 from BC_training.finetuning.experience import RewardScale, advantages
 from BC_training.finetuning.ppo import Played, loss_of, next_kl_weight
 
-BUTTONS, AXES, BINS = 3, 2, 5
+BUTTONS, AXES, BINS = 2, 2, 3
 INPUTS = InputSpec(
-    ("a", "b", "c"), (), (24, 32), (24, 32), 10.0, axis_names=("x", "y"), axis_bins=AxisBins((1.0, 2.0), BINS, 10.0)
+    ("a", "b"), (), (24, 32), (24, 32), 10.0, axis_names=("x", "y"), axis_bins=AxisBins((1.0, 2.0), BINS, 10.0)
 )
 L = BUTTONS + AXES * BINS
 
@@ -64,7 +64,7 @@ def test_probabilities_entropy_and_divergence_are_sums_over_all_actions(logits):
 
 
 def test_a_certain_policy_has_no_entropy_and_an_endless_logit_no_nan():
-    certain = jnp.array([40.0, -40.0, 40.0] + [60.0, 0, 0, 0, 0] * AXES)
+    certain = jnp.array([40.0, -40.0] + [60.0, 0, 0] * AXES)
     assert float(entropy(certain, INPUTS)) == pytest.approx(0, abs=1e-5)
     grads = jax.grad(lambda x: entropy(x, INPUTS) + divergence(x, jnp.zeros(L), INPUTS))(certain)
     assert np.isfinite(grads).all()
@@ -73,7 +73,7 @@ def test_a_certain_policy_has_no_entropy_and_an_endless_logit_no_nan():
 def test_actions_are_drawn_as_often_as_they_are_probable(logits):
     n = 20_000
     drawn = sample(jax.random.key(1), jnp.broadcast_to(jnp.array(logits[0]), (n, L)), INPUTS)
-    code = np.asarray(drawn.buttons) @ [4, 2, 1] * BINS**2 + np.asarray(drawn.bins) @ [BINS, 1]
+    code = np.asarray(drawn.buttons) @ [2, 1] * BINS**2 + np.asarray(drawn.bins) @ [BINS, 1]
     p = np.array([probability(logits[0], *action) for action in actions()])
     off = (np.bincount(code, minlength=len(p)) - n * p) / np.sqrt(n * p * (1 - p))
     assert np.abs(off).max() < 5
