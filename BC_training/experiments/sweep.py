@@ -6,6 +6,7 @@ here one more start of the command, which goes on with that very trial.
 """
 
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -190,7 +191,7 @@ def _run(plan: Sweep, study: "Study", attempt: "Attempt", objective: str, trials
     def is_promising(epoch: int, report: Report) -> bool:
         nonlocal is_pruned
         value = flatten(report).get(objective)
-        if value is None:  # it was not played, or has no value
+        if value is None or not math.isfinite(value):  # it was not played, or has no value
             return True
         is_pruned = not attempt.report(epoch, value) and epoch < config.training.num_epochs
         return not is_pruned
@@ -205,7 +206,7 @@ def _run(plan: Sweep, study: "Study", attempt: "Attempt", objective: str, trials
             say(console, f"trial {attempt.number} is pruned: others were better by then", style="yellow")
             return
         value = flatten(checkpoint.read(folder).metrics["val"]).get(objective)
-        if value is None:
+        if value is None or not math.isfinite(value):
             raise UserError(f"its best checkpoint has no {objective}")
         study.complete(attempt, value)
     except (UserError, jax.errors.JaxRuntimeError, MemoryError) as error:
