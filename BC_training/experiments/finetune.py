@@ -15,6 +15,7 @@ from rich.console import Console
 
 from BC_training.common.config import save_config
 from BC_training.common.schema import Config
+from BC_training.common.storage.store import is_remote
 from BC_training.finetuning.games import ParallelGames
 from BC_training.finetuning.playing import Playing
 from BC_training.finetuning.ppo import UpdateMetrics, make_update, mean_of, next_kl_weight
@@ -93,7 +94,7 @@ def finetune(config: Config, console: Console) -> Path:
                         if decider.decide() == Decision.STOP:
                             break
                         playing.step(progress.step + t * options.games)
-                        show(bars, bar, playing, progress, options, t + 1, perf_counter() - began)
+                        show(bars, bar, playing, progress, options, saver.row)
 
                     # Learn from what was played; a state that is stopped within is that of before.
                     metrics: list[UpdateMetrics] = []
@@ -138,7 +139,7 @@ def finetune(config: Config, console: Console) -> Path:
             decider.end_if_stopped(progress.describe(options.iterations))
         references = _play_clone(setup, log_dir, console)
         ending = config, run_dir, log_dir, tracker, progress.step, console, references
-        if Path(config.dataset.path).exists():
+        if is_remote(config.dataset.path) or Path(config.dataset.path).exists():
             finish(*ending)
         else:
             note = f"the clone's recordings, {config.dataset.path}, are not here: no scores on them and no page"

@@ -39,6 +39,7 @@ class Transition(NamedTuple):
         last: where it was its time, the game's number and what the old episode showed at its end.
         finished: the episodes that ended.
         died: the games that died and were started again; their episodes count as truncated, without a score.
+        begun: int64 [N], how many episodes each game has begun, each with a seed of its own.
     """
 
     frames: np.ndarray
@@ -49,6 +50,7 @@ class Transition(NamedTuple):
     last: dict[int, Seen]
     finished: list[Episode]
     died: list[int]
+    begun: np.ndarray
 
 
 class _Task(NamedTuple):
@@ -84,7 +86,7 @@ class ParallelGames:
         self._parts = [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
         sizes = recorded_size, model_size
         args = [(part.start, self._specs[part], *sizes, self._count, first_seed, reward) for part in self._parts]
-        self._begun = np.ones(self._count, np.int64)  # episodes of each game
+        self._begun = np.zeros(self._count, np.int64)
         self._team = Team(GameWorker, args)
 
     @property
@@ -112,12 +114,11 @@ class ParallelGames:
         answers = self._team.run(tasks)
         columns = dict(zip(Transition._fields, zip(*answers, strict=True), strict=True))
         joined: dict[str, Any] = {
-            name: np.concatenate(columns[name]) for name in ("frames", "states", "rewards", "terminated", "truncated")
+            name: np.concatenate(columns[name]) for name in ("frames", "states", "rewards", "terminated", "truncated", "begun")
         }
         last = {game: seen for some in columns["last"] for game, seen in some.items()}
         finished, died = ([one for some in columns[name] for one in some] for name in ("finished", "died"))
-        for game in (*(episode.game for episode in finished), *died):
-            self._begun[game] += 1
+        self._begun = joined["begun"]
         return Transition(**joined, last=last, finished=finished, died=died)
 
     def __enter__(self) -> Self:
@@ -165,6 +166,7 @@ class GameWorker:
             last={number: move.last for number, move in moves.items() if move.last is not None},
             finished=[move.finished for move in every if move.finished is not None],
             died=[number for number, move in moves.items() if move.died],
+            begun=np.array([game.begun for game in self._games]),
         )
 
     def close(self) -> None:
@@ -195,7 +197,7 @@ class _Game:
     ):
         self.number, self._spec = number, spec
         self._sizes, self._seeds, self._reward = (recorded_size, model_size), seeds, reward
-        self._env, self._deaths = self._open(), 0
+        self._env, self._deaths, self.begun = self._open(), 0, 0
 
     def begin(self, spec: str) -> _Move:
         """Begins an episode, of another game where ``spec`` is another."""
@@ -205,6 +207,7 @@ class _Game:
             self._env = self._open()
             require_alike(before.unwrapped, self._env.unwrapped, spec)
         self._seed, self._score, self._frames = next(self._seeds), 0.0, 0
+        self.begun += 1
         try:
             observation, _ = self._env.reset(seed=self._seed)
         except GameDied as error:

@@ -88,6 +88,11 @@ class Playing:
         self.seconds["inference"] += between - began + perf_counter() - after
 
     @property
+    def steps(self) -> int:
+        """Steps of each game since ``begin``."""
+        return self.experience.row - self.experience.lead
+
+    @property
     def mean_score(self) -> float | None:
         """Of the last 100 episodes; None before the first has ended."""
         return float(np.mean(self._recent)) if self._recent else None

@@ -15,25 +15,21 @@ from BC_training.training.progress import TrainingProgress
 from BC_training.training.tracking import Tracker
 from BC_training.training.train_state import TrainState
 
+_SHARES = {"games": "data_wait", "inference": "inference", "update": "update"}  # of an iteration's time
 _ROWS = 20  # of the table, however long the run
 
 
 def show(
-    bars: Bars,
-    bar: TaskID,
-    playing: Playing,
-    progress: TrainingProgress,
-    options: FinetuneConfig,
-    steps: int,
-    seconds: float,
+    bars: Bars, bar: TaskID, playing: Playing, progress: TrainingProgress, options: FinetuneConfig, last: dict[str, Any]
 ) -> None:
-    """Brings the progress bar up to date, ``steps`` of each game after ``seconds`` of playing."""
-    rate, share = steps * options.games / seconds, playing.seconds["games"] / seconds
-    score = return_text(playing.mean_score)
-    status = f"{rate:,.0f} agent steps/s while playing  games {share:.0%}  return {score}"
+    """Brings the progress bar up to date; ``last`` is the row of the iteration before, if there was one."""
+    status = f"return {return_text(playing.mean_score)}"
+    if "inference" in last:
+        shares = ", ".join(f"{name} {last[key]:.0%}" for name, key in _SHARES.items())
+        status = f"{last['frames_per_second']:,.0f} agent steps/s ({shares})  KL {last['kl']:.3f}  {status}"
     iteration = f"iteration {progress.epochs + 1}/{options.iterations}"
-    done = min(progress.step + steps * options.games, options.steps)
-    bars.update(bar, completed=done, description=iteration, status=status)
+    done = progress.step + playing.steps * options.games
+    bars.update(bar, completed=min(done, options.steps), description=iteration, status=status)
 
 
 def log_iteration(

@@ -168,3 +168,6 @@ def test_a_game_that_dies_is_started_again_and_its_episode_has_no_score():
         np.testing.assert_array_equal(shown.last[0][0], first.frames[0])
         assert games.step([Action.of([0, 0, 0])]).died == []
         assert games.begun == 2
+        games._team._local._games[0]._env.unwrapped._calls.engine.kill()
+        games._team._local._games[0].begin(DOOM)  # dies as it begins: that seed is used, too
+        assert games.step([Action.of([0, 0, 0])]).begun == [4]
