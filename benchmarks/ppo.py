@@ -1,19 +1,24 @@
-"""Agent steps until PPO solves CartPole and LunarLander, ours beside stable-baselines3's.
+"""PPO beside stable-baselines3's: agent steps until CartPole and LunarLander are solved, and agent steps a second.
 
-    python -m venv sb3 && sb3/bin/pip install torch==2.13.0 stable-baselines3 "gymnasium[box2d]"
+    python -m venv sb3 && sb3/bin/pip install torch==2.13.0 stable-baselines3 "gymnasium[box2d]" -e .
     uv run python benchmarks/ppo.py --reference sb3/bin/python --seeds 3
+    uv run python benchmarks/ppo.py --reference sb3/bin/python --throughput
 
 Both see the state alone and have the settings that RL Baselines3 Zoo publishes for its PPO, but for the clip range,
 which does not shrink. Solved means that the mean return of the last 100 episodes, looked at before an update, is at
 least 475 and 200. Ours draws its parameters anew (``finetune.from_nothing``): its "clone", of random play, says only
 what is seen and pressed. Its net sees a picture of 8x8 pixels, too, as every policy here does.
+
+``--throughput`` has both play sixteen games of ``doom/deadly_corridor`` at 45x80 from pixels alone, in turn, with nets
+of about as many parameters and multiplications (theirs is the "NatureCNN"); the rates are medians over iterations.
 """
 
 import argparse
 import json
+import os
 import subprocess
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from time import perf_counter
 
 from rich.console import Console
@@ -22,6 +27,7 @@ from BC_training.common.config import load_config as load_training
 from BC_training.experiments.finetune import finetune
 from BC_training.finetuning.setup import load_config
 from BC_training.train import train
+from BC_training.training import checkpoint
 
 GAMES = {
     "CartPole-v1": {
@@ -75,7 +81,7 @@ logging: {{run_name: {game}, log_dir: {folder}/l, report: false, wandb: {{enable
 """
 NAMES = {
     "CartPole-v1": ["cart_position", "cart_velocity", "pole_angle", "pole_angular_velocity"],
-    "LunarLander-v3": ["x", "y", "x_velocity", "y_velocity", "angle", "angular_velocity", "left_leg", "right_leg"],
+    "LunarLander-v3": ["x", "y", "velocity_x", "velocity_y", "angle", "angular_velocity", "left_leg", "right_leg"],
 }
 
 
@@ -105,11 +111,66 @@ def ours(game: str, seed: int, folder: Path, console: Console) -> tuple[int | No
 
 
 def theirs(game: str, seed: int, python: str) -> tuple[int | None, float]:
-    options = json.dumps(GAMES[game] | {"game": game, "seed": seed})
+    options = json.dumps(GAMES[game] | {"game": game, "seed": seed, "threads": 1})
     script = Path(__file__).with_name("ppo_reference.py")
     done = subprocess.run([python, script, options], check=True, capture_output=True, text=True)
     answer = json.loads(done.stdout.splitlines()[-1])
     return answer["steps"], answer["seconds"]
+
+
+PIXELS = """
+dataset:
+  path: {folder}/corridor.zarr
+  record: {{game: doom/deadly_corridor, player: random, episodes: 4, seed: 900000, frame_size: [45, 80]}}
+  split: {{train: 0.5, val: 0.5, test: 0}}
+model:
+  name: state_cnn
+  use_state: false
+  conv_features: [16, 32, 64]
+  conv_strides: [2, 2, 2]
+  vision_features: [400]
+  dense_features: []
+  dropout: 0
+  batch_norm: false
+training: {{num_epochs: 1, checkpoint_dir: {folder}/c}}
+evaluation: {{rollout: null}}
+logging: {{run_name: corridor, log_dir: {folder}/l, report: false, wandb: {{enabled: false}}}}
+"""
+PLAY = {"game": "doom/deadly_corridor", "games": 16, "horizon": 128, "minibatches": 4, "epochs": 3, "steps": 20_480}
+PLAY |= {"gamma": 0.99, "gae_lambda": 0.95, "entropy": 0.01, "learning_rate": 2.5e-4, "clip": 0.2, "schedule": "linear"}
+
+
+def throughput(folder: Path, python: str, console: Console, turns: int = 3) -> None:
+    """Prints the agent steps a second of both, in turn."""
+    (folder / "clone.yaml").write_text(PIXELS.format(folder=folder), encoding="utf-8")
+    clone = train(load_training(folder / "clone.yaml"), console)
+    (folder / "ppo.yaml").write_text("", encoding="utf-8")
+    for turn in range(turns):
+        run = f"corridor-{turn}"
+        values = {f"finetune.{key}": value for key, value in PLAY.items()} | {"finetune.from": clone}
+        values |= {"finetune.value_warmup": 0, "training.checkpoint_dir": folder / "c", "logging.log_dir": folder / "l"}
+        values |= {"logging.run_name": run, "logging.report": "false", "logging.wandb.enabled": "false"}
+        values |= {"evaluation.rollout.episodes": 1, "evaluation.rollout.video": "false", "training.resume": "never"}
+        values |= {"evaluation.rollout.reference_means": "[0, 1]"}
+        finetune(load_config(folder / "ppo.yaml", [f"{key}={value}" for key, value in values.items()]), console)
+        log = (folder / "l" / run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [row for row in map(json.loads, log) if row["kind"] == "epoch"][2:]
+        ours, shares = (median(row[key] for row in rows) for key in ("frames_per_second", "data_wait"))
+        options = json.dumps(PLAY | {"frame_size": [45, 80], "threads": os.cpu_count()})
+        script = Path(__file__).with_name("ppo_reference.py")
+        done = subprocess.run([python, script, options], check=True, capture_output=True, text=True)
+        theirs = json.loads(done.stdout.splitlines()[-1])
+        size = checkpoint_size(clone)
+        print(
+            f"ours {ours:,.0f} agent steps/s ({shares:.0%} in games, {size:,} parameters), stable-baselines3 "
+            f"{theirs['rate']:,.0f} ({theirs['parameters']:,} parameters): {ours / theirs['rate']:.2f}",
+            flush=True,
+        )
+
+
+def checkpoint_size(run: Path) -> int:
+    """The parameters of a run's policy."""
+    return checkpoint.read_model(checkpoint.read(run)).parameter_count
 
 
 def main() -> None:
@@ -118,9 +179,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--reference", help="a Python that has stable-baselines3; without it only ours is measured")
     parser.add_argument("--folder", type=Path, default=Path("ppo"), help="where the runs go")
+    parser.add_argument("--throughput", action="store_true", help="agent steps a second; needs --reference")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     console = Console(quiet=True)
+    if args.throughput:
+        throughput(args.folder, args.reference, console)
+        return
     for game in args.games:
         found: dict[str, list[int | None]] = {"ours": [], "stable-baselines3": []}
         for seed in range(args.seeds):

@@ -1,18 +1,27 @@
 """The peer of ``ppo.py``: PPO of stable-baselines3 on a Gymnasium game.
 
-Run by ``ppo.py`` with an interpreter that has it. Its argument is a JSON object of options; it prints the agent steps
-until the game was solved, or null, and the seconds.
+Run by ``ppo.py`` with an interpreter that has it. Its argument is a JSON object of options. Of a Gymnasium game it
+prints the agent steps until it was solved, or null, and the seconds. Of a game of ours, a spec with a frame size, it
+prints the agent steps a second and the net's parameters; that interpreter then needs this project, too.
 """
 
 import json
 import sys
 from time import perf_counter
 
+import gymnasium
 import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import SubprocVecEnv
+
+try:
+    from BC_training.common.action import Action
+    from BC_training.games import make_game
+except ImportError:  # which only the throughput needs
+    pass
 
 
 class Solved(BaseCallback):
@@ -31,9 +40,53 @@ class Solved(BaseCallback):
             self.steps = self.num_timesteps
 
 
+class Pixels(gymnasium.Wrapper):
+    """A game of ours with its frame as the observation and its buttons as a vector."""
+
+    def __init__(self, env: gymnasium.Env):
+        super().__init__(env)
+        self.observation_space = env.observation_space["frame"]
+        self.action_space = gymnasium.spaces.MultiBinary(len(env.unwrapped.buttons))
+
+    def reset(self, **options):
+        observation, info = self.env.reset(**options)
+        return observation["frame"], info
+
+    def step(self, action):
+        observation, *rest = self.env.step(Action.of(action))
+        return observation["frame"], *rest
+
+
+class Clock(BaseCallback):
+    """Notes when each rollout ends."""
+
+    def __init__(self):
+        super().__init__()
+        self.times = []
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.times.append(perf_counter())
+
+
+def throughput(options: dict, settings: dict) -> None:
+    def make() -> gymnasium.Env:
+        return Pixels(make_game(options["game"], frame_size=tuple(options["frame_size"])))
+
+    env, clock = SubprocVecEnv([make] * options["games"], start_method="spawn"), Clock()
+    model = PPO("CnnPolicy", env, device="cpu", **settings)
+    model.learn(options["steps"], callback=clock)
+    env.close()
+    seconds = np.diff(clock.times)[1:]  # the first are slower
+    rate = options["games"] * options["horizon"] / np.median(seconds)
+    print(json.dumps({"rate": rate, "parameters": sum(x.numel() for x in model.policy.parameters())}))
+
+
 def main() -> None:
     options = json.loads(sys.argv[1])
-    torch.set_num_threads(1)
+    torch.set_num_threads(options["threads"])
     rate, clip = options["learning_rate"], options["clip"]
     settings = {
         "n_steps": options["horizon"],
@@ -45,6 +98,9 @@ def main() -> None:
         "learning_rate": (lambda left: rate * left) if options["schedule"] == "linear" else rate,
         "clip_range": clip,
     }
+    if "frame_size" in options:
+        throughput(options, settings)
+        return
     env = make_vec_env(options["game"], n_envs=options["games"], seed=options["seed"])
     solved, began = Solved(options["bar"]), perf_counter()
     PPO("MlpPolicy", env, seed=options["seed"], device="cpu", **settings).learn(options["steps"], callback=solved)
