@@ -113,9 +113,8 @@ class ParallelGames:
         tasks = [_Task(actions and actions[part], self._specs[part]) for part in self._parts]
         answers = self._team.run(tasks)
         columns = dict(zip(Transition._fields, zip(*answers, strict=True), strict=True))
-        joined: dict[str, Any] = {
-            name: np.concatenate(columns[name]) for name in ("frames", "states", "rewards", "terminated", "truncated", "begun")
-        }
+        of_games = ("frames", "states", "rewards", "terminated", "truncated", "begun")
+        joined: dict[str, Any] = {name: np.concatenate(columns[name]) for name in of_games}
         last = {game: seen for some in columns["last"] for game, seen in some.items()}
         finished, died = ([one for some in columns[name] for one in some] for name in ("finished", "died"))
         self._begun = joined["begun"]
