@@ -3,6 +3,7 @@
 import typer
 
 from BC_training import command_line as cli
+from BC_training.experiment_commands import experiments
 from BC_training.visualize_commands import visualize
 
 console = cli.make_console()
@@ -10,6 +11,7 @@ app = cli.make_app(
     "Record someone playing a game, train a policy that plays like them, watch it play.\n\n"
     f"Without a sub-command it trains: [bold]{cli.PROGRAM} --config configs/quickstart.yaml[/bold]"
 )
+app.add_typer(experiments)
 app.add_typer(visualize, name="visualize")
 command = cli.commands_of(app)
 
@@ -21,38 +23,6 @@ def train(config: cli.Config, overrides: cli.Overrides = None) -> None:
 
     with cli.resumable():
         train(cli.load(config, overrides), console)
-
-
-@command("suite", "suite --config my_suite.yaml evaluation.rollout.episodes=20")
-def suite(config: cli.Config = "configs/suite.yaml", overrides: cli.Overrides = None) -> None:
-    """Record, train and play several games with several variants, unattended, into one table."""
-    from BC_training.experiments.suite import Suite, suite
-
-    with cli.resumable():
-        suite(Suite.load(config, overrides or []), console)
-
-
-@command(
-    "dagger --config configs/resnet_policy.yaml --rounds 3 --episodes 20",
-    "dagger --config configs/temporal_cnn.yaml dataset.path=data/few.zarr dataset.record.episodes=12",
-    "dagger --config configs/pure_cnn.yaml --label human --takeover LSHIFT --rounds 2 --episodes 5",
-)
-def dagger(
-    config: cli.Config,
-    overrides: cli.Overrides = None,
-    rounds: cli.Rounds = 3,
-    episodes: cli.Episodes = 20,
-    mix: cli.RoundMix = 0.0,
-    label: cli.RoundLabel = "expert",
-    takeover: cli.Takeover = None,
-    keybinds: cli.KeysFile = None,
-) -> None:
-    """Train in rounds: the policy plays, an expert or a person corrects it, it is trained again (DAgger)."""
-    from BC_training.experiments.dagger import dagger
-
-    person = {"takeover": takeover, "keybinds": keybinds}
-    with cli.resumable():
-        dagger(cli.load(config, overrides), console, rounds=rounds, episodes=episodes, mix=mix, label=label, **person)
 
 
 @command(

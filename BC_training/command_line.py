@@ -30,9 +30,6 @@ File = Path | None
 # Trainings
 Config = Annotated[str, typer.Option(help="A YAML file, looked up as given, then inside BC_training/.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings such as training.num_epochs=5.")]
-Rounds = Annotated[int, typer.Option(min=1, help="Rounds after the first training, on the config's dataset.")]
-RoundLabel = Annotated[str, typer.Option(help="Who labels the frames: expert, a checkpoint, or human, who takes over.")]
-RoundMix = Annotated[float, typer.Option(help="In round k the labeller acts in a share mix^k of the frames.")]
 
 # Games and players
 Game = Annotated[str, typer.Option(help="The game, such as 'doom/deadly_corridor?skill=5'.")]

@@ -1,6 +1,7 @@
 """Trains a policy: the loop, its checkpoints, and the scores of the best one."""
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import jax
 from rich.console import Console
 
 from BC_training.common.config import save_config
+from BC_training.common.metrics import Report
 from BC_training.common.schema import Config
 from BC_training.evaluation.validation import validate
 from BC_training.finish import finish
@@ -19,14 +21,22 @@ from BC_training.runtime.interruption import Decider, Decision, Interruption
 from BC_training.runtime.profiling import StepProfiler
 from BC_training.runtime.sharding import from_main
 from BC_training.training.run_folder import lock_run, newest, run_folders
-from BC_training.training.saver import Saver
+from BC_training.training.saver import Saver, meta_of
 from BC_training.training.setup import Setup, require_runnable
 from BC_training.training.step_log import LAG, StepLog, advise_on_waiting
 from BC_training.training.tracking import EpochTable, log_epoch, open_tracker, training_progress
 
 
-def train(config: Config, console: Console, references: dict[str, list[float]] | None = None) -> Path:
+def train(
+    config: Config,
+    console: Console,
+    references: dict[str, list[float]] | None = None,
+    is_promising: Callable[[int, Report], bool] = lambda epoch, report: True,
+) -> Path:
     """Runs the training that ``config`` describes, from recording to rollout, which takes ``references``.
+
+    ``is_promising`` is called with the number and the scores of each epoch that is evaluated, once that is being
+    saved; where it returns False, the training ends there, without final scores.
 
     Returns:
         The run's checkpoint folder, ``<checkpoint_dir>/<run_name>``.
@@ -53,18 +63,20 @@ def train(config: Config, console: Console, references: dict[str, list[float]] |
             save_config(config, log_dir / "config.yaml")
         tracker = stack.enter_context(open_tracker(log_dir, config, progress, console))
         start.announce(config, console)
+        is_given_up = False
         if not progress.is_finished(config):
             with interruption.deferred(), training_progress(console) as bars:
                 train_tier, val_tier, size = setup.make_tiers(start, bars, console)
                 decider = Decider(interruption, training.save_every_minutes, LAG)
-                saver = stack.enter_context(Saver(setup, start, train_tier, size, tracker, decider, console))
+                meta = meta_of(setup, start, train_tier, size)
+                saver = stack.enter_context(Saver(meta, setup.decoding, start, tracker, decider, console))
                 benchmark = Benchmark(evaluation.rollout, config.system.workers, console)
                 profiler = StepProfiler(training.profile_steps if is_main else None, log_dir / "profile", console)
                 step_log, table = StepLog(setup, progress, tracker, bars), EpochTable(console)
-                state = setup.initial_state(start)
+                state = setup.initial_state(start, console)
                 train_steps = setup.compile_steps(state, train_tier, size)
 
-                while not progress.is_finished(config):
+                while not progress.is_finished(config) and not is_given_up:
                     # Train until the epoch ends, a signal comes, or it is time to save.
                     dispatches = order.dispatches(progress.epochs, size, progress.step)
                     batches = train_tier.items(order.batches(dispatches))
@@ -101,11 +113,12 @@ def train(config: Config, console: Console, references: dict[str, list[float]] |
                         progress.close_epoch()
                         table.add(saver.row, is_best)
                     saver.save(state, is_best)
+                    is_given_up = is_whole and report is not None and not is_promising(epoch, report)
                     if decider.stopping:
                         break
                 profiler.stop(state)
                 saver.finish()
             decider.end_if_stopped(progress.describe(training.num_epochs))
-        if is_main:
+        if is_main and not is_given_up:
             finish(config, run_dir, log_dir, tracker, progress.step, console, references)
     return run_dir

@@ -38,7 +38,7 @@ def main() -> None:
     setup = Setup.build(load_config("configs/quickstart.yaml", overrides), console)
     with training_progress(console) as bars:
         tier = make_tier(setup.config.dataset, setup.train_samples, setup.inputs.frame_size, bars, setup.mesh)
-    state = setup.initial_state(Start(None, TrainingProgress()))
+    state = setup.initial_state(Start(None, TrainingProgress()), console)
     step = setup.compile_steps(state, tier, 1)[1]
     seconds: dict[bool, list[float]] = {False: [], True: []}
     with tempfile.TemporaryDirectory() as folder, CheckpointWriter(Path(folder), 2, console) as writer:

@@ -177,6 +177,7 @@ _EXTRAS = {
     "gym": ("ale_py", ("games/gym",)),
     "retro": ("stable_retro", ("games/retro",)),
     "owamcap": ("mcap", ("convert/owamcap",)),
+    "scale": ("optuna", ("experiments/test_sweep.py",)),
     "window": ("Xlib", _X11),
 }
 _MISSING = {extra: paths for extra, (module, paths) in _EXTRAS.items() if importlib.util.find_spec(module) is None}

@@ -17,6 +17,7 @@ ORDER = [
     {"games"},
     {"training"},
     {"play"},
+    {"finetuning"},
     {"evaluation"},
     {"convert", "validate"},
     {"reports", "videos"},
@@ -25,7 +26,7 @@ ORDER = [
     {"scripts"},
     {"command line"},
 ]
-COMMAND_LINE = {"__main__", "command_line", "visualize_commands"}
+COMMAND_LINE = {"__main__", "command_line", "experiment_commands", "visualize_commands"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if not {"checkpoints", "logs"} & set(path.parts))
 
 

@@ -56,6 +56,11 @@ def call(monkeypatch, capsys, arguments: list[str]) -> tuple[int, str, str]:
         (["record", "--out", "x" * 300], "File name too long"),
         (["dagger", *QUICKSTART, "--label", "expret"], "did you mean 'expert'"),
         (["dagger", *QUICKSTART, "evaluation.rollout=null"], "needs an evaluation.rollout section"),
+        (["sweep", *QUICKSTART, "model.dropout=0.1"], "there is nothing to draw"),
+        (["sweep", *QUICKSTART, "model.dropot=0..1"], "did you mean 'dropout'"),
+        (["sweep", *QUICKSTART, "model.dropout=0..1", "--trials", "0"], "--trials 0"),
+        (["sweep", *QUICKSTART, "model.dropout=0..1", "--objective", "rolout"], "did you mean 'rollout'"),
+        (["sweep", *QUICKSTART, "dataset.record=null", "model.dropout=0..1"], "no dataset at data/quickstart.zarr"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, arguments, message):
@@ -74,9 +79,10 @@ def test_the_exit_code_reaches_the_shell():
 
 
 def test_every_command_shows_an_example_in_its_help(monkeypatch, capsys):
-    commands = [[found.callback.__name__] for found in command_line.app.registered_commands]
+    apps = [command_line.app, command_line.experiments]
+    commands = [[found.callback.__name__] for app in apps for found in app.registered_commands]
     commands += [["visualize", found.callback.__name__] for found in command_line.visualize.registered_commands]
-    assert len(commands) == 18
+    assert len(commands) == 20
     for command in commands:
         code, out, _ = call(monkeypatch, capsys, [*command, "--help"])
         assert code == 0

@@ -24,8 +24,8 @@ from BC_training.inference import Policy
 from BC_training.reports.run.report import report
 from BC_training.train import train
 from BC_training.training import checkpoint
+from BC_training.training.checkpoint import Delivery
 from BC_training.training.checkpoint_writer import CheckpointWriter
-from BC_training.training.meta import Delivery
 from BC_training.training.run_folder import lock_run
 from BC_training.training.train_state import TrainState
 from BC_training.videos.episode import film_episode

@@ -43,6 +43,19 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
         UserError: file missing or malformed, unknown key (with the nearest match), unknown
             variant, or a value of the wrong type or out of range.
     """
+    raw, file = read_settings(path, overrides)
+    raw["model"] = {"name": file.stem} | (raw.get("model") or {})
+    raw["logging"] = raw.get("logging") or {}
+    if raw["logging"].get("run_name") is None:
+        raw["logging"]["run_name"] = file.stem
+    return from_dict(raw, str(file))
+
+
+def read_settings(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> tuple[dict[str, Any], Path]:
+    """The first phase of ``load_config``: what a YAML file and ``overrides`` say, as they stand, and the file.
+
+    Raises a UserError where the file is missing or malformed.
+    """
     file, content = read_yaml(path)
     given = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides, Config)
     with as_user_errors(f"config {file}"):
@@ -55,16 +68,12 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
         if _names_another_dataset(content.get("dataset"), changes.get("dataset")):
             merged.dataset.record = None
         raw: Any = OmegaConf.to_container(merged, resolve=True)
-    for section in ("dataset", "model", "training", "evaluation", "logging", "system"):
+    for section in ("dataset", "model", "training", "evaluation", "logging", "system", "finetune"):
         if not isinstance(raw.get(section) or {}, dict):
             raise UserError(
                 f"config {file}: '{section}' is a section, found '{raw[section]}'; write {section}.KEY=VALUE"
             )
-    raw["model"] = {"name": file.stem} | (raw.get("model") or {})
-    raw["logging"] = raw.get("logging") or {}
-    if raw["logging"].get("run_name") is None:
-        raw["logging"]["run_name"] = file.stem
-    return from_dict(raw, str(file))
+    return raw, file
 
 
 def _names_another_dataset(file: Any, overrides: Any) -> bool:

@@ -112,7 +112,7 @@ def disk_full_is_user_error(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_disk_full(error):
+        if not is_disk_full(error):
             raise
         # Orbax's unfinished writes would each print the same error again at exit.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -190,7 +190,7 @@ def require_writable(file: Path) -> None:
         file.resolve().unlink()  # for a link, the file that opening it created
 
 
-def _is_disk_full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether ``error`` or one of its causes comes from a full disk.
 
     TensorStore and Orbax report that as text in a ValueError, Python as an errno.

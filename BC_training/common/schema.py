@@ -8,7 +8,9 @@ from BC_training.common.errors import UserError, require, require_at_least
 from BC_training.common.files import expand_fields
 from BC_training.common.preprocess import Window
 from BC_training.common.settings.evaluation import SEEDS, EvaluationConfig
+from BC_training.common.settings.finetune import FinetuneConfig
 from BC_training.common.settings.logging import LoggingConfig
+from BC_training.common.settings.returns import WeightByReturnConfig
 from BC_training.common.settings.rules import FREE, NEVER, ON_REQUEST, setting
 from BC_training.common.settings.state import StateConfig
 
@@ -191,12 +193,14 @@ class TrainingConfig:
     axis_loss_weight: float = setting(1.0, scores=("loss",))  # of the mean loss of the axes, beside that of the buttons
     auxiliary_state: tuple[str, ...] = ()  # state values that the model learns to predict, too; it does not see them
     auxiliary_weight: float = 1.0  # of the mean loss of these
+    weight_by_return: WeightByReturnConfig | None = setting(None, NEVER)  # train more on the better episodes
     early_stopping: EarlyStoppingConfig | None = None
     checkpoint_dir: str = setting("BC_training/checkpoints", FREE)
     keep_last: int = setting(2, FREE)
     save_every_minutes: float = setting(10.0, FREE)  # also within an epoch
     # auto: go on where this run stopped; never: begin again; or the checkpoint to go on from
     resume: str = setting("auto", FREE)
+    init_from: str | None = setting(None, NEVER)  # a checkpoint: a new training begins at what fits of its parameters
     resume_changed: bool = setting(False, FREE)  # go on although settings that change the mathematics differ
     # [first, last] step, counted from 1, of a JAX profiler trace
     profile_steps: tuple[int, int] | None = setting(None, FREE)
@@ -204,7 +208,7 @@ class TrainingConfig:
     steps_per_dispatch: int | None = setting(None, FREE)
 
     def __post_init__(self) -> None:
-        expand_fields(self, "training", "checkpoint_dir", "resume")
+        expand_fields(self, "training", "checkpoint_dir", "resume", "init_from")
         require_at_least(1, self, "training", "num_epochs", "gradient_accumulation", "max_class_weight", "keep_last")
         require_at_least(0, self, "training", "warmup_steps", "weight_decay", "axis_loss_weight", "auxiliary_weight")
         require(self.batch_size >= 2, "training.batch_size", self.batch_size, "at least 2 (batch statistics)")
@@ -260,6 +264,7 @@ class Config:
     evaluation: EvaluationConfig = setting(resume=ON_REQUEST, factory=EvaluationConfig)
     logging: LoggingConfig = setting(resume=FREE, factory=LoggingConfig)
     system: SystemConfig = field(default_factory=SystemConfig)
+    finetune: FinetuneConfig | None = None
 
     def __post_init__(self) -> None:
         stopping = self.training.early_stopping
@@ -270,7 +275,6 @@ class Config:
                 f"config: model {self.model.name} sees the game state, but dataset.state does not say what of it: "
                 "write that section, or set model.use_state=false"
             )
-
         if self.training.auxiliary_state and getattr(self.model, "action_chunk", 1) > 1:
             raise UserError("config: training.auxiliary_state goes with model.action_chunk=1 alone")
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Float64, Int, Int64
 
 from BC_training.common.errors import UserError
 
 _ROUNDS = 6
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, are spread evenly however many there are
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,13 +21,17 @@ class SampleOrder:
     """Visits each of ``num_samples`` once an epoch, shuffled, and leaves out the last partial batch.
 
     With oversampling an epoch has ``extra`` more visits, which the ``rare`` samples take in turn.
-    A batch is computed from its step, in time and memory that do not grow with the dataset.
+    With weights an epoch has as many visits as without, of each sample its weight, rounded down or up, and over the
+    epochs exactly: "systematic sampling", a visit at every whole number along the summed weights, from a start that
+    each epoch moves.
+    A batch is computed from its step, in a time that hardly grows with the dataset.
 
     Attributes:
         batch_size: samples of the global batch.
         rare: int64 [R], the samples that are visited more often.
         targets_per_sample: how many frames of a sample are trained on. An epoch has that many times
             fewer visits, so that it still trains on about as many frames as the dataset has.
+        weight_ends: float64 [N], the summed weights up to and with each sample, N in all; not with ``rare``.
     """
 
     num_samples: int
@@ -35,6 +40,7 @@ class SampleOrder:
     rare: Int64[np.ndarray, " R"] = field(default_factory=lambda: np.empty(0, np.int64))
     extra: int = 0
     targets_per_sample: int = 1
+    weight_ends: Float64[np.ndarray, " N"] | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size * self.targets_per_sample > self.num_samples:
@@ -79,6 +85,9 @@ class SampleOrder:
             # Epochs take turns where `extra` is no multiple of the number of rare samples.
             turn = (visits - self.num_samples + epoch * self.extra) % len(self.rare)
             visits = np.where(visits < self.num_samples, visits, self.rare[turn])
+        if self.weight_ends is not None:
+            places = visits + (0.5 + epoch * _GOLDEN) % 1
+            visits = np.minimum(np.searchsorted(self.weight_ends, places, side="right"), self.num_samples - 1)
         return visits
 
 

@@ -146,13 +146,31 @@ class Samples:
         names = [self.dataset.episodes[e].name for e in self.episodes]
         return [(names[e], int(frame)) for e, frame in zip(episode, t, strict=True)]
 
-    def order(self, batch_size: int, seed: int, oversample: OversampleConfig | None = None) -> SampleOrder:
+    def order(
+        self,
+        batch_size: int,
+        seed: int,
+        oversample: OversampleConfig | None = None,
+        weights: Float64[np.ndarray, " E"] | None = None,
+    ) -> SampleOrder:
         """The order to train in. With ``oversample``, samples that it names get extra visits: ``ratio`` of an epoch.
 
+        With ``weights``, one for each of ``episodes``, samples are visited in proportion to those.
+
         Raises:
-            UserError: a batch larger than the number of samples, or what to draw more often is unknown or never there.
+            UserError: a batch larger than the number of samples, what to draw more often is unknown or never there, or
+                both ``oversample`` and ``weights``.
         """
         targets = self.window.targets
+        if weights is not None:
+            if oversample is not None:
+                raise UserError(
+                    "dataset.oversample and training.weight_by_return.temperature both say what is drawn more often: "
+                    "set one of them null, or use training.weight_by_return.top"
+                )
+            ends = np.cumsum(np.repeat(weights[self._episode], np.diff(self._first_samples)))
+            ends *= len(self) / ends[-1]
+            return SampleOrder(len(self), batch_size, seed, targets_per_sample=targets, weight_ends=ends)
         if oversample is None:
             return SampleOrder(len(self), batch_size, seed, targets_per_sample=targets)
         names = self.dataset.action_names
@@ -173,6 +191,8 @@ class Samples:
 
     def frequencies(self, order: SampleOrder) -> Float64[np.ndarray, " A"]:
         """The share of an epoch's target frames in which each button is pressed."""
+        if order.weight_ends is not None:
+            return np.diff(order.weight_ends, prepend=0) @ self.targets / len(self)
         pressed = self.targets.sum(axis=0, dtype=np.float64)
         if order.extra:
             pressed += self._targeted(order.rare) * order.extra

@@ -93,16 +93,21 @@ class Session:
                 return play(), restarts
             except GameDied as error:
                 self.env.close()
-                if restarts == _MOST_RESTARTS:
-                    raise UserError(
-                        f"{self._name} died {restarts + 1} times in one episode ({error}): see to the machine's "
-                        "memory, then run the same command again"
-                    ) from error
+                require_few_deaths(self._name, restarts + 1, error)
                 self._open()
         raise AssertionError
 
     def close(self) -> None:
         self.env.close()
+
+
+def require_few_deaths(game: str, deaths: int, error: GameDied) -> None:
+    """Raises a UserError if a game died more than three times in one episode."""
+    if deaths > _MOST_RESTARTS:
+        raise UserError(
+            f"{game} died {deaths} times in one episode ({error}): see to the machine's memory, then run the same "
+            "command again"
+        ) from error
 
 
 def print_restarts(count: int, console: Console) -> None:

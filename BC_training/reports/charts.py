@@ -16,6 +16,10 @@ Point = tuple[float, float]
 POINTS = 300  # the most in a line; a longer one is averaged
 _MARKED = 60  # a line of at most so many points has a dot at each
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 360, 210, 44, 10, 8, 22
+_FRAME = {"width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "right": _WIDTH - _RIGHT} | {
+    "top": _TOP,
+    "bottom": _HEIGHT - _BOTTOM,
+}
 _SIDE, _EDGE = 200, 24  # a square plot, and the room for its numbers
 _CELLS = 41  # the most along a side of a plot of amounts, an odd number
 
@@ -28,6 +32,14 @@ class Line:
     points: Sequence[Point]  # (x, y), x rising
     dashed: bool = False  # marks what the other lines are compared with
     band: Sequence[tuple[float, float, float]] = ()  # (x, low, high) of an interval around it
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Dots of one kind in a chart."""
+
+    name: str
+    points: Sequence[tuple[float, float, str]]  # (x from 0 to 1, y, words about it)
 
 
 def line_chart(
@@ -57,10 +69,10 @@ def line_chart(
         return f"{across(x)},{up(y)}"
 
     def across(x: float) -> str:
-        return f"{_LEFT + (_WIDTH - _LEFT - _RIGHT) * x / steps:.1f}"
+        return _across(x / steps)
 
     def up(y: float) -> str:
-        return f"{_TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - y) / (high - low):.1f}"
+        return _up((y - low) / (high - low))
 
     drawn = []
     for i, line in enumerate(lines):
@@ -85,8 +97,45 @@ def line_chart(
         columns=[(across(x), _short(x)) for x in ticks(0, steps, 4)],
         mark=across(mark) if mark is not None and mark <= steps else None,
         lines=drawn,
-        frame={"width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "right": _WIDTH - _RIGHT}
-        | {"top": _TOP, "bottom": _HEIGHT - _BOTTOM},
+        frame=_FRAME,
+    )
+
+
+def dot_chart(
+    title: str, kinds: Sequence[Dots], columns: Sequence[tuple[float, str]], line: Line | None = None
+) -> Markup:
+    """Dots, and a line over them.
+
+    Args:
+        kinds: in the order of their colours; one without dots is left out, but keeps its colour.
+        columns: (x from 0 to 1, words) below the x axis.
+        line: x from 0 to 1.
+    """
+    values = [y for dots in kinds for _, y, _ in dots.points]
+    if not values:
+        return empty_chart(title, "nothing to show yet")
+    low, high = _padded(min(values), max(values))
+
+    def up(y: float) -> str:
+        return _up((y - low) / (high - low))
+
+    drawn: list[dict[str, Any]] = []
+    if line is not None:
+        points = " ".join(f"{_across(x)},{up(y)}" for x, y in line.points)
+        drawn.append({"name": line.name, "colour": f"c{len(kinds)}", "points": points, "dots": []})
+    for i, dots in enumerate(kinds):
+        if dots.points:
+            placed = [(_across(x), up(y), words) for x, y, words in dots.points]
+            drawn.append({"name": dots.name, "colour": f"c{i}", "points": "", "dots": placed})
+    return _draw(
+        "line_chart",
+        title,
+        "; ".join(f"{len(dots.points)} {dots.name}" for dots in kinds if dots.points),
+        rows=[(up(y), _short(y)) for y in ticks(low, high)],
+        columns=[(_across(x), words) for x, words in columns],
+        mark=None,
+        lines=[{"dashed": False, "edge": "", **entry} for entry in drawn],
+        frame=_FRAME,
     )
 
 
@@ -182,6 +231,14 @@ def thinned(points: Sequence[Point]) -> list[Point]:
         return list(points)
     parts = [np.asarray(points[i : i + group]).mean(axis=0) for i in range(0, len(points), group)]
     return [(float(x), float(y)) for x, y in parts]
+
+
+def _across(share: float) -> str:
+    return f"{_LEFT + (_WIDTH - _LEFT - _RIGHT) * share:.1f}"
+
+
+def _up(share: float) -> str:
+    return f"{_TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - share):.1f}"
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:

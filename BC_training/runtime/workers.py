@@ -18,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from BC_training.common.errors import UserError
 
+SPAWN = multiprocessing.get_context("spawn")  # a fork would copy locks held by JAX's threads
+
 
 class Worker(Protocol):
     """An object that stays open in a process from one task to the next."""
@@ -80,13 +82,15 @@ def run_tasks(
                 for index, task in enumerate(tasks):
                     gathered(index, local.run(task))
         else:
-            # spawn: a fork would copy locks held by JAX's threads.
-            context = multiprocessing.get_context("spawn")
             processes = min(processes, len(tasks))
-            threads = max((os.cpu_count() or 1) // processes, 1)
-            with ProcessPoolExecutor(processes, context, _prepare_process, (threads,)) as pool:
+            with ProcessPoolExecutor(processes, SPAWN, prepare_process, (threads_of(processes),)) as pool:
                 _gather(pool, worker, args, tasks, gathered)
     return [results[index] for index in range(len(tasks))]
+
+
+def threads_of(processes: int) -> int:
+    """How many of JAX's threads each of so many processes is to have."""
+    return max((os.cpu_count() or 1) // processes, 1)
 
 
 @contextlib.contextmanager
@@ -119,7 +123,7 @@ def _gather(
     gathered: Callable[[int, Any], None],
 ) -> None:
     try:
-        futures = {pool.submit(_run_in_worker, worker, args, task): index for index, task in enumerate(tasks)}
+        futures = {pool.submit(run_in_worker, worker, args, task): index for index, task in enumerate(tasks)}
         for future in as_completed(futures):
             gathered(futures[future], future.result())
     except BrokenProcessPool:
@@ -141,7 +145,7 @@ _is_running = False  # whether it is being made or runs a task
 _is_ending = False
 
 
-def _prepare_process(threads: int) -> None:
+def prepare_process(threads: int) -> None:
     """Makes this process close its worker and end when the process that started it ends, and no sooner.
 
     Args:
@@ -184,7 +188,7 @@ def _close_and_exit() -> None:
         os._exit(128 + signal.SIGTERM)
 
 
-def _run_in_worker(worker: Callable[..., Worker], args: tuple[Any, ...], task: Any) -> Any:
+def run_in_worker(worker: Callable[..., Worker], args: tuple[Any, ...], task: Any) -> Any:
     global _worker, _is_running
     try:
         try:

@@ -15,9 +15,16 @@ from rich.console import Console
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, sync, sync_all
-from BC_training.training.checkpoint import FORMAT_VERSION, is_good, local_only, state_items, verify, write_checksums
+from BC_training.training.checkpoint import (
+    FORMAT_VERSION,
+    CheckpointMeta,
+    is_good,
+    local_only,
+    state_items,
+    verify,
+    write_checksums,
+)
 from BC_training.training.decoding_file import write_decoding
-from BC_training.training.meta import CheckpointMeta
 from BC_training.training.run_folder import PARTIAL, REPLACED, newest, orbax_path, reason, step_numbers, tidy
 from BC_training.training.train_state import TrainState, Tree
 

@@ -211,7 +211,7 @@ def _start_from(origin: Path, config: Config, inputs: InputSpec, fingerprint: st
 def _progress_of(found: Checkpoint, config: Config, inputs: InputSpec, fingerprint: str) -> TrainingProgress:
     """The progress to go on from; raises a UserError if the checkpoint is of another training than ``config``."""
     remedy = "choose another logging.run_name, or training.resume=never, which keeps the earlier run"
-    saved, wanted = (dict(_flat(to_dict(c))) for c in (found.config, config))
+    saved, wanted = (dict(flat(to_dict(c))) for c in (found.config, config))
     changed = {key for key in saved.keys() | wanted.keys() if saved.get(key) != wanted.get(key)}
     if wanted["training.schedule"] == "constant":
         changed -= {"training.num_epochs"}  # the rate does not depend on it
@@ -220,13 +220,13 @@ def _progress_of(found: Checkpoint, config: Config, inputs: InputSpec, fingerpri
     old, new = found.inputs.to_dict(), inputs.to_dict()
     for fitted in ("state", "auxiliary"):  # they follow from the settings and the dataset, which are compared
         del old[fitted], new[fitted]
-    never = _differences(saved, wanted, [key for key, rule in rules.items() if rule == Resume.NEVER])
-    never = never or _differences(old, new, [key for key in old if _short(old[key]) != _short(new[key])])
+    never = differences(saved, wanted, [key for key, rule in rules.items() if rule == Resume.NEVER])
+    never = never or differences(old, new, [key for key in old if _short(old[key]) != _short(new[key])])
     if not never and found.fingerprint != fingerprint:
         never = f"the dataset {config.dataset.path} has changed, its fingerprint {found.fingerprint} -> {fingerprint}"
     if never:
         raise UserError(f"{found.path} is of another training ({never}): {remedy}")
-    other = _differences(saved, wanted, [key for key, rule in rules.items() if rule != Resume.FREE])
+    other = differences(saved, wanted, [key for key, rule in rules.items() if rule != Resume.FREE])
     if other and not config.training.resume_changed:
         raise UserError(
             f"{found.path} was trained with other settings ({other}): set them back, or "
@@ -243,15 +243,17 @@ def resume_rule(key: str, chosen_by_play: bool) -> Resume:
     return rules.choosing if chosen_by_play and rules.choosing is not None else rules.resume
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of nested dicts by their dotted keys."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, list(value) if isinstance(value, tuple) else value
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], keys: list[str]) -> str:
+def differences(old: dict[str, Any], new: dict[str, Any], keys: list[str]) -> str:
+    """Words on how ``keys`` differ; "" without one."""
     return "; ".join(f"{key} {_short(old.get(key))} -> {_short(new.get(key))}" for key in keys)
 
 

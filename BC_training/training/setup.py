@@ -1,7 +1,7 @@
 """What a training is made of, built from its config and checked before anything is written."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,22 +13,22 @@ from rich.console import Console
 from rich.progress import Progress
 
 from BC_training.common import metrics
-from BC_training.common.axes import AxisBins
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.decode import Decoding
-from BC_training.common.errors import UserError, unknown
+from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
-from BC_training.common.settings.state import StateConfig
-from BC_training.common.state import StateFeatures
 from BC_training.data.augment import make_augment
+from BC_training.data.inputs import fit_inputs
 from BC_training.data.loader import Batch, Tier, dispatch_size, make_tier
 from BC_training.data.order import SampleOrder
+from BC_training.data.returns import weigh
 from BC_training.data.samples import Samples
 from BC_training.data.tier_choice import choose_tier
 from BC_training.games import GameSpec
 from BC_training.games.dataset_game import with_game
 from BC_training.runtime.sharding import all_devices, broadcast, from_main, replicated, to_devices
+from BC_training.training import warm_start
 from BC_training.training.checkpoint import read_state
 from BC_training.training.losses import Loss, make_loss
 from BC_training.training.resume import Start, find_start, fingerprint
@@ -79,29 +79,17 @@ class Setup:
         split = dataset.split(config.dataset.split.shares, config.system.seed, config.dataset.split.by_player)
         seeds = recorded_seeds(dataset, split)
         config = with_metric(config, dataset)
-        state = _fit_state(config, dataset, split["train"])
-        bins = None
-        if dataset.axis_names:
-            axes = np.concatenate([dataset.axes(e)[dataset.episodes[e].is_labelled] for e in split["train"]])
-            bins = AxisBins.fit(axes, config.dataset.axis_bins, config.dataset.axis_mu)
-        inputs = InputSpec(
-            dataset.action_names,
-            dataset.state_names,
-            dataset.frame_size,
-            config.dataset.frame_size or dataset.frame_size,
-            dataset.fps,
-            config.window(),
-            state,
-            dataset.axis_names,
-            bins,
-            _fit_auxiliary(config, dataset, split["train"]),
-        )
+        inputs = fit_inputs(config, dataset, split["train"])
+        bins = inputs.axis_bins
         decoding = config.evaluation.decoding(dataset.action_names)
         augment = make_augment(config.training.augmentation, inputs, dataset.mirror)
         config = with_game(config, dataset, inputs, console)
         require_unseen(config.evaluation.rollout, [*seeds["train"], *seeds["val"]], dataset.path)
         model = abstract_model(config, inputs)
-        train_samples = Samples(dataset, split["train"], inputs.window, bins)
+        warm_start.require_fit(config, model)
+        by_return, trained, shares = weigh(config.training.weight_by_return, dataset, split["train"], console)
+        config = replace(config, training=replace(config.training, weight_by_return=by_return))
+        train_samples = Samples(dataset, trained, inputs.window, bins)
         val_samples = Samples(dataset, split["val"], inputs.window, bins)
         shortest = min(episode.length for episode in dataset.episodes)
         if inputs.window.span > shortest:
@@ -110,7 +98,7 @@ class Setup:
                 "episode its first frame stands in",
                 soft_wrap=True,
             )
-        order = train_samples.order(config.training.batch_size, config.system.seed, config.dataset.oversample)
+        order = train_samples.order(config.training.batch_size, config.system.seed, config.dataset.oversample, shares)
         optimizer, schedule = make_optimizer(config.training, order.steps_per_epoch * config.training.num_epochs)
         weights = metrics.class_weights(
             train_samples.frequencies(order), config.training.class_weights, config.training.max_class_weight
@@ -158,11 +146,12 @@ class Setup:
         val_tier = make_tier(options, self.val_samples, size, bars, self.mesh)
         return train_tier, val_tier, dispatch_size(train_tier, wanted, start.steps_per_dispatch)
 
-    def initial_state(self, start: Start) -> TrainState:
-        """The state on all devices, read from the checkpoint or drawn from the seed."""
+    def initial_state(self, start: Start, console: Console) -> TrainState:
+        """The state on all devices, read from the checkpoint or drawn from the seed and ``training.init_from``."""
         averaged = self.config.training.ema_decay is not None
         if start.step_folder is None:
-            state = init_state(split_model(self.config, self.inputs), self.optimizer, averaged)
+            model = warm_start.take_over(self.config, split_model(self.config, self.inputs), console)
+            state = init_state(model, self.optimizer, averaged)
         else:
             like = abstract_state(self.model, self.optimizer, averaged)
             if jax.process_index() == 0:
@@ -207,9 +196,12 @@ def require_runnable(config: Config) -> None:
     """Checks a config on this machine, before anything is recorded.
 
     Raises:
-        UserError: the batch cannot be split over the devices, the game does not exist, or what is to be recorded
-            is also to be played for a score.
+        UserError: it is of a fine-tuning, ``training.init_from`` is no checkpoint, the batch cannot be split over the
+            devices, the game does not exist, or what is to be recorded is also to be played for a score.
     """
+    if config.finetune is not None:
+        raise UserError("config: the section finetune is for the command of that name: finetune --config FILE")
+    warm_start.require_source(config)
     devices, play, size = all_devices().size, config.evaluation.rollout, config.training.batch_size
     if size % devices:
         below = size // devices * devices
@@ -262,29 +254,3 @@ def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
         note = f"skipped {len(dataset.skipped)} faulty episodes ({note})"
         console.print(note, style="yellow", soft_wrap=True, markup=False)
     return dataset
-
-
-def _fit_state(config: Config, dataset: ZarrGameplayDataset, episodes: Sequence[int]) -> StateFeatures | None:
-    """How the state is encoded for the model, fitted to the training episodes; None if the model sees no state."""
-    if not config.uses_state:
-        return None
-    if not dataset.state_names:
-        raise UserError(
-            f"{dataset.path} has no state, but model {config.model.name} sees it: record the state, set "
-            "model.use_state=false, or choose another model"
-        )
-    assert config.dataset.state is not None
-    states = ((dataset.episodes[e].name, dataset.state(e)) for e in episodes)
-    return StateFeatures.fit(config.dataset.state, dataset.state_names, states, dataset.path)
-
-
-def _fit_auxiliary(config: Config, dataset: ZarrGameplayDataset, episodes: Sequence[int]) -> StateFeatures | None:
-    """How the state that the model learns to predict is scaled, fitted likewise; None if it predicts none."""
-    names = config.training.auxiliary_state
-    for name in names:
-        if name not in dataset.state_names:
-            raise unknown("state attribute", name, dataset.state_names, "training.auxiliary_state names it")
-    if not names:
-        return None
-    states = ((dataset.episodes[e].name, dataset.state(e)) for e in episodes)
-    return StateFeatures.fit(StateConfig(standardized=names), dataset.state_names, states, dataset.path)

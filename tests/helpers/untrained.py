@@ -13,9 +13,8 @@ from BC_training.common.decode import DecodeSettings, Decoding
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config, DatasetConfig
 from BC_training.models.pure_cnn.model import Config as PureCNNConfig
-from BC_training.training.checkpoint import write_checksums
+from BC_training.training.checkpoint import CheckpointMeta, Delivery, write_checksums
 from BC_training.training.checkpoint_writer import CheckpointWriter
-from BC_training.training.meta import CheckpointMeta, Delivery
 from BC_training.training.progress import TrainingProgress
 from BC_training.training.resume import fingerprint
 from BC_training.training.run_folder import lock_run

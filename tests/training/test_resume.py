@@ -22,8 +22,8 @@ from BC_training.common.schema import Config
 from BC_training.common.settings.state import StateConfig
 from BC_training.common.state import StateFeatures
 from BC_training.training import checkpoint
+from BC_training.training.checkpoint import Delivery
 from BC_training.training.checkpoint_writer import CheckpointWriter
-from BC_training.training.meta import Delivery
 from BC_training.training.progress import TrainingProgress
 from BC_training.training.resume import Start, find_start, fingerprint
 from BC_training.training.run_folder import lock_run

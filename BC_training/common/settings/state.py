@@ -1,7 +1,7 @@
 """The config section ``dataset.state``: which features of the game state a model sees."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
 from BC_training.common.errors import require, unknown
@@ -65,9 +65,9 @@ class StateConfig:
             ok = len(pair) == 2 and all(map(_is_name, pair))
             require(ok, "dataset.state.ratios", list(pair), "pairs of names, [value, its maximum]")
         object.__setattr__(self, "ratios", pairs)
-        relative = tuple(_build(RelativeConfig, r, "dataset.state.relative") for r in self.relative)
+        relative = tuple(build_section(RelativeConfig, r, "dataset.state.relative") for r in self.relative)
         object.__setattr__(self, "relative", relative)
-        object.__setattr__(self, "angles", _build(AnglesConfig, self.angles, "dataset.state.angles"))
+        object.__setattr__(self, "angles", build_section(AnglesConfig, self.angles, "dataset.state.angles"))
         for name in ("categories", "since_change", "standardized"):
             _set_names(self, name, "dataset.state")
         count = self.since_change_features
@@ -101,7 +101,7 @@ def _set_names(config: Any, key: str, section: str) -> None:
     object.__setattr__(config, key, tuple(value))
 
 
-def _build(kind: type, raw: Any, where: str) -> Any:
+def build_section(kind: type, raw: Any, where: str) -> Any:
     """A config of ``kind`` from a table of its fields."""
     if isinstance(raw, kind):
         return raw
@@ -110,6 +110,7 @@ def _build(kind: type, raw: Any, where: str) -> Any:
     for key in raw:
         if key not in known:
             raise unknown("key", str(key), known, f"in {where}")
-    missing = [name for name in ("target", "origin", "angle") if name in known and name not in raw]
+    required = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+    missing = [name for name in required if name not in raw]
     require(not missing, where, dict(raw), f"it lacks {', '.join(missing)}")
     return kind(**raw)

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from BC_training.common.errors import UserError, unknown
+from BC_training.common.storage.documents import finite
 from BC_training.convert.hdf5.actions import Actions, in_parts, minari_actions, robomimic_actions
 from BC_training.convert.hdf5.file import DAMAGE, arrays, follow, require_stored
 from BC_training.convert.hdf5.images import is_image
@@ -160,6 +161,14 @@ def stored_actions(group: h5py.Group, where: str) -> np.ndarray:
     dataset = _dataset(group, "actions", where)
     require_stored(dataset, dataset.shape[0], where)
     return dataset[()]
+
+
+def stored_return(group: h5py.Group, count: int, where: str) -> float | None:
+    """The sum of an episode's rewards; None where there is not a finite one for each of ``count`` actions."""
+    rewards = follow(group, "rewards", where)
+    if not isinstance(rewards, h5py.Dataset) or rewards.shape != (count,) or rewards.dtype.kind not in "biuf":
+        return None
+    return finite(float(np.sum(rewards[()], dtype=np.float64))) if rewards.id.get_storage_size() else None
 
 
 def observations(

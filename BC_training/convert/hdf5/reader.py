@@ -7,7 +7,8 @@
 
 An observation uint8 [N, H, W, 3] or [N, 3, H, W], or one of JPEG files, is an image. Other observations with
 one or two dimensions become the state; the rest is left out and named in the episode's attribute
-``not_converted``. The observation after Minari's last action has no action and is left out.
+``not_converted``, and the sum of its ``rewards`` is its ``score``. The observation after Minari's last action has no
+action and is left out.
 """
 
 import math
@@ -33,6 +34,7 @@ from BC_training.convert.hdf5.layout import (
     observations,
     root_group,
     stored_actions,
+    stored_return,
 )
 from BC_training.convert.hdf5.metadata import number, plain, read_metadata, whole
 from BC_training.convert.identity import content_digest
@@ -113,11 +115,12 @@ class Episodes:
                 raise UserError(f"{where}: '{schema.image}' holds no images, others do: {_RESTORE}")
             state = self._state(found, count, where)
             not_converted = sorted(set(found) - {schema.image, *schema.state} | set(schema.left_out))
-            black = trailing_zeros(found[schema.image], count)
+            black, score = trailing_zeros(found[schema.image], count), stored_return(group, count, where)
         steps = self._steps(episode, actions, state)
         if self.fps is not None and self.fps != self.recorded_fps:
             steps = every_nth(steps, self.recorded_fps, self.fps)
         attrs = {"recorded_fps": self.recorded_fps, "image": schema.image, "not_converted": not_converted}
+        attrs |= {} if score is None else {"score": score}
         notes = list(schema.notes)
         if unread := sorted(set(not_converted) - {*schema.images, *schema.left_out}):
             notes.append(f"left out, neither images nor values: {', '.join(unread)}")

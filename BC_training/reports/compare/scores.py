@@ -86,7 +86,7 @@ def training_costs(epochs: Sequence[dict[str, Any]], saved: Checkpoint) -> Train
     if not epochs or epochs[-1]["epoch"] < saved.epoch:
         return TrainingCosts()
     total = until = before = 0
-    a_step = saved.config.training.batch_size * saved.inputs.window.targets
+    a_step = saved.config.training.batch_size * saved.inputs.window.targets if saved.config.finetune is None else 1
     for row in epochs:
         frames = (row["step"] - before) * a_step
         total += frames / row["frames_per_second"]

@@ -81,7 +81,7 @@ def find(run: Run, predictions: SplitPredictions, scores: Evaluation) -> Finding
         held, pressed = (mistakes.with_sides(a, axes.bins) for a in (Action(true, axes.targets), done))
     video = _video(run)
     missing = {}
-    if not any(row["kind"] in ("train", "val") for row in run.log):
+    if saved.config.finetune is None and not any(row["kind"] in ("train", "val") for row in run.log):
         missing["training"] = (
             f"{run.log_dir / 'metrics.jsonl'} lacks the steps and epochs; only another training writes them"
         )

@@ -57,7 +57,7 @@ def render(found: Findings) -> str:
         **(_play_parts(play) if play else {}),
         video_name=None if video is None else clean(video, 300),
         curves=_curves(found) if run.log else [],
-        epochs=_epochs(found),
+        epochs=_epochs(found) if saved.config.finetune is None else {},
         compared={"this policy": scores} | {words: scores.baselines[key] for key, words in _BASELINES.items()},
         weights=saved.config.training.class_weights,
         **_axis_plots(found),
@@ -148,7 +148,7 @@ def _curves(found: Findings) -> list[Markup]:
     played = [r for r in log if r["kind"] == "rollout" and "epoch" in r]
     band = [(r["step"], r["ci95_low"], r["ci95_high"]) for r in played if "ci95_low" in r]
     in_play = [line("mean return", "rollout", "mean", played, band=band)]
-    in_play += [line(who, "rollout", f"{who}_mean", played, dashed=True) for who in ("expert", "random")]
+    in_play += [line(who, "rollout", f"{who}_mean", played, dashed=True) for who in ("clone", "expert", "random")]
     matches = [line("all frames", "val", "exact_match"), line(f"where {_done(found)} change", "val", "change_match")]
     matches.append(line("repeating, all frames", "val", "baselines/repeat_previous/exact_match", dashed=True))
     f1 = [line("macro", "val", "macro_f1"), line("onset", "val", "onset_f1")]
@@ -159,6 +159,8 @@ def _curves(found: Findings) -> list[Markup]:
         shown = zip(found.axis_names[:_AXIS_LINES], names, strict=False)
         near = [line(name, "val", f"per_axis/{key}/within_one_bin") for name, key in shown]
         of_axes.append(line_chart("At most one bin off, validation", near, steps, step, unit_range=True))
+    if found.run.saved.config.finetune is not None:
+        return [*_of_finetuning(log, steps), line_chart("Return in play", in_play, steps, step)]
     not_played = "Not played while training: evaluation.rollout.every_n_epochs is not set."
     return [
         line_chart("Loss", [line("training", "train", "loss"), line("validation", "val", "loss")], steps, step),
@@ -168,6 +170,26 @@ def _curves(found: Findings) -> list[Markup]:
         *of_buttons,
         *of_axes,
         line_chart("Return in play", in_play, steps, step) if played else empty_chart("Return in play", not_played),
+    ]
+
+
+def _of_finetuning(log: Iterable[dict[str, Any]], steps: int) -> list[Markup]:
+    """The charts of a fine-tuning, over agent steps."""
+    rows = [row for row in log if "kl" in row]
+
+    def line(name: str, key: str) -> Line:
+        return Line(name, [(row["step"], row[key]) for row in rows if _is_finite(row.get(key))])
+
+    shares = [line("games", "data_wait"), line("inference", "inference"), line("update", "update")]
+    return [
+        line_chart("Return of the last 100 episodes", [line("while learning", "return")], steps),
+        line_chart("KL divergence from the clone, nats a step", [line("KL", "kl")], steps),
+        line_chart("Weight of the divergence", [line("weight", "kl_weight")], steps),
+        line_chart("Entropy, nats a step", [line("entropy", "entropy")], steps),
+        line_chart("Loss of the value head", [line("value", "value_loss")], steps),
+        line_chart("Share of clipped steps", [line("clipped", "clipped")], steps, unit_range=True),
+        line_chart("Agent steps a second", [line("all", "frames_per_second")], steps),
+        line_chart("Shares of the time", shares, steps, unit_range=True),
     ]
 
 

@@ -19,7 +19,13 @@ FREE = {
     *(f"system.{key}" for key in ("device", "workers", "distributed", "deterministic")),
 }
 CHOOSING = {f"evaluation.rollout.{key}" for key in ("game", "episodes", "every_n_epochs", "validation_seed")}
-NEVER = {"training.batch_size", "training.gradient_accumulation", "training.ema_decay"}
+NEVER = {
+    "training.batch_size",
+    "training.gradient_accumulation",
+    "training.ema_decay",
+    "training.weight_by_return",
+    "training.init_from",
+}
 
 
 def flat(tree, prefix=""):

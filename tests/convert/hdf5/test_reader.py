@@ -282,3 +282,26 @@ def test_state_values_that_are_left_out_need_not_have_been_written(tmp_path):
     recording = found.read("episode_0")
     assert found.attributes == ("health",)
     assert (recording.attrs["not_converted"], recording.notes) == (["pos"], ())
+
+
+@pytest.mark.parametrize(
+    ("rewards", "score"),
+    [
+        (np.full(N, 0.1, np.float32), N * float(np.float32(0.1))),
+        (np.arange(N), N * (N - 1) / 2),
+        (np.zeros(N), 0.0),
+        (np.zeros(N + 1), None),
+        (np.where(np.arange(N) == 3, np.nan, 1.0), None),
+        (np.full(N, b"1"), None),
+        (None, None),
+    ],
+)
+def test_the_sum_of_an_episodes_rewards_is_its_score(tmp_path, rewards, score):
+    path = minari(tmp_path, MINARI_DICT, DISCRETE, THREE, episodes=2) / "data" / "main_data.hdf5"
+    with h5py.File(path, "r+") as file:
+        put(file["episode_0"], "rewards", rewards)
+        file["episode_1"].create_dataset("rewards", (N,), float)  # never written
+    assert opened(path).read("episode_0").attrs.get("score") == (
+        None if score is None else pytest.approx(score, rel=1e-9)
+    )
+    assert "score" not in opened(path).read("episode_1").attrs

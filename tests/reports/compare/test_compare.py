@@ -316,7 +316,7 @@ def test_a_damaged_log_is_an_error(runs):
 
 def saved_at(step: int, epoch: int, seconds: float = 0.0, **window: Any) -> Any:
     """What ``training_costs`` reads of a checkpoint; the batch size is 10."""
-    parts = {"config": SimpleNamespace(training=SimpleNamespace(batch_size=10))}
+    parts = {"config": SimpleNamespace(training=SimpleNamespace(batch_size=10), finetune=None)}
     parts |= {"progress": SimpleNamespace(seconds=seconds), "inputs": SimpleNamespace(window=Window(**window))}
     return SimpleNamespace(step=step, epoch=epoch, **parts)
 

@@ -1,0 +1,272 @@
+"""Many games that are played in step, several a worker process, so that one policy acts in all of them at once."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Self
+
+import gymnasium
+import numpy as np
+
+from BC_training.common.action import Action
+from BC_training.common.errors import GameDied, UserError
+from BC_training.common.preprocess import resize_frames
+from BC_training.finetuning.rewards import Reward
+from BC_training.games import GameSpec, make_game
+from BC_training.play.episodes import require_few_deaths
+from BC_training.runtime.team import Team
+
+Seen = tuple[np.ndarray, np.ndarray]  # a frame uint8 [3, h, w] and the state float32 [S]
+
+
+class Episode(NamedTuple):
+    """One that has ended: its score is the sum of the game's own rewards."""
+
+    game: int
+    seed: int
+    score: float
+    frames: int
+
+
+class Transition(NamedTuple):
+    """What N games show after a step: of the new episode where one ended.
+
+    Attributes:
+        frames: uint8 [N, 3, h, w], of the model's size.
+        states: float32 [N, S].
+        rewards: float32 [N].
+        terminated, truncated: bool [N], where an episode ended, by itself or by its time.
+        last: where it was its time, the game's number and what the old episode showed at its end.
+        finished: the episodes that ended.
+        died: the games that died and were started again; their episodes count as truncated, without a score.
+        begun: int64 [N], how many episodes each game has begun, each with a seed of its own.
+    """
+
+    frames: np.ndarray
+    states: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    last: dict[int, Seen]
+    finished: list[Episode]
+    died: list[int]
+    begun: np.ndarray
+
+
+class _Task(NamedTuple):
+    actions: Sequence[Action] | None  # None to begin
+    specs: Sequence[str]  # for the episodes that begin from now on
+
+
+class ParallelGames:
+    """N games in worker processes, the k-th episode of game n with the seed ``first_seed`` + k N + n.
+
+    A game that ends begins its next episode at once. A context manager.
+
+    Args:
+        specs: of the N games.
+        recorded_size: (H, W) of the frames that the games draw, and ``model_size`` of those that are shown.
+        processes: at most; retro has one emulator a process, so that it takes one for each game.
+        reward: what is learned from, as ``finetune.reward`` names it; None for the game's own.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[str],
+        *,
+        recorded_size: tuple[int, int],
+        model_size: tuple[int, int],
+        processes: int,
+        first_seed: int,
+        reward: str | None = None,
+    ):
+        self._specs, self._count = [*specs], len(specs)
+        is_retro = any(GameSpec.parse(spec).kind == "retro" for spec in specs)
+        parts = np.array_split(np.arange(self._count), self._count if is_retro else min(processes, self._count))
+        self._parts = [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
+        sizes = recorded_size, model_size
+        args = [(part.start, self._specs[part], *sizes, self._count, first_seed, reward) for part in self._parts]
+        self._begun = np.zeros(self._count, np.int64)
+        self._team = Team(GameWorker, args)
+
+    @property
+    def begun(self) -> int:
+        """How many seeds from the first one on may have been played."""
+        return self._count * int(self._begun.max())
+
+    def start(self) -> Transition:
+        """Begins the first episode of each game.
+
+        Raises a UserError where a game does not start, as ``step`` does where one fails or a worker process dies.
+        """
+        return self._run(None)
+
+    def step(self, actions: Sequence[Action]) -> Transition:
+        """Plays a step of each game."""
+        return self._run(actions)
+
+    def switch(self, specs: Sequence[str]) -> None:
+        """Gives each game a spec for its next episode; one that differs in what is pressed or seen is refused then."""
+        self._specs = [*specs]
+
+    def _run(self, actions: Sequence[Action] | None) -> Transition:
+        tasks = [_Task(actions and actions[part], self._specs[part]) for part in self._parts]
+        answers = self._team.run(tasks)
+        columns = dict(zip(Transition._fields, zip(*answers, strict=True), strict=True))
+        joined: dict[str, Any] = {
+            name: np.concatenate(columns[name]) for name in ("frames", "states", "rewards", "terminated", "truncated", "begun")
+        }
+        last = {game: seen for some in columns["last"] for game, seen in some.items()}
+        finished, died = ([one for some in columns[name] for one in some] for name in ("finished", "died"))
+        self._begun = joined["begun"]
+        return Transition(**joined, last=last, finished=finished, died=died)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._team.close()
+
+
+class GameWorker:
+    """The games of one process (a ``runtime.workers.Worker``): some of ``total`` games, from number ``first`` on."""
+
+    def __init__(
+        self,
+        first: int,
+        specs: Sequence[str],
+        recorded_size: tuple[int, int],
+        model_size: tuple[int, int],
+        total: int,
+        first_seed: int,
+        reward: str | None,
+    ):
+        of_user = None if reward is None else Reward(reward)
+        self._games: list[_Game] = []
+        try:
+            for i, spec in enumerate(specs):
+                seeds = itertools.count(first_seed + first + i, total)
+                self._games.append(_Game(first + i, spec, recorded_size, model_size, seeds, of_user))
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, task: _Task) -> Transition:
+        """Plays a step of each of its games, or begins their first episodes."""
+        moves: dict[int, _Move] = {}
+        for i, (game, spec) in enumerate(zip(self._games, task.specs, strict=True)):
+            moves[game.number] = game.begin(spec) if task.actions is None else game.step(task.actions[i], spec)
+        every = moves.values()
+        return Transition(
+            frames=np.stack([move.seen[0] for move in every]),
+            states=np.stack([move.seen[1] for move in every]),
+            rewards=np.array([move.reward for move in every], np.float32),
+            terminated=np.array([move.terminated for move in every]),
+            truncated=np.array([move.last is not None for move in every]),
+            last={number: move.last for number, move in moves.items() if move.last is not None},
+            finished=[move.finished for move in every if move.finished is not None],
+            died=[number for number, move in moves.items() if move.died],
+            begun=np.array([game.begun for game in self._games]),
+        )
+
+    def close(self) -> None:
+        for game in self._games:
+            game.close()
+
+
+class _Move(NamedTuple):
+    """A step of one game; ``last`` is what a truncated episode showed at its end."""
+
+    seen: Seen
+    reward: float = 0.0
+    terminated: bool = False
+    last: Seen | None = None
+    finished: Episode | None = None
+    died: bool = False
+
+
+class _Game:
+    def __init__(
+        self,
+        number: int,
+        spec: str,
+        recorded_size: tuple[int, int],
+        model_size: tuple[int, int],
+        seeds: Iterator[int],
+        reward: Reward | None,
+    ):
+        self.number, self._spec = number, spec
+        self._sizes, self._seeds, self._reward = (recorded_size, model_size), seeds, reward
+        self._env, self._deaths, self.begun = self._open(), 0, 0
+
+    def begin(self, spec: str) -> _Move:
+        """Begins an episode, of another game where ``spec`` is another."""
+        if spec != self._spec:
+            before, self._spec = self._env, spec
+            before.close()
+            self._env = self._open()
+            require_alike(before.unwrapped, self._env.unwrapped, spec)
+        self._seed, self._score, self._frames = next(self._seeds), 0.0, 0
+        self.begun += 1
+        try:
+            observation, _ = self._env.reset(seed=self._seed)
+        except GameDied as error:
+            self._start_again(error)
+            return self.begin(spec)
+        self._state = observation["state"]
+        self._seen = self._shown(observation)
+        return _Move(self._seen)
+
+    def step(self, action: Action, spec: str) -> _Move:
+        """Plays a step; where the episode ends with it, also begins the next."""
+        try:
+            observation, reward, terminated, truncated, _ = self._env.step(action)
+        except GameDied as error:
+            before = self._seen
+            self._start_again(error)
+            return self.begin(spec)._replace(last=before, died=True)
+        self._score, self._frames = self._score + float(reward), self._frames + 1
+        if not math.isfinite(self._score):
+            raise UserError(
+                f"{self._spec}: a reward of seed {self._seed} is {reward}: it is to be finite, see to the game"
+            )
+        learned = float(reward)
+        if self._reward is not None:
+            learned, is_over = self._reward(self._named(self._state), self._named(observation["state"]), learned)
+            terminated = terminated or is_over
+        self._state, self._seen = observation["state"], self._shown(observation)
+        if not terminated and not truncated:
+            return _Move(self._seen, learned)
+        self._deaths = 0
+        finished = Episode(self.number, self._seed, self._score, self._frames)
+        last = None if terminated else self._seen
+        begun = self.begin(spec)
+        return begun._replace(reward=learned, terminated=bool(terminated), last=last, finished=finished)
+
+    def close(self) -> None:
+        self._env.close()
+
+    def _start_again(self, error: GameDied) -> None:
+        self._env.close()
+        self._deaths += 1
+        require_few_deaths(self._spec, self._deaths, error)
+        self._env = self._open()
+
+    def _open(self) -> gymnasium.Env:
+        return make_game(self._spec, frame_size=self._sizes[0])
+
+    def _shown(self, observation: dict[str, np.ndarray]) -> Seen:
+        frame = resize_frames(observation["frame"][None], self._sizes[1])[0]
+        return np.array(frame), np.array(observation["state"])  # copies: a game may draw into the same memory
+
+    def _named(self, state: np.ndarray) -> dict[str, float]:
+        names = self._env.unwrapped.state_names  # pyright: ignore[reportAttributeAccessIssue]
+        return dict(zip(names, map(float, state), strict=True))
+
+
+def require_alike(first: Any, second: Any, spec: str) -> None:
+    """Raises a UserError if the game of ``spec``, the second, differs in what is pressed or seen."""
+    for name in ("buttons", "axes", "state_names", "frame_size"):
+        ours, theirs = getattr(first, name), getattr(second, name)
+        if tuple(ours) != tuple(theirs):
+            raise UserError(f"{spec} has other {name.replace('_', ' ')} than the game before it: {theirs}, not {ours}")

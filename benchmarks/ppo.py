@@ -1,0 +1,140 @@
+"""Agent steps until PPO solves CartPole and LunarLander, ours beside stable-baselines3's.
+
+    python -m venv sb3 && sb3/bin/pip install torch==2.13.0 stable-baselines3 "gymnasium[box2d]"
+    uv run python benchmarks/ppo.py --reference sb3/bin/python --seeds 3
+
+Both see the state alone and have the settings that RL Baselines3 Zoo publishes for its PPO, but for the clip range,
+which does not shrink. Solved means that the mean return of the last 100 episodes, looked at before an update, is at
+least 475 and 200. Ours draws its parameters anew (``finetune.from_nothing``): its "clone", of random play, says only
+what is seen and pressed. Its net sees a picture of 8x8 pixels, too, as every policy here does.
+"""
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+from statistics import mean
+from time import perf_counter
+
+from rich.console import Console
+
+from BC_training.common.config import load_config as load_training
+from BC_training.experiments.finetune import finetune
+from BC_training.finetuning.setup import load_config
+from BC_training.train import train
+
+GAMES = {
+    "CartPole-v1": {
+        "bar": 475.0,
+        "steps": 100_000,
+        "games": 8,
+        "horizon": 32,
+        "minibatches": 1,
+        "epochs": 20,
+        "gamma": 0.98,
+        "gae_lambda": 0.8,
+        "entropy": 0.0,
+        "learning_rate": 1e-3,
+        "clip": 0.2,
+        "schedule": "linear",
+    },
+    "LunarLander-v3": {
+        "bar": 200.0,
+        "steps": 1_000_000,
+        "games": 16,
+        "horizon": 1024,
+        "minibatches": 256,
+        "epochs": 4,
+        "gamma": 0.999,
+        "gae_lambda": 0.98,
+        "entropy": 0.01,
+        "learning_rate": 3e-4,
+        "clip": 0.2,
+        "schedule": "constant",
+    },
+}
+CLONE = """
+dataset:
+  path: {folder}/{game}.zarr
+  record: {{game: gym/{game}, player: random, episodes: 20, seed: 900000, frame_size: [8, 8]}}
+  state: {{standardized: {names}}}
+  cache: none
+model:
+  name: state_cnn
+  conv_features: [4]
+  conv_strides: [4]
+  grid_features: 1
+  vision_features: [4]
+  state_features: [64]
+  dense_features: [64]
+  dropout: 0
+  batch_norm: false
+training: {{num_epochs: 1, class_weights: none, checkpoint_dir: {folder}/c}}
+evaluation: {{rollout: null}}
+logging: {{run_name: {game}, log_dir: {folder}/l, report: false, wandb: {{enabled: false}}}}
+"""
+NAMES = {
+    "CartPole-v1": ["cart_position", "cart_velocity", "pole_angle", "pole_angular_velocity"],
+    "LunarLander-v3": ["x", "y", "x_velocity", "y_velocity", "angle", "angular_velocity", "left_leg", "right_leg"],
+}
+
+
+def ours(game: str, seed: int, folder: Path, console: Console) -> tuple[int | None, float]:
+    """The agent steps until it is solved, None where it is not, and the seconds of the whole run."""
+    settings, clone, run = GAMES[game], folder / "c" / game, f"{game}-{seed}"
+    if not clone.exists():
+        (folder / "clone.yaml").write_text(CLONE.format(folder=folder, game=game, names=NAMES[game]), encoding="utf-8")
+        train(load_training(folder / "clone.yaml"), console)
+    (folder / "ppo.yaml").write_text("", encoding="utf-8")
+    values = {f"finetune.{key}": value for key, value in settings.items() if key != "bar"}
+    values |= {"finetune.from": clone, "finetune.game": f"gym/{game}", "finetune.from_nothing": "true"}
+    values |= {"finetune.kl": 0, "finetune.value_warmup": 0, "finetune.value_layers": "[64]", "system.seed": seed}
+    values |= {"finetune.first_seed": 1000 + 100_000 * seed, "training.checkpoint_dir": folder / "c"}
+    values |= {"logging.run_name": run, "logging.log_dir": folder / "l", "logging.report": "false"}
+    values |= {"logging.wandb.enabled": "false", "evaluation.rollout.episodes": 1, "evaluation.rollout.video": "false"}
+    values |= {"evaluation.rollout.reference_means": "[0, 1]"}
+    began = perf_counter()
+    finetune(load_config(folder / "ppo.yaml", [f"{key}={value}" for key, value in values.items()]), console)
+    seconds, episodes = perf_counter() - began, 0
+    for row in map(json.loads, (folder / "l" / run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()):
+        if row["kind"] == "epoch":
+            episodes += row["episodes"]
+            if episodes >= 100 and row["return"] >= settings["bar"]:
+                return row["step"], seconds
+    return None, seconds
+
+
+def theirs(game: str, seed: int, python: str) -> tuple[int | None, float]:
+    options = json.dumps(GAMES[game] | {"game": game, "seed": seed})
+    script = Path(__file__).with_name("ppo_reference.py")
+    done = subprocess.run([python, script, options], check=True, capture_output=True, text=True)
+    answer = json.loads(done.stdout.splitlines()[-1])
+    return answer["steps"], answer["seconds"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--games", nargs="+", choices=GAMES, default=[*GAMES])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--reference", help="a Python that has stable-baselines3; without it only ours is measured")
+    parser.add_argument("--folder", type=Path, default=Path("ppo"), help="where the runs go")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    console = Console(quiet=True)
+    for game in args.games:
+        found: dict[str, list[int | None]] = {"ours": [], "stable-baselines3": []}
+        for seed in range(args.seeds):
+            steps, seconds = ours(game, seed, args.folder, console)
+            found["ours"].append(steps)
+            print(f"{game} seed {seed}: ours {steps} steps, {seconds:.0f} s", flush=True)
+            if args.reference:
+                steps, seconds = theirs(game, seed, args.reference)
+                found["stable-baselines3"].append(steps)
+                print(f"{game} seed {seed}: stable-baselines3 {steps} steps, {seconds:.0f} s", flush=True)
+        for who, runs in found.items():
+            if solved := [steps for steps in runs if steps is not None]:
+                print(f"{game}: {who} solved {len(solved)} of {len(runs)}, after {mean(solved):,.0f} steps (mean)")
+
+
+if __name__ == "__main__":
+    main()
