@@ -43,15 +43,17 @@ GAMES = {"doom": doom_walker, "bubbles": bubble_person}
 FPS = 20
 TRAIN = (
     *("--config", "configs/resnet_policy.yaml", "dataset.record=null", "dataset.frame_size=null"),
-    *("evaluation.rollout=null", "logging.wandb.enabled=false", "logging.run_name=real_game"),
+    *("evaluation.rollout=null", "logging.wandb.enabled=false"),
 )
 
 
 class Loop:
     """What is done with one game; its files are in a folder."""
 
-    def __init__(self, game: Any, work: Path, minutes: float, play_minutes: float, decode: list[str]):
+    def __init__(self, game: Any, work: Path, minutes: float, play_minutes: float, decode: list[str], shift: int):
         self._game, self._work, self._minutes, self._play_minutes = game, work.resolve(), minutes, play_minutes
+        self._shift, self._policy = shift, f"policy{shift or ''}"
+        self._checkpoint = self._work / "checkpoints" / self._policy
         self._decode = [part for rule in decode for part in ("--decode", rule)]
         self._work.mkdir(parents=True, exist_ok=True)
         keybinds = self._work / "keybinds.json"
@@ -96,25 +98,26 @@ class Loop:
             self._keep("person", watched, person)
 
     def train(self) -> None:
-        places = f"training.checkpoint_dir={self._work / 'checkpoints'}", f"logging.log_dir={self._work / 'logs'}"
-        shutil.rmtree(self._work / "checkpoints", ignore_errors=True)
+        places = f"training.checkpoint_dir={self._checkpoint.parent}", f"logging.log_dir={self._work / 'logs'}"
+        shutil.rmtree(self._checkpoint, ignore_errors=True)
         dataset, program = str(self._work / "person.zarr"), [sys.executable, "-m", "BC_training"]
         subprocess.run([*program, "validate", dataset], cwd=ROOT, check=True)
         began = time.perf_counter()
-        settings = (*TRAIN, *self._game.TRAIN, *places, f"dataset.path={dataset}")
+        run = f"logging.run_name={self._policy}", f"dataset.action_shift={self._shift}"
+        settings = (*TRAIN, *self._game.TRAIN, *places, *run, f"dataset.path={dataset}")
         subprocess.run([*program, *settings], cwd=ROOT, check=True)
         print(f"training took {(time.perf_counter() - began) / 60:.1f} minutes")
 
     def play(self) -> None:
         """In a fresh game."""
-        out = self._work / "policy.zarr"
+        out = self._work / f"{self._policy}.zarr"
         shutil.rmtree(out, ignore_errors=True)
         kept = ("--seconds", str(60 * self._play_minutes), "--record", str(out), *self._decode)
         with self._started() as (person, process):
             watched = self._game.watch(process.pid)
-            with product("play", str(self._work / "checkpoints" / "real_game"), *self._window, *kept):
+            with product("play", str(self._checkpoint), *self._window, *kept):
                 person.tap("F9")
-            self._keep("policy", watched, person)
+            self._keep(self._policy, watched, person)
 
     def _keep(self, who: str, watched: Any, person: ScriptedPerson) -> None:
         np.save(self._work / f"{who}.npy", watched.stop())
@@ -126,7 +129,7 @@ class Loop:
 
     def compare(self) -> None:
         """A row for each of both, with the mean and the deviation of their minutes."""
-        for who in ("person", "policy"):
+        for who in ("person", self._policy):
             watched, found = np.load(self._work / f"{who}.npy"), []
             for folder in sorted((self._work / f"{who}.zarr").glob("episode_*")):
                 events = Events.read(folder / EVENTS)
@@ -149,10 +152,9 @@ class Loop:
             left = Film(self._game.TITLE, seconds)
             player.play(seconds)
             left.join()
-        checkpoint = str(self._work / "checkpoints" / "real_game")
         with (
             self._started() as (person, _),
-            product("play", checkpoint, *self._window, *self._decode, "--seconds", str(seconds + 1)),
+            product("play", str(self._checkpoint), *self._window, *self._decode, "--seconds", str(seconds + 1)),
         ):
             person.tap("F9")
             right = Film(self._game.TITLE, seconds)
@@ -210,8 +212,10 @@ def main() -> None:
     parser.add_argument("--play-minutes", type=float, default=3, help="of the policy's")
     parser.add_argument("--work", type=Path, default=Path("data/real_game"))
     parser.add_argument("--decode", action="append", default=[], help="for play, such as temperature=1")
+    parser.add_argument("--shift", type=int, default=0, help="dataset.action_shift; each has a policy of its own")
     given = parser.parse_args()
-    loop = Loop(GAMES[given.game], given.work / given.game, given.minutes, given.play_minutes, given.decode)
+    work = given.work / given.game
+    loop = Loop(GAMES[given.game], work, given.minutes, given.play_minutes, given.decode, given.shift)
     for stage in given.stages:
         getattr(loop, stage)()
 
