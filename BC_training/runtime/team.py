@@ -22,7 +22,7 @@ class Team:
 
     def __init__(self, worker: Callable[..., Worker], args: Sequence[tuple[Any, ...]]):
         self._local = worker(*args[0]) if len(args) == 1 else None
-        self._members: list[tuple[Any, Connection]] = []
+        self._members: list[tuple[Any, Any]] = []  # processes and the connections to them
         if self._local is not None:
             return
         try:
