@@ -6,8 +6,8 @@
 
 Both see the state alone and have the settings that RL Baselines3 Zoo publishes for its PPO, but for the clip range,
 which does not shrink. Solved means that the mean return of the last 100 episodes, looked at before an update, is at
-least 475 and 200. Ours draws its parameters anew (``finetune.from_nothing``): its "clone", of random play, says only
-what is seen and pressed. Its net sees a picture of 8x8 pixels, too, as every policy here does.
+least 475 and 200. Ours draws its parameters anew (``finetune.from_nothing``): its "clone" says only what is seen and
+pressed. Its net sees a picture of 8x8 pixels, too, as every policy here does.
 
 ``--throughput`` has both play sixteen games of ``doom/deadly_corridor`` at 45x80 from pixels alone, in turn, with nets
 of about as many parameters and multiplications (theirs is the "NatureCNN"); the rates are medians over iterations.
@@ -62,7 +62,14 @@ GAMES = {
 CLONE = """
 dataset:
   path: {folder}/{game}.zarr
-  record: {{game: gym/{game}, player: random, episodes: 20, seed: 900000, frame_size: [8, 8]}}
+  record:
+    game: gym/{game}
+    player: expert
+    episodes: 20
+    seed: 900000
+    frame_size: [8, 8]
+    noise: 0.2  # so that the state's scales are those of good and bad play
+    noise_frames: 10
   state: {{standardized: {names}}}
   cache: none
 model:
