@@ -44,6 +44,8 @@ def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
             variant, or a value of the wrong type or out of range.
     """
     raw, file = read_settings(path, overrides)
+    if "from" in (raw.get("finetune") or {}):
+        raise UserError(f"config {file}: it is of a fine-tuning: finetune --config {file}")
     raw["model"] = {"name": file.stem} | (raw.get("model") or {})
     raw["logging"] = raw.get("logging") or {}
     if raw["logging"].get("run_name") is None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import untrained
 
+from BC_training.common.config import load_config as load_training
 from BC_training.common.config import to_dict
 from BC_training.common.errors import UserError
 from BC_training.common.settings.evaluation import EvaluationConfig, RolloutConfig
@@ -116,3 +117,5 @@ def test_a_training_does_not_take_the_section(clone, load, tmp_path):
 
     with pytest.raises(UserError, match="is for the command of that name"):
         require_runnable(load())
+    with pytest.raises(UserError, match="it is of a fine-tuning: finetune --config"):
+        load_training("configs/finetune.yaml")
