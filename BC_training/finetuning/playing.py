@@ -20,10 +20,11 @@ _RECENT = 100  # episodes whose mean score is shown
 
 
 class Playing:
-    """The games and what they showed; ``play`` fills it, ``minibatches`` gives it to the update.
+    """The games and what they showed; ``step`` fills it, ``minibatches`` gives it to the update.
 
     Attributes:
-        finished: the episodes that ended since ``play`` began.
+        finished: the episodes that ended since ``begin``.
+        died: how many games died since then and were started again.
         seconds: since then "games" and "inference" took, of the main process's time.
         buttons, axis_bins, log_probabilities, values, rewards, ended: of each step of each game, [horizon, N, ...], and
             of values one more: the choice and its log probability, what the value head said before it, the reward that
@@ -55,6 +56,7 @@ class Playing:
     def begin(self, state: TrainState) -> None:
         """Begins to play for the next update, by the policy of ``state``."""
         self.finished: list[Episode] = []
+        self.died = 0
         self.seconds = {"games": 0.0, "inference": 0.0}
         self._policy = state.params, state.batch_stats, state.opt_state["value_head"]
         if self._network.is_streaming:  # the past as the new policy sees it
@@ -83,6 +85,7 @@ class Playing:
         if self._network.is_streaming:
             self._encode_row(self.experience.row)
         self.finished += shown.finished
+        self.died += len(shown.died)
         self._recent = [*self._recent, *(episode.score for episode in shown.finished)][-_RECENT:]
         self.seconds["games"] += after - between
         self.seconds["inference"] += between - began + perf_counter() - after

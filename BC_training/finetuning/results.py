@@ -57,6 +57,7 @@ def log_iteration(
         "update": 1 - sum(spent.values()) / seconds,
         "return": playing.mean_score,
         "episodes": len(lengths),
+        "games_died": playing.died,
         "length": sum(lengths) / len(lengths) if lengths else None,
         "kl_weight": float(state.opt_state["kl"]),
         **{name: value for name, value in means.items() if name != "loss"},

@@ -117,7 +117,11 @@ class Setup:
         assert options.game is not None
         clone = checkpoint.read(options.from_)
         for game in (options.game, *(stage.game for stage in options.curriculum)):
-            with closing(make_game(GameSpec.parse(game), frame_size=clone.inputs.recorded_size)) as env:
+            if (spec := GameSpec.parse(game)).kind == "window":
+                raise UserError(
+                    f"finetune.game={game}: a window has no reward and does not start again: play elsewhere"
+                )
+            with closing(make_game(spec, frame_size=clone.inputs.recorded_size)) as env:
                 require_fit(str(clone.path), clone.inputs, env)
         if options.reward is not None:
             Reward(options.reward)
