@@ -21,7 +21,11 @@ Observation = Mapping[str, Shaped[jax.Array, "B ..."]]
 
 
 class ValueHead(nnx.Module):
-    """Dense layers with tanh on the policy's features; it says 0 before it has learned."""
+    """Dense layers with ReLU on the policy's features; it says 0 before it has learned.
+
+    Not with tanh: features have no bound, and a return far from 0 drove its units to their ends, where they learn no
+    more (CartPole: one value everywhere).
+    """
 
     def __init__(self, features: int, layers: tuple[int, ...], rngs: nnx.Rngs):
         pairs = zip((features, *layers), layers, strict=False)
@@ -31,7 +35,7 @@ class ValueHead(nnx.Module):
 
     def __call__(self, x: Float[jax.Array, "B F"]) -> Float[jax.Array, " B"]:
         for layer in self.layers:
-            x = jnp.tanh(layer(x))
+            x = nnx.relu(layer(x))
         return self.out(x)[:, 0]
 
 
