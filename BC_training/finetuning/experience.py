@@ -121,8 +121,8 @@ def advantages(
 class RewardScale:
     """Divides rewards by ``fixed`` or by the standard deviation of their discounted sums, as they come to be known.
 
-    The mean stays: only a reward of 0 is then 0. What comes to be known changes what the value head has learned, so a
-    fixed scale learns faster where one is known (CartPole: benchmarks/RESULTS.md). After "The 37 Implementation Details of PPO" (Huang et al. 2022).
+    The mean stays: only a reward of 0 is then 0. After "The 37 Implementation Details of PPO" (Huang et al. 2022). As
+    what comes to be known changes what the value head has learned, a fixed scale is better where one is known.
 
     Attributes:
         moments: float64 [3], the count, the mean and the variance of the sums so far; a resumed run goes on with it.

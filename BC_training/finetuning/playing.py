@@ -25,8 +25,8 @@ class Playing:
     Attributes:
         finished: the episodes that ended since ``begin``.
         died: how many games died since then and were started again.
-        explained_variance: the share of the returns' variance that the value head foresaw, at most 1; below 0 it is worse
-            than one value everywhere.
+        explained_variance: the share of the returns' variance that the value head foresaw, at most 1; below 0 it is
+            worse than one value everywhere.
         seconds: since then "games" and "inference" took, of the main process's time.
         buttons, axis_bins, log_probabilities, values, rewards, ended: of each step of each game, [horizon, N, ...], and
             of values one more: the choice and its log probability, what the value head said before it, the reward that
