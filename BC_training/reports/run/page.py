@@ -187,6 +187,7 @@ def _of_finetuning(log: Iterable[dict[str, Any]], steps: int) -> list[Markup]:
         line_chart("Weight of the divergence", [line("weight", "kl_weight")], steps),
         line_chart("Entropy, nats a step", [line("entropy", "entropy")], steps),
         line_chart("Loss of the value head", [line("value", "value_loss")], steps),
+        line_chart("Variance of returns that values foresaw", [line("share", "explained_variance")], steps),
         line_chart("Share of clipped steps", [line("clipped", "clipped")], steps, unit_range=True),
         line_chart("Agent steps a second", [line("all", "frames_per_second")], steps),
         line_chart("Shares of the time", shares, steps, unit_range=True),
