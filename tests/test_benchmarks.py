@@ -2,14 +2,17 @@
 
 import json
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from pages import Page
+from rich.console import Console
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import gpu
+import init_from
 
 
 @pytest.fixture
@@ -52,3 +55,17 @@ def test_a_measurement_that_fails_says_why_and_leaves_the_others_alone(options):
 )
 def test_the_peak_is_that_of_the_device_s_data_sheet(device, peak):
     assert gpu.peak_flops(device, "bfloat16") == peak
+
+
+@pytest.mark.slow
+def test_a_trunk_of_another_scenario_is_compared_with_a_fresh_start(tmp_path):
+    tiny = ["--episodes=2", "--trunk-episodes=3", "--epochs=1", "--trunk-epochs=1", "--size", "24", "32", "--plays=2"]
+    net = ["model.conv_features=[4]", "model.conv_strides=[4]", "model.dense_features=[8]", "training.batch_size=2"]
+    net += ["system.workers=1", "dataset.record.noise=0"]
+    plan = init_from.make_plan([f"--folder={tmp_path}", "--scenario=basic", "--trunk", "basic", *tiny, *net])
+    screen = Console(file=StringIO(), width=200)
+    results = init_from.measure(plan, screen)
+    assert isinstance(screen.file, StringIO)
+    assert screen.file.getvalue().count("begins at") == 1
+    assert [len(found.returns) for found in results.values()] == [2, 2]
+    assert init_from.table(plan, results).count("\n| from") == 2
