@@ -23,6 +23,8 @@ def open_configured(options: DatasetConfig, path: str | None = None) -> ZarrGame
     """The dataset or datasets of a config's ``dataset`` section, or another one at ``path``, read the same way."""
     if not options.also or path not in (None, options.path):
         return ZarrGameplayDataset.from_config(options, path)
+    if options.cache == "disk":
+        raise UserError("dataset.cache=disk is for one dataset: with dataset.also use device, none or auto")
     return SeveralDatasets(options)
 
 

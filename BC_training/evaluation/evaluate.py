@@ -136,5 +136,5 @@ def score(predictions: SplitPredictions, decoding: Decoding, tolerance: int = ev
         }
     report |= {"decoding": decoding, "step": saved.step, "split": predictions.split}
     report |= {"chosen_here": list(predictions.chosen_here)}
-    report |= {"diagnosis": diagnosis.diagnose(true, done, majority, shift, ablated, axes)}
+    report |= {"diagnosis": diagnosis.diagnose(true, done, held["majority"][0], shift, ablated, axes)}
     return Evaluation.from_dict(report)
