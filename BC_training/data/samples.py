@@ -11,9 +11,9 @@ from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError, unknown
 from BC_training.common.preprocess import Window
 from BC_training.common.schema import OversampleConfig
-from BC_training.common.several_datasets import labelled_buttons
 from BC_training.common.state import frames_since_change
 from BC_training.data.order import SampleOrder
+from BC_training.data.several_datasets import labelled_buttons
 
 
 class Samples:

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.schema import DatasetConfig
-from BC_training.common.several_datasets import SeveralDatasets
 from BC_training.data import cache
+from BC_training.data.several_datasets import SeveralDatasets
 from BC_training.runtime.sharding import from_main
 
 _DEVICE_SHARE = 0.5  # the part of the free memory that `auto` lets the frames fill

@@ -117,7 +117,7 @@ def open_episode(
     ``data`` is a dataset, or None for the one the policy was trained on. Raises a UserError if checkpoint or dataset do
     not load or do not fit, or if there is no such episode.
     """
-    from BC_training.common.several_datasets import SeveralDatasets
+    from BC_training.data.several_datasets import SeveralDatasets
     from BC_training.evaluation.trained_data import open_dataset
     from BC_training.play.policy import Policy
     from BC_training.training import checkpoint as checkpoints

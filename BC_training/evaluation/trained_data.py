@@ -5,7 +5,7 @@ from pathlib import Path
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
-from BC_training.common.several_datasets import open_configured
+from BC_training.data.several_datasets import open_configured
 from BC_training.training.checkpoint import Checkpoint
 from BC_training.training.resume import fingerprint
 

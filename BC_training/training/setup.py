@@ -18,13 +18,13 @@ from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
-from BC_training.common.several_datasets import open_configured
 from BC_training.data.augment import make_augment
 from BC_training.data.inputs import fit_inputs
 from BC_training.data.loader import Batch, Tier, dispatch_size, make_tier
 from BC_training.data.order import SampleOrder
 from BC_training.data.returns import weigh
 from BC_training.data.samples import Samples
+from BC_training.data.several_datasets import open_configured
 from BC_training.data.tier_choice import choose_tier
 from BC_training.games import GameSpec
 from BC_training.games.dataset_game import with_game

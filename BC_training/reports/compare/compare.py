@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, require_writable
-from BC_training.common.several_datasets import open_configured
+from BC_training.data.several_datasets import open_configured
 from BC_training.play.policy import Policy
 from BC_training.play.say import say
 from BC_training.reports.compare.runs import COMMAND, Run, assemble, incomparable, names_of, require_same_play

@@ -15,9 +15,9 @@ from BC_training.common.config import load_config
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.preprocess import Window
 from BC_training.common.schema import DatasetConfig
-from BC_training.common.several_datasets import SeveralDatasets, labelled_buttons, open_configured
 from BC_training.data.frame_readers import DecodedFrames
 from BC_training.data.samples import Samples
+from BC_training.data.several_datasets import SeveralDatasets, labelled_buttons, open_configured
 from BC_training.training.losses import make_loss
 from BC_training.training.resume import fingerprint
 
