@@ -92,8 +92,8 @@ def report(
     changes = change_frames(true, action_shift, axes)
     if not isinstance(decoding, Decoding):
         decoding = DecodeSettings(decoding).decoding(action_names)
+    probability = probability if known is None else probability * known
     predicted = decode_episodes(decoding, probability, target_counts(true, action_shift))
-    predicted = predicted if known is None else predicted & known
     return {
         **scores_at_changes(true, predicted, action_names, action_shift, axes, moved, known),
         "decoding": decoding.to_dict(),

@@ -44,8 +44,7 @@ class SplitPredictions:
     @cached_property
     def probability(self) -> np.ndarray:
         """float32 [N, A]; 0 where a button was not recorded."""
-        probability = np.asarray(jax.nn.sigmoid(self.saved.inputs.split_logits(self.logits)[0]))
-        return probability if self.samples.known is None else probability * self.samples.known
+        return self._probability(self.saved.inputs.split_logits(self.logits)[0])
 
     @property
     def title(self) -> str:
@@ -68,8 +67,11 @@ class SplitPredictions:
         inputs = self.saved.inputs
         counts = metrics.target_counts(self.true, inputs.window.action_shift)
         of_buttons, of_axes = inputs.split_logits(logits)
-        done = decode_split(decoding, np.asarray(jax.nn.sigmoid(of_buttons)), of_axes, inputs.axis_bins, counts)
-        return done if self.samples.known is None else done._replace(buttons=done.buttons & self.samples.known)
+        return decode_split(decoding, self._probability(of_buttons), of_axes, inputs.axis_bins, counts)
+
+    def _probability(self, logits: np.ndarray) -> np.ndarray:
+        probability = np.asarray(jax.nn.sigmoid(logits))
+        return probability if self.samples.known is None else probability * self.samples.known
 
 
 def predict_split(

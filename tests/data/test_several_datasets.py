@@ -189,5 +189,7 @@ def test_a_training_on_two_datasets_is_scored_and_goes_on(tmp_path, data):
     assert val
     shown = run(tmp_path, data / "one.zarr", two, "training.num_epochs=2", "training.resume_changed=true")
     assert "going on after step" in shown
+    refused = user_error(run, tmp_path, data / "one.zarr", two, "training.weight_by_return={top: 0.5}")
+    assert "compares scores of one game" in refused
     refused = user_error(run, tmp_path, data / "one.zarr", "training.num_epochs=2", "training.resume_changed=true")
     assert "is of another training" in refused
