@@ -103,6 +103,7 @@ class OversampleConfig:
 @dataclass(frozen=True)
 class DatasetConfig:
     path: str = setting(resume=FREE)
+    also: tuple[str, ...] = setting((), FREE)  # more datasets to train on, their buttons matched by name
     record: RecordConfig | None = setting(None, FREE)
     frame_size: tuple[int, int] | None = None  # H, W the model sees; null: as recorded
     actions: tuple[str, ...] | None = None  # the buttons to train on; null: all

@@ -43,8 +43,8 @@ class SplitPredictions:
 
     @cached_property
     def probability(self) -> np.ndarray:
-        """float32 [N, A]."""
-        return np.asarray(jax.nn.sigmoid(self.saved.inputs.split_logits(self.logits)[0]))
+        """float32 [N, A]; 0 where a button was not recorded."""
+        return self._probability(self.saved.inputs.split_logits(self.logits)[0])
 
     @property
     def title(self) -> str:
@@ -67,7 +67,11 @@ class SplitPredictions:
         inputs = self.saved.inputs
         counts = metrics.target_counts(self.true, inputs.window.action_shift)
         of_buttons, of_axes = inputs.split_logits(logits)
-        return decode_split(decoding, np.asarray(jax.nn.sigmoid(of_buttons)), of_axes, inputs.axis_bins, counts)
+        return decode_split(decoding, self._probability(of_buttons), of_axes, inputs.axis_bins, counts)
+
+    def _probability(self, logits: np.ndarray) -> np.ndarray:
+        probability = np.asarray(jax.nn.sigmoid(logits))
+        return probability if self.samples.known is None else probability * self.samples.known
 
 
 def predict_split(

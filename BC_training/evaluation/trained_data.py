@@ -5,6 +5,7 @@ from pathlib import Path
 
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
+from BC_training.data.several_datasets import open_configured
 from BC_training.training.checkpoint import Checkpoint
 from BC_training.training.resume import fingerprint
 
@@ -16,7 +17,7 @@ def open_dataset(saved: Checkpoint, data: str | Path | None = None) -> ZarrGamep
         UserError: it does not load, has other buttons or, where the model sees them, other state values; or ``data`` is
             None and another dataset lies where that of the training was.
     """
-    dataset, inputs = ZarrGameplayDataset.from_config(saved.config.dataset, data), saved.inputs
+    dataset, inputs = open_configured(saved.config.dataset, data and str(data)), saved.inputs
     compared = [("actions", dataset.action_names, inputs.action_names), ("axes", dataset.axis_names, inputs.axis_names)]
     if inputs.window.state:
         compared.append(("state values", dataset.state_names, inputs.state_names))

@@ -118,6 +118,8 @@ def _require_rounds_possible(config: Config, label: str, mix: float, person: Per
             f"training.resume={config.training.resume}: dagger goes on by itself; for new rounds choose another "
             "logging.run_name"
         )
+    if options.also:
+        raise UserError("dagger adds to one dataset: set dataset.also=[]")
     if is_remote(options.path):
         raise UserError(
             f"dagger adds to a copy of the dataset, but {options.path} is remote: copy it to a local folder"
