@@ -4,7 +4,7 @@
     uv run python benchmarks/init_from.py --scenario deadly_corridor --trunk defend_the_line defend_the_center
 
 The expert is recorded in every scenario of ``--trunk``, and in the new one. The trunk is trained on the former together
-(``dataset.also``). Then two trainings, alike but for where they begin (``training.init_from``), take as many steps on
+(``dataset.path``). Then two trainings, alike but for where they begin (``training.init_from``), take as many steps on
 the new scenario's few episodes, and both play the same fresh seeds. What was recorded and trained is kept, so the same
 command goes on. KEY=VALUE are settings of all trainings.
 """
@@ -77,8 +77,8 @@ def measure(plan: Plan, console: Console) -> dict[str, RolloutResult]:
     parts = [plan.config(scenario, name, plan.trunk_episodes, plan.trunk_epochs, None) for scenario in plan.trunk]
     for part in parts:
         record_missing_dataset(part, console)
-    first, *others = (part.dataset for part in parts)
-    together = replace(first, also=tuple(part.path for part in others))
+    paths = tuple(path for part in parts for path in part.dataset.paths)
+    together = replace(parts[0].dataset, path=paths, record=None)
     trunk = train(replace(parts[0], dataset=together), console)
     results, references = {}, None
     for name, begin in {"from nothing": None, "from the trunk": trunk}.items():

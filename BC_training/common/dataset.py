@@ -99,7 +99,7 @@ class ZarrGameplayDataset:
             else:
                 infos.append(episode)
         columns, size = expected_shapes(infos, root)
-        self.state_names = attributes if "state" in columns else ()
+        self.state_names: tuple[str, ...] = attributes if "state" in columns else ()
         for info in infos:
             if faults := episode_faults(info, columns, size):
                 self._fault(info.name, faults[0].message)
@@ -119,14 +119,25 @@ class ZarrGameplayDataset:
 
     @classmethod
     def from_config(cls, options: DatasetConfig, path: str | Path | None = None) -> Self:
-        """The dataset of a config's ``dataset`` section, or one at ``path`` read the same way."""
+        """The dataset of a config's ``dataset`` section, or one at ``path`` read the same way.
+
+        Raises a UserError where the section names several; ``several_datasets.open_configured`` reads those.
+        """
+        chosen = options.path if path is None else path
+        if isinstance(chosen, tuple):
+            raise UserError(f"dataset.path names {len(chosen)} datasets, and this reads one: name one")
         return cls(
-            options.path if path is None else path,
+            chosen,
             actions=options.actions,
             axes=options.axes,
             channel_order=options.channel_order,
             validate_episodes=options.validate_episodes,
         )
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Its path; where it is several datasets in one, the path of each."""
+        return (self.path,)
 
     def __len__(self) -> int:
         """Frames in all usable episodes."""

@@ -6,26 +6,25 @@ which are, so that neither the loss nor a score takes the others as released.
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import PurePath
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool
 
 from BC_training.common.dataset import Skipped, ZarrGameplayDataset
 from BC_training.common.errors import UserError, unknown
-from BC_training.common.files import expand
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.schema import DatasetConfig
+from BC_training.common.settings.dataset_path import name_of
 
 
-def open_configured(options: DatasetConfig, path: str | None = None) -> ZarrGameplayDataset:
-    """The dataset or datasets of a config's ``dataset`` section, or another one at ``path``, read the same way."""
-    if not options.also or path not in (None, options.path):
-        return ZarrGameplayDataset.from_config(options, path)
-    if options.cache == "disk":
-        raise UserError("dataset.cache=disk is for one dataset: with dataset.also use device, none or auto")
-    return SeveralDatasets(options)
+def open_configured(options: DatasetConfig, path: str | Path | tuple[str, ...] | None = None) -> ZarrGameplayDataset:
+    """The dataset or datasets of a config's ``dataset`` section, or others at ``path``, read the same way."""
+    chosen = options.path if path is None else path
+    if isinstance(chosen, tuple):
+        return SeveralDatasets(options, chosen)
+    return ZarrGameplayDataset.from_config(options, chosen)
 
 
 def labelled_buttons(dataset: ZarrGameplayDataset, episode: int) -> Bool[np.ndarray, " A"]:
@@ -35,8 +34,27 @@ def labelled_buttons(dataset: ZarrGameplayDataset, episode: int) -> Bool[np.ndar
     return np.ones(len(dataset.action_names), bool)
 
 
+@dataclass(frozen=True)
+class _Mirrors(MirrorTable):
+    """The tables of several datasets in one."""
+
+    tables: tuple[MirrorTable, ...] = ()
+
+    def check(self) -> dict[str, dict[str, str]]:
+        images: dict[str, dict[str, str]] = {"action": {}, "axis": {}, "state value": {}}
+        for table in self.tables:
+            for kind, of_kind in table.check().items():
+                for name, image in of_kind.items():
+                    if images[kind].setdefault(name, image) != image:
+                        raise UserError(
+                            f"{table.path}: attribute 'mirror' maps {kind} '{name}' to '{image}', that of another "
+                            f"dataset to '{images[kind][name]}': correct one, or set training.augmentation.flip=0"
+                        )
+        return images
+
+
 class SeveralDatasets(ZarrGameplayDataset):
-    """The episodes of ``dataset.path`` and then of each of ``dataset.also``.
+    """The episodes of each of ``paths``, one dataset after the other.
 
     An episode is called NAME.zarr/episode_0. Frame size, as recorded, and rate are those of the first dataset, since a
     policy plays one game at a time. State values are those that all have.
@@ -46,36 +64,26 @@ class SeveralDatasets(ZarrGameplayDataset):
         recorded: of each dataset, which of the buttons it has.
 
     Raises:
-        UserError: a dataset does not load, two have the same name, one has none of the buttons, axes differ, or the
-            frames' sizes differ and there is no ``dataset.frame_size``.
+        UserError: a dataset does not load, one has none of the buttons, axes differ, or the frames' sizes differ and
+            there is no ``dataset.frame_size``.
     """
 
-    def __init__(self, options: DatasetConfig):
-        paths = [options.path, *map(expand, options.also)]
-        self.parts = [
-            ZarrGameplayDataset(
-                path,
-                axes=options.axes,
-                channel_order=options.channel_order,
-                validate_episodes=options.validate_episodes,
-            )
-            for path in paths
-        ]
+    def __init__(self, options: DatasetConfig, paths: Sequence[str]):
+        self.parts = [ZarrGameplayDataset.from_config(replace(options, actions=None), path) for path in paths]
         first = self.parts[0]
         self.path = ", ".join(paths)
-        self._names = [PurePath(path).name for path in paths]
-        for name in self._names:
-            if self._names.count(name) > 1:
-                raise UserError(f"dataset.also: two datasets are called {name}: episodes are named by it, rename one")
+        self._names = [name_of(path) for path in paths]
         known = list(dict.fromkeys(name for part in self.parts for name in part.action_names))
         self.action_names = tuple(known if options.actions is None else options.actions)
         for name in self.action_names:
             if name not in known:
                 raise unknown("action", name, known, f"the datasets {self.path} name their actions")
+        if not self.action_names and not first.axis_names:
+            raise UserError(f"{self.path}: dataset.actions and dataset.axes leave nothing to learn: name some")
         self.recorded = [np.isin(self.action_names, part.action_names) for part in self.parts]
         sizes = dict.fromkeys(part.frame_size for part in self.parts)
         for part, recorded in zip(self.parts, self.recorded, strict=True):
-            if not recorded.any():
+            if self.action_names and not recorded.any():
                 raise UserError(f"{part.path} has none of the actions {', '.join(self.action_names)}: leave it out")
             if part.axis_names != first.axis_names:
                 theirs, ours = (", ".join(names) or "none" for names in (part.axis_names, first.axis_names))
@@ -89,10 +97,13 @@ class SeveralDatasets(ZarrGameplayDataset):
         self.axis_names, self.frame_size, self.fps = first.axis_names, first.frame_size, first.fps
         self.state_names = tuple(n for n in first.state_names if all(n in part.state_names for part in self.parts))
         self.channel_order = options.channel_order
-        entries = {key: image for part in self.parts for key, image in (part.mirror.entries or {}).items()}
-        attributes = tuple(dict.fromkeys(name for part in self.parts for name in part.state_names))
-        self.mirror = MirrorTable(entries or None, tuple(known), attributes, self.path, first.axis_names)
+        mirrors = tuple(part.mirror for part in self.parts)
+        self.mirror = _Mirrors(None, tuple(known), self.state_names, self.path, first.axis_names, mirrors)
         self._collect()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(part.path for part in self.parts)
 
     def _collect(self) -> None:
         """Notes the episodes that the datasets have now."""

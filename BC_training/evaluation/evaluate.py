@@ -17,6 +17,7 @@ from BC_training.evaluation import events
 from BC_training.evaluation.results import Evaluation
 from BC_training.evaluation.split_predictions import SplitPredictions, default_split, predict_split
 from BC_training.evaluation.tables import print_evaluation, tuning_table
+from BC_training.evaluation.trained_data import Data
 from BC_training.evaluation.tune import best_thresholds
 from BC_training.play.say import say
 from BC_training.training import checkpoint as checkpoints
@@ -101,7 +102,7 @@ def score_test(
     console: Console,
     decoding: Decoding,
     *,
-    data: str | Path | None = None,
+    data: Data = None,
     tolerance: int = events.TOLERANCE,
     ablate: bool = False,
 ) -> Evaluation:

@@ -202,8 +202,6 @@ def require_runnable(config: Config) -> None:
     """
     if config.finetune is not None:
         raise UserError("config: the section finetune is for the command of that name: finetune --config FILE")
-    if config.dataset.also and config.training.weight_by_return is not None:
-        raise UserError("training.weight_by_return compares scores of one game: set it null, or dataset.also=[]")
     warm_start.require_source(config)
     devices, play, size = all_devices().size, config.evaluation.rollout, config.training.batch_size
     if size % devices:

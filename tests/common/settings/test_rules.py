@@ -12,7 +12,7 @@ from BC_training.training.resume import resume_rule
 
 # Written down once more, so that no rule changes by accident.
 FREE = {
-    *(f"dataset.{key}" for key in ("path", "also", "record", "validate_episodes", "prefetch", "cache", "cache_dir")),
+    *(f"dataset.{key}" for key in ("path", "record", "validate_episodes", "prefetch", "cache", "cache_dir")),
     *("dataset.cache_limit", "training.checkpoint_dir", "training.keep_last", "training.save_every_minutes"),
     *("training.resume", "training.resume_changed", "training.steps_per_dispatch", "training.profile_steps"),
     *("evaluation.batch_size", "evaluation.rollout", "logging"),
