@@ -119,10 +119,7 @@ class ZarrGameplayDataset:
 
     @classmethod
     def from_config(cls, options: DatasetConfig, path: str | Path | None = None) -> Self:
-        """The dataset of a config's ``dataset`` section, or one at ``path`` read the same way.
-
-        Raises a UserError where the section names several; ``several_datasets.open_configured`` reads those.
-        """
+        """The one dataset of a config's ``dataset`` section, or that at ``path`` read the same way."""
         chosen = options.path if path is None else path
         if isinstance(chosen, tuple):
             raise UserError(f"dataset.path names {len(chosen)} datasets, and this reads one: name one")
@@ -133,11 +130,6 @@ class ZarrGameplayDataset:
             channel_order=options.channel_order,
             validate_episodes=options.validate_episodes,
         )
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Its path; where it is several datasets in one, the path of each."""
-        return (self.path,)
 
     def __len__(self) -> int:
         """Frames in all usable episodes."""

@@ -27,6 +27,11 @@ def open_configured(options: DatasetConfig, path: str | Path | tuple[str, ...] |
     return ZarrGameplayDataset.from_config(options, chosen)
 
 
+def paths_of(dataset: ZarrGameplayDataset) -> list[str]:
+    """The path of each dataset in it, or its own."""
+    return [part.path for part in dataset.parts] if isinstance(dataset, SeveralDatasets) else [dataset.path]
+
+
 def labelled_buttons(dataset: ZarrGameplayDataset, episode: int) -> Bool[np.ndarray, " A"]:
     """Which of the buttons were recorded in an episode: all, but where there are several datasets."""
     if isinstance(dataset, SeveralDatasets):
@@ -100,10 +105,6 @@ class SeveralDatasets(ZarrGameplayDataset):
         mirrors = tuple(part.mirror for part in self.parts)
         self.mirror = _Mirrors(None, tuple(known), self.state_names, self.path, first.axis_names, mirrors)
         self._collect()
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        return tuple(part.path for part in self.parts)
 
     def _collect(self) -> None:
         """Notes the episodes that the datasets have now."""

@@ -27,7 +27,7 @@ def open_dataset(saved: Checkpoint, data: Data = None) -> ZarrGameplayDataset:
         if theirs != ours:
             has = f"{what} {', '.join(theirs) or 'none'}"
             raise UserError(f"{dataset.path} has {has}; {saved.path} was trained on {', '.join(ours) or 'none'}")
-    is_one = len(dataset.paths) == 1  # --data takes one
+    is_one = len(saved.config.dataset.paths) == 1  # --data takes one
     this = f", or say that you mean this one with --data {shlex.quote(dataset.path)}" if is_one else ""
     if data is None and not holds_training(dataset, saved):
         raise UserError(

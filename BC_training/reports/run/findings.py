@@ -10,6 +10,7 @@ from BC_training.common.action import Action
 from BC_training.common.axes import RecordedAxes
 from BC_training.common.config import to_dict, to_yaml
 from BC_training.common.errors import UserError
+from BC_training.data.several_datasets import paths_of
 from BC_training.evaluation.results import Evaluation
 from BC_training.evaluation.split_predictions import SplitPredictions
 from BC_training.reports.compare.runs import Run, play_command
@@ -100,7 +101,7 @@ def find(run: Run, predictions: SplitPredictions, scores: Evaluation) -> Finding
         axis_names=[clean(name) for name in saved.inputs.axis_names],
         axes=axes,
         moved=done.axes,
-        dataset=", ".join(map(without_secrets, dataset.paths)),
+        dataset=", ".join(map(without_secrets, paths_of(dataset))),
         episodes=len(predictions.episodes),
         parameters=abstract_model(saved.config, saved.inputs).parameter_count,
         costs=training_costs(run.epochs, saved),
