@@ -126,8 +126,8 @@ class DatasetConfig:
     prefetch: int = setting(2, FREE)  # batches prepared ahead of the step
 
     def __post_init__(self) -> None:
-        expand_fields(self, "dataset", "path", "cache_dir")
         object.__setattr__(self, "path", one_or_several(self.path))
+        expand_fields(self, "dataset", "path", "cache_dir")
         if isinstance(self.path, tuple):
             count = f"config: dataset.path names {len(self.path)} datasets, and dataset."
             if self.record is not None:

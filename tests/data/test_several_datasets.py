@@ -1,13 +1,18 @@
 """Several datasets as one: names, labels, frames, split, and what cannot go together."""
 
 import json
+import shutil
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jax
 import numpy as np
 import pytest
-from dataset_files import user_error
+from dataset_files import file_server, user_error
+from rich.console import Console
 from trainings import run
 
 from BC_training.common import metrics
@@ -18,6 +23,12 @@ from BC_training.common.schema import DatasetConfig
 from BC_training.data.frame_readers import DecodedFrames
 from BC_training.data.samples import Samples
 from BC_training.data.several_datasets import SeveralDatasets, labelled_buttons, open_configured
+from BC_training.evaluation.evaluate import evaluate, score
+from BC_training.evaluation.predict import predict
+from BC_training.evaluation.split_predictions import predict_split
+from BC_training.reports.compare.runs import Run
+from BC_training.reports.run.findings import find
+from BC_training.training import checkpoint
 from BC_training.training.losses import make_loss
 from BC_training.training.resume import fingerprint
 
@@ -34,9 +45,12 @@ def data(tmp_path_factory, make_dataset) -> Path:
     return folder
 
 
+def paths(folder: Path, *names: str) -> tuple[str, ...]:
+    return tuple(str(folder / name) for name in names)
+
+
 def options(data: Path, **changes: Any) -> DatasetConfig:
-    paths = {"path": str(data / "one.zarr"), "also": (str(data / "two.zarr"),)}
-    return DatasetConfig(**paths | {"frame_size": (24, 32)} | changes)
+    return DatasetConfig(**{"path": paths(data, "one.zarr", "two.zarr"), "frame_size": (24, 32)} | changes)
 
 
 def parts_of(data: Path) -> list[ZarrGameplayDataset]:
@@ -88,7 +102,7 @@ def test_the_fingerprint_is_of_all_episodes(data):
 
 
 def test_one_dataset_is_read_as_ever(data):
-    assert type(open_configured(options(data, also=()))) is ZarrGameplayDataset
+    assert type(open_configured(options(data, path=paths(data, "one.zarr")))) is ZarrGameplayDataset
     assert type(open_configured(options(data), str(data / "two.zarr"))) is ZarrGameplayDataset
     alone = Samples(ZarrGameplayDataset(data / "one.zarr"), [0, 1], Window())
     assert alone.known is None
@@ -101,24 +115,58 @@ def test_one_dataset_is_read_as_ever(data):
         ({"frame_size": None}, "have frames of 24x32, 48x40: set dataset.frame_size"),
         ({"actions": ("a", "d")}, "unknown action 'd'"),
         ({"actions": ("a",)}, "two.zarr has none of the actions a: leave it out"),
-        ({"cache": "disk"}, "dataset.cache=disk is for one dataset"),
-        ({"also": ("elsewhere/one.zarr",)}, "elsewhere/one.zarr"),
+        ({"path": ("nowhere/a.zarr", "nowhere/b.zarr")}, "nowhere/a.zarr"),
     ],
 )
 def test_what_cannot_go_together_is_refused_in_a_line(data, changes, said):
     assert said in user_error(open_configured, options(data, **changes))
 
 
-def test_datasets_of_one_name_or_of_other_axes_are_refused(data, make_dataset, tmp_path):
-    make_dataset(tmp_path / "one.zarr", [12, 12], actions=1, root_attributes={"keys": ["a"]})
-    assert "two datasets are called one.zarr" in user_error(
-        open_configured, options(data, also=(str(tmp_path / "one.zarr"),))
-    )
+def test_axes_that_differ_are_refused_or_left_out(data, make_dataset, tmp_path):
     make_dataset(tmp_path / "axes.zarr", [12, 12], actions=1, axes=1, root_attributes={"keys": ["a"]})
-    refused = user_error(open_configured, options(data, also=(str(tmp_path / "axes.zarr"),)))
-    assert "has axes x0" in refused
+    path = (*paths(data, "one.zarr"), *paths(tmp_path, "axes.zarr"))
+    refused = user_error(open_configured, options(data, path=path))
+    assert "axes.zarr has axes x0" in refused
+    assert "one.zarr none" in refused
     assert "dataset.axes" in refused
-    assert isinstance(open_configured(options(data, also=(str(tmp_path / "axes.zarr"),), axes=())), SeveralDatasets)
+    assert isinstance(open_configured(options(data, path=path, axes=())), SeveralDatasets)
+
+
+def test_datasets_of_axes_alone_are_read(make_dataset, tmp_path):
+    make_dataset(tmp_path / "x.zarr", [12, 12], actions=0, axes=2)
+    make_dataset(tmp_path / "y.zarr", [13, 12], actions=0, axes=2, seed=1)
+    make_dataset(tmp_path / "z.zarr", [12, 12], actions=1, axes=2)
+    both = open_configured(options(tmp_path, path=paths(tmp_path, "x.zarr", "y.zarr")))
+    np.testing.assert_array_equal(both.axes(2), ZarrGameplayDataset(tmp_path / "y.zarr").axes(0))
+    assert Samples(both, [0, 2], Window()).known is None
+    with_buttons = options(tmp_path, path=paths(tmp_path, "x.zarr", "z.zarr"))
+    assert "x.zarr has none of the actions a0: leave it out" in user_error(open_configured, with_buttons)
+    assert open_configured(replace(with_buttons, actions=())).action_names == ()
+    buttons = options(tmp_path, path=paths(tmp_path, "z.zarr", "x.zarr"), actions=(), axes=())
+    assert "leave nothing to learn" in user_error(open_configured, buttons)
+
+
+def test_one_of_several_may_lie_on_a_server(data):
+    with file_server(lambda asked: data / urlsplit(asked).path.lstrip("/")) as server:
+        both = open_configured(options(data, path=(*paths(data, "one.zarr"), f"{server.url}/two.zarr?sig=SECRET")))
+        assert both.episodes[4].name == "two.zarr/episode_0"
+        np.testing.assert_array_equal(both.frames(4, [3]), ZarrGameplayDataset(data / "two.zarr").frames(0, [3]))
+
+
+def test_mirror_images_are_those_of_every_dataset(make_dataset, tmp_path):
+    for name, keys, table in (("x", ["a", "b"], {"a": "b"}), ("y", ["c", "b", "a"], {"c": "c"}), ("z", ["a"], ["a"])):
+        make_dataset(tmp_path / name, [9, 9], actions=len(keys), root_attributes={"keys": keys, "mirror": table})
+    make_dataset(tmp_path / "w", [9, 9], actions=2, root_attributes={"keys": ["a", "b"], "mirror": {"a": "a"}})
+
+    def mirror(*names: str) -> tuple[int, ...]:
+        both = open_configured(options(tmp_path, path=paths(tmp_path, *names)))
+        return both.mirror.find(both.action_names).actions
+
+    assert mirror("x", "y") == (1, 0, 2)
+    assert "z: attribute 'mirror' is not a table" in user_error(mirror, "x", "z")
+    assert "w: attribute 'mirror' maps action 'a' to 'a', that of another dataset to 'b'" in user_error(
+        mirror, "x", "w"
+    )
 
 
 def test_a_sample_says_which_of_its_buttons_were_recorded(data):
@@ -175,21 +223,62 @@ def test_scores_are_those_of_the_frames_that_have_the_button():
     assert held["precision"] == true[30:, 2].mean()
 
 
-def test_a_training_on_two_datasets_is_scored_and_goes_on(tmp_path, data):
-    two = f"dataset.also=['{data / 'two.zarr'}']"
-    shown = run(tmp_path, data / "one.zarr", two, "training.num_epochs=1", "logging.report=false")
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, data) -> tuple[Path, str]:
+    """The folder of a training on both, with a page, and what it printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, run(folder, both(data), "training.num_epochs=1")
+
+
+def both(data: Path) -> str:
+    return f"[{', '.join(map(repr, paths(data, 'one.zarr', 'two.zarr')))}]"
+
+
+def test_a_training_on_two_datasets_is_scored(trained, data):
+    folder, shown = trained
     assert "7 episodes, 168 frames" in " ".join(shown.split())
-    result = json.loads((tmp_path / "l/pure_cnn/evaluation.json").read_text())
+    result = json.loads((folder / "l/pure_cnn/evaluation.json").read_text())
     assert set(result["per_action"]) == {"a", "b", "c"}
-    val = next(
-        json.loads(line)
-        for line in (tmp_path / "l/pure_cnn/metrics.jsonl").read_text().splitlines()
-        if '"kind": "val"' in line or '"per_action"' in line or "val/per_action/c/f1" in line
-    )
-    assert val
-    shown = run(tmp_path, data / "one.zarr", two, "training.num_epochs=2", "training.resume_changed=true")
-    assert "going on after step" in shown
-    refused = user_error(run, tmp_path, data / "one.zarr", two, "training.weight_by_return={top: 0.5}")
-    assert "compares scores of one game" in refused
-    refused = user_error(run, tmp_path, data / "one.zarr", "training.num_epochs=2", "training.resume_changed=true")
+    screen = Console(file=StringIO(), width=200)
+    again = evaluate(folder / "c/pure_cnn", screen)
+    assert again.to_dict()["per_action"] == result["per_action"]
+    assert "two.zarr" in (folder / "l/pure_cnn/report.html").read_text(encoding="utf-8")
+    refused = user_error(evaluate, folder / "c/pure_cnn", screen, data=data / "two.zarr")
+    assert "two.zarr has actions c, b; " in refused
+
+
+def test_the_page_judges_a_button_by_the_frames_that_have_it(trained):
+    run_dir, log_dir = (trained[0] / kind / "pure_cnn" for kind in "cl")
+    predictions = predict_split(run_dir, Console(file=StringIO()))
+    known = predictions.samples.known
+    assert known is not None
+    page = find(Run.read(run_dir, log_dir), predictions, score(predictions, predictions.saved.decoding))
+    assert [of_button.size.sum() for of_button in page.reliability] == known.sum(axis=0).tolist()
+    assert page.pooled is not None
+    assert page.pooled.size.sum() == known.sum()
+    assert page.dataset.count("two.zarr") == 1
+    logits = predictions.logits.copy()
+    logits[~known] = 100.0
+    one = replace(predictions, logits=logits)
+    assert [frame.loss for frame in find(Run.read(run_dir, log_dir), one, page.scores).worst] == [
+        frame.loss for frame in page.worst
+    ]
+
+
+def test_single_episodes_of_several_datasets_are_not_shown(trained):
+    folder = trained[0]
+    refused = user_error(predict, folder / "c/pure_cnn", folder / "x.csv", Console(file=StringIO()))
+    assert "was trained on several datasets" in refused
+    assert not (folder / "x.csv").exists()
+
+
+def test_a_training_on_two_datasets_goes_on_where_they_lie_now(trained, data, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained[0], folder)
+    for name in ("one.zarr", "two.zarr"):
+        shutil.copytree(data / name, tmp_path / name)
+    refused = user_error(run, folder, data / "one.zarr", "training.num_epochs=2", "training.resume_changed=true")
     assert "is of another training" in refused
+    more = ["training.num_epochs=2", "training.resume_changed=true", "logging.report=false"]
+    assert "going on after step" in run(folder, both(tmp_path), *more)
+    assert checkpoint.read(folder / "c/pure_cnn/last").config.dataset.path == paths(tmp_path, "one.zarr", "two.zarr")
