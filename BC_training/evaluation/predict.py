@@ -125,7 +125,7 @@ def open_episode(
     saved = checkpoints.read(checkpoint)
     dataset = open_dataset(saved, data)
     if isinstance(dataset, SeveralDatasets):
-        raise UserError(f"{saved.path} was trained on several datasets, whose episodes have no numbers of their own")
+        raise UserError(f"{saved.path} was trained on several datasets: name one that has all its buttons with --data")
     if dataset.frame_size != saved.inputs.recorded_size:
         ours, theirs = ("x".join(map(str, size)) for size in (saved.inputs.recorded_size, dataset.frame_size))
         raise UserError(f"{dataset.path} has frames of {theirs}; {saved.path} was trained on {ours}")
