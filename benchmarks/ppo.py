@@ -6,8 +6,9 @@
 
 Both see the state alone and have the settings that RL Baselines3 Zoo publishes for its PPO, but for the clip range,
 which does not shrink. Solved means that the mean return of the last 100 episodes, looked at before an update, is at
-least 475 and 200. Ours draws its parameters anew (``finetune.from_nothing``): its "clone" says only what is seen and
-pressed. Its net sees a picture of 8x8 pixels, too, as every policy here does.
+least 475 and 200. Ours draws its parameters anew (``finetune.from_nothing``): its "clone" of drawn
+numbers says only what is seen and pressed, and leaves the state as it is. Its net sees a black picture, too
+(``ppo_games.py``).
 
 ``--throughput`` has both play sixteen games of ``doom/deadly_corridor`` at 45x80 from pixels alone, in turn, with nets
 of about as many parameters and multiplications (theirs is the "NatureCNN"); the rates are medians over iterations.
@@ -17,15 +18,20 @@ import argparse
 import json
 import os
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from statistics import mean, median
 from time import perf_counter
 
+import numpy as np
 from rich.console import Console
 
+from BC_training.common.action import Action
 from BC_training.common.config import load_config as load_training
+from BC_training.common.storage.writer import EpisodeWriter, Names, recording
 from BC_training.experiments.finetune import finetune
 from BC_training.finetuning.setup import load_config
+from BC_training.games import GameSpec, make_game
 from BC_training.train import train
 from BC_training.training import checkpoint
 
@@ -62,14 +68,6 @@ GAMES = {
 CLONE = """
 dataset:
   path: {folder}/{game}.zarr
-  record:
-    game: gym/{game}
-    player: expert
-    episodes: 20
-    seed: 900000
-    frame_size: [8, 8]
-    noise: 0.2  # so that the state's scales are those of good and bad play
-    noise_frames: 10
   state: {{standardized: {names}}}
   cache: none
 model:
@@ -86,21 +84,35 @@ training: {{num_epochs: 1, class_weights: none, checkpoint_dir: {folder}/c}}
 evaluation: {{rollout: null}}
 logging: {{run_name: {game}, log_dir: {folder}/l, report: false, wandb: {{enabled: false}}}}
 """
-NAMES = {
-    "CartPole-v1": ["cart_position", "cart_velocity", "pole_angle", "pole_angular_velocity"],
-    "LunarLander-v3": ["x", "y", "velocity_x", "velocity_y", "angle", "angular_velocity", "left_leg", "right_leg"],
-}
+
+
+def drawn_dataset(path: Path, spec: str) -> str:
+    """Writes states of mean 0 and standard deviation 1 and random buttons of a game; returns the states' names."""
+    rng = np.random.default_rng(0)
+    with closing(make_game(GameSpec.parse(spec), frame_size=(8, 8))) as env:
+        game = env.unwrapped
+        with recording(path, Names(game.buttons, (), game.state_names)):
+            for number in range(8):
+                writer, states = EpisodeWriter(path, number), rng.standard_normal((64, len(game.state_names)))
+                for state in (states - states.mean(0)) / states.std(0):
+                    action = Action.of(rng.random(len(game.buttons)) < 0.5)
+                    writer.append(np.zeros((3, 8, 8), np.uint8), action, state.astype(np.float32))
+                writer.commit({"fps": game.fps})
+        return f"[{', '.join(game.state_names)}]"
 
 
 def ours(game: str, seed: int, folder: Path, console: Console) -> tuple[int | None, float]:
     """The agent steps until it is solved, None where it is not, and the seconds of the whole run."""
     settings, clone, run = GAMES[game], folder / "c" / game, f"{game}-{seed}"
+    spec = f"gym/ppo_games:Black{game}"
     if not clone.exists():
-        (folder / "clone.yaml").write_text(CLONE.format(folder=folder, game=game, names=NAMES[game]), encoding="utf-8")
+        names = drawn_dataset(folder / f"{game}.zarr", spec)
+        (folder / "clone.yaml").write_text(CLONE.format(folder=folder, game=game, names=names), encoding="utf-8")
         train(load_training(folder / "clone.yaml"), console)
     (folder / "ppo.yaml").write_text("", encoding="utf-8")
     values = {f"finetune.{key}": value for key, value in settings.items() if key != "bar"}
-    values |= {"finetune.from": clone, "finetune.game": f"gym/{game}", "finetune.from_nothing": "true"}
+    values |= {"finetune.from": clone, "finetune.game": spec, "finetune.from_nothing": "true"}
+    values |= {"finetune.reward_scale": 1, "finetune.reward_clip": 1e9}  # as they are
     values |= {"finetune.kl": 0, "finetune.value_warmup": 0, "finetune.value_layers": "[64]", "system.seed": seed}
     values |= {"finetune.first_seed": 1000 + 100_000 * seed, "training.checkpoint_dir": folder / "c"}
     values |= {"logging.run_name": run, "logging.log_dir": folder / "l", "logging.report": "false"}

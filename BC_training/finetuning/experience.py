@@ -119,9 +119,10 @@ def advantages(
 
 
 class RewardScale:
-    """Divides rewards by the standard deviation of their discounted sums, as they come to be known.
+    """Divides rewards by ``fixed`` or by the standard deviation of their discounted sums, as they come to be known.
 
-    The mean stays: only a reward of 0 is then 0. After "The 37 Implementation Details of PPO" (Huang et al. 2022).
+    The mean stays: only a reward of 0 is then 0. After "The 37 Implementation Details of PPO" (Huang et al. 2022). As
+    what comes to be known changes what the value head has learned, a fixed scale is better where one is known.
 
     Attributes:
         moments: float64 [3], the count, the mean and the variance of the sums so far; a resumed run goes on with it.
@@ -129,8 +130,15 @@ class RewardScale:
 
     START = (1e-4, 0.0, 1.0)
 
-    def __init__(self, games: int, gamma: float, clip: float, moments: Sequence[float] | np.ndarray = START):
-        self._sums, self._gamma, self._clip = np.zeros(games), gamma, clip
+    def __init__(
+        self,
+        games: int,
+        gamma: float,
+        clip: float,
+        moments: Sequence[float] | np.ndarray = START,
+        fixed: float | None = None,
+    ):
+        self._sums, self._gamma, self._clip, self._fixed = np.zeros(games), gamma, clip, fixed
         self.moments = np.array(moments, np.float64)
 
     def __call__(self, rewards: Float[np.ndarray, " N"], ended: Bool[np.ndarray, " N"]) -> Float32[np.ndarray, " N"]:
@@ -142,4 +150,5 @@ class RewardScale:
         squares = variance * count + self._sums.var() * new + apart**2 * count * new / total
         self.moments = np.array([total, mean + apart * new / total, squares / total])
         self._sums[ended] = 0
-        return np.clip(rewards / np.sqrt(self.moments[2] + 1e-8), -self._clip, self._clip).astype(np.float32)
+        scale = self._fixed or np.sqrt(self.moments[2] + 1e-8)
+        return np.clip(rewards / scale, -self._clip, self._clip).astype(np.float32)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float, Shaped
 
@@ -21,7 +20,11 @@ Observation = Mapping[str, Shaped[jax.Array, "B ..."]]
 
 
 class ValueHead(nnx.Module):
-    """Dense layers with tanh on the policy's features; it says 0 before it has learned."""
+    """Dense layers with ReLU on the policy's features; it says 0 before it has learned.
+
+    Not with tanh: features have no bound, and a return far from 0 drove its units to their ends, where they learn no
+    more (CartPole: one value everywhere).
+    """
 
     def __init__(self, features: int, layers: tuple[int, ...], rngs: nnx.Rngs):
         pairs = zip((features, *layers), layers, strict=False)
@@ -31,7 +34,7 @@ class ValueHead(nnx.Module):
 
     def __call__(self, x: Float[jax.Array, "B F"]) -> Float[jax.Array, " B"]:
         for layer in self.layers:
-            x = jnp.tanh(layer(x))
+            x = nnx.relu(layer(x))
         return self.out(x)[:, 0]
 
 

@@ -25,6 +25,8 @@ class Playing:
     Attributes:
         finished: the episodes that ended since ``begin``.
         died: how many games died since then and were started again.
+        explained_variance: the share of the returns' variance that the value head foresaw, at most 1; below 0 it is
+            worse than one value everywhere.
         seconds: since then "games" and "inference" took, of the main process's time.
         buttons, axis_bins, log_probabilities, values, rewards, ended: of each step of each game, [horizon, N, ...], and
             of values one more: the choice and its log probability, what the value head said before it, the reward that
@@ -39,9 +41,8 @@ class Playing:
         self._act = make_act(network, setup.config.system.seed)
         self._encode = jax.jit(network.encode)
         self._look = make_look(network)
-        self._scale = RewardScale(
-            options.games, options.gamma, options.reward_clip, np.asarray(state.opt_state["rewards"])
-        )
+        moments = np.asarray(state.opt_state["rewards"])
+        self._scale = RewardScale(options.games, options.gamma, options.reward_clip, moments, options.reward_scale)
         shape = options.horizon, options.games
         inputs = network.model.inputs
         self.buttons = np.zeros((*shape, len(inputs.action_names)), bool)
@@ -56,7 +57,7 @@ class Playing:
     def begin(self, state: TrainState) -> None:
         """Begins to play for the next update, by the policy of ``state``."""
         self.finished: list[Episode] = []
-        self.died = 0
+        self.died, self.explained_variance = 0, 0.0
         self.seconds = {"games": 0.0, "inference": 0.0}
         self._policy = state.params, state.batch_stats, state.opt_state["value_head"]
         if self._network.is_streaming:  # the past as the new policy sees it
@@ -113,6 +114,7 @@ class Playing:
         self.values[-1] = np.asarray(value)
         gains = advantages(self.rewards, self.values, self.ended, options.gamma, options.gae_lambda)
         returns = gains + self.values[:-1]
+        self.explained_variance = float(1 - gains.var() / max(returns.var(), 1e-12))
         data = {"frames": jnp.asarray(experience.frames)}
         rng, parts = np.random.default_rng(seed), self._parts()
         of_clone = np.concatenate([self._clone_logits(clone, data, part) for part in parts])

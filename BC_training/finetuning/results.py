@@ -59,6 +59,7 @@ def log_iteration(
         "episodes": len(lengths),
         "games_died": playing.died,
         "length": sum(lengths) / len(lengths) if lengths else None,
+        "explained_variance": playing.explained_variance,
         "kl_weight": float(state.opt_state["kl"]),
         **{name: value for name, value in means.items() if name != "loss"},
     }

@@ -132,7 +132,7 @@ class Setup:
         heat = config.evaluation.temperature or 1.0  # it learns by drawing, also where it does not play so afterwards
         network, value = Network.build(model, options.value_layers, config.system.seed, heat)
         decoding = config.evaluation.decoding(clone.inputs.action_names)
-        start = model.params, model.batch_stats, value
+        start = _shy(model.params) if options.from_nothing else model.params, model.batch_stats, value
         return cls(config, options, clone, network, make_optimizer(options), decoding, start)
 
     def initial_state(self, start: Start) -> TrainState:
@@ -166,6 +166,12 @@ class Setup:
             f"{self.config.model.name}: {model.parameter_count:,} parameters on {device}, {begins}; {options.games} "
             f"games of {options.game}, {options.iterations} times {options.horizon} steps of each"
         )
+
+
+def _shy(policy: Tree) -> Tree:
+    """Drawn parameters with a hundredth of the last layer's weights: at first each button is pressed half the time."""
+    head = policy["head"]
+    return policy | {"head": head | {"kernel": head["kernel"] / 100}}
 
 
 def require_one_process() -> None:

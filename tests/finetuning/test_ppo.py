@@ -5,13 +5,16 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 
 from BC_training.common.axes import AxisBins
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.settings.finetune import FinetuneConfig
 from BC_training.finetuning.distribution import Choice, divergence, entropy, log_probability, sample
 from BC_training.finetuning.experience import RewardScale, advantages
+from BC_training.finetuning.network import ValueHead
 from BC_training.finetuning.ppo import Played, loss_of, next_kl_weight
 
 BUTTONS, AXES, BINS = 2, 2, 3
@@ -162,6 +165,29 @@ def test_rewards_are_divided_by_the_deviation_of_their_discounted_sums():
     np.testing.assert_allclose(found, wanted, rtol=1e-3)
     again = RewardScale(games, gamma, 3.0, scale.moments)
     np.testing.assert_array_equal(again.moments, scale.moments)
+
+
+def test_a_reward_scale_that_is_set_divides_rewards_as_they_are():
+    scale = RewardScale(2, 0.9, clip=3.0, fixed=20.0)
+    for _ in range(3):
+        np.testing.assert_allclose(scale(np.array([10.0, -90.0]), np.zeros(2, bool)), [0.5, -3])
+
+
+def test_a_value_head_that_has_learned_returns_far_from_zero_still_learns_what_tells_them_apart():
+    head = ValueHead(8, (32,), nnx.Rngs(0))
+    features = jnp.asarray(np.abs(np.random.default_rng(0).normal(size=(256, 8))) * 3, jnp.float32)  # of a ReLU
+    optimizer = nnx.Optimizer(head, optax.adam(1e-3), wrt=nnx.Param)
+
+    @nnx.jit
+    def learn(head: ValueHead, optimizer: nnx.Optimizer, returns: jax.Array) -> None:
+        optimizer.update(head, nnx.grad(lambda head: jnp.square(head(features) - returns).mean())(head))
+
+    assert np.all(np.asarray(head(features)) == 0)
+    apart = 5 * features[:, 0]
+    for returns in (jnp.full(256, 45.0), 45 + apart):
+        for _ in range(2000):
+            learn(head, optimizer, returns)
+    assert np.var(np.asarray(head(features) - apart)) < 0.05 * np.var(np.asarray(apart))
 
 
 def test_the_weight_of_the_divergence_decays_or_holds_its_target():

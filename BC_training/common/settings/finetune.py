@@ -52,7 +52,8 @@ class FinetuneConfig:
     kl: float = 0.1  # weight of the KL divergence from the clone, nats a step
     kl_decay: float = 1.0  # the weight's factor at each update
     kl_target: float | None = None  # the divergence that the weight is made to hold; null: kl and kl_decay alone
-    reward_clip: float = 10.0  # of rewards, which are divided by the standard deviation of their discounted sums
+    reward_scale: float | None = None  # what rewards are divided by; null: the standard deviation of discounted sums
+    reward_clip: float = 10.0  # of scaled rewards
 
     def __post_init__(self) -> None:
         expand_fields(self, "finetune", "from_", "reward")
@@ -61,6 +62,8 @@ class FinetuneConfig:
         require(0 <= self.first_seed < SEEDS // 2, "finetune.first_seed", self.first_seed, "0 or more, below 2^31")
         require(self.learning_rate > 0, "finetune.learning_rate", self.learning_rate, "more than 0")
         require(self.gradient_clip_norm > 0, "finetune.gradient_clip_norm", self.gradient_clip_norm, "more than 0")
+        scale = self.reward_scale
+        require(scale is None or scale > 0, "finetune.reward_scale", scale, "more than 0, or null")
         require(self.reward_clip > 0, "finetune.reward_clip", self.reward_clip, "more than 0")
         require(0 < self.clip < 1, "finetune.clip", self.clip, "between 0 and 1")
         for name in ("gamma", "gae_lambda"):
