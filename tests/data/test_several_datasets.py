@@ -142,7 +142,8 @@ def test_datasets_of_axes_alone_are_read(make_dataset, tmp_path):
     with_buttons = options(tmp_path, path=paths(tmp_path, "x.zarr", "z.zarr"))
     assert "x.zarr has none of the actions a0: leave it out" in user_error(open_configured, with_buttons)
     assert open_configured(replace(with_buttons, actions=())).action_names == ()
-    buttons = options(tmp_path, path=paths(tmp_path, "z.zarr", "x.zarr"), actions=(), axes=())
+    make_dataset(tmp_path / "w.zarr", [12, 12], actions=1)
+    buttons = options(tmp_path, path=paths(tmp_path, "z.zarr", "w.zarr"), actions=(), axes=())
     assert "leave nothing to learn" in user_error(open_configured, buttons)
 
 
@@ -257,6 +258,8 @@ def test_the_page_judges_a_button_by_the_frames_that_have_it(trained):
     assert page.pooled is not None
     assert page.pooled.size.sum() == known.sum()
     assert page.dataset.count("two.zarr") == 1
+    frames = predictions.samples.targets[known[:, 2], 2]
+    assert page.scores.per_action["c"]["true_frequency"] == frames.mean()
     logits = predictions.logits.copy()
     logits[~known] = 100.0
     one = replace(predictions, logits=logits)
