@@ -16,7 +16,11 @@ app.add_typer(visualize, name="visualize")
 command = cli.commands_of(app)
 
 
-@command("--config configs/quickstart.yaml", "--config configs/pure_cnn.yaml dataset.path=data/mine.zarr")
+@command(
+    "--config configs/quickstart.yaml",
+    "--config configs/pure_cnn.yaml dataset.path=data/mine.zarr",
+    "--config configs/pure_cnn.yaml 'dataset.path=[data/mine.zarr, data/other.zarr]'",
+)
 def train(config: cli.Config, overrides: cli.Overrides = None) -> None:
     """Train a policy, recording its dataset first if that is missing, and let it play."""
     from BC_training.train import train

@@ -3,15 +3,15 @@
     uv run python benchmarks/init_from.py
     uv run python benchmarks/init_from.py --scenario deadly_corridor --trunk defend_the_line defend_the_center
 
-The expert is recorded in every scenario of ``--trunk``, and in the new one. The trunk is trained on the former, one
-after the other, each training beginning at the one before (``training.init_from``). Then two trainings, alike but for
-where they begin, take as many steps on the new scenario's few episodes, and both play the same fresh seeds. What was
-recorded and trained is kept, so the same command goes on. KEY=VALUE are settings of all trainings.
+The expert is recorded in every scenario of ``--trunk``, and in the new one. The trunk is trained on the former together
+(``dataset.path``). Then two trainings, alike but for where they begin (``training.init_from``), take as many steps on
+the new scenario's few episodes, and both play the same fresh seeds. What was recorded and trained is kept, so the same
+command goes on. KEY=VALUE are settings of all trainings.
 """
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,15 @@ from BC_training.common.metrics import number, return_text
 from BC_training.common.schema import Config
 from BC_training.common.settings.typed import parse_overrides
 from BC_training.play.intervals import interval_text
+from BC_training.play.missing_dataset import record_missing_dataset
 from BC_training.play.results import RolloutResult
 from BC_training.play.rollout import rollout
 from BC_training.train import train
+
+SCENARIOS = (
+    *("basic", "deadly_corridor", "defend_the_center", "defend_the_line"),
+    *("health_gathering_supreme", "my_way_home"),
+)
 
 
 @dataclass(frozen=True)
@@ -67,10 +73,13 @@ class Plan:
 
 def measure(plan: Plan, console: Console) -> dict[str, RolloutResult]:
     """Records, trains and plays; the results of the policy that begins "from nothing" and of that "from the trunk"."""
-    trunk = None
-    for count, scenario in enumerate(plan.trunk, 1):
-        name = f"trunk-{'-'.join(plan.trunk[:count])}"
-        trunk = train(plan.config(scenario, name, plan.trunk_episodes, plan.trunk_epochs, trunk), console)
+    name = f"trunk-{'-'.join(plan.trunk)}"
+    parts = [plan.config(scenario, name, plan.trunk_episodes, plan.trunk_epochs, None) for scenario in plan.trunk]
+    for part in parts:
+        record_missing_dataset(part, console)
+    paths = tuple(path for part in parts for path in part.dataset.paths)
+    together = replace(parts[0].dataset, path=paths, record=None)
+    trunk = train(replace(parts[0], dataset=together), console)
     results, references = {}, None
     for name, begin in {"from nothing": None, "from the trunk": trunk}.items():
         run = f"{plan.scenario}-{name.replace(' ', '-')}"
@@ -100,7 +109,7 @@ def table(plan: Plan, results: dict[str, RolloutResult]) -> str:
 def make_plan(arguments: Sequence[str] | None = None) -> Plan:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenario", default="defend_the_line", help="the new one (%(default)s)")
-    parser.add_argument("--trunk", nargs="+", default=["defend_the_center"], help="the others (%(default)s)")
+    parser.add_argument("--trunk", nargs="+", default=None, help="the others (all but the new one)")
     parser.add_argument("--folder", type=Path, default=Path("data/init_from"), help="for all files (%(default)s)")
     parser.add_argument("--episodes", type=int, default=5, help="of the new scenario (%(default)s)")
     parser.add_argument("--trunk-episodes", type=int, default=10, help="of each of the others (%(default)s)")
@@ -112,6 +121,7 @@ def make_plan(arguments: Sequence[str] | None = None) -> Plan:
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     options = vars(parser.parse_args(arguments))
     settings = parse_overrides(options.pop("settings"), Config)
+    options["trunk"] = options["trunk"] or [name for name in SCENARIOS if name != options["scenario"]]
     return Plan(**options | {"settings": settings, "size": tuple(options["size"])})
 
 

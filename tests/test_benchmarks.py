@@ -62,7 +62,9 @@ def test_a_trunk_of_another_scenario_is_compared_with_a_fresh_start(tmp_path):
     tiny = ["--episodes=2", "--trunk-episodes=3", "--epochs=1", "--trunk-epochs=1", "--size", "24", "32", "--plays=2"]
     net = ["model.conv_features=[4]", "model.conv_strides=[4]", "model.dense_features=[8]", "training.batch_size=2"]
     net += ["system.workers=1", "dataset.record.noise=0"]
-    plan = init_from.make_plan([f"--folder={tmp_path}", "--scenario=basic", "--trunk", "basic", *tiny, *net])
+    plan = init_from.make_plan(
+        [f"--folder={tmp_path}", "--scenario=basic", "--trunk", "basic", "deadly_corridor", *tiny, *net]
+    )
     screen = Console(file=StringIO(), width=200)
     results = init_from.measure(plan, screen)
     assert isinstance(screen.file, StringIO)

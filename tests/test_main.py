@@ -31,6 +31,8 @@ def call(monkeypatch, capsys, arguments: list[str]) -> tuple[int, str, str]:
     [
         ([*QUICKSTART, "dataset.record=null"], "no dataset at data/quickstart.zarr"),
         ([*QUICKSTART, "dataset.path=data/mistyped.zarr"], "no dataset at data/mistyped.zarr"),
+        ([*QUICKSTART, f"dataset.path=['{__file__}', data/mistyped.zarr]"], "no dataset at data/mistyped.zarr"),
+        ([*QUICKSTART, "dataset.path=[a.zarr,x/a.zarr]"], "have the same name"),
         ([*QUICKSTART, "dataset.record=null", "dataset.path=."], ". is not a zarr group"),
         ([*QUICKSTART, "training.learning_rat=1"], "did you mean 'learning_rate'"),
         ([*QUICKSTART, "training.learning_rate=-1"], "training.learning_rate=-1"),

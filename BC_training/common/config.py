@@ -82,8 +82,13 @@ def _names_another_dataset(file: Any, overrides: Any) -> bool:
     """Whether the section ``dataset`` of the overrides sets a path, not the file's, and nothing of ``record``."""
     if not isinstance(overrides, Mapping) or "path" not in overrides or "record" in overrides:
         return False
-    own, other = (settle(section.get("path"), str) for section in (file if isinstance(file, dict) else {}, overrides))
-    return own is None or os.path.normpath(str(own)) != os.path.normpath(str(other))
+    sections = file if isinstance(file, dict) else {}, overrides
+    own, other = (settle(section.get("path"), str | tuple[str, ...]) for section in sections)
+    return own is None or _places(own) != _places(other)
+
+
+def _places(path: Any) -> list[str]:
+    return [os.path.normpath(str(one)) for one in (path if isinstance(path, (list, tuple)) else [path])]
 
 
 def read_yaml(path: str | Path) -> tuple[Path, dict[str, Any]]:

@@ -99,7 +99,7 @@ class ZarrGameplayDataset:
             else:
                 infos.append(episode)
         columns, size = expected_shapes(infos, root)
-        self.state_names = attributes if "state" in columns else ()
+        self.state_names: tuple[str, ...] = attributes if "state" in columns else ()
         for info in infos:
             if faults := episode_faults(info, columns, size):
                 self._fault(info.name, faults[0].message)
@@ -119,9 +119,12 @@ class ZarrGameplayDataset:
 
     @classmethod
     def from_config(cls, options: DatasetConfig, path: str | Path | None = None) -> Self:
-        """The dataset of a config's ``dataset`` section, or one at ``path`` read the same way."""
+        """The one dataset of a config's ``dataset`` section, or that at ``path`` read the same way."""
+        chosen = options.path if path is None else path
+        if isinstance(chosen, tuple):
+            raise UserError(f"dataset.path names {len(chosen)} datasets, and this reads one: name one")
         return cls(
-            options.path if path is None else path,
+            chosen,
             actions=options.actions,
             axes=options.axes,
             channel_order=options.channel_order,

@@ -42,11 +42,13 @@ def as_path(text: str | Path) -> Path:
 
 
 def expand_fields(config: Any, section: str, *names: str) -> None:
-    """Replaces the paths in fields of a frozen config by what ``expand`` returns."""
+    """Replaces the paths, or tuples of some, in fields of a frozen config by what ``expand`` returns."""
     for name in names:
-        if isinstance(value := getattr(config, name), str):
+        value = getattr(config, name)
+        if isinstance(value, (str, tuple)):
             try:
-                object.__setattr__(config, name, expand(value))
+                expanded = expand(value) if isinstance(value, str) else tuple(map(expand, value))
+                object.__setattr__(config, name, expanded)
             except UserError as error:
                 raise UserError(f"config: {section}.{name}: {error}") from error
 

@@ -70,6 +70,7 @@ def report(
     action_shift: int = 0,
     axes: RecordedAxes | None = None,
     moved: np.ndarray | None = None,
+    known: np.ndarray | None = None,
 ) -> Report:
     """Scores predictions, and two baselines that need no frame.
 
@@ -80,6 +81,7 @@ def report(
         majority: bool [A], the commonest combination of the training split.
         decoding: decides, without sampling, which buttons count as predicted; or one threshold for all.
         action_shift: how many frames the predicted action lies ahead of the frame that is seen.
+        known: bool [N, A], False where a button was not recorded: neither predictions nor baselines count there.
         axes, moved: the recorded axes and float32 [N, X], the predicted ones; None without axes.
 
     Returns:
@@ -90,27 +92,35 @@ def report(
     changes = change_frames(true, action_shift, axes)
     if not isinstance(decoding, Decoding):
         decoding = DecodeSettings(decoding).decoding(action_names)
+    probability = probability if known is None else probability * known
     predicted = decode_episodes(decoding, probability, target_counts(true, action_shift))
     return {
-        **scores_at_changes(true, predicted, action_names, action_shift, axes, moved),
+        **scores_at_changes(true, predicted, action_names, action_shift, axes, moved, known),
         "decoding": decoding.to_dict(),
         "frames": len(changes),
         "change_frames": int(changes.sum()),
         "baselines": {
-            name: scores_at_changes(true, held, action_names, action_shift, axes, still)
-            for name, (held, still) in baselines(true, majority, action_shift, axes).items()
+            name: scores_at_changes(true, held, action_names, action_shift, axes, still, known)
+            for name, (held, still) in baselines(true, majority, action_shift, axes, known).items()
         },
     }
 
 
 def baselines(
-    true: Sequence[np.ndarray], majority: np.ndarray, action_shift: int = 0, axes: RecordedAxes | None = None
+    true: Sequence[np.ndarray],
+    majority: np.ndarray,
+    action_shift: int = 0,
+    axes: RecordedAxes | None = None,
+    known: np.ndarray | None = None,
 ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
     """The predictions of the baselines of ``report``, by name: bool [N, A], and float32 [N, X] where there are axes."""
     previous = held_before_seen(true, action_shift)
     moved = None if axes is None else axes.previous
     return {
-        "majority": (np.broadcast_to(majority, previous.shape), None if moved is None else np.zeros_like(moved)),
+        "majority": (
+            np.broadcast_to(majority, previous.shape) & (True if known is None else known),
+            None if moved is None else np.zeros_like(moved),
+        ),
         "repeat_previous": (previous, moved),
     }
 
@@ -152,6 +162,7 @@ def scores_at_changes(
     action_shift: int = 0,
     axes: RecordedAxes | None = None,
     moved: np.ndarray | None = None,
+    known: np.ndarray | None = None,
 ) -> Report:
     """The scores of ``predicted`` bool [N, A] and ``moved`` float32 [N, X]: those of ``scores``, and others.
 
@@ -170,7 +181,7 @@ def scores_at_changes(
     hits = int((released & actual & predicted).sum())
     onsets, presses = int((released & actual).sum()), int((released & predicted).sum())
     return {
-        **scores(actual, predicted, action_names),
+        **scores(actual, predicted, action_names, known),
         "exact_match": _ratio(int(matches.sum()), len(matches)),
         "change_match": _ratio(int(matches[changes].sum()), int(changes.sum())),
         "onset_f1": _ratio(2 * hits, onsets + presses),
@@ -178,7 +189,9 @@ def scores_at_changes(
     }
 
 
-def scores(true: np.ndarray, predicted: np.ndarray, action_names: Sequence[str]) -> Report:
+def scores(
+    true: np.ndarray, predicted: np.ndarray, action_names: Sequence[str], known: np.ndarray | None = None
+) -> Report:
     """Exact match, scores of each button, and the distance between button distributions.
 
     Per button, with true and false positives and negatives TP, FP, TN, FN:
@@ -200,12 +213,13 @@ def scores(true: np.ndarray, predicted: np.ndarray, action_names: Sequence[str])
     Args:
         true: bool [N, A].
         predicted: bool [N, A].
+        known: bool [N, A], False where a button was not recorded; both are False there. A button's N are the others.
     """
     both = (true & predicted).sum(axis=0, dtype=np.int64)
     held, pressed = true.sum(axis=0, dtype=np.int64), predicted.sum(axis=0, dtype=np.int64)
-    frames = len(true)
     per_action = {}
     for a, name in enumerate(action_names):
+        frames = len(true) if known is None else int(known[:, a].sum())
         tp, fp, fn = int(both[a]), int(pressed[a] - both[a]), int(held[a] - both[a])
         per_action[name] = {
             "accuracy": _ratio(frames - fp - fn, frames),
@@ -217,7 +231,7 @@ def scores(true: np.ndarray, predicted: np.ndarray, action_names: Sequence[str])
         }
     f1 = [s["f1"] for s in per_action.values() if s["f1"] is not None]
     return {
-        "exact_match": _ratio(int((true == predicted).all(axis=1).sum()), frames),
+        "exact_match": _ratio(int((true == predicted).all(axis=1).sum()), len(true)),
         "macro_f1": _ratio(math.fsum(f1), len(f1)),
         "per_action": per_action,
         **_distribution_distances(held, pressed),

@@ -7,12 +7,14 @@ from typing import Any, Literal
 from BC_training.common.errors import UserError, require, require_at_least
 from BC_training.common.files import expand_fields
 from BC_training.common.preprocess import Window
+from BC_training.common.settings.dataset_path import one_or_several
 from BC_training.common.settings.evaluation import SEEDS, EvaluationConfig
 from BC_training.common.settings.finetune import FinetuneConfig
 from BC_training.common.settings.logging import LoggingConfig
 from BC_training.common.settings.returns import WeightByReturnConfig
 from BC_training.common.settings.rules import FREE, NEVER, ON_REQUEST, setting
 from BC_training.common.settings.state import StateConfig
+from BC_training.common.settings.system import SystemConfig
 
 HUMAN = "human"  # the player who sits before a window
 
@@ -102,7 +104,7 @@ class OversampleConfig:
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    path: str = setting(resume=FREE)
+    path: str | tuple[str, ...] = setting(resume=FREE)  # several are trained on as one, buttons matched by name
     record: RecordConfig | None = setting(None, FREE)
     frame_size: tuple[int, int] | None = None  # H, W the model sees; null: as recorded
     actions: tuple[str, ...] | None = None  # the buttons to train on; null: all
@@ -124,7 +126,14 @@ class DatasetConfig:
     prefetch: int = setting(2, FREE)  # batches prepared ahead of the step
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "path", one_or_several(self.path))
         expand_fields(self, "dataset", "path", "cache_dir")
+        if isinstance(self.path, tuple):
+            count = f"config: dataset.path names {len(self.path)} datasets, and dataset."
+            if self.record is not None:
+                raise UserError(f"{count}record records one: set it null, and record each with the command record")
+            if self.cache == "disk":
+                raise UserError(f"{count}cache=disk keeps one: set device, none or auto")
         if self.frame_size is not None:
             require(min(self.frame_size) >= 8, "dataset.frame_size", self.frame_size, "sides of 8 or more")
         if self.actions is not None:
@@ -137,6 +146,11 @@ class DatasetConfig:
         require_at_least(1, self, "dataset", "history", "frame_skip", "prefetch")
         require_at_least(0, self, "dataset", "action_history", "action_shift")
         require(0 < self.cache_limit < math.inf, "dataset.cache_limit", self.cache_limit, "more than 0 (GB)")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The one dataset, or the several."""
+        return (self.path,) if isinstance(self.path, str) else self.path
 
 
 @dataclass(frozen=True)
@@ -227,36 +241,6 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
-class DistributedConfig:
-    """One of several processes that train together; Slurm and Open MPI supply these values."""
-
-    coordinator: str  # "host:port" of process 0
-    num_processes: int
-    process_id: int
-
-    def __post_init__(self) -> None:
-        host, _, port = self.coordinator.rpartition(":")
-        is_address = bool(host) and port.isdecimal() and 0 < int(port) < 2**16
-        require(is_address, "system.distributed.coordinator", self.coordinator, "HOST:PORT of process 0")
-        require_at_least(1, self, "system.distributed", "num_processes")
-        rule = f"0 to {self.num_processes - 1}, one less than num_processes"
-        require(0 <= self.process_id < self.num_processes, "system.distributed.process_id", self.process_id, rule)
-
-
-@dataclass(frozen=True)
-class SystemConfig:
-    seed: int = 0
-    device: Literal["auto", "cpu", "gpu"] = setting("auto", FREE)
-    workers: int | None = setting(None, FREE)  # processes that record and play; null: one a core
-    deterministic: bool = setting(False, FREE)  # slower GPU programs that give the same bits in every run
-    distributed: DistributedConfig | None = setting(None, FREE)
-
-    def __post_init__(self) -> None:
-        require(0 <= self.seed < 2**31, "system.seed", self.seed, "0 to 2^31 - 1")
-        require(self.workers is None or self.workers >= 1, "system.workers", self.workers, "at least 1")
-
-
-@dataclass(frozen=True)
 class Config:
     dataset: DatasetConfig
     model: Any  # the chosen variant's Config
@@ -270,6 +254,10 @@ class Config:
         stopping = self.training.early_stopping
         if self.evaluation.best_metric == "rollout" and stopping is not None and stopping.metric is not None:
             raise UserError("config: evaluation.best_metric=rollout: set training.early_stopping.metric=null, too")
+        if self.training.weight_by_return is not None and len(self.dataset.paths) > 1:
+            raise UserError(
+                "config: training.weight_by_return compares scores of one dataset: set it null, or name one"
+            )
         if self.uses_state and self.dataset.state is None:
             raise UserError(
                 f"config: model {self.model.name} sees the game state, but dataset.state does not say what of it: "

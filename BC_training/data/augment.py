@@ -93,6 +93,8 @@ def mirrored(sample: Batch, mirror: Mirror, bins: AxisBins | None = None) -> Bat
     changed: Batch = {"frames": jnp.asarray(pix.flip_left_right(sample["frames"], channel_axis=-3))}
     if "action" in sample:
         changed["action"] = sample["action"][..., np.array(mirror.actions, int)]
+    if "known" in sample:
+        changed["known"] = sample["known"][..., np.array(mirror.actions, int)]
     if bins is not None:
         from_middle = sample["axes"][..., np.array(mirror.axes)] - bins.middle
         changed["axes"] = bins.middle + _times(from_middle, mirror.axis_signs)

@@ -13,6 +13,7 @@ from BC_training.common.preprocess import Window
 from BC_training.common.schema import OversampleConfig
 from BC_training.common.state import frames_since_change
 from BC_training.data.order import SampleOrder
+from BC_training.data.several_datasets import labelled_buttons
 
 
 class Samples:
@@ -29,6 +30,7 @@ class Samples:
             frame that is seen, and the one after the last target. Most episodes have one, a takeover one each time.
         targets: bool [N, A], the buttons that the model should press at each sample; the first of a chunk.
         axis_targets: int32 [N, X], the bins of the axes likewise; None without axes.
+        known: bool [N, A], False where a sample's dataset does not have the button; None where all have all.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class Samples:
         counted = [dataset.state_names.index(name) for name in window.since_change]
         self._since_change = np.concatenate([frames_since_change(s[:, counted]) for s in states]) if counted else None
         self.targets: Bool[np.ndarray, "N A"] = self._shifted(self._actions)
+        buttons = np.stack([labelled_buttons(dataset, e) for e in self.episodes])
+        self._known = None if buttons.all() else buttons  # bool [E, A]
         self.axis_targets = None if self._axes is None else self._shifted(self._axes)
 
     def __len__(self) -> int:
@@ -114,6 +118,9 @@ class Samples:
         if window.action_chunk == 1:
             targets, mask = targets[..., 0], mask[..., 0]
         labels = {"action": self._actions[targets]}
+        if self._known is not None:
+            known = self._known[episode].reshape(*episode.shape, *(1,) * (targets.ndim - episode.ndim), -1)
+            labels["known"] = np.broadcast_to(known, labels["action"].shape).copy()
         if self._axes is not None:
             labels["axes"] = self._axes[targets]
         if window.action_chunk > 1 or window.every_frame:  # else every sample has an action
@@ -189,14 +196,21 @@ class Samples:
         wanted = round((len(self) - rare.size) * oversample.ratio / (1 - oversample.ratio))
         return SampleOrder(len(self), batch_size, seed, rare, max(wanted - rare.size, 0), targets)
 
+    @property
+    def known(self) -> Bool[np.ndarray, "N A"] | None:
+        if self._known is None:
+            return None
+        return np.repeat(self._known[self._episode], np.diff(self._first_samples), axis=0)
+
     def frequencies(self, order: SampleOrder) -> Float64[np.ndarray, " A"]:
-        """The share of an epoch's target frames in which each button is pressed."""
+        """The share of an epoch's target frames in which each button is pressed, of those that have it."""
+        share = 1.0 if self.known is None else np.maximum(self.known.mean(axis=0), 1 / len(self))
         if order.weight_ends is not None:
-            return np.diff(order.weight_ends, prepend=0) @ self.targets / len(self)
+            return np.diff(order.weight_ends, prepend=0) @ self.targets / len(self) / share
         pressed = self.targets.sum(axis=0, dtype=np.float64)
         if order.extra:
             pressed += self._targeted(order.rare) * order.extra
-        return pressed / order.epoch_size
+        return pressed / order.epoch_size / share
 
     def _targeted(self, samples: Int[np.ndarray, " n"]) -> Float64[np.ndarray, " A"]:
         """The share of the target frames of ``samples`` in which each button is pressed."""

@@ -11,6 +11,7 @@ from rich.console import Console
 from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.schema import DatasetConfig
 from BC_training.data import cache
+from BC_training.data.several_datasets import SeveralDatasets
 from BC_training.runtime.sharding import from_main
 
 _DEVICE_SHARE = 0.5  # the part of the free memory that `auto` lets the frames fill
@@ -49,6 +50,8 @@ def _fitting(
     device = ["device"] if needed <= free_memory() * processes * share else []
     if device and before in (None, "device"):
         return device
+    if isinstance(dataset, SeveralDatasets):
+        return [*device, "none"]
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free + cache.unfinished_bytes(dataset, frame_size, folder)
     fits = needed <= min(options.cache_limit * 1e9, free * _DISK_SHARE)

@@ -100,7 +100,7 @@ def diagnose(
     Args:
         true: the recorded buttons, one bool [N_i, A] an episode.
         predicted: N actions, for all episodes in a row, each without its first ``action_shift`` frames.
-        majority: bool [A], the commonest combination of the training split; the baseline keeps axes at 0.
+        majority: bool [A] or [N, A], the commonest combination of the training split; the baseline keeps axes at 0.
         ablated: predictions by the name of the ablation.
         axes: the recorded axes, of which at most one bin off is right; None without any.
     """

@@ -17,6 +17,7 @@ from BC_training.evaluation import events
 from BC_training.evaluation.results import Evaluation
 from BC_training.evaluation.split_predictions import SplitPredictions, default_split, predict_split
 from BC_training.evaluation.tables import print_evaluation, tuning_table
+from BC_training.evaluation.trained_data import Data
 from BC_training.evaluation.tune import best_thresholds
 from BC_training.play.say import say
 from BC_training.training import checkpoint as checkpoints
@@ -101,7 +102,7 @@ def score_test(
     console: Console,
     decoding: Decoding,
     *,
-    data: str | Path | None = None,
+    data: Data = None,
     tolerance: int = events.TOLERANCE,
     ablate: bool = False,
 ) -> Evaluation:
@@ -123,16 +124,18 @@ def score(predictions: SplitPredictions, decoding: Decoding, tolerance: int = ev
     names, shift = saved.inputs.action_names, saved.inputs.window.action_shift
     majority = np.asarray(saved.majority, bool)
     axes, done = predictions.axes, predictions.decoded(decoding, predictions.logits)
-    report = metrics.report(true, predictions.probability, majority, names, decoding, shift, axes, done.axes)
-    held = {"policy": done, **metrics.baselines(true, majority, shift, axes)}
+    known = predictions.samples.known
+    report = metrics.report(true, predictions.probability, majority, names, decoding, shift, axes, done.axes, known)
+    held = {"policy": done, **metrics.baselines(true, majority, shift, axes, known)}
     for name, scores in {"policy": report, **report["baselines"]}.items():
         scores["events"] = events.event_scores(true, held[name][0], names, tolerance, shift)
     ablated = {name: predictions.decoded(decoding, logits) for name, logits in predictions.ablated.items()}
     if ablated:
         report["ablations"] = {
-            name: metrics.scores_at_changes(true, p.buttons, names, shift, axes, p.axes) for name, p in ablated.items()
+            name: metrics.scores_at_changes(true, p.buttons, names, shift, axes, p.axes, known)
+            for name, p in ablated.items()
         }
     report |= {"decoding": decoding, "step": saved.step, "split": predictions.split}
     report |= {"chosen_here": list(predictions.chosen_here)}
-    report |= {"diagnosis": diagnosis.diagnose(true, done, majority, shift, ablated, axes)}
+    report |= {"diagnosis": diagnosis.diagnose(true, done, held["majority"][0], shift, ablated, axes)}
     return Evaluation.from_dict(report)

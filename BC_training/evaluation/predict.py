@@ -117,12 +117,15 @@ def open_episode(
     ``data`` is a dataset, or None for the one the policy was trained on. Raises a UserError if checkpoint or dataset do
     not load or do not fit, or if there is no such episode.
     """
+    from BC_training.data.several_datasets import SeveralDatasets
     from BC_training.evaluation.trained_data import open_dataset
     from BC_training.play.policy import Policy
     from BC_training.training import checkpoint as checkpoints
 
     saved = checkpoints.read(checkpoint)
     dataset = open_dataset(saved, data)
+    if isinstance(dataset, SeveralDatasets):
+        raise UserError(f"{saved.path} was trained on several datasets: name one that has all its buttons with --data")
     if dataset.frame_size != saved.inputs.recorded_size:
         ours, theirs = ("x".join(map(str, size)) for size in (saved.inputs.recorded_size, dataset.frame_size))
         raise UserError(f"{dataset.path} has frames of {theirs}; {saved.path} was trained on {ours}")

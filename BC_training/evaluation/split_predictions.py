@@ -21,7 +21,7 @@ from BC_training.data.loader import Tier, make_tier
 from BC_training.data.order import batches_in_order
 from BC_training.data.samples import Samples
 from BC_training.evaluation import diagnose
-from BC_training.evaluation.trained_data import episodes_are, holds_training, open_dataset
+from BC_training.evaluation.trained_data import Data, episodes_are, holds_training, open_dataset
 from BC_training.runtime.compilation_cache import use_compilation_cache
 from BC_training.runtime.sharding import one_device
 from BC_training.training import checkpoint as checkpoints
@@ -43,8 +43,8 @@ class SplitPredictions:
 
     @cached_property
     def probability(self) -> np.ndarray:
-        """float32 [N, A]."""
-        return np.asarray(jax.nn.sigmoid(self.saved.inputs.split_logits(self.logits)[0]))
+        """float32 [N, A]; 0 where a button was not recorded."""
+        return self._probability(self.saved.inputs.split_logits(self.logits)[0])
 
     @property
     def title(self) -> str:
@@ -67,14 +67,18 @@ class SplitPredictions:
         inputs = self.saved.inputs
         counts = metrics.target_counts(self.true, inputs.window.action_shift)
         of_buttons, of_axes = inputs.split_logits(logits)
-        return decode_split(decoding, np.asarray(jax.nn.sigmoid(of_buttons)), of_axes, inputs.axis_bins, counts)
+        return decode_split(decoding, self._probability(of_buttons), of_axes, inputs.axis_bins, counts)
+
+    def _probability(self, logits: np.ndarray) -> np.ndarray:
+        probability = np.asarray(jax.nn.sigmoid(logits))
+        return probability if self.samples.known is None else probability * self.samples.known
 
 
 def predict_split(
     checkpoint: str | Path,
     console: Console,
     *,
-    data: str | Path | None = None,
+    data: Data = None,
     split: str | None = None,
     ablate: bool = False,
 ) -> SplitPredictions:
@@ -90,7 +94,7 @@ def predict_split(
     dataset.load_labels()
     split = split or default_split(data)
     is_own = data is None or holds_training(dataset, saved)  # it may have grown
-    if not is_own and str(data) != config.dataset.path and split != "all":
+    if not is_own and config.dataset.path not in (data, str(data)) and split != "all":
         raise UserError(
             f"{dataset.path} is not the dataset that {saved.path} was trained on, whose split '{split}' does not cover "
             "it: use --split all"
@@ -116,7 +120,7 @@ def predict_split(
     return SplitPredictions(saved, dataset, split, episodes, chosen, samples, logits.pop("intact"), logits)
 
 
-def default_split(data: str | Path | None) -> str:
+def default_split(data: Data) -> str:
     """The run's validation split, or all episodes of other data, which the run's split does not cover."""
     return "val" if data is None else "all"
 

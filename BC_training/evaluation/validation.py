@@ -37,5 +37,6 @@ def validate(setup: Setup, state: TrainState, tier: Tier, decider: Decider) -> m
         inputs.window.action_shift,
         axes,
         moved,
+        samples.known,
     )
-    return report | {"loss": float(setup.loss(logits, samples.targets, axes=samples.axis_targets))}
+    return report | {"loss": float(setup.loss(logits, samples.targets, axes=samples.axis_targets, known=samples.known))}

@@ -84,7 +84,7 @@ def _dagger(
     run, log_dir = run_folders(config)
     folder = log_dir.with_name(f"{run.name}-dagger")
     with lock_run(folder):
-        data, trained, result = Path(config.dataset.path), [], None
+        data, trained, result = Path(config.dataset.paths[0]), [], None
         for number in range(rounds + 1):
             share = mix**number if number else None
             console.print(f"round {number} of {rounds} on {device}", style="bold")
@@ -108,7 +108,7 @@ def _dagger(
 
 def _require_rounds_possible(config: Config, label: str, mix: float, person: PersonOptions) -> RolloutConfig:
     """Finds bad input before anything is written; returns how rounds are scored, and in which game."""
-    play, options, path = config.evaluation.rollout, config.dataset, Path(config.dataset.path)
+    play, options = config.evaluation.rollout, config.dataset
     if jax.process_count() > 1:
         raise UserError("dagger runs in one process: start it without a launcher, system.distributed=null")
     if play is None:
@@ -118,6 +118,9 @@ def _require_rounds_possible(config: Config, label: str, mix: float, person: Per
             f"training.resume={config.training.resume}: dagger goes on by itself; for new rounds choose another "
             "logging.run_name"
         )
+    if not isinstance(options.path, str):
+        raise UserError(f"dagger adds to one dataset, and dataset.path names {len(options.path)}: name one")
+    path = Path(options.path)
     if is_remote(options.path):
         raise UserError(
             f"dagger adds to a copy of the dataset, but {options.path} is remote: copy it to a local folder"
@@ -225,7 +228,7 @@ def _round(number: int, mix: float | None, data: DatasetConfig, run: Run) -> Rou
         round=number,
         run=run.folder.name,
         checkpoint=str(checkpoint.find(run.path)),
-        dataset=data.path,
+        dataset=dataset.path,
         mix=mix,
         episodes=len(dataset.episodes),
         frames=sum(len(frames) for episode in dataset.episodes for frames in episode.labelled),

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from BC_training.common.config import save_config
 from BC_training.common.schema import Config
-from BC_training.common.storage.store import is_remote
+from BC_training.common.storage.store import absent
 from BC_training.finetuning.games import ParallelGames
 from BC_training.finetuning.playing import Playing
 from BC_training.finetuning.ppo import UpdateMetrics, make_update, mean_of, next_kl_weight
@@ -139,12 +139,12 @@ def finetune(config: Config, console: Console) -> Path:
             decider.end_if_stopped(progress.describe(options.iterations))
         references = _play_clone(setup, log_dir, console)
         ending = config, run_dir, log_dir, tracker, progress.step, console, references
-        if is_remote(config.dataset.path) or Path(config.dataset.path).exists():
-            finish(*ending)
-        else:
-            note = f"the clone's recordings, {config.dataset.path}, are not here: no scores on them and no page"
+        if missing := absent(config.dataset.paths):
+            note = f"the clone's recordings, {', '.join(missing)}, are not here: no scores on them and no page"
             console.print(note, style="yellow", soft_wrap=True, markup=False)
             print_places(play_best(*ending)[1], console)
+        else:
+            finish(*ending)
     return run_dir
 
 

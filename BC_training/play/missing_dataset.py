@@ -1,7 +1,6 @@
 """A training's dataset is recorded first where it is missing and the config says how."""
 
 import contextlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from BC_training.common.errors import UserError, unknown
 from BC_training.common.mirror import MirrorTable
 from BC_training.common.preprocess import InputSpec
 from BC_training.common.state import StateFeatures
-from BC_training.common.storage.store import is_remote
+from BC_training.common.storage.store import absent, is_remote
 from BC_training.data.augment import make_augment
 from BC_training.games import make_game
 from BC_training.play.record import record_missing
@@ -26,16 +25,17 @@ def record_missing_dataset(config: Config, console: Console) -> None:
     Raises a UserError where there is nothing and nothing to record, or where the config does not fit the game.
     """
     options = config.dataset
-    if is_remote(options.path):
-        return
+    missing = absent(options.paths)
     if options.record is not None:
-        if not Path(options.path).exists():
+        path = options.paths[0]  # the only one
+        if missing:
             _require_buildable(config)
-        record_missing(options.path, options.record, config.system.workers, console)
-    elif not Path(options.path).exists():
+        if not is_remote(path):
+            record_missing(path, options.record, config.system.workers, console)
+    elif missing:
         raise UserError(
-            f"no dataset at {options.path}: set dataset.path, record one with "
-            f"'record --out {options.path}', or give the config a dataset.record section"
+            f"no dataset at {missing[0]}: set dataset.path, record one with "
+            f"'record --out {missing[0]}', or give the config a dataset.record section"
         )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from BC_training.common.errors import UserError, first_line
 
 if TYPE_CHECKING:
-    from BC_training.common.schema import DistributedConfig, SystemConfig
+    from BC_training.common.settings.system import DistributedConfig, SystemConfig
 
 _CONNECT_SECONDS = 300  # the processes of a cluster may start this far apart
 _WAIT_SECONDS = 24 * 3600  # one process may record, score or play this long while the others wait

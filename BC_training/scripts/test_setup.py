@@ -59,22 +59,20 @@ def devices(config: Config) -> str:
 
 
 def dataset(config: Config) -> str:
-    from BC_training.common.dataset import ZarrGameplayDataset
+    from BC_training.common.storage.store import absent
+    from BC_training.data.several_datasets import open_configured
     from BC_training.training.setup import with_metric
 
     options = config.dataset
-    if not _is_there(config):
+    if missing := absent(options.paths):
+        path = missing[0]
         if options.record is None:
-            raise UserError(
-                f"{options.path} is missing; record it with 'record --out {options.path}' or set dataset.path"
-            )
-        raise Optional(
-            f"{options.path} is not there yet; training records it first ({options.record.episodes} episodes)"
-        )
-    data = ZarrGameplayDataset.from_config(options)
+            raise UserError(f"{path} is missing; record it with 'record --out {path}' or set dataset.path")
+        raise Optional(f"{path} is not there yet; training records it first ({options.record.episodes} episodes)")
+    data = open_configured(options)
     with_metric(config, data)
     frame = data.frames(0, [0])
-    return f"{options.path}: {len(data.episodes)} episodes, {len(data):,} frames of {frame.shape[2]}x{frame.shape[3]}"
+    return f"{data.path}: {len(data.episodes)} episodes, {len(data):,} frames of {frame.shape[2]}x{frame.shape[3]}"
 
 
 def model(config: Config) -> str:
@@ -139,28 +137,23 @@ def game(config: Config) -> str:
     return f"{name}: frame {observation['frame'].shape}, state {observation['state'].shape}, first reward {reward:.1f}"
 
 
-def _is_there(config: Config) -> bool:
-    from BC_training.common.storage.store import is_remote
-
-    return is_remote(config.dataset.path) or Path(config.dataset.path).exists()
-
-
 def _inputs(config: Config) -> InputSpec:
     """The inputs of the dataset; where that is missing, the game's seven buttons and the config's settings."""
+    from BC_training.common.storage.store import absent
+    from BC_training.data.several_datasets import open_configured
+
     size = config.dataset.record.frame_size if config.dataset.record else (288, 512)
     buttons, names, axes = tuple(f"action_{i}" for i in range(7)), (), ()
     wanted = config.dataset.state if config.uses_state else None
-    if _is_there(config):
-        from BC_training.common.dataset import ZarrGameplayDataset
-
-        data = ZarrGameplayDataset.from_config(config.dataset)
+    if not absent(config.dataset.paths):
+        data = open_configured(config.dataset)
         size, buttons, names, axes = data.frame_size, data.action_names, data.state_names, data.axis_names
     elif wanted is not None:
         names = wanted.names
     state = None
     if wanted is not None:
         ones = np.ones((1, len(names)), np.float32)
-        state = StateFeatures.fit(wanted, names, [("ones", ones)], config.dataset.path)
+        state = StateFeatures.fit(wanted, names, [("ones", ones)], ", ".join(config.dataset.paths))
     bins = AxisBins((1.0,) * len(axes), config.dataset.axis_bins, config.dataset.axis_mu) if axes else None
     seen = config.dataset.frame_size or size
     return InputSpec(buttons, names, size, seen, None, config.window(), state, axes, bins)

@@ -24,14 +24,18 @@ def make_loss(config: TrainingConfig, class_weights: Float[Array, " A"], bins: A
     gamma = config.focal_gamma if config.loss == "focal" else 0.0
     of_buttons = partial(focal_loss, class_weights=class_weights, label_smoothing=config.label_smoothing, gamma=gamma)
     if bins is None:
-        return lambda logits, actions, axes=None, mask=None: of_buttons(logits, actions, mask=mask)
+        return lambda logits, actions, axes=None, mask=None, known=None: of_buttons(
+            logits, actions, mask=mask, known=known
+        )
     buttons = len(class_weights)
 
-    def loss(logits: Array, actions: Array, axes: Array, mask: Array | None = None) -> jax.Array:
+    def loss(
+        logits: Array, actions: Array, axes: Array, mask: Array | None = None, known: Array | None = None
+    ) -> jax.Array:
         logits = jnp.asarray(logits)
         of_axes = logits[..., buttons:].reshape(*logits.shape[:-1], -1, bins.count)
         total = config.axis_loss_weight * axis_loss(of_axes, axes, mask)
-        return total + of_buttons(logits[..., :buttons], actions, mask=mask) if buttons else total
+        return total + of_buttons(logits[..., :buttons], actions, mask=mask, known=known) if buttons else total
 
     return loss
 
@@ -51,6 +55,7 @@ def focal_loss(
     label_smoothing: float,
     gamma: float,
     mask: Bool[Array, "*batch"] | None = None,
+    known: Bool[Array, "*batch A"] | None = None,
 ) -> Float[jax.Array, ""]:
     """Mean over batch and buttons of -w a (1 - p)^g log p - (1 - a) p^g log(1 - p), p = sigmoid(logits).
 
@@ -63,6 +68,7 @@ def focal_loss(
         gamma: g, 0 or more: how much less a frame counts the surer and righter its logit; 0 is the binary
             cross-entropy.
         mask: False where there is no action to match; None where there is one everywhere.
+        known: False where a button was not recorded, of each action at most all but one; None where all were.
     """
     logits = jnp.asarray(logits)
     targets = jnp.asarray(actions).astype(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
@@ -72,5 +78,5 @@ def focal_loss(
     if gamma > 0:
         # As exponentials of logarithms, whose gradients are finite where p is 0 or 1.
         held, released = held * jnp.exp(gamma * log_not_p), released * jnp.exp(gamma * log_p)
-    losses = -(held + released).mean(axis=-1)
+    losses = -(held + released).mean(axis=-1, where=None if known is None else jnp.asarray(known))
     return losses.mean(where=None if mask is None else jnp.asarray(mask))

@@ -223,7 +223,8 @@ def _progress_of(found: Checkpoint, config: Config, inputs: InputSpec, fingerpri
     never = differences(saved, wanted, [key for key, rule in rules.items() if rule == Resume.NEVER])
     never = never or differences(old, new, [key for key in old if _short(old[key]) != _short(new[key])])
     if not never and found.fingerprint != fingerprint:
-        never = f"the dataset {config.dataset.path} has changed, its fingerprint {found.fingerprint} -> {fingerprint}"
+        paths = ", ".join(config.dataset.paths)
+        never = f"the dataset {paths} has changed, its fingerprint {found.fingerprint} -> {fingerprint}"
     if never:
         raise UserError(f"{found.path} is of another training ({never}): {remedy}")
     other = differences(saved, wanted, [key for key, rule in rules.items() if rule != Resume.FREE])

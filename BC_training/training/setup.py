@@ -24,6 +24,7 @@ from BC_training.data.loader import Batch, Tier, dispatch_size, make_tier
 from BC_training.data.order import SampleOrder
 from BC_training.data.returns import weigh
 from BC_training.data.samples import Samples
+from BC_training.data.several_datasets import open_configured
 from BC_training.data.tier_choice import choose_tier
 from BC_training.games import GameSpec
 from BC_training.games.dataset_game import with_game
@@ -236,7 +237,7 @@ def with_metric(config: Config, dataset: ZarrGameplayDataset) -> Config:
 
 def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
     options = config.dataset
-    dataset = ZarrGameplayDataset.from_config(options)
+    dataset = open_configured(options)
     what = "all of it" if options.validate_episodes else "actions and state"
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task(f"reading {what}", total=len(dataset))
@@ -244,7 +245,7 @@ def _open_dataset(config: Config, console: Console) -> ZarrGameplayDataset:
     rate = f" at {dataset.fps:.4g}/s" if dataset.fps else ""
     axes = f"{len(dataset.axis_names)} axes, " if dataset.axis_names else ""
     console.print(
-        f"dataset {options.path}: {len(dataset.episodes)} episodes, {len(dataset):,} frames{rate}, "
+        f"dataset {dataset.path}: {len(dataset.episodes)} episodes, {len(dataset):,} frames{rate}, "
         f"{len(dataset.action_names)} actions, {axes}{len(dataset.state_names)} state values",
         soft_wrap=True,
         markup=False,

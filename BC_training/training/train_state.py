@@ -191,7 +191,8 @@ def make_train_step(
                 wanted, _ = model.inputs.auxiliary.encode(model.inputs.state_names, batch["auxiliary"], None)
                 errors = jnp.square(predicted - wanted).mean(axis=-1)
                 state_loss = config.training.auxiliary_weight * errors.mean(where=batch.get("mask"))
-            loss = loss_function(logits, batch["action"], axes=batch.get("axes"), mask=batch.get("mask"))
+            given = {name: batch.get(name) for name in ("axes", "mask", "known")}
+            loss = loss_function(logits, batch["action"], **given)
             loss = loss if state_loss is None else loss + state_loss
             return loss, nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
 

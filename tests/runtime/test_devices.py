@@ -12,7 +12,7 @@ from trainings import free_port, start
 
 from BC_training.common.config import load_config
 from BC_training.common.errors import UserError
-from BC_training.common.schema import DistributedConfig, SystemConfig
+from BC_training.common.settings.system import DistributedConfig, SystemConfig
 from BC_training.runtime import devices
 from BC_training.runtime.devices import _distributed_arguments, choose_device, set_xla_flags
 
@@ -21,7 +21,7 @@ PROCESS = """
     import os, sys
     import jax, numpy as np
     from BC_training.runtime import devices
-    from BC_training.common.schema import DistributedConfig, SystemConfig
+    from BC_training.common.settings.system import DistributedConfig, SystemConfig
     distributed = None
     if len(sys.argv) > 1:
         distributed = DistributedConfig(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -51,7 +51,9 @@ def build(kind: type, raw: dict[str, Any], where: str) -> Any:
         key, reason = str(getattr(error, "full_key", None) or ""), _where_and_what(error)
         if "." not in key:  # none, or within a list
             key = _faulty_value(raw, build) or key
-        if "tuple" in reason.lower() or "$VALUE" in reason or isinstance(error, TypeError):
+        if "Union[str, tuple" in reason:
+            reason = "expected text, or a list of texts"
+        elif "tuple" in reason.lower() or "$VALUE" in reason or isinstance(error, TypeError):
             reason = "expected a list of the right length and type"
         raise UserError(f"{where}: {key + ': ' if key else ''}{reason}") from error
 

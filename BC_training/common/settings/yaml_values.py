@@ -102,7 +102,8 @@ def parse_override(item: str, kind: Any) -> tuple[list[str], Any]:
 
     Dots divide keys. In a table of names all the rest is the name, which may hold a "=": both
     thresholds.Key.space=0.4 and thresholds[Key.space]=0.4 set "Key.space". A value whose type in ``kind`` is
-    text stays as it is written, except null, ~ and quoted text. A value that is no YAML raises a YAMLError.
+    text stays as it is written, except null, ~, quoted text and, where one is possible, a list in []. A value that is
+    no YAML raises a YAMLError.
     """
     key, _, text = item.partition("=")
     path: list[str] = []
@@ -123,7 +124,9 @@ def parse_override(item: str, kind: Any) -> tuple[list[str], Any]:
         fields = next((_fields(k) for k in kinds if dataclasses.is_dataclass(k)), {})
         kind = fields.get(match[1], Any)
     text = text.strip()
-    is_text = any(_is_text(k) for k in _alternatives(kind)) and text[:1] not in ("'", '"')
+    kinds = _alternatives(kind)
+    is_list = text[:1] == "[" and text[-1:] == "]" and any(typing.get_origin(k) is tuple for k in kinds)
+    is_text = any(map(_is_text, kinds)) and text[:1] not in ("'", '"') and not is_list
     return path, text if is_text and text not in ("", "~", "null", "Null", "NULL") else parse(text)
 
 

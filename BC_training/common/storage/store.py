@@ -4,7 +4,7 @@ import itertools
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -78,6 +78,11 @@ def require_utf8(path: Path) -> None:
 
 def is_remote(address: str | Path) -> bool:
     return "://" in str(address)
+
+
+def absent(addresses: Iterable[str]) -> list[str]:
+    """Those of the local paths among ``addresses`` where nothing is."""
+    return [address for address in addresses if not is_remote(address) and not Path(address).exists()]
 
 
 def is_zip(path: Path) -> bool:

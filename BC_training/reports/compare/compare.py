@@ -11,9 +11,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from BC_training.common.dataset import ZarrGameplayDataset
 from BC_training.common.errors import UserError
 from BC_training.common.files import disk_full_is_user_error, require_writable
+from BC_training.data.several_datasets import open_configured
 from BC_training.play.policy import Policy
 from BC_training.play.say import say
 from BC_training.reports.compare.runs import COMMAND, Run, assemble, incomparable, names_of, require_same_play
@@ -117,7 +117,7 @@ def _recorded(run: Run) -> tuple[np.ndarray, np.ndarray]:
 
     Raises a UserError where the dataset is missing or another one lies in its place.
     """
-    dataset = ZarrGameplayDataset.from_config(run.saved.config.dataset)
+    dataset = open_configured(run.saved.config.dataset)
     if dataset.frame_size != run.saved.inputs.recorded_size:
         raise UserError(f"{dataset.path} has frames of another size")
     if dataset.state_names != run.saved.inputs.state_names:

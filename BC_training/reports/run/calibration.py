@@ -21,14 +21,14 @@ class Reliability(NamedTuple):
 
 
 def reliability(true: np.ndarray, probability: np.ndarray, bins: int = BINS) -> Reliability:
-    """The bins are (0, 1/bins], (1/bins, 2/bins], ...; 0 is in the first. n is at least 1."""
+    """The bins are (0, 1/bins], (1/bins, 2/bins], ...; 0 is in the first. Without predictions the error is 0."""
     probability = probability.astype(np.float64)
     place = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], probability)
     size = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin
         predicted = np.bincount(place, probability, bins) / size
         observed = np.bincount(place, true, bins) / size
-    error = np.nansum(size * np.abs(observed - predicted)) / len(true)
+    error = np.nansum(size * np.abs(observed - predicted)) / max(len(true), 1)
     return Reliability(predicted, observed, size, float(error))
 
 

@@ -10,6 +10,7 @@ from BC_training.common.action import Action
 from BC_training.common.axes import RecordedAxes
 from BC_training.common.config import to_dict, to_yaml
 from BC_training.common.errors import UserError
+from BC_training.data.several_datasets import paths_of
 from BC_training.evaluation.results import Evaluation
 from BC_training.evaluation.split_predictions import SplitPredictions
 from BC_training.reports.compare.runs import Run, play_command
@@ -90,21 +91,24 @@ def find(run: Run, predictions: SplitPredictions, scores: Evaluation) -> Finding
     if isinstance(video, str):
         missing["video"] = video
     config = to_dict(saved.config)
-    config["dataset"]["path"] = without_secrets(config["dataset"]["path"])
+    shown = [without_secrets(path) for path in saved.config.dataset.paths]
+    config["dataset"]["path"] = shown if len(shown) > 1 else shown[0]
+    known = np.ones_like(true) if predictions.samples.known is None else predictions.samples.known
+    of_buttons = [(t[k], p[k]) for t, p, k in zip(true.T, probability.T, known.T, strict=True)]
     return Findings(
         run=run,
         names=[clean(name) for name in saved.inputs.action_names],
         axis_names=[clean(name) for name in saved.inputs.axis_names],
         axes=axes,
         moved=done.axes,
-        dataset=without_secrets(dataset.path),
+        dataset=", ".join(map(without_secrets, paths_of(dataset))),
         episodes=len(predictions.episodes),
         parameters=abstract_model(saved.config, saved.inputs).parameter_count,
         costs=training_costs(run.epochs, saved),
         scores=scores,
-        pooled=reliability(true.ravel(), probability.ravel()) if true.size else None,
-        reliability=[reliability(t, p) for t, p in zip(true.T, probability.T, strict=True)],
-        curves=[precision_recall(t, p) for t, p in zip(true.T, probability.T, strict=True)],
+        pooled=reliability(true[known], probability[known]) if known.any() else None,
+        reliability=[reliability(t, p) for t, p in of_buttons],
+        curves=[precision_recall(t, p) for t, p in of_buttons],
         given_held=mistakes.predicted_given_held(held, pressed),
         instead=mistakes.pressed_instead(held, pressed),
         mistakes=mistakes.commonest_mistakes(held, pressed, wrong, MISTAKES),
@@ -120,7 +124,7 @@ def _worst(predictions: SplitPredictions, held: np.ndarray, pressed: np.ndarray,
     of_buttons, of_axes = predictions.saved.inputs.split_logits(predictions.logits)
     losses, amounts = np.zeros(len(samples)), [[] for _ in range(len(samples))]
     if samples.targets.size:
-        losses += mistakes.frame_losses(samples.targets, of_buttons)
+        losses += mistakes.frame_losses(samples.targets, of_buttons, samples.known)
     if axes is not None and samples.axis_targets is not None:
         losses += mistakes.axis_losses(samples.axis_targets, of_axes)
         parts = (axes.targets.tolist(), moved.tolist(), axes.near(moved).tolist())

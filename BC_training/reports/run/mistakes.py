@@ -56,10 +56,14 @@ def commonest_mistakes(
     ]
 
 
-def frame_losses(true: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """float64 [N], each frame's binary cross-entropy in nats, averaged over the buttons, without weights."""
+def frame_losses(true: np.ndarray, logits: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+    """float64 [N], each frame's binary cross-entropy in nats, averaged over the buttons, without weights.
+
+    ``known`` is bool [N, A], False where a button was not recorded and does not count; None where all were.
+    """
     logits = logits.astype(np.float64)
-    return (np.logaddexp(0, logits) - true * logits).mean(axis=1)
+    losses = np.logaddexp(0, logits) - true * logits
+    return losses.mean(axis=1, where=True if known is None else known)
 
 
 def axis_losses(true: np.ndarray, logits: np.ndarray) -> np.ndarray:
