@@ -259,7 +259,7 @@ def test_the_page_judges_a_button_by_the_frames_that_have_it(trained):
     assert page.pooled.size.sum() == known.sum()
     assert page.dataset.count("two.zarr") == 1
     frames = predictions.samples.targets[known[:, 2], 2]
-    assert page.scores.per_action["c"]["true_frequency"] == frames.mean()
+    assert page.scores.per_action["c"].frequency == frames.mean()
     logits = predictions.logits.copy()
     logits[~known] = 100.0
     one = replace(predictions, logits=logits)
