@@ -9,7 +9,7 @@ from BC_training.games import make_game
 
 
 def test_hits_and_kills_count_beside_the_games_own_reward():
-    reward = Reward("BC_training.games.doom.rewards:hurt_and_kills")
+    reward = Reward("BC_training.finetuning.doom_rewards:hurt_and_kills")
     with closing(make_game("doom/deadly_corridor?skill=5", frame_size=(24, 32))) as env:
         names = env.unwrapped.state_names
         observation, _ = env.reset(seed=3)
