@@ -6,9 +6,8 @@
 
 Both see the state alone and have the settings that RL Baselines3 Zoo publishes for its PPO, but for the clip range,
 which does not shrink. Solved means that the mean return of the last 100 episodes, looked at before an update, is at
-least 475 and 200. Ours draws its parameters anew (``finetune.from_nothing``): its "clone" of drawn
-numbers says only what is seen and pressed, and leaves the state as it is. Its net sees a black picture, too
-(``ppo_games.py``).
+least 475 and 200. Ours draws its parameters anew (``finetune.from_nothing``): its "clone" of drawn numbers
+says only what is seen and pressed, and leaves the state as it is. Its net sees a black picture, too (``ppo_games.py``).
 
 ``--throughput`` has both play sixteen games of ``doom/deadly_corridor`` at 45x80 from pixels alone, in turn, with nets
 of about as many parameters and multiplications (theirs is the "NatureCNN"); the rates are medians over iterations.

@@ -204,7 +204,8 @@ class Samples:
 
     def frequencies(self, order: SampleOrder) -> Float64[np.ndarray, " A"]:
         """The share of an epoch's target frames in which each button is pressed, of those that have it."""
-        share = 1.0 if self.known is None else np.maximum(self.known.mean(axis=0), 1 / len(self))
+        known = self.known
+        share = 1.0 if known is None else np.maximum(known.mean(axis=0), 1 / len(self))
         if order.weight_ends is not None:
             return np.diff(order.weight_ends, prepend=0) @ self.targets / len(self) / share
         pressed = self.targets.sum(axis=0, dtype=np.float64)
