@@ -203,9 +203,10 @@ def test_a_person_is_told_from_this_program_and_keys_from_before_are_known(deskt
     assert desktop.held() == {("key", "D")}
     desktop.events()
     desktop.press(("key", "W"))
-    assert ("key", "W") in desktop.held()  # so the server has it before what comes from another program
+    assert ("key", "W") in desktop.held()  # the server has it before what comes from another program
     person.tap("Left", "KP_Enter")
     desktop.release_all()
+    assert ("key", "W") not in desktop.held()  # likewise
     person.release("d")
     found = [(e.kind, e.button[1], e.source) for e in desktop.events()]
     assert found == [
