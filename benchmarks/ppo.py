@@ -8,6 +8,7 @@ Both see the state alone and have the settings that RL Baselines3 Zoo publishes 
 which does not shrink. Solved means that the mean return of the last 100 episodes, looked at before an update, is at
 least 475 and 200. Ours draws its parameters anew (``finetune.from_nothing``): its "clone" of drawn numbers
 says only what is seen and pressed, and leaves the state as it is. Its net sees a black picture, too (``ppo_games.py``).
+It presses independent buttons; with ``--buttons`` its peer does, too, which else chooses among LunarLander's actions.
 
 ``--throughput`` has both play sixteen games of ``doom/deadly_corridor`` at 45x80 from pixels alone, in turn, with nets
 of about as many parameters and multiplications (theirs is the "NatureCNN"); the rates are medians over iterations.
@@ -18,10 +19,12 @@ import json
 import os
 import subprocess
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 from time import perf_counter
 
+import gymnasium
 import numpy as np
 from rich.console import Console
 
@@ -31,6 +34,8 @@ from BC_training.common.storage.writer import EpisodeWriter, Names, recording
 from BC_training.experiments.finetune import finetune
 from BC_training.finetuning.setup import load_config
 from BC_training.games import GameSpec, make_game
+from BC_training.games.gym.actions import map_actions
+from BC_training.games.gym.names import Names as GymNames
 from BC_training.train import train
 from BC_training.training import checkpoint
 
@@ -48,6 +53,7 @@ GAMES = {
         "learning_rate": 1e-3,
         "clip": 0.2,
         "schedule": "linear",
+        "reward_scale": 1,
     },
     "LunarLander-v3": {
         "bar": 200.0,
@@ -62,6 +68,7 @@ GAMES = {
         "learning_rate": 3e-4,
         "clip": 0.2,
         "schedule": "constant",
+        "reward_scale": 30,  # value and policy share a trunk here, which the unscaled returns would govern
     },
 }
 CLONE = """
@@ -100,8 +107,20 @@ def drawn_dataset(path: Path, spec: str) -> str:
         return f"[{', '.join(game.state_names)}]"
 
 
-def ours(game: str, seed: int, folder: Path, console: Console) -> tuple[int | None, float]:
-    """The agent steps until it is solved, None where it is not, and the seconds of the whole run."""
+@dataclass(frozen=True)
+class Found:
+    """The agent steps until a game was solved, None where it was not, the best mean return of 100 episodes by then."""
+
+    steps: int | None
+    best: float | None
+    seconds: float  # of the whole run
+
+    def __str__(self) -> str:
+        solved = "not solved" if self.steps is None else f"{self.steps:,} steps"
+        return f"{solved}, at best {self.best}, {self.seconds:.0f} s"
+
+
+def ours(game: str, seed: int, folder: Path, console: Console) -> Found:
     settings, clone, run = GAMES[game], folder / "c" / game, f"{game}-{seed}"
     spec = f"gym/ppo_games:Black{game}"
     if not clone.exists():
@@ -111,7 +130,7 @@ def ours(game: str, seed: int, folder: Path, console: Console) -> tuple[int | No
     (folder / "ppo.yaml").write_text("", encoding="utf-8")
     values = {f"finetune.{key}": value for key, value in settings.items() if key != "bar"}
     values |= {"finetune.from": clone, "finetune.game": spec, "finetune.from_nothing": "true"}
-    values |= {"finetune.reward_scale": 1, "finetune.reward_clip": 1e9}  # as they are
+    values["finetune.reward_clip"] = 1e9  # none
     values |= {"finetune.kl": 0, "finetune.value_warmup": 0, "finetune.value_layers": "[64]", "system.seed": seed}
     values |= {"finetune.first_seed": 1000 + 100_000 * seed, "training.checkpoint_dir": folder / "c"}
     values |= {"logging.run_name": run, "logging.log_dir": folder / "l", "logging.report": "false"}
@@ -119,21 +138,31 @@ def ours(game: str, seed: int, folder: Path, console: Console) -> tuple[int | No
     values |= {"evaluation.rollout.reference_means": "[0, 1]"}
     began = perf_counter()
     finetune(load_config(folder / "ppo.yaml", [f"{key}={value}" for key, value in values.items()]), console)
-    seconds, episodes = perf_counter() - began, 0
+    seconds, episodes, best = perf_counter() - began, 0, None
     for row in map(json.loads, (folder / "l" / run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()):
         if row["kind"] == "epoch":
             episodes += row["episodes"]
-            if episodes >= 100 and row["return"] >= settings["bar"]:
-                return row["step"], seconds
-    return None, seconds
+            if episodes >= 100:
+                best = row["return"] if best is None else max(best, row["return"])
+                if best >= settings["bar"]:
+                    return Found(row["step"], best, seconds)
+    return Found(None, best, seconds)
 
 
-def theirs(game: str, seed: int, python: str) -> tuple[int | None, float]:
-    options = json.dumps(GAMES[game] | {"game": game, "seed": seed, "threads": 1})
+def nearest(game: str) -> list[int]:
+    """Which of the game's actions each combination of its buttons, the first in the lowest bit, means."""
+    with closing(gymnasium.make(f"ppo_games:Black{game}")) as env:
+        actions = map_actions(env, game, GymNames())
+    buttons = range(len(actions.buttons))
+    return [int(actions.raw(Action.of([bool(n >> i & 1) for i in buttons]))) for n in range(2 ** len(buttons))]
+
+
+def theirs(game: str, seed: int, python: str, buttons: bool) -> Found:
+    options = GAMES[game] | {"game": game, "seed": seed, "threads": 1}
+    options = json.dumps(options | ({"nearest": nearest(game)} if buttons else {}))
     script = Path(__file__).with_name("ppo_reference.py")
     done = subprocess.run([python, script, options], check=True, capture_output=True, text=True)
-    answer = json.loads(done.stdout.splitlines()[-1])
-    return answer["steps"], answer["seconds"]
+    return Found(**json.loads(done.stdout.splitlines()[-1]))
 
 
 PIXELS = """
@@ -197,6 +226,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--reference", help="a Python that has stable-baselines3; without it only ours is measured")
     parser.add_argument("--folder", type=Path, default=Path("ppo"), help="where the runs go")
+    parser.add_argument("--buttons", action="store_true", help="the reference, too, presses independent buttons")
     parser.add_argument("--throughput", action="store_true", help="agent steps a second; needs --reference")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -207,13 +237,12 @@ def main() -> None:
     for game in args.games:
         found: dict[str, list[int | None]] = {"ours": [], "stable-baselines3": []}
         for seed in range(args.seeds):
-            steps, seconds = ours(game, seed, args.folder, console)
-            found["ours"].append(steps)
-            print(f"{game} seed {seed}: ours {steps} steps, {seconds:.0f} s", flush=True)
+            runs = {"ours": ours(game, seed, args.folder, console)}
             if args.reference:
-                steps, seconds = theirs(game, seed, args.reference)
-                found["stable-baselines3"].append(steps)
-                print(f"{game} seed {seed}: stable-baselines3 {steps} steps, {seconds:.0f} s", flush=True)
+                runs["stable-baselines3"] = theirs(game, seed, args.reference, args.buttons)
+            for who, run in runs.items():
+                found[who].append(run.steps)
+                print(f"{game} seed {seed}: {who} {run}", flush=True)
         for who, runs in found.items():
             if solved := [steps for steps in runs if steps is not None]:
                 print(f"{game}: {who} solved {len(solved)} of {len(runs)}, after {mean(solved):,.0f} steps (mean)")

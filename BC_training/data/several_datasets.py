@@ -57,6 +57,15 @@ class _Mirrors(MirrorTable):
                         )
         return images
 
+    def _unknown(self, unsure: dict[str, list[str]], images: dict[str, dict[str, str]]) -> UserError:
+        """What the first dataset that has some of these names needs in its table."""
+        for table in self.tables:
+            names = {*table.keys, *table.axes, *table.attributes}
+            its = {kind: [name for name in of_kind if name in names] for kind, of_kind in unsure.items()}
+            if any(its.values()):
+                return replace(table, keys=self.keys)._unknown(its, images)
+        raise AssertionError(unsure)
+
 
 class SeveralDatasets(ZarrGameplayDataset):
     """The episodes of each of ``paths``, one dataset after the other.

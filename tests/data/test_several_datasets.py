@@ -168,6 +168,9 @@ def test_mirror_images_are_those_of_every_dataset(make_dataset, tmp_path):
     assert "w: attribute 'mirror' maps action 'a' to 'a', that of another dataset to 'b'" in user_error(
         mirror, "x", "w"
     )
+    make_dataset(tmp_path / "v", [9, 9], actions=2, root_attributes={"keys": ["e", "d"], "mirror": {"d": "d"}})
+    advice = f"zarr.open_group('{tmp_path / 'v'}').attrs['mirror'] = {{'d': 'd', 'e': '?'}}"
+    assert advice in user_error(mirror, "x", "v")  # of the dataset that has the name, with what its table says already
 
 
 def test_a_sample_says_which_of_its_buttons_were_recorded(data):
