@@ -24,3 +24,14 @@ def test_hits_and_kills_count_beside_the_games_own_reward():
     assert hits > 0
     assert own == pytest.approx(2 * (before["health"] - first))
     assert reward({"health": 9, "kills": 1}, {"health": 9, "kills": 2}, 0.5)[0] == 100.5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "worth"),
+    [("health", {"health": 40.0}, 2.0), ("health", {"health": 60.0}, 2.0), ("bullets", {"ammo": 19.0}, 0.5)],
+)
+def test_what_scenarios_are_short_of_counts_beside_their_own_reward(name, value, worth):
+    reward, before = Reward(f"BC_training.finetuning.doom_rewards:{name}"), {"health": 50.0, "ammo": 20.0}
+    ((key, now),) = value.items()
+    assert reward(before, before | value, 2.0)[0] == 2.0 + worth * (now - before[key])
+    assert reward(before, before, -1.0)[0] == -1.0
