@@ -1,6 +1,7 @@
 """Fine-tunings in a real game, of seconds: what they leave, and how they go on."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -88,6 +89,7 @@ def test_a_run_leaves_a_policy_that_plays_its_log_its_scores_and_a_page(finished
     page = (folder / "l/x/report.html").read_text()
     for heading in ("KL divergence from the clone", "Agent steps a second", "Return in play"):
         assert heading in page
+    assert not re.search(r"</h\d>\s*</section>", page)  # a heading over nothing
     assert "steps/s" in printed
 
 
