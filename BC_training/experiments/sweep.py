@@ -93,7 +93,8 @@ class Sweep:
 
     def command(self, values: dict[str, str], run: str) -> str:
         """The command that trains with drawn ``values``."""
-        arguments = ["--config", self.file, *self.plain, *_overrides(values), f"logging.run_name={run}"]
+        plain = [setting for setting in self.plain if not setting.startswith("logging.run_name=")]
+        arguments = ["--config", self.file, *plain, *_overrides(values), f"logging.run_name={run}"]
         return f"{COMMAND} {shlex.join(arguments)}"
 
 

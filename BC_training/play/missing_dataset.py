@@ -16,6 +16,7 @@ from BC_training.common.storage.store import absent, is_remote
 from BC_training.data.augment import make_augment
 from BC_training.games import make_game
 from BC_training.play.record import record_missing
+from BC_training.runtime.workers import closing_on_sigterm
 from BC_training.training.train_state import abstract_model
 
 
@@ -41,15 +42,15 @@ def record_missing_dataset(config: Config, console: Console) -> None:
 
 def _require_buildable(config: Config) -> None:
     """Raises a UserError where the config does not fit the game."""
-    options = config.dataset
-    assert options.record is not None
-    with contextlib.closing(make_game(options.record.game, frame_size=options.record.frame_size)) as env:
+    options, recording = config.dataset, config.dataset.record
+    assert recording is not None
+    with closing_on_sigterm(), contextlib.closing(make_game(recording.game, frame_size=recording.frame_size)) as env:
         game: Any = env.unwrapped
         state = None
         if config.uses_state:
             assert options.state is not None
             any_values = np.zeros((1, len(game.state_names)), np.float32)
-            state = StateFeatures.fit(options.state, game.state_names, [("", any_values)], options.record.game)
+            state = StateFeatures.fit(options.state, game.state_names, [("", any_values)], recording.game)
         size = options.frame_size or game.frame_size
         names = game.buttons if options.actions is None else options.actions
         axes = game.axes if options.axes is None else options.axes
@@ -72,6 +73,6 @@ def _require_buildable(config: Config) -> None:
             axes,
             AxisBins.fit(np.zeros((1, len(axes)), np.float32), options.axis_bins, options.axis_mu) if axes else None,
         )
-        mirror = MirrorTable(None, game.buttons, game.state_names, options.record.game, game.axes)
+        mirror = MirrorTable(None, game.buttons, game.state_names, recording.game, game.axes)
         make_augment(config.training.augmentation, inputs, mirror)
         abstract_model(config, inputs)

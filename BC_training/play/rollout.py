@@ -23,9 +23,11 @@ from BC_training.play.results import PlayScores, RolloutResult
 from BC_training.play.say import say
 from BC_training.play.scores import SMALL, play_episodes, short_name
 from BC_training.play.video import require_video
+from BC_training.runtime.workers import closing_on_sigterm
 from BC_training.training.seeds import seen_seeds, seen_text
 
 
+@closing_on_sigterm()  # the game that is started to see whether it does is to be closed, too
 def rollout(
     player: str,
     game: str,

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from BC_training.common.errors import UserError
 from BC_training.common.schema import RecordConfig
+from BC_training.games.doom import game
 from BC_training.play import episodes, record
 from BC_training.play.episodes import Session
 from BC_training.play.players import Player
@@ -127,6 +128,11 @@ def play(workers: int) -> None:
     rollout("expert", GAME, Console(), episodes=500, workers=workers)
 
 
+def start_to_play() -> None:
+    game.next = load_slowly  # the engine runs, and the game is not made yet
+    play(workers=1)
+
+
 def start_workers(worker: type) -> None:
     run_tasks(worker, (), [("noop", SIZE)] * 2, 2, Console(), title="", unit=("", len))
 
@@ -187,7 +193,7 @@ def test_workers_and_their_games_end_with_the_process_that_started_them(tmp_path
         assert not psutil.wait_procs(family, timeout=100)[1]
 
 
-@pytest.mark.parametrize("code", ["play(workers=1)", "start_to_record()", "start_to_film()"])
+@pytest.mark.parametrize("code", ["play(workers=1)", "start_to_play()", "start_to_record()", "start_to_film()"])
 def test_a_game_in_the_commands_own_process_is_closed_before_it_ends(tmp_path, code):
     with started(code, tmp_path, games=1) as (process, family):
         process.terminate()

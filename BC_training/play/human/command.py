@@ -14,6 +14,7 @@ from BC_training.common.schema import HUMAN, RecordConfig
 from BC_training.games import GameSpec, make_game
 from BC_training.play.human.options import PersonOptions
 from BC_training.play.record import record
+from BC_training.runtime.workers import closing_on_sigterm
 
 
 def record_command(
@@ -55,7 +56,7 @@ def record_command(
         raise UserError("--keybinds, --show-keys and --unfinished are for a person: add --player human or --takeover")
     person = PersonOptions(keybinds, PersonOptions.takeover if takeover is None else takeover, unfinished)
     if show_keys:
-        with contextlib.closing(make_game(config.game, frame_size=config.frame_size)) as env:
+        with closing_on_sigterm(), contextlib.closing(make_game(config.game, frame_size=config.frame_size)) as env:
             game: Any = env.unwrapped
             play_keys(keybinds, game.buttons, game.axes)
             print(json.dumps(raw_keybinds(keybinds, game.buttons, game.axes), indent=2))
