@@ -12,6 +12,7 @@ from av.error import FFmpegError
 from BC_training.common.errors import UserError
 
 _TS_PACKET = 188  # bytes
+_CUT = b"\xff"  # stands for what is missing of an element's head, whose size then reaches beyond the file
 
 
 def upright(frame: av.VideoFrame, path: Path) -> np.ndarray:
@@ -194,7 +195,7 @@ def _overruns(path: Path) -> bool:
 
 def _box_end(file: IO[bytes], at: int) -> int | None:
     """The end of the box at ``at``; None if it reaches to the file's end."""
-    head = file.read(16)
+    head = file.read(16).ljust(16, _CUT)
     size = int.from_bytes(head[:4], "big")
     if size == 1:
         size = int.from_bytes(head[8:16], "big")
@@ -208,9 +209,9 @@ def _flv_end(file: IO[bytes], at: int) -> int | None:
 
 def _ebml_end(file: IO[bytes], at: int) -> int | None:
     """The end of the element at ``at``, or the start of its children if its size is unknown."""
-    head = file.read(12)
+    head = file.read(12).ljust(12, _CUT)
     name = 9 - head[0].bit_length()
-    if name > 4 or len(head) <= name:
+    if name > 4:
         return None
     width = 9 - head[name].bit_length()
     if width > 8:

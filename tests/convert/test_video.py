@@ -91,18 +91,22 @@ def test_every_container_is_read_and_a_cut_is_noted(tmp_path, suffix):
     assert f"v{suffix} is cut off: its {len(video.times)} whole frames are used" in video.notes[0]
 
 
-@pytest.mark.parametrize(("suffix", "container"), [
-    (".mp4", {"movflags": "frag_keyframe+empty_moov"}), (".mkv", {"live": "1"}),
+@pytest.mark.parametrize(("suffix", "container", "is_start"), [
+    (".mp4", {"movflags": "frag_keyframe+empty_moov"}, lambda data: data[4:8] in (b"moof", b"mdat", b"mfra")),
+    (".mkv", {"live": "1"}, lambda data: data[:4] == b"\x1f\x43\xb6\x75"),  # of a cluster
 ])  # fmt: skip
-def test_an_unfinished_recording_is_used_and_the_cut_is_noted(tmp_path, suffix, container):
+def test_an_unfinished_recording_is_used_and_a_cut_is_noted_but_between_elements(tmp_path, suffix, container, is_start):
     file = encode(tmp_path / f"v{suffix}", bf="0", container_options=container)
     assert Video(file).notes == ()
     data = file.read_bytes()
-    for share in (0.4, 0.7, 0.9):
-        file.write_bytes(data[: int(len(data) * share)])
+    starts = [at for at in range(len(data)) if is_start(data[at:])]
+    middle = starts[len(starts) // 2 :][:3]
+    cuts = {int(len(data) * share) for share in (0.4, 0.7, 0.9)} | {at + i for at in middle for i in range(13)}
+    for cut in cuts:
+        file.write_bytes(data[:cut])
         video = Video(file)
         assert numbers(video) == list(range(len(video.times)))
-        assert "is cut off" in video.notes[0]
+        assert sum("is cut off" in note for note in video.notes) == (cut not in starts), cut
 
 
 def blotted(data: bytes) -> bytes:
