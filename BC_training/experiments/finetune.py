@@ -75,6 +75,7 @@ def finetune(config: Config, console: Console) -> Path:
                         processes=config.system.workers or os.cpu_count() or 1,
                         first_seed=options.first_seed + begun,
                         reward=options.reward,
+                        live=setup.live,
                     )
                 )
                 playing = Playing(setup, games, state)
@@ -90,10 +91,10 @@ def finetune(config: Config, console: Console) -> Path:
                     began, before = perf_counter(), state
                     games.switch([options.game_at(progress.step)] * options.games)
                     playing.begin(state)
-                    for t in range(options.horizon):
+                    while playing.steps < options.horizon:
                         if decider.decide() == Decision.STOP:
                             break
-                        playing.step(progress.step + t * options.games)
+                        playing.step(progress.step + playing.steps * options.games)
                         show(bars, bar, playing, progress, options, saver.row)
 
                     # Learn from what was played; a state that is stopped within is that of before.
@@ -137,7 +138,7 @@ def finetune(config: Config, console: Console) -> Path:
                         break
                 saver.finish()
             decider.end_if_stopped(progress.describe(options.iterations))
-        references = _play_clone(setup, log_dir, console)
+        references = _play_clone(setup, log_dir, console) if evaluation.rollout is not None else None
         ending = config, run_dir, log_dir, tracker, progress.step, console, references
         if missing := absent(config.dataset.paths):
             note = f"the clone's recordings, {', '.join(missing)}, are not here: no scores on them and no page"

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import gymnasium
 import numpy as np
@@ -11,8 +11,9 @@ import numpy as np
 from BC_training.common.action import Action
 from BC_training.common.errors import GameDied, UserError
 from BC_training.common.preprocess import resize_frames
+from BC_training.finetuning.live import LiveGame, LiveOptions, open_game
 from BC_training.finetuning.rewards import Reward
-from BC_training.games import GameSpec, make_game
+from BC_training.games import GameSpec
 from BC_training.play.episodes import require_few_deaths
 from BC_training.runtime.team import Team
 
@@ -40,6 +41,7 @@ class Transition(NamedTuple):
         finished: the episodes that ended.
         died: the games that died and were started again; their episodes count as truncated, without a score.
         begun: int64 [N], how many episodes each game has begun, each with a seed of its own.
+        waits: whether a game is a window without the focus, in which nothing was done.
     """
 
     frames: np.ndarray
@@ -51,10 +53,12 @@ class Transition(NamedTuple):
     finished: list[Episode]
     died: list[int]
     begun: np.ndarray
+    waits: bool
 
 
 class _Task(NamedTuple):
-    actions: Sequence[Action] | None  # None to begin
+    do: Literal["begin", "step", "look"]
+    actions: Sequence[Action]  # of a step
     specs: Sequence[str]  # for the episodes that begin from now on
 
 
@@ -68,6 +72,10 @@ class ParallelGames:
         recorded_size: (H, W) of the frames that the games draw, and ``model_size`` of those that are shown.
         processes: at most; retro has one emulator a process, so that it takes one for each game.
         reward: what is learned from, as ``finetune.reward`` names it; None for the game's own.
+        live: what games in windows need beside it, which are learned from by their own reward.
+
+    Attributes:
+        are_live: whether they are windows, which go on while nobody plays.
     """
 
     def __init__(
@@ -79,13 +87,15 @@ class ParallelGames:
         processes: int,
         first_seed: int,
         reward: str | None = None,
+        live: LiveOptions | None = None,
     ):
-        self._specs, self._count = [*specs], len(specs)
+        self._specs, self._count, self.are_live = [*specs], len(specs), live is not None
         is_retro = any(GameSpec.parse(spec).kind == "retro" for spec in specs)
         parts = np.array_split(np.arange(self._count), self._count if is_retro else min(processes, self._count))
         self._parts = [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
         sizes = recorded_size, model_size
-        args = [(part.start, self._specs[part], *sizes, self._count, first_seed, reward) for part in self._parts]
+        own = None if self.are_live else reward, live
+        args = [(part.start, self._specs[part], *sizes, self._count, first_seed, *own) for part in self._parts]
         self._begun = np.zeros(self._count, np.int64)
         self._team = Team(GameWorker, args)
 
@@ -99,18 +109,22 @@ class ParallelGames:
 
         Raises a UserError where a game does not start, as ``step`` does where one fails or a worker process dies.
         """
-        return self._run(None)
+        return self._run("begin")
 
     def step(self, actions: Sequence[Action]) -> Transition:
         """Plays a step of each game."""
-        return self._run(actions)
+        return self._run("step", actions)
+
+    def look(self) -> Transition:
+        """What live games show now, with all released."""
+        return self._run("look")
 
     def switch(self, specs: Sequence[str]) -> None:
         """Gives each game a spec for its next episode; one that differs in what is pressed or seen is refused then."""
         self._specs = [*specs]
 
-    def _run(self, actions: Sequence[Action] | None) -> Transition:
-        tasks = [_Task(actions and actions[part], self._specs[part]) for part in self._parts]
+    def _run(self, do: Literal["begin", "step", "look"], actions: Sequence[Action] = ()) -> Transition:
+        tasks = [_Task(do, actions[part], self._specs[part]) for part in self._parts]
         answers = self._team.run(tasks)
         columns = dict(zip(Transition._fields, zip(*answers, strict=True), strict=True))
         of_games = ("frames", "states", "rewards", "terminated", "truncated", "begun")
@@ -118,7 +132,8 @@ class ParallelGames:
         last = {game: seen for some in columns["last"] for game, seen in some.items()}
         finished, died = ([one for some in columns[name] for one in some] for name in ("finished", "died"))
         self._begun = joined["begun"]
-        return Transition(**joined, last=last, finished=finished, died=died)
+        waits = any(columns["waits"])
+        return Transition(**joined, last=last, finished=finished, died=died, waits=waits)
 
     def __enter__(self) -> Self:
         return self
@@ -139,22 +154,29 @@ class GameWorker:
         total: int,
         first_seed: int,
         reward: str | None,
+        live: LiveOptions | None,
     ):
         of_user = None if reward is None else Reward(reward)
         self._games: list[_Game] = []
         try:
             for i, spec in enumerate(specs):
                 seeds = itertools.count(first_seed + first + i, total)
-                self._games.append(_Game(first + i, spec, recorded_size, model_size, seeds, of_user))
+                self._games.append(_Game(first + i, spec, (recorded_size, model_size), seeds, of_user, live))
         except BaseException:
             self.close()
             raise
 
     def run(self, task: _Task) -> Transition:
-        """Plays a step of each of its games, or begins their first episodes."""
+        """Plays a step of each of its games, begins their first episodes, or only looks."""
         moves: dict[int, _Move] = {}
         for i, (game, spec) in enumerate(zip(self._games, task.specs, strict=True)):
-            moves[game.number] = game.begin(spec) if task.actions is None else game.step(task.actions[i], spec)
+            match task.do:
+                case "begin":
+                    moves[game.number] = game.begin(spec)
+                case "step":
+                    moves[game.number] = game.step(task.actions[i], spec)
+                case _:
+                    moves[game.number] = game.look()
         every = moves.values()
         return Transition(
             frames=np.stack([move.seen[0] for move in every]),
@@ -166,6 +188,7 @@ class GameWorker:
             finished=[move.finished for move in every if move.finished is not None],
             died=[number for number, move in moves.items() if move.died],
             begun=np.array([game.begun for game in self._games]),
+            waits=any(move.waits for move in every),
         )
 
     def close(self) -> None:
@@ -182,6 +205,7 @@ class _Move(NamedTuple):
     last: Seen | None = None
     finished: Episode | None = None
     died: bool = False
+    waits: bool = False
 
 
 class _Game:
@@ -189,13 +213,13 @@ class _Game:
         self,
         number: int,
         spec: str,
-        recorded_size: tuple[int, int],
-        model_size: tuple[int, int],
+        sizes: tuple[tuple[int, int], tuple[int, int]],
         seeds: Iterator[int],
         reward: Reward | None,
+        live: LiveOptions | None,
     ):
-        self.number, self._spec = number, spec
-        self._sizes, self._seeds, self._reward = (recorded_size, model_size), seeds, reward
+        self.number, self._spec, self._live = number, spec, live
+        self._sizes, self._seeds, self._reward = sizes, seeds, reward
         self._env, self._deaths, self.begun = self._open(), 0, 0
 
     def begin(self, spec: str) -> _Move:
@@ -219,11 +243,14 @@ class _Game:
     def step(self, action: Action, spec: str) -> _Move:
         """Plays a step; where the episode ends with it, also begins the next."""
         try:
-            observation, reward, terminated, truncated, _ = self._env.step(action)
+            observation, reward, terminated, truncated, info = self._env.step(action)
         except GameDied as error:
             before = self._seen
             self._start_again(error)
             return self.begin(spec)._replace(last=before, died=True)
+        if not info.get("focused", True):
+            self._state, self._seen = observation["state"], self._shown(observation)
+            return _Move(self._seen, waits=True)
         self._score, self._frames = self._score + float(reward), self._frames + 1
         if not math.isfinite(self._score):
             raise UserError(
@@ -242,6 +269,13 @@ class _Game:
         begun = self.begin(spec)
         return begun._replace(reward=learned, terminated=bool(terminated), last=last, finished=finished)
 
+    def look(self) -> _Move:
+        """What a live game shows now."""
+        assert isinstance(self._env, LiveGame)
+        observation, _ = self._env.look()
+        self._state, self._seen = observation["state"], self._shown(observation)
+        return _Move(self._seen)
+
     def close(self) -> None:
         self._env.close()
 
@@ -252,7 +286,7 @@ class _Game:
         self._env = self._open()
 
     def _open(self) -> gymnasium.Env:
-        return make_game(self._spec, frame_size=self._sizes[0])
+        return open_game(self._spec, self._sizes[0], self._live)
 
     def _shown(self, observation: dict[str, np.ndarray]) -> Seen:
         frame = resize_frames(observation["frame"][None], self._sizes[1])[0]

@@ -11,7 +11,7 @@ import numpy as np
 from BC_training.common.action import Action
 from BC_training.finetuning.distribution import Choice
 from BC_training.finetuning.experience import Experience, RewardScale, advantages
-from BC_training.finetuning.games import Episode, ParallelGames
+from BC_training.finetuning.games import Episode, ParallelGames, Transition
 from BC_training.finetuning.ppo import Played, make_act, make_look
 from BC_training.finetuning.setup import Setup
 from BC_training.training.train_state import TrainState
@@ -25,6 +25,7 @@ class Playing:
     Attributes:
         finished: the episodes that ended since ``begin``.
         died: how many games died since then and were started again.
+        waits: whether the game is a window without the focus, which the policy waits for.
         explained_variance: the share of the returns' variance that the value head foresaw, at most 1; below 0 it is
             worse than one value everywhere.
         seconds: since then "games" and "inference" took, of the main process's time.
@@ -57,16 +58,18 @@ class Playing:
     def begin(self, state: TrainState) -> None:
         """Begins to play for the next update, by the policy of ``state``."""
         self.finished: list[Episode] = []
-        self.died, self.explained_variance = 0, 0.0
+        self.died, self.waits, self.explained_variance = 0, False, 0.0
         self.seconds = {"games": 0.0, "inference": 0.0}
         self._policy = state.params, state.batch_stats, state.opt_state["value_head"]
+        if self._games.are_live:  # they went on while it learned
+            self._show_anew(self._games.look())
         if self._network.is_streaming:  # the past as the new policy sees it
             history = self._network.model.inputs.window.action_history
             for row in range(history, self.experience.row + 1):
                 self._encode_row(row)
 
     def step(self, number: int) -> None:
-        """Plays a step of each game; ``number`` steps of all games were played before."""
+        """Plays a step of each game, if its window has the focus; ``number`` steps of all were played before."""
         row, at = self.experience.row, self.experience.row - self.experience.lead
         began = perf_counter()
         choice, log_probability, value = self._act(*self._policy, self._seen(row), np.int32(number))
@@ -76,6 +79,10 @@ class Playing:
         between = perf_counter()
         shown = self._games.step(actions)
         after = perf_counter()
+        self.waits = shown.waits
+        if shown.waits:
+            self._show_anew(shown)
+            return
         self.experience.act(actions)
         self.ended[at] = shown.terminated | shown.truncated
         rewards = self._scale(shown.rewards, self.ended[at]).astype(np.float64)
@@ -90,6 +97,12 @@ class Playing:
         self._recent = [*self._recent, *(episode.score for episode in shown.finished)][-_RECENT:]
         self.seconds["games"] += after - between
         self.seconds["inference"] += between - began + perf_counter() - after
+
+    def _show_anew(self, shown: Transition) -> None:
+        """Has the policy see this next, and nothing of before: it cannot know what happened between."""
+        self.experience.show(shown.frames, shown.states, np.ones(len(self._every_game), bool))
+        if self._network.is_streaming:
+            self._encode_row(self.experience.row)
 
     @property
     def steps(self) -> int:
@@ -109,6 +122,8 @@ class Playing:
     def minibatches(self, clone: Any, seed: int) -> Iterator[tuple[Any, Any, Played]]:
         """The data, the places and the choices of each update's minibatch, in an order that follows from ``seed``."""
         options, experience = self._setup.options, self.experience
+        if self._games.are_live:
+            self._games.look()  # releases all until it has learned
         row = experience.row
         _, _, value = self._act(*self._policy, self._seen(row), np.int32(0))
         self.values[-1] = np.asarray(value)

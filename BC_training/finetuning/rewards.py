@@ -1,4 +1,4 @@
-"""The user's own reward: a function on the state, which a config names."""
+"""The user's own functions, which a config names: a reward on the state, and what starts a window's game again."""
 
 import importlib.util
 import inspect
@@ -23,40 +23,78 @@ class Reward:
     a number and whether the episode is over.
 
     Args:
+        place: as of ``_UsersFunction``.
+    """
+
+    def __init__(self, place: str):
+        self._function = _UsersFunction("finetune.reward", place, ("before", "after", "reward"))
+
+    def __call__(self, before: State, after: State, reward: float) -> tuple[float, bool]:
+        """The reward of a step, and whether the episode is over; a UserError if the function fails."""
+        answer = self._function(dict(before), dict(after), reward)
+        value, is_over = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, False)
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise UserError(f"{self._function} returned {answer!r}: it is to return a finite number")
+        return float(value), bool(is_over)
+
+
+class Restart:
+    """``function(hold)``: brings a window's game to where an episode begins.
+
+    ``hold(seconds, *buttons, **axes)`` holds some of the game's buttons, or none, and returns the state after that.
+
+    Args:
+        place: as of ``_UsersFunction``.
+    """
+
+    def __init__(self, place: str):
+        self._function = _UsersFunction("finetune.restart", place, ("hold",))
+
+    def __call__(self, hold: Callable[..., State]) -> None:
+        """Starts the game again; a UserError if the function fails."""
+        self._function(hold)
+
+
+class _UsersFunction:
+    """A function that the user wrote.
+
+    Args:
+        setting: of the config, which names it.
         place: "FILE.py:FUNCTION", or "MODULE:FUNCTION" of what can be imported. It runs code: it is to come from what
             the user wrote, not from data.
+        arguments: the names of what it is called with.
 
     Raises:
         UserError: no such file, module or function, or it cannot be imported or called so.
     """
 
-    def __init__(self, place: str):
-        self._place = place
+    def __init__(self, setting: str, place: str, arguments: tuple[str, ...]):
+        self._name = f"{setting}={place}"
         source, colon, name = place.rpartition(":")
         if not colon or not source or not name:
-            raise UserError(f"finetune.reward={place}: write FILE.py:FUNCTION or MODULE:FUNCTION")
+            raise UserError(f"{self}: write FILE.py:FUNCTION or MODULE:FUNCTION")
         module = self._imported(source)
         functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
         if name not in vars(module):
-            raise unknown(f"function of {source}", name, functions, "set finetune.reward")
-        self._function: Callable[[State, State, float], Any] = vars(module)[name]
+            raise unknown(f"function of {source}", name, functions, f"set {setting}")
+        self._function: Callable[..., Any] = vars(module)[name]
         try:
-            inspect.signature(self._function).bind({}, {}, 0.0)
+            inspect.signature(self._function).bind(*arguments)
         except TypeError as error:
-            raise UserError(
-                f"finetune.reward={place} cannot be called as {name}(before, after, reward): {first_line(error)}"
-            ) from error
+            call = f"{name}({', '.join(arguments)})"
+            raise UserError(f"{self} cannot be called as {call}: {first_line(error)}") from error
 
-    def __call__(self, before: State, after: State, reward: float) -> tuple[float, bool]:
-        """The reward of a step, and whether the episode is over; a UserError if the function fails."""
+    def __str__(self) -> str:
+        return self._name
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What it returns; a UserError if it fails."""
         try:
-            answer = self._function(dict(before), dict(after), reward)
+            return self._function(*arguments)
+        except UserError:
+            raise
         except Exception as error:
-            raise UserError(f"finetune.reward={self._place} failed: {_described(error)}") from error
-        value, is_over = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, False)
-        if not isinstance(value, Real) or not math.isfinite(value):
-            raise UserError(f"finetune.reward={self._place} returned {answer!r}: it is to return a finite number")
-        return float(value), bool(is_over)
+            raise UserError(f"{self} failed: {_described(error)}") from error
 
     def _imported(self, source: str) -> ModuleType:
         try:
@@ -64,7 +102,7 @@ class Reward:
                 return import_module(source)
             path = Path(expand(source))
             if not path.is_file():
-                raise UserError(f"finetune.reward={self._place}: there is no file {path.absolute()}")
+                raise UserError(f"{self}: there is no file {path.absolute()}")
             spec = importlib.util.spec_from_file_location(path.stem, path)
             assert spec is not None
             assert spec.loader is not None
@@ -73,7 +111,7 @@ class Reward:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"finetune.reward={self._place} cannot be imported: {_described(error)}") from error
+            raise UserError(f"{self} cannot be imported: {_described(error)}") from error
         return module
 
 

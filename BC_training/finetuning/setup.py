@@ -13,14 +13,16 @@ import optax
 from BC_training.common.config import from_dict, read_settings, to_dict
 from BC_training.common.decode import Decoding
 from BC_training.common.errors import UserError, require
+from BC_training.common.preprocess import InputSpec
 from BC_training.common.schema import Config
 from BC_training.common.settings.evaluation import RolloutConfig
 from BC_training.common.settings.finetune import FinetuneConfig
 from BC_training.common.settings.yaml_values import settle
+from BC_training.finetuning.live import LiveOptions, open_game
 from BC_training.finetuning.network import Network
 from BC_training.finetuning.ppo import begin, make_optimizer
 from BC_training.finetuning.rewards import Reward
-from BC_training.games import GameSpec, make_game
+from BC_training.games import GameSpec
 from BC_training.games.fit import require_fit
 from BC_training.training import checkpoint
 from BC_training.training.checkpoint import Checkpoint, CheckpointMeta, Delivery, read_state
@@ -86,12 +88,22 @@ def _with_play(config: Config, given: Any) -> Config:
     game = options.game or (rollout and rollout.game)
     if game is None:
         raise UserError("config: finetune.game=SPEC is missing, and the clone was scored in no game")
+    is_window = GameSpec.parse(game).kind == "window"
+    if is_window and options.game is None:  # nobody plays there but who is told to
+        raise UserError(f"config: the clone's game is a window of the user's: finetune.game={game} plays there")
     if rollout is None or (options.game is not None and rollout.game != game):
         rollout = replace(rollout or RolloutConfig(), game=game, reference_means=None)
     chosen = {"temperature": 1.0, "hysteresis": 0.0, "exclusive": ()}
     chosen = {key: value for key, value in chosen.items() if key not in given}
     # Iterations take the place of epochs, and what is scored in play that of validation.
     metric = "loss" if rollout.every_n_epochs is None else "rollout"  # without play the last checkpoint is the best
+    if is_window:
+        if metric == "rollout":
+            raise UserError(
+                f"config: evaluation.rollout: {game} is not played for a score: leave it out, what the policy gets "
+                "while it learns is its score"
+            )
+        rollout = None
     evaluation = replace(config.evaluation, rollout=rollout, every_n_epochs=1, best_metric=metric, **chosen)
     training = replace(config.training, num_epochs=options.iterations, early_stopping=None)
     return replace(config, evaluation=evaluation, training=training, finetune=replace(options, game=game))
@@ -107,6 +119,7 @@ class Setup:
     network: Network
     optimizer: optax.GradientTransformation
     decoding: Decoding
+    live: LiveOptions | None  # of games in windows
     _policy: tuple[Tree, Tree, Tree]  # where it begins: parameters, batch statistics, the value head
 
     @classmethod
@@ -116,15 +129,12 @@ class Setup:
         assert options is not None
         assert options.game is not None
         clone = checkpoint.read(options.from_)
-        for game in (options.game, *(stage.game for stage in options.curriculum)):
-            if (spec := GameSpec.parse(game)).kind == "window":
-                raise UserError(
-                    f"finetune.game={game}: a window has no reward and does not start again: play elsewhere"
-                )
-            with closing(make_game(spec, frame_size=clone.inputs.recorded_size)) as env:
-                require_fit(str(clone.path), clone.inputs, env)
+        live = _live_options(options, clone.inputs)
         if options.reward is not None:
             Reward(options.reward)
+        for game in (options.game, *(stage.game for stage in options.curriculum)):
+            with closing(open_game(game, clone.inputs.recorded_size, live)) as env:
+                require_fit(str(clone.path), clone.inputs, env)
         if clone.inputs.window.every_frame and options.games % options.minibatches:
             rule = f"a part of the games: {config.model.name} learns from whole games, here {options.games}"
             require(False, "finetune.minibatches", options.minibatches, rule)
@@ -133,7 +143,7 @@ class Setup:
         network, value = Network.build(model, options.value_layers, config.system.seed, heat)
         decoding = config.evaluation.decoding(clone.inputs.action_names)
         start = _shy(model.params) if options.from_nothing else model.params, model.batch_stats, value
-        return cls(config, options, clone, network, make_optimizer(options), decoding, start)
+        return cls(config, options, clone, network, make_optimizer(options), decoding, live, start)
 
     def initial_state(self, start: Start) -> TrainState:
         """The state read from the run's own checkpoint, or made of the clone."""
@@ -165,7 +175,19 @@ class Setup:
         return (
             f"{self.config.model.name}: {model.parameter_count:,} parameters on {device}, {begins}; {options.games} "
             f"games of {options.game}, {options.iterations} times {options.horizon} steps of each"
+            + ("; it plays while the window has the focus" if self.live else "")
         )
+
+
+def _live_options(options: FinetuneConfig, inputs: InputSpec) -> LiveOptions | None:
+    """What windows need to be learned in; None where there are none."""
+    if options.state is None:
+        return None
+    names = options.state_names or inputs.state_names
+    if not names:
+        raise UserError("finetune.state_names=[NAME, ...] is missing: the clone's recordings have no state")
+    assert options.reward is not None
+    return LiveOptions(inputs.action_names, inputs.axis_names, options.state, names, options.reward, options.restart)
 
 
 def _shy(policy: Tree) -> Tree:

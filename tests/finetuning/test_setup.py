@@ -103,11 +103,6 @@ def test_a_game_that_does_not_fit_is_named_before_anything_is_written(load):
         Setup.build(load("finetune.game=doom/my_way_home"))
 
 
-def test_a_window_is_not_played(load):
-    with pytest.raises(UserError, match="a window has no reward"):
-        Setup.build(load("finetune.game=window/Doom"))
-
-
 def test_a_curriculum_says_what_is_played_when():
     stages = [{"game": "doom/basic?skill=1", "until": 100}, {"game": "doom/basic?skill=3", "until": 200}]
     from BC_training.common.settings.finetune import StageConfig

@@ -1,7 +1,9 @@
 """Small windows of an X server, and a window manager."""
 
 import contextlib
+import json
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -189,6 +191,64 @@ class ReactingWindow(ToyWindow):
                     window.destroy()
                     left -= 1
                 display.sync()
+
+    def close(self) -> None:
+        self._is_over.set()
+        self._game.join()
+        super().close()
+
+
+class WalkingWindow(ToyWindow):
+    """A game of one place, "x": it grows while "d" is held, "r" makes it 0. It is sent two hundred times a second.
+
+    Attributes:
+        address: where it is sent to, HOST:PORT.
+        at: where it is.
+        pressed: the keys that were pressed, in order.
+    """
+
+    SPEED = 10.0  # a second
+
+    def __init__(self, title: str, **options):
+        super().__init__(title, colour=0x404040, **options)
+        with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as free:
+            free.bind(("127.0.0.1", 0))
+            self._to = free.getsockname()
+        self.address, self.at, self.pressed = f"127.0.0.1:{self._to[1]}", 0.0, []
+        self._is_over, self._is_silent, self._is_ready = threading.Event(), threading.Event(), threading.Event()
+        self._game = threading.Thread(target=self._play, daemon=True)
+        self._game.start()
+        assert self._is_ready.wait(20)
+
+    def be_silent(self) -> None:
+        """Sends nothing from now on."""
+        self._is_silent.set()
+
+    def _play(self) -> None:
+        sender, held, before = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), False, time.monotonic()
+        with contextlib.closing(Display()) as display, contextlib.closing(sender):
+            display.create_resource_object("window", self.id).change_attributes(
+                event_mask=X.KeyPressMask | X.KeyReleaseMask
+            )
+            keys = {display.keysym_to_keycode(XK.string_to_keysym(key)): key for key in "dr"}
+            display.sync()
+            self._is_ready.set()
+            while not self._is_over.wait(0.005):
+                while display.pending_events():
+                    happened = display.next_event()
+                    if happened.type not in (X.KeyPress, X.KeyRelease):
+                        continue
+                    key = keys.get(happened.detail)
+                    if happened.type == X.KeyPress:
+                        self.pressed.append(key)
+                    if key == "d":
+                        held = happened.type == X.KeyPress
+                    elif key == "r":
+                        self.at = 0.0
+                now = time.monotonic()
+                self.at, before = self.at + held * self.SPEED * (now - before), now
+                if not self._is_silent.is_set():
+                    sender.sendto(json.dumps({"x": self.at}).encode(), self._to)
 
     def close(self) -> None:
         self._is_over.set()

@@ -32,6 +32,11 @@ class FinetuneConfig:
     curriculum: tuple[StageConfig, ...] = ()  # what is played before ``game``, each game up to its step
     # the user's own function, FILE.py:FUNCTION, of the state before and after a step and the game's reward
     reward: str | None = None
+    # of a window: where its state is sent to, HOST:PORT; its values' names, where the clone's recordings have none; and
+    # the user's own function, FILE.py:FUNCTION, that brings it to where an episode begins
+    state: str | None = None
+    state_names: tuple[str, ...] = ()
+    restart: str | None = None
     from_nothing: bool = False  # draws all parameters anew: what the clone is worth
     steps: int = setting(1_000_000, ON_REQUEST)  # of all games together
     games: int = 16  # played at once
@@ -56,7 +61,7 @@ class FinetuneConfig:
     reward_clip: float = 10.0  # of scaled rewards
 
     def __post_init__(self) -> None:
-        expand_fields(self, "finetune", "from_", "reward")
+        expand_fields(self, "finetune", "from_", "reward", "restart")
         require_at_least(1, self, "finetune", "steps", "games", "horizon", "epochs", "minibatches")
         require_at_least(0, self, "finetune", "value_warmup", "value_weight", "entropy", "kl")
         require(0 <= self.first_seed < SEEDS // 2, "finetune.first_seed", self.first_seed, "0 or more, below 2^31")
@@ -78,8 +83,22 @@ class FinetuneConfig:
         object.__setattr__(self, "curriculum", stages)
         until = [stage.until for stage in self.curriculum]
         require(until == sorted(set(until)), "finetune.curriculum", until, "each later than the one before")
+        self._check_windows()
         if self.from_nothing and (self.kl or self.kl_target):
             raise UserError("config: finetune.from_nothing=true has no clone to stay near: set finetune.kl=0, too")
+
+    def _check_windows(self) -> None:
+        games = [game for game in (self.game, *(stage.game for stage in self.curriculum)) if game is not None]
+        windows = [game for game in games if game.startswith("window/")]
+        if windows:
+            if self.state is None or self.reward is None:
+                needs = "finetune.state=HOST:PORT and finetune.reward=FILE.py:FUNCTION"
+                raise UserError(f"config: {windows[0]} is a window and needs {needs}: see docs/YOUR_GAME.md")
+            require(self.games == 1, "finetune.games", self.games, "1, as there is one window")
+        elif self.game is not None:
+            for name in ("state", "state_names", "restart"):
+                if getattr(self, name):
+                    raise UserError(f"config: finetune.{name} is for windows, and {self.game} is none: leave it out")
 
     def game_at(self, step: int) -> str:
         """What is played after so many agent steps."""

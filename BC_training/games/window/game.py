@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from BC_training.common.action import Action
-from BC_training.common.keybinds.play_keys import bound_names, play_keys
+from BC_training.common.keybinds.play_keys import PlayKeys, bound_names, play_keys
 from BC_training.common.preprocess import resize_frames
 from BC_training.games.spaces import action_space, observation_space
 from BC_training.games.window.clock import Ticks
@@ -36,6 +36,7 @@ class WindowGame(gymnasium.Env):
         region: the part of the window that is seen, "x,y,width,height" in its pixels; "" for all.
         keybinds: the file that says which buttons and axes there are and what they do; "" for none, and a game that is
             only looked at.
+        bound: the names of the buttons and axes and their keys, where no file says them.
         render_mode: with ``"rgb_array"`` ``render()`` returns the window's contents, uint8 [H', W', 3].
         desktop: where the window is; None opens this one. Whoever gives one closes it.
 
@@ -55,17 +56,20 @@ class WindowGame(gymnasium.Env):
         fps: float = 20.0,
         region: str = "",
         keybinds: str | Path = "",
+        bound: tuple[tuple[str, ...], tuple[str, ...], PlayKeys] | None = None,
         render_mode: str | None = None,
         desktop: Desktop | None = None,
     ):
         path = Path(keybinds) if keybinds else None
-        self.buttons, self.axes = bound_names(path) if path else ((), ())
-        keys = play_keys(path, self.buttons, self.axes)
+        if bound is None:
+            buttons, axes = bound_names(path) if path else ((), ())
+            bound = buttons, axes, play_keys(path, buttons, axes)
+        self.buttons, self.axes, keys = bound
         self.frame_size, self.fps, self.render_mode = frame_size, fps, render_mode
         self._region = Region.parse(region) if region else None
         reach = max((axis.amount for axis in keys.axes), default=1.0)
         self.action_space = action_space(len(self.buttons), len(self.axes), reach)
-        self.observation_space = observation_space(frame_size, 0)
+        self.observation_space = observation_space(frame_size, len(self.state_names))
         self._ticks = Ticks(fps)
         query, self._opened = WindowQuery.parse(name), desktop is None
         self.desktop = open_desktop() if desktop is None else desktop
@@ -83,7 +87,7 @@ class WindowGame(gymnasium.Env):
         self._ticks.restart()
         return self._observe(False)
 
-    def step(self, action: Action):
+    def step(self, action: Action) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         try:
             is_focused = self.hands.do(action)
             self._ticks.wait()

@@ -176,14 +176,14 @@ def _number(name: str, value: object) -> float:
 def _listen(address: str) -> socket.socket:
     found = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]+)):(\d{1,5})", address)
     if found is None or not 0 < int(found[3]) < 1 << 16:
-        raise UserError(f"--state {address} is no HOST:PORT: write 127.0.0.1:47800")
+        raise UserError(f"state {address} is no HOST:PORT: write 127.0.0.1:47800")
     host = found[1] or found[2]
     try:
         ip = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:
         ip = None
     if ip is None or not ip.is_loopback:
-        raise UserError(f"--state {address}: anybody in the network could send there: write 127.0.0.1:{found[3]}")
+        raise UserError(f"state {address}: anybody in the network could send there: write 127.0.0.1:{found[3]}")
     opened = socket.socket(socket.AF_INET if ip.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
     try:
         opened.bind((str(ip), int(found[3])))
@@ -191,5 +191,5 @@ def _listen(address: str) -> socket.socket:
     except OSError as error:
         opened.close()
         reason = error.strerror or first_line(error)
-        raise UserError(f"cannot listen at --state {address} ({reason}): choose another port") from error
+        raise UserError(f"cannot listen for the state at {address} ({reason}): choose another port") from error
     return opened

@@ -141,7 +141,7 @@ def test_an_address_that_is_not_this_machines_own_is_refused(address, message):
 
 
 def test_a_port_that_another_program_listens_at_is_refused(reader, state):
-    with pytest.raises(UserError, match=r"cannot listen at --state .* in use\): choose another port"):
+    with pytest.raises(UserError, match=r"cannot listen for the state at .* in use\): choose another port"):
         GameState(reader.address, NAMES, print)
 
 
