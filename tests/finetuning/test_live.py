@@ -199,6 +199,23 @@ def test_a_policy_learns_in_a_window(walk, own, clone, tmp_path):
     assert walk.at == rested
 
 
+@pytest.mark.slow
+def test_a_policy_learns_to_hold_the_key_that_is_worth_something(walk, own, clone, tmp_path):
+    (tmp_path / "x.yaml").write_text("")
+    fast = [
+        "finetune.game=window/Walk?fps=20",
+        "finetune.horizon=64",
+        "finetune.steps=1536",
+        "finetune.learning_rate=0.002",
+        "finetune.kl=0",
+    ]
+    config = load_config(tmp_path / "x.yaml", settings(tmp_path, clone, walk, *fast))
+    finetune(config, Console(file=StringIO()))
+    found = [*map(json.loads, (tmp_path / "l/x/metrics.jsonl").read_text().splitlines())]
+    lengths = [row["length"] for row in found if row["kind"] == "epoch" and "length" in row]
+    assert lengths[-1] < 12  # 7 steps with the key held all the time
+
+
 def test_nobody_plays_in_a_window_that_only_the_clone_names(tmp_path):
     evaluation = EvaluationConfig(rollout=RolloutConfig(game="window/Walk"))
     config = Config(DatasetConfig(path="unused"), PureCNNConfig(name="pure_cnn"), evaluation=evaluation)

@@ -201,6 +201,8 @@ class ReactingWindow(ToyWindow):
 class WalkingWindow(ToyWindow):
     """A game of one place, "x": it grows while "d" is held, "r" makes it 0. It is sent two hundred times a second.
 
+    Without the focus it holds nothing, as games do.
+
     Attributes:
         address: where it is sent to, HOST:PORT.
         at: where it is.
@@ -228,7 +230,7 @@ class WalkingWindow(ToyWindow):
         sender, held, before = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), False, time.monotonic()
         with contextlib.closing(Display()) as display, contextlib.closing(sender):
             display.create_resource_object("window", self.id).change_attributes(
-                event_mask=X.KeyPressMask | X.KeyReleaseMask
+                event_mask=X.KeyPressMask | X.KeyReleaseMask | X.FocusChangeMask
             )
             keys = {display.keysym_to_keycode(XK.string_to_keysym(key)): key for key in "dr"}
             display.sync()
@@ -236,6 +238,7 @@ class WalkingWindow(ToyWindow):
             while not self._is_over.wait(0.005):
                 while display.pending_events():
                     happened = display.next_event()
+                    held = held and happened.type != X.FocusOut
                     if happened.type not in (X.KeyPress, X.KeyRelease):
                         continue
                     key = keys.get(happened.detail)
