@@ -42,6 +42,7 @@ from BC_training.training import checkpoint
 GAMES = {
     "CartPole-v1": {
         "bar": 475.0,
+        "units": 128,  # of each layer of the trunk, which policy and value share; its peer has two nets of 64
         "steps": 100_000,
         "games": 8,
         "horizon": 32,
@@ -57,6 +58,7 @@ GAMES = {
     },
     "LunarLander-v3": {
         "bar": 200.0,
+        "units": 64,
         "steps": 1_000_000,
         "games": 16,
         "horizon": 1024,
@@ -82,8 +84,8 @@ model:
   conv_strides: [4]
   grid_features: 1
   vision_features: [4]
-  state_features: [64]
-  dense_features: [64]
+  state_features: [{units}]
+  dense_features: [{units}]
   dropout: 0
   batch_norm: false
 training: {{num_epochs: 1, class_weights: none, checkpoint_dir: {folder}/c}}
@@ -117,7 +119,8 @@ class Found:
 
     def __str__(self) -> str:
         solved = "not solved" if self.steps is None else f"{self.steps:,} steps"
-        return f"{solved}, at best {self.best}, {self.seconds:.0f} s"
+        best = "unknown" if self.best is None else f"{self.best:.1f}"
+        return f"{solved}, at best {best}, {self.seconds:.0f} s"
 
 
 def ours(game: str, seed: int, folder: Path, console: Console) -> Found:
@@ -125,10 +128,11 @@ def ours(game: str, seed: int, folder: Path, console: Console) -> Found:
     spec = f"gym/ppo_games:Black{game}"
     if not clone.exists():
         names = drawn_dataset(folder / f"{game}.zarr", spec)
-        (folder / "clone.yaml").write_text(CLONE.format(folder=folder, game=game, names=names), encoding="utf-8")
+        text = CLONE.format(folder=folder, game=game, names=names, units=settings["units"])
+        (folder / "clone.yaml").write_text(text, encoding="utf-8")
         train(load_training(folder / "clone.yaml"), console)
     (folder / "ppo.yaml").write_text("", encoding="utf-8")
-    values = {f"finetune.{key}": value for key, value in settings.items() if key != "bar"}
+    values = {f"finetune.{key}": value for key, value in settings.items() if key not in ("bar", "units")}
     values |= {"finetune.from": clone, "finetune.game": spec, "finetune.from_nothing": "true"}
     values["finetune.reward_clip"] = 1e9  # none
     values |= {"finetune.kl": 0, "finetune.value_warmup": 0, "finetune.value_layers": "[64]", "system.seed": seed}

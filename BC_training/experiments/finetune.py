@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from BC_training.common.config import save_config
+from BC_training.common.errors import UserError
 from BC_training.common.schema import Config
 from BC_training.common.storage.store import absent
 from BC_training.finetuning.games import ParallelGames
@@ -90,12 +91,17 @@ def finetune(config: Config, console: Console) -> Path:
                     # Play all games, as far as the update needs.
                     began, before = perf_counter(), state
                     games.switch([options.game_at(progress.step)] * options.games)
-                    playing.begin(state)
-                    while playing.steps < options.horizon:
-                        if decider.decide() == Decision.STOP:
-                            break
-                        playing.step(progress.step + playing.steps * options.games)
-                        show(bars, bar, playing, progress, options, saver.row)
+                    try:
+                        playing.begin(state)
+                        while playing.steps < options.horizon:
+                            if decider.decide() == Decision.STOP:
+                                break
+                            playing.step(progress.step + playing.steps * options.games)
+                            show(bars, bar, playing, progress, options, saver.row)
+                    except UserError:  # such as of a window that was closed
+                        saver.save(before)
+                        saver.finish()
+                        raise
 
                     # Learn from what was played; a state that is stopped within is that of before.
                     metrics: list[UpdateMetrics] = []
@@ -107,6 +113,7 @@ def finetune(config: Config, console: Console) -> Path:
                         state, found = learn(state, *batch)
                         metrics.append(found)
                     if decider.stopping:
+                        playing.rest()
                         saver.save(before)
                         break
                     means = mean_of(metrics)

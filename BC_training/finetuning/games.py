@@ -41,7 +41,7 @@ class Transition(NamedTuple):
         finished: the episodes that ended.
         died: the games that died and were started again; their episodes count as truncated, without a score.
         begun: int64 [N], how many episodes each game has begun, each with a seed of its own.
-        waits: whether a game is a window without the focus, in which nothing was done.
+        waits: whether a game is a window in which nothing was done, as ``LiveGame`` has it.
     """
 
     frames: np.ndarray
@@ -56,8 +56,11 @@ class Transition(NamedTuple):
     waits: bool
 
 
+_Do = Literal["begin", "step", "look", "rest"]
+
+
 class _Task(NamedTuple):
-    do: Literal["begin", "step", "look"]
+    do: _Do
     actions: Sequence[Action]  # of a step
     specs: Sequence[str]  # for the episodes that begin from now on
 
@@ -119,11 +122,15 @@ class ParallelGames:
         """What live games show now, with all released."""
         return self._run("look")
 
+    def rest(self) -> None:
+        """Releases all in live games."""
+        self._run("rest")
+
     def switch(self, specs: Sequence[str]) -> None:
         """Gives each game a spec for its next episode; one that differs in what is pressed or seen is refused then."""
         self._specs = [*specs]
 
-    def _run(self, do: Literal["begin", "step", "look"], actions: Sequence[Action] = ()) -> Transition:
+    def _run(self, do: _Do, actions: Sequence[Action] = ()) -> Transition:
         tasks = [_Task(do, actions[part], self._specs[part]) for part in self._parts]
         answers = self._team.run(tasks)
         columns = dict(zip(Transition._fields, zip(*answers, strict=True), strict=True))
@@ -167,7 +174,7 @@ class GameWorker:
             raise
 
     def run(self, task: _Task) -> Transition:
-        """Plays a step of each of its games, begins their first episodes, or only looks."""
+        """Plays a step of each of its games, begins their first episodes, looks or rests."""
         moves: dict[int, _Move] = {}
         for i, (game, spec) in enumerate(zip(self._games, task.specs, strict=True)):
             match task.do:
@@ -175,8 +182,10 @@ class GameWorker:
                     moves[game.number] = game.begin(spec)
                 case "step":
                     moves[game.number] = game.step(task.actions[i], spec)
-                case _:
+                case "look":
                     moves[game.number] = game.look()
+                case _:
+                    moves[game.number] = game.rest()
         every = moves.values()
         return Transition(
             frames=np.stack([move.seen[0] for move in every]),
@@ -248,7 +257,7 @@ class _Game:
             before = self._seen
             self._start_again(error)
             return self.begin(spec)._replace(last=before, died=True)
-        if not info.get("focused", True):
+        if info.get("waits"):
             self._state, self._seen = observation["state"], self._shown(observation)
             return _Move(self._seen, waits=True)
         self._score, self._frames = self._score + float(reward), self._frames + 1
@@ -274,6 +283,12 @@ class _Game:
         assert isinstance(self._env, LiveGame)
         observation, _ = self._env.look()
         self._state, self._seen = observation["state"], self._shown(observation)
+        return _Move(self._seen)
+
+    def rest(self) -> _Move:
+        """Releases all in a live game."""
+        assert isinstance(self._env, LiveGame)
+        self._env.hands.rest()
         return _Move(self._seen)
 
     def close(self) -> None:

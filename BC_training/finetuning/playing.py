@@ -25,7 +25,7 @@ class Playing:
     Attributes:
         finished: the episodes that ended since ``begin``.
         died: how many games died since then and were started again.
-        waits: whether the game is a window without the focus, which the policy waits for.
+        waits: whether the game is a window that the policy waits for, as ``LiveGame`` has it.
         explained_variance: the share of the returns' variance that the value head foresaw, at most 1; below 0 it is
             worse than one value everywhere.
         seconds: since then "games" and "inference" took, of the main process's time.
@@ -63,7 +63,7 @@ class Playing:
         self._policy = state.params, state.batch_stats, state.opt_state["value_head"]
         if self._games.are_live:  # they went on while it learned
             self._show_anew(self._games.look())
-        if self._network.is_streaming:  # the past as the new policy sees it
+        elif self._network.is_streaming:  # the past as the new policy sees it
             history = self._network.model.inputs.window.action_history
             for row in range(history, self.experience.row + 1):
                 self._encode_row(row)
@@ -79,8 +79,13 @@ class Playing:
         between = perf_counter()
         shown = self._games.step(actions)
         after = perf_counter()
-        self.waits = shown.waits
+        self.seconds["games"] += after - between
+        self.seconds["inference"] += between - began
+        began_to_wait, self.waits = shown.waits and not self.waits, shown.waits
         if shown.waits:
+            if began_to_wait and at and not self.ended[at - 1]:  # what happens meanwhile is not of the step before
+                self.rewards[at - 1] += self._setup.options.gamma * self.values[at]
+                self.ended[at - 1] = True
             self._show_anew(shown)
             return
         self.experience.act(actions)
@@ -95,8 +100,12 @@ class Playing:
         self.finished += shown.finished
         self.died += len(shown.died)
         self._recent = [*self._recent, *(episode.score for episode in shown.finished)][-_RECENT:]
-        self.seconds["games"] += after - between
-        self.seconds["inference"] += between - began + perf_counter() - after
+        self.seconds["inference"] += perf_counter() - after
+
+    def rest(self) -> None:
+        """Releases all in windows, which go on while nobody plays."""
+        if self._games.are_live:
+            self._games.rest()
 
     def _show_anew(self, shown: Transition) -> None:
         """Has the policy see this next, and nothing of before: it cannot know what happened between."""
@@ -122,8 +131,7 @@ class Playing:
     def minibatches(self, clone: Any, seed: int) -> Iterator[tuple[Any, Any, Played]]:
         """The data, the places and the choices of each update's minibatch, in an order that follows from ``seed``."""
         options, experience = self._setup.options, self.experience
-        if self._games.are_live:
-            self._games.look()  # releases all until it has learned
+        self.rest()
         row = experience.row
         _, _, value = self._act(*self._policy, self._seen(row), np.int32(0))
         self.values[-1] = np.asarray(value)

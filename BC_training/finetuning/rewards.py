@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
 from numbers import Real
 from pathlib import Path
@@ -73,7 +74,12 @@ class _UsersFunction:
         source, colon, name = place.rpartition(":")
         if not colon or not source or not name:
             raise UserError(f"{self}: write FILE.py:FUNCTION or MODULE:FUNCTION")
-        module = self._imported(source)
+        try:
+            module = _imported(source)
+        except UserError as error:
+            raise UserError(f"{self}: {error}") from error
+        except Exception as error:
+            raise UserError(f"{self} cannot be imported: {_described(error)}") from error
         functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
         if name not in vars(module):
             raise unknown(f"function of {source}", name, functions, f"set {setting}")
@@ -96,23 +102,21 @@ class _UsersFunction:
         except Exception as error:
             raise UserError(f"{self} failed: {_described(error)}") from error
 
-    def _imported(self, source: str) -> ModuleType:
-        try:
-            if not source.endswith(".py"):
-                return import_module(source)
-            path = Path(expand(source))
-            if not path.is_file():
-                raise UserError(f"{self}: there is no file {path.absolute()}")
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(f"{self} cannot be imported: {_described(error)}") from error
-        return module
+
+@cache  # functions of one file share its variables
+def _imported(source: str) -> ModuleType:
+    """The module or the file ``source``; what it raises is the user's own error."""
+    if not source.endswith(".py"):
+        return import_module(source)
+    path = Path(expand(source))
+    if not path.is_file():
+        raise UserError(f"there is no file {path.absolute()}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _described(error: Exception) -> str:

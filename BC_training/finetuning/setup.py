@@ -18,6 +18,7 @@ from BC_training.common.schema import Config
 from BC_training.common.settings.evaluation import RolloutConfig
 from BC_training.common.settings.finetune import FinetuneConfig
 from BC_training.common.settings.yaml_values import settle
+from BC_training.common.storage.column_names import names_fault
 from BC_training.finetuning.live import LiveOptions, open_game
 from BC_training.finetuning.network import Network
 from BC_training.finetuning.ppo import begin, make_optimizer
@@ -130,13 +131,13 @@ class Setup:
         assert options.game is not None
         clone = checkpoint.read(options.from_)
         live = _live_options(options, clone.inputs)
-        if options.reward is not None:
+        if options.reward is not None and live is None:  # a window has its own
             Reward(options.reward)
         for game in (options.game, *(stage.game for stage in options.curriculum)):
             with closing(open_game(game, clone.inputs.recorded_size, live)) as env:
                 require_fit(str(clone.path), clone.inputs, env)
         if clone.inputs.window.every_frame and options.games % options.minibatches:
-            rule = f"a part of the games: {config.model.name} learns from whole games, here {options.games}"
+            rule = f"a number that divides finetune.games={options.games}: {config.model.name} learns from whole games"
             require(False, "finetune.minibatches", options.minibatches, rule)
         model = split_model(config, clone.inputs) if options.from_nothing else checkpoint.read_model(clone)
         heat = config.evaluation.temperature or 1.0  # it learns by drawing, also where it does not play so afterwards
@@ -186,6 +187,8 @@ def _live_options(options: FinetuneConfig, inputs: InputSpec) -> LiveOptions | N
     names = options.state_names or inputs.state_names
     if not names:
         raise UserError("finetune.state_names=[NAME, ...] is missing: the clone's recordings have no state")
+    if fault := names_fault({"keys": ["any"], "attributes": [*names]}):
+        raise UserError(f"finetune.state_names: {fault}")
     assert options.reward is not None
     return LiveOptions(inputs.action_names, inputs.axis_names, options.state, names, options.reward, options.restart)
 

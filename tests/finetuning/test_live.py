@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from scripted_person import screen
-from toy_windows import ToyWindow, WalkingWindow
+from toy_windows import ToyWindow, WalkingWindow, wait_until
 from untrained import save_run
 
 from BC_training.common.action import Action
@@ -21,15 +21,18 @@ from BC_training.experiments.finetune import finetune
 from BC_training.finetuning import live
 from BC_training.finetuning.games import ParallelGames
 from BC_training.finetuning.live import LiveOptions, open_game
-from BC_training.finetuning.setup import load_config
+from BC_training.finetuning.playing import Playing
+from BC_training.finetuning.setup import Setup, load_config
 from BC_training.models.pure_cnn.model import Config as PureCNNConfig
 from BC_training.play.live.state import LATE_SECONDS
 from BC_training.training import checkpoint
+from BC_training.training.progress import TrainingProgress
+from BC_training.training.resume import Start
 
-SIZE, GO, REST = (24, 32), Action.of([1]), Action.of([0])
+SIZE, GO, REST = (24, 32), Action.of([1, 0]), Action.of([0, 0])
 OWN = """
 def moved(before, after, reward):
-    return 10 * (after["x"] - before["x"]), after["x"] > 3
+    return reward + 10 * (after["x"] - before["x"]), after["x"] > 3
 
 def again(hold):
     while hold(0.05, "R")["x"] > 0:
@@ -71,10 +74,19 @@ def game(options):
         yield env
 
 
+def play(game, action: Action) -> tuple:
+    """The next step that is one, without its ``info``."""
+    while True:
+        *found, info = game.step(action)
+        if not info["waits"]:
+            return tuple(found)
+
+
 def test_a_step_is_worth_what_the_function_makes_of_the_state_before_and_after(game):
-    at = game.reset()[0]["state"]
+    game.reset()
+    at = play(game, REST)[0]["state"]
     for number in range(40):
-        before, (observation, reward, is_over, truncated, _) = at, game.step(Action.of([number % 4 < 2, 0]))
+        before, (observation, reward, is_over, truncated) = at, play(game, Action.of([number % 4 < 2, 0]))
         at = observation["state"]
         assert reward == pytest.approx(10 * float(at[0] - before[0]), abs=1e-4)
         assert is_over == (at[0] > 3)
@@ -87,34 +99,86 @@ def test_an_episode_begins_where_the_users_function_brings_the_game(game, walk):
     game.reset()
     is_over = False
     while not is_over:
-        is_over = game.step(Action.of([1, 0]))[2]
+        is_over = play(game, GO)[2]
     assert walk.at > 3
     walk.pressed.clear()
-    observation, _ = game.reset()
-    assert observation["state"].tolist() == [0]
-    assert walk.pressed[0] == "r"
-
-
-def test_keys_are_released_and_the_state_is_fresh_after_a_look(game, walk):
     game.reset()
-    for _ in range(10):
-        game.step(Action.of([1, 0]))
+    assert walk.pressed[0] == "r"
+    assert play(game, REST)[0]["state"].tolist() == [0]
+
+
+def test_a_restart_presses_keys_that_the_policy_has_not_and_lets_go(walk, options, own):
+    (own.parent / "sleepy.py").write_text("import time\ndef again(hold):\n    hold(0.1, 'd')\n    time.sleep(0.3)\n")
+    options = options._replace(buttons=("R",), restart=f"{own.parent}/sleepy.py:again")
+    with closing(open_game("window/Walk?fps=50", SIZE, options)) as game:
+        game.reset()
+        assert walk.pressed == ["d"]
+        assert 0 < walk.at < 3  # not held while it slept
+
+
+def test_what_happens_until_a_look_does_not_count(game, walk):
+    """Also where more was sent meanwhile than a socket holds."""
+    game.reset()
+    for _ in range(5):
+        play(game, GO)
+    game.hands.rest()
+    wait_until(lambda: not walk.is_held)
+    for _ in range(4):
+        time.sleep(0.8)
+        walk.at += 0.5
     game.look()
-    time.sleep(0.1)
-    rested = walk.at
-    time.sleep(0.1)
-    assert walk.at == rested
-    assert game.look()[0]["state"] == pytest.approx([rested])
-    assert game.step(Action.of([0, 0]))[1] == 0  # what happened before the look is nobody's
+    walk.at += 0.5
+    observation, reward, is_over, _, info = game.step(GO)
+    assert (reward, is_over, info["waits"]) == (0, False, True)
+    assert observation["state"] == pytest.approx([walk.at])
+    assert play(game, REST)[1] == 0
+
+
+def test_a_look_releases_all(game, walk):
+    game.reset()
+    for _ in range(5):
+        play(game, GO)
+    game.look()
+    wait_until(lambda: not walk.is_held)
 
 
 def test_a_window_without_the_focus_is_waited_for(game, walk):
     game.reset()
+    play(game, REST)
     with closing(ToyWindow("Other")) as other:
         other.focus()
-        _, reward, is_over, _, info = game.step(Action.of([1, 0]))
-        assert (reward, is_over, info["focused"]) == (0, False, False)
-        assert walk.at == 0
+        walk.at = 2.0
+        for _ in range(20):
+            _, reward, is_over, _, info = game.step(GO)
+            assert (reward, is_over, info["waits"]) == (0, False, True)
+        assert walk.at == 2
+    walk.focus()
+    assert game.step(GO)[-1]["waits"]  # it was not seen yet
+    assert play(game, REST)[1] == 0
+
+
+def test_a_hidden_window_is_waited_for_and_a_closed_one_is_one_line(game, walk):
+    game.reset()
+    play(game, REST)
+    walk.hide()
+    assert game.step(GO)[-1]["waits"]
+    walk.show()
+    walk.focus()
+    play(game, GO)
+    walk.destroy()
+    with pytest.raises(UserError, match="closed"):
+        play(game, GO)
+
+
+def test_a_state_that_stalls_is_waited_for(game, walk):
+    game.reset()
+    play(game, GO)
+    walk.be_silent()
+    time.sleep(LATE_SECONDS)
+    assert game.step(GO)[-1]["waits"]
+    walk.at = 2.0
+    walk.be_silent(False)
+    assert play(game, REST)[1] < 10  # the two that it made while silent are nobody's
 
 
 def test_games_wait_for_the_focus_and_their_score_is_their_reward(walk, options):
@@ -123,48 +187,59 @@ def test_games_wait_for_the_focus_and_their_score_is_their_reward(walk, options)
         games.start()
         with closing(ToyWindow("Other")) as other:
             other.focus()
-            assert games.step([Action.of([1, 0])]).waits
+            assert games.step([GO]).waits
         walk.focus()
         rewards, finished = [], []
         while not finished:
-            shown = games.step([Action.of([1, 0])])
-            assert not shown.waits
+            shown = games.step([GO])
+            if shown.waits:
+                continue
             rewards.append(shown.rewards[0])
             finished = shown.finished
         assert finished[0].score == pytest.approx(sum(rewards), rel=1e-5)
         assert finished[0].score > 30
         assert finished[0].frames == len(rewards)
         assert shown.terminated[0]
-        assert shown.states[0] == [0]
 
 
 def test_a_state_that_nobody_sends_is_one_line(game, walk, options, monkeypatch):
     monkeypatch.setattr(live, "_PATIENCE", 0.3)
     game.reset()
-    game.step(Action.of([1, 0]))
+    play(game, GO)
     walk.be_silent()
-    time.sleep(LATE_SECONDS)
     with pytest.raises(UserError, match=f"nobody sends x to {options.state}: start the program that does"):
-        game.step(Action.of([1, 0]))
-    rested = walk.at
-    time.sleep(0.1)
-    assert walk.at == rested
+        wait_until(lambda: game.step(GO) is None)
+    wait_until(lambda: not walk.is_held)
 
 
-def test_a_restart_that_cannot_be_is_one_line(walk, options, own, monkeypatch):
-    monkeypatch.setattr(live, "_PATIENCE", 0.3)
+def test_a_restart_that_cannot_be_is_one_line(walk, options, own):
     wrong = options._replace(restart=f"{own}:wrong")
-    with (
-        closing(open_game("window/Walk", SIZE, wrong)) as game,
-        pytest.raises(UserError, match="unknown button"),
-    ):
+    with closing(open_game("window/Walk", SIZE, wrong)) as game, pytest.raises(UserError, match="unknown button"):
         game.reset()
-    with closing(open_game("window/Walk", SIZE, options)) as game, closing(ToyWindow("Other")) as other:
-        other.focus()
-        with pytest.raises(UserError, match="has no focus while it is started again: click into it"):
-            game.reset()
     with pytest.raises(UserError, match=r"finetune.restart=.*moved cannot be called as moved\(hold\)"):
         open_game("window/Walk", SIZE, options._replace(restart=f"{own}:moved"))
+
+
+def test_functions_of_one_file_share_its_variables(walk, options, own):
+    own.write_text(
+        "count = 0\n"
+        "def again(hold):\n    global count\n    count += 1\n"
+        "def counted(before, after, reward):\n    return count\n"
+    )
+    options = options._replace(reward=f"{own}:counted", restart=f"{own}:again")
+    with closing(open_game("window/Walk", SIZE, options)) as game:
+        game.reset()
+        game.reset()
+        assert play(game, REST)[1] == 2
+
+
+def test_keys_that_leave_the_game_are_not_pressed_unless_a_file_binds_them(walk, options):
+    options = options._replace(buttons=("D", "ESC", "LALT", "F4"), restart=None)
+    with closing(open_game("window/Walk?fps=50", SIZE, options)) as game:
+        game.reset()
+        for _ in range(5):
+            play(game, Action.of([1, 1, 1, 1]))
+        assert {*walk.pressed} == {"d", "Alt_L"}
 
 
 @pytest.fixture
@@ -199,6 +274,83 @@ def test_a_policy_learns_in_a_window(walk, own, clone, tmp_path):
     assert walk.at == rested
 
 
+@pytest.fixture
+def playing(walk, own, clone, tmp_path):
+    """A policy that plays the window, with 16 steps until it learns."""
+    (tmp_path / "x.yaml").write_text("")
+    overrides = settings(tmp_path, clone, walk, "finetune.horizon=16", "finetune.steps=16", "finetune.restart=null")
+    setup = Setup.build(load_config(tmp_path / "x.yaml", overrides))
+    sizes = {"recorded_size": SIZE, "model_size": SIZE, "processes": 1, "first_seed": 0}
+    games = ParallelGames([setup.options.game], **sizes, live=setup.live)
+    with games:
+        state = setup.initial_state(Start(None, TrainingProgress()))
+        playing = Playing(setup, games, state)
+        playing.begin(state)
+        yield playing, games, state
+
+
+def test_what_happens_in_a_wait_is_not_of_the_step_before(playing, walk):
+    playing, _, _ = playing
+    while playing.steps < 3:
+        playing.step(0)
+    reward = playing.rewards[2, 0]
+    with closing(ToyWindow("Other")) as other:
+        other.focus()
+        for _ in range(5):
+            playing.step(0)
+            assert playing.waits
+        assert playing.steps == 3
+        assert playing.ended[:3, 0].tolist() == [False, False, True]
+        bootstrapped = reward + 0.99 * playing.values[3, 0]
+        assert playing.rewards[2, 0] == pytest.approx(bootstrapped)
+    walk.focus()
+    while playing.steps < 4:
+        playing.step(0)
+    assert not playing.waits
+    row = playing.experience.lead + 3
+    assert playing.experience.begins[row, 0] == row
+
+
+def test_all_is_released_while_it_learns_and_then_seen_anew(playing, walk):
+    playing, games, state = playing
+    while playing.steps < 16:
+        playing.step(0)
+    while games.step([GO]).waits:
+        pass
+    wait_until(lambda: walk.is_held)
+    next(playing.minibatches(state.opt_state["clone"], 0))
+    wait_until(lambda: not walk.is_held)
+    playing.end()
+    playing.begin(state)
+    row = playing.experience.row
+    assert playing.experience.begins[row, 0] == row == playing.experience.lead
+
+
+def test_a_run_whose_window_fails_is_saved_and_goes_on(walk, own, clone, tmp_path):
+    own.write_text(f"""
+from pathlib import Path
+
+count = 0
+
+def moved(before, after, reward):
+    global count
+    count += 1
+    if count == 40 and not Path("{tmp_path}/mended").exists():
+        raise ValueError("it broke")
+    return after["x"] - before["x"]
+""")
+    (tmp_path / "x.yaml").write_text("")
+    overrides = settings(tmp_path, clone, walk, "finetune.horizon=16", "finetune.steps=64", "finetune.restart=null")
+    with pytest.raises(UserError, match=r"own\.py:moved failed: ValueError: it broke \(line 10 of own\.py\)"):
+        finetune(load_config(tmp_path / "x.yaml", overrides), Console(file=StringIO()))
+    assert checkpoint.find(tmp_path / "c/x/last").name == "32"
+    (tmp_path / "mended").touch()
+    screen = StringIO()
+    finetune(load_config(tmp_path / "x.yaml", overrides), Console(file=screen, width=200))
+    assert "going on after step 32" in screen.getvalue()
+    assert checkpoint.find(tmp_path / "c/x").name == "64"
+
+
 @pytest.mark.slow
 def test_a_policy_learns_to_hold_the_key_that_is_worth_something(walk, own, clone, tmp_path):
     (tmp_path / "x.yaml").write_text("")
@@ -231,6 +383,8 @@ def test_nobody_plays_in_a_window_that_only_the_clone_names(tmp_path):
         ("finetune.games=2", "finetune.games=2 is out of range: 1, as there is one window"),
         ("finetune.reward=null", "a window and needs finetune.state=HOST:PORT and finetune.reward"),
         ("finetune.state=null", "a window and needs finetune.state=HOST:PORT and finetune.reward"),
+        ("finetune.state_names=[x,x]", "finetune.state_names: .*x"),
+        ("finetune.curriculum=[{game: gym/CartPole-v1, until: 32}]", "windows are learned in after windows alone"),
         ("finetune.state_names=[]", r"finetune.state_names=\[NAME, ...\] is missing"),
         ("finetune.game=gym/CartPole-v1", "finetune.state is for windows, and gym/CartPole-v1 is none"),
         ("evaluation.rollout={every_n_epochs: 1}", "is not played for a score"),

@@ -206,7 +206,8 @@ class WalkingWindow(ToyWindow):
     Attributes:
         address: where it is sent to, HOST:PORT.
         at: where it is.
-        pressed: the keys that were pressed, in order.
+        pressed: the keys that were pressed, in order, as X11 names them.
+        is_held: whether "d" is.
     """
 
     SPEED = 10.0  # a second
@@ -216,40 +217,41 @@ class WalkingWindow(ToyWindow):
         with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as free:
             free.bind(("127.0.0.1", 0))
             self._to = free.getsockname()
-        self.address, self.at, self.pressed = f"127.0.0.1:{self._to[1]}", 0.0, []
+        self.address, self.at, self.pressed, self.is_held = f"127.0.0.1:{self._to[1]}", 0.0, [], False
         self._is_over, self._is_silent, self._is_ready = threading.Event(), threading.Event(), threading.Event()
         self._game = threading.Thread(target=self._play, daemon=True)
         self._game.start()
         assert self._is_ready.wait(20)
 
-    def be_silent(self) -> None:
-        """Sends nothing from now on."""
-        self._is_silent.set()
+    def be_silent(self, is_so: bool = True) -> None:
+        """Sends nothing from now on, or sends again."""
+        (self._is_silent.set if is_so else self._is_silent.clear)()
 
     def _play(self) -> None:
-        sender, held, before = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), False, time.monotonic()
+        sender, before = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), time.monotonic()
         with contextlib.closing(Display()) as display, contextlib.closing(sender):
             display.create_resource_object("window", self.id).change_attributes(
                 event_mask=X.KeyPressMask | X.KeyReleaseMask | X.FocusChangeMask
             )
-            keys = {display.keysym_to_keycode(XK.string_to_keysym(key)): key for key in "dr"}
+            names = ("d", "r", "Escape", "Alt_L", "F4")
+            keys = {display.keysym_to_keycode(XK.string_to_keysym(key)): key for key in names}
             display.sync()
             self._is_ready.set()
             while not self._is_over.wait(0.005):
                 while display.pending_events():
                     happened = display.next_event()
-                    held = held and happened.type != X.FocusOut
+                    self.is_held = self.is_held and happened.type != X.FocusOut
                     if happened.type not in (X.KeyPress, X.KeyRelease):
                         continue
                     key = keys.get(happened.detail)
                     if happened.type == X.KeyPress:
                         self.pressed.append(key)
                     if key == "d":
-                        held = happened.type == X.KeyPress
+                        self.is_held = happened.type == X.KeyPress
                     elif key == "r":
                         self.at = 0.0
                 now = time.monotonic()
-                self.at, before = self.at + held * self.SPEED * (now - before), now
+                self.at, before = self.at + self.is_held * self.SPEED * (now - before), now
                 if not self._is_silent.is_set():
                     sender.sendto(json.dumps({"x": self.at}).encode(), self._to)
 

@@ -6,7 +6,7 @@ from typing import Literal
 from BC_training.common.errors import UserError, require, require_at_least
 from BC_training.common.files import expand_fields
 from BC_training.common.settings.evaluation import SEEDS
-from BC_training.common.settings.rules import ON_REQUEST, setting
+from BC_training.common.settings.rules import FREE, ON_REQUEST, setting
 from BC_training.common.settings.state import build_section
 
 
@@ -34,9 +34,9 @@ class FinetuneConfig:
     reward: str | None = None
     # of a window: where its state is sent to, HOST:PORT; its values' names, where the clone's recordings have none; and
     # the user's own function, FILE.py:FUNCTION, that brings it to where an episode begins
-    state: str | None = None
+    state: str | None = setting(None, FREE)
     state_names: tuple[str, ...] = ()
-    restart: str | None = None
+    restart: str | None = setting(None, ON_REQUEST)
     from_nothing: bool = False  # draws all parameters anew: what the clone is worth
     steps: int = setting(1_000_000, ON_REQUEST)  # of all games together
     games: int = 16  # played at once
@@ -95,6 +95,8 @@ class FinetuneConfig:
                 needs = "finetune.state=HOST:PORT and finetune.reward=FILE.py:FUNCTION"
                 raise UserError(f"config: {windows[0]} is a window and needs {needs}: see docs/YOUR_GAME.md")
             require(self.games == 1, "finetune.games", self.games, "1, as there is one window")
+            if len(windows) < len(games):
+                raise UserError("config: finetune.curriculum: windows are learned in after windows alone")
         elif self.game is not None:
             for name in ("state", "state_names", "restart"):
                 if getattr(self, name):

@@ -10,6 +10,9 @@ from BC_training.common.keybinds.button_names import Button
 from BC_training.common.keybinds.play_keys import PAD_AXES, PAD_BUTTONS, PlayKeys
 from BC_training.games.window.desktop import WHEEL, Desktop
 
+# Whoever holds Alt never presses these.
+_ALT = {("key", "LALT"), ("key", "RALT")}
+_DENIED_WITH_ALT = {("key", "TAB"), ("key", "F4")}
 # vgamepad's names of PAD_BUTTONS, where they are others.
 _XUSB = {"LEFTSTICK": "LEFT_THUMB", "RIGHTSTICK": "RIGHT_THUMB"}
 _XUSB |= {"LEFTSHOULDER": "LEFT_SHOULDER", "RIGHTSHOULDER": "RIGHT_SHOULDER"}
@@ -20,7 +23,7 @@ class Hands:
 
     A button of the game is pressed by the first key or mouse button that is bound to it. The wheel turns by a notch in
     each frame in which an action holds it. An axis that has a mouse moves that; another presses "less" or "more" from
-    half their amount on. A virtual pad does what is bound to a pad alone.
+    half their amount on. A virtual pad does what is bound to a pad alone. Alt+Tab and Alt+F4 are never pressed.
 
     Args:
         buttons, axes: the names of the game's.
@@ -67,6 +70,8 @@ class Hands:
                 sticks[bind.pad] = math.copysign(place, share * bind.pad_sign)
             elif abs(amount) >= bind.amount / 2 and (side := less + (amount > 0)) in self._pressed_by:
                 wanted.add(self._pressed_by[side])
+        if wanted & _ALT:
+            wanted -= _DENIED_WITH_ALT
         if self._pad is not None:
             self._pad.do({name for device, name in wanted if device == "pad"}, sticks)
             wanted = {button for button in wanted if button[0] != "pad"}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from BC_training.common.errors import UserError
+from BC_training.common.keybinds.play_keys import PlayKeys
 from BC_training.common.schema import RecordConfig
 from BC_training.games import GameSpec
 from BC_training.play.live.labels import AUTO
@@ -112,3 +113,8 @@ def window_spec(game: str, fps: float | None) -> tuple[GameSpec, str | None]:
     keybinds = given.pop("keybinds", None)
     query = "&".join(f"{key}={value}" for key, value in given.items())
     return GameSpec.parse(f"{spec.kind}/{spec.name}" + (f"?{query}" if query else "")), keybinds
+
+
+def denied_columns(keys: PlayKeys) -> list[int]:
+    """The columns of ``DENIED``, which a policy presses only where somebody has bound them in a file."""
+    return [keys.columns[key] for key in DENIED if key in keys.columns]

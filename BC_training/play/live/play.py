@@ -22,7 +22,7 @@ from BC_training.games.window.platform import end_is_user_error, open_desktop
 from BC_training.play.human.session import ranges
 from BC_training.play.live.episode import LiveEpisode, finish
 from BC_training.play.live.labels import AUTO, Binding
-from BC_training.play.live.options import DENIED, PlayOptions
+from BC_training.play.live.options import PlayOptions, denied_columns
 from BC_training.play.live.played import STAGES, Played
 from BC_training.play.live.recorder import hotkey_buttons
 from BC_training.play.live.state import GameState, names_for
@@ -33,8 +33,6 @@ from BC_training.runtime.workers import closing_on_sigterm
 
 _CONTROL_SECONDS = 1.0  # a person who took over without a key keeps control so long after their last press or motion
 _SHAKE = 10  # counts in a frame that a mouse may move without taking over
-# Never pressed, beside ``DENIED``, which is only where somebody has bound it in a file.
-_ALT, _DENIED_WITH_ALT = [("key", "LALT"), ("key", "RALT")], [("key", "TAB"), ("key", "F4")]
 
 
 def play_window(checkpoint: str, options: PlayOptions, console: Console) -> Played:
@@ -133,10 +131,7 @@ class _Play:
         self._ticks, self.played = Ticks(watch.fps), Played(watch.fps)
         self._columns = [binding.buttons.index(name) for name in policy.inputs.action_names]
         self._axes = [binding.axes.index(name) for name in policy.inputs.axis_names]
-        self._denied, self._alt, self._denied_with_alt = (
-            [binding.keys.columns[key] for key in keys if key in binding.keys.columns]
-            for keys in (DENIED if options.keybinds == AUTO else (), _ALT, _DENIED_WITH_ALT)
-        )
+        self._denied = denied_columns(binding.keys) if options.keybinds == AUTO else []
         self._episode: LiveEpisode | None = None
         self._corrected: list[bool] = []  # of each frame of the episode, whether the person alone acted in it
         self._is_on = self._is_over = self._was_away = False
@@ -250,8 +245,6 @@ class _Play:
         whole = at_rest(len(self._binding.buttons), len(self._binding.axes))
         whole.buttons[self._columns], whole.axes[self._axes] = action.buttons, action.axes
         whole.buttons[self._denied] = False
-        if whole.buttons[self._alt].any():
-            whole.buttons[self._denied_with_alt] = False
         return whole
 
     def _is_by_person(self) -> bool:

@@ -56,6 +56,11 @@ class GameState:
         self._newest |= {row.name: row for row in rows}
         return rows
 
+    def forget(self) -> None:
+        """Leaves out what was sent until now; what waited longest to be read is older than it seems."""
+        self.receive()
+        self._newest.clear()
+
     def _datagrams(self) -> list[bytes]:
         found: list[bytes] = []
         while self._socket is not None and len(found) < _MOST:
