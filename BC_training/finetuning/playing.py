@@ -11,7 +11,8 @@ import numpy as np
 from BC_training.common.action import Action
 from BC_training.finetuning.distribution import Choice
 from BC_training.finetuning.experience import Experience, RewardScale, advantages
-from BC_training.finetuning.games import Episode, ParallelGames, Transition
+from BC_training.finetuning.game import Episode
+from BC_training.finetuning.games import ParallelGames, Transition
 from BC_training.finetuning.ppo import Played, make_act, make_look
 from BC_training.finetuning.setup import Setup
 from BC_training.training.train_state import TrainState
