@@ -9,7 +9,7 @@ import numpy as np
 
 from BC_training.common.action import Action, at_rest
 from BC_training.common.errors import UserError, unknown
-from BC_training.common.keybinds.button_names import key_name
+from BC_training.common.keybinds.button_names import Button, key_name
 from BC_training.finetuning.rewards import Restart, Reward
 from BC_training.games import GameSpec, make_game
 from BC_training.games.window.desktop import NotShown
@@ -142,10 +142,12 @@ class LiveGame(WindowGame):
 
     def _hold(self, seconds: float, *buttons: str, **axes: float) -> dict[str, float]:
         """Holds for so long, and waits for the focus meanwhile; returns the state by its names. For ``Restart``."""
-        keys = [("key", key_name(name) or "") for name in buttons if name not in self.buttons]
-        if ("key", "") in keys:
-            odd = next(name for name in buttons if name not in self.buttons and key_name(name) is None)
-            raise unknown("button of the game or key", odd, self.buttons, "see to finetune.restart")
+        keys: list[Button] = []
+        for name in buttons:
+            if name not in self.buttons:
+                if (key := key_name(name)) is None:
+                    raise unknown("button of the game or key", name, self.buttons, "see to finetune.restart")
+                keys.append(("key", key))
         if odd := [name for name in axes if name not in self.axes]:
             raise unknown("axis of the game", odd[0], self.axes, "see to finetune.restart")
         held = [name in buttons for name in self.buttons]

@@ -134,6 +134,15 @@ def test_what_happens_until_a_look_does_not_count(game, walk):
     assert play(game, REST)[1] == 0
 
 
+def test_a_state_of_before_a_look_is_none_of_now(game, walk):
+    game.reset()
+    play(game, REST)
+    walk.be_silent()
+    game.look()
+    for _ in range(3):
+        assert game.step(GO)[-1]["waits"]
+
+
 def test_a_look_releases_all(game, walk):
     game.reset()
     for _ in range(5):
@@ -316,6 +325,7 @@ def test_all_is_released_while_it_learns_and_then_seen_anew(playing, walk):
     walk.at = -1000.0  # far from where an episode ends
     while playing.steps < 16:
         playing.step(0)
+    next(playing.minibatches(state.opt_state["clone"], 0))  # compiles
     while games.step([GO]).waits:
         pass
     wait_until(lambda: walk.is_held)

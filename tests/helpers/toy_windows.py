@@ -233,6 +233,7 @@ class WalkingWindow(ToyWindow):
             display.create_resource_object("window", self.id).change_attributes(
                 event_mask=X.KeyPressMask | X.KeyReleaseMask | X.FocusChangeMask
             )
+            display.change_keyboard_control(auto_repeat_mode=X.AutoRepeatModeOff)  # no releases of what is held
             names = ("d", "r", "Escape", "Alt_L", "F4")
             keys = {display.keysym_to_keycode(XK.string_to_keysym(key)): key for key in names}
             display.sync()
