@@ -128,6 +128,7 @@ def test_what_happens_until_a_look_does_not_count(game, walk):
         walk.at += 0.5
     game.look()
     walk.at += 0.5
+    time.sleep(0.2)  # until that is sent
     observation, reward, is_over, _, info = game.step(GO)
     assert (reward, is_over, info["waits"]) == (0, False, True)
     assert observation["state"] == pytest.approx([walk.at])

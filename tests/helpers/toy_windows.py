@@ -252,7 +252,9 @@ class WalkingWindow(ToyWindow):
                     elif key == "r":
                         self.at = 0.0
                 now = time.monotonic()
-                self.at, before = self.at + self.is_held * self.SPEED * (now - before), now
+                if self.is_held:
+                    self.at += self.SPEED * (now - before)
+                before = now
                 if not self._is_silent.is_set():
                     sender.sendto(json.dumps({"x": self.at}).encode(), self._to)
 
