@@ -92,19 +92,19 @@ def _with_play(config: Config, given: Any) -> Config:
     is_window = GameSpec.parse(game).kind == "window"
     if is_window and options.game is None:  # nobody plays there but who is told to
         raise UserError(f"config: the clone's game is a window of the user's: finetune.game={game} plays there")
+    if is_window and rollout is not None and "rollout" in given:
+        raise UserError(
+            f"config: evaluation.rollout: {game} is not played for a score: leave it out, what the policy gets while "
+            "it learns is its score"
+        )
     if rollout is None or (options.game is not None and rollout.game != game):
         rollout = replace(rollout or RolloutConfig(), game=game, reference_means=None)
     chosen = {"temperature": 1.0, "hysteresis": 0.0, "exclusive": ()}
     chosen = {key: value for key, value in chosen.items() if key not in given}
-    # Iterations take the place of epochs, and what is scored in play that of validation.
-    metric = "loss" if rollout.every_n_epochs is None else "rollout"  # without play the last checkpoint is the best
     if is_window:
-        if metric == "rollout":
-            raise UserError(
-                f"config: evaluation.rollout: {game} is not played for a score: leave it out, what the policy gets "
-                "while it learns is its score"
-            )
         rollout = None
+    # Iterations take the place of epochs, and what is scored in play that of validation; else the last is the best.
+    metric = "loss" if rollout is None or rollout.every_n_epochs is None else "rollout"
     evaluation = replace(config.evaluation, rollout=rollout, every_n_epochs=1, best_metric=metric, **chosen)
     training = replace(config.training, num_epochs=options.iterations, early_stopping=None)
     return replace(config, evaluation=evaluation, training=training, finetune=replace(options, game=game))

@@ -400,6 +400,7 @@ def test_nobody_plays_in_a_window_that_only_the_clone_names(tmp_path):
         ("finetune.state_names=[]", r"finetune.state_names=\[NAME, ...\] is missing"),
         ("finetune.game=gym/CartPole-v1", "finetune.state is for windows, and gym/CartPole-v1 is none"),
         ("evaluation.rollout={every_n_epochs: 1}", "is not played for a score"),
+        ("evaluation.rollout={episodes: 9}", "is not played for a score"),
         ("finetune.game=window/Walk?region=0,0,9", "region"),
     ],
 )
