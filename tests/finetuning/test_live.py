@@ -268,22 +268,6 @@ def settings(folder: Path, clone: Path, walk: WalkingWindow, *overrides: str) ->
     return [*of_window, *functions, *places, *sizes, "logging.wandb.enabled=false", *overrides]
 
 
-def test_a_policy_learns_in_a_window(walk, own, clone, tmp_path):
-    (tmp_path / "x.yaml").write_text("")
-    screen = StringIO()
-    finetune(load_config(tmp_path / "x.yaml", settings(tmp_path, clone, walk)), Console(file=screen, width=200))
-    assert "it plays while the window has the focus" in screen.getvalue()
-    found = [*map(json.loads, (tmp_path / "l/x/metrics.jsonl").read_text().splitlines())]
-    rows = [row for row in found if row["kind"] == "epoch"]
-    assert [row["step"] for row in rows] == [32, 64, 96]
-    assert rows[-1]["kl"] > 0
-    assert checkpoint.find(tmp_path / "c/x").name == "96"
-    assert walk.pressed
-    rested = walk.at
-    time.sleep(0.1)
-    assert walk.at == rested
-
-
 @pytest.fixture
 def playing(walk, own, clone, tmp_path):
     """A policy that plays the window, with 16 steps until it learns."""
@@ -338,29 +322,36 @@ def test_all_is_released_while_it_learns_and_then_seen_anew(playing, walk):
     assert playing.experience.begins[row, 0] == row == playing.experience.lead
 
 
-def test_a_run_whose_window_fails_is_saved_and_goes_on(walk, own, clone, tmp_path):
-    own.write_text(f"""
+def test_a_policy_learns_in_a_window_and_a_run_that_fails_is_saved_and_goes_on(walk, own, clone, tmp_path):
+    own.write_text(f"""{OWN}
 from pathlib import Path
 
 count = 0
 
-def moved(before, after, reward):
+def breaks(before, after, reward):
     global count
     count += 1
     if count == 40 and not Path("{tmp_path}/mended").exists():
         raise ValueError("it broke")
-    return after["x"] - before["x"]
+    return moved(before, after, reward)
 """)
     (tmp_path / "x.yaml").write_text("")
-    overrides = settings(tmp_path, clone, walk, "finetune.horizon=16", "finetune.steps=64", "finetune.restart=null")
-    with pytest.raises(UserError, match=r"own\.py:moved failed: ValueError: it broke \(line 10 of own\.py\)"):
+    overrides = settings(tmp_path, clone, walk, "finetune.horizon=16", "finetune.steps=64")
+    overrides += [f"finetune.reward={own}:breaks"]
+    with pytest.raises(UserError, match=r"own\.py:breaks failed: ValueError: it broke \(line \d+ of own\.py\)"):
         finetune(load_config(tmp_path / "x.yaml", overrides), Console(file=StringIO()))
     assert checkpoint.find(tmp_path / "c/x/last").name == "32"
     (tmp_path / "mended").touch()
     screen = StringIO()
     finetune(load_config(tmp_path / "x.yaml", overrides), Console(file=screen, width=200))
+    assert "it plays while the window has the focus" in screen.getvalue()
     assert "going on after step 32" in screen.getvalue()
+    found = [*map(json.loads, (tmp_path / "l/x/metrics.jsonl").read_text().splitlines())]
+    rows = [row for row in found if row["kind"] == "epoch"]
+    assert [row["step"] for row in rows] == [16, 32, 48, 64]
+    assert rows[-1]["kl"] > 0
     assert checkpoint.find(tmp_path / "c/x").name == "64"
+    wait_until(lambda: not walk.is_held)
 
 
 @pytest.mark.slow
