@@ -27,7 +27,7 @@ def show(
     if "inference" in last:
         shares = ", ".join(f"{name} {last[key]:.0%}" for name, key in _SHARES.items())
         status = f"{last['frames_per_second']:,.0f} agent steps/s ({shares})  KL {last['kl']:.3f}  {status}"
-    status = "waits until the window has the focus" if playing.waits else status
+    status = "waits for the window's focus, or its state" if playing.waits else status
     iteration = f"iteration {progress.epochs + 1}/{options.iterations}"
     done = progress.step + playing.steps * options.games
     bars.update(bar, completed=min(done, options.steps), description=iteration, status=status)
